@@ -1,0 +1,81 @@
+"""LUSIFER: many languages for an English-centric LLM embedder, learned from English text alone (arXiv 2501.00874).
+
+`import lusifer` costs next to nothing and makes `AutoModel.from_pretrained(DIR)` and `SentenceTransformer(DIR)` work on
+folders of this project without `trust_remote_code`: the classes are registered at the moment when transformers loads
+its Auto classes, in whatever order the imports are written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import wrapt
+
+if TYPE_CHECKING:
+    import os
+
+    from sentence_transformers import SentenceTransformer
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(name_or_path: str | os.PathLike[str], device: str | None = None) -> SentenceTransformer:
+    """Load a trained model.
+
+    Args:
+        name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, or its name on the Hugging Face hub.
+        device: "cpu", "cuda", ...; None takes the best one of this machine.
+
+    Returns:
+        The model: `.encode(texts)`, `.encode_query`, `.encode_document`.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged; the message names it.
+    """
+    from lusifer.embedder import folder
+
+    return folder.load(name_or_path, device=device)
+
+
+def _load_config(_: ModuleType) -> None:
+    """Import our configuration, unless somebody is in the middle of doing so: that somebody registers it when done."""
+    if "lusifer.model.config" not in sys.modules:
+        importlib.import_module("lusifer.model.config")
+
+
+def _register_config(module: ModuleType) -> None:
+    """Tell AutoConfig which class reads `model_type: lusifer`."""
+    from transformers import AutoConfig
+
+    AutoConfig.register("lusifer", module.LusiferConfig, exist_ok=True)
+    wrapt.wrap_function_wrapper(module, "LusiferConfig.__post_init__", _load_model_first)
+
+
+def _load_model_first(
+    wrapped: Callable[..., None], instance: object, args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    """Import our model, which registers it, when the first configuration is made.
+
+    Whoever has a configuration may ask AutoModel for its model next. Importing it earlier, when transformers loads its
+    Auto classes, fails: that may happen inside the import of a library (transformers.modeling_utils, peft) which our
+    model needs whole.
+    """
+    importlib.import_module("lusifer.model.lusifer")
+    wrapped(*args, **kwargs)
+
+
+def _register_model(module: ModuleType) -> None:
+    """Tell AutoModel which class belongs to our configuration."""
+    from transformers import AutoModel
+
+    AutoModel.register(module.LusiferConfig, module.LusiferModel, exist_ok=True)
+
+
+wrapt.when_imported("transformers.models.auto.configuration_auto")(_load_config)
+wrapt.when_imported("lusifer.model.config")(_register_config)
+wrapt.when_imported("lusifer.model.lusifer")(_register_model)

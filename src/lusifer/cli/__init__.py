@@ -1,0 +1,98 @@
+"""The command line: words in, words out; what they mean is done in the other rooms.
+
+Commands import what they need when they run, so `lusifer --help` answers at once. What goes wrong becomes one line on
+standard error and an exit status here, in `main`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from lusifer.cli import measure, train, use
+from lusifer.errors import LusiferError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells give it
+
+app = typer.Typer(
+    name="lusifer",
+    help="LUSIFER: many languages for an English-centric embedder, learned from English text alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for room in (train, use, measure):
+    room.register(app)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """LUSIFER: many languages for an English-centric embedder, learned from English text alone."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from lusifer import __version__
+
+    typer.echo(f"lusifer {__version__}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after `lusifer`; None takes those of this process. `--debug` counts wherever it stands.
+
+    Returns:
+        The exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return app(args=words, prog_name="lusifer", standalone_mode=False) or 0
+    except LusiferError as error:
+        return _fail(str(error), error.status, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, debug=False)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stdout = None
+        return 1
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own: an unknown command or option, a value of the wrong kind
+            return _usage(error, debug)
+        if isinstance(error, OSError):
+            return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, debug)
+        first = next(iter(str(error).splitlines()), "")
+        return _fail(f"{type(error).__name__}: {first} (run again with --debug for the traceback)", 1, debug)
+
+
+def _usage(error: Exception, debug: bool) -> int:
+    """Report a call that typer refused, with the command whose help says what is allowed."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "lusifer"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not message:  # no arguments at all: typer has shown the help
+        return error.exit_code
+    return _fail(f"{message}: see `{path} --help`", error.exit_code, debug)
+
+
+def _fail(message: str, status: int, debug: bool) -> int:
+    """Print the one line; with `debug` the traceback before it."""
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"lusifer: error: {message}", err=True)
+    return status
+
+
+def entry() -> None:
+    """The console script: run `main` and leave with its status."""
+    sys.exit(main())

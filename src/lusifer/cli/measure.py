@@ -1,0 +1,61 @@
+"""Commands that measure: evaluate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lusifer.cli import terminal
+from lusifer.errors import UsageError
+
+
+class Suite(StrEnum):
+    """What is measured."""
+
+    OFFLINE = "offline"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands to the application."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz.")],
+    output: Annotated[Path, typer.Option(help="Folder for summary.json and table.md.")],
+    suite: Annotated[Suite, typer.Option(help="offline: SIB-200 topics and retrieval of the English translation.")] = (
+        Suite.OFFLINE
+    ),
+    languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Output folder of another evaluation, for the table; may be repeated.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best one here.")] = None,
+) -> None:
+    """Score a model in every language; a language that cannot be measured is missing, never 0."""
+    from lusifer import languages as known
+
+    codes = [known.language(code).code for code in languages.split(",")] if languages else None
+    if not data.is_dir():
+        raise UsageError(f"{data}: no such folder; give the one with the sib200-*.jsonl.gz files")
+    from lusifer.evaluation import local, table
+
+    others = [table.read(folder) for folder in compare or []]
+    terminal.quiet()
+    from lusifer.model.build import resolve
+
+    with terminal.progress("languages") as show:
+        summary = local.evaluate(
+            resolve(model), data, codes, name=model, seed=seed, device=device, progress=show
+        )
+    text = table.markdown([*others, summary])
+    local.write(summary, output, text)
+    typer.echo(text)
+    terminal.note(f"{output / 'summary.json'} written")

@@ -1,0 +1,76 @@
+"""Commands that train: check, train, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lusifer.cli import terminal
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that comes along.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.align.max_steps=100."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands to the application."""
+    for command in (check, train, demo):
+        app.command()(command)
+
+
+def check(recipe: Recipe, set_: Set = None) -> None:
+    """Say what a recipe would train, and what it needs, before anything is downloaded."""
+    from lusifer.cli import check as report
+
+    terminal.quiet()
+    typer.echo(report.check(recipe, set_ or []))
+
+
+def train(
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option(help="The run folder.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    set_: Set = None,
+) -> None:
+    """Train a model by a recipe, stage after stage."""
+    from lusifer.training import recipe_io
+
+    recipe_io.load(recipe, set_ or [])  # a misspelt key is said before torch is imported
+    from lusifer.training import run
+
+    terminal.quiet()
+    model = run.train(recipe, output, overrides=set_ or [], resume=resume, listen=say)
+    typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("lusifer-demo"),
+) -> None:
+    """Both training stages, the checks and some vectors, in a minute or two and without network."""
+    from lusifer.cli import demo as steps
+
+    terminal.quiet()
+    steps.run(output)
+
+
+def say(event: dict[str, Any]) -> None:
+    """Print one event of a training run as a line on standard error."""
+    kind = event.get("event")
+    if kind == "counts":
+        for part in event["parts"]:
+            terminal.note(
+                f"{event['stage']}: {part['part']}: {part['trainable']:,} of {part['parameters']:,} parameters train "
+                f"({part['trainable_tensors']} tensors)"
+            )
+    elif kind == "stage":
+        done = f", {event['done']} done already" if event.get("done") else ""
+        terminal.note(f"{event['stage']}: {event['steps']} steps{done}")
+    elif kind == "log":
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in event.items() if isinstance(value, float))
+        terminal.note(f"{event.get('stage', '')}: step {event.get('step')} of {event.get('steps')}: {numbers}")
+    elif kind == "saved":
+        terminal.note(f"{event['stage']}: {event['merged_layers']} adapters merged, {event['folder']} written")

@@ -1,0 +1,124 @@
+"""Commands on a trained model: doctor, info, embed, convert."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lusifer.cli import terminal
+from lusifer.errors import LusiferError, UsageError
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
+
+
+class Role(StrEnum):
+    """Which side of a search a text is on."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class OnLong(StrEnum):
+    """What to do with a text longer than the model reads."""
+
+    CUT = "cut"
+    ERROR = "error"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands to the application."""
+    for command in (doctor, info, embed, convert):
+        app.command()(command)
+
+
+def doctor(model: Model, device: Device = None) -> None:
+    """Check on the model's own weights that it is what it says; status 1 if a check fails."""
+    from lusifer.embedder import doctor as checks
+    from lusifer.model.build import resolve
+
+    terminal.quiet()
+    probes = checks.examine(resolve(model), device=device)
+    for probe in probes:
+        colour = typer.colors.GREEN if probe.ok else typer.colors.RED
+        word = typer.style("green" if probe.ok else "red  ", fg=colour, bold=True)
+        typer.echo(f"{word}  {probe.name}: {probe.detail}")
+    failed = sum(not probe.ok for probe in probes)
+    if failed:
+        raise LusiferError(f"{model}: {failed} of {len(probes)} checks failed")
+    typer.echo(f"{model}: all {len(probes)} checks hold")
+
+
+def info(model: Model) -> None:
+    """Say what a model is made of."""
+    from lusifer.embedder import describe
+    from lusifer.model.build import resolve
+
+    terminal.quiet()
+    rows = describe.describe(resolve(model))
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def embed(
+    model: Model,
+    input: Annotated[str, typer.Option(help="Texts: .txt (one a line), .jsonl, .parquet, or - for standard input.")],
+    output: Annotated[Path, typer.Option(help="Vectors: .npy (float32, a row each), .parquet or .jsonl.")],
+    prompt: Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")] = None,
+    task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")] = None,
+    field: Annotated[str, typer.Option(help="Field or column that holds the text (.jsonl, .parquet).")] = "text",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch, padding included.")] = 8192,
+    on_long: Annotated[OnLong, typer.Option(help="Texts too long for the model: cut and report, or refuse.")] = OnLong.CUT,
+    device: Device = None,
+) -> None:
+    """Turn texts into vectors, order kept; the output is written whole or not at all."""
+    from lusifer.serving import texts, writers
+
+    writers.check_output(output)
+    source = texts.Source(input, field)
+    total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
+    from lusifer.embedder import folder
+    from lusifer.model.build import resolve
+    from lusifer.serving import encode
+
+    terminal.quiet()
+    prefix = encode.given_prompt(prompt, task, role and role.value)
+    embedder = folder.load(resolve(model), device=device)
+    with terminal.progress("texts") as show:
+        report = encode.embed_file(
+            embedder,
+            source,
+            output,
+            prompt=prefix,
+            role=role and role.value,
+            batch_tokens=batch_tokens,
+            refuse_long=on_long is OnLong.ERROR,
+            progress=lambda done: show(done, total),
+        )
+    if report.cut:
+        terminal.note(report.cut_line())
+    terminal.note(f"{report.rows:,} texts -> {output} ({report.dimension} numbers each)")
+
+
+def convert(
+    published: Annotated[Path, typer.Argument(metavar="PUBLISHED", help="Folder with the authors' checkpoint.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    compat: Annotated[bool, typer.Option("--compat", help="Reproduce the published arithmetic, oddities included.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="Encoder folder, in place of the one the checkpoint names.")] = None,
+    llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one the checkpoint names.")] = None,
+) -> None:
+    """Turn a checkpoint of the authors' code into a model folder."""
+    if not published.is_dir():
+        raise UsageError(f"{published}: no such folder; give one with config.json and model.safetensors")
+    from lusifer.embedder import convert as conversion
+
+    terminal.quiet()
+    conversion.convert(published, out, compat=compat, encoder=encoder, llm=llm)
+    typer.echo(f"{out}: written; check it with `lusifer doctor {out}`")

@@ -1,0 +1,1 @@
+"""Rows: what training data is, where it comes from, and how the stages read it."""

@@ -1,0 +1,191 @@
+"""Stage 2's rows: from lists of positives and negatives to the plain columns that sentence-transformers trains on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lusifer.data.sources import short_name
+from lusifer.errors import DataError
+from lusifer.prompts import Task, prompt, table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_CHUNK = 10_000  # rows turned into columns at once
+_TRIES = 16  # draws for one missing negative before a wider pool is asked
+
+
+class PairSettings(Protocol):
+    """What a recipe says about a source of pairs."""
+
+    path: str | None
+    hub: str | None
+    instruction: str | None
+    symmetric: bool | None
+    in_batch_negatives: bool
+    weight: float
+    split_by_source: bool
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Rows that may share a batch.
+
+    `rows` has the columns query, positive, negative_1 .. negative_k; `prompts` the prefix by column; `dropped` counts
+    rows for which no negative could be found.
+    """
+
+    name: str
+    rows: Dataset
+    prompts: dict[str, str]
+    dropped: int = 0
+
+
+def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> list[PairSet]:
+    """Make the sets of one source: one for each instruction and, if asked for, each value of `source`.
+
+    A row has one positive, drawn from its list, and the first `negatives` of its list. Where there are fewer, rows
+    are filled up rather than the batch cut down:
+
+    * in-batch negatives allowed: positives of other rows of the set, drawn (one more in-batch negative);
+    * own negatives only, rows with a `label`: positives of rows with another label, drawn;
+    * own negatives only, no label: the row's own negatives again. A row with none is dropped.
+
+    Args:
+        rows: Checked pairs (`sources.load(spec, "pairs")`).
+        source: What the recipe says; its instruction goes before the row's own, before that of the row's task.
+        negatives: Hard negatives of each row, k.
+        seed: Of everything drawn, the rows of `weight` included (0.5: half of them; 2: each twice).
+
+    Returns:
+        The sets, by name.
+
+    Raises:
+        DataError: An unknown task, or not one row with a negative.
+    """
+    table_of, tasks = _Table(rows), table()
+    groups: dict[tuple[str, str | None, bool], list[int]] = {}
+    for number in range(len(rows)):
+        instruction, symmetric = _instruction(table_of, number, source, tasks)
+        part = (table_of.source[number] or "") if source.split_by_source else ""
+        groups.setdefault((part, instruction, symmetric), []).append(number)
+    name, made = short_name(source.path, source.hub), []
+    for (part, instruction, symmetric), numbers in sorted(groups.items(), key=lambda item: str(item[0])):
+        generator = random.Random(f"{seed}/{name}/{part}/{instruction}")
+        filler = _Filler(table_of, numbers, source.in_batch_negatives, negatives, generator)
+        dataset = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
+        prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
+        prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
+        title = "/".join(word for word in (name, part) if word)
+        made.append(PairSet(_free(title, made), dataset, prompts, filler.dropped))
+    kept = [group for group in made if len(group.rows)]
+    if not kept:
+        raise DataError(f"{name}: no row has a negative: set in_batch_negatives: true, or mine negatives first")
+    return kept
+
+
+class _Table:
+    """The columns of a source as Python lists; texts are read once, not per row."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self.query: list[str] = rows["query"][:]
+        self.positive: list[list[str]] = rows["positive"][:]
+        self.negative: list[list[str]] = rows["negative"][:]
+        self.instruction: list[str | None] = rows["instruction"][:]
+        self.task: list[str | None] = rows["task"][:]
+        self.label: list[str | None] = rows["label"][:]
+        self.source: list[str | None] = rows["source"][:]
+
+
+class _Filler:
+    """Gives each row its k negatives."""
+
+    def __init__(
+        self, rows: _Table, group: Sequence[int], in_batch: bool, negatives: int, generator: random.Random
+    ) -> None:
+        self.rows, self.group, self.in_batch = rows, group, in_batch
+        self.negatives, self.generator, self.dropped = negatives, generator, 0
+        self.everything = range(len(rows.query))
+
+    def row(self, number: int) -> list[str] | None:
+        """Query, positive, k negatives; None where there is no negative to be had."""
+        positives = self.rows.positive[number]
+        found = list(dict.fromkeys(self.rows.negative[number]))[: self.negatives]
+        own = list(found)
+        taken = {self.rows.query[number], *positives, *found}
+        while len(found) < self.negatives:
+            text = self._other(number, taken)
+            if text is None:
+                if not own:
+                    self.dropped += 1
+                    return None
+                text = own[(len(found) - len(own)) % len(own)]
+            found.append(text)
+            taken.add(text)
+        return [self.rows.query[number], self.generator.choice(positives), *found]
+
+    def _other(self, number: int, taken: set[str]) -> str | None:
+        """A positive of another row that is safe as a negative, or None."""
+        label = self.rows.label[number]
+        if not self.in_batch and label is None:
+            return None
+        # Rows of the same set first: those of other sets are easier to tell apart.
+        for pool in (self.group, self.everything):
+            for _ in range(_TRIES):
+                other = self.generator.choice(pool)
+                text = self.rows.positive[other][0]
+                same = other == number or (label is not None and self.rows.label[other] == label)
+                if not same and text not in taken and (self.in_batch or self.rows.label[other] is not None):
+                    return text
+        return None
+
+
+def _instruction(
+    rows: _Table, number: int, source: PairSettings, tasks: Mapping[str, Task]
+) -> tuple[str | None, bool]:
+    """What the model is told before a row's query, and whether documents are told the same."""
+    task = rows.task[number]
+    known = tasks.get(task) if task is not None else None
+    if task is not None and known is None and not (source.instruction or rows.instruction[number]):
+        name = short_name(source.path, source.hub)
+        raise DataError(
+            f"{name}: row {number + 1}: task {task} is unknown: use one of {', '.join(tasks)}, or give an instruction"
+        )
+    instruction = source.instruction or rows.instruction[number] or (known["instruction"] if known else None)
+    symmetric = source.symmetric if source.symmetric is not None else bool(known and known["symmetric"])
+    return instruction, symmetric
+
+
+def _weighted(numbers: list[int], weight: float, generator: random.Random) -> list[int]:
+    """Rows as often as their weight says: whole times all of them, and a drawn part for the rest."""
+    whole, part = divmod(weight, 1)
+    drawn = generator.sample(numbers, round(part * len(numbers)))
+    return numbers * int(whole) + sorted(drawn)
+
+
+def _dataset(numbers: Sequence[int], filler: _Filler, negatives: int) -> Dataset:
+    """Columns of text, made a chunk at a time."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
+    schema = pa.schema({name: pa.string() for name in names})
+    batches = []
+    for chunk in _chunks(numbers):
+        made = [row for row in map(filler.row, chunk) if row is not None]
+        batches.append(pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for row in made], schema))
+    return Dataset(pa.Table.from_batches(batches, schema=schema))
+
+
+def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(numbers), _CHUNK):
+        yield numbers[start : start + _CHUNK]
+
+
+def _free(title: str, made: list[Any]) -> str:
+    """A name that no other set has: two instructions in one source give two sets."""
+    names = {group.name for group in made}
+    return title if title not in names else next(f"{title}-{n}" for n in range(2, len(names) + 3) if f"{title}-{n}" not in names)

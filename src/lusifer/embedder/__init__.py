@@ -1,0 +1,1 @@
+"""Text in, vectors out: a LUSIFER model as a sentence-transformers folder."""

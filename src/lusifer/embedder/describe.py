@@ -1,0 +1,75 @@
+"""What a model is made of, in words, from its folder; the weights stay on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from lusifer.embedder import folder
+from lusifer.errors import ModelFolderError
+from lusifer.model.config import LusiferConfig
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Describe a model folder.
+
+    Args:
+        path: A sentence-transformers folder.
+
+    Returns:
+        Name -> value, in the order to show them.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged.
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise ModelFolderError(f"{path}: no such folder")
+    folder.check(root)
+    config = _read(root / "config.json")
+    limit = _read(root / "tokenizer_config.json").get("model_max_length")
+    shapes = folder.weights(root)
+    rows = {"folder": str(path), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
+    if config.get("model_type") == LusiferConfig.model_type:
+        rows |= _lusifer(LusiferConfig.from_dict(config), shapes)
+    else:
+        rows |= {"dimension": str(config.get("hidden_size", "unknown")), "parameters": _count(shapes, "")}
+    rows["tokens"] = f"{limit} a text at most" if isinstance(limit, int) and limit < 10**9 else "no limit given"
+    prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
+    for name, text in prompts.items():
+        rows[f"prompt {name}"] = repr(text)
+    return rows
+
+
+def _lusifer(config: LusiferConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """The parts of a LUSIFER model."""
+    attention = "both directions" if config.bidirectional else "causal"
+    kind = config.connector_type
+    if config.connector_kwargs:
+        kind += " (" + ", ".join(f"{key} {value}" for key, value in config.connector_kwargs.items()) + ")"
+    return {
+        "encoder": f"{config.encoder.model_type}, {_count(shapes, 'encoder.')}, states of {config.encoder.hidden_size}",
+        "connector": f"{kind}, {_count(shapes, 'connector.')}, {config.num_soft_tokens} soft tokens",
+        "llm": f"{config.llm.model_type}, {_count(shapes, 'llm.')}, attends in {attention}",
+        "pooling": config.pooling + (", then output projection" if config.output_projection else ""),
+        "positions": f"counted over {config.soft_token_position}",
+        "dimension": str(config.hidden_size),
+        "parameters": _count(shapes, ""),
+    }
+
+
+def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
+    """Numbers in the tensors whose names begin with `prefix`."""
+    total = 0
+    for name, shape in shapes.items():
+        if name.startswith(prefix):
+            size = 1
+            for length in shape:
+                size *= length
+            total += size
+    return f"{total:,} parameters"
+
+
+def _read(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))

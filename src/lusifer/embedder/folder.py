@@ -1,0 +1,153 @@
+"""The model folder: how it is written, checked, loaded and identified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from sentence_transformers import SentenceTransformer
+
+from lusifer.errors import ModelFolderError
+from lusifer.folders import write_folder
+from lusifer.model.config import LusiferConfig
+from lusifer.model.lusifer import LusiferModel
+
+REQUIRED = (
+    "modules.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None) -> None:
+    """Write an embedder as a complete folder, whole or not at all; adapters are merged in what is written.
+
+    Args:
+        embedder: as `assemble` or `load` gives it.
+        target: the folder; an old one is replaced.
+        card: text of README.md; None leaves the library's own card away.
+    """
+    with write_folder(target) as temporary:
+        embedder.save_pretrained(str(temporary), create_model_card=False)
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def load(name_or_path: str | os.PathLike[str], device: str | None = None) -> SentenceTransformer:
+    """Load an embedder from a folder, checked first, or by its hub name.
+
+    Args:
+        name_or_path: folder or hub name.
+        device: None takes the best one of the machine.
+
+    Raises:
+        ModelFolderError: no such folder, or a file of it is missing or damaged.
+    """
+    name = os.fspath(name_or_path)
+    path = Path(name).expanduser()
+    if path.exists():
+        check(path)
+        return SentenceTransformer(str(path), device=device, local_files_only=True)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelFolderError(f"{name}: no such folder; give a model folder, or a hub name of the form owner/model")
+    return _load_from_hub(name, device)
+
+
+def _load_from_hub(name: str, device: str | None) -> SentenceTransformer:
+    """Load by hub name; what the hub answers becomes one line."""
+    try:
+        return SentenceTransformer(name, device=device)
+    except OSError as error:
+        raise ModelFolderError(
+            f"{name}: no such folder here, and the hub does not give it ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder that is not whole: files, JSON, and every tensor the configuration asks for.
+
+    Raises:
+        ModelFolderError: names the file and what is wrong with it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder}: is a file; give the model folder that holds modules.json")
+    for name in REQUIRED:
+        _read_json(folder / name)
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != LusiferConfig.model_type:
+        return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
+    found = weights(folder)
+    try:
+        with torch.device("meta"):
+            wanted = LusiferModel(LusiferConfig.from_dict(config)).state_dict()
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    wrong = sorted(k for k in wanted.keys() & found.keys() if tuple(wanted[k].shape) != found[k])
+    if missing or unexpected or wrong:
+        some = (missing or unexpected or wrong)[0]
+        raise ModelFolderError(
+            f"{folder}: the weights do not fit config.json ({len(missing)} tensors missing, {len(unexpected)} "
+            f"unexpected, {len(wrong)} of another shape; {some} for one); copy or save the folder again"
+        )
+
+
+def weights(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the folder's safetensors files, read from their headers.
+
+    Raises:
+        ModelFolderError: a file is missing, truncated or no safetensors file.
+    """
+    if (folder / INDEX).exists():
+        files = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
+    else:
+        files = [WEIGHTS]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in files:
+        file = folder / name
+        if not file.is_file():
+            raise ModelFolderError(f"{file}: missing; copy or save the folder again")
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                shapes.update({key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise ModelFolderError(f"{file}: truncated or damaged ({error}); copy or save the folder again") from error
+    return shapes
+
+
+def identity(path: str | os.PathLike[str]) -> str:
+    """A name for exactly these weights and prompts: 12 hexadecimal digits of a SHA-256.
+
+    mteb keeps scores by model name; two folders without names of their own would share one cache.
+    """
+    folder = Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for name in ("config.json", "config_sentence_transformers.json", "modules.json", "tokenizer.json"):
+        file = folder / name
+        if file.exists():
+            content = _read_json(file)
+            content.pop("__version__", None) if isinstance(content, dict) else None
+            digest.update(json.dumps(content, sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
+def _read_json(file: Path) -> dict:
+    if not file.is_file():
+        raise ModelFolderError(f"{file}: missing; a model folder is what `lusifer train` or `lusifer convert` writes")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFolderError(f"{file}: truncated or damaged ({error}); copy or save the folder again") from error

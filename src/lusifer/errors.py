@@ -1,0 +1,37 @@
+"""What can go wrong, as exception classes with an exit status.
+
+Every message is one clear line that names the file, line or key and how to mend it: the command line prints it as it
+is. Status 1 means that the work failed, status 2 that the call was wrong.
+"""
+
+
+class LusiferError(Exception):
+    """The work failed. The message names the file, line or key and the mend."""
+
+    status: int = 1
+
+
+class UsageError(LusiferError):
+    """The call was wrong: an argument, a recipe or a combination that cannot work."""
+
+    status: int = 2
+
+
+class RecipeError(UsageError):
+    """A recipe cannot be read: the message names the file and the key."""
+
+
+class DataError(LusiferError):
+    """A row of data is not what it should be: the message names the file and the line."""
+
+
+class TextError(DataError):
+    """A text cannot be embedded: empty, not a string, or with characters that no tokenizer accepts."""
+
+
+class ModelFolderError(LusiferError):
+    """A model folder is incomplete or damaged: the message names the file."""
+
+
+class MissingExtraError(LusiferError):
+    """An optional package is not installed: the message carries the install line."""

@@ -1,0 +1,1 @@
+"""Scores: a model folder in, a results folder out."""

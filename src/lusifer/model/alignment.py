@@ -1,0 +1,188 @@
+"""Stage 1, alignment (paper section 3.3): the frozen LLM reads `[BOS] soft prompt, target tokens` and predicts the target.
+
+Two attention masks:
+
+* "prefix" (default): the soft prompt attends to itself in both directions, the target is causal. No position sees
+  the token it predicts.
+* "bidirectional" (published code): everything attends to everything, so position i predicts a token i + 1 that it can
+  see; a random mask over ids and keys hides part of the answer.
+
+A third objective, "distill", needs no LM head: the vector of the text should be the LLM's own vector of that text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput
+
+from lusifer.model.config import LusiferConfig
+from lusifer.model.connector import ConnectorOutput
+from lusifer.model.lusifer import LusiferModel, LusiferPreTrainedModel
+
+IGNORED = -100
+
+
+@dataclass
+class AlignmentOutput(ModelOutput):
+    """`loss` (scalar); `token_loss` (N,), one value a labelled position in row order (None for distill)."""
+
+    loss: torch.Tensor | None = None
+    token_loss: torch.Tensor | None = None
+
+
+class LusiferForAlignment(LusiferPreTrainedModel):
+    """A LUSIFER model with the LLM's own LM head, frozen, on top (no head for an encoder-style LLM)."""
+
+    base_model_prefix = "model"
+
+    def __init__(self, config: LusiferConfig, model: LusiferModel | None = None, lm_head: nn.Module | None = None) -> None:
+        super().__init__(config)
+        self.model = model if model is not None else LusiferModel(config)
+        self.lm_head = lm_head
+        self.logits_chunk = 1024
+        if model is None:
+            self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        target_ids: torch.Tensor | None = None,
+        target_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        teacher: torch.Tensor | None = None,
+        attention: str = "prefix",
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> AlignmentOutput:
+        """Compute the alignment loss of a batch.
+
+        Args:
+            input_ids: (B, L), the source text, ids of the encoder's tokenizer.
+            attention_mask: (B, L).
+            target_ids: (B, T), ids of the LLM's tokenizer, possibly with masked ids; starts with BOS when
+                `config.alignment_bos`.
+            target_attention_mask: (B, T), 0 on padding and on keys hidden by masking.
+            labels: (B, T), the ids to predict, -100 where there is none; the BOS column is never predicted.
+            teacher: (B, d), the LLM's own vectors of the texts: given, the objective is distill.
+            attention: "prefix" or "bidirectional".
+            num_items_in_batch: labels in all micro-batches of the step, so that gradient accumulation weighs
+                every label alike; the labels of this batch if left out.
+
+        Returns:
+            The loss, and the cross entropy of each labelled position.
+
+        Raises:
+            ValueError: an unknown attention, no label at all, or no LM head for a language-model objective.
+        """
+        if teacher is not None:
+            embedding = self.model(input_ids, attention_mask).embedding
+            return AlignmentOutput(distill_loss(embedding, teacher))
+        if self.lm_head is None:
+            raise ValueError("this LLM has no LM head: use the distill objective")
+        prompt = self.model.soft_prompt(input_ids, attention_mask)
+        leading = int(self.config.alignment_bos)
+        hidden_states = self._run(prompt, target_ids, target_attention_mask, leading, attention)
+        states, wanted = select_predictors(hidden_states, prompt.attention_mask, labels, leading)
+        token_loss = self._token_loss(states, wanted)
+        count = num_items_in_batch if num_items_in_batch is not None else len(wanted)
+        return AlignmentOutput(token_loss.sum() / count, token_loss.detach())
+
+    def _run(
+        self, prompt: ConnectorOutput, ids: torch.Tensor, mask: torch.Tensor, leading: int, attention: str
+    ) -> torch.Tensor:
+        """The LLM over `[BOS] soft prompt, target`: hidden states (B, leading + L' + T - leading, d)."""
+        words = self.model.llm.get_input_embeddings()(ids).to(prompt.inputs_embeds.dtype)
+        embeds = torch.cat([words[:, :leading], prompt.inputs_embeds, words[:, leading:]], dim=1)
+        key_mask = torch.cat([mask[:, :leading], prompt.attention_mask, mask[:, leading:]], dim=1)
+        position_ids = target_positions(prompt, mask, leading)
+        if attention == "prefix":
+            key_mask = prefix_mask(key_mask, leading + prompt.attention_mask.shape[1], self.model.llm.dtype)
+        elif attention != "bidirectional":
+            raise ValueError(f"attention={attention!r} is unknown: use prefix or bidirectional")
+        return self.model.run_llm(embeds, key_mask, position_ids)
+
+    def _token_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Cross entropy (N,) of N labelled positions, `logits_chunk` of them at a time.
+
+        Logits are made again in the backward pass, so (B, L, vocabulary) floats never exist at once.
+        """
+        if not len(wanted):
+            raise ValueError("no target token in the whole batch: every text is empty or cut away")
+        chunks = zip(states.split(self.logits_chunk), wanted.split(self.logits_chunk), strict=True)
+        return torch.cat([checkpoint(self._chunk_loss, s, w, use_reentrant=False) for s, w in chunks])
+
+    def _chunk_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        logits = self.lm_head(states.to(self.lm_head.weight.dtype)).float()
+        cap = getattr(self.config.llm, "final_logit_softcapping", None)
+        if cap:  # Gemma: the head it was trained with ends in a soft cap.
+            logits = torch.tanh(logits / cap) * cap
+        return nn.functional.cross_entropy(logits, wanted, reduction="none")
+
+
+def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cosine between vectors (B, d) and the LLM's own vectors (B, d) of the same texts."""
+    return (1 - nn.functional.cosine_similarity(embedding.float(), teacher.float(), dim=-1)).mean()
+
+
+def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading: int) -> torch.Tensor:
+    """Position ids of `[BOS] soft prompt, target`: (B, L' + T).
+
+    The prompt keeps its own positions, shifted by the BOS; the target goes on where the row's prompt ends. Keys that
+    masking hides keep their place: only padding behind the last token shares a number, and nobody reads it.
+    """
+    batch, length = target_mask.shape
+    device = target_mask.device
+    start = prompt.position_ids.amax(dim=1, keepdim=True) + 1 + leading
+    rest = start + torch.arange(length - leading, device=device)
+    lead = torch.arange(leading, device=device).expand(batch, -1)
+    return torch.cat([lead, prompt.position_ids + leading, rest], dim=1)
+
+
+def prefix_mask(key_mask: torch.Tensor, prefix: int, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask (B, 1, Q, K): the first `prefix` positions see each other, the rest see them and the past.
+
+    Args:
+        key_mask: (B, K), 0 for padding and hidden keys.
+        prefix: number of positions of BOS and soft prompt.
+        dtype: of the attention scores.
+    """
+    order = torch.arange(key_mask.shape[1], device=key_mask.device)
+    query, key = order[:, None], order[None, :]
+    visible = (key < prefix) | ((query >= prefix) & (key <= query))
+    allowed = visible[None] & key_mask.bool()[:, None, :]
+    # The smallest number rather than -inf: a row of padding that sees nothing must not become NaN.
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=key_mask.device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def select_predictors(
+    hidden_states: torch.Tensor, prompt_mask: torch.Tensor, labels: torch.Tensor, leading: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states that predict each label, and the labels.
+
+    Target token t is predicted from the position before it; the first one from the last REAL position of the soft
+    prompt (the position before it in memory may be padding).
+
+    Args:
+        hidden_states: (B, leading + L' + T - leading, d).
+        prompt_mask: (B, L').
+        labels: (B, T).
+        leading: 1 when labels[:, 0] belongs to a BOS in front of the prompt.
+
+    Returns:
+        States (N, d) and labels (N,), in row order.
+    """
+    batch, length = prompt_mask.shape
+    order = torch.arange(length, device=labels.device)
+    last_real = torch.where(prompt_mask.bool(), order, -1).amax(dim=1, keepdim=True) + leading
+    rest = labels[:, leading:]
+    before = torch.arange(rest.shape[1] - 1, device=labels.device).expand(batch, -1) + leading + length
+    index = torch.cat([last_real, before], dim=1)[:, : rest.shape[1]]
+    rows, columns = torch.nonzero(rest != IGNORED, as_tuple=True)
+    return hidden_states[rows, index[rows, columns]], rest[rows, columns]

@@ -1,0 +1,89 @@
+"""Which backbones were checked, and how each is loaded. What is not in a table is refused, with the way to check it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from lusifer.errors import UsageError
+
+
+class Backbone(NamedTuple):
+    """Facts about one architecture.
+
+    `kwargs` go to its constructor; `class_name` names a class of transformers where AutoModel would load more than
+    the encoder; `decoder` says whether it is a causal language model; `lora_targets` are its linear layers' names.
+    """
+
+    kwargs: dict[str, Any]
+    lora_targets: tuple[str, ...]
+    class_name: str | None = None
+    decoder: bool = False
+
+
+_BERT_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+_T5_TARGETS = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")
+_DECODER_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_PHI3_TARGETS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+
+# Each row is held by tests/model/test_backbones.py: builds, is padding-invariant, trains, and (LLMs) attends both ways.
+ENCODERS: dict[str, Backbone] = {
+    "xlm-roberta": Backbone({"add_pooling_layer": False}, _BERT_TARGETS),
+    "bert": Backbone({"add_pooling_layer": False}, _BERT_TARGETS),
+    "electra": Backbone({}, _BERT_TARGETS),
+    "modernbert": Backbone({}, ("Wqkv", "Wo", "Wi")),
+    "t5": Backbone({}, _T5_TARGETS, class_name="T5EncoderModel"),
+    "mt5": Backbone({}, _T5_TARGETS, class_name="MT5EncoderModel"),
+}
+LLMS: dict[str, Backbone] = {
+    "mistral": Backbone({}, _DECODER_TARGETS, decoder=True),
+    "llama": Backbone({}, _DECODER_TARGETS, decoder=True),
+    "qwen2": Backbone({}, _DECODER_TARGETS, decoder=True),
+    "qwen3": Backbone({}, _DECODER_TARGETS, decoder=True),
+    "gemma3_text": Backbone({}, _DECODER_TARGETS, decoder=True),
+    "phi3": Backbone({}, _PHI3_TARGETS, decoder=True),
+    "bert": Backbone({"add_pooling_layer": False}, _BERT_TARGETS),
+}
+
+
+def backbone(model_type: str, tower: str) -> Backbone:
+    """Look an architecture up.
+
+    Args:
+        model_type: `config.model_type` of the base.
+        tower: "encoder" or "llm".
+
+    Raises:
+        UsageError: the architecture was not checked in that place.
+    """
+    table = ENCODERS if tower == "encoder" else LLMS
+    if model_type not in table:
+        raise UsageError(
+            f"model.{tower}: architecture {model_type!r} was never checked as {tower} (checked: "
+            f"{', '.join(sorted(table))}); to check it, add it to {tower.upper()}S in lusifer/model/backbones.py, run "
+            f"`pytest tests/model/test_backbones.py`, and keep it only if every test passes"
+        )
+    return table[model_type]
+
+
+def model_class(model_type: str, tower: str) -> type:
+    """The class of transformers that holds just what LUSIFER runs."""
+    import transformers
+
+    name = backbone(model_type, tower).class_name
+    return getattr(transformers, name) if name else AutoModel
+
+
+def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
+    """An uninitialised backbone for `config`, without pooler or head."""
+    facts = backbone(config.model_type, tower)
+    cls = model_class(config.model_type, tower)
+    if cls is AutoModel:
+        return AutoModel.from_config(config, **facts.kwargs)
+    return cls._from_config(config, **facts.kwargs)
+
+
+def is_decoder(config: PreTrainedConfig) -> bool:
+    """Whether the LLM is a causal language model (it then has an LM head and can be aligned by reconstruction)."""
+    return backbone(config.model_type, "llm").decoder

@@ -1,0 +1,149 @@
+"""Make one model from two bases: an encoder and an LLM, each a hub name or a folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.model import backbones
+from lusifer.model.config import LusiferConfig
+from lusifer.model.lusifer import LusiferModel
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a backbone comes from: hub name or folder, `revision` for a hub name, `dtype` its weights are held in."""
+
+    path: str
+    revision: str | None = None
+    dtype: torch.dtype = torch.float32
+
+
+def frozen_dtype() -> torch.dtype:
+    """bf16 where the machine computes in it at speed (a CUDA device that supports it), else float32."""
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def resolve(path: str) -> str:
+    """The folder or hub name that `path` means.
+
+    `package:NAME` is the model folder that the installed Python package NAME carries (the folder of its config.json).
+
+    Raises:
+        UsageError: the package is not installed or carries no model, or `path` looks like a folder and is none.
+    """
+    if path.startswith("package:"):
+        name = path.removeprefix("package:")
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise UsageError(f"{path}: package {name!r} is not installed; pip install {name.replace('_', '-')}")
+        for root in spec.submodule_search_locations:
+            for config in sorted(Path(root).rglob("config.json")):
+                if (config.parent / "model.safetensors").exists():
+                    return str(config.parent)
+        raise UsageError(f"{path}: no folder with config.json and model.safetensors in package {name!r}")
+    if path.startswith((".", "/", "~")) or Path(path).exists():
+        folder = Path(path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{path}: no config.json there; give a folder saved by save_pretrained, or a hub name")
+        return str(folder)
+    return path
+
+
+def read_config(base: Base, tower: str) -> PreTrainedConfig:
+    """The configuration of a base, refused unless its architecture was checked.
+
+    Raises:
+        UsageError: not found, or not a checked architecture.
+    """
+    try:
+        config = AutoConfig.from_pretrained(resolve(base.path), revision=base.revision)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model.{tower}.path={base.path!r}: {str(error).splitlines()[0]}") from error
+    backbones.backbone(config.model_type, tower)
+    return config
+
+
+def read_backbone(base: Base, tower: str, attn_implementation: str | None = None) -> nn.Module:
+    """The weights of a base, without pooler or head.
+
+    Raises:
+        UsageError: not found or refused.
+        LusiferError: weights are missing in the folder.
+    """
+    config = read_config(base, tower)
+    facts = backbones.backbone(config.model_type, tower)
+    try:
+        module, info = backbones.model_class(config.model_type, tower).from_pretrained(
+            resolve(base.path),
+            revision=base.revision,
+            dtype=base.dtype,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **facts.kwargs,
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model.{tower}.path={base.path!r}: {str(error).splitlines()[0]}") from error
+    if info["missing_keys"]:
+        some = sorted(info["missing_keys"])
+        raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch the folder anew")
+    return module
+
+
+def read_lm_head(base: Base) -> nn.Module:
+    """The LM head of a decoder, frozen.
+
+    Raises:
+        UsageError: the LLM is an encoder-style embedder and has none.
+    """
+    config = read_config(base, "llm")
+    if not backbones.is_decoder(config):
+        raise UsageError(
+            f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
+            "one; use objectives: {distill: 1}"
+        )
+    full = AutoModelForCausalLM.from_pretrained(resolve(base.path), revision=base.revision, dtype=base.dtype)
+    return full.get_output_embeddings().requires_grad_(False)
+
+
+def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> LusiferModel:
+    """A LUSIFER model around two loaded backbones; connector and projection start at random.
+
+    Args:
+        encoder: module as `read_backbone` gives it.
+        llm: likewise.
+        seed: of the connector and the projection.
+        **settings: the other fields of `LusiferConfig`.
+
+    Returns:
+        The model, in evaluation mode. Backbones keep their dtype, the new parts are float32.
+    """
+    config = LusiferConfig(encoder=encoder.config, llm=llm.config, **settings)
+    with torch.device("meta"):  # the backbones' weights exist already: allocate nothing for them a second time
+        model = LusiferModel(config)
+    model.encoder, model.llm = encoder, llm
+    model.config.encoder, model.config.llm = encoder.config, llm.config
+    for part in (model.connector, model.output_projection):
+        if part is not None:
+            part.to_empty(device="cpu").to(torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part in (model.connector, model.output_projection):
+            if part is not None:
+                part.apply(model._init_weights)
+    if config.connector_type == "embedding_table":
+        with torch.no_grad():
+            words = llm.get_input_embeddings()(torch.arange(config.llm.vocab_size, device=llm.device))
+            model.connector.mapping.table.copy_(words)
+    if config.bidirectional:
+        llm.config.is_causal = False
+    return model.eval()

@@ -1,0 +1,157 @@
+"""The LUSIFER model: a multilingual encoder, a connector and a bidirectional LLM (arXiv 2501.00874, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from lusifer.model import adapters, backbones
+from lusifer.model.config import LusiferConfig
+from lusifer.model.connector import Connector, ConnectorOutput, EmbeddingTable, LatentAttention
+from lusifer.model.pooling import pool
+
+
+@dataclass
+class LusiferOutput(ModelOutput):
+    """`embedding` (B, d), not normalised; `last_hidden_state` (B, L', d) and `attention_mask` (B, L') of the LLM."""
+
+    embedding: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+
+
+class LusiferPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know about both LUSIFER classes."""
+
+    config_class = LusiferConfig
+    config: LusiferConfig
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise the parts that are ours; the backbones initialise themselves.
+
+        Linear layers keep torch's own initialisation, as published. Soft tokens and latents start at the scale of
+        word embeddings (0.02) rather than at the published 1.0, which no word of the LLM has.
+        """
+        if isinstance(module, (nn.Linear, nn.LayerNorm)):
+            module.reset_parameters()
+        elif isinstance(module, nn.MultiheadAttention):
+            module._reset_parameters()
+        elif isinstance(module, Connector) and module.soft_tokens is not None:
+            module.soft_tokens.normal_(std=0.02)
+        elif isinstance(module, EmbeddingTable):
+            module.table.normal_(std=0.02)
+        elif isinstance(module, LatentAttention):
+            module.latents.normal_(std=0.02)
+
+
+class LusiferModel(LusiferPreTrainedModel):
+    """Text ids of the encoder's tokenizer in, one vector a text out."""
+
+    def __init__(self, config: LusiferConfig) -> None:
+        super().__init__(config)
+        d = config.llm.hidden_size
+        self.encoder = backbones.from_config(config.encoder, "encoder")
+        self.connector = Connector(config)
+        self.llm = backbones.from_config(config.llm, "llm")
+        self.output_projection = None
+        if config.output_projection:
+            self.output_projection = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        prompt_length: int | torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> LusiferOutput:
+        """Embed a batch of texts.
+
+        Args:
+            input_ids: (B, L), ids of the encoder's tokenizer, right-padded.
+            attention_mask: (B, L), 1 for a real token; all ones if left out.
+            prompt_length: leading tokens that belong to the prompt; used when `config.include_prompt` is False.
+            **kwargs: accepted and ignored (tokenizers add keys such as `token_type_ids`, of one segment here).
+
+        Returns:
+            The embedding (B, d) and the LLM's last hidden states.
+        """
+        prompt = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
+        hidden_states = self.run_llm(*prompt)
+        skip = 0 if self.config.include_prompt or prompt_length is None else prompt_length
+        embedding = pool(hidden_states, prompt.attention_mask, self.config.pooling, skip)
+        if self.output_projection is not None:
+            embedding = self.output_projection(embedding.to(self.output_projection[0].weight.dtype))
+        return LusiferOutput(embedding, hidden_states, prompt.attention_mask)
+
+    def soft_prompt(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, pad_to_multiple_of: int | None = None
+    ) -> ConnectorOutput:
+        """Encoder and connector: what the LLM will read in place of word embeddings.
+
+        Args:
+            input_ids: (B, L).
+            attention_mask: (B, L) or None.
+            pad_to_multiple_of: pad L up to this multiple first (matters only to `soft_token_position="padding"`).
+
+        Returns:
+            Embeddings (B, L', d), mask and position ids (B, L').
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if pad_to_multiple_of:
+            missing = -input_ids.shape[1] % pad_to_multiple_of
+            pad_id = self.config.encoder.pad_token_id or 0
+            input_ids = nn.functional.pad(input_ids, (0, missing), value=pad_id)
+            attention_mask = nn.functional.pad(attention_mask, (0, missing))
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mapping_dtype = next(self.connector.parameters()).dtype
+        return self.connector(states.to(mapping_dtype), attention_mask)
+
+    def run_llm(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """The LLM's last hidden states (B, L', d): no LM head, no kept layers, no cache.
+
+        Args:
+            inputs_embeds: (B, L', d).
+            attention_mask: (B, L') of 0 and 1, or (B, 1, L', L') additive.
+            position_ids: (B, L').
+        """
+        kwargs = {"use_cache": False} if backbones.is_decoder(self.config.llm) else {}
+        # The LLM's own dtype: a bf16 LLM takes a float32 connector's output.
+        return self.llm(
+            inputs_embeds=inputs_embeds.to(self.llm.dtype),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            **kwargs,
+        ).last_hidden_state
+
+    def save_pretrained(
+        self, save_directory: str, state_dict: dict[str, torch.Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
+
+        Args:
+            save_directory: folder for config.json and the safetensors files.
+            state_dict: written instead of this model's own tensors.
+            **kwargs: as in `transformers.PreTrainedModel.save_pretrained`.
+        """
+        if state_dict is None and any(adapters.lora_layers(self)):
+            state_dict = adapters.merged_state_dict(self)
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings that read `input_ids`: the encoder's."""
+        return self.encoder.get_input_embeddings()

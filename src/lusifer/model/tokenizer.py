@@ -1,0 +1,77 @@
+"""The tokenizers of the two bases, made safe: a special token written in a text is text."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lusifer.errors import UsageError
+
+
+def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that pads on the right and reads special tokens in a text as text.
+
+    Args:
+        path: folder or hub name.
+        revision: of a hub name.
+
+    Raises:
+        UsageError: there is none at `path`.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, split_special_tokens=True, padding_side="right"
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: no tokenizer there ({str(error).splitlines()[0]})") from error
+    return read_specials_as_text(tokenizer)
+
+
+def read_specials_as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Make sure that no text can hold a special token, whatever is written in it.
+
+    `split_special_tokens` is enough for most tokenizers, not for those whose vocabulary lists the special tokens
+    among its pieces (XLM-R, T5): there "</s>" is one piece again. For these a normaliser puts a space behind the
+    first character, and the result is kept as a plain fast tokenizer, which loads from its file as it is.
+
+    Args:
+        tokenizer: a fast tokenizer with `split_special_tokens=True`.
+    """
+    leaking = [token for token in tokenizer.all_special_tokens if leaks(tokenizer, token)]
+    if not leaking:
+        return tokenizer
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    spaced = [normalizers.Replace(token, f"{token[0]} {token[1:]}") for token in leaking]
+    # Last in the sequence: a full-width "＜/s＞" becomes "</s>" in the normaliser before.
+    own = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = normalizers.Sequence([*own, *spaced])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        split_special_tokens=True,
+        padding_side="right",
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **tokenizer.special_tokens_map,
+    )
+
+
+def leaks(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether the text `token` becomes the special token of that name."""
+    ids = tokenizer(f"a {token} b", add_special_tokens=False)["input_ids"]
+    return len(token) > 1 and token != tokenizer.unk_token and tokenizer.convert_tokens_to_ids(token) in ids
+
+
+def check_tokenizers(encoder: PreTrainedTokenizerBase, llm: PreTrainedTokenizerBase | None = None) -> None:
+    """Refuse tokenizers without the special tokens that batches need.
+
+    Args:
+        encoder: needs a pad token.
+        llm: needs EOS, the end of a target; None where no target is predicted.
+
+    Raises:
+        UsageError: names the tokenizer and the token.
+    """
+    if encoder.pad_token_id is None:
+        raise UsageError("model.encoder: its tokenizer has no pad token; set pad_token in its tokenizer_config.json")
+    if llm is not None and llm.eos_token_id is None:
+        raise UsageError("model.llm: its tokenizer has no eos token; set eos_token in its tokenizer_config.json")

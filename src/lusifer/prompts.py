@@ -1,0 +1,106 @@
+"""One place that decides which text a model sees: the prefix of a query or a document, and which texts are refused.
+
+Training, evaluation and serving all call `prompt`, so a text gets the same prefix wherever it is embedded.
+The instructions by task name stand in `prompts.toml` beside this file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from typing import Literal, TypedDict
+
+from lusifer.errors import TextError, UsageError
+
+Role = Literal["query", "document"]
+ROLES: tuple[Role, ...] = ("query", "document")
+
+
+class Task(TypedDict):
+    """One row of the table: what the model is told, and whether documents are told the same."""
+
+    instruction: str
+    symmetric: bool
+
+
+def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> str:
+    r"""Give the prefix that stands before a text.
+
+    A query is preceded by its instruction and a line break. A document is not, unless both sides of the task are
+    texts of one kind (similarity, duplicates, clustering, classification): then they must land in one place.
+
+    Args:
+        instruction: What the model should look for, or None. Space around it does not count.
+        role: "query" or "document".
+        symmetric: Whether documents carry the instruction too.
+
+    Returns:
+        The prefix, "" or f"{instruction}\n".
+
+    Raises:
+        UsageError: `role` is neither of the two.
+        TextError: `instruction` has characters that no tokenizer accepts.
+    """
+    if role not in ROLES:
+        raise UsageError(f"role {role!r} is unknown: use 'query' or 'document'")
+    if instruction is None or not instruction.strip():
+        return ""
+    if role == "document" and not symmetric:
+        return ""
+    return check_text(instruction.strip(), "the instruction") + "\n"
+
+
+def table() -> dict[str, Task]:
+    """Read the tasks by name, {"instruction": str, "symmetric": bool} each, in the order of `prompts.toml`."""
+    text = resources.files("lusifer").joinpath("prompts.toml").read_text(encoding="utf-8")
+    return {name: Task(**row) for name, row in tomllib.loads(text).items()}
+
+
+def for_task(name: str) -> dict[Role, str]:
+    """Give the prefixes of a task of the table, by role.
+
+    Args:
+        name: A name of `prompts.toml`.
+
+    Returns:
+        {"query": prefix, "document": prefix}, the form that sentence-transformers saves as prompts.
+
+    Raises:
+        UsageError: The table has no such task; the message lists those it has.
+    """
+    tasks = table()
+    if name not in tasks:
+        raise UsageError(f"task {name!r} is unknown: use one of {', '.join(tasks)}, or give the instruction itself")
+    task = tasks[name]
+    return {role: prompt(task["instruction"], role, symmetric=task["symmetric"]) for role in ROLES}
+
+
+def check_text(text: object, where: str) -> str:
+    """Return the text as it is, or refuse it.
+
+    Args:
+        text: What should be embedded.
+        where: Where it comes from, for the message, as in "texts.txt line 3".
+
+    Returns:
+        `text`, unchanged.
+
+    Raises:
+        TextError: Not a string, empty or blank, with a NUL character or half of a surrogate pair. The message begins
+            with `where` and ends with the mend.
+    """
+    if not isinstance(text, str):
+        raise TextError(f"{where}: expected a text, found {type(text).__name__}: give a string")
+    if not text.strip():
+        raise TextError(f"{where}: the text is empty: remove it or fill it")
+    if "\x00" in text:
+        raise TextError(f"{where}: NUL character at position {text.index(chr(0))}: remove it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # Tokenizers fail on half of a surrogate pair with a message that does not name the text.
+        raise TextError(
+            f"{where}: lone surrogate U+{ord(text[error.start]):04X} at position {error.start}: "
+            "decode the source as UTF-8 with errors='replace'"
+        ) from None
+    return text

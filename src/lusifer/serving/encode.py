@@ -1,0 +1,236 @@
+"""Many texts into vectors: sorted by length, batched under a token budget, nothing cut in silence.
+
+The vectors are those of `SentenceTransformer.encode`, which makes each batch; only the cutting into batches is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from lusifer import prompts
+from lusifer.errors import DataError, LusiferError, UsageError
+from lusifer.serving.texts import Source
+from lusifer.serving.writers import writer
+
+ROWS_AT_ONCE = 8192
+"""Rows held at once: enough for batches of equal lengths, little beside the model."""
+CHARACTERS_AT_ONCE = 2**24
+"""Bound for the same where the texts are long."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Report:
+    """What was embedded.
+
+    Attributes:
+        rows: Texts.
+        dimension: Numbers of each vector.
+        limit: Most tokens that the model reads, prompt and special tokens included; None if it has no limit.
+        cut: Texts that were longer.
+        first_cut: The place of the first of them.
+        first_tokens: Its length in tokens.
+    """
+
+    rows: int = 0
+    dimension: int = 0
+    limit: int | None = None
+    cut: int = 0
+    first_cut: str = ""
+    first_tokens: int = 0
+
+    def cut_line(self) -> str:
+        """One sentence about the texts that were cut."""
+        return (
+            f"{self.cut:,} of {self.rows:,} texts are longer than the {self.limit} tokens that the model reads and were "
+            f"cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens (--on-long error refuses them)"
+        )
+
+
+def given_prompt(instruction: str | None = None, task: str | None = None, role: str | None = None) -> str | None:
+    """Give the prefix that a call asks for.
+
+    Args:
+        instruction: What the model is told, in the words of training.
+        task: Name of a built-in instruction instead.
+        role: "query" or "document"; with an instruction or task, None means query.
+
+    Returns:
+        The prefix; None where neither instruction nor task is given, and the model's own prompts decide.
+
+    Raises:
+        UsageError: Both instruction and task, an unknown task, or an instruction for documents, which carry none.
+    """
+    if instruction is not None and task is not None:
+        raise UsageError("--prompt and --task exclude each other: give one")
+    if task is not None:
+        return prompts.for_task(task)[role or "query"]
+    if instruction is not None and role == "document":
+        raise UsageError(
+            "--prompt with --role document: documents carry no instruction; leave --prompt out, or name a --task"
+        )
+    return None if instruction is None else prompts.prompt(instruction, "query")
+
+
+def embed_file(
+    embedder: SentenceTransformer,
+    source: Source,
+    output: Path,
+    *,
+    prompt: str | None = None,
+    role: str | None = None,
+    batch_tokens: int = 8192,
+    refuse_long: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Embed every text of a file and write the vectors in the same order, all or nothing.
+
+    Args:
+        embedder: The model.
+        source: The texts.
+        output: .npy, .parquet or .jsonl.
+        prompt: Prefix of every text; None takes the one that the model saved for `role`, or its default.
+        role: "query", "document" or None.
+        batch_tokens: Most tokens of a batch, padding included.
+        refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
+        progress: Called with the number of rows done after every batch.
+
+    Raises:
+        DataError: A text cannot be embedded or is too long.
+        LusiferError: A vector is not finite.
+    """
+    if prompt is None and role is not None:
+        prompt = embedder.prompts.get(role) or ""
+    report = Report(limit=embedder.max_seq_length)
+    with writer(Path(output)) as out:
+        for chunk in _chunks(source.rows()):
+            places, texts = [place for place, _ in chunk], [text for _, text in chunk]
+            lengths = token_counts(embedder, texts, prompt)
+            _note_long(report, places, lengths, refuse_long)
+            vectors = _encode(embedder, texts, lengths, prompt, batch_tokens, places, report, progress)
+            out.add(texts, vectors)
+        if not report.rows:
+            raise DataError(f"{source.name}: no texts in it")
+    return report
+
+
+def encode(
+    embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None, batch_tokens: int = 8192
+) -> np.ndarray:
+    """Embed texts in memory.
+
+    Args:
+        embedder: The model.
+        texts: At least one.
+        prompt: Prefix of every text; None takes the model's default.
+        batch_tokens: Most tokens of a batch, padding included.
+
+    Returns:
+        Vectors (len(texts), d), float32, in order.
+
+    Raises:
+        TextError: A text cannot be embedded.
+        LusiferError: A vector is not finite.
+    """
+    places = [f"text {number}" for number in range(1, len(texts) + 1)]
+    texts = [prompts.check_text(text, place) for text, place in zip(texts, places, strict=True)]
+    lengths = token_counts(embedder, texts, prompt)
+    return _encode(embedder, texts, lengths, prompt, batch_tokens, places, Report(limit=embedder.max_seq_length), None)
+
+
+def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> list[int]:
+    """Tokens of each text with its prompt and special tokens, uncut."""
+    if prompt is None and embedder.default_prompt_name is not None:
+        prompt = embedder.prompts[embedder.default_prompt_name]
+    full = [(prompt or "") + text for text in texts]
+    ids = embedder.tokenizer(full, truncation=False, padding=False, verbose=False)["input_ids"]
+    return [len(row) for row in ids]
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Cut rows into batches of like length whose padded size stays within the budget.
+
+    Args:
+        lengths: Tokens of each row as the model will read it.
+        budget: Most tokens of a batch, padding included; a row that is longer alone gets a batch of its own.
+
+    Yields:
+        Row numbers, the longest rows first: if memory runs out, it does so at once.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _chunks(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Cut rows into lists of at most `ROWS_AT_ONCE` rows and, one row more or less, `CHARACTERS_AT_ONCE`."""
+    chunk: list[tuple[str, str]] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += len(row[1])
+        if len(chunk) >= ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _note_long(report: Report, places: Sequence[str], lengths: Sequence[int], refuse: bool) -> None:
+    """Count the texts that the model cannot read to their end."""
+    if report.limit is None:
+        return
+    for place, length in zip(places, lengths, strict=True):
+        if length <= report.limit:
+            continue
+        if refuse:
+            raise DataError(f"{place}: {length:,} tokens, and the model reads {report.limit}: shorten or split the text")
+        if not report.cut:
+            report.first_cut, report.first_tokens = place, length
+        report.cut += 1
+
+
+def _encode(
+    embedder: SentenceTransformer,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    prompt: str | None,
+    budget: int,
+    places: Sequence[str],
+    report: Report,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Vectors (n, d) of one chunk, in order; the report grows."""
+    read = lengths if report.limit is None else [min(length, report.limit) for length in lengths]
+    vectors: np.ndarray | None = None
+    before = report.rows
+    for batch in batches(read, budget):
+        part = embedder.encode(
+            [texts[row] for row in batch], prompt=prompt, batch_size=len(batch), show_progress_bar=False
+        ).astype(np.float32, copy=False)
+        broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
+        if len(broken):
+            raise LusiferError(
+                f"{places[batch[broken[0]]]}: the vector is not finite (NaN); see what `lusifer doctor` says of the model"
+            )
+        if vectors is None:
+            vectors = np.empty((len(texts), part.shape[1]), dtype=np.float32)
+        vectors[batch] = part
+        report.rows += len(batch)
+        report.dimension = part.shape[1]
+        if progress is not None:
+            progress(report.rows)
+    if vectors is None:
+        raise DataError(f"no texts to embed after row {before}")
+    return vectors

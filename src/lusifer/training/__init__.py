@@ -1,0 +1,1 @@
+"""Training: recipes, both stages, the run folder."""

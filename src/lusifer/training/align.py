@@ -1,0 +1,137 @@
+"""Stage 1: alignment with `transformers.Trainer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from lusifer.data import sources as data_sources
+from lusifer.data.alignment import PAIRED_ROLES, AlignmentCollator, AlignmentExamples
+from lusifer.errors import UsageError
+from lusifer.model import build, tokenizer
+from lusifer.model.alignment import LusiferForAlignment
+from lusifer.model.lusifer import LusiferModel
+from lusifer.training import recipe as recipes
+from lusifer.training.recipe import AlignmentStage, Recipe
+from lusifer.training.trainer import StageTrainer
+
+
+class AlignmentTrainer(StageTrainer, Trainer):
+    """The library's loop over examples whose order is fixed by their number."""
+
+    def __init__(self, *args: Any, attention: str, teacher: SentenceTransformer | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attention = attention
+        self.teacher = teacher
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        """Example number i is row i of step i // batch_size: shuffling happened when the examples were made."""
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of one micro-batch; a distill batch gets the LLM's own vectors first."""
+        batch = {key: value for key, value in inputs.items() if torch.is_tensor(value)}
+        ids, mask = batch.pop("teacher_ids", None), batch.pop("teacher_attention_mask", None)
+        if ids is not None:
+            with torch.no_grad():
+                own = self.teacher({"input_ids": ids, "attention_mask": mask})
+            batch["teacher"] = own["sentence_embedding"]
+        outputs = model(**batch, attention=self.attention, num_items_in_batch=num_items_in_batch)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamples:
+    """The rows of a stage in their order.
+
+    Args:
+        recipe: the whole run.
+        stage: one of its alignment stages.
+        seed: of order, objective and direction.
+    """
+    kept, _ = recipes.sources(recipe, stage)
+    loaded = []
+    for source in kept:
+        kind = "pairs" if source.role in PAIRED_ROLES else "passages"
+        loaded.append((data_sources.load(recipes.spec(source, recipe.seed), kind), source.role))
+    steps = stage.steps(sum(len(rows) for rows, _ in loaded))
+    return AlignmentExamples(
+        loaded, stage.objectives.model_dump(), batch_size=stage.batch_size, steps=steps, seed=seed
+    )
+
+
+def trainer(
+    recipe: Recipe,
+    stage: AlignmentStage,
+    embedder: SentenceTransformer,
+    model: LusiferModel,
+    rows: AlignmentExamples,
+    arguments: dict[str, Any],
+    frozen: torch.dtype,
+) -> AlignmentTrainer:
+    """Put a stage together.
+
+    Args:
+        recipe: the whole run.
+        stage: the stage.
+        embedder: holds `model`.
+        model: with adapters attached and the rest frozen.
+        rows: as `examples` gives them.
+        arguments: keywords of `TrainingArguments`.
+        frozen: dtype of frozen weights.
+
+    Raises:
+        UsageError: the LLM cannot serve an objective of the stage.
+    """
+    base = build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen)
+    llm_tokenizer = tokenizer.read_tokenizer(build.resolve(base.path), base.revision)
+    language_model = stage.objectives.reconstruction + stage.objectives.completion > 0
+    tokenizer.check_tokenizers(embedder.tokenizer, llm_tokenizer if language_model else None)
+    model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
+    head = build.read_lm_head(base).to(model.device) if language_model else None
+    teacher = _teacher(base, model) if stage.objectives.distill > 0 else None
+    network = LusiferForAlignment(model.config, model, head)
+    network.logits_chunk = stage.logits_chunk
+    collator = AlignmentCollator(
+        embedder.tokenizer,
+        llm_tokenizer,
+        recipe.max_length,
+        stage.mask_probability,
+        stage.attention_mask_probability,
+        seed=rows.seed,
+    )
+    made = AlignmentTrainer(
+        model=network,
+        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        data_collator=collator,
+        train_dataset=rows,
+        attention=stage.attention,
+        teacher=teacher,
+    )
+    made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
+    return made
+
+
+def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
+    """The LLM as the embedder it is: its own tokenizer, pooling and normalisation."""
+    folder = build.resolve(base.path)
+    if Path(folder).is_dir() and not (Path(folder) / "modules.json").is_file():
+        raise UsageError(
+            f"model.llm.path={base.path!r} is no embedder (no modules.json there): distill needs one; use "
+            "reconstruction or completion"
+        )
+    teacher = SentenceTransformer(folder, revision=base.revision, model_kwargs={"dtype": base.dtype})
+    dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
+    if dimension != wanted:
+        raise UsageError(f"model.llm: its own vectors have {dimension} dimensions, its states {wanted}: cannot distill")
+    return teacher.requires_grad_(False).eval().to(model.device)

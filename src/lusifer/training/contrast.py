@@ -1,0 +1,116 @@
+"""Stage 2: representation finetuning with sentence-transformers' trainer and cached losses."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+from sentence_transformers.training_args import BatchSamplers, MultiDatasetBatchSamplers
+
+from lusifer.data import pairs
+from lusifer.data import sources as data_sources
+from lusifer.model.lusifer import LusiferModel
+from lusifer.training import recipe as recipes
+from lusifer.training.losses import NTXentL2
+from lusifer.training.own_negatives import CachedOwnNegativesLoss
+from lusifer.training.recipe import ContrastiveStage, Recipe
+from lusifer.training.trainer import StageTrainer
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps."""
+
+    sets: dict[str, Dataset]
+    prompts: dict[str, dict[str, str]]
+    in_batch_negatives: dict[str, bool]
+    steps: int
+
+
+class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
+    """The library's loop with our checkpoints."""
+
+
+def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
+    """The rows of a stage: columns query, positive, negative_1 .. negative_k.
+
+    Args:
+        recipe: the whole run.
+        stage: one of its contrastive stages.
+        seed: of what is drawn to fill missing negatives and of weights.
+    """
+    sets: dict[str, Dataset] = {}
+    prompts: dict[str, dict[str, str]] = {}
+    in_batch: dict[str, bool] = {}
+    kept, _ = recipes.sources(recipe, stage)
+    for source in kept:
+        rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs")
+        for made in pairs.columns(rows, source, stage.hard_negatives, seed):
+            name = made.name if made.name not in sets else f"{made.name}-{len(sets)}"
+            sets[name], prompts[name] = made.rows, made.prompts
+            in_batch[name] = source.in_batch_negatives
+    return PairRows(sets, prompts, in_batch, stage.steps(sum(map(len, sets.values()))))
+
+
+def trainer(
+    recipe: Recipe,
+    stage: ContrastiveStage,
+    embedder: SentenceTransformer,
+    model: LusiferModel,
+    rows: PairRows,
+    arguments: dict[str, Any],
+    frozen: torch.dtype,
+) -> ContrastiveTrainer:
+    """Put a stage together; arguments as for `align.trainer`."""
+    made = ContrastiveTrainer(
+        model=embedder,
+        args=SentenceTransformerTrainingArguments(
+            **arguments,
+            prompts=rows.prompts,
+            batch_sampler=BatchSamplers.NO_DUPLICATES,
+            multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
+        ),
+        train_dataset=rows.sets,
+        loss={name: loss(stage, embedder, rows.in_batch_negatives[name]) for name in rows.sets},
+    )
+    made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
+    return made
+
+
+def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negatives: bool) -> torch.nn.Module:
+    """The loss of one set.
+
+    Args:
+        stage: temperature, mini-batches, Matryoshka dimensions.
+        embedder: the model.
+        in_batch_negatives: whether other rows' texts are negatives; False where they may share the label.
+    """
+    if stage.loss == "ntxent_l2":
+        return NTXentL2(
+            embedder,
+            temperature=stage.temperature,
+            mini_batch_size=stage.mini_batch_size,
+            in_batch_negatives=in_batch_negatives,
+            miner_epsilon=stage.miner_epsilon,
+        )
+    chunks = {"mini_batch_size": stage.mini_batch_size, "mini_batch_num_tokens": stage.mini_batch_tokens}
+    if in_batch_negatives:
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        made = CachedMultipleNegativesRankingLoss(
+            embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks
+        )
+    else:
+        made = CachedOwnNegativesLoss(embedder, stage.temperature, **chunks)
+    if stage.matryoshka_dims:
+        made = MatryoshkaLoss(embedder, made, stage.matryoshka_dims)
+    return made

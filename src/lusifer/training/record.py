@@ -1,0 +1,127 @@
+"""The run folder: what a run writes, and what must be the same when it goes on.
+
+    recipe.yaml                     as resolved, every default written out
+    checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
+    checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
+    metrics.jsonl                   one line a logged step
+    model/                          the result
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.folders import write_file
+from lusifer.training import recipe_io
+from lusifer.training.recipe import Recipe
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+MODEL = "model"
+CHECKPOINTS = "checkpoints"
+TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoint that has it is whole
+
+
+class RunFolder:
+    """Paths of one run, and the rules for starting and resuming it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = root / MODEL
+        self.metrics = root / METRICS
+
+    @classmethod
+    def start(cls, output: str | Path, recipe: Recipe, resume: bool) -> RunFolder:
+        """Make a new run folder, or open an old one to go on.
+
+        Args:
+            output: the folder.
+            recipe: what is to be run.
+            resume: whether to go on with what is there.
+
+        Raises:
+            UsageError: the folder holds a run already and `resume` is False; or the recipe changed in a key that
+                decides what is learned.
+        """
+        run = cls(Path(output).expanduser().resolve())
+        file = run.root / RECIPE
+        if run.root.is_file():
+            raise UsageError(f"{output}: is a file; give a folder")
+        if file.is_file() and not resume:
+            raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
+        if not resume and run.root.is_dir() and any(run.root.iterdir()):
+            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
+        if resume and file.is_file():
+            run._refuse_changes(recipe, file)
+        run.root.mkdir(parents=True, exist_ok=True)
+        with write_file(file) as temporary:
+            temporary.write_text(recipe_io.resolved(recipe), encoding="utf-8")
+        return run
+
+    @staticmethod
+    def _refuse_changes(recipe: Recipe, file: Path) -> None:
+        """A resumed run must learn the same thing."""
+        old = recipe_io.load(file, check_files=False)
+        fixed = [key for key in recipe_io.changed(old, recipe) if not recipe_io.may_change(key)]
+        if fixed:
+            raise UsageError(
+                f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
+                "resume with the recipe of the run (only "
+                f"{', '.join(recipe_io.MAY_CHANGE)} may change), or start anew in another --output"
+            )
+
+    def stage(self, number: int, name: str) -> Path:
+        """The folder of stage `number` (from 1)."""
+        return self.root / CHECKPOINTS / f"{number:02d}-{name}"
+
+    def trim_metrics(self, stage: str, step: int) -> None:
+        """Drop the lines of `stage` behind `step`: those steps are run again."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the run was killed
+            if row["stage"] != stage or row["step"] <= step:
+                kept.append(line)
+        with write_file(self.metrics) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def publish(self, source: Path) -> Path:
+        """Put the last stage's model in its final place and return that."""
+        from lusifer.folders import write_folder
+
+        with write_folder(self.model) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+        return self.model
+
+
+def last_checkpoint(stage: Path) -> Path | None:
+    """The newest whole checkpoint of a stage; halves that a killed run left are removed.
+
+    Raises:
+        LusiferError: a checkpoint's state cannot be read.
+    """
+    whole = []
+    for folder in stage.glob("checkpoint-*"):
+        if not (folder / TRAINER_STATE).is_file():
+            shutil.rmtree(folder)
+            continue
+        try:
+            step = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
+        except (json.JSONDecodeError, KeyError) as error:
+            if folder == max(stage.glob("checkpoint-*"), key=_step):
+                shutil.rmtree(folder)  # the state is written last: the run was killed while it was
+                continue
+            raise LusiferError(f"{folder / TRAINER_STATE}: damaged; remove {folder} to resume before it") from error
+        whole.append((step, folder))
+    return max(whole)[1] if whole else None
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])

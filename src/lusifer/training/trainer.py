@@ -1,0 +1,138 @@
+"""What both stages' trainers share: complete checkpoints, strict resume, and a stop at the first loss that is no number.
+
+The loops themselves are transformers' Trainer (alignment) and sentence-transformers' trainer (contrastive).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback
+
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.model import adapters
+from lusifer.training.record import RunFolder
+from lusifer.training.recipe_stage import StageSettings
+
+TRAINABLE = "trainable.safetensors"
+TRAINABLE_COUNTS = "trainable.json"
+BAD_BATCH = "bad-batch.safetensors"
+SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+class StageTrainer:
+    """Mixin in front of a Trainer class; set `embedder` and `stage_folder` before training."""
+
+    embedder: SentenceTransformer
+    stage_folder: Path
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
+        folder = Path(output_dir or self.args.output_dir)
+        self.embedder.save_pretrained(str(folder), create_model_card=False)
+        model = lusifer_model(self.embedder)
+        tensors = adapters.trainable_state_dict(model)
+        save_file(tensors, folder / TRAINABLE)
+        parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
+        counts = {"tensors": sorted(tensors), "parts": parts}
+        (folder / TRAINABLE_COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Put back the tensors that train; frozen ones come from where the stage started."""
+        file = Path(resume_from_checkpoint) / TRAINABLE
+        if not file.is_file():
+            raise ModelFolderError(f"{file}: missing; remove that checkpoint to resume from the one before")
+        adapters.load_trainable_state_dict(lusifer_model(self.embedder), load_file(file))
+
+    def _load_best_model(self) -> None:
+        raise LusiferError("no checkpoint is chosen by a score here: the last step is the result")
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One step of the library, refused when its loss is NaN or infinite: the batch is kept for a look."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss).all():
+            file = self.stage_folder / BAD_BATCH
+            tensors = {key: value.cpu().contiguous() for key, value in inputs.items() if torch.is_tensor(value)}
+            save_file(tensors, file)
+            raise LusiferError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}; lower the "
+                "learning rate or set bf16: false, then --resume from the last checkpoint"
+            )
+        return loss
+
+
+class MetricsLog(TrainerCallback):
+    """Append what the trainer logs to metrics.jsonl, and hand it to a listener (a progress line, a bar)."""
+
+    def __init__(self, run: RunFolder, stage: str, listen: Any = None) -> None:
+        self.run, self.stage, self.listen = run, stage, listen
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        """Write one line: stage, step and the numbers."""
+        row = {"stage": self.stage, "step": state.global_step, **(logs or {})}
+        if state.is_world_process_zero:
+            with self.run.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+            if self.listen is not None:
+                self.listen(row, state.max_steps)
+
+
+def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
+    """The settings of a stage in the names of `transformers.TrainingArguments`.
+
+    Args:
+        stage: of the recipe.
+        folder: where checkpoints go.
+        steps: optimizer steps.
+        seed: of order and dropout.
+        bf16: whether to compute in mixed precision.
+    """
+    decay = {"min_lr": stage.min_learning_rate} if stage.schedule == "cosine" else {}
+    return {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": SCHEDULES[stage.schedule],
+        "lr_scheduler_kwargs": decay,
+        "warmup_steps": stage.warmup(steps),
+        "weight_decay": stage.weight_decay,
+        "max_grad_norm": stage.max_grad_norm,
+        "bf16": bf16,
+        "gradient_checkpointing": stage.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
+        "save_steps": stage.save_steps,
+        "save_total_limit": stage.keep_checkpoints,
+        "logging_steps": stage.logging_steps,
+        "logging_nan_inf_filter": False,
+        "seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -> None:
+    """Refuse a stage whose checkpoints will not fit on the disk, before it starts.
+
+    Raises:
+        LusiferError: says how much is needed and how much is free.
+    """
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
+    needed = (stage.keep_checkpoints + 1) * (size + 12 * trainable) + size
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise LusiferError(
+            f"{folder}: checkpoints need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; lower "
+            "keep_checkpoints or choose another --output"
+        )

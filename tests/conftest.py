@@ -1,0 +1,77 @@
+"""Tiny models and tokenizers, made in memory: no test needs the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# Before any test imports a library that reads them: nothing may reach for the hub, and two cores are enough.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Random examples would make one run differ from the next; slow machines would trip over the deadline.
+settings.register_profile("lusifer", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("lusifer")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread in tests that use it: sums in one order, and no crowding on small machines."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def bases_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of `tiny:encoder` (XLM-R, hidden 32) and `tiny:llm` (Mistral, hidden 48). Read only."""
+    from lusifer.model.tiny import make_tiny_bases
+
+    return make_tiny_bases(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(bases_folder: tuple[Path, Path]) -> Path:
+    """A tiny XLM-R with its tokenizer. Read only."""
+    return bases_folder[0]
+
+
+@pytest.fixture(scope="session")
+def llm_folder(bases_folder: tuple[Path, Path]) -> Path:
+    """A tiny Mistral with LM head and tokenizer. Read only."""
+    return bases_folder[1]
+
+
+@pytest.fixture(scope="session")
+def minilm_like_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with a WordPiece tokenizer, the kind of target that is an embedder already. Read only."""
+    from lusifer.model.tiny import make_tiny_base
+
+    return make_tiny_base(tmp_path_factory.mktemp("minilm"), "llm", "bert")
+
+
+@pytest.fixture(scope="session")
+def xlmr_tokenizer() -> PreTrainedTokenizerFast:
+    """Unigram, `<s> text </s>`, with `<pad>` and `<mask>`."""
+    from lusifer.model.tiny import tiny_tokenizer
+
+    return tiny_tokenizer("xlm-roberta")
+
+
+@pytest.fixture(scope="session")
+def llm_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE, `<s> text`, with `</s>` and without a pad token."""
+    from lusifer.model.tiny import tiny_tokenizer
+
+    return tiny_tokenizer("mistral")
