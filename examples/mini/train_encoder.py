@@ -43,6 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=2, help="transformer layers (default 2)")
     parser.add_argument("--vocabulary", type=int, default=32_000, help="pieces (default 32000)")
     parser.add_argument("--characters", type=int, default=12_000_000, help="text for the vocabulary (default 12M)")
+    parser.add_argument("--tokenizer", type=Path, help="reuse the vocabulary of this folder: for a repeated run")
     parser.add_argument("--state-ranking", type=float, default=Losses.state_ranking, help="see Losses in encoder.py")
     parser.add_argument("--agreement", type=float, default=Losses.agreement, help="see Losses in encoder.py")
     parser.add_argument("--held-out", type=int, default=200, help="sentences set aside of each source (default 200)")
@@ -55,6 +56,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be above 0, not {value}")
     if options.width % Shape.heads:
         parser.error(f"--width must be a multiple of {Shape.heads}, the number of heads")
+    if options.tokenizer is not None and not (options.tokenizer / "tokenizer.json").is_file():
+        parser.error(f"--tokenizer {options.tokenizer}: no tokenizer.json in this folder")
     return options
 
 
@@ -63,7 +66,10 @@ def train(options: argparse.Namespace, split: Split) -> tuple[PreTrainedTokenize
     minutes: dict[str, float] = {}
     scores: dict[str, dict[str, dict[str, float]]] = {}
     start = time.monotonic()
-    tokenizer = train_tokenizer(split.train, options.vocabulary, options.characters, options.seed)
+    if options.tokenizer is None:
+        tokenizer = train_tokenizer(split.train, options.vocabulary, options.characters, options.seed)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.tokenizer)
     minutes["vocabulary"] = (time.monotonic() - start) / 60
     LOG.info("vocabulary of %d pieces, %.1f min", len(tokenizer), minutes["vocabulary"])
     start = time.monotonic()
@@ -137,7 +143,8 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     tokenizer, model, report = train(options, split)
-    settings = {key: value for key, value in vars(options).items() if key not in ("data", "output")}
+    settings = {key: value for key, value in vars(options).items() if key not in ("data", "output", "tokenizer")}
+    settings["vocabulary_reused"] = options.tokenizer is not None
     rows = {"train": len(split.train), "by_language_and_source": split.counts()}
     save(options.output, tokenizer, model, {"settings": settings, **report, "rows": rows})
     LOG.info("written to %s", options.output)

@@ -43,7 +43,11 @@ def sample_texts(rows: list[Row], characters: int, seed: int, rarest: int = 4) -
 
 
 def train_tokenizer(rows: list[Row], size: int, characters: int, seed: int) -> PreTrainedTokenizerFast:
-    """Train a Unigram tokenizer of ``size`` pieces, special ones included, that writes ``<s> text </s>``."""
+    """Train a Unigram tokenizer of ``size`` pieces, special ones included, that writes ``<s> text </s>``.
+
+    The trainer of the tokenizers library sums in an order that changes from process to process, so two runs
+    give slightly different pieces: only with a given vocabulary can a run be repeated exactly.
+    """
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
         [

@@ -91,8 +91,3 @@ def _fail(message: str, status: int, debug: bool) -> int:
         traceback.print_exc()
     typer.echo(f"lusifer: error: {message}", err=True)
     return status
-
-
-def entry() -> None:
-    """The console script: run `main` and leave with its status."""
-    sys.exit(main())

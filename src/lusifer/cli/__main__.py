@@ -1,5 +1,7 @@
 """`python -m lusifer.cli` does what `lusifer` does."""
 
-from lusifer.cli import entry
+import sys
 
-entry()
+from lusifer.cli import main
+
+sys.exit(main())

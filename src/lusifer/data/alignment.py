@@ -140,10 +140,8 @@ class AlignmentExamples:
             return texts["q" if drawn < 0.5 else "p"], None
         if objective == "reconstruction":
             return texts["p"], texts["p"]
-        for share, source, target in MIX[role]:
-            drawn -= share
-            if drawn < 0:
-                break
+        shares, chosen = np.cumsum([share for share, _, _ in MIX[role]]), MIX[role]
+        _, source, target = chosen[min(int(np.searchsorted(shares, drawn, side="right")), len(chosen) - 1)]
         return texts[source], texts[target]
 
 

@@ -143,9 +143,7 @@ class _Filler:
         return None
 
 
-def _instruction(
-    rows: _Table, number: int, source: PairSettings, tasks: Mapping[str, Task]
-) -> tuple[str | None, bool]:
+def _instruction(rows: _Table, number: int, source: PairSettings, tasks: Mapping[str, Task]) -> tuple[str | None, bool]:
     """What the model is told before a row's query, and whether documents are told the same."""
     task = rows.task[number]
     known = tasks.get(task) if task is not None else None
@@ -188,4 +186,5 @@ def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 def _free(title: str, made: list[Any]) -> str:
     """A name that no other set has: two instructions in one source give two sets."""
     names = {group.name for group in made}
-    return title if title not in names else next(f"{title}-{n}" for n in range(2, len(names) + 3) if f"{title}-{n}" not in names)
+    numbered = (f"{title}-{number}" for number in range(2, len(names) + 3))
+    return next(name for name in (title, *numbered) if name not in names)

@@ -67,15 +67,16 @@ def _getter(
     names = fields or {}
     for column in required:
         if names.get(column, column) not in row:
+            there = ", ".join(map(str, row)) or "none"
             raise DataError(
-                f"{where}: column {names.get(column, column)} is missing (the row has {', '.join(map(str, row)) or 'none'}): "
+                f"{where}: column {names.get(column, column)} is missing (the row has {there}): "
                 f"add it, or name it in the recipe with fields: {{{column}: NAME}}"
             )
     return lambda column: row.get(names.get(column, column))
 
 
 def _texts(value: Any, where: str) -> list[str]:
-    """A list of texts; null is an empty list, a text a list of one, and a text that holds a JSON list (CSV) that list."""
+    """A list of texts; null is an empty one, a text a list of one, a text that spells a JSON list (CSV) that list."""
     if value is None or value == "":
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):

@@ -133,7 +133,8 @@ def _jsonl(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): one object a line is expected") from None
+            problem = f"not JSON ({error.msg}, column {error.colno})"
+            raise DataError(f"{where}: {problem}: one object a line is expected") from None
 
 
 def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:

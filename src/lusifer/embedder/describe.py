@@ -28,14 +28,14 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
         raise ModelFolderError(f"{path}: no such folder")
     folder.check(root)
     config = _read(root / "config.json")
-    limit = _read(root / "tokenizer_config.json").get("model_max_length")
+    limit = _limit(root)
     shapes = folder.weights(root)
     rows = {"folder": str(path), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
     if config.get("model_type") == LusiferConfig.model_type:
         rows |= _lusifer(LusiferConfig.from_dict(config), shapes)
     else:
-        rows |= {"dimension": str(config.get("hidden_size", "unknown")), "parameters": _count(shapes, "")}
-    rows["tokens"] = f"{limit} a text at most" if isinstance(limit, int) and limit < 10**9 else "no limit given"
+        rows |= {"weights": _count(shapes, "")}
+    rows["tokens"] = f"{limit} a text at most" if limit else "no limit given"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
     for name, text in prompts.items():
         rows[f"prompt {name}"] = repr(text)
@@ -55,7 +55,7 @@ def _lusifer(config: LusiferConfig, shapes: dict[str, tuple[int, ...]]) -> dict[
         "pooling": config.pooling + (", then output projection" if config.output_projection else ""),
         "positions": f"counted over {config.soft_token_position}",
         "dimension": str(config.hidden_size),
-        "parameters": _count(shapes, ""),
+        "weights": _count(shapes, ""),
     }
 
 
@@ -69,6 +69,16 @@ def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
                 size *= length
             total += size
     return f"{total:,} parameters"
+
+
+def _limit(root: Path) -> int | None:
+    """Most tokens of a text: the smallest limit that the folder names."""
+    named = [
+        _read(root / "tokenizer_config.json").get("model_max_length"),
+        _read(root / "sentence_bert_config.json").get("max_seq_length"),
+    ]
+    # Tokenizers without a limit carry a number of thirty digits in its place.
+    return min((limit for limit in named if isinstance(limit, int) and limit < 10**9), default=None)
 
 
 def _read(file: Path) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -35,6 +35,8 @@ class LusiferPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # A folder with a half-precision LLM keeps its float32 connector and projection when it is loaded.
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["connector", "output_projection"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Random bases of a few kilobytes, made on the spot: the whole way can be walked without a download.
+"""Random bases of a few hundred kilobytes, made on the spot: the whole way can be walked without a download.
 
 They know nothing; a recipe names them `tiny:encoder` and `tiny:llm`, and the tests build every checked architecture
 from them. Sizes: hidden 32 (encoders) or 48 (LLMs), two layers, four heads. The sentences of `tiny.txt` train their
@@ -7,6 +7,9 @@ tokenizers.
 
 from __future__ import annotations
 
+import math
+import string
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from lusifer.model import backbones
 
-VOCABULARY = 768  # rows of every embedding table; the tokenizers have at most as many tokens
+VOCABULARY = 1024  # rows of every embedding table; the tokenizers have at most as many tokens
 MAX_TOKENS = 256
 
 
@@ -36,6 +39,7 @@ _T5 = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 _BERT = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
+_QWEN = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
 _LLM = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 STYLES: dict[str, Style] = {
@@ -45,17 +49,19 @@ STYLES: dict[str, Style] = {
     "bert": Style("wordpiece", _BERT, "[CLS] $A [SEP]"),
     "electra": Style("wordpiece", _BERT, "[CLS] $A [SEP]"),
     "modernbert": Style("bytes", _BERT, "[CLS] $A [SEP]"),
+    "qwen2": Style("bytes", _QWEN, "$A"),
+    "qwen3": Style("bytes", _QWEN, "$A"),
 }
 LLM_STYLE = Style("bytes", _LLM, "<s> $A")
 
 
 def sentences() -> list[str]:
-    """Read the sentences of `tiny.txt`: forty-one English ones, then one or two in each of 16 languages."""
+    """Read the sentences of `tiny.txt`: 41 English ones, then one or two in each of 19 other languages."""
     return resources.files("lusifer.model").joinpath("tiny.txt").read_text(encoding="utf-8").splitlines()
 
 
 def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
-    """Train a tokenizer in the manner of an architecture.
+    """Make a tokenizer in the manner of an architecture; the same one each time.
 
     Args:
         model_type: A key of `STYLES`; anything else gets that of a LLM (byte-level BPE, `<s>` in front).
@@ -64,9 +70,10 @@ def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
         A fast tokenizer with at most `VOCABULARY` tokens, padding on the right.
     """
     style = STYLES.get(model_type, LLM_STYLE)
-    tokenizer = _untrained(style)
-    tokenizer.train_from_iterator(sentences(), _trainer(style))
+    make = {"unigram": _unigram, "wordpiece": _wordpiece, "bytes": _byte_level}[style.algorithm]
+    tokenizer = make(list(style.specials.values()))
     specials = [(token, tokenizer.token_to_id(token)) for token in style.specials.values()]
+    tokenizer.add_special_tokens(list(style.specials.values()))
     tokenizer.post_processor = processors.TemplateProcessing(single=style.frame, special_tokens=specials)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -77,38 +84,67 @@ def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     )
 
 
-def _untrained(style: Style) -> Tokenizer:
-    """An empty tokenizer with the text handling of its algorithm."""
-    unknown = style.specials["unk_token"]
-    if style.algorithm == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-    elif style.algorithm == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-    else:
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
+def _unigram(specials: list[str]) -> Tokenizer:
+    """In the manner of XLM-R and T5: a space is a sign of its own, a piece is as likely as it is frequent."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    counts = _pieces(tokenizer, "", VOCABULARY - len(specials))
+    total = sum(counts.values())
+    pieces = [(piece, math.log(count / total)) for piece, count in counts.items()]
+    vocabulary = [(token, 0.0) for token in specials] + pieces
+    tokenizer.model = models.Unigram(vocabulary, unk_id=specials.index("<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
-def _trainer(style: Style) -> trainers.Trainer:
-    """What fills the vocabulary: the special tokens first, so that their ids are their places in the style."""
-    common: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "special_tokens": list(style.specials.values()),
-        "show_progress": False,
-    }
-    if style.algorithm == "wordpiece":
-        return trainers.WordPieceTrainer(**common)
-    if style.algorithm == "unigram":
-        return trainers.UnigramTrainer(unk_token=style.specials["unk_token"], **common)
-    return trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **common)
+def _wordpiece(specials: list[str]) -> Tokenizer:
+    """In the manner of BERT: lower case, the longest known piece first, `##` inside a word."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokens = [*specials, *_pieces(tokenizer, "##", VOCABULARY - len(specials))]
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _byte_level(specials: list[str]) -> Tokenizer:
+    """In the manner of GPT: merges of bytes, so that no text has an unknown part."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    return tokenizer
+
+
+def _pieces(tokenizer: Tokenizer, inner: str, room: int) -> dict[str, int]:
+    """Count the parts of the words of `tiny.txt`: all single signs, then the weightiest longer parts while there is room.
+
+    The trainers of `tokenizers` for these two algorithms give another vocabulary on every run, and then two trainings
+    from one seed would differ.
+
+    Args:
+        tokenizer: Whose normaliser and word splitting to use.
+        inner: What marks a part inside a word.
+        room: The most parts to keep.
+
+    Returns:
+        Part -> how often it occurs, at least 1, in a fixed order.
+    """
+    counts = Counter({(mark, sign): 1 for mark in {"", inner} for sign in string.printable[:94]})
+    for sentence in sentences():
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(sentence)):
+            for start in range(len(word)):
+                for end in range(start + 1, min(start + 8, len(word)) + 1):
+                    counts[inner if start else "", word[start:end]] += 1
+    ranked = sorted(counts, key=lambda part: (len(part[1]) > 1, -counts[part] * len(part[1]), part))
+    return {mark + sign: counts[mark, sign] for mark, sign in ranked[:room]}
 
 
 def tiny_encoder_config(model_type: str, **changes: Any) -> PreTrainedConfig:
@@ -140,7 +176,7 @@ def tiny_llm_config(model_type: str, **changes: Any) -> PreTrainedConfig:
         model_type: An architecture that transformers knows, as in `backbones.LLMS`.
         **changes: Fields that should differ.
     """
-    if model_type in STYLES:
+    if model_type in ("bert", "electra", "modernbert", "xlm-roberta"):
         return tiny_encoder_config(model_type, **({"hidden_size": 48} | changes))
     sizes = {
         "hidden_size": 48,
@@ -153,7 +189,7 @@ def tiny_llm_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     }
     if model_type != "phi3":
         sizes["head_dim"] = 12  # Gemma and Qwen3 do not derive it from the hidden size
-    values = {"vocab_size": VOCABULARY, **sizes, **_special_ids(model_type, LLM_STYLE), **changes}
+    values = {"vocab_size": VOCABULARY, **sizes, **_special_ids(model_type, STYLES.get(model_type, LLM_STYLE)), **changes}
     return AutoConfig.for_model(model_type, **values)
 
 
@@ -163,7 +199,7 @@ def _special_ids(model_type: str, style: Style) -> dict[str, int | None]:
     allowed = {"pad_token_id", "bos_token_id", "eos_token_id"}
     if model_type == "modernbert":
         allowed |= {"cls_token_id", "sep_token_id"}
-    return {"pad_token_id": None} | {name: place for name, place in ids.items() if name in allowed}
+    return dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | {name: place for name, place in ids.items() if name in allowed}
 
 
 def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:

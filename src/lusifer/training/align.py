@@ -105,7 +105,7 @@ def trainer(
     collator = AlignmentCollator(
         embedder.tokenizer,
         llm_tokenizer,
-        recipe.max_length,
+        embedder.max_seq_length,
         stage.mask_probability,
         stage.attention_mask_probability,
         seed=rows.seed,

@@ -72,6 +72,7 @@ def trainer(
     frozen: torch.dtype,
 ) -> ContrastiveTrainer:
     """Put a stage together; arguments as for `align.trainer`."""
+    embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
     made = ContrastiveTrainer(
         model=embedder,
         args=SentenceTransformerTrainingArguments(

@@ -185,5 +185,3 @@ def sources(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> tuple[l
         language = source.language or table.get(source.hub or "", {}).get("language", "en")
         (dropped if recipe.english_only and language != "en" else kept).append(source)
     return kept, dropped
-
-

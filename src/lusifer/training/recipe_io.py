@@ -19,7 +19,7 @@ from lusifer.training.recipe_override import Overrides, apply
 from lusifer.training.recipe_report import explain, place
 
 MAY_CHANGE = ("max_steps", "save_steps", "logging_steps", "keep_checkpoints")
-"""Keys of a stage that a resumed run may change: they decide how long it runs and what it writes, not what it learns."""
+"""Keys of a stage that a resumed run may change: how long it runs and what it writes, not what it learns."""
 
 
 def find(name: str | os.PathLike[str]) -> Path:
@@ -153,6 +153,8 @@ def _check_base(path: str, where: str) -> None:
             raise RecipeError(f"{where}: {path} is unknown: use tiny:encoder or tiny:llm")
     elif path.startswith("/"):
         if not (Path(path) / "config.json").is_file():
-            raise RecipeError(f"{where}: no model folder at {path} (no config.json): make it first, or correct the path")
+            raise RecipeError(
+                f"{where}: no model folder at {path} (no config.json): make it first, or correct the path"
+            )
     elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
         raise RecipeError(f"{where}: {path} is neither a folder nor a hub id (owner/name)")

@@ -11,10 +11,11 @@ from pydantic_core import ErrorDetails
 from lusifer.training import recipe_keys
 from lusifer.training.recipe_yaml import Path
 
+_COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found", "union_tag_invalid")
+"""Kinds of error whose message needs no "found ..."."""
 
-def explain(
-    error: ValidationError, value: Any, file: str, lines: Mapping[Path, int], given: Mapping[Path, str]
-) -> str:
+
+def explain(error: ValidationError, value: Any, file: str, lines: Mapping[Path, int], given: Mapping[Path, str]) -> str:
     """Turn pydantic's report into one line.
 
     Args:
@@ -27,20 +28,25 @@ def explain(
     Returns:
         The first error in the order of the file, and how many more there are.
     """
-    found: dict[Path, list[str]] = {}
+    found: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        path = _path(detail["loc"], value)
-        found.setdefault(path, []).append(_message(detail, path, value))
+        found.setdefault(_path(detail, value), []).append(detail)
     first = min(found, key=lambda path: (line_of(path, lines), path != (), len(path)))
     # The branches of a union each complain: one key, one message.
-    message = " or ".join(dict.fromkeys(found[first]))
+    message = " or ".join(dict.fromkeys(_message(detail, first, value) for detail in found[first]))
+    if found[first][0]["type"] not in _COMPLETE:
+        message += f", found {found[first][0]['input']!r}"
     key = f"{'.'.join(map(str, first))}: " if first else ""
     more = f" ({len(found) - 1} more after this)" if len(found) > 1 else ""
-    return f"{place(first, file, lines, given)}: {key}{message}{more}"
+    return f"{place(_named(first, message, value), file, lines, given)}: {key}{message}{more}"
 
 
 def place(path: Path, file: str, lines: Mapping[Path, int], given: Mapping[Path, str]) -> str:
     """Where a path comes from: a line of the file, or the words of --set."""
+    if path and path not in lines:  # a part that exists only because --set named something below it
+        below = [words for key, words in given.items() if key[: len(path)] == path]
+        if below:
+            return below[0]
     for length in range(len(path), 0, -1):
         if path[:length] in given:
             return given[path[:length]]
@@ -54,18 +60,35 @@ def line_of(path: Path, lines: Mapping[Path, int]) -> int:
     return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
 
 
-def _path(location: tuple[str | int, ...], value: Any) -> Path:
-    """pydantic's location without the names of union branches, which are not keys."""
+def _path(detail: ErrorDetails, value: Any) -> Path:
+    """The location without the names of union branches, which are not keys."""
     path: list[str | int] = []
-    for number, part in enumerate(location):
-        last = number == len(location) - 1
+    for number, part in enumerate(detail["loc"]):
+        absent = detail["type"] == "missing" and number == len(detail["loc"]) - 1
         if isinstance(value, list) and isinstance(part, int):
             path.append(part)
             value = value[part] if part < len(value) else None
-        elif isinstance(value, dict) and (part in value or last):
+        elif isinstance(value, dict) and (part in value or absent):
             path.append(part)
             value = value.get(part)
     return tuple(path)
+
+
+def _named(path: Path, message: str, value: Any) -> Path:
+    """The place that a message about several keys names first, as in "lora.llm is given, but ..."."""
+    for part in path:
+        value = value[part]
+    for part in message.split(" ")[0].rstrip(":").split("."):
+        if isinstance(value, list):
+            names = [item.get("name") if isinstance(item, dict) else None for item in value]
+            if part not in names:
+                break
+            path, value = (*path, names.index(part)), value[names.index(part)]
+        elif isinstance(value, dict) and part in value:
+            path, value = (*path, part), value[part]
+        else:
+            break
+    return path
 
 
 def _message(detail: ErrorDetails, path: Path, value: Any) -> str:
@@ -82,7 +105,7 @@ def _message(detail: ErrorDetails, path: Path, value: Any) -> str:
         expected = detail["ctx"].get("expected_tags") or "'alignment', 'contrastive'"
         found = f"found {detail['ctx']['tag']}" if "tag" in detail["ctx"] else "it is missing"
         return f"{tag} must be one of {expected}, {found}"
-    return f"{_decapitalised(detail['msg'])}, found {detail['input']!r}"
+    return detail["msg"][:1].lower() + detail["msg"][1:]
 
 
 def _siblings(path: Path, value: Any) -> list[str]:
@@ -94,7 +117,3 @@ def _siblings(path: Path, value: Any) -> list[str]:
         else:
             node, value = (recipe_keys.children(node, value) or {}).get(part, {}), value[part]
     return list(recipe_keys.children(node, value) or {})
-
-
-def _decapitalised(text: str) -> str:
-    return text[:1].lower() + text[1:]

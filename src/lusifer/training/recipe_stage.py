@@ -77,6 +77,9 @@ class StageSettings(Settings):
     """Rows of one optimizer step, over all processes."""
     mini_batch_size: int = Field(default=32, ge=1)
     """Rows that are in memory at once, in each process."""
+    max_length: int | None = Field(default=None, ge=8)
+    """Longest text in this stage, in tokens of the encoder's tokenizer; null is the recipe's max_length. Short texts
+    train faster, and the finished model reads up to the recipe's max_length all the same."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; give this or epochs."""
     epochs: float | None = Field(default=None, gt=0)
@@ -183,7 +186,9 @@ class AlignmentStage(StageSettings):
         if self.attention == "bidirectional" and not language_model > 0:
             raise ValueError("attention: bidirectional has no meaning for distill alone, which has no target tokens")
         if self.train.output_projection and not self.objectives.distill > 0:
-            raise ValueError("train.output_projection: only distill reaches it: give distill a weight, or set it to false")
+            raise ValueError(
+                "train.output_projection: only distill reaches it: give distill a weight, or set it to false"
+            )
         return self
 
 

@@ -89,6 +89,8 @@ def _stage(
     listen({"event": "counts", "stage": stage.name, "parts": counts})
     kind = align if isinstance(stage, AlignmentStage) else contrast
     rows = kind.examples(recipe, stage, seed)
+    length = embedder.max_seq_length
+    embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(stage, target, rows.steps, seed, _mixed(stage))
     settings |= _batches(stage)
     trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
@@ -102,6 +104,7 @@ def _stage(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     merged = adapters.merge(model)
     embedder.eval()
+    embedder.max_seq_length = length
     if trainer.is_world_process_zero():
         folder.save(embedder, target / "model")
     trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,32 @@
+# Each target starts from a bare machine with Python 3.11: it makes .venv, installs, and runs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test check clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(INSTALLED)  ## train the toy recipe, check the result, embed with it: from nothing to vectors
+	$(BIN)/lusifer demo --output demo-output
+
+test: $(INSTALLED)  ## all tests, no network
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## linter and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) demo-output
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	# torch first and pinned: an open range would fetch the largest build there is.
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,mini]'
+	touch $(INSTALLED)

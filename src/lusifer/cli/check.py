@@ -1,0 +1,126 @@
+"""`lusifer check`: what a recipe will cost, before anything is downloaded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lusifer.training.estimate import StageEstimate
+
+GIB = 2**30
+WIDTH = 110
+
+
+def check(recipe: str, overrides: Sequence[str] = ()) -> str:
+    """Read a recipe and say what trains, memory, hours and steps per source. Downloads nothing.
+
+    Args:
+        recipe: A YAML file, or the name of a recipe in the package.
+        overrides: "key.path=value" each.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UsageError: The recipe is wrong, or a base is unknown on this machine.
+    """
+    from rich.console import Console
+
+    from lusifer.training import recipe_io
+    from lusifer.training.estimate import estimate
+
+    loaded = recipe_io.load(recipe, overrides)
+    text = io.StringIO()
+    show(Console(file=text, width=WIDTH, highlight=False), loaded.name, estimate(loaded))
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def show(console: Console, name: str, stages: list[StageEstimate]) -> None:
+    """Print estimates.
+
+    Args:
+        console: Where to.
+        name: Of the recipe.
+        stages: Of `estimate`.
+    """
+    console.print(f"{name}: the recipe is valid")
+    for stage in stages:
+        console.print()
+        for table in (_parts(stage), _cost(stage), _sources(stage)):
+            console.print(table)
+        if stage.load.dropped:
+            console.print(f"dropped by english_only: {', '.join(stage.load.dropped)}")
+    console.print(
+        "\nParameters are exact. Memory, FLOPs and hours are estimates by formula, not measurements: memory for texts "
+        "of full length on one device, with `auto` counted as 16 bit; hours on one device at the utilisation shown, "
+        "which is assumed (formulas: training/estimate.py, machines: training/cards.toml)."
+    )
+
+
+def _parts(stage: StageEstimate) -> Table:
+    """Parameters by part."""
+    table = _table(f"stage {stage.name} ({stage.kind})", "part", "parameters", "trains")
+    for part in stage.parts:
+        if part.parameters:
+            table.add_row(part.part, f"{part.parameters:,}", f"{part.trainable:,}" if part.trainable else "-")
+    table.add_row(
+        "all", f"{sum(part.parameters for part in stage.parts):,}", f"{sum(part.trainable for part in stage.parts):,}"
+    )
+    return table
+
+
+def _cost(stage: StageEstimate) -> Table:
+    """Memory and hours."""
+    from lusifer.training.estimate import cards
+
+    table = _table(None, "estimate", "value")
+    memory = stage.memory
+    for name in ("weights", "gradients", "optimizer", "activations", "total"):
+        table.add_row(f"memory: {name}", _gib(getattr(memory, name)))
+    table.add_row("steps", _number(stage.load.steps))
+    table.add_row("FLOPs a step", f"{stage.flops:.2e}")
+    for name, card in cards().items():
+        hours = stage.hours[name]
+        words = "unknown" if hours is None else _time(hours)
+        if card["gib"] and memory.total > card["gib"] * GIB:
+            words += ", does not fit"
+        table.add_row(f"{name} at {card['utilisation']:.0%} of {card['tflops']:g} TFLOP/s", words)
+    return table
+
+
+def _sources(stage: StageEstimate) -> Table:
+    """Rows and steps by source."""
+    table = _table(None, "source", "rows", "tokens a text", "steps")
+    for source in stage.load.sources:
+        tokens = f"{source.tokens:.0f}" if source.measured else f"up to {source.tokens:.0f}"
+        table.add_row(source.name, _number(source.rows), tokens, _number(source.steps))
+    return table
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    """An empty table: words on the left, numbers on the right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}"
+
+
+def _time(hours: float) -> str:
+    if hours >= 0.1:
+        return f"{hours:,.2f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
+
+
+def _gib(value: int) -> str:
+    return f"{value / GIB:.2f} GiB" if value >= GIB / 10 else f"{value / 2**20:.1f} MiB"

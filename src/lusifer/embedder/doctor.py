@@ -1,0 +1,191 @@
+"""Checks on a model's own weights that it is what it says: each is a `Probe`, green or red, with its number.
+
+The traps behind them were all met in practice: positions that count padding, a causal mask left on, connector weights
+that were trained and not saved, special tokens read out of a text, a cut that loses the final token.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from lusifer.embedder import folder
+from lusifer.embedder.checkpoint import trained_is_saved
+from lusifer.embedder.text_checks import cut_keeps_the_end, prompt_reaches, special_tokens_are_text
+from lusifer.errors import ModelFolderError
+from lusifer.model import adapters, probes
+from lusifer.model.lusifer import LusiferModel
+from lusifer.model.probes import Probe
+
+LARGEST_COPY = 2 * 2**30
+"""Bytes of weights up to which the model is saved and loaded again."""
+LONGEST = 1024
+"""Tokens of the longest text that is embedded."""
+TEXTS = (
+    "The river rises in spring, when the snow in the mountains melts.",
+    "¿A qué hora sale el último tren?",
+    "Вода закипает при ста градусах, но в горах раньше.",
+    "水",
+    "نمت القرية حول بئر قديمة، ثم جاء الطريق وجاءت معه المتاجر والمدرسة.",
+    "नदी के किनारे एक पुराना पेड़ खड़ा है।",
+    "Mji ulikua haraka baada ya reli kufika. " * 6,
+    "తెలుగు",
+)
+
+
+def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | None = None) -> list[Probe]:
+    """Check a model folder, or a model in memory.
+
+    Args:
+        target: The folder, a hub name, or the embedder itself (adapters may still be on it).
+        device: Where to load a folder; None takes the best one here.
+
+    Returns:
+        The checks in order. If the folder is not whole, only what could be checked without loading it.
+
+    Raises:
+        ModelFolderError: There is no such folder.
+    """
+    if isinstance(target, SentenceTransformer):
+        return _examine_model(target)
+    path = Path(target).expanduser()
+    if not path.is_dir():
+        return _examine_model(folder.load(target, device=device))
+    found = [_is_whole(path), *trained_is_saved(path)]
+    if not found[0].ok:
+        return found
+    return found + _examine_model(folder.load(path, device=device))
+
+
+def _is_whole(path: Path) -> Probe:
+    """Every file is there and every tensor that config.json asks for is in it."""
+    name = "the folder is whole"
+    try:
+        folder.check(path)
+        return Probe(name, True, f"{len(folder.weights(path))} tensors, identity {folder.identity(path)}")
+    except ModelFolderError as error:
+        return Probe(name, False, str(error))
+
+
+def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
+    """The checks on a loaded model; those of the composite model where it is one."""
+    embedder.eval()
+    model = getattr(embedder[0], "model", None)
+    found: list[Probe] = []
+    if isinstance(model, LusiferModel):
+        features = embedder.preprocess(list(TEXTS))
+        ids, mask = (features[key].to(embedder.device) for key in ("input_ids", "attention_mask"))
+        found += [_positions(model, ids, mask), *probes.run_probes(model, ids, mask), _encode_is_forward(embedder, model)]
+        if any(adapters.lora_layers(model)):
+            found.append(_merged_is_unmerged(model, ids, mask))
+    else:
+        found += [_is_finite(embedder), _alone_is_together(embedder)]
+    found += [special_tokens_are_text(embedder), cut_keeps_the_end(embedder), _longest_text(embedder)]
+    return [*found, prompt_reaches(embedder), _saved_is_loaded(embedder)]
+
+
+@torch.no_grad()
+def _positions(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
+    """Position ids that the LLM gets must count the real positions of each text: 0, 1, 2, ..."""
+    name = "positions follow the text"
+    if model.config.soft_token_position == "padding":
+        return Probe(
+            name,
+            False,
+            "config.json has soft_token_position: padding, so positions count the padding and a vector depends on its "
+            "batch; this reproduces the published arithmetic (convert --compat), convert without it for use",
+        )
+    prompt = model.soft_prompt(input_ids, attention_mask)
+    wrong = 0
+    for positions, mask in zip(prompt.position_ids, prompt.attention_mask, strict=True):
+        real = positions[mask.bool()]
+        wrong += int((real != torch.arange(len(real), device=real.device)).any())
+    return Probe(name, not wrong, f"{wrong} of {len(input_ids)} texts in a padded batch have wrong position ids")
+
+
+@torch.no_grad()
+def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Probe:
+    """sentence-transformers must give what the composite model gives."""
+    features = embedder.tokenizer(
+        list(TEXTS), padding=True, truncation=True, max_length=embedder.max_seq_length, return_tensors="pt"
+    ).to(embedder.device)
+    direct = model(features["input_ids"], features["attention_mask"]).embedding
+    worst = _distance(_vectors(embedder, TEXTS), direct.cpu())
+    return Probe("encode equals the forward pass", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}")
+
+
+@torch.no_grad()
+def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
+    """Folding the adapters into their layers must not change a vector."""
+    before = model(input_ids, attention_mask).embedding
+    merged = copy.deepcopy(model)
+    adapters.merge(merged)
+    after = merged(input_ids, attention_mask).embedding
+    worst = _distance(before, after)
+    return Probe("merged equals unmerged", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}")
+
+
+def _is_finite(embedder: SentenceTransformer) -> Probe:
+    """No NaN, no infinity."""
+    finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
+    return Probe("vectors are finite", finite, f"finite {finite}")
+
+
+def _alone_is_together(embedder: SentenceTransformer) -> Probe:
+    """A vector must be the same alone and in a padded batch."""
+    together = _vectors(embedder, TEXTS)
+    alone = torch.cat([_vectors(embedder, [text]) for text in TEXTS])
+    worst = _distance(together, alone)
+    limit = 1e-5 if embedder.dtype in (torch.float32, None) else 1e-2
+    return Probe("padding never changes a vector", worst < limit, f"largest cosine distance {worst:.1e}")
+
+
+def _longest_text(embedder: SentenceTransformer) -> Probe:
+    """A text of full length must pass through both backbones."""
+    name = "a text of full length works"
+    limit = min(embedder.max_seq_length or LONGEST, LONGEST)
+    ids = embedder.preprocess(["water " * limit])["input_ids"]
+    try:
+        vector = _vectors(embedder, ["water " * min(limit, ids.shape[1])])
+    except (IndexError, RuntimeError) as error:
+        return Probe(name, False, f"{limit} tokens fail: {str(error).splitlines()[0]}; save it with a smaller limit")
+    return Probe(name, bool(torch.isfinite(vector).all()), f"{min(limit, ids.shape[1])} tokens")
+
+
+def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
+    """Save, load, embed: the same vectors, bit by bit; with adapters on, which are merged on saving, nearly."""
+    size = sum(p.numel() * p.element_size() for p in embedder.parameters())
+    if size > LARGEST_COPY:
+        return Probe("saved equals loaded (not checked)", True, f"{size / 2**30:.1f} GiB of weights: too much to copy")
+    before = _vectors(embedder, TEXTS)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "model"
+        folder.save(embedder, path)
+        again = folder.load(path, device=str(embedder.device))
+    after = _vectors(again, TEXTS)
+    name = "saved equals loaded"
+    model = getattr(embedder[0], "model", None)
+    if isinstance(model, LusiferModel) and any(adapters.lora_layers(model)):
+        worst = _distance(before, after)
+        return Probe(name, worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}, adapters merged")
+    worst = float((before - after).abs().max())
+    return Probe(name, worst == 0, f"largest difference {worst:.1e}")
+
+
+def _vectors(embedder: SentenceTransformer, texts: list[str] | tuple[str, ...]) -> torch.Tensor:
+    """Vectors (n, d), float32, on the CPU; one batch, no prompt."""
+    vectors = embedder.encode(
+        list(texts), prompt="", batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+    )
+    return vectors.float().cpu()
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest cosine distance of two lists of vectors (n, d); a NaN counts as 2, the largest there is."""
+    likeness = torch.nn.functional.cosine_similarity(one.double().cpu(), other.double().cpu(), dim=-1)
+    return float((1 - likeness).nan_to_num(nan=2.0).max())

@@ -1,0 +1,93 @@
+"""The losses of stage 2: which texts are negatives, and that caching changes no gradient."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from torch.nn import functional
+
+from lusifer.embedder.assemble import assemble
+from lusifer.model import build, tokenizer
+from lusifer.model.tiny import make_tiny_bases
+from lusifer.training.contrast import loss
+
+ROWS = {
+    "query": ["where is the river", "what is bread", "who sings at night", "how long is a day"],
+    "positive": ["The river is in the north.", "Bread is baked dough.", "An owl sings.", "A day has 24 hours."],
+    "negative": ["The lake is deep.", "Water is wet.", "A cat sleeps all day.", "A year has twelve months."],
+}
+
+
+def stage(**changes: object) -> SimpleNamespace:
+    settings = {"loss": "infonce", "temperature": 0.05, "mini_batch_size": 2, "mini_batch_tokens": None}
+    return SimpleNamespace(**(settings | {"matryoshka_dims": None, "miner_epsilon": 0.25} | changes))
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    encoder, llm = (build.Base(str(path)) for path in make_tiny_bases(tmp_path_factory.mktemp("bases"), 0))
+    model = build.join(build.read_backbone(encoder, "encoder"), build.read_backbone(llm, "llm"), 0, num_soft_tokens=1)
+    return assemble(model, tokenizer.read_tokenizer(encoder.path), max_seq_length=32).eval()
+
+
+def features(embedder: SentenceTransformer, rows: dict[str, list[str]] = ROWS) -> list[dict[str, torch.Tensor]]:
+    return [embedder.preprocess(texts) for texts in rows.values()]
+
+
+def gradients(embedder: SentenceTransformer, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    embedder.zero_grad()
+    value.backward()
+    return {name: p.grad.clone() for name, p in embedder.named_parameters() if p.grad is not None}
+
+
+def plain(embedder: SentenceTransformer, in_batch: bool) -> torch.Tensor:
+    """InfoNCE written out, without cache."""
+    q, p, n = (functional.normalize(embedder(f)["sentence_embedding"], dim=-1) for f in features(embedder))
+    if in_batch:
+        return functional.cross_entropy(q @ torch.cat([p, n]).T / 0.05, torch.arange(len(q)))
+    scores = torch.stack([(q * p).sum(-1), (q * n).sum(-1)], dim=1) / 0.05
+    return functional.cross_entropy(scores, torch.zeros(len(q), dtype=torch.long))
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_the_cached_loss_has_the_gradients_of_the_plain_one(
+    embedder: SentenceTransformer, in_batch: bool, chunk: int
+) -> None:
+    wanted = plain(embedder, in_batch)
+    expected = gradients(embedder, wanted)
+    cached = loss(stage(mini_batch_size=chunk), embedder, in_batch)(features(embedder), None)
+    assert cached.item() == pytest.approx(wanted.item(), rel=1e-5)
+    found = gradients(embedder, cached)
+    assert found.keys() == expected.keys()
+    largest = max(g.abs().max() for g in expected.values())
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).abs().max() < 1e-5 * largest, name
+
+
+def test_own_negatives_ignore_the_other_rows(embedder: SentenceTransformer) -> None:
+    changed = copy.deepcopy(ROWS)
+    changed["positive"][3] = ROWS["query"][0]  # a perfect negative for row 0, if other rows counted
+    kept = {key: texts[:3] for key, texts in ROWS.items()}
+    own = loss(stage(), embedder, False)
+    one, other = (own(features(embedder, rows), None).item() for rows in (ROWS, changed))
+    first = own(features(embedder, kept), None).item()
+    fourth = own(features(embedder, {k: t[3:] for k, t in changed.items()}), None).item()
+    assert other == pytest.approx((3 * first + fourth) / 4, rel=1e-4)
+    in_batch = loss(stage(), embedder, True)
+    a, b = (in_batch(features(embedder, rows), None).item() for rows in (ROWS, changed))
+    assert a != pytest.approx(b) and one != pytest.approx(other)
+
+
+def test_own_negatives_need_a_negative(embedder: SentenceTransformer) -> None:
+    rows = {key: ROWS[key] for key in ("query", "positive")}
+    with pytest.raises(ValueError, match="hard negatives"):
+        loss(stage(), embedder, False)(features(embedder, rows), None)
+
+
+def test_matryoshka_trains_leading_dimensions_too(embedder: SentenceTransformer) -> None:
+    whole = loss(stage(), embedder, True)(features(embedder), None).item()
+    nested = loss(stage(matryoshka_dims=[48, 8]), embedder, True)(features(embedder), None).item()
+    assert nested > whole

@@ -1,0 +1,171 @@
+"""A run from its recipe to its model: what is written, what a resume needs, what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.training import record
+from lusifer.training.run import train
+
+RECIPE = """
+name: small
+seed: 1
+max_length: 32
+model:
+  encoder: {path: "tiny:encoder"}
+  llm: {path: "tiny:llm"}
+stages:
+  - name: align
+    kind: alignment
+    train: {encoder: lora, connector: true}
+    objectives: {reconstruction: 1, completion: 1}
+    data: [{path: "sample:passages"}, {path: "sample:pairs", role: passage_and_query}]
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 4
+    learning_rate: 1.0e-3
+    save_steps: 2
+    logging_steps: 1
+  - name: contrast
+    kind: contrastive
+    train: {encoder: lora, llm: lora, connector: true, output_projection: true}
+    data: [{path: "sample:pairs"}]
+    hard_negatives: 1
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 4
+    learning_rate: 1.0e-3
+    save_steps: 2
+    logging_steps: 1
+"""
+TEXTS = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, both stages done."""
+    output = tmp_path_factory.mktemp("run") / "run"
+    train(recipe, output)
+    return output
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def unfinish(run: Path, copy: Path, stage: str, step: int) -> Path:
+    """A copy of `run` as a kill right after checkpoint `step` of `stage` would leave it."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "model")
+    stages = sorted((copy / "checkpoints").iterdir())
+    begun = [folder for folder in stages if folder.name >= stage]
+    shutil.rmtree(begun[0] / "model")
+    for folder in begun[0].glob("checkpoint-*"):
+        if int(folder.name.rpartition("-")[2]) > step:
+            shutil.rmtree(folder)
+    for folder in begun[1:]:
+        shutil.rmtree(folder)
+    return copy
+
+
+def test_a_run_writes_what_the_design_names(finished: Path) -> None:
+    assert (finished / "recipe.yaml").is_file()
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {"align", "contrast"}
+    assert not [path for path in (finished / "model").rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
+
+
+def test_every_checkpoint_is_a_complete_folder(finished: Path) -> None:
+    for checkpoint in finished.glob("checkpoints/*/checkpoint-*"):
+        assert SentenceTransformer(str(checkpoint)).encode(TEXTS).shape == (2, 48)
+
+
+def test_both_stages_move_what_trains_and_nothing_else(finished: Path) -> None:
+    first, second = (load_file(finished / "checkpoints" / s / "model" / "model.safetensors") for s in ("01-align", "02-contrast"))
+    moved = {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])}
+    assert moved == {"encoder", "connector", "llm", "output_projection"}
+    assert torch.equal(first["llm.embed_tokens.weight"], second["llm.embed_tokens.weight"])
+
+
+def test_the_same_recipe_gives_the_same_weights(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "again")
+    assert same(finished, tmp_path / "again")
+
+
+@pytest.mark.parametrize(("stage", "step"), [("01-align", 2), ("02-contrast", 2)])
+def test_a_resumed_run_ends_with_the_same_weights(
+    recipe: Path, finished: Path, tmp_path: Path, stage: str, step: int
+) -> None:
+    broken = unfinish(finished, tmp_path / "broken", stage, step)
+    half = next((broken / "checkpoints").glob(f"{stage}/checkpoint-*")).parent / "checkpoint-3"
+    half.mkdir()  # a checkpoint that the kill cut off
+    (half / "model.safetensors").write_bytes(b"half")
+    train(recipe, broken, resume=True)
+    assert same(finished, broken)
+    lines = (broken / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len((finished / "metrics.jsonl").read_text().splitlines())
+
+
+def test_resuming_a_finished_run_changes_nothing(recipe: Path, finished: Path) -> None:
+    before = weights(finished)
+    train(recipe, finished, resume=True)
+    assert all(torch.equal(before[key], value) for key, value in weights(finished).items())
+
+
+def test_a_changed_recipe_is_refused(recipe: Path, finished: Path) -> None:
+    with pytest.raises(UsageError, match=r"seed.*--output"):
+        train(recipe, finished, overrides=["seed=2"], resume=True)
+    with pytest.raises(UsageError, match=r"stages\.align\.learning_rate"):
+        train(recipe, finished, overrides=["stages.align.learning_rate=0.5"], resume=True)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--resume"):
+        train(recipe, finished)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        train(recipe, tmp_path)
+
+
+def test_a_checkpoint_without_its_connector_is_refused(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    file = broken / "checkpoints" / "02-contrast" / "checkpoint-2" / "trainable.safetensors"
+    tensors = {key: value for key, value in load_file(file).items() if not key.startswith("connector")}
+    save_file(tensors, file)
+    with pytest.raises(LusiferError, match="missing.*connector"):
+        train(recipe, broken, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(LusiferError, match="loss is nan"):
+        train(recipe, tmp_path / "run", overrides=["stages.align.learning_rate=1e38", "stages.align.max_grad_norm=1e38"])
+    assert load_file(tmp_path / "run" / "checkpoints" / "01-align" / "bad-batch.safetensors")["input_ids"].shape[0] == 4
+
+
+def test_what_trained_is_what_was_saved(finished: Path) -> None:
+    folder = finished / "checkpoints" / "02-contrast" / "checkpoint-4"
+    counts = json.loads((folder / "trainable.json").read_text())
+    assert sorted(load_file(folder / "trainable.safetensors")) == counts["tensors"]
+    assert all(counts["parts"][part] > 0 for part in ("encoder", "connector", "llm", "output_projection"))
+
+
+def test_last_checkpoint_of_nothing_is_none(tmp_path: Path) -> None:
+    assert record.last_checkpoint(tmp_path) is None
