@@ -75,9 +75,11 @@ def read_rows(data: Path) -> list[Row]:
     rows: list[Row] = []
     for file in files:
         language = file.name.removeprefix("en-").removesuffix(".jsonl.gz")
+        number = 0
         try:
             with gzip.open(file, "rt", encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
+                for line in lines:
+                    number += 1
                     row = json.loads(line)
                     if row["source"] not in LEFT_OUT:
                         rows.append(Row(row["en"], row[language], language, row["source"]))

@@ -74,9 +74,7 @@ def build_encoder(table: torch.Tensor, tokenizer: PreTrainedTokenizerFast, shape
     return model
 
 
-def states_and_mean(
-    model: XLMRobertaModel, ids: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def states_and_mean(model: XLMRobertaModel, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Last hidden states (texts, length, width) and their mean over the mask (texts, width)."""
     states = model(input_ids=ids, attention_mask=mask).last_hidden_state
     share = mask.unsqueeze(-1).to(states.dtype)

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def train(options: argparse.Namespace, split: Split) -> tuple[PreTrainedTokenize
     return tokenizer, model, report
 
 
-def held_out(split: Split, embed_texts: Any) -> dict[str, dict[str, float]]:
+def held_out(split: Split, embed_texts: Callable[[list[str]], torch.Tensor]) -> dict[str, dict[str, float]]:
     """Held-out retrieval of every held-out source; see scores.held_out_scores."""
     sources = sorted({source for _, source in split.held_out})
     table = {source: held_out_scores(split.held_out, embed_texts, source) for source in sources}

@@ -31,7 +31,9 @@ def run(output: Path) -> None:
         LusiferError: A step failed.
     """
     started = time.monotonic()
-    typer.echo("This demo uses random bases of toy size. It shows the mechanics, not quality: its vectors mean nothing.")
+    typer.echo(
+        "This demo uses random bases of toy size. It shows the mechanics, not quality: its vectors mean nothing."
+    )
     typer.echo("")
     typer.echo(f"1. Train: both stages of recipe {RECIPE!r}, on English text alone")
     from lusifer.training import run as training

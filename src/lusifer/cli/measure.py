@@ -25,7 +25,8 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
+        str,
+        typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package."),
     ],
     data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz.")],
     output: Annotated[Path, typer.Option(help="Folder for summary.json and table.md.")],
@@ -45,16 +46,14 @@ def evaluate(
     codes = [known.language(code).code for code in languages.split(",")] if languages else None
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; give the one with the sib200-*.jsonl.gz files")
+    terminal.quiet()
     from lusifer.evaluation import local, table
 
     others = [table.read(folder) for folder in compare or []]
-    terminal.quiet()
     from lusifer.model.build import resolve
 
     with terminal.progress("languages") as show:
-        summary = local.evaluate(
-            resolve(model), data, codes, name=model, seed=seed, device=device, progress=show
-        )
+        summary = local.evaluate(resolve(model), data, codes, name=model, seed=seed, device=device, progress=show)
     text = table.markdown([*others, summary])
     local.write(summary, output, text)
     typer.echo(text)

@@ -16,7 +16,9 @@ SECONDS_BETWEEN_LINES = 10.0
 def quiet() -> None:
     """Silence progress bars, load reports and advice of the libraries; errors still come through as exceptions."""
     import logging
+    import os
 
+    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: some bars of the libraries have no other switch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -40,9 +40,9 @@ def train(
     from lusifer.training import recipe_io
 
     recipe_io.load(recipe, set_ or [])  # a misspelt key is said before torch is imported
+    terminal.quiet()
     from lusifer.training import run
 
-    terminal.quiet()
     model = run.train(recipe, output, overrides=set_ or [], resume=resume, listen=say)
     typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
 
@@ -69,8 +69,8 @@ def say(event: dict[str, Any]) -> None:
     elif kind == "stage":
         done = f", {event['done']} done already" if event.get("done") else ""
         terminal.note(f"{event['stage']}: {event['steps']} steps{done}")
-    elif kind == "log":
-        numbers = ", ".join(f"{key} {value:.4g}" for key, value in event.items() if isinstance(value, float))
-        terminal.note(f"{event.get('stage', '')}: step {event.get('step')} of {event.get('steps')}: {numbers}")
+    elif kind == "log" and "loss" in event:
+        numbers = ", ".join(f"{key} {event[key]:.4g}" for key in ("loss", "learning_rate", "grad_norm") if key in event)
+        terminal.note(f"{event['stage']}: step {event['step']} of {event['steps']}: {numbers}")
     elif kind == "saved":
         terminal.note(f"{event['stage']}: {event['merged_layers']} adapters merged, {event['folder']} written")

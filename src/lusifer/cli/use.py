@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import LusiferError
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
@@ -39,10 +39,10 @@ def register(app: typer.Typer) -> None:
 
 def doctor(model: Model, device: Device = None) -> None:
     """Check on the model's own weights that it is what it says; status 1 if a check fails."""
+    terminal.quiet()
     from lusifer.embedder import doctor as checks
     from lusifer.model.build import resolve
 
-    terminal.quiet()
     probes = checks.examine(resolve(model), device=device)
     for probe in probes:
         colour = typer.colors.GREEN if probe.ok else typer.colors.RED
@@ -56,10 +56,10 @@ def doctor(model: Model, device: Device = None) -> None:
 
 def info(model: Model) -> None:
     """Say what a model is made of."""
+    terminal.quiet()
     from lusifer.embedder import describe
     from lusifer.model.build import resolve
 
-    terminal.quiet()
     rows = describe.describe(resolve(model))
     width = max(map(len, rows))
     for name, value in rows.items():
@@ -73,9 +73,9 @@ def embed(
     prompt: Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")] = None,
     task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")] = None,
     role: Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")] = None,
-    field: Annotated[str, typer.Option(help="Field or column that holds the text (.jsonl, .parquet).")] = "text",
+    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .parquet).")] = "text",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch, padding included.")] = 8192,
-    on_long: Annotated[OnLong, typer.Option(help="Texts too long for the model: cut and report, or refuse.")] = OnLong.CUT,
+    on_long: Annotated[OnLong, typer.Option(help="Texts too long to read: cut and report, or refuse.")] = OnLong.CUT,
     device: Device = None,
 ) -> None:
     """Turn texts into vectors, order kept; the output is written whole or not at all."""
@@ -84,20 +84,20 @@ def embed(
     writers.check_output(output)
     source = texts.Source(input, field)
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
+    terminal.quiet()
     from lusifer.embedder import folder
     from lusifer.model.build import resolve
     from lusifer.serving import encode
 
-    terminal.quiet()
-    prefix = encode.given_prompt(prompt, task, role and role.value)
+    wish = (prompt, task, role and role.value)
+    encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
     embedder = folder.load(resolve(model), device=device)
     with terminal.progress("texts") as show:
         report = encode.embed_file(
             embedder,
             source,
             output,
-            prompt=prefix,
-            role=role and role.value,
+            prompt=encode.choose_prompt(embedder.prompts, *wish),
             batch_tokens=batch_tokens,
             refuse_long=on_long is OnLong.ERROR,
             progress=lambda done: show(done, total),
@@ -108,17 +108,17 @@ def embed(
 
 
 def convert(
-    published: Annotated[Path, typer.Argument(metavar="PUBLISHED", help="Folder with the authors' checkpoint.")],
+    published: Annotated[str, typer.Argument(metavar="PUBLISHED", help="The authors' checkpoint: folder or hub name.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
-    compat: Annotated[bool, typer.Option("--compat", help="Reproduce the published arithmetic, oddities included.")] = False,
-    encoder: Annotated[str | None, typer.Option(help="Encoder folder, in place of the one the checkpoint names.")] = None,
-    llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one the checkpoint names.")] = None,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="Reproduce the published arithmetic and its oddities.")
+    ] = False,
+    encoder: Annotated[str | None, typer.Option(help="Encoder folder, in place of the one named there.")] = None,
+    llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one named there.")] = None,
 ) -> None:
     """Turn a checkpoint of the authors' code into a model folder."""
-    if not published.is_dir():
-        raise UsageError(f"{published}: no such folder; give one with config.json and model.safetensors")
+    terminal.quiet()
     from lusifer.embedder import convert as conversion
 
-    terminal.quiet()
     conversion.convert(published, out, compat=compat, encoder=encoder, llm=llm)
     typer.echo(f"{out}: written; check it with `lusifer doctor {out}`")

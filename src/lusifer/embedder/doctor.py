@@ -80,7 +80,11 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
     if isinstance(model, LusiferModel):
         features = embedder.preprocess(list(TEXTS))
         ids, mask = (features[key].to(embedder.device) for key in ("input_ids", "attention_mask"))
-        found += [_positions(model, ids, mask), *probes.run_probes(model, ids, mask), _encode_is_forward(embedder, model)]
+        found += [
+            _positions(model, ids, mask),
+            *probes.run_probes(model, ids, mask),
+            _encode_is_forward(embedder, model),
+        ]
         if any(adapters.lora_layers(model)):
             found.append(_merged_is_unmerged(model, ids, mask))
     else:
@@ -116,7 +120,9 @@ def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Pr
     ).to(embedder.device)
     direct = model(features["input_ids"], features["attention_mask"]).embedding
     worst = _distance(_vectors(embedder, TEXTS), direct.cpu())
-    return Probe("encode equals the forward pass", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}")
+    return Probe(
+        "encode equals the forward pass", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}"
+    )
 
 
 @torch.no_grad()

@@ -79,7 +79,9 @@ def evaluate(
         try:
             split = english if code == ENGLISH else sib.read(sib.file_of(data, code, "dev"))
             vectors = pool if code == ENGLISH else _vectors(embedder, split.texts)
-            hits[TOPICS][code] = dict(zip(split.ids, classifier.predict(vectors) == np.array(split.labels), strict=True))
+            hits[TOPICS][code] = dict(
+                zip(split.ids, classifier.predict(vectors) == np.array(split.labels), strict=True)
+            )
             hits[RETRIEVAL][code] = _retrieved(vectors, split.ids, pool, english.ids)
         except DataError as error:
             missing[code] = str(error)
@@ -154,7 +156,10 @@ def _identity(model: object, embedder: SentenceTransformer, name: str | None) ->
 
 def _digests(data: Path, codes: Sequence[str]) -> dict[str, str]:
     """SHA-256 of every file that was read."""
-    files = [sib.file_of(data, ENGLISH, "train"), *(sib.file_of(data, code, "dev") for code in dict.fromkeys([ENGLISH, *codes]))]
+    files = [
+        sib.file_of(data, ENGLISH, "train"),
+        *(sib.file_of(data, code, "dev") for code in dict.fromkeys([ENGLISH, *codes])),
+    ]
     return {file.name: sib.digest(file) for file in files if file.is_file()}
 
 

@@ -42,4 +42,9 @@ def means(hits: Mapping[str, Hits], codes: Sequence[str], seed: int, bootstrap: 
     value = float((right.sum(axis=1) / there.sum(axis=1)).mean())
     tail = (1 - float(bootstrap["interval"])) / 2
     low, high = np.quantile(averages, [tail, 1 - tail])
-    return {"value": round(100 * value, 4), "low": round(100 * float(low), 4), "high": round(100 * float(high), 4), **result}
+    return {
+        "value": round(100 * value, 4),
+        "low": round(100 * float(low), 4),
+        "high": round(100 * float(high), 4),
+        **result,
+    }

@@ -50,7 +50,9 @@ def _task(task: str, summaries: Sequence[dict[str, Any]]) -> str:
     results = [summary["tasks"].get(task) for summary in summaries]
     known = languages.table()
     codes = [
-        code for code in known if any(result and (code in result["scores"] or code in result["missing"]) for result in results)
+        code
+        for code in known
+        if any(result and (code in result["scores"] or code in result["missing"]) for result in results)
     ]
     names = [str(summary["model"]["name"]).replace("|", "\\|") for summary in summaries]
     rows = [["language", *names], ["---", *("---:" for _ in names)]]

@@ -73,6 +73,10 @@ def attach(
         inject_adapter_in_model(config, module)
     except ValueError as error:
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
+    for _, layer in lora_layers(module):
+        # Steps of training are lost in half precision; peft casts the layer's input and output itself.
+        for part in (layer.lora_A, layer.lora_B):
+            part.float()
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -93,6 +97,8 @@ def freeze(model: nn.Module, train: dict[str, bool]) -> None:
         module = getattr(model, part)
         if module is not None:
             module.requires_grad_(bool(train.get(part, False)))
+    # The LLM reads the connector's output, never its own words: without gradient they would stall DDP's reduction.
+    model.llm.get_input_embeddings().requires_grad_(False)
 
 
 def report(model: nn.Module) -> list[PartReport]:

@@ -189,7 +189,12 @@ def tiny_llm_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     }
     if model_type != "phi3":
         sizes["head_dim"] = 12  # Gemma and Qwen3 do not derive it from the hidden size
-    values = {"vocab_size": VOCABULARY, **sizes, **_special_ids(model_type, STYLES.get(model_type, LLM_STYLE)), **changes}
+    values = {
+        "vocab_size": VOCABULARY,
+        **sizes,
+        **_special_ids(model_type, STYLES.get(model_type, LLM_STYLE)),
+        **changes,
+    }
     return AutoConfig.for_model(model_type, **values)
 
 
@@ -199,7 +204,9 @@ def _special_ids(model_type: str, style: Style) -> dict[str, int | None]:
     allowed = {"pad_token_id", "bos_token_id", "eos_token_id"}
     if model_type == "modernbert":
         allowed |= {"cls_token_id", "sep_token_id"}
-    return dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | {name: place for name, place in ids.items() if name in allowed}
+    return dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | {
+        name: place for name, place in ids.items() if name in allowed
+    }
 
 
 def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:

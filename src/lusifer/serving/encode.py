@@ -5,7 +5,7 @@ The vectors are those of `SentenceTransformer.encode`, which makes each batch; o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,34 +48,46 @@ class Report:
     def cut_line(self) -> str:
         """One sentence about the texts that were cut."""
         return (
-            f"{self.cut:,} of {self.rows:,} texts are longer than the {self.limit} tokens that the model reads and were "
-            f"cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens (--on-long error refuses them)"
+            f"{self.cut:,} of {self.rows:,} texts are longer than the {self.limit} tokens that the model reads and "
+            f"were cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens "
+            "(--on-long error refuses such texts)"
         )
 
 
-def given_prompt(instruction: str | None = None, task: str | None = None, role: str | None = None) -> str | None:
-    """Give the prefix that a call asks for.
+def choose_prompt(
+    saved: Mapping[str, str], instruction: str | None = None, task: str | None = None, role: str | None = None
+) -> str | None:
+    """Give the prefix of every text.
 
     Args:
+        saved: The model's own prompts by name. `TASK-ROLE` there comes before the built-in task of that name; "query"
+            and "document" serve a role without instruction or task.
         instruction: What the model is told, in the words of training.
         task: Name of a built-in instruction instead.
         role: "query" or "document"; with an instruction or task, None means query.
 
     Returns:
-        The prefix; None where neither instruction nor task is given, and the model's own prompts decide.
+        The prefix; None where nothing is asked for, and the model's default decides.
 
     Raises:
-        UsageError: Both instruction and task, an unknown task, or an instruction for documents, which carry none.
+        UsageError: Both instruction and task, an unknown task, an instruction for documents, which carry none, or one
+            for a model that frames every text in a way of its own.
     """
     if instruction is not None and task is not None:
         raise UsageError("--prompt and --task exclude each other: give one")
     if task is not None:
-        return prompts.for_task(task)[role or "query"]
-    if instruction is not None and role == "document":
+        built_in = prompts.for_task(task)[role or "query"]
+        return saved.get(f"{task}-{role or 'query'}", built_in)
+    if instruction is None:
+        return None if role is None else saved.get(role, "")
+    if role == "document":
         raise UsageError(
             "--prompt with --role document: documents carry no instruction; leave --prompt out, or name a --task"
         )
-    return None if instruction is None else prompts.prompt(instruction, "query")
+    if saved.get("query"):
+        # Folders of `convert --compat`: begin-of-text token and full stop belong to the published format.
+        raise UsageError(f"--prompt: this model frames every text in its own way ({saved['query']!r}): name a --task")
+    return prompts.prompt(instruction, "query")
 
 
 def embed_file(
@@ -84,7 +96,6 @@ def embed_file(
     output: Path,
     *,
     prompt: str | None = None,
-    role: str | None = None,
     batch_tokens: int = 8192,
     refuse_long: bool = False,
     progress: Progress | None = None,
@@ -95,8 +106,7 @@ def embed_file(
         embedder: The model.
         source: The texts.
         output: .npy, .parquet or .jsonl.
-        prompt: Prefix of every text; None takes the one that the model saved for `role`, or its default.
-        role: "query", "document" or None.
+        prompt: Prefix of every text; None takes the model's default.
         batch_tokens: Most tokens of a batch, padding included.
         refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
         progress: Called with the number of rows done after every batch.
@@ -105,8 +115,6 @@ def embed_file(
         DataError: A text cannot be embedded or is too long.
         LusiferError: A vector is not finite.
     """
-    if prompt is None and role is not None:
-        prompt = embedder.prompts.get(role) or ""
     report = Report(limit=embedder.max_seq_length)
     with writer(Path(output)) as out:
         for chunk in _chunks(source.rows()):
@@ -195,7 +203,7 @@ def _note_long(report: Report, places: Sequence[str], lengths: Sequence[int], re
         if length <= report.limit:
             continue
         if refuse:
-            raise DataError(f"{place}: {length:,} tokens, and the model reads {report.limit}: shorten or split the text")
+            raise DataError(f"{place}: {length:,} tokens, and the model reads {report.limit}: shorten or split it")
         if not report.cut:
             report.first_cut, report.first_tokens = place, length
         report.cut += 1
@@ -222,7 +230,7 @@ def _encode(
         broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
         if len(broken):
             raise LusiferError(
-                f"{places[batch[broken[0]]]}: the vector is not finite (NaN); see what `lusifer doctor` says of the model"
+                f"{places[batch[broken[0]]]}: the vector is not finite (NaN); see what `lusifer doctor` says"
             )
         if vectors is None:
             vectors = np.empty((len(texts), part.shape[1]), dtype=np.float32)

@@ -33,7 +33,7 @@ class Source:
         self.ending = ".txt" if path == STDIN else self.path.suffix.lower()
         self._lines: list[bytes] | None = sys.stdin.buffer.readlines() if path == STDIN else None
         if self.ending not in ENDINGS:
-            raise UsageError(f"{path}: unknown ending {self.ending!r}: use {', '.join(ENDINGS)}, or - for standard input")
+            raise UsageError(f"{path}: unknown ending {self.ending!r}: use {', '.join(ENDINGS)}, or - (standard input)")
         if self._lines is None and not self.path.is_file():
             raise UsageError(f"{path}: no such file")
 
@@ -70,7 +70,7 @@ class Source:
                 yield from self._each_line(lines)
 
     def _each_line(self, lines: Iterable[bytes]) -> Iterator[tuple[str, object]]:
-        """Bytes, because text mode would end lines at more characters than the line feed and hide where UTF-8 breaks."""
+        """Bytes: text mode would end lines at more than the line feed, and hide where UTF-8 breaks."""
         for number, line in enumerate(lines, start=1):
             where = f"{self.name} line {number}"
             text = _decode(line.removeprefix(BOM) if number == 1 else line, where).removesuffix("\n").removesuffix("\r")

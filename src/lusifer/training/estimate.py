@@ -27,7 +27,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from lusifer.errors import UsageError
-from lusifer.training.recipe import Base, Recipe
+from lusifer.training.recipe import Base, Recipe, longest
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
 from lusifer.training.workload import StageLoad, stage_load
 
@@ -205,10 +205,10 @@ def _memory(
     weights = precise * trained + (sum(part.parameters for part in parts) - precise) * frozen
     rows = stage.mini_batch_size
     if isinstance(stage, ContrastiveStage) and stage.mini_batch_tokens:
-        rows = max(1, stage.mini_batch_tokens // recipe.max_length)
+        rows = max(1, stage.mini_batch_tokens // longest(recipe, stage))
     precision = 2 if stage.bf16 is False else 1
     kept = 0.0
-    for tower, positions in zip(("encoder", "llm"), _positions(model, stage, recipe.max_length), strict=True):
+    for tower, positions in zip(("encoder", "llm"), _positions(model, stage, longest(recipe, stage)), strict=True):
         config = getattr(model.config, tower)
         layers = config.num_hidden_layers
         per_layer = _LAYER_BYTES * (1 if stage.gradient_checkpointing else layers)

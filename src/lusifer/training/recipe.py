@@ -14,7 +14,17 @@ from lusifer.data.sources import SourceSpec, published
 from lusifer.training.recipe_data import Settings, Source
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
 
-__all__ = ["AlignmentStage", "Base", "ContrastiveStage", "Dtypes", "ModelSettings", "Recipe", "sources", "spec"]
+__all__ = [
+    "AlignmentStage",
+    "Base",
+    "ContrastiveStage",
+    "Dtypes",
+    "ModelSettings",
+    "Recipe",
+    "longest",
+    "sources",
+    "spec",
+]
 
 
 class Base(Settings):
@@ -157,6 +167,11 @@ class Recipe(Settings):
                     f"stages.{stage.name}.train.output_projection: true, but model.output_projection is false: "
                     "there is nothing to train"
                 )
+            if longest(self, stage) > self.max_length:
+                raise ValueError(
+                    f"stages.{stage.name}.max_length {stage.max_length} is above the recipe's max_length "
+                    f"{self.max_length}: raise that, or lower this"
+                )
             if not sources(self, stage)[0]:
                 raise ValueError(f"stages.{stage.name}.data: english_only leaves no source: add an English one")
         return self
@@ -171,6 +186,11 @@ def spec(source: Source, seed: int) -> SourceSpec:
     """
     kept = set(SourceSpec.__dataclass_fields__) & set(type(source).model_fields)
     return SourceSpec(**{key: getattr(source, key) for key in kept}, seed=seed)
+
+
+def longest(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> int:
+    """Longest text of a stage, in tokens of the encoder's tokenizer."""
+    return stage.max_length or recipe.max_length
 
 
 def sources(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> tuple[list[Source], list[Source]]:

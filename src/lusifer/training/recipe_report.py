@@ -26,18 +26,20 @@ def explain(error: ValidationError, value: Any, file: str, lines: Mapping[Path, 
         given: Paths that --set changed.
 
     Returns:
-        The first error in the order of the file, and how many more there are.
+        The first error in the order of the file, missing keys last, and how many more there are.
     """
     found: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         found.setdefault(_path(detail, value), []).append(detail)
-    first = min(found, key=lambda path: (line_of(path, lines), path != (), len(path)))
+    # A misspelt key is missing under its right name too: say the cause first.
+    missing = {path: details[0]["type"] == "missing" for path, details in found.items()}
+    first = min(found, key=lambda path: (missing[path], line_of(path, lines), path != (), len(path)))
     # The branches of a union each complain: one key, one message.
     message = " or ".join(dict.fromkeys(_message(detail, first, value) for detail in found[first]))
     if found[first][0]["type"] not in _COMPLETE:
         message += f", found {found[first][0]['input']!r}"
     key = f"{'.'.join(map(str, first))}: " if first else ""
-    more = f" ({len(found) - 1} more after this)" if len(found) > 1 else ""
+    more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
     return f"{place(_named(first, message, value), file, lines, given)}: {key}{message}{more}"
 
 
@@ -77,6 +79,8 @@ def _path(detail: ErrorDetails, value: Any) -> Path:
 def _named(path: Path, message: str, value: Any) -> Path:
     """The place that a message about several keys names first, as in "lora.llm is given, but ..."."""
     for part in path:
+        if part not in value if isinstance(value, dict) else not isinstance(value, list):
+            return path  # a key that is missing
         value = value[part]
     for part in message.split(" ")[0].rstrip(":").split("."):
         if isinstance(value, list):

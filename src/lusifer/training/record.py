@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.folders import write_file
+from lusifer.folders import write_file, write_folder
 from lusifer.training import recipe_io
 from lusifer.training.recipe import Recipe
 
@@ -94,8 +94,6 @@ class RunFolder:
 
     def publish(self, source: Path) -> Path:
         """Put the last stage's model in its final place and return that."""
-        from lusifer.folders import write_folder
-
         with write_folder(self.model) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)
         return self.model

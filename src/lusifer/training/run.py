@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
@@ -52,9 +53,14 @@ def train(
         LusiferError: training failed; checkpoints stay.
     """
     recipe = recipe_io.load(recipe_path, overrides)
-    run = RunFolder.start(output, recipe, resume)
-    recipe = _with_tiny_bases(recipe, run)
-    listen = listen or (lambda event: None)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if listen is None or not state.is_main_process:
+        listen = _silence
+    run = RunFolder(Path(output).expanduser().resolve())
+    if state.is_main_process:  # the others wait for what the first one writes
+        RunFolder.start(output, recipe, resume)
+    with state.main_process_first():
+        recipe = _with_tiny_bases(recipe, run)
     frozen = _dtype(recipe.model.dtype.frozen)
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
@@ -63,7 +69,14 @@ def train(
             embedder = folder.load(before) if before is not None else _build(recipe, frozen)
             _stage(recipe, stage, number, run, embedder, frozen, listen)
         before = target / "model"
-    return run.publish(before)
+    if state.is_main_process:
+        run.publish(before)
+    state.wait_for_everyone()
+    return run.model
+
+
+def _silence(event: dict[str, Any]) -> None:
+    """Nobody listens."""
 
 
 def _stage(
@@ -83,7 +96,9 @@ def _stage(
     model = assemble.lusifer_model(embedder)
     _prepare(model, stage, frozen, _dtype(recipe.model.dtype.trainable))
     model.to(_device())
-    checkpoint = last_checkpoint(target)
+    state = PartialState()
+    with state.main_process_first():
+        checkpoint = last_checkpoint(target)
     free_space_for(target, stage, model)
     counts = [asdict(row) for row in adapters.report(model)]
     listen({"event": "counts", "stage": stage.name, "parts": counts})
@@ -95,7 +110,8 @@ def _stage(
     settings |= _batches(stage)
     trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    run.trim_metrics(stage.name, done)
+    if state.is_main_process:
+        run.trim_metrics(stage.name, done)
     trainer.add_callback(
         MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
     )
@@ -105,9 +121,9 @@ def _stage(
     merged = adapters.merge(model)
     embedder.eval()
     embedder.max_seq_length = length
-    if trainer.is_world_process_zero():
+    if state.is_main_process:
         folder.save(embedder, target / "model")
-    trainer.accelerator.wait_for_everyone()
+    state.wait_for_everyone()
     listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": str(target / "model")})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lusifer.data import sources as data_sources
 from lusifer.data.alignment import PAIRED_ROLES
-from lusifer.training.recipe import Recipe, sources
+from lusifer.training.recipe import Recipe, longest, sources
 from lusifer.training.recipe_data import AlignmentSource, PairSource, Source
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
 
@@ -56,7 +56,7 @@ def stage_load(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> Stag
         DataError: One of the first rows of a local file is not what it should be.
     """
     kept, dropped = sources(recipe, stage)
-    loads = [_source_load(source, recipe.max_length) for source in kept]
+    loads = [_source_load(source, longest(recipe, stage)) for source in kept]
     rows = [load.rows for load in loads]
     total = sum(rows) if None not in rows else None
     steps = stage.max_steps if total is None else stage.steps(total)

@@ -1,0 +1,1 @@
+from tiny_folder import model_folder  # noqa: F401  (a fixture)

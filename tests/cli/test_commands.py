@@ -1,0 +1,109 @@
+"""The other commands as typed: doctor, info, check, train, convert, evaluate."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def one_line(capsys) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("lusifer: error: ")
+    return lines[0]
+
+
+def test_doctor_is_green_and_status_0_or_red_and_status_1(model_folder, folder, capsys):
+    assert main(["doctor", str(model_folder)]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.splitlines()[-1].endswith("all 12 checks hold")
+    broken = shutil.copytree(model_folder, folder / "broken")
+    config = json.loads((broken / "config.json").read_text(encoding="utf-8"))
+    config["bidirectional"] = config["llm"]["is_causal"] = False
+    config["llm"]["is_causal"] = True
+    (broken / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main(["doctor", "broken"]) == 1
+    said = capsys.readouterr()
+    assert [line.split(":")[0].split(maxsplit=1)[1] for line in said.out.splitlines() if line.startswith("red")] == [
+        "LLM attends in both directions"
+    ]
+    assert said.err == "lusifer: error: broken: 1 of 12 checks failed\n"
+
+
+def test_info_names_the_parts(model_folder, capsys):
+    assert main(["info", str(model_folder)]) == 0
+    said = capsys.readouterr().out
+    for words in ("xlm-roberta", "mistral", "attends in both directions", "1 soft token", "64 a text at most", "48"):
+        assert words in said
+
+
+def test_info_of_no_folder(folder, capsys):
+    assert main(["info", "nowhere"]) == 1
+    assert "nowhere: no such folder" in one_line(capsys)
+
+
+def test_check_says_what_trains(capsys):
+    assert main(["check", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert "tiny: the recipe is valid" in said
+    assert "connector" in said
+
+
+@pytest.mark.parametrize("command", [["check", "r.yaml"], ["train", "r.yaml", "--output", "run"]])
+def test_a_misspelt_key_is_named_with_its_line_and_nothing_is_made(folder, capsys, command):
+    from lusifer.training.recipe_io import find
+
+    text = find("tiny").read_text(encoding="utf-8").replace("learning_rate", "lerning_rate", 1)
+    Path("r.yaml").write_text(text, encoding="utf-8")
+    assert main(command) == 2
+    line = one_line(capsys)
+    assert "r.yaml line " in line
+    assert "lerning_rate" in line
+    assert not Path("run").exists()
+
+
+def test_a_recipe_that_is_not_there_and_a_wrong_set(folder, capsys):
+    assert main(["train", "nothing.yaml", "--output", "run"]) == 2
+    assert "nothing.yaml: no such recipe" in one_line(capsys)
+    assert main(["train", "tiny", "--output", "run", "--set", "seeed=1"]) == 2
+    assert "seeed" in one_line(capsys)
+
+
+def test_convert_of_something_else(folder, model_folder, capsys):
+    assert main(["convert", str(model_folder), "out"]) in (1, 2)
+    one_line(capsys)
+    assert not Path("out").exists()
+
+
+def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, capsys):
+    data = folder / "data"
+    data.mkdir()
+    for code, split, count in (("en", "train", 12), ("en", "dev", 6), ("es", "dev", 6)):
+        with gzip.open(data / f"sib200-{code}-{split}.jsonl.gz", "wt", encoding="utf-8") as file:
+            for number in range(count):
+                row = {"text": f"{code} {number} water", "label": "ab"[number % 2], "index_id": number}
+                file.write(json.dumps(row) + "\n")
+    command = ["evaluate", str(model_folder), "--suite", "offline", "--data", "data", "--languages", "en,spa,sw"]
+    assert main([*command, "--output", "scores"]) == 0
+    said = capsys.readouterr()
+    assert "| Swahili (sw) | missing |" in said.out
+    summary = json.loads(Path("scores/summary.json").read_text(encoding="utf-8"))
+    assert summary["tasks"]["sib200_retrieval"]["scores"]["en"] == 100
+    assert len(summary["model"]["identity"]) == 12
+    assert main([*command, "--output", "again", "--compare", "scores"]) == 0
+    assert capsys.readouterr().out.count(f"| {model_folder} | {model_folder} |") == 2
+    assert main([*command[:5], "nowhere", "--output", "again"]) == 2
+    assert "nowhere: no such folder" in one_line(capsys)
+    assert main([*command[:6], "--languages", "en,xx", "--output", "again"]) == 2
+    assert "language 'xx' is unknown" in one_line(capsys)

@@ -1,0 +1,137 @@
+"""`lusifer embed` as typed: results, and what is said of wrong input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lusifer import load
+from lusifer.cli import main
+
+MIXED = "The word вода means water, पानी in Hindi, 水 in Chinese and ماء in Arabic. 🙂 </s>"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def embed(model: Path, *words: str) -> int:
+    return main(["embed", str(model), *words])
+
+
+def one_line(capsys) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("lusifer: error: ")
+    return lines[0]
+
+
+def test_text_lines_to_numpy(model_folder, folder, capsys):
+    texts = ["first", MIXED, "x" * 3, "water and fire " * 10]
+    Path("in.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert embed(model_folder, "--input", "in.txt", "--output", "o.npy") == 0
+    found = np.load("o.npy")
+    assert found.dtype == np.float32
+    assert np.abs(found - load(model_folder, device="cpu").encode(texts)).max() < 1e-6
+    assert capsys.readouterr() == ("", "lusifer: 4 texts -> o.npy (48 numbers each)\n")
+
+
+def test_task_role_and_instruction_reach_the_model(model_folder, folder):
+    Path("in.jsonl").write_text(json.dumps({"body": "water"}) + "\n", encoding="utf-8")
+    embedder = load(model_folder, device="cpu")
+    for words, prefix in (
+        (["--task", "sts"], "Find a sentence with the same meaning.\n"),
+        (["--task", "retrieval", "--role", "document"], ""),
+        (["--prompt", "Find it."], "Find it.\n"),
+        (["--role", "query"], ""),
+    ):
+        assert embed(model_folder, "--input", "in.jsonl", "--field", "body", "--output", "o.npy", *words) == 0
+        assert np.abs(np.load("o.npy")[0] - embedder.encode(prefix + "water")).max() < 1e-6
+
+
+def test_a_very_long_text_is_cut_and_reported_or_refused(model_folder, folder, capsys):
+    Path("in.txt").write_text("short\n" + ("слово water " * 9000)[:100_000] + "\n", encoding="utf-8")
+    assert embed(model_folder, "--input", "in.txt", "--output", "o.npy") == 0
+    said = capsys.readouterr().err
+    assert "1 of 2 texts are longer than the 64 tokens" in said
+    assert "the first is in.txt line 2 with " in said
+    assert embed(model_folder, "--input", "in.txt", "--output", "p.npy", "--on-long", "error") == 1
+    assert "in.txt line 2: " in one_line(capsys)
+    assert not Path("p.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"fine\n\n", "in.txt line 2: the text is empty"),
+        (b"fine\na\x00b\n", "in.txt line 2: NUL character at position 1"),
+        (b"fine\na\xed\xa0\x80\n", "in.txt line 2: lone surrogate U+D800 at position 1"),
+        (b"fine\n\xe4\n", "in.txt line 2: not UTF-8 at byte 0"),
+        (b"", "in.txt: no texts in it"),
+    ],
+)
+def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, message):
+    Path("in.txt").write_bytes(content)
+    # The texts are read first: the model need not even be there.
+    assert embed(Path("nowhere"), "--input", "in.txt", "--output", "o.npy") == 1
+    assert message in one_line(capsys)
+    assert not Path("o.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input", "no.txt", "--output", "o.npy"], "no.txt: no such file"),
+        (["--input", "in.csv", "--output", "o.npy"], "in.csv: unknown ending '.csv'"),
+        (["--input", "in.txt", "--output", "o.csv"], "--output o.csv: unknown ending '.csv'"),
+        (["--input", "in.txt", "--output", "o.npy", "--task", "stss"], "task 'stss' is unknown"),
+        (["--input", "in.txt", "--output", "o.npy", "--task", "sts", "--prompt", "x"], "exclude each other"),
+    ],
+)
+def test_wrong_calls_are_status_2(model_folder, folder, capsys, words, message):
+    Path("in.txt").write_text("fine\n", encoding="utf-8")
+    Path("in.csv").write_text("fine\n", encoding="utf-8")
+    assert embed(model_folder, *words) == 2
+    assert message in one_line(capsys)
+
+
+def test_a_field_that_is_not_there(model_folder, folder, capsys):
+    Path("in.jsonl").write_text('{"body": "x"}\n', encoding="utf-8")
+    assert embed(model_folder, "--input", "in.jsonl", "--output", "o.npy") == 1
+    assert "in.jsonl line 1: no field 'text' (found body): name it with --field" in one_line(capsys)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "modules.json"])
+def test_a_model_folder_with_a_missing_or_cut_file(model_folder, folder, capsys, name):
+    Path("in.txt").write_text("fine\n", encoding="utf-8")
+    broken = shutil.copytree(model_folder, folder / "broken")
+    content = (broken / name).read_bytes()
+    (broken / name).write_bytes(content[: len(content) // 2])
+    assert embed(broken, "--input", "in.txt", "--output", "o.npy") == 1
+    assert name in one_line(capsys)
+    (broken / name).unlink()
+    assert embed(broken, "--input", "in.txt", "--output", "o.npy") == 1
+    assert f"{name}: missing" in one_line(capsys)
+
+
+def test_a_model_that_is_nowhere(folder, capsys):
+    Path("in.txt").write_text("fine\n", encoding="utf-8")
+    assert embed(Path("nowhere"), "--input", "in.txt", "--output", "o.npy") == 1
+    assert "nowhere: no such folder" in one_line(capsys)
+
+
+def test_standard_input_in_a_process_of_its_own_says_nothing_but_its_line(model_folder, folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "lusifer.cli", "embed", str(model_folder), "--input", "-", "--output", "o.parquet"],
+        input="eins\nदो\n".encode(),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b""
+    assert done.stderr == b"lusifer: 2 texts -> o.parquet (48 numbers each)\n"

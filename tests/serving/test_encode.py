@@ -1,0 +1,119 @@
+"""Vectors of a file are those of `SentenceTransformer.encode`, in order, whatever the batches."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lusifer import load
+from lusifer.errors import DataError, LusiferError, TextError, UsageError
+from lusifer.serving import encode
+from lusifer.serving.texts import Source
+
+WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask> naïve".split()
+
+
+def some_texts(count: int, seed: int = 0) -> list[str]:
+    """Texts of 1 to 60 words, scripts mixed within each."""
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=chance.randint(1, 60))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def embedder(model_folder: Path):
+    return load(model_folder, device="cpu")
+
+
+@pytest.mark.parametrize("budget", [1, 64, 500, 8192])
+@pytest.mark.parametrize("prompt", [None, "", "Given a question, find passages that answer it.\n"])
+def test_vectors_are_those_of_sentence_transformers(embedder, budget, prompt):
+    texts = some_texts(40)
+    expected = embedder.encode(texts, prompt=prompt)
+    found = encode.encode(embedder, texts, prompt, batch_tokens=budget)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 1e-6
+
+
+def test_the_default_prompt_of_a_model_is_used_and_counted(model_folder):
+    embedder = load(model_folder, device="cpu")
+    without = encode.encode(embedder, ["water"])
+    assert encode.token_counts(embedder, ["water"]) == [len(embedder.tokenizer("water")["input_ids"])]
+    embedder.default_prompt_name = "passage"
+    assert encode.token_counts(embedder, ["water"]) == [len(embedder.tokenizer("Find: water")["input_ids"])]
+    assert np.array_equal(encode.encode(embedder, ["water"]), embedder.encode(["water"]))
+    assert not np.array_equal(encode.encode(embedder, ["water"]), without)
+
+
+def test_batches_stay_within_the_budget_and_cover_every_row_once():
+    lengths = [random.Random(1).randint(1, 64) for _ in range(200)]
+    found = list(encode.batches(lengths, 256))
+    assert sorted(row for batch in found for row in batch) == list(range(200))
+    assert all(len(batch) * max(lengths[row] for row in batch) <= 256 for batch in found)
+    assert list(encode.batches([300, 2], 256)) == [[0], [1]]
+
+
+def test_a_file_longer_than_a_chunk_keeps_its_order(embedder, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "ROWS_AT_ONCE", 7)
+    texts = some_texts(20)
+    (tmp_path / "in.txt").write_text("\n".join(texts), encoding="utf-8")
+    seen = []
+    report = encode.embed_file(embedder, Source(str(tmp_path / "in.txt")), tmp_path / "o.npy", progress=seen.append)
+    assert report.rows == seen[-1] == 20
+    assert np.abs(np.load(tmp_path / "o.npy") - embedder.encode(texts)).max() < 1e-6
+
+
+def test_chunks_are_bounded_by_characters_too(monkeypatch):
+    monkeypatch.setattr(encode, "CHARACTERS_AT_ONCE", 10)
+    rows = [("a", "x" * 6), ("b", "x" * 6), ("c", "x")]
+    assert [len(chunk) for chunk in encode._chunks(rows)] == [2, 1]
+
+
+def test_what_is_cut_is_counted_and_the_first_one_named(embedder, tmp_path):
+    (tmp_path / "in.txt").write_text("short\n" + "water " * 500 + "\n" + "stone " * 900 + "\n", encoding="utf-8")
+    source = Source(str(tmp_path / "in.txt"))
+    report = encode.embed_file(embedder, source, tmp_path / "o.npy")
+    assert (report.rows, report.cut, report.limit) == (3, 2, 64)
+    assert report.first_cut.endswith("in.txt line 2")
+    assert report.first_tokens == len(embedder.tokenizer("water " * 500, truncation=False)["input_ids"])
+    with pytest.raises(DataError, match=r"in\.txt line 2: [\d,]+ tokens, and the model reads 64"):
+        encode.embed_file(embedder, source, tmp_path / "refused.npy", refuse_long=True)
+    assert not (tmp_path / "refused.npy").exists()
+
+
+def test_a_vector_that_is_not_finite_is_an_error_and_leaves_no_file(model_folder, tmp_path):
+    import torch
+
+    embedder = load(model_folder, device="cpu")
+    with torch.no_grad():
+        embedder[0].model.connector.mapping.ff[0].bias[0] = float("nan")
+    (tmp_path / "in.txt").write_text("one\n", encoding="utf-8")
+    with pytest.raises(LusiferError, match="line 1: the vector is not finite"):
+        encode.embed_file(embedder, Source(str(tmp_path / "in.txt")), tmp_path / "o.npy")
+    assert list(tmp_path.iterdir()) == [tmp_path / "in.txt"]
+
+
+def test_wrong_texts_are_refused_in_memory_too(embedder):
+    for bad in ("", "  ", "a\x00b", "\ud800"):
+        with pytest.raises(TextError, match="text 2"):
+            encode.encode(embedder, ["fine", bad])
+
+
+def test_the_prompt_follows_instruction_task_role_and_model():
+    choose = encode.choose_prompt
+    own = {"query": "", "document": "d: ", "sts-query": "own: "}
+    assert choose(own) is None
+    assert choose(own, role="document") == "d: "
+    assert choose({}, role="query") == ""
+    assert choose(own, "Find it.") == choose(own, "Find it.", role="query") == "Find it.\n"
+    assert choose(own, task="sts") == "own: "
+    assert choose(own, task="sts", role="document") == "Find a sentence with the same meaning.\n"
+    assert choose({}, task="retrieval", role="document") == ""
+    with pytest.raises(UsageError, match="exclude each other"):
+        choose(own, "x", "sts")
+    with pytest.raises(UsageError, match="documents carry no instruction"):
+        choose(own, "x", role="document")
+    with pytest.raises(UsageError, match="task 'stss' is unknown"):
+        choose(own, task="stss")
+    with pytest.raises(UsageError, match="in its own way"):
+        choose({"query": "<s>"}, "x")

@@ -1,0 +1,97 @@
+"""Files of texts: every row has its place, and a bad one is refused by it."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from lusifer.errors import DataError, TextError, UsageError
+from lusifer.serving.texts import Source
+
+
+def read(path, field="text"):
+    return [text for _, text in Source(str(path), field).rows()]
+
+
+def test_lines_end_at_line_feeds_only(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeffone\r\ntwo\u2028still two\x0band\x85so\nthree".encode())
+    assert read(file) == ["one", "two\u2028still two\x0band\x85so", "three"]
+    assert Source(str(file)).check() == 3
+
+
+def test_json_lines_and_their_field(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"text": "x", "body": "zwei\nZeilen"}) + "\n", encoding="utf-8")
+    assert read(file) == ["x"]
+    assert read(file, "body") == ["zwei\nZeilen"]
+    with pytest.raises(DataError, match=r"a\.jsonl line 1: no field 'title' \(found text, body\)"):
+        read(file, "title")
+
+
+def test_parquet_and_its_column(tmp_path):
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"body": ["x", "y", None]}), file)
+    with pytest.raises(TextError, match=r"a\.parquet row 3: expected a text, found NoneType"):
+        read(file, "body")
+    with pytest.raises(DataError, match=r"no column 'text' \(found body\)"):
+        read(file)
+    (tmp_path / "b.parquet").write_bytes(file.read_bytes()[:50])
+    with pytest.raises(DataError, match=r"b\.parquet: no readable Parquet file"):
+        read(tmp_path / "b.parquet")
+
+
+def test_standard_input_is_read_once_and_kept(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("eins\nघर\n".encode())))
+    source = Source("-")
+    assert source.check() == 2
+    assert list(source.rows()) == [("standard input line 1", "eins"), ("standard input line 2", "घर")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"one\n\nthree\n", "line 2: the text is empty"),
+        (b"one\n \t \n", "line 2: the text is empty"),
+        (b"one\ntw\x00o\n", "line 2: NUL character at position 2"),
+        (b"one\nt\xed\xa0\x80wo\n", r"line 2: lone surrogate U\+D800 at position 1"),
+        (b"one\nt\xffwo\n", "line 2: not UTF-8 at byte 1"),
+        (b"", "no texts in it"),
+    ],
+)
+def test_wrong_lines_are_refused_by_number(tmp_path, content, message):
+    file = tmp_path / "a.txt"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Source(str(file)).check()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: not JSON"),
+        ("", "line 1: not JSON"),
+        ("[1]", r"line 1: no field 'text' \(found list\)"),
+        ('{"text": 3}', "line 1: expected a text, found int"),
+        ('{"text": ""}', "line 1: the text is empty"),
+        ('{"text": "a\\u0000"}', "line 1: NUL"),
+        ('{"text": "\\ud83d"}', r"line 1: lone surrogate U\+D83D"),
+    ],
+)
+def test_wrong_rows_are_refused_by_number(tmp_path, line, message):
+    file = tmp_path / "a.jsonl"
+    file.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        Source(str(file)).check()
+
+
+def test_what_is_no_source(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        Source(str(tmp_path / "a.txt"))
+    (tmp_path / "a.csv").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"unknown ending '\.csv': use \.txt, \.jsonl, \.parquet"):
+        Source(str(tmp_path / "a.csv"))

@@ -1,0 +1,192 @@
+"""The house keeps its rules, and each check of a rule notices when it is broken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+import house_rules as rules
+from lusifer.cli import app
+
+ROOT = Path(__file__).parents[1]
+SOURCES = rules.modules(ROOT / "src" / "lusifer")
+PYTHON = {
+    str(file.relative_to(ROOT)): file.read_text(encoding="utf-8")
+    for folder in ("src", "tests", "examples")
+    for file in sorted((ROOT / folder).rglob("*.py"))
+}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands():
+    """The command line as a tree of commands."""
+    return typer.main.get_command(app)
+
+
+def test_rooms_import_only_leftwards():
+    assert len(SOURCES) > 20
+    assert rules.wrong_imports(SOURCES) == []
+
+
+def test_no_circle_of_imports():
+    assert rules.circle(SOURCES) == []
+
+
+def test_files_and_functions_are_short():
+    assert [problem for name, source in PYTHON.items() for problem in rules.too_long(name, source)] == []
+
+
+def test_nothing_forbidden():
+    wrong = []
+    for name, source in PYTHON.items():
+        may_print = name.startswith(("src/lusifer/cli/", "examples/"))
+        wrong += rules.forbidden(name, source, may_print=may_print)
+    assert wrong == []
+
+
+def test_public_things_are_documented_and_annotated():
+    package = {name: source for name, source in PYTHON.items() if name.startswith("src/")}
+    assert [problem for name, source in package.items() for problem in rules.undocumented(name, source)] == []
+
+
+def test_pages_name_only_commands_that_exist():
+    targets = rules.targets((ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert {"help", "demo", "test", "check"} <= targets
+    wrong = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        wrong += rules.unknown_commands(str(page.relative_to(ROOT)), text, commands(), targets)
+    assert wrong == []
+
+
+def test_readme_shows_the_first_two_commands():
+    lines = [line for _, line in rules.shell_lines((ROOT / "README.md").read_text(encoding="utf-8"))]
+    assert any(line.startswith("make demo") for line in lines)
+    assert any(re.match(r"(\.venv/bin/)?lusifer train ", line) for line in lines)
+
+
+def test_installation_names_no_package_host():
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        found = re.findall(r"https?://\S+|index-url|find-links|trusted-host", text)
+        assert found == [], name
+
+
+# What follows breaks each rule on purpose.
+
+GOOD = {
+    "lusifer": '"""Front."""\n',
+    "lusifer.errors": '"""Errors."""\n',
+    "lusifer.model": '"""Room."""\n',
+    "lusifer.model.parts": '"""Parts."""\nimport torch\nfrom lusifer.errors import A\n',
+    "lusifer.data": '"""Room."""\n',
+    "lusifer.data.schema": '"""Rows."""\n',
+    "lusifer.training": '"""Room."""\n',
+    "lusifer.training.run": '"""Run."""\nfrom lusifer.model import parts\nfrom lusifer import data\n',
+    "lusifer.serving": '"""Room."""\n',
+    "lusifer.serving.api": '"""Api."""\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "message"),
+    [
+        ("lusifer.errors", "from lusifer.model import parts", "leaves may not import model"),
+        ("lusifer.errors", "def f():\n    from lusifer.model.parts import x", "leaves may not import model"),
+        ("lusifer.errors", "import torch.nn", "torch at module level"),
+        ("lusifer.model.parts", "import lusifer.training.run", "model may not import training"),
+        ("lusifer.model.parts", "from ..training import run", "model may not import training"),
+        ("lusifer.model", "from ..training import run", "model may not import training"),
+        ("lusifer.training.run", "from lusifer import serving", "training may not import serving"),
+        ("lusifer.attic.box", "", "room attic is not in the table"),
+    ],
+)
+def test_notices_a_wrong_import(module, line, message):
+    assert rules.wrong_imports(GOOD) == []
+    found = rules.wrong_imports(GOOD | {module: GOOD.get(module, "") + line})
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_type_checking_blocks_and_late_imports_are_free():
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\ndef f():\n    import torch\n"
+    assert rules.wrong_imports(GOOD | {"lusifer.errors": typed}) == []
+
+
+def test_notices_a_circle():
+    assert rules.circle(GOOD) == []
+    late = {"lusifer.errors": "def f():\n    import lusifer.model.parts\n"}
+    assert rules.circle(GOOD | late) == []
+    found = rules.circle(GOOD | {"lusifer.errors": "import lusifer.model.parts\n"})
+    assert set(found) == {"lusifer.errors", "lusifer.model.parts"}
+
+
+def test_notices_length():
+    assert rules.too_long("a.py", "x = 1\n" * 300) == []
+    assert rules.too_long("a.py", "x = 1\n" * 301) == ["a.py: 301 lines"]
+    assert rules.too_long("a.py", "def f():\n" + "    x = 1\n" * 58) == []
+    assert rules.too_long("a.py", "@g\ndef f():\n" + "    x = 1\n" * 58) == ["a.py:1: f has 60 lines"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print(1)",
+        "try:\n    f()\nexcept:\n    pass",
+        "def f():\n    global x\n    x = 1",
+        "import pytest\n@pytest.mark.skip\ndef test(): ...",
+        "import pytest\n@pytest.mark.xfail(strict=True)\ndef test(): ...",
+        "import pytest\npytest.importorskip('torch')",
+        "x = 1  # TO" + "DO: more",
+    ],
+)
+def test_notices_what_is_forbidden(source):
+    assert len(rules.forbidden("a.py", source)) == 1
+    assert rules.forbidden("a.py", "try:\n    f.print(1)\nexcept ValueError:\n    rows.skip(3)") == []
+
+
+def test_print_is_for_terminals():
+    assert rules.forbidden("a.py", "print(1)", may_print=True) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def f() -> int:\n    return 1", "a.py:2: f: no docstring"),
+        ("class A:\n    x = 1", "a.py:2: A: no docstring"),
+        ('class A:\n    """A."""\n    def f(self) -> int: ...', "a.py:4: f: no docstring"),
+        ('def f(x) -> int:\n    """F."""', "a.py:2: f: x has no annotation"),
+        ('def f(*x, y: int) -> int:\n    """F."""', "a.py:2: f: x has no annotation"),
+        ('def f(x: int):\n    """F."""', "a.py:2: f: the result has no annotation"),
+    ],
+)
+def test_notices_what_is_undocumented(source, message):
+    assert rules.undocumented("a.py", '"""A."""\n' + source) == [message]
+    assert rules.undocumented("a.py", '"""A."""\ndef _f(x):\n    return x') == []
+    assert rules.undocumented("a.py", "x = 1") == ["a.py: no docstring"]
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("lusifer trian x.yaml", True),
+        ("$ lusifer train x.yaml --ouput d", True),
+        (".venv/bin/lusifer train x.yaml \\\n    --ouput d", True),
+        ("make dmeo", True),
+        ("cd a && make dmeo", True),
+        ("lusifer train x.yaml --output d --set seed=1  # as you like", False),
+        ("HF_HUB_OFFLINE=1 lusifer train x.yaml \\\n    --output d", False),
+        ("make demo", False),
+        ("pip install lusifer", False),
+    ],
+)
+def test_notices_a_command_that_does_not_exist(line, wrong):
+    found = rules.unknown_commands("a.md", f"Say:\n```sh\n{line}\n```\nlusifer nothing", commands(), {"demo"})
+    assert len(found) == wrong, found
+
+
+def test_python_blocks_are_no_shell():
+    assert list(rules.shell_lines("```python\nlusifer = 1\n```\n```\nmake\n```")) == [(5, "make")]

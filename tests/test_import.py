@@ -1,0 +1,100 @@
+"""`import lusifer` costs nothing, and makes the Auto classes know our model in whatever order things are imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*lines: str) -> str:
+    """Run lines in a fresh interpreter and give what they print."""
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_loads_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'sentence_transformers', 'peft', 'datasets', 'numpy', 'typer', 'pydantic'}"
+    assert run("import lusifer, sys", f"print({heavy} & set(sys.modules))") == "set()"
+
+
+def test_help_loads_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'sentence_transformers', 'peft', 'datasets'}"
+    program = ["import sys", "from lusifer.cli import main", "main(['--help'])"]
+    assert run(*program, f"print({heavy} & set(sys.modules))").endswith("set()")
+
+
+ORDERS = [
+    ("import lusifer", "import transformers"),
+    ("from transformers import AutoModel", "import lusifer"),
+    ("from transformers import AutoConfig", "import lusifer"),
+    ("import sentence_transformers", "import lusifer"),
+    ("import lusifer", "import sentence_transformers"),
+    # Here the Auto classes are loaded inside the import of a library that our model needs whole.
+    ("import lusifer", "import peft"),
+    ("import lusifer", "from transformers import Trainer"),
+    ("import lusifer", "import transformers.modeling_utils"),
+    # Here our classes cause the import of the Auto classes.
+    ("import lusifer.model.config",),
+    ("import lusifer.model.lusifer",),
+]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ; ".join)
+def test_the_auto_classes_know_us_in_every_order(order):
+    check = (
+        "from transformers import AutoConfig, AutoModel",
+        "config = AutoConfig.for_model('lusifer')",
+        "print(type(config).__name__, AutoModel._model_mapping[type(config)].__name__)",
+    )
+    assert run(*order, *check).splitlines()[-1] == "LusiferConfig LusiferModel"
+
+
+@pytest.fixture(scope="module")
+def model_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that transformers itself has written: configuration, weights and tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from lusifer.model.config import LusiferConfig
+    from lusifer.model.lusifer import LusiferModel
+
+    folder = tmp_path_factory.mktemp("plain")
+    encoder, llm = (AutoConfig.from_pretrained(base) for base in bases_folder)
+    LusiferModel(LusiferConfig(encoder=encoder, llm=llm)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bases_folder[0]).save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_loads_with_no_flag(model_folder):
+    printed = run(
+        "from transformers import AutoModel, AutoTokenizer",
+        "import lusifer",
+        f"tokenizer = AutoTokenizer.from_pretrained({str(model_folder)!r})",
+        f"model, report = AutoModel.from_pretrained({str(model_folder)!r}, output_loading_info=True)",
+        "assert not report['missing_keys'] and not report['unexpected_keys'], report",
+        "out = model(**tokenizer(['Rain fell.', 'El perro duerme.'], padding=True, return_tensors='pt'))",
+        "print(type(model).__name__, tuple(out.embedding.shape))",
+    )
+    assert printed.splitlines()[-1] == "LusiferModel (2, 48)"
+
+
+def test_the_processor_of_a_folder_is_its_tokenizer(model_folder):
+    from transformers import AutoProcessor, AutoTokenizer
+
+    text = "Rain fell on the roof."
+    processor, tokenizer = (cls.from_pretrained(model_folder) for cls in (AutoProcessor, AutoTokenizer))
+    assert processor(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_without_lusifer_the_folder_is_refused(model_folder):
+    printed = run(
+        "from transformers import AutoModel",
+        "try:",
+        f"    AutoModel.from_pretrained({str(model_folder)!r})",
+        "except (ValueError, KeyError) as error:",
+        "    print('lusifer' in str(error))",
+    )
+    assert printed.splitlines()[-1] == "True"
