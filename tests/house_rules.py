@@ -8,8 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import click
+from typing import Any
 
 MAX_FILE = 300
 MAX_FUNCTION = 59
@@ -50,7 +49,7 @@ def room(module: str, sources: Mapping[str, str]) -> str:
 
 
 def imports(module: str, sources: Mapping[str, str]) -> Iterator[tuple[str, bool, int]]:
-    """Each module that `module` imports, whether at import time, and the line. Blocks for type checkers do not count."""
+    """Each module that `module` imports, whether at import time, and the line; without blocks for type checkers."""
     yield from _imports(ast.parse(sources[module]), module, sources, now=True)
 
 
@@ -190,7 +189,7 @@ def shell_lines(markdown: str) -> Iterator[tuple[int, str]]:
             held, first = "", 0
 
 
-def unknown_commands(name: str, markdown: str, group: click.Group, targets: set[str]) -> list[str]:
+def unknown_commands(name: str, markdown: str, group: Any, targets: set[str]) -> list[str]:
     """Lines of shell blocks that call a `lusifer` command, an option of it or a `make` target that does not exist."""
     wrong = []
     for number, line in shell_lines(markdown):
@@ -209,9 +208,9 @@ def unknown_commands(name: str, markdown: str, group: click.Group, targets: set[
     return wrong
 
 
-def _wrong_call(words: list[str], group: click.Group) -> list[str]:
+def _wrong_call(words: list[str], group: Any) -> list[str]:
     """What does not exist in the words after `lusifer`."""
-    command: click.Command = group
+    command = group
     options = {"--help", *(option for parameter in group.params for option in parameter.opts)}
     rest = list(words)
     while hasattr(command, "commands"):

@@ -92,6 +92,7 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
         (["--input", "in.txt", "--output", "o.csv"], "--output o.csv: unknown ending '.csv'"),
         (["--input", "in.txt", "--output", "o.npy", "--task", "stss"], "task 'stss' is unknown"),
         (["--input", "in.txt", "--output", "o.npy", "--task", "sts", "--prompt", "x"], "exclude each other"),
+        (["--input", "in.txt", "--output", "o.npy", "--device", "nonsense"], "--device nonsense: not usable here"),
     ],
 )
 def test_wrong_calls_are_status_2(model_folder, folder, capsys, words, message):

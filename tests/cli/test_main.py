@@ -39,7 +39,7 @@ def test_every_command_explains_itself(command, capsys):
         (["embed"], "Missing argument 'MODEL'"),
         (["embed", "m", "--input", "a.txt"], "Missing option '--output'"),
         (["embed", "m", "--input", "a", "--output", "b", "--role", "both"], "'both' is not one of"),
-        (["embed", "m", "--input", "a", "--output", "b", "--batch-tokens", "0"], "0 is not in the range x>=1"),
+        (["embed", "m", "--input", "a", "--output", "b", "--batch-tokens", "0"], "greater than or equal to 1"),
         (["train", "tiny", "--output", "o", "--sett", "x"], "No such option: --sett"),
         (["--nonsense"], "No such option: --nonsense"),
     ],

@@ -123,3 +123,22 @@ def test_weight_repeats_and_draws_rows(weight: float, count: int) -> None:
 def test_sample_of_the_package_gives_two_sets() -> None:
     made = columns(load(SourceSpec(path="sample:pairs"), "pairs"), Source(path="sample:pairs"), 3, seed=0)
     assert {group.name: len(group.rows) for group in made} == {"pairs/paraphrases": 20, "pairs/questions": 120}
+
+
+def test_a_text_that_answers_two_queries_is_never_a_negative_of_either() -> None:
+    shared = [{"query": f"q{n}", "positive": ["shared"], "negative": ["own"]} for n in range(5)]
+    (made,) = columns(rows(*shared, *simple(1)), Source(), 3, seed=0)
+    for row in made.rows:
+        negatives = [row[f"negative_{n}"] for n in (1, 2, 3)]
+        assert row["positive"] not in negatives
+        if row["positive"] == "shared":  # one other text exists; then the row's own one again
+            assert negatives == ["own", "p0", "own"] or negatives == ["own", "own", "own"]
+
+
+def test_large_sets_are_filled_by_draws_and_contradictions_are_left_out() -> None:
+    given_rows = simple(600)
+    given_rows[0]["negative"] = ["p0", "n"]
+    (made,) = columns(rows(*given_rows), Source(), 2, seed=0)
+    assert len(made.rows) == 600 and made.rows[0]["negative_1"] == "n"
+    for row in made.rows:
+        assert len({row["positive"], row["negative_1"], row["negative_2"]}) == 3

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_folder import model_folder, tiny_embedder  # noqa: F401  (a fixture)
 
 from lusifer import load
 from lusifer.embedder import doctor, folder
@@ -15,6 +14,7 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.model import adapters, connector
 from lusifer.model.build import resolve
 from lusifer.model.tiny import tiny_tokenizer
+from tiny_folder import model_folder, tiny_embedder  # noqa: F401  (a fixture)
 
 
 def red(target) -> list[str]:

@@ -42,8 +42,8 @@ def token_losses(aligned, source, ids, mask, labels, attention="prefix"):
 @pytest.mark.parametrize("soft", (0, 1))
 @settings(max_examples=15)
 @given(data=st.data(), lengths=st.lists(st.integers(3, 9), min_size=1, max_size=3))
-def test_no_prediction_sees_its_label_or_what_follows(soft, data, lengths, new_model, batch):
-    model = new_model(num_soft_tokens=soft)
+def test_no_prediction_sees_its_label_or_what_follows(soft, data, lengths, shared_model, batch):
+    model = shared_model(num_soft_tokens=soft)
     head = torch.nn.Linear(48, model.config.llm.vocab_size, bias=False)
     aligned = LusiferForAlignment(model.config, model, head).eval()
     source = batch([max(1, 9 - n) for n in lengths])

@@ -7,7 +7,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lusifer.errors import UsageError
-from lusifer.serving.writers import writer
+from lusifer.serving.writers import check_output, writer
 
 TEXTS = [f"text {number} \u2028 ü" for number in range(11)]
 VECTORS = np.random.default_rng(0).standard_normal((11, 5)).astype(np.float32)
@@ -54,8 +54,8 @@ def test_a_failure_leaves_the_old_file(tmp_path, ending):
 
 def test_unknown_endings_and_folders_are_refused(tmp_path):
     for name in ("a.csv", "a", "a.npz"):
-        with pytest.raises(UsageError, match=r"unknown ending .*: use \.npy, \.parquet, \.jsonl"), writer(tmp_path / name):
-            pass
+        with pytest.raises(UsageError, match=r"unknown ending .*: use \.npy, \.parquet, \.jsonl"):
+            check_output(tmp_path / name)
     (tmp_path / "b.npy").mkdir()
     with pytest.raises(UsageError, match="is a folder"), writer(tmp_path / "b.npy"):
-        pass
+        raise AssertionError("not reached")

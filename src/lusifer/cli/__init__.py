@@ -58,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return app(args=words, prog_name="lusifer", standalone_mode=False) or 0
+        status = app(args=words, prog_name="lusifer", standalone_mode=False) or 0
+        return _fail("interrupted", INTERRUPTED, debug=False) if status == INTERRUPTED else status
     except LusiferError as error:
         return _fail(str(error), error.status, debug)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # typer makes a status of it, which is told above; not before a command has begun
         return _fail("interrupted", INTERRUPTED, debug=False)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stdout = None

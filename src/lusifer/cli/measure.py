@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
+from lusifer.cli.models import Device, Model, locate, usable
 from lusifer.errors import UsageError
 
 
@@ -24,10 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package."),
-    ],
+    model: Model,
     data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz.")],
     output: Annotated[Path, typer.Option(help="Folder for summary.json and table.md.")],
     suite: Annotated[Suite, typer.Option(help="offline: SIB-200 topics and retrieval of the English translation.")] = (
@@ -38,7 +36,7 @@ def evaluate(
     compare: Annotated[
         list[Path] | None, typer.Option(help="Output folder of another evaluation, for the table; may be repeated.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best one here.")] = None,
+    device: Device = None,
 ) -> None:
     """Score a model in every language; a language that cannot be measured is missing, never 0."""
     from lusifer import languages as known
@@ -50,10 +48,10 @@ def evaluate(
     from lusifer.evaluation import local, table
 
     others = [table.read(folder) for folder in compare or []]
-    from lusifer.model.build import resolve
-
     with terminal.progress("languages") as show:
-        summary = local.evaluate(resolve(model), data, codes, name=model, seed=seed, device=device, progress=show)
+        summary = local.evaluate(
+            locate(model), data, codes, name=model, seed=seed, device=usable(device), progress=show
+        )
     text = table.markdown([*others, summary])
     local.write(summary, output, text)
     typer.echo(text)

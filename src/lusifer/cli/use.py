@@ -9,12 +9,8 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
+from lusifer.cli.models import Device, Model, locate, usable
 from lusifer.errors import LusiferError
-
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
 
 
 class Role(StrEnum):
@@ -41,9 +37,8 @@ def doctor(model: Model, device: Device = None) -> None:
     """Check on the model's own weights that it is what it says; status 1 if a check fails."""
     terminal.quiet()
     from lusifer.embedder import doctor as checks
-    from lusifer.model.build import resolve
 
-    probes = checks.examine(resolve(model), device=device)
+    probes = checks.examine(locate(model), device=usable(device))
     for probe in probes:
         colour = typer.colors.GREEN if probe.ok else typer.colors.RED
         word = typer.style("green" if probe.ok else "red  ", fg=colour, bold=True)
@@ -58,9 +53,8 @@ def info(model: Model) -> None:
     """Say what a model is made of."""
     terminal.quiet()
     from lusifer.embedder import describe
-    from lusifer.model.build import resolve
 
-    rows = describe.describe(resolve(model))
+    rows = describe.describe(locate(model))
     width = max(map(len, rows))
     for name, value in rows.items():
         typer.echo(f"{name:<{width}}  {value}")
@@ -86,12 +80,11 @@ def embed(
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     from lusifer.embedder import folder
-    from lusifer.model.build import resolve
     from lusifer.serving import encode
 
     wish = (prompt, task, role and role.value)
     encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
-    embedder = folder.load(resolve(model), device=device)
+    embedder = folder.load(locate(model), device=usable(device))
     with terminal.progress("texts") as show:
         report = encode.embed_file(
             embedder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lusifer.data.sources import short_name
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _CHUNK = 10_000  # rows turned into columns at once
-_TRIES = 16  # draws for one missing negative before a wider pool is asked
+_SMALL = 256  # rows that are all looked at for a missing negative
+_TRIES = 64  # draws for a missing negative from more rows than that
 
 
 class PairSettings(Protocol):
@@ -47,12 +49,14 @@ class PairSet:
 def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> list[PairSet]:
     """Make the sets of one source: one for each instruction and, if asked for, each value of `source`.
 
-    A row has one positive, drawn from its list, and the first `negatives` of its list. Where there are fewer, rows
+    A row has one positive, drawn from its list, and the first `negatives` of its list that are no positive too. Where there are fewer, rows
     are filled up rather than the batch cut down:
 
     * in-batch negatives allowed: positives of other rows of the set, drawn (one more in-batch negative);
     * own negatives only, rows with a `label`: positives of rows with another label, drawn;
     * own negatives only, no label: the row's own negatives again. A row with none is dropped.
+
+    Where no other text is left, those found repeat.
 
     Args:
         rows: Checked pairs (`sources.load(spec, "pairs")`).
@@ -113,19 +117,18 @@ class _Filler:
     def row(self, number: int) -> list[str] | None:
         """Query, positive, k negatives; None where there is no negative to be had."""
         positives = self.rows.positive[number]
-        found = list(dict.fromkeys(self.rows.negative[number]))[: self.negatives]
-        own = list(found)
+        own = dict.fromkeys(text for text in self.rows.negative[number] if text not in positives)
+        found = list(own)[: self.negatives]
         taken = {self.rows.query[number], *positives, *found}
-        while len(found) < self.negatives:
-            text = self._other(number, taken)
-            if text is None:
-                if not own:
-                    self.dropped += 1
-                    return None
-                text = own[(len(found) - len(own)) % len(own)]
+        while len(found) < self.negatives and (text := self._other(number, taken)) is not None:
             found.append(text)
             taken.add(text)
-        return [self.rows.query[number], self.generator.choice(positives), *found]
+        if not found and self.negatives:
+            self.dropped += 1
+            return None
+        # No other text to be had: the same ones again.
+        repeated = islice(cycle(found), self.negatives)
+        return [self.rows.query[number], self.generator.choice(positives), *repeated]
 
     def _other(self, number: int, taken: set[str]) -> str | None:
         """A positive of another row that is safe as a negative, or None."""
@@ -134,13 +137,19 @@ class _Filler:
             return None
         # Rows of the same set first: those of other sets are easier to tell apart.
         for pool in (self.group, self.everything):
-            for _ in range(_TRIES):
-                other = self.generator.choice(pool)
-                text = self.rows.positive[other][0]
-                same = other == number or (label is not None and self.rows.label[other] == label)
-                if not same and text not in taken and (self.in_batch or self.rows.label[other] is not None):
+            # In a large pool draws miss only where nearly all rows share the label; a small one is searched to its end.
+            small = len(pool) <= _SMALL
+            drawn = self.generator.sample(pool, len(pool)) if small else self._draws(pool)
+            for other in drawn:
+                text, theirs = self.rows.positive[other][0], self.rows.label[other]
+                same = other == number or (label is not None and theirs == label)
+                if not same and text not in taken and (self.in_batch or theirs is not None):
                     return text
         return None
+
+    def _draws(self, pool: Sequence[int]) -> Iterator[int]:
+        """Numbers of a large pool, one at a time."""
+        return (self.generator.choice(pool) for _ in range(_TRIES))
 
 
 def _instruction(rows: _Table, number: int, source: PairSettings, tasks: Mapping[str, Task]) -> tuple[str | None, bool]:

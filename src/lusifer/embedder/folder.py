@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,8 @@ REQUIRED = (
 )
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
+TRACES = ("__version__", "transformers_version", "use_cache", "padding", "truncation")
 
 
 def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None) -> None:
@@ -126,7 +129,7 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """A name for exactly these weights and prompts: 12 hexadecimal digits of a SHA-256.
+    """A name for exactly these weights, prompts and limits: 12 hexadecimal digits of a SHA-256.
 
     mteb keeps scores by model name; two folders without names of their own would share one cache.
     """
@@ -135,13 +138,18 @@ def identity(path: str | os.PathLike[str]) -> str:
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    for name in ("config.json", "config_sentence_transformers.json", "modules.json", "tokenizer.json"):
+    for name in REQUIRED:
         file = folder / name
         if file.exists():
-            content = _read_json(file)
-            content.pop("__version__", None) if isinstance(content, dict) else None
-            digest.update(json.dumps(content, sort_keys=True).encode())
+            digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
     return digest.hexdigest()[:12]
+
+
+def _lasting(content: Any) -> Any:
+    """What a folder says, without the traces that loading, a call or another version of a library leaves in it."""
+    if not isinstance(content, dict):
+        return content
+    return {key: _lasting(value) for key, value in content.items() if key not in TRACES}
 
 
 def _read_json(file: Path) -> dict:

@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "bootstrap": {"resamples": 2000, "unit": "dev sentence, the same ones in all languages", "interval": 0.95},
 }
 TOPICS, RETRIEVAL = "sib200_zero_shot", "sib200_retrieval"
+METRICS = {TOPICS: "accuracy", RETRIEVAL: "accuracy at 1"}
 Progress = Callable[[int, int], None]
 
 
@@ -93,10 +94,7 @@ def evaluate(
         "data": _digests(data, codes),
         "settings": {**SETTINGS, "seed": seed, "prompt": _default_prompt(embedder)},
         "versions": _versions(),
-        "tasks": {
-            TOPICS: _task("accuracy", hits[TOPICS], missing, codes, seed),
-            RETRIEVAL: _task("accuracy at 1", hits[RETRIEVAL], missing, codes, seed),
-        },
+        "tasks": {task: _task(METRICS[task], hits[task], missing, codes, seed) for task in METRICS},
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
@@ -78,7 +79,7 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
 
     Raises:
         UsageError: not found or refused.
-        LusiferError: weights are missing in the folder.
+        LusiferError: weights in the folder are missing or damaged.
     """
     config = read_config(base, tower)
     facts = backbones.backbone(config.model_type, tower)
@@ -91,6 +92,8 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
             output_loading_info=True,
             **facts.kwargs,
         )
+    except SafetensorError as error:
+        raise LusiferError(f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"model.{tower}.path={base.path!r}: {str(error).splitlines()[0]}") from error
     if info["missing_keys"]:

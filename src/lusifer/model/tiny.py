@@ -124,7 +124,7 @@ def _byte_level(specials: list[str]) -> Tokenizer:
 
 
 def _pieces(tokenizer: Tokenizer, inner: str, room: int) -> dict[str, int]:
-    """Count the parts of the words of `tiny.txt`: all single signs, then the weightiest longer parts while there is room.
+    """Count the parts of the words of `tiny.txt`: single signs, then the weightiest longer parts.
 
     The trainers of `tokenizers` for these two algorithms give another vocabulary on every run, and then two trainings
     from one seed would differ.

@@ -48,7 +48,11 @@ class AlignmentTrainer(StageTrainer, Trainer):
                 own = self.teacher({"input_ids": ids, "attention_mask": mask})
             batch["teacher"] = own["sentence_embedding"]
         outputs = model(**batch, attention=self.attention, num_items_in_batch=num_items_in_batch)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The count is over all processes and DDP takes the mean of their gradients: their sum is wanted.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
 
 
 def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamples:

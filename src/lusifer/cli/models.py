@@ -1,0 +1,45 @@
+"""The MODEL argument, which several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lusifer.errors import UsageError
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
+
+
+def locate(model: str) -> str:
+    """Give the folder or hub name that MODEL means.
+
+    Raises:
+        UsageError: `package:NAME` is not installed or carries no model.
+    """
+    if not model.startswith("package:"):
+        return model  # a folder or hub name, checked where it is loaded
+    from lusifer.model.build import resolve
+
+    return resolve(model)
+
+
+def usable(device: str | None) -> str | None:
+    """Give the device back, or refuse one that this machine does not have.
+
+    Raises:
+        UsageError: torch cannot put anything there.
+    """
+    if device is None:
+        return None
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device}: not usable here ({reason}); leave it out to take the best one") from None
+    return device

@@ -1,0 +1,208 @@
+"""The model folder: saved and loaded without a difference, refused when damaged, known by its content."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_folder import model_folder, tiny_embedder  # noqa: F401
+
+import lusifer
+from lusifer.embedder import folder
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import ModelFolderError
+from lusifer.model import adapters
+
+TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
+
+
+@pytest.fixture
+def copy(model_folder, tmp_path):  # noqa: F811
+    return shutil.copytree(model_folder, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("connector", ("ff", "embedding_table", "latent_attention", "compress"))
+@pytest.mark.parametrize("adapted", (False, True))
+def test_saved_and_loaded_the_vectors_differ_by_nothing(connector, adapted, bases_folder, tmp_path):
+    kwargs = {"num_heads": 4} if connector == "latent_attention" else None
+    embedder = tiny_embedder(bases_folder, connector_type=connector, connector_kwargs=kwargs)
+    model = lusifer_model(embedder)
+    if adapted:
+        adapters.attach(model, "llm", 2, 4)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_B." in name:
+                    parameter.normal_(std=0.1)
+    folder.save(embedder, tmp_path / "model")
+    adapters.merge(model)
+    loaded = lusifer.load(tmp_path / "model", device="cpu")
+    for encode in ("encode", "encode_query", "encode_document"):
+        assert np.abs(getattr(embedder, encode)(TEXTS) - getattr(loaded, encode)(TEXTS)).max() == 0
+    assert loaded.prompts == embedder.prompts
+    assert loaded.max_seq_length == embedder.max_seq_length == 64
+
+    # A folder keeps its name when it is loaded, used and saved again.
+    folder.save(loaded, tmp_path / "again")
+    assert folder.identity(tmp_path / "again") == folder.identity(tmp_path / "model")
+
+
+def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):  # noqa: F811
+    """tests/test_import.py tries the orders of the imports; here the vectors are compared."""
+    program = (
+        "import lusifer\n"
+        "from sentence_transformers import SentenceTransformer\n"
+        "import sys, numpy, torch\n"
+        "from transformers import AutoConfig, AutoModel, AutoTokenizer\n"
+        "path, texts = sys.argv[1], sys.argv[3:]\n"
+        "vectors = SentenceTransformer(path, device='cpu').encode(texts)\n"
+        "model, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)\n"
+        "with torch.no_grad():\n"
+        "    raw = model(**tokenizer(texts, padding=True, return_tensors='pt')).embedding\n"
+        "own = torch.nn.functional.normalize(raw, dim=-1).numpy()\n"
+        "assert AutoConfig.from_pretrained(path).model_type == 'lusifer'\n"
+        "assert abs(own - vectors).max() < 1e-6\n"
+        "numpy.save(sys.argv[2], vectors)\n"
+    )
+    target = tmp_path / "vectors.npy"
+    subprocess.run([sys.executable, "-c", program, str(model_folder), str(target), *TEXTS], check=True)
+    assert np.abs(np.load(target) - lusifer.load(model_folder, device="cpu").encode(TEXTS)).max() < 1e-6
+
+
+def test_there_is_no_pickle_and_no_adapter_in_it(model_folder):  # noqa: F811
+    names = {file.suffix for file in model_folder.rglob("*") if file.is_file()}
+    assert names <= {".json", ".safetensors", ".md"}
+    assert not [key for key in folder.weights(model_folder) if "lora" in key or "lm_head" in key or "pooler" in key]
+
+
+@pytest.mark.parametrize("name", [*folder.REQUIRED, folder.WEIGHTS])
+def test_a_missing_file_is_named(name, copy):
+    (copy / name).unlink()
+    with pytest.raises(ModelFolderError, match=rf"{name}: missing") as caught:
+        lusifer.load(copy)
+    assert caught.value.status == 1
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*folder.REQUIRED, folder.WEIGHTS])
+@pytest.mark.parametrize("share", (0, 0.01, 0.5, 0.99))
+def test_a_truncated_file_is_named(name, share, copy):
+    file = copy / name
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelFolderError, match=rf"{name}: truncated or damaged.*copy or save the folder again") as caught:
+        lusifer.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_named(copy):
+    (copy / "config.json").write_bytes(b"\xff\xfe\x00{}")
+    with pytest.raises(ModelFolderError, match=r"config\.json: truncated or damaged"):
+        lusifer.load(copy)
+
+
+DAMAGES = {
+    "missing": (lambda t: t.pop("connector.soft_tokens"), "1 tensors missing, 0 unexpected, 0 of another shape"),
+    "unexpected": (lambda t: t.update(extra=torch.ones(1)), "0 tensors missing, 1 unexpected, 0 of another shape; extra"),
+    "shape": (
+        lambda t: t.update({"output_projection.0.bias": torch.ones(3)}),
+        "1 of another shape; output_projection.0.bias for one",
+    ),
+    "connector": (
+        lambda t: [t.pop(key) for key in list(t) if key.startswith("connector.")],
+        "5 tensors missing.*connector.mapping.ff.0.bias for one",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tensors_that_do_not_fit_are_named(damage, copy):
+    change, message = DAMAGES[damage]
+    tensors = load_file(copy / folder.WEIGHTS)
+    change(tensors)
+    save_file(tensors, copy / folder.WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ModelFolderError, match=message):
+        lusifer.load(copy)
+
+
+def test_an_impossible_configuration_is_named(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"pooling": "max"}))
+    with pytest.raises(ModelFolderError, match=r"config\.json: pooling='max' is unknown"):
+        lusifer.load(copy)
+
+
+def test_sharded_weights_are_checked_file_by_file(copy):
+    tensors = load_file(copy / folder.WEIGHTS)
+    keys = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": keys[::2], "model-00002-of-00002.safetensors": keys[1::2]}
+    for name, part in parts.items():
+        save_file({key: tensors[key] for key in part}, copy / name, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {key: name for name, part in parts.items() for key in part}}
+    (copy / folder.INDEX).write_text(json.dumps(index))
+    wanted = lusifer.load(copy, device="cpu").encode(TEXTS)
+    (copy / folder.WEIGHTS).unlink()
+    assert np.array_equal(lusifer.load(copy, device="cpu").encode(TEXTS), wanted)
+    (copy / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelFolderError, match=r"model-00002-of-00002\.safetensors: missing"):
+        lusifer.load(copy)
+
+
+@pytest.mark.parametrize("name", ("./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"))
+def test_no_such_folder(name):
+    with pytest.raises(ModelFolderError, match="no such folder; give a model folder, or a hub name"):
+        lusifer.load(name)
+
+
+def test_a_name_that_the_hub_does_not_give():
+    with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not") as caught:
+        lusifer.load("someone/model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_folder(model_folder):  # noqa: F811
+    with pytest.raises(ModelFolderError, match="is a file; give the model folder that holds modules.json"):
+        lusifer.load(model_folder / "config.json")
+
+
+def test_an_interrupted_save_leaves_the_old_folder(bases_folder, copy, monkeypatch):
+    before = folder.identity(copy)
+    embedder = tiny_embedder(bases_folder, num_soft_tokens=2)
+
+    def fail(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(embedder.tokenizer, "save_pretrained", fail)
+    with pytest.raises(OSError, match="No space left"):
+        folder.save(embedder, copy)
+    assert folder.identity(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+class TestIdentity:
+    def test_a_copy_has_the_same(self, copy, model_folder):  # noqa: F811
+        assert folder.identity(copy) == folder.identity(model_folder)
+        (copy / "README.md").write_text("another card")
+        assert folder.identity(copy) == folder.identity(model_folder)
+
+    def test_one_weight_changes_it(self, copy, model_folder):  # noqa: F811
+        tensors = load_file(copy / folder.WEIGHTS)
+        tensors["connector.soft_tokens"][0, 0] += 1
+        save_file(tensors, copy / folder.WEIGHTS, metadata={"format": "pt"})
+        assert folder.identity(copy) != folder.identity(model_folder)
+
+    def test_a_prompt_changes_it(self, copy, model_folder):  # noqa: F811
+        file = copy / "config_sentence_transformers.json"
+        content = json.loads(file.read_text())
+        content["prompts"]["query"] = "another: "
+        file.write_text(json.dumps(content))
+        assert folder.identity(copy) != folder.identity(model_folder)
+
+    def test_the_limit_changes_it(self, copy, model_folder):  # noqa: F811
+        loaded = lusifer.load(copy, device="cpu")
+        loaded.max_seq_length = 32
+        folder.save(loaded, copy)
+        assert folder.identity(copy) != folder.identity(model_folder)

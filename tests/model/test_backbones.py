@@ -1,0 +1,108 @@
+"""Every architecture in the tables: builds, ignores padding, attends both ways, trains, in sdpa and in eager."""
+
+import pytest
+import torch
+
+from lusifer.errors import UsageError
+from lusifer.model import adapters, backbones
+from lusifer.model.probes import run_probes
+
+ATTENTIONS = ("sdpa", "eager")
+PAIRS = [(encoder, "mistral") for encoder in backbones.ENCODERS] + [
+    ("xlm-roberta", llm) for llm in backbones.LLMS if llm != "mistral"
+]
+
+
+@pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def pair(request):
+    return request.param
+
+
+@pytest.fixture
+def source(batch):
+    return batch([9, 3, 1, 6], padding=2)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_probes_hold(pair, attention, shared_model, source):
+    model = shared_model(*pair, attention, num_soft_tokens=1)
+    assert {model.encoder.config._attn_implementation, model.llm.config._attn_implementation} <= {attention, "eager"}
+    ids, mask = source
+    pad = model.encoder.config.pad_token_id or 0
+    for probe in run_probes(model, ids.masked_fill(mask == 0, pad), mask):
+        assert probe.ok, probe
+
+
+def test_sdpa_and_eager_agree(pair, shared_model, source):
+    with torch.no_grad():
+        a, b = (shared_model(*pair, attention, num_soft_tokens=1)(*source).embedding for attention in ATTENTIONS)
+    assert (a - b).abs().max() < 1e-5
+
+
+def test_the_probe_of_attention_finds_a_causal_mask(pair, new_model, source):
+    model = new_model(*pair, num_soft_tokens=1)
+    if not backbones.is_decoder(model.config.llm):
+        return
+    model.llm.config.is_causal = True
+    failed = [probe.name for probe in run_probes(model, *source) if not probe.ok]
+    assert failed == ["LLM attends in both directions"]
+
+
+def test_adapters_fit_and_everything_trains(pair, new_model, source):
+    model = new_model(*pair, num_soft_tokens=1)
+    adapters.freeze(model, {"connector": True, "output_projection": True})
+    for tower in adapters.TOWERS:
+        adapters.attach(model, tower, 2, 4)
+    model(*source).embedding.square().sum().backward()
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert not [name for name in names if model.get_parameter(name).grad is None]
+    for tower in adapters.TOWERS:
+        assert any(name.startswith(tower) for name in names)
+
+
+@pytest.mark.parametrize("tower", adapters.TOWERS)
+def test_adapters_reach_every_linear_layer_of_a_block(tower, pair, new_model):
+    """The table's names of layers are complete: what it does not name is no weight matrix of attention or MLP."""
+    model = new_model(*pair)
+    module = getattr(model, tower)
+    linear = {name for name, part in module.named_modules() if type(part) is torch.nn.Linear}
+    adapters.attach(model, tower, 2, 4)
+    adapted = {name for name, _ in adapters.lora_layers(module)}
+    assert adapted == linear
+
+
+@pytest.mark.parametrize("tower", adapters.TOWERS)
+def test_what_was_not_checked_is_refused_with_the_way_to_check_it(tower):
+    with pytest.raises(UsageError, match=f"'gpt2' was never checked as {tower}.*to check it, add it to") as caught:
+        backbones.backbone("gpt2", tower)
+    assert caught.value.status == 2
+
+
+def test_no_backbone_has_a_pooler_or_a_head(pair, shared_model):
+    model = shared_model(*pair)
+    assert not [name for name, _ in model.named_parameters() if "pooler" in name or "lm_head" in name]
+
+
+def test_gradient_checkpointing_changes_no_gradient(pair, new_model, source):
+    found = []
+    for checkpointing in (False, True):
+        model = without_dropout(new_model(*pair, num_soft_tokens=1)).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert all(tower.is_gradient_checkpointing for tower in (model.encoder, model.llm))
+        model(*source).embedding.square().sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, plain in found[0].items():
+        assert torch.allclose(plain, found[1][name], rtol=1e-4, atol=1e-5), name
+
+
+def without_dropout(model):
+    """Modules and attributes alike: architectures differ in how they hold the probability."""
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        for name, value in list(vars(part).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
+    return model

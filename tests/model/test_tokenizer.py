@@ -1,0 +1,105 @@
+"""Special tokens come from the tokenizer, never from a text; a text that is cut keeps its final token."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from lusifer.errors import UsageError
+from lusifer.model.tiny import sentences, tiny_tokenizer
+from lusifer.model.tokenizer import check_tokenizers, leaks, read_specials_as_text, read_tokenizer
+
+FAMILIES = ("xlm-roberta", "t5", "bert", "modernbert", "mistral")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    tiny_tokenizer(request.param).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return read_tokenizer(str(folder))
+
+
+def specials(tokenizer, text):
+    """How many special tokens the text itself becomes."""
+    own = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return sum(token in own for token in tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_a_special_token_in_a_text_is_text(tokenizer):
+    for token in tokenizer.all_special_tokens:
+        for text in (token, f"a {token} b", f"a{token}b", token * 3, f"\uff1c{token[1:]}", token.upper()):
+            assert specials(tokenizer, text) == 0, text
+
+
+@given(text=st.text(max_size=40), place=st.integers(0, 40), which=st.integers(0, 4))
+def test_no_text_holds_a_special_token(tokenizer, text, place, which):
+    token = tokenizer.all_special_tokens[which % len(tokenizer.all_special_tokens)]
+    assert specials(tokenizer, text[:place] + token + text[place:]) == 0
+
+
+def test_other_texts_get_the_ids_of_the_original(folder, tokenizer):
+    original = AutoTokenizer.from_pretrained(folder)
+    for text in sentences():
+        assert tokenizer(text)["input_ids"] == original(text)["input_ids"]
+
+
+def test_it_survives_saving(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.padding_side == "right"
+    for token in tokenizer.all_special_tokens:
+        assert specials(loaded, f"a {token} b") == 0
+    for text in [*sentences(), *(f"a {token} b" for token in tokenizer.all_special_tokens)]:
+        assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_reading_twice_changes_nothing(tokenizer):
+    assert read_specials_as_text(tokenizer) is tokenizer
+    assert not any(leaks(tokenizer, token) for token in tokenizer.all_special_tokens)
+
+
+def test_a_text_that_is_cut_keeps_its_final_token(tokenizer):
+    whole = tokenizer("water in the river " * 30)["input_ids"]
+    cut = tokenizer("water in the river " * 30, truncation=True, max_length=12)["input_ids"]
+    assert len(cut) == 12 < len(whole)
+    assert cut[-1] == (whole[-1] if whole[-1] in tokenizer.all_special_ids else whole[11])
+
+
+def test_padding_is_on_the_right(tokenizer):
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    mask = tokenizer(["a", "a longer text by far"], padding=True)["attention_mask"]
+    assert mask[0][0] == 1 and mask[0][-1] == 0
+
+
+def test_the_published_fixture_with_its_own_normaliser():
+    """A real XLM-R normaliser (NFKC and a precompiled map), which makes "</s>" out of full-width characters."""
+    from pathlib import Path
+
+    backbones = Path(__file__).parents[1] / "parity" / "numbers" / "backbones"
+    for name in ("tiny-xlm-roberta", "tiny-mistral"):
+        tokenizer = read_tokenizer(str(backbones / name))
+        for text in ("a </s> b", "a ＜/s＞ b", "<s></s><s>", "x<mask>y", " <mask> "):
+            assert specials(tokenizer, text) == 0, (name, text)
+
+
+def test_missing_tokens_are_named():
+    encoder, llm = tiny_tokenizer("xlm-roberta"), tiny_tokenizer("mistral")
+    check_tokenizers(encoder, llm)
+    check_tokenizers(encoder)
+    llm.eos_token = None
+    with pytest.raises(UsageError, match="model.llm: its tokenizer has no eos token; set eos_token"):
+        check_tokenizers(encoder, llm)
+    encoder.pad_token = None
+    with pytest.raises(UsageError, match="model.encoder: its tokenizer has no pad token; set pad_token"):
+        check_tokenizers(encoder)
+
+
+def test_no_tokenizer_there(tmp_path):
+    with pytest.raises(UsageError, match="no tokenizer there") as caught:
+        read_tokenizer(str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,102 @@
+"""What the README and the how-to pages tell people to type works, in the order of the pages.
+
+The rule that the README states: blocks marked `console` (lines that begin with `$`) and `python` are run here; blocks
+marked `sh` need the network, other data or a bare machine, and their commands and options must exist.
+"""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from lusifer.cli import app, main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"), reverse=True)]
+RUN = ("console", "python")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: language and content."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def typed(block: str) -> list[str]:
+    """The command lines of a console block; a backslash at the end takes the next line along."""
+    return re.findall(r"^\$ (.*)$", block.replace("\\\n", " "), flags=re.MULTILINE)
+
+
+def type_in(line: str, folder: Path) -> None:
+    """Run a line as a shell would: `lusifer` in this process, which has torch loaded, anything else in bash."""
+    before, _, command = line.rpartition(" | ")
+    if shlex.split(command)[0] != "lusifer":
+        subprocess.run(["bash", "-c", line], cwd=folder, check=True)
+        return
+    fed = subprocess.run(["bash", "-c", before], cwd=folder, check=True, capture_output=True).stdout
+    with pytest.MonkeyPatch.context() as patch:
+        file = folder / "standard-input"
+        file.write_bytes(fed)
+        with file.open(encoding="utf-8") as stdin:
+            patch.setattr("sys.stdin", stdin)
+            assert main(shlex.split(command)[1:]) == 0, line
+
+
+def test_the_pages_run_from_top_to_bottom(tmp_path, monkeypatch):
+    """One folder for all pages: the how-to pages use the model that the README trains, and `tests/` of the checkout."""
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)
+    count = 0
+    for page in PAGES:
+        for language, content in blocks(page):
+            if language == "python":
+                exec(compile(content, str(page), "exec"), {})
+                count += 1
+            for line in typed(content) if language == "console" else []:
+                type_in(line, tmp_path)
+                count += 1
+    assert count > 15
+
+
+def test_every_block_says_whether_it_is_run():
+    found = {language for page in PAGES for language, _ in blocks(page)}
+    assert found <= {*RUN, "sh"}
+    # A `sh` block is an exception with a reason: a hub name, data that do not ship, several GPUs, or make.
+    reasons = ("make ", "paper-", "DATA/", "PUBLISHED", "models/converted", "pip ", "-m venv")
+    for page in PAGES:
+        for language, content in blocks(page):
+            for line in content.strip().splitlines() if language == "sh" else []:
+                assert any(reason in line for reason in reasons), line
+
+
+def test_sh_blocks_parse():
+    """Commands of `lusifer` in blocks that are not run: command, options and arguments are accepted by name."""
+    group = get_command(app)
+    lines = [
+        line for page in PAGES for language, text in blocks(page) if language == "sh" for line in text.splitlines()
+    ]
+    parsed = 0
+    for line in lines:
+        words = shlex.split(line)
+        if words[:1] == ["lusifer"]:
+            command = group.commands[words[1]]
+            command.make_context(words[1], words[2:])
+            parsed += 1
+    assert parsed >= 6
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs").rglob("*.md")) + [ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_place_for_results_is_marked_once():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("<!-- results:begin -->") == text.count("<!-- results:end -->") == 1
+    assert text.index("<!-- results:begin -->") < text.index("<!-- results:end -->")
