@@ -49,8 +49,8 @@ class PairSet:
 def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> list[PairSet]:
     """Make the sets of one source: one for each instruction and, if asked for, each value of `source`.
 
-    A row has one positive, drawn from its list, and the first `negatives` of its list that are no positive too. Where there are fewer, rows
-    are filled up rather than the batch cut down:
+    A row has one positive, drawn from its list, and the first `negatives` of its list that are no positive too.
+    Where there are fewer, rows are filled up rather than the batch cut down:
 
     * in-batch negatives allowed: positives of other rows of the set, drawn (one more in-batch negative);
     * own negatives only, rows with a `label`: positives of rows with another label, drawn;
