@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny_folder import tiny_embedder
 
 from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.errors import UsageError
 from lusifer.model import adapters
+from tiny_folder import tiny_embedder
 
 TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_folder import model_folder, tiny_embedder  # noqa: F401
 
 import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError
-from lusifer.model import adapters
+from lusifer.model import adapters, backbones
+from lusifer.model.tiny import make_tiny_base
+from tiny_folder import model_folder, tiny_embedder  # noqa: F401
 
 TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
 
@@ -72,6 +73,25 @@ def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):  # noqa: 
     assert np.abs(np.load(target) - lusifer.load(model_folder, device="cpu").encode(TEXTS)).max() < 1e-6
 
 
+@pytest.mark.parametrize("encoder", sorted(backbones.ENCODERS))
+def test_every_encoder_has_a_folder_that_loads(encoder, llm_folder, tmp_path):
+    """T5 stores its word embeddings under one of two names."""
+    bases = (make_tiny_base(tmp_path / "encoder", "encoder", encoder), llm_folder)
+    embedder = tiny_embedder(bases)
+    folder.save(embedder, tmp_path / "model")
+    loaded = lusifer.load(tmp_path / "model", device="cpu")
+    assert np.abs(loaded.encode(TEXTS) - embedder.encode(TEXTS)).max() == 0
+
+
+@pytest.mark.parametrize("llm", sorted(backbones.LLMS))
+def test_every_llm_has_a_folder_that_loads(llm, encoder_folder, tmp_path):
+    bases = (encoder_folder, make_tiny_base(tmp_path / "llm", "llm", llm))
+    embedder = tiny_embedder(bases)
+    folder.save(embedder, tmp_path / "model")
+    loaded = lusifer.load(tmp_path / "model", device="cpu")
+    assert np.abs(loaded.encode(TEXTS) - embedder.encode(TEXTS)).max() == 0
+
+
 def test_there_is_no_pickle_and_no_adapter_in_it(model_folder):  # noqa: F811
     names = {file.suffix for file in model_folder.rglob("*") if file.is_file()}
     assert names <= {".json", ".safetensors", ".md"}
@@ -93,7 +113,8 @@ def test_a_truncated_file_is_named(name, share, copy):
     file = copy / name
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ModelFolderError, match=rf"{name}: truncated or damaged.*copy or save the folder again") as caught:
+    message = rf"{name}: truncated or damaged.*copy or save the folder again"
+    with pytest.raises(ModelFolderError, match=message) as caught:
         lusifer.load(copy)
     assert "\n" not in str(caught.value)
 
@@ -106,7 +127,10 @@ def test_bytes_that_are_no_text_are_named(copy):
 
 DAMAGES = {
     "missing": (lambda t: t.pop("connector.soft_tokens"), "1 tensors missing, 0 unexpected, 0 of another shape"),
-    "unexpected": (lambda t: t.update(extra=torch.ones(1)), "0 tensors missing, 1 unexpected, 0 of another shape; extra"),
+    "unexpected": (
+        lambda t: t.update(extra=torch.ones(1)),
+        "0 tensors missing, 1 unexpected, 0 of another shape; extra",
+    ),
     "shape": (
         lambda t: t.update({"output_projection.0.bias": torch.ones(3)}),
         "1 of another shape; output_projection.0.bias for one",

@@ -80,16 +80,14 @@ def test_a_loss_does_not_depend_on_the_padding(connector, attention, aligned, ba
     together = token_losses(aligned, source, ids, mask, labels, attention)
     for row, (length, size) in enumerate(zip(lengths, sizes)):
         own = tuple(part[row : row + 1, :length] for part in source)
-        alone = token_losses(
-            aligned, own, *(part[row : row + 1, :size] for part in (ids, mask, labels)), attention
-        )
+        alone = token_losses(aligned, own, *(part[row : row + 1, :size] for part in (ids, mask, labels)), attention)
         assert torch.allclose(together[row, :size], alone[0], atol=2e-5)
 
 
 def test_the_first_token_is_predicted_from_the_last_real_position(aligned, batch):
     """Without soft tokens the place before the target is padding in every row but the longest."""
     aligned = aligned(num_soft_tokens=0)
-    source, (ids, mask, labels) = batch([7, 2]), target([4, 4])
+    source, (_, _, labels) = batch([7, 2]), target([4, 4])
     prompt = aligned.model.soft_prompt(*source)
     states = torch.arange(2 * (7 + 4)).float().reshape(2, 11, 1)
     chosen, wanted = select_predictors(states, prompt.attention_mask, labels, 1)
@@ -123,7 +121,9 @@ def test_the_loss_is_the_plain_cross_entropy(aligned, batch):
     with torch.no_grad():
         out = aligned(*source, ids, mask, labels)
         prompt = aligned.model.soft_prompt(*source)
-        states, wanted = select_predictors(aligned._run(prompt, ids, mask, 1, "prefix"), prompt.attention_mask, labels, 1)
+        states, wanted = select_predictors(
+            aligned._run(prompt, ids, mask, 1, "prefix"), prompt.attention_mask, labels, 1
+        )
         plain = torch.nn.functional.cross_entropy(aligned.lm_head(states), wanted)
     assert torch.allclose(out.loss, plain, atol=1e-6)
     assert torch.allclose(out.loss, out.token_loss.mean())

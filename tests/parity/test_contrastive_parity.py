@@ -41,8 +41,9 @@ def test_gradients_through_the_gradient_cache(kind, mode, checkpoints, numbers, 
     arrays = numbers("gradcache", kind)
     embedder = assemble_published(read(checkpoints / f"lusifer-{kind}", compat=True, merged=False)).eval()
     model = embedder[0].model
+    keys = ("input_ids", "attention_mask")
     columns = [
-        {key: ids(arrays[f"batch/{name}_{key}"]).reshape(4, -1, 96)[:, place] for key in ("input_ids", "attention_mask")}
+        {key: ids(arrays[f"batch/{name}_{key}"]).reshape(4, -1, 96)[:, place] for key in keys}
         for name, place in (("query", 0), ("pos", 0), ("neg", 0), ("neg", 1))
     ]
     # The library's cache cuts shared padding off; the published code pads all columns to the longest text (96).

@@ -221,3 +221,41 @@ def test_no_checkpoint_of_that_name():
 def test_the_checkpoint_itself_is_not_overwritten(checkpoints):
     with pytest.raises(UsageError, match="is the checkpoint itself"):
         convert(checkpoints / "lusifer-nolora", checkpoints / "lusifer-nolora")
+
+
+def test_an_mt5_encoder_and_a_tied_llama(tmp_path, change_json, copy_checkpoint):
+    """Another pair of architectures: tied tensors are stored once, T5 has no first token."""
+    from lusifer.model.config import LusiferConfig
+    from lusifer.model.lusifer import LusiferModel
+    from lusifer.model.tiny import make_tiny_base, tiny_encoder_config, tiny_llm_config
+
+    config = LusiferConfig(encoder=tiny_encoder_config("mt5"), llm=tiny_llm_config("llama"), num_soft_tokens=1)
+    model = LusiferModel(config).eval()
+    names = {
+        "encoder.": "universal_learner.",
+        "llm.": "encoder.model.",
+        "connector.soft_tokens": "connection_module.added_tokens",
+        "connector.mapping.": "connection_module.",
+        "output_projection.": "output_projection.",
+    }
+    tensors = {
+        next(theirs + key.removeprefix(ours) for ours, theirs in names.items() if key.startswith(ours)): tensor
+        for key, tensor in model.state_dict().items()
+        if key != "encoder.encoder.embed_tokens.weight"
+    }
+    folder = copy_checkpoint("lusifer-nolora")
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / "model.safetensors")
+    change_json(folder / "config.json", universal_learner_backbone_type="t5", encoder_backbone_type="llama")
+    bases = {
+        "encoder": str(make_tiny_base(tmp_path / "mt5", "encoder", "mt5")),
+        "llm": str(make_tiny_base(tmp_path / "llama", "llm", "llama")),
+    }
+    read_back = read(folder, **bases)
+    assert torch.equal(read_back.lm_head.weight, model.llm.embed_tokens.weight)
+    ids = torch.tensor([[5, 6, 7, 1]])
+    with torch.no_grad():
+        assert torch.equal(read_back.model(ids).embedding, model(ids).embedding)
+    embedder = convert(folder, tmp_path / "out", compat=True, **bases)
+    assert embedder.prompts["query"] == ".\n"
+    loaded = lusifer.load(tmp_path / "out", device="cpu")
+    assert np.abs(loaded.encode(TEXTS) - embedder.encode(TEXTS)).max() == 0

@@ -47,9 +47,11 @@ def convert(
     if Path(src).expanduser().resolve() == Path(out).expanduser().resolve():
         raise UsageError(f"{out}: is the checkpoint itself; name another folder to write")
     published = read(os.fspath(src), compat=compat, encoder=encoder, llm=llm)
-    embedder = assemble_published(published) if compat else assemble(
-        published.model, published.tokenizer, prompts={role: prompts.prompt(None, role) for role in prompts.ROLES}
-    )
+    if compat:
+        embedder = assemble_published(published)
+    else:
+        no_instruction = {role: prompts.prompt(None, role) for role in prompts.ROLES}
+        embedder = assemble(published.model, published.tokenizer, prompts=no_instruction)
     folder.save(embedder, out)
     return embedder
 

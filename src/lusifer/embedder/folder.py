@@ -92,9 +92,13 @@ def check(path: str | os.PathLike[str]) -> None:
     found = weights(folder)
     try:
         with torch.device("meta"):
-            wanted = LusiferModel(LusiferConfig.from_dict(config)).state_dict()
+            model = LusiferModel(LusiferConfig.from_dict(config))
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
+    wanted = model.state_dict()
+    for one, other in model.all_tied_weights_keys.items():  # T5: one tensor, stored under one of its two names
+        if (one in found) != (other in found):
+            found[one] = found[other] = found.get(one) or found[other]
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     wrong = sorted(k for k in wanted.keys() & found.keys() if tuple(wanted[k].shape) != found[k])
     if missing or unexpected or wrong:

@@ -93,7 +93,9 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
             **facts.kwargs,
         )
     except SafetensorError as error:
-        raise LusiferError(f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew") from error
+        raise LusiferError(
+            f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew"
+        ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"model.{tower}.path={base.path!r}: {str(error).splitlines()[0]}") from error
     if info["missing_keys"]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from tokenizers import Tokenizer, processors
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters
@@ -72,12 +72,17 @@ def read(
     folder = locate(source)
     settings = read_settings(folder)
     tensors, lora, lm_head = sort_tensors(read_tensors(folder))
+    check_ranks(lora, settings, folder)
+    vocabularies = {tower: word_embeddings(tower, tensors, folder).shape for tower in adapters.TOWERS}
     bases = {
-        tower: find_base(settings, tower, given, folder, tensors) for tower, given in (("encoder", encoder), ("llm", llm))
+        tower: find_base(settings, tower, given, folder, vocabularies[tower])
+        for tower, given in (("encoder", encoder), ("llm", llm))
     }
+    towers = {tower: read_config(base, tower) for tower, base in bases.items()}
+    for tower, config in towers.items():
+        config.vocab_size = vocabularies[tower][0]  # the authors add special tokens to some
     config = LusiferConfig(
-        encoder=fit(read_config(bases["encoder"], "encoder"), "encoder", tensors),
-        llm=fit(read_config(bases["llm"], "llm"), "llm", tensors),
+        **towers,
         connector_type=settings["connection_type"],
         num_soft_tokens=settings["num_added_tokens"],
         pooling=settings["pooling_method"],
@@ -87,12 +92,8 @@ def read(
         soft_token_position="padding" if compat else "text",
         pad_to_multiple_of=8 if compat else None,
     )
-    scale = settings["lora_alpha"] / settings["loar_r"] if lora else 1.0
-    check_ranks(lora, settings, folder)
     if merged:
-        for name, (down, up) in lora.items():
-            plain = tensors[f"{name}.weight"]
-            tensors[f"{name}.weight"] = (plain.float() + scale * (up.float() @ down.float())).to(plain.dtype)
+        merge(tensors, lora, settings)
     model = fill(config, tensors, folder)
     if not merged:
         attach(model, lora, settings)
@@ -142,10 +143,8 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
     )
 
 
-def find_base(
-    settings: dict[str, Any], tower: str, given: str | None, folder: Path, tensors: dict[str, torch.Tensor]
-) -> Base:
-    """Where a backbone's configuration and tokenizer can be read.
+def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: Path, words: torch.Size) -> Base:
+    """Where a backbone's configuration and tokenizer can be read; `words` is the shape of its word embeddings.
 
     Tried in order: what the user gave, the checkpoint's name for it (as a path from here, from the checkpoint, from its
     parent; as a hub name), the public base that the weights fit.
@@ -159,37 +158,30 @@ def find_base(
     for root in (Path(), folder, folder.parent):
         if (root / name / "config.json").is_file():
             return Base(str((root / name).resolve()))
-    key = (settings[TYPES[tower]], *tensors[embedding_key(tower, tensors, folder)].shape)
     reasons = []
-    for candidate in dict.fromkeys((name, PUBLIC.get(key, name))):
+    for candidate in dict.fromkeys((name, PUBLIC.get((settings[TYPES[tower]], *words), name))):
         try:
             read_config(Base(candidate), tower)
             return Base(candidate)
         except UsageError as error:
             reasons.append(str(error))
     raise UsageError(
-        f"the checkpoint's {tower} is named {name!r}, and its configuration cannot be read ({reasons[0]}); pass --{tower} "
-        "with a folder or hub name that has the configuration and the tokenizer of the same architecture and size"
+        f"the checkpoint's {tower} is named {name!r}, and its configuration cannot be read ({reasons[0]}); "
+        f"pass --{tower} with a folder or hub name that has its configuration and tokenizer"
     )
 
 
-def embedding_key(tower: str, tensors: dict[str, torch.Tensor], folder: Path) -> str:
-    """The name of a tower's word embeddings.
+def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) -> torch.Tensor:
+    """The word embeddings of a tower, (vocabulary, width).
 
     Raises:
         ModelFolderError: there are none.
     """
-    ends = ("word_embeddings.weight", "shared.weight", "embed_tokens.weight", "tok_embeddings.weight")
-    for key in tensors:
+    ends = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
+    for key, tensor in tensors.items():
         if key.startswith(f"{tower}.") and key.endswith(ends):
-            return key
+            return tensor
     raise ModelFolderError(f"{folder}: the weights of the {tower} are missing; fetch the checkpoint again")
-
-
-def fit(config: PreTrainedConfig, tower: str, tensors: dict[str, torch.Tensor]) -> PreTrainedConfig:
-    """The base's configuration with the vocabulary of the weights (the authors add special tokens to some)."""
-    config.vocab_size = tensors[embedding_key(tower, tensors, Path())].shape[0]
-    return config
 
 
 def check_ranks(lora: Adapters, settings: dict[str, Any], folder: Path) -> None:
@@ -201,8 +193,17 @@ def check_ranks(lora: Adapters, settings: dict[str, Any], folder: Path) -> None:
     for name, (down, up) in lora.items():
         if not down.shape[0] == up.shape[1] == settings["loar_r"]:
             raise ModelFolderError(
-                f"{folder}: the adapter of {name} has rank {down.shape[0]}, config.json says loar_r={settings['loar_r']}"
+                f"{folder}: the adapter of {name} has rank {down.shape[0]}, config.json says "
+                f"loar_r={settings['loar_r']}"
             )
+
+
+def merge(tensors: dict[str, torch.Tensor], lora: Adapters, settings: dict[str, Any]) -> None:
+    """Fold adapters into the plain weights, in place: summed in float32, then back to the weight's dtype."""
+    scale = settings["lora_alpha"] / settings["loar_r"]
+    for name, (down, up) in lora.items():
+        plain = tensors[f"{name}.weight"]
+        tensors[f"{name}.weight"] = (plain.float() + scale * (up.float() @ down.float())).to(plain.dtype)
 
 
 def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) -> LusiferModel:
@@ -224,8 +225,8 @@ def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) 
     found = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
     if found:
         raise ModelFolderError(
-            f"{folder}: the weights do not fit the backbones' configurations: tensors {'; '.join(found)}; pass --encoder "
-            "or --llm with the bases that the checkpoint was trained from"
+            f"{folder}: the weights do not fit the backbones' configurations: tensors {'; '.join(found)}; "
+            "pass --encoder or --llm with the bases that the checkpoint was trained from"
         )
     for key, tensor in tensors.items():
         if not key.startswith(("encoder.", "llm.")):

@@ -67,8 +67,9 @@ def sort_tensors(
 
     Returns:
         Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); the LM head's
-        weight (vocabulary, d), the word embeddings themselves where the two are tied. The pooler is gone with its adapters: nothing ever reads it. Half of an adapter
-        stays among the weights, where the check of names refuses it.
+        weight (vocabulary, d), the word embeddings themselves where the two are tied. The pooler is gone with its
+        adapters: nothing ever reads it. Half of an adapter stays among the weights, where the check of names refuses
+        it.
     """
     plain: dict[str, torch.Tensor] = {}
     halves: dict[str, dict[str, torch.Tensor]] = {}

@@ -1,8 +1,8 @@
 """The contrastive loss of the published code: NT-Xent on minus the L2 distance, with a multi-similarity miner.
 
-It is the parity option; `infonce` is the default of the recipes. pytorch-metric-learning has both parts, but lists pairs:
-its NT-Xent makes a matrix of (positive pairs) x (negative pairs), 1e9 numbers at 256 rows with 7 hard negatives. On the
-matrix of similarities the same sums need (anchors) x (texts), and no further dependency.
+It is the parity option; `infonce` is the default of the recipes. pytorch-metric-learning has both parts, but lists
+pairs: its NT-Xent makes a matrix of (positive pairs) x (negative pairs), 6e8 numbers at 256 rows with 7 hard negatives.
+On the matrix of similarities the same sums need (anchors) x (texts), and no further dependency.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class NTXentL2(CachedLossMixin, nn.Module):
     """All-pairs NT-Xent with the library's gradient cache.
 
     Queries and positives are anchors. Every anchor is drawn to each other text of its own row that is no negative, one
-    pair at a time, and away from the other rows' queries and positives and from all hard negatives; two positives of one
-    row are never in each other's denominator. The loss is the mean over pairs.
+    pair at a time, and away from the other rows' queries and positives and from all hard negatives; two positives of
+    one row are never in each other's denominator. The loss is the mean over pairs.
 
     Across processes the batch is the union of their batches: the gradient, averaged as DDP averages it, is the one that
     a single process would compute on that union. All processes need the same number of rows.
@@ -146,13 +146,11 @@ def pairs(columns: Tensor, anchors: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def mine(
-    anchors: Tensor, texts: Tensor, positive: Tensor, negative: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
+def mine(anchors: Tensor, texts: Tensor, positive: Tensor, negative: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """Keep informative pairs (multi-similarity miner, Wang et al. 2019, arXiv 1904.06627, section 3.3.1).
 
-    A positive stays when it is less similar than the hardest negative plus `epsilon`, a negative when it is more similar
-    than the hardest positive minus `epsilon`; both by cosine.
+    A positive stays when it is less similar than the hardest negative plus `epsilon`, a negative when it is more
+    similar than the hardest positive minus `epsilon`; both by cosine.
 
     Args:
         anchors: (A, d).
