@@ -109,6 +109,9 @@ class NTXentL2(CachedLossMixin, nn.Module):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # The backward of this gather sums over processes, DDP divides by their number: no factor is left over.
             columns = all_gather_with_grad(columns)
+            # gloo's backward sends raw memory: a transposed gradient would arrive in another order.
+            if columns.requires_grad:
+                columns.register_hook(Tensor.contiguous)
         texts, positive, negative = pairs(columns, 1 + self.num_positives)
         if self.miner_epsilon is not None:
             mined = mine(texts[: len(positive)], texts, positive, negative, self.miner_epsilon)
