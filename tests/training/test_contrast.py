@@ -91,3 +91,10 @@ def test_matryoshka_trains_leading_dimensions_too(embedder: SentenceTransformer)
     whole = loss(stage(), embedder, True)(features(embedder), None).item()
     nested = loss(stage(matryoshka_dims=[48, 8]), embedder, True)(features(embedder), None).item()
     assert nested > whole
+
+
+def test_matryoshka_trains_the_whole_vector_though_it_is_not_listed(embedder: SentenceTransformer) -> None:
+    made = loss(stage(matryoshka_dims=[8]), embedder, True)
+    assert list(made.matryoshka_dims) == [48, 8]
+    last = gradients(embedder, made(features(embedder), None))["0.model.output_projection.2.bias"][40:]
+    assert last.abs().min() > 0

@@ -145,6 +145,34 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(recipe: Path, finished: Pa
         train(recipe, tmp_path)
 
 
+def test_resume_needs_a_run(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no run to resume"):
+        train(recipe, tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_more_steps_are_another_schedule_and_refused(recipe: Path, finished: Path) -> None:
+    before = (finished / "recipe.yaml").read_text()
+    with pytest.raises(UsageError, match=r"stages\.align\.max_steps"):
+        train(recipe, finished, overrides=["stages.align.max_steps=9"], resume=True)
+    assert (finished / "recipe.yaml").read_text() == before
+
+
+def test_too_wide_matryoshka_is_refused_before_anything_trains(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"stages\.contrast\.matryoshka_dims: 64 .* 48"):
+        train(recipe, tmp_path / "run", overrides=["stages.contrast.matryoshka_dims=[64]"])
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_several_gpus_in_one_process_are_refused(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(UsageError, match="torchrun"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_without_its_connector_is_refused(recipe: Path, finished: Path, tmp_path: Path) -> None:
     broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
     file = broken / "checkpoints" / "02-contrast" / "checkpoint-2" / "trainable.safetensors"

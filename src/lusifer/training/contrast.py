@@ -113,5 +113,7 @@ def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negati
     else:
         made = CachedOwnNegativesLoss(embedder, stage.temperature, **chunks)
     if stage.matryoshka_dims:
-        made = MatryoshkaLoss(embedder, made, stage.matryoshka_dims)
+        # The library trains the listed dimensions only: the whole vector is one of them.
+        whole = embedder.get_embedding_dimension()
+        made = MatryoshkaLoss(embedder, made, sorted({*stage.matryoshka_dims, whole}, reverse=True))
     return made

@@ -43,7 +43,7 @@ class RunFolder:
             resume: whether to go on with what is there.
 
         Raises:
-            UsageError: the folder holds a run already and `resume` is False; or the recipe changed in a key that
+            UsageError: the folder holds a run already and `resume` is False; it holds other files; or the recipe changed in a key that
                 decides what is learned.
         """
         run = cls(Path(output).expanduser().resolve())
@@ -54,6 +54,8 @@ class RunFolder:
             raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
         if not resume and run.root.is_dir() and any(run.root.iterdir()):
             raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
+        if resume and not file.is_file() and run.root.is_dir() and any(run.root.iterdir()):
+            raise UsageError(f"{output}: holds files but no run to resume; name the run folder that has {RECIPE}")
         if resume and file.is_file():
             run._refuse_changes(recipe, file)
         run.root.mkdir(parents=True, exist_ok=True)

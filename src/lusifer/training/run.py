@@ -14,7 +14,7 @@ from accelerate import PartialState
 from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters, build, probes, tiny
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
@@ -52,6 +52,7 @@ def train(
         UsageError: the recipe, the bases or the folder do not fit; nothing was trained.
         LusiferError: training failed; checkpoints stay.
     """
+    _refuse_data_parallel()
     recipe = recipe_io.load(recipe_path, overrides)
     state = PartialState(cpu=not torch.cuda.is_available())
     if listen is None or not state.is_main_process:
@@ -62,6 +63,7 @@ def train(
     with state.main_process_first():
         recipe = _with_tiny_bases(recipe, run)
     frozen = _dtype(recipe.model.dtype.frozen)
+    _refuse_wide_matryoshka(recipe, frozen)
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
@@ -153,6 +155,29 @@ def _build(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     if failed:
         raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
     return embedder
+
+
+def _refuse_data_parallel() -> None:
+    """One process that sees several GPUs: transformers would spread each batch, and a step not be the recipe's."""
+    if "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1:
+        raise UsageError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _refuse_wide_matryoshka(recipe: Recipe, frozen: torch.dtype) -> None:
+    """Compare with the LLM's width now, not when a stage before has trained for days."""
+    stages = [stage for stage in recipe.stages if isinstance(stage, ContrastiveStage) and stage.matryoshka_dims]
+    if not stages:
+        return
+    width = build.read_config(build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen), "llm").hidden_size
+    for stage in stages:
+        if max(stage.matryoshka_dims) > width:
+            raise UsageError(
+                f"stages.{stage.name}.matryoshka_dims: {max(stage.matryoshka_dims)} is more than the {width} dimensions "
+                "of the vector"
+            )
 
 
 def _with_tiny_bases(recipe: Recipe, run: RunFolder) -> Recipe:

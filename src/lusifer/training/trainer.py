@@ -63,7 +63,7 @@ class StageTrainer:
             save_file(tensors, file)
             raise LusiferError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}; lower the "
-                "learning rate or set bf16: false, then --resume from the last checkpoint"
+                "learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
             )
         return loss
 
