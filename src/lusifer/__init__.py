@@ -24,12 +24,15 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(name_or_path: str | os.PathLike[str], device: str | None = None) -> SentenceTransformer:
+def load(
+    name_or_path: str | os.PathLike[str], device: str | None = None, dtype: str | None = None
+) -> SentenceTransformer:
     """Load a trained model.
 
     Args:
         name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, or its name on the Hugging Face hub.
         device: "cpu", "cuda", ...; None takes the best one of this machine.
+        dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
 
     Returns:
         The model: `.encode(texts)`, `.encode_query`, `.encode_document`.
@@ -39,7 +42,7 @@ def load(name_or_path: str | os.PathLike[str], device: str | None = None) -> Sen
     """
     from lusifer.embedder import folder
 
-    return folder.load(name_or_path, device=device)
+    return folder.load(name_or_path, device=device, dtype=dtype)
 
 
 def _load_config(_: ModuleType) -> None:

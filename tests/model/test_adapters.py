@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters
+from lusifer.model import adapters, backbones
 from lusifer.model.lusifer import LusiferModel
 
 
@@ -21,12 +21,12 @@ def adapted(new_model):
     return make
 
 
-def shake(model, seed=0):
+def shake(model, seed=0, size=0.05):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
 def test_what_trains_is_what_is_reported_and_saved(adapted):
@@ -132,8 +132,26 @@ def test_adapters_on_a_half_precision_base_stay_float32(new_model, batch):
     shake(model)
     model(*batch([5, 3])).embedding.sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in model.llm.parameters() if p.requires_grad)
+
+
+def test_a_half_precision_base_keeps_what_the_adapters_learned(new_model):
+    """One bfloat16 step is 2^-8 of a weight: merged in that format, small updates would vanish without a message."""
+    model = new_model()
+    backbones.cast_weights(model.llm, torch.bfloat16)
+    before = {name: p.detach().float() for name, p in model.llm.named_parameters()}
+    adapters.freeze(model, {})
+    adapters.attach(model, "llm", 2, 4)
+    shake(model, size=1e-3)
+    deltas = {name: layer.get_delta_weight("default") for name, layer in adapters.lora_layers(model)}
+    name = "llm.layers.0.mlp.up_proj"
+    base = before["layers.0.mlp.up_proj.weight"]
+    rounded = (base + deltas[name]).bfloat16().float() - base
+    assert (rounded - deltas[name]).norm() > 0.3 * deltas[name].norm()  # what half precision would have left
     merged = adapters.merged_state_dict(model)
-    assert merged["llm.layers.0.self_attn.q_proj.weight"].dtype == torch.bfloat16
+    assert (merged[f"{name}.weight"] - base - deltas[name]).norm() < 1e-4 * deltas[name].norm()
+    assert {tensor.dtype for key, tensor in merged.items() if key.startswith("llm.")} == {torch.float32}
+    adapters.merge(model)
+    assert all(torch.equal(tensor, merged[key]) for key, tensor in model.state_dict().items())
 
 
 def test_the_update_is_scaled_by_alpha_over_rank(new_model):

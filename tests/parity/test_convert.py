@@ -70,7 +70,7 @@ def test_mixed_dtypes(merged, checkpoints, copy_checkpoint, named_bases, tmp_pat
     save_file(mixed, folder / "model.safetensors")
     model = read(folder, merged=merged, **named_bases).model
     weight = "llm.layers.0.self_attn.q_proj" + (".weight" if merged else ".base_layer.weight")
-    assert model.get_parameter(weight).dtype == torch.bfloat16
+    assert model.get_parameter(weight).dtype == (torch.float32 if merged else torch.bfloat16)
     assert all(p.dtype == torch.float32 for p in model.connector.parameters())
     assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if ".lora_" in name)
     if merged:
@@ -79,7 +79,7 @@ def test_mixed_dtypes(merged, checkpoints, copy_checkpoint, named_bases, tmp_pat
 
 
 def test_adapters_are_merged_in_float32(checkpoints, copy_checkpoint, named_bases):
-    """bf16 arithmetic would lose an update that is small beside its weight."""
+    """bf16 would lose an update that is small beside its weight."""
     folder = copy_checkpoint("lusifer-lora")
     tensors = load_file(folder / "model.safetensors")
     name = "encoder.base_model.model.model.layers.0.mlp.up_proj"
@@ -88,7 +88,7 @@ def test_adapters_are_merged_in_float32(checkpoints, copy_checkpoint, named_base
     found = read(folder, **named_bases).model.llm.layers[0].mlp.up_proj.weight
     up, down = (tensors[f"{name}.lora_{side}.encoder_lora.weight"].float() for side in "BA")
     wanted = tensors[f"{name}.base_layer.weight"].float() + 2 * up @ down
-    assert torch.equal(found, wanted.bfloat16())
+    assert (found - wanted).abs().max() < 1e-6
 
 
 def test_sharded_weights(checkpoints, copy_checkpoint, named_bases):

@@ -69,22 +69,68 @@ def test_two_processes_have_the_gradients_of_one(model_folder: Path, tmp_path: P
         assert (found[name] - gradient).abs().max() < 1e-5 * largest, name
 
 
-def test_alignment_on_two_processes_has_the_losses_and_gradient_norms_of_one(tmp_path: Path) -> None:
-    command = ["-m", "lusifer.cli", "train", "tiny"]
-    for setting in ("max_steps=3", "logging_steps=1", "lora.encoder.dropout=0.0", "mini_batch_size=4"):
-        command += ["--set", f"stages.0.{setting}"]
-    command += ["--set", "stages.1.max_steps=1"]
+def losses(tmp_path: Path, command: list[str]) -> dict[str, list[tuple[float, float]]]:
+    """Loss and gradient norm of each step of stage 1, on one process and on two."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     rows = {}
     for name, launcher in (("one", []), ("two", torchrun)):
         done = subprocess.run(
-            [sys.executable, *launcher, *command, "--output", str(tmp_path / name)],
+            [sys.executable, *launcher, "-m", "lusifer.cli", "train", *command, "--output", str(tmp_path / name)],
             env=environment, capture_output=True, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
         rows[name] = [(row["loss"], row["grad_norm"]) for row in lines if row["stage"] == "alignment" and "loss" in row]
+    return rows
+
+
+def test_alignment_on_two_processes_has_the_losses_and_gradient_norms_of_one(tmp_path: Path) -> None:
+    command = ["tiny"]
+    for setting in ("max_steps=3", "logging_steps=1", "lora.encoder.dropout=0.0", "mini_batch_size=4"):
+        command += ["--set", f"stages.0.{setting}"]
+    rows = losses(tmp_path, [*command, "--set", "stages.1.max_steps=1"])
     assert len(rows["one"]) == 3
     # The encoder has dropout of its own, which each process draws for itself: equal but for that.
     assert rows["two"] == [pytest.approx(row, rel=2e-2) for row in rows["one"]]
+
+
+MIXED = """
+seed: 0
+max_length: 32
+model:
+  encoder: {path: ENCODER}
+  llm: {path: LLM}
+stages:
+  - name: alignment
+    kind: alignment
+    train: {encoder: frozen, output_projection: true}
+    objectives: {reconstruction: 1, distill: 1}
+    data: [{path: "sample:passages"}]
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 6
+    learning_rate: 1.0e-3
+    logging_steps: 1
+"""
+
+
+def test_mixed_objectives_that_skip_the_projection_work_on_two_processes(tmp_path: Path) -> None:
+    """Steps of reconstruction leave the projection without gradient; DDP must not wait for it."""
+    encoder, llm = make_tiny_bases(tmp_path / "bases", 0)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (llm / "modules.json").write_text(json.dumps(modules))  # a decoder that is an embedder as well
+    (llm / "1_Pooling").mkdir()
+    width = json.loads((llm / "config.json").read_text())["hidden_size"]
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    (llm / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    recipe = tmp_path / "mixed.yaml"
+    recipe.write_text(MIXED.replace("ENCODER", str(encoder)).replace("LLM", str(llm)))
+    rows = losses(tmp_path, [str(recipe)])
+    assert len(rows["one"]) == 6
+    assert max(loss for loss, _ in rows["one"]) > 2 > min(loss for loss, _ in rows["one"])  # both objectives came
+    # Equal but for the encoder's dropout, which each process draws for itself.
+    assert [loss for loss, _ in rows["two"]] == pytest.approx([loss for loss, _ in rows["one"]], rel=2e-2)

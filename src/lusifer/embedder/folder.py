@@ -45,30 +45,40 @@ def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: st
             (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
-def load(name_or_path: str | os.PathLike[str], device: str | None = None) -> SentenceTransformer:
+def load(
+    name_or_path: str | os.PathLike[str],
+    device: str | None = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+) -> SentenceTransformer:
     """Load an embedder from a folder, checked first, or by its hub name.
 
     Args:
         name_or_path: folder or hub name.
         device: None takes the best one of the machine.
+        dtype: number format of both backbones, as in "bfloat16"; None is the one they were saved in.
+        attn_implementation: "sdpa", "eager" or "flash_attention_2"; None leaves it to transformers.
 
     Raises:
         ModelFolderError: no such folder, or a file of it is missing or damaged.
     """
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
+    wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
+    wishes = {key: value for key, value in wishes.items() if value is not None}
     if path.exists():
         check(path)
-        return SentenceTransformer(str(path), device=device, local_files_only=True)
+        return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ModelFolderError(f"{name}: no such folder; give a model folder, or a hub name of the form owner/model")
-    return _load_from_hub(name, device)
+    return _load_from_hub(name, device, wishes)
 
 
-def _load_from_hub(name: str, device: str | None) -> SentenceTransformer:
+def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
     """Load by hub name; what the hub answers becomes one line."""
     try:
-        return SentenceTransformer(name, device=device)
+        return SentenceTransformer(name, device=device, model_kwargs=wishes)
     except OSError as error:
         raise ModelFolderError(
             f"{name}: no such folder here, and the hub does not give it ({str(error).splitlines()[0]})"

@@ -141,30 +141,40 @@ def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]
         parameter.copy_(tensors[name])
 
 
+def adapted_towers(model: nn.Module) -> list[str]:
+    """The towers that carry adapters."""
+    return [tower for tower in TOWERS if any(lora_layers(getattr(model, tower)))]
+
+
 @torch.no_grad()
 def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict of the plain model that the adapted one equals; `model` itself is not changed.
 
-    Keys are those of a model without adapters, values are on the CPU.
+    Keys are those of a model without adapters, values are on the CPU. A tower with adapters comes out in float32: in
+    half precision most of what a short training changed would be rounded away.
+
+    Raises:
+        LusiferError: a merged weight is not finite.
     """
     layers = dict(lora_layers(model))
+    towers = adapted_towers(model)
     merged = {}
     for name, tensor in model.state_dict().items():
         if ".lora_" in name:
             continue
         plain = name.replace(".base_layer.", ".")
         owner, _, kind = plain.rpartition(".")
+        if plain.partition(".")[0] in towers and tensor.is_floating_point():
+            tensor = tensor.float()
         if owner in layers and kind == "weight":
-            layer = layers[owner]
-            delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
-            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+            tensor = _merged_weight(owner, layers[owner])
         merged[plain] = tensor.detach().cpu().contiguous()
     return merged
 
 
 @torch.no_grad()
 def merge(model: nn.Module) -> int:
-    """Fold every adapter into its layer, in place, and leave plain linear layers.
+    """Fold every adapter into its layer, in place, and leave plain linear layers; such a tower becomes float32.
 
     Returns:
         How many layers were merged.
@@ -173,11 +183,19 @@ def merge(model: nn.Module) -> int:
         LusiferError: a merged weight is not finite.
     """
     layers = list(lora_layers(model))
+    for tower in adapted_towers(model):
+        getattr(model, tower).float()
     for name, layer in layers:
         base = layer.get_base_layer()
-        delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
-        base.weight.copy_((base.weight.float() + delta.float()).to(base.weight.dtype))
-        if not torch.isfinite(base.weight).all():
-            raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite")
+        base.weight.copy_(_merged_weight(name, layer))
         model.set_submodule(name, base)
     return len(layers)
+
+
+def _merged_weight(name: str, layer: LoraLayer) -> torch.Tensor:
+    """The weight of one adapted layer with its update in it, float32."""
+    delta = sum(layer.get_delta_weight(adapter).float() for adapter in layer.active_adapters)
+    weight = layer.get_base_layer().weight.float() + delta
+    if not torch.isfinite(weight).all():
+        raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite")
+    return weight

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
+from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from lusifer.errors import UsageError
@@ -82,6 +84,12 @@ def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
     if cls is AutoModel:
         return AutoModel.from_config(config, **facts.kwargs)
     return cls._from_config(config, **facts.kwargs)
+
+
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give the parameters of a backbone another number format; `Module.to` would round its rotary frequencies too."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def is_decoder(config: PreTrainedConfig) -> bool:

@@ -132,7 +132,9 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
     Returns:
         The model, in evaluation mode. Backbones keep their dtype, the new parts are float32.
     """
-    config = LusiferConfig(encoder=encoder.config, llm=llm.config, **settings)
+    # Left out, the composite's configuration sets both towers back to the default kernel.
+    kernel = llm.config._attn_implementation
+    config = LusiferConfig(encoder=encoder.config, llm=llm.config, attn_implementation=kernel, **settings)
     with torch.device("meta"):  # the backbones' weights exist already: allocate nothing for them a second time
         model = LusiferModel(config)
     model.encoder, model.llm = encoder, llm

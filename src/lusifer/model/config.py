@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 SOFT_TOKEN_POSITIONS = ("text", "padding")
+DTYPES = ("float32", "bfloat16", "float16")
 # Connectors whose output position i belongs to input token i: only there can the prompt be left out of the mean.
 TOKENWISE_CONNECTORS = ("ff", "embedding_table")
 
@@ -32,6 +33,9 @@ class LusiferConfig(PreTrainedConfig):
         pad_to_multiple_of: pad the encoder's input to this multiple before encoding (published code: 8); only
             meaningful with `soft_token_position="padding"`.
         alignment_bos: whether alignment puts the LLM's BOS in front of the soft prompt.
+        tower_dtypes: "encoder" and "llm" -> number format of its weights, as in `{"encoder": "float32", "llm":
+            "bfloat16"}`; `save_pretrained` writes it, since `dtype` holds one format and the towers may differ. None
+            gives both the format of the model.
     """
 
     model_type = "lusifer"
@@ -49,6 +53,7 @@ class LusiferConfig(PreTrainedConfig):
     soft_token_position: str = "text"
     pad_to_multiple_of: int | None = None
     alignment_bos: bool = True
+    tower_dtypes: dict[str, str] | None = None
     hidden_size: int | None = None
     max_position_embeddings: int | None = None
 
@@ -84,6 +89,9 @@ class LusiferConfig(PreTrainedConfig):
             )
         if self.num_soft_tokens < 0:
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
+        for tower, dtype in (self.tower_dtypes or {}).items():
+            if tower not in ("encoder", "llm") or dtype not in DTYPES:
+                raise ValueError(f"tower_dtypes: {tower}: {dtype} is unknown: use encoder or llm and {', '.join(DTYPES)}")
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:

@@ -69,7 +69,26 @@ class LusiferModel(LusiferPreTrainedModel):
         self.output_projection = None
         if config.output_projection:
             self.output_projection = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
+        for tower, dtype in (config.tower_dtypes or {}).items():
+            # transformers loads each weight in the number format that the module asks for.
+            backbones.cast_weights(getattr(self, tower), getattr(torch, dtype))
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> LusiferModel:
+        """Load as transformers does, each tower in the number format it was saved in.
+
+        A `dtype` other than "auto" goes to both towers; connector and projection stay in float32.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        if dtype not in (None, "auto"):
+            for tower in adapters.TOWERS:
+                backbones.cast_weights(
+                    getattr(model, tower), getattr(torch, dtype) if isinstance(dtype, str) else dtype
+                )
+        return loaded
 
     def forward(
         self,
@@ -150,8 +169,13 @@ class LusiferModel(LusiferPreTrainedModel):
             state_dict: written instead of this model's own tensors.
             **kwargs: as in `transformers.PreTrainedModel.save_pretrained`.
         """
+        dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
         if state_dict is None and any(adapters.lora_layers(self)):
             state_dict = adapters.merged_state_dict(self)
+            dtypes |= dict.fromkeys(adapters.adapted_towers(self), torch.float32)
+        self.config.tower_dtypes = {tower: str(dtype).removeprefix("torch.") for tower, dtype in dtypes.items()}
+        for tower, dtype in self.config.tower_dtypes.items():
+            getattr(self.config, tower).dtype = dtype
         super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:

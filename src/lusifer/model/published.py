@@ -62,8 +62,8 @@ def read(
         llm: likewise, the LLM's configuration.
 
     Returns:
-        The model in evaluation mode (backbones in the checkpoint's dtype, connector and projection float32), the
-        encoder's tokenizer, the frozen LM head and the settings.
+        The model in evaluation mode (backbones in the checkpoint's dtype, those with merged adapters, connector and
+        projection in float32), the encoder's tokenizer, the frozen LM head and the settings.
 
     Raises:
         UsageError: the configuration of a backbone cannot be had.
@@ -199,11 +199,15 @@ def check_ranks(lora: Adapters, settings: dict[str, Any], folder: Path) -> None:
 
 
 def merge(tensors: dict[str, torch.Tensor], lora: Adapters, settings: dict[str, Any]) -> None:
-    """Fold adapters into the plain weights, in place: summed in float32, then back to the weight's dtype."""
+    """Fold adapters into the plain weights, in place; such a tower becomes float32, or half precision rounds them away."""
     scale = settings["lora_alpha"] / settings["loar_r"]
+    towers = {name.partition(".")[0] for name in lora}
+    for name, tensor in tensors.items():
+        if name.partition(".")[0] in towers and tensor.is_floating_point():
+            tensors[name] = tensor.float()
     for name, (down, up) in lora.items():
         plain = tensors[f"{name}.weight"]
-        tensors[f"{name}.weight"] = (plain.float() + scale * (up.float() @ down.float())).to(plain.dtype)
+        tensors[f"{name}.weight"] = plain + scale * (up.float() @ down.float())
 
 
 def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) -> LusiferModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ def trainer(
     language_model = stage.objectives.reconstruction + stage.objectives.completion > 0
     tokenizer.check_tokenizers(embedder.tokenizer, llm_tokenizer if language_model else None)
     model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
-    head = build.read_lm_head(base).to(model.device) if language_model else None
+    # The head reads the LLM's states: in their dtype, which a stage before may have raised.
+    head = build.read_lm_head(replace(base, dtype=model.llm.dtype)).to(model.device) if language_model else None
     teacher = _teacher(base, model) if stage.objectives.distill > 0 else None
     network = LusiferForAlignment(model.config, model, head)
     network.logits_chunk = stage.logits_chunk

@@ -4,8 +4,9 @@ Only configurations are read; the model is built without memory (torch's meta de
 
 Memory of one device that holds everything (data parallel), in bytes:
 
-    weights      frozen parameters x bytes of dtype.frozen + trained ones and connector x bytes of dtype.trainable
-    gradients    trained parameters x bytes of dtype.trainable
+    weights      4 x parameters of what trains or has trained (a tower that trains whole in any stage or carried
+                 adapters in a stage before, connector, projection, adapters) + bytes of dtype.frozen x the others
+    gradients    4 x trained parameters
     optimizer    2 moments (AdamW) x gradients
     activations  rows in memory x positions x hidden size x layers x 34 bytes in 16 bit (Korthikanti et al. 2022,
                  arXiv 2205.05198, without the score matrix, which sdpa does not keep), twice that in 32 bit; with
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lusifer.model.adapters import PartReport
     from lusifer.model.lusifer import LusiferModel
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
+_BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
 _LAYER_BYTES = 34  # a position, a layer, a hidden unit, in 16 bit
 
 
@@ -198,11 +199,9 @@ def _memory(
     recipe: Recipe, stage: AlignmentStage | ContrastiveStage, model: LusiferModel, parts: list[PartReport]
 ) -> Memory:
     """Bytes on one device, by the formula above, for texts of full length."""
-    dtype = recipe.model.dtype
-    frozen, trained = _BYTES[dtype.frozen], _BYTES[dtype.trainable]
     trainable = sum(part.trainable for part in parts)
-    precise = sum(p.trainable if p.part in ("encoder", "llm") else p.parameters for p in parts)
-    weights = precise * trained + (sum(part.parameters for part in parts) - precise) * frozen
+    frozen = {tower: _frozen_bytes(recipe, stage, tower) for tower in ("encoder", "llm")}
+    weights = sum(4 * p.trainable + frozen.get(p.part, 4) * (p.parameters - p.trainable) for p in parts)
     rows = stage.mini_batch_size
     if isinstance(stage, ContrastiveStage) and stage.mini_batch_tokens:
         rows = max(1, stage.mini_batch_tokens // longest(recipe, stage))
@@ -216,7 +215,15 @@ def _memory(
         kept += rows * positions * config.hidden_size * (per_layer + inputs) * precision
     if isinstance(stage, AlignmentStage) and stage.objectives.reconstruction + stage.objectives.completion > 0:
         kept += 3 * 4 * stage.logits_chunk * model.config.llm.vocab_size
-    return Memory(weights, trainable * trained, 2 * trainable * trained, int(kept))
+    return Memory(weights, 4 * trainable, 2 * 4 * trainable, int(kept))
+
+
+def _frozen_bytes(recipe: Recipe, stage: AlignmentStage | ContrastiveStage, tower: str) -> int:
+    """Bytes of a weight of a tower that does not train in this stage; what has trained is kept in float32."""
+    before = recipe.stages[: recipe.stages.index(stage)]
+    whole = any(getattr(each.train, tower) == "full" for each in recipe.stages)
+    trained = any(getattr(each.train, tower) == "lora" for each in before)
+    return 4 if whole or trained else _BYTES[recipe.model.dtype.frozen]
 
 
 def _positions(model: LusiferModel, stage: AlignmentStage | ContrastiveStage, tokens: float) -> tuple[float, float]:

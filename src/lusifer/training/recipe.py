@@ -82,12 +82,10 @@ Connector = Annotated[
 
 
 class Dtypes(Settings):
-    """Number formats of the weights."""
+    """Number formats of the weights. What trains, or has trained in a stage before, is float32."""
 
-    trainable: Literal["float32", "bfloat16"] = "float32"
-    """Of weights that train."""
-    frozen: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of weights that do not; auto is bfloat16 where the machine has it, else float32."""
+    frozen: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of weights of the bases that never trained; auto is bfloat16 where the machine has it, else float32."""
 
 
 class ModelSettings(Settings):

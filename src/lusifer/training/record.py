@@ -4,6 +4,7 @@
     checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
     checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
     metrics.jsonl                   one line a logged step
+    inputs.json                     fingerprints of the bases and the data
     model/                          the result
 """
 
@@ -11,7 +12,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.folders import write_file, write_folder
@@ -22,6 +27,7 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoint that has it is whole
 
 
@@ -34,17 +40,21 @@ class RunFolder:
         self.metrics = root / METRICS
 
     @classmethod
-    def start(cls, output: str | Path, recipe: Recipe, resume: bool) -> RunFolder:
-        """Make a new run folder, or open an old one to go on.
+    @contextmanager
+    def start(cls, output: str | Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
+        """Make a new run folder, or open an old one to go on; no other process can while the block runs.
 
         Args:
             output: the folder.
             recipe: what is to be run.
             resume: whether to go on with what is there.
 
+        Yields:
+            The run, its `recipe.yaml` written.
+
         Raises:
-            UsageError: the folder holds a run already and `resume` is False; it holds other files; or the recipe changed in a key that
-                decides what is learned.
+            UsageError: the folder holds a run already and `resume` is False; it holds other files; the recipe changed
+                in a key that decides what is learned; or another process trains there.
         """
         run = cls(Path(output).expanduser().resolve())
         file = run.root / RECIPE
@@ -52,16 +62,22 @@ class RunFolder:
             raise UsageError(f"{output}: is a file; give a folder")
         if file.is_file() and not resume:
             raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
-        if not resume and run.root.is_dir() and any(run.root.iterdir()):
-            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
-        if resume and not file.is_file() and run.root.is_dir() and any(run.root.iterdir()):
-            raise UsageError(f"{output}: holds files but no run to resume; name the run folder that has {RECIPE}")
+        others = run.root.is_dir() and any(path.name != LOCK for path in run.root.iterdir())
+        if others and not file.is_file():
+            problem = "holds files but no run to resume" if resume else "is not empty and holds no run"
+            raise UsageError(f"{output}: {problem}; name a run folder (it has {RECIPE}), or choose another --output")
         if resume and file.is_file():
             run._refuse_changes(recipe, file)
         run.root.mkdir(parents=True, exist_ok=True)
-        with write_file(file) as temporary:
-            temporary.write_text(recipe_io.resolved(recipe), encoding="utf-8")
-        return run
+        try:
+            # The system lets go of the lock when a process ends, killed or not.
+            lock = FileLock(run.root / LOCK).acquire(blocking=False)
+        except Timeout:
+            raise UsageError(f"{output}: another process trains in this folder; wait for it, or stop it") from None
+        with lock:
+            with write_file(file) as temporary:
+                temporary.write_text(recipe_io.resolved(recipe), encoding="utf-8")
+            yield run
 
     @staticmethod
     def _refuse_changes(recipe: Recipe, file: Path) -> None:

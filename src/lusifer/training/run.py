@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lusifer.model import adapters, build, probes, tiny
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
-from lusifer.training import align, contrast, recipe_io
+from lusifer.training import align, contrast, inputs, recipe_io
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
 from lusifer.training.trainer import MetricsLog, arguments, free_space_for
@@ -58,23 +59,37 @@ def train(
     if listen is None or not state.is_main_process:
         listen = _silence
     run = RunFolder(Path(output).expanduser().resolve())
-    if state.is_main_process:  # the others wait for what the first one writes
-        RunFolder.start(output, recipe, resume)
-    with state.main_process_first():
-        recipe = _with_tiny_bases(recipe, run)
+    with ExitStack() as held:
+        if state.is_main_process:  # the others wait for what the first one writes
+            held.enter_context(RunFolder.start(output, recipe, resume))
+        with state.main_process_first():
+            recipe = _with_tiny_bases(recipe, run)
+        if state.is_main_process:
+            inputs.remember(run.root, inputs.fingerprints(recipe))
+        return _stages(recipe, run, listen)
+
+
+def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
+    """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
     frozen = _dtype(recipe.model.dtype.frozen)
     _refuse_wide_matryoshka(recipe, frozen)
+    state = PartialState()
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
         if not (target / "model").is_dir():
-            embedder = folder.load(before) if before is not None else _build(recipe, frozen)
+            embedder = _build(recipe, frozen) if before is None else _load(before, recipe)
             _stage(recipe, stage, number, run, embedder, frozen, listen)
         before = target / "model"
     if state.is_main_process:
         run.publish(before)
     state.wait_for_everyone()
     return run.model
+
+
+def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
+    """The model that a stage before wrote, with the recipe's attention kernel (a folder does not keep it)."""
+    return folder.load(path, attn_implementation=recipe.model.attn_implementation)
 
 
 def _silence(event: dict[str, Any]) -> None:
@@ -96,7 +111,7 @@ def _stage(
     seed = recipe.seed + number
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
-    _prepare(model, stage, frozen, _dtype(recipe.model.dtype.trainable))
+    _prepare(model, stage)
     model.to(_device())
     state = PartialState()
     with state.main_process_first():
@@ -119,12 +134,15 @@ def _stage(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    merged = adapters.merge(model)
+    if done < rows.steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    else:  # killed after its last step: transformers would train one more
+        trainer._load_from_checkpoint(str(checkpoint))
+    merged = len(list(adapters.lora_layers(model)))
     embedder.eval()
     embedder.max_seq_length = length
     if state.is_main_process:
-        folder.save(embedder, target / "model")
+        folder.save(embedder, target / "model")  # merges the adapters in what it writes
     state.wait_for_everyone()
     listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": str(target / "model")})
 
@@ -132,8 +150,11 @@ def _stage(
 def _build(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     """The model of step 0, probed: what is not bidirectional or depends on padding is refused before it trains."""
     settings = recipe.model
-    encoder = build.Base(settings.encoder.path, settings.encoder.revision, frozen)
-    llm = build.Base(settings.llm.path, settings.llm.revision, frozen)
+    # A tower that will train whole is never rounded first.
+    whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
+    dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
+    encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"])
+    llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"])
     tokenizer = read_tokenizer(build.resolve(encoder.path), encoder.revision)
     check_tokenizers(tokenizer)
     model = build.join(
@@ -205,16 +226,16 @@ def _prompts(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def _prepare(
-    model: LusiferModel, stage: AlignmentStage | ContrastiveStage, frozen: torch.dtype, trainable: torch.dtype
-) -> None:
-    """Freeze, set dtypes (trainable weights stay precise under AdamW), attach adapters."""
+def _prepare(model: LusiferModel, stage: AlignmentStage | ContrastiveStage) -> None:
+    """Freeze, and attach adapters; what trains is float32 (AdamW's steps are lost in half precision).
+
+    Nothing is rounded here: a tower that a stage before has trained came out in float32 and stays so.
+    """
     whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
     parts = whole | {"connector": stage.train.connector, "output_projection": stage.train.output_projection}
-    for part in adapters.PARTS:
-        module = getattr(model, part)
-        if module is not None:
-            module.to(trainable if parts[part] or part not in adapters.TOWERS else frozen)
+    for tower, trains in whole.items():
+        if trains:
+            getattr(model, tower).float()
     adapters.freeze(model, parts)
     for tower in adapters.TOWERS:
         lora = getattr(stage.lora, tower)

@@ -24,6 +24,7 @@ from lusifer.training.recipe_stage import StageSettings
 TRAINABLE = "trainable.safetensors"
 TRAINABLE_COUNTS = "trainable.json"
 BAD_BATCH = "bad-batch.safetensors"
+MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -36,9 +37,14 @@ class StageTrainer:
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
         folder = Path(output_dir or self.args.output_dir)
-        self.embedder.save_pretrained(str(folder), create_model_card=False)
         model = lusifer_model(self.embedder)
         tensors = adapters.trainable_state_dict(model)
+        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise LusiferError(
+                f"{broken[0]} is not finite at step {self.state.global_step}, so no checkpoint is written; {MEND}"
+            )
+        self.embedder.save_pretrained(str(folder), create_model_card=False)
         save_file(tensors, folder / TRAINABLE)
         parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
         counts = {"tensors": sorted(tensors), "parts": parts}
@@ -62,8 +68,7 @@ class StageTrainer:
             tensors = {key: value.cpu().contiguous() for key, value in inputs.items() if torch.is_tensor(value)}
             save_file(tensors, file)
             raise LusiferError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}; lower the "
-                "learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}; {MEND}"
             )
         return loss
 
@@ -115,9 +120,19 @@ def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: b
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        "ddp_find_unused_parameters": False,
+        "ddp_find_unused_parameters": _some_steps_skip_parameters(stage),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+
+
+def _some_steps_skip_parameters(stage: StageSettings) -> bool:
+    """Whether a step can leave a trainable part without gradient: the projection is reached by distill alone."""
+    objectives = getattr(stage, "objectives", None)
+    return (
+        objectives is not None
+        and stage.train.output_projection
+        and objectives.reconstruction + objectives.completion > 0
+    )
 
 
 def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -> None:
@@ -126,13 +141,18 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
     Raises:
         LusiferError: says how much is needed and how much is free.
     """
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    towers = adapters.adapted_towers(model)
+    size = sum(
+        p.numel() * (4 if name.partition(".")[0] in towers else p.element_size()) for name, p in model.named_parameters()
+    )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
     needed = (stage.keep_checkpoints + 1) * (size + 12 * trainable) + size
+    # Checkpoints of this stage that are there already make room for the new ones as those are written.
+    there = sum(file.stat().st_size for file in folder.glob("checkpoint-*/**/*") if file.is_file())
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if needed > free + there:
         raise LusiferError(
-            f"{folder}: checkpoints need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; lower "
-            "keep_checkpoints or choose another --output"
+            f"{folder}: checkpoints need about {needed / 1e9:.1f} GB, {(free + there) / 1e9:.1f} GB are there for them; "
+            "lower keep_checkpoints or choose another --output"
         )
