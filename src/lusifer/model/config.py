@@ -84,14 +84,14 @@ class LusiferConfig(PreTrainedConfig):
                 raise ValueError(f"{key}={value!r} is unknown: use one of {', '.join(allowed)}")
         if not self.include_prompt and self.connector_type not in TOKENWISE_CONNECTORS:
             raise ValueError(
-                f"include_prompt=False needs a connector with one position a token ({', '.join(TOKENWISE_CONNECTORS)}), "
-                f"not {self.connector_type!r}"
+                "include_prompt=False needs a connector with one position a token "
+                f"({', '.join(TOKENWISE_CONNECTORS)}), not {self.connector_type!r}"
             )
         if self.num_soft_tokens < 0:
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
         for tower, dtype in (self.tower_dtypes or {}).items():
             if tower not in ("encoder", "llm") or dtype not in DTYPES:
-                raise ValueError(f"tower_dtypes: {tower}: {dtype} is unknown: use encoder or llm and {', '.join(DTYPES)}")
+                raise ValueError(f"tower_dtypes: {tower}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:

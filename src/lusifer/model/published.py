@@ -199,7 +199,7 @@ def check_ranks(lora: Adapters, settings: dict[str, Any], folder: Path) -> None:
 
 
 def merge(tensors: dict[str, torch.Tensor], lora: Adapters, settings: dict[str, Any]) -> None:
-    """Fold adapters into the plain weights, in place; such a tower becomes float32, or half precision rounds them away."""
+    """Fold adapters into the plain weights, in place; such a tower becomes float32: bfloat16 would round them away."""
     scale = settings["lora_alpha"] / settings["loar_r"]
     towers = {name.partition(".")[0] for name in lora}
     for name, tensor in tensors.items():

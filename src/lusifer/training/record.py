@@ -1,11 +1,11 @@
 """The run folder: what a run writes, and what must be the same when it goes on.
 
-    recipe.yaml                     as resolved, every default written out
-    checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
-    checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
-    metrics.jsonl                   one line a logged step
-    inputs.json                     fingerprints of the bases and the data
-    model/                          the result
+recipe.yaml                     as resolved, every default written out
+checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
+checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
+metrics.jsonl                   one line a logged step
+inputs.json                     fingerprints of the bases and the data
+model/                          the result
 """
 
 from __future__ import annotations

@@ -196,8 +196,8 @@ def _refuse_wide_matryoshka(recipe: Recipe, frozen: torch.dtype) -> None:
     for stage in stages:
         if max(stage.matryoshka_dims) > width:
             raise UsageError(
-                f"stages.{stage.name}.matryoshka_dims: {max(stage.matryoshka_dims)} is more than the {width} dimensions "
-                "of the vector"
+                f"stages.{stage.name}.matryoshka_dims: {max(stage.matryoshka_dims)} is more than the {width} "
+                "dimensions of the vector"
             )
 
 

@@ -1,4 +1,4 @@
-"""What both stages' trainers share: complete checkpoints, strict resume, and a stop at the first loss that is no number.
+"""What both stages' trainers share: complete checkpoints, strict resume, a stop at the first loss that is no number.
 
 The loops themselves are transformers' Trainer (alignment) and sentence-transformers' trainer (contrastive).
 """
@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, ModelFolderError
 from lusifer.model import adapters
-from lusifer.training.record import RunFolder
 from lusifer.training.recipe_stage import StageSettings
+from lusifer.training.record import RunFolder
 
 TRAINABLE = "trainable.safetensors"
 TRAINABLE_COUNTS = "trainable.json"
@@ -143,7 +143,8 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
     """
     towers = adapters.adapted_towers(model)
     size = sum(
-        p.numel() * (4 if name.partition(".")[0] in towers else p.element_size()) for name, p in model.named_parameters()
+        p.numel() * (4 if name.partition(".")[0] in towers else p.element_size())
+        for name, p in model.named_parameters()
     )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
@@ -153,6 +154,6 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
     free = shutil.disk_usage(folder).free
     if needed > free + there:
         raise LusiferError(
-            f"{folder}: checkpoints need about {needed / 1e9:.1f} GB, {(free + there) / 1e9:.1f} GB are there for them; "
-            "lower keep_checkpoints or choose another --output"
+            f"{folder}: checkpoints need about {needed / 1e9:.1f} GB, {(free + there) / 1e9:.1f} GB are there for "
+            "them; lower keep_checkpoints or choose another --output"
         )

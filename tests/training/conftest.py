@@ -1,0 +1,1 @@
+from training.small_run import finished, recipe  # noqa: F401  (fixtures)
