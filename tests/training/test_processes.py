@@ -14,13 +14,13 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch.nn.parallel import DistributedDataParallel
-from training.test_contrast import ROWS, features, stage
 
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.model import adapters, build, tokenizer
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training.contrast import loss
+from training.test_contrast import ROWS, features, stage
 
 
 def free_port() -> int:

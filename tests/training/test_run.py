@@ -99,7 +99,10 @@ def test_every_checkpoint_is_a_complete_folder(finished: Path) -> None:
 
 
 def test_both_stages_move_what_trains_and_nothing_else(finished: Path) -> None:
-    first, second = (load_file(finished / "checkpoints" / s / "model" / "model.safetensors") for s in ("01-align", "02-contrast"))
+    first, second = (
+        load_file(finished / "checkpoints" / stage / "model" / "model.safetensors")
+        for stage in ("01-align", "02-contrast")
+    )
     moved = {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])}
     assert moved == {"encoder", "connector", "llm", "output_projection"}
     assert torch.equal(first["llm.embed_tokens.weight"], second["llm.embed_tokens.weight"])
@@ -184,7 +187,8 @@ def test_a_checkpoint_without_its_connector_is_refused(recipe: Path, finished: P
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(LusiferError, match="loss is nan"):
-        train(recipe, tmp_path / "run", overrides=["stages.align.learning_rate=1e38", "stages.align.max_grad_norm=1e38"])
+        changes = ["stages.align.learning_rate=1e38", "stages.align.max_grad_norm=1e38"]
+        train(recipe, tmp_path / "run", overrides=changes)
     assert load_file(tmp_path / "run" / "checkpoints" / "01-align" / "bad-batch.safetensors")["input_ids"].shape[0] == 4
 
 

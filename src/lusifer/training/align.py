@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from lusifer.data import sources as data_sources
 from lusifer.data.alignment import PAIRED_ROLES, AlignmentCollator, AlignmentExamples
