@@ -66,6 +66,16 @@ def say(event: dict[str, Any]) -> None:
                 f"{event['stage']}: {part['part']}: {part['trainable']:,} of {part['parameters']:,} parameters train "
                 f"({part['trainable_tensors']} tensors)"
             )
+    elif kind == "data":
+        for source in event["sources"]:
+            if source["dropped"]:
+                terminal.note(
+                    f"{event['stage']}: {source['name']}: {source['rows']:,} rows, {source['dropped']:,} more dropped: "
+                    "no negative could be found for them"
+                )
+        for source in event["left_out"]:
+            why = f"its language is {source['language']}, and english_only is on"
+            terminal.note(f"{event['stage']}: {source['name']}: left out: {why}")
     elif kind == "stage":
         done = f", {event['done']} done already" if event.get("done") else ""
         terminal.note(f"{event['stage']}: {event['steps']} steps{done}")

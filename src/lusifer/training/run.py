@@ -19,7 +19,7 @@ from lusifer.model import adapters, build, probes, tiny
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
-from lusifer.training import align, contrast, recipe_io
+from lusifer.training import align, contrast, describe, recipe_io
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
 from lusifer.training.trainer import MetricsLog, arguments, free_space_for
@@ -43,7 +43,8 @@ def train(
         output: the run folder.
         overrides: "key.path=value" each.
         resume: go on with what `output` holds; without it the folder must be new.
-        listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`, `"log"`.
+        listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
+            `"data"`, `"step"`, `"log"`, `"saved"`.
 
     Returns:
         The folder of the finished model.
@@ -106,6 +107,10 @@ def _stage(
     listen({"event": "counts", "stage": stage.name, "parts": counts})
     kind = align if isinstance(stage, AlignmentStage) else contrast
     rows = kind.examples(recipe, stage, seed)
+    data = describe.data(recipe, stage, rows)
+    if state.is_main_process:
+        describe.keep(target, data)
+    listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(stage, target, rows.steps, seed, _mixed(stage))

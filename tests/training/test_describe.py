@@ -1,0 +1,92 @@
+"""What a stage was trained on is counted, said and kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import main
+from lusifer.training import contrast, describe, recipe_io
+
+BASES = 'name: {name}\nmax_length: 32\nmodel: {{encoder: {{path: "tiny:encoder"}}, llm: {{path: "tiny:llm"}}}}\n'
+STAGE = """
+  - name: {name}
+    kind: contrastive
+    train: {{encoder: frozen, connector: true}}
+    hard_negatives: 1
+    batch_size: 4
+    mini_batch_size: 4
+    max_steps: 1
+    learning_rate: 1.0e-3
+    data:
+"""
+
+
+def pairs(file: Path, count: int, **more: object) -> Path:
+    """Rows of which every second one has a negative of its own."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"query": f"{file.stem} {n}?", "positive": [f"yes {n}"], "negative": ["no"] * (n % 2), **more}
+        for n in range(count)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Three sources: one (named as a method of torch) loses half of its rows, one a whole part, one is Chinese."""
+    pairs(tmp_path / "half.jsonl", 10)
+    rows = pairs(tmp_path / "v1.0.jsonl", 8, source="kept").read_text()
+    lost = json.dumps({"query": "alone?", "positive": ["yes"], "negative": [], "source": "lost"})
+    (tmp_path / "v1.0.jsonl").write_text(f"{rows}{lost}\n")
+    pairs(tmp_path / "chinese.jsonl", 4)
+    file = tmp_path / "small.yaml"
+    file.write_text(
+        BASES.format(name="small")
+        + "stages:"
+        + STAGE.format(name="contrast")
+        + "      - {path: half.jsonl, in_batch_negatives: false, instruction: Answer it.}\n"
+        + "      - {path: v1.0.jsonl, in_batch_negatives: false}\n"
+        + "      - {path: chinese.jsonl, language: zh}\n"
+    )
+    return file
+
+
+def test_rows_without_a_negative_and_sources_in_another_language_are_counted(recipe: Path) -> None:
+    read = recipe_io.load(recipe)
+    said = describe.data(read, read.stages[0], contrast.examples(read, read.stages[0], 0))
+    found = {source["name"]: (source["rows"], source["dropped"]) for source in said["sources"]}
+    assert found == {"half": (5, 5), "v1.0/kept": (4, 4), "v1.0/lost": (0, 1)}
+    assert said["left_out"] == [{"name": "chinese", "language": "zh"}]
+    first = said["sources"][0]
+    assert (first["prompt"], first["language"]) == ("Answer it.\n", "en")
+    assert first["use"] == "query to document, own negatives only"
+
+
+def test_two_files_of_one_name_keep_all_their_rows(tmp_path: Path) -> None:
+    one, other = pairs(tmp_path / "a" / "x.jsonl", 4, task="retrieval"), pairs(tmp_path / "b" / "x.jsonl", 6)
+    with one.open("a") as stream:  # two instructions in one file: it gives two sets
+        stream.write(json.dumps({"query": "same?", "positive": ["same"], "negative": [], "task": "sts"}) + "\n")
+    (tmp_path / "r.yaml").write_text(
+        BASES.format(name="r")
+        + "stages:"
+        + STAGE.format(name="c")
+        + f"      - {{path: {one}}}\n      - {{path: {other}}}\n"
+    )
+    read = recipe_io.load(tmp_path / "r.yaml")
+    rows = contrast.examples(read, read.stages[0], 0)
+    assert sorted(map(len, rows.sets.values())) == [1, 4, 6]
+
+
+def test_training_says_what_it_leaves_out_and_keeps_it(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["train", str(recipe), "--output", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "lusifer: contrast: half: 5 rows, 5 more dropped: no negative could be found for them" in said
+    assert "lusifer: contrast: v1.0/lost: 0 rows, 1 more dropped: no negative could be found for them" in said
+    assert "lusifer: contrast: chinese: left out: its language is zh, and english_only is on" in said
+    kept = json.loads((tmp_path / "run" / "checkpoints" / "01-contrast" / describe.DATA).read_text())
+    assert [source["rows"] for source in kept["sources"]] == [5, 4, 0]
+    assert str(tmp_path) not in json.dumps(kept)
