@@ -129,7 +129,7 @@ def _stage(
     embedder.eval()
     embedder.max_seq_length = length
     if state.is_main_process:
-        folder.save(embedder, target / "model")
+        folder.save(embedder, target / "model", describe.card(run, number, embedder))
     state.wait_for_everyone()
     listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": str(target / "model")})
 
