@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lusifer.cli import main
+from lusifer.embedder import scores
 
 
 @pytest.fixture
@@ -101,6 +102,8 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     summary = json.loads(Path("scores/summary.json").read_text(encoding="utf-8"))
     assert summary["tasks"]["sib200_retrieval"]["scores"]["en"] == 100
     assert len(summary["model"]["identity"]) == 12
+    found = {(row.task.split(" ")[0], row.language): row.value for row in scores.rows(summary)}
+    assert found["sib200_retrieval", "en"] == 100 and found["sib200_retrieval", "sw"] is None
     assert main([*command, "--output", "again", "--compare", "scores"]) == 0
     assert capsys.readouterr().out.count(f"| {model_folder} | {model_folder} |") == 2
     assert main([*command[:5], "nowhere", "--output", "again"]) == 2

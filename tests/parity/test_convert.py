@@ -37,6 +37,19 @@ def test_the_default_is_the_right_behaviour(checkpoints, tmp_path):
     assert (config.soft_token_position, config.pad_to_multiple_of, config.include_prompt) == ("text", None, True)
 
 
+@pytest.mark.parametrize("compat", (True, False))
+def test_the_card_says_from_what_and_by_whose_arithmetic(compat, checkpoints, copy_checkpoint, named_bases, tmp_path):
+    source = copy_checkpoint("lusifer-lora")
+    convert(source, tmp_path / "out", compat=compat, **named_bases)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"from the checkpoint `{source.name}`" in card
+    assert ("It reproduces the arithmetic of the published code" in card) == compat
+    assert ("`'retrieval-query'`" in card) == compat
+    assert "`tiny-mistral`" in card
+    assert str(tmp_path) not in card and str(checkpoints) not in card
+    assert "\nbase_model" not in card and "\nlanguage" not in card  # nothing is known of either
+
+
 def test_published_prompts():
     assert published_prompt("Find.", "query") == "<s>Find..\n"
     assert published_prompt("Find.", "document") == "<s>Find.. Candidate:\n"

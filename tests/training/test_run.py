@@ -28,7 +28,8 @@ def test_every_checkpoint_is_a_complete_folder(finished: Path) -> None:
 
 def test_both_stages_move_what_trains_and_nothing_else(finished: Path) -> None:
     first, second = (
-        load_file(finished / "checkpoints" / name / "model" / "model.safetensors") for name in ("01-align", "02-contrast")
+        load_file(finished / "checkpoints" / stage / "model" / "model.safetensors")
+        for stage in ("01-align", "02-contrast")
     )
     moved = {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])}
     assert moved == {"encoder", "connector", "llm", "output_projection"}

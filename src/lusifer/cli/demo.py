@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from lusifer.cli.train import say
+from lusifer.cli.train import listener
 from lusifer.errors import LusiferError, MissingExtraError
 
 RECIPE = "tiny"
@@ -38,7 +38,8 @@ def run(output: Path) -> None:
     typer.echo(f"1. Train: both stages of recipe {RECIPE!r}, on English text alone")
     from lusifer.training import run as training
 
-    model = training.train(RECIPE, output / "run", resume=True, listen=say)
+    with listener() as listen:
+        model = training.train(RECIPE, output / "run", resume=True, listen=listen)
     typer.echo(f"   the model is in {model}")
     _check(model)
     _embed(model, output)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -16,7 +21,6 @@ SECONDS_BETWEEN_LINES = 10.0
 def quiet() -> None:
     """Silence progress bars, load reports and advice of the libraries; errors still come through as exceptions."""
     import logging
-    import os
 
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: some bars of the libraries have no other switch
     from transformers.utils import logging as transformers_logging
@@ -34,6 +38,11 @@ def note(message: str) -> None:
     typer.echo(f"lusifer: {message}", err=True)
 
 
+def interactive() -> bool:
+    """Whether somebody looks at standard error, on a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show how far a piece of work is, on standard error.
@@ -45,7 +54,7 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         A function to call with (done, total); total may be None. Off a terminal a line appears every ten seconds at
         most, and none for work that is shorter.
     """
-    if sys.stderr.isatty():
+    if interactive():
         with _bar(what) as show:
             yield show
         return
@@ -69,3 +78,55 @@ def _bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class StageBar:
+    """A bar for each stage of a long work, one at a time; it stays on the screen when its stage is done.
+
+    As a context it closes the bar however the work ends, so that an error is printed on a line of its own.
+    """
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> StageBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def open(self, what: str, total: int, done: int = 0) -> None:
+        """Begin a stage; `done` steps of it were done before."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.close()
+        self._progress = Progress(
+            TextColumn("lusifer: {task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=Console(stderr=True),
+            redirect_stdout=False,  # what goes to a pipe must not turn up on the screen
+            refresh_per_second=2,
+            speed_estimate_period=3600,  # a step may take minutes
+        )
+        self._progress.add_task(what, total=total, completed=done, words="")
+        self._progress.start()
+
+    def move(self, done: int) -> None:
+        """Show that `done` steps are done."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=done)
+
+    def tell(self, words: str) -> None:
+        """Put words behind the numbers."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], words=words)
+
+    def close(self) -> None:
+        """Leave the bar as it stands; what is printed next begins on a new line."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +45,8 @@ def train(
     terminal.quiet()
     from lusifer.training import run
 
-    model = run.train(recipe, output, overrides=set_ or [], resume=resume, listen=say)
+    with listener() as listen:
+        model = run.train(recipe, output, overrides=set_ or [], resume=resume, listen=listen)
     typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
 
 
@@ -57,6 +60,30 @@ def demo(
     steps.run(output)
 
 
+@contextmanager
+def listener() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give what listens to a training run: a bar a stage on a terminal, `say` and its plain lines elsewhere."""
+    if not terminal.interactive():
+        yield say
+        return
+    with terminal.StageBar() as bar:
+
+        def show(event: dict[str, Any]) -> None:
+            kind = event.get("event")
+            if kind == "stage":
+                bar.open(event["stage"], event["steps"], event.get("done", 0))
+            elif kind == "step":
+                bar.move(event["step"])
+            elif kind == "log":
+                if "loss" in event:
+                    bar.tell(f"loss {event['loss']:.4g}")
+            else:
+                bar.close()  # the stage is over, or has not begun
+                say(event)
+
+        yield show
+
+
 def say(event: dict[str, Any]) -> None:
     """Print one event of a training run as a line on standard error."""
     kind = event.get("event")
@@ -66,6 +93,16 @@ def say(event: dict[str, Any]) -> None:
                 f"{event['stage']}: {part['part']}: {part['trainable']:,} of {part['parameters']:,} parameters train "
                 f"({part['trainable_tensors']} tensors)"
             )
+    elif kind == "data":
+        for source in event["sources"]:
+            if source["dropped"]:
+                terminal.note(
+                    f"{event['stage']}: {source['name']}: {source['rows']:,} rows, {source['dropped']:,} more dropped: "
+                    "no negative could be found for them"
+                )
+        for source in event["left_out"]:
+            why = f"its language is {source['language']}, and english_only is on"
+            terminal.note(f"{event['stage']}: {source['name']}: left out: {why}")
     elif kind == "stage":
         done = f", {event['done']} done already" if event.get("done") else ""
         terminal.note(f"{event['stage']}: {event['steps']} steps{done}")

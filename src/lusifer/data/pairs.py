@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lusifer.data.sources import short_name
 from lusifer.errors import DataError
@@ -37,7 +37,7 @@ class PairSet:
     """Rows that may share a batch.
 
     `rows` has the columns query, positive, negative_1 .. negative_k; `prompts` the prefix by column; `dropped` counts
-    rows for which no negative could be found.
+    rows for which no negative could be found. A set that lost all its rows that way is there too, so that it is said.
     """
 
     name: str
@@ -65,7 +65,7 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
         seed: Of everything drawn, the rows of `weight` included (0.5: half of them; 2: each twice).
 
     Returns:
-        The sets, by name.
+        The sets, by name; those without a row as well.
 
     Raises:
         DataError: An unknown task, or not one row with a negative.
@@ -84,11 +84,11 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
         prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
         prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
         title = "/".join(word for word in (name, part) if word)
-        made.append(PairSet(_free(title, made), dataset, prompts, filler.dropped))
-    kept = [group for group in made if len(group.rows)]
-    if not kept:
+        title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
+        made.append(PairSet(title, dataset, prompts, filler.dropped))
+    if not any(len(group.rows) for group in made):
         raise DataError(f"{name}: no row has a negative: set in_batch_negatives: true, or mine negatives first")
-    return kept
+    return made
 
 
 class _Table:
@@ -192,8 +192,7 @@ def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
         yield numbers[start : start + _CHUNK]
 
 
-def _free(title: str, made: list[Any]) -> str:
-    """A name that no other set has: two instructions in one source give two sets."""
-    names = {group.name for group in made}
-    numbered = (f"{title}-{number}" for number in range(2, len(names) + 3))
-    return next(name for name in (title, *numbered) if name not in names)
+def free_name(title: str, taken: Collection[str]) -> str:
+    """Give `title`, or with the first number behind it that makes it a name not taken."""
+    numbered = (f"{title}-{number}" for number in range(2, len(taken) + 3))
+    return next(name for name in (title, *numbered) if name not in taken)

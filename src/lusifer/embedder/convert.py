@@ -8,10 +8,11 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
-from lusifer.embedder import folder
+from lusifer.embedder import card, contents, folder
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import UsageError
 from lusifer.model.published import Published, published_prompt, read
+from lusifer.model.published_files import NAMES
 
 
 def convert(
@@ -52,8 +53,43 @@ def convert(
     else:
         no_instruction = {role: prompts.prompt(None, role) for role in prompts.ROLES}
         embedder = assemble(published.model, published.tokenizer, prompts=no_instruction)
-    folder.save(embedder, out)
+    folder.save(embedder, out, _card(os.fspath(src), {"encoder": encoder, "llm": llm}, published, compat, embedder))
     return embedder
+
+
+def _card(
+    src: str, given: dict[str, str | None], published: Published, compat: bool, embedder: SentenceTransformer
+) -> str:
+    """The model card: from which checkpoint, and whose arithmetic; how that one was trained is not known here."""
+    command = "lusifer convert --compat" if compat else "lusifer convert"
+    if compat:
+        limit = (
+            "It reproduces the arithmetic of the published code, for comparison with it: a vector depends on the batch "
+            "that it was computed in, and special tokens in a text are read as such."
+        )
+    else:
+        limit = (
+            "A vector depends on its text alone, which it does not in the published code: vectors differ from those "
+            "computed there, by more than rounding (`lusifer convert --compat` reproduces them)."
+        )
+    facts = card.Card(
+        name=_public_name(src).rpartition("/")[2],
+        origin=[
+            f"Converted by `{command}` from the checkpoint `{_public_name(src)}`, which is in the format of the "
+            "authors' code; its adapters are merged. How it was trained, and on what, is for that checkpoint to say."
+        ],
+        base_models=[src] if card.is_hub_id(src) and not Path(src).exists() else [],
+        limits=[limit],
+        versions=card.versions(),
+    )
+    named = {tower: path or published.settings[NAMES[tower]] for tower, path in given.items()}
+    names = {tower: f"`{_public_name(path)}`" for tower, path in named.items()}
+    return card.text(facts, contents.read(embedder, names))
+
+
+def _public_name(name: str) -> str:
+    """A hub id as it is, of anything on this machine the last name."""
+    return card.public_name(os.path.abspath(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
 
 
 def assemble_published(published: Published) -> SentenceTransformer:

@@ -1,4 +1,4 @@
-"""Stage 1, alignment (paper section 3.3): the frozen LLM reads `[BOS] soft prompt, target tokens` and predicts the target.
+"""Stage 1, alignment (paper section 3.3): the frozen LLM reads `[BOS] soft prompt, target tokens`, predicts the target.
 
 Two attention masks:
 
@@ -40,7 +40,9 @@ class LusiferForAlignment(LusiferPreTrainedModel):
 
     base_model_prefix = "model"
 
-    def __init__(self, config: LusiferConfig, model: LusiferModel | None = None, lm_head: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: LusiferConfig, model: LusiferModel | None = None, lm_head: nn.Module | None = None
+    ) -> None:
         super().__init__(config)
         self.model = model if model is not None else LusiferModel(config)
         self.lm_head = lm_head
@@ -73,6 +75,7 @@ class LusiferForAlignment(LusiferPreTrainedModel):
             attention: "prefix" or "bidirectional".
             num_items_in_batch: labels in all micro-batches of the step, so that gradient accumulation weighs
                 every label alike; the labels of this batch if left out.
+            **kwargs: what else the trainer hands on; not used.
 
         Returns:
             The loss, and the cross entropy of each labelled position.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -175,7 +176,10 @@ class LusiferModel(LusiferPreTrainedModel):
             dtypes |= dict.fromkeys(adapters.adapted_towers(self), torch.float32)
         self.config.tower_dtypes = {tower: str(dtype).removeprefix("torch.") for tower, dtype in dtypes.items()}
         for tower, dtype in self.config.tower_dtypes.items():
-            getattr(self.config, tower).dtype = dtype
+            config = getattr(self.config, tower)
+            config.dtype = dtype
+            if Path(config.name_or_path).is_dir():
+                config.name_or_path = ""  # where a base lay on this machine is nobody's business; a hub name stays
         super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -29,12 +29,17 @@ from lusifer.training.trainer import StageTrainer
 
 @dataclass(frozen=True)
 class PairRows:
-    """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps."""
+    """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps.
+
+    `dropped` counts rows without any negative and `language` has the code, both also for sets that lost all their rows.
+    """
 
     sets: dict[str, Dataset]
     prompts: dict[str, dict[str, str]]
     in_batch_negatives: dict[str, bool]
     steps: int
+    dropped: dict[str, int]
+    language: dict[str, str]
 
 
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
@@ -52,14 +57,20 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     sets: dict[str, Dataset] = {}
     prompts: dict[str, dict[str, str]] = {}
     in_batch: dict[str, bool] = {}
+    dropped: dict[str, int] = {}
+    language: dict[str, str] = {}
     kept, _ = recipes.sources(recipe, stage)
     for source in kept:
         rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs")
         for made in pairs.columns(rows, source, stage.hard_negatives, seed):
-            name = made.name if made.name not in sets else f"{made.name}-{len(sets)}"
+            name = pairs.free_name(made.name, dropped)  # files of one name in two folders
+            dropped[name], language[name] = made.dropped, recipes.language(source)
+            if not len(made.rows):
+                continue  # the library's trainer cannot read a set without rows
             sets[name], prompts[name] = made.rows, made.prompts
             in_batch[name] = source.in_batch_negatives
-    return PairRows(sets, prompts, in_batch, stage.steps(sum(map(len, sets.values()))))
+    steps = stage.steps(sum(map(len, sets.values())))
+    return PairRows(sets, prompts, in_batch, steps, dropped, language)
 
 
 def trainer(
@@ -73,16 +84,18 @@ def trainer(
 ) -> ContrastiveTrainer:
     """Put a stage together; arguments as for `align.trainer`."""
     embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
+    # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
+    keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
     made = ContrastiveTrainer(
         model=embedder,
         args=SentenceTransformerTrainingArguments(
             **arguments,
-            prompts=rows.prompts,
+            prompts={keys[name]: prompts for name, prompts in rows.prompts.items()},
             batch_sampler=BatchSamplers.NO_DUPLICATES,
             multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
         ),
-        train_dataset=rows.sets,
-        loss={name: loss(stage, embedder, rows.in_batch_negatives[name]) for name in rows.sets},
+        train_dataset={keys[name]: table for name, table in rows.sets.items()},
+        loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},
     )
     made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
     return made

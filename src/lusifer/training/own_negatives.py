@@ -1,6 +1,6 @@
 """InfoNCE over a row's own negatives only, with the library's gradient cache.
 
-Classification and clustering sets need it: the other rows of a batch may carry the same label, so they are no negatives.
+Classification and clustering sets need it: other rows of a batch may carry the same label, so they are no negatives.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ __all__ = [
     "Dtypes",
     "ModelSettings",
     "Recipe",
+    "language",
     "longest",
     "sources",
     "spec",
@@ -192,14 +193,14 @@ def longest(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> int:
 
 
 def sources(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> tuple[list[Source], list[Source]]:
-    """Give the sources that a stage trains on, and those that `english_only` drops.
-
-    A source's language is its `language`, else the one in the table of published sets, else English.
-    """
-    table = published()
+    """Give the sources that a stage trains on, and those that `english_only` drops."""
     kept: list[Source] = []
     dropped: list[Source] = []
     for source in stage.data:
-        language = source.language or table.get(source.hub or "", {}).get("language", "en")
-        (dropped if recipe.english_only and language != "en" else kept).append(source)
+        (dropped if recipe.english_only and language(source) != "en" else kept).append(source)
     return kept, dropped
+
+
+def language(source: Source) -> str:
+    """The language code of a source: its `language`, else the one in the table of published sets, else English."""
+    return source.language or published().get(source.hub or "", {}).get("language", "en")

