@@ -34,7 +34,7 @@ PUBLIC = {
 
 
 class Published(NamedTuple):
-    """A checkpoint as read: `lm_head` is None where it holds none, `settings` is its config.json."""
+    """A checkpoint as read: `lm_head` is None where it holds none, `settings` as `read_settings` gives them."""
 
     model: LusiferModel
     tokenizer: PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ def read(
     """
     folder = locate(source)
     settings = read_settings(folder)
-    tensors, lora, lm_head = sort_tensors(read_tensors(folder))
+    tensors, lora, lm_head = sort_tensors(read_tensors(folder), settings["connection_type"])
     check_ranks(lora, settings, folder)
     vocabularies = {tower: word_embeddings(tower, tensors, folder).shape for tower in adapters.TOWERS}
     bases = {
