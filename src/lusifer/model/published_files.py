@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lusifer import hub
 from lusifer.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
@@ -123,11 +123,8 @@ def locate(source: str | Path) -> Path:
         return path
     if path.exists() or str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
         raise ModelFolderError(f"{source}: no such folder; give the authors' checkpoint, or its hub name (owner/model)")
-    try:
+    with hub.asking(f"{source}: {hub.NO_FOLDER}", ModelFolderError):
         return Path(snapshot_download(str(source), allow_patterns=["config.json", "*.safetensors", INDEX]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelFolderError(f"{source}: no such folder here, and the hub does not give it ({reason})") from error
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -152,7 +149,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if settings["connection_type"] not in CONNECTIONS:
         raise ModelFolderError(
             f"{folder / 'config.json'}: connection_type={settings['connection_type']!r} cannot be converted; the "
-            f"published code builds {' and '.join(CONNECTIONS)} only ('attn' is named in its options, and is 'ff' where "
+            f"published code builds {' and '.join(CONNECTIONS)} only ('attn' is among its options, and is 'ff' where "
             "num_added_tokens is 0)"
         )
     return settings

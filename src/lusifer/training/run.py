@@ -58,6 +58,8 @@ def train(
     if listen is None or not state.is_main_process:
         listen = _silence
     run = RunFolder(Path(output).expanduser().resolve())
+    if not resume:
+        _refuse_unreadable_bases(recipe)
     if state.is_main_process:  # the others wait for what the first one writes
         RunFolder.start(output, recipe, resume)
     with state.main_process_first():
@@ -164,6 +166,14 @@ def _refuse_data_parallel() -> None:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
         )
+
+
+def _refuse_unreadable_bases(recipe: Recipe) -> None:
+    """Read both configurations before the run folder exists: a wrong name must not leave a run behind."""
+    for tower in adapters.TOWERS:
+        base = getattr(recipe.model, tower)
+        if not base.path.startswith("tiny:"):
+            build.read_config(build.Base(base.path, base.revision), tower)
 
 
 def _refuse_wide_matryoshka(recipe: Recipe, frozen: torch.dtype) -> None:
