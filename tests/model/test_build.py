@@ -109,3 +109,13 @@ def test_truncated_weights_are_named(encoder_folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(LusiferError, match=r"base: its weights are truncated or damaged \("):
         build.read_backbone(Base(str(folder)), "encoder")
+
+
+def test_a_missing_lm_head_is_named(llm_folder, tmp_path):
+    """Transformers would draw one at random, and alignment would learn to please it."""
+    folder = shutil.copytree(llm_folder, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LusiferError, match=r"1 tensors are missing, lm_head\.weight among"):
+        build.read_lm_head(Base(str(folder)))

@@ -216,8 +216,8 @@ def test_damaged_files_are_named(copy_checkpoint, named_bases, change_json):
     with pytest.raises(ModelFolderError, match="not a checkpoint in the authors' format"):
         read(folder, **named_bases)
     config.write_text(text)
-    change_json(config, connection_type="embedding_table")
-    with pytest.raises(ModelFolderError, match="connection_type='embedding_table' cannot be converted"):
+    change_json(config, connection_type="gate")
+    with pytest.raises(ModelFolderError, match="connection_type='gate' cannot be converted"):
         read(folder, **named_bases)
     shutil.rmtree(folder)
     with pytest.raises(ModelFolderError, match="no such folder"):

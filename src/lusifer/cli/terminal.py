@@ -23,6 +23,7 @@ def quiet() -> None:
     import logging
 
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: some bars of the libraries have no other switch
+    os.environ["DATASETS_VERBOSITY"] = "error"  # likewise: its logger is set up anew when it is imported
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

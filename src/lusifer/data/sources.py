@@ -12,11 +12,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from lusifer import hub
 from lusifer.data.schema import Row, check_pair, check_passage
 from lusifer.errors import DataError, UsageError
 
@@ -165,13 +166,41 @@ def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _from_hub(spec: SourceSpec, kind: str) -> Iterator[Row]:
     """Yield checked rows of a hub data set; only drawn rows are read."""
-    import datasets
-
-    rows = datasets.load_dataset(spec.hub, spec.config, split=spec.split, revision=spec.revision)
+    rows = _hub_rows(spec)
     chosen = _draw(len(rows), spec)
     check = check_pair if kind == "pairs" else check_passage
     for number in chosen if chosen is not None else range(len(rows)):
         yield check(rows[number], f"{spec.hub} row {number + 1}", spec.fields)
+
+
+def _hub_rows(spec: SourceSpec) -> Dataset:
+    """The rows of a hub data set at its revision.
+
+    Raises:
+        UsageError: The hub does not give it, or the cache holds another revision.
+    """
+    import datasets
+
+    what = f"data set {spec.hub}"
+    try:
+        with hub.asking(what, UsageError):
+            wanted = hub.commit(spec.hub or "", spec.revision, "dataset")
+            # Spelled out, since the bare id would mean a folder of that name where there is one.
+            rows = datasets.load_dataset(f"hf://datasets/{spec.hub}", spec.config, split=spec.split, revision=wanted)
+    except datasets.exceptions.DatasetsError as error:
+        raise UsageError(f"{what}: {hub.why(error.__cause__ or error)}") from error
+    # Without the hub the library takes what it cached last, whatever revision is asked for. Each commit has a folder.
+    held = next((Path(file["filename"]).parent for file in rows.cache_files), None)
+    if held is None or held.name == wanted:
+        return rows
+    if not (held.parent / wanted).is_dir():
+        raise UsageError(
+            f"{what}: the cache of this machine holds revision {held.name}, not {wanted} ({spec.revision or 'main'}), "
+            "and the hub cannot be asked: run once with the hub"
+        )
+    cache = import_module("datasets.packaged_modules.cache.cache").Cache
+    named = {"config_name": held.parts[-3], "version": held.parts[-2], "hash": wanted}
+    return cache(repo_id=spec.hub, dataset_name=(spec.hub or "").split("/")[-1], **named).as_dataset(split=spec.split)
 
 
 def _draw(count: int, spec: SourceSpec) -> list[int] | None:

@@ -12,10 +12,10 @@ from lusifer.model.config import LusiferConfig
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Describe a model folder.
+    """Describe a model.
 
     Args:
-        path: A sentence-transformers folder.
+        path: A sentence-transformers folder, or the name of one on the hub.
 
     Returns:
         Name -> value, in the order to show them.
@@ -25,7 +25,9 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     root = Path(path).expanduser()
     if not root.exists():
-        raise ModelFolderError(f"{path}: no such folder")
+        if root.is_absolute() or os.fspath(path).startswith((".", "~")) or os.fspath(path).count("/") != 1:
+            raise ModelFolderError(f"{path}: no such folder")
+        root = folder.fetch(os.fspath(path))
     folder.check(root)
     config = _read(root / "config.json")
     limit = _limit(root)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 
+from lusifer import hub
 from lusifer.errors import ModelFolderError
 from lusifer.folders import write_folder
 from lusifer.model.config import LusiferConfig
@@ -25,6 +28,8 @@ REQUIRED = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+# Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
@@ -75,14 +80,33 @@ def load(
     return _load_from_hub(name, device, wishes)
 
 
+def fetch(name: str, files: Sequence[str] = FILES) -> Path:
+    """The folder of a model on the hub, in the cache of this machine; what is missing there is downloaded.
+
+    Args:
+        name: hub name, owner/model.
+        files: patterns of the files that are needed.
+
+    Raises:
+        ModelFolderError: the hub does not give it, and the cache does not hold it.
+    """
+    with hub.asking(f"{name}: {hub.NO_FOLDER}", ModelFolderError):
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+
+
 def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
-    """Load by hub name; what the hub answers becomes one line."""
+    """Load by hub name; a model of ours is checked like a folder, since transformers would draw a missing tensor."""
+    start = fetch(name, ["config.json"])
+    if _read_json(start / "config.json").get("model_type") != LusiferConfig.model_type:
+        with hub.asking(name, ModelFolderError):
+            # The folder is called by its commit.
+            return SentenceTransformer(name, device=device, revision=start.name, model_kwargs=wishes)
+    path = fetch(name)
     try:
-        return SentenceTransformer(name, device=device, model_kwargs=wishes)
-    except OSError as error:
-        raise ModelFolderError(
-            f"{name}: no such folder here, and the hub does not give it ({str(error).splitlines()[0]})"
-        ) from error
+        check(path)
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
+    return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
 
 
 def check(path: str | os.PathLike[str]) -> None:

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer import __version__, extras, languages
 from lusifer.embedder import folder
-from lusifer.errors import DataError, LusiferError
+from lusifer.errors import DataError, LusiferError, ModelFolderError
 from lusifer.evaluation import sib
 from lusifer.evaluation.means import Hits, means
 from lusifer.folders import write_folder
@@ -143,10 +143,16 @@ def _task(metric: str, hits: dict[str, Hits], missing: dict[str, str], codes: li
 def _identity(model: object, embedder: SentenceTransformer, name: str | None) -> dict[str, Any]:
     """What was measured: the name is the caller's, the identity that of weights and prompts."""
     path = None if isinstance(model, SentenceTransformer) else Path(os.fspath(model)).expanduser()
-    known = path is not None and path.is_dir()
+    place = path
+    if path is not None and not path.is_dir():
+        try:
+            place = folder.fetch(os.fspath(model))  # a hub name: its files are in the cache by now
+        except ModelFolderError:
+            place = None
+    known = place is not None and any(place.glob("*.safetensors"))
     return {
         "name": name or (path.name if path is not None else "in memory"),
-        "identity": folder.identity(path) if known else None,
+        "identity": folder.identity(place) if known else None,
         "dimension": embedder.get_embedding_dimension(),
         "max_tokens": embedder.max_seq_length,
     }

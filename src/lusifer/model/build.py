@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from lusifer import hub
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
@@ -66,10 +67,9 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     Raises:
         UsageError: not found, or not a checked architecture.
     """
-    try:
-        config = AutoConfig.from_pretrained(resolve(base.path), revision=base.revision)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model.{tower}.path={base.path!r}: {str(error).splitlines()[0]}") from error
+    path = resolve(base.path)
+    with hub.asking(_key(base, tower), UsageError):
+        config = AutoConfig.from_pretrained(path, revision=hub.commit(path, base.revision))
     backbones.backbone(config.model_type, tower)
     return config
 
@@ -83,21 +83,28 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
     """
     config = read_config(base, tower)
     facts = backbones.backbone(config.model_type, tower)
+    return _read_weights(
+        backbones.model_class(config.model_type, tower),
+        base,
+        tower,
+        attn_implementation=attn_implementation,
+        **facts.kwargs,
+    )
+
+
+def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
+    """A model of class `cls` whose every tensor came from the base; transformers would draw what is missing."""
+    path = resolve(base.path)
     try:
-        module, info = backbones.model_class(config.model_type, tower).from_pretrained(
-            resolve(base.path),
-            revision=base.revision,
-            dtype=base.dtype,
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **facts.kwargs,
-        )
+        with hub.asking(_key(base, tower), UsageError):
+            commit = hub.commit(path, base.revision)
+            module, info = cls.from_pretrained(
+                path, revision=commit, dtype=base.dtype, output_loading_info=True, **kwargs
+            )
     except SafetensorError as error:
         raise LusiferError(
             f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew"
         ) from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model.{tower}.path={base.path!r}: {str(error).splitlines()[0]}") from error
     if info["missing_keys"]:
         some = sorted(info["missing_keys"])
         raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch the folder anew")
@@ -116,8 +123,14 @@ def read_lm_head(base: Base) -> nn.Module:
             f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
             "one; use objectives: {distill: 1}"
         )
-    full = AutoModelForCausalLM.from_pretrained(resolve(base.path), revision=base.revision, dtype=base.dtype)
+    full = _read_weights(AutoModelForCausalLM, base, "llm")
     return full.get_output_embeddings().requires_grad_(False)
+
+
+def _key(base: Base, tower: str) -> str:
+    """How messages name a base: by its place in a recipe."""
+    at = f" at revision {base.revision!r}" if base.revision else ""
+    return f"model.{tower}.path={base.path!r}{at}"
 
 
 def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> LusiferModel:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, processors
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lusifer import hub
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.model.build import Base, read_config
@@ -34,7 +35,7 @@ PUBLIC = {
 
 
 class Published(NamedTuple):
-    """A checkpoint as read: `lm_head` is None where it holds none, `settings` is its config.json."""
+    """A checkpoint as read: `lm_head` is None where it holds none, `settings` as `read_settings` gives them."""
 
     model: LusiferModel
     tokenizer: PreTrainedTokenizerBase
@@ -71,7 +72,7 @@ def read(
     """
     folder = locate(source)
     settings = read_settings(folder)
-    tensors, lora, lm_head = sort_tensors(read_tensors(folder))
+    tensors, lora, lm_head = sort_tensors(read_tensors(folder), settings["connection_type"])
     check_ranks(lora, settings, folder)
     vocabularies = {tower: word_embeddings(tower, tensors, folder).shape for tower in adapters.TOWERS}
     bases = {
@@ -125,10 +126,8 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         UsageError: there is no tokenizer at `path`.
     """
-    try:
-        own = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: no tokenizer there ({str(error).splitlines()[0]})") from error
+    with hub.asking(f"{path}: no tokenizer there", UsageError):
+        own = AutoTokenizer.from_pretrained(path, revision=hub.commit(path))
     backend = Tokenizer.from_str(own.backend_tokenizer.to_str())
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {own.eos_token}", special_tokens=[(own.eos_token, own.eos_token_id)]

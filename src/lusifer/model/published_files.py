@@ -8,6 +8,8 @@
 | `K.base_layer.weight`, `K.lora_A.NAME.weight`, `K.lora_B.NAME.weight` | `K.weight` and its adapter |
 | `connection_module.added_tokens` | `connector.soft_tokens` |
 | `connection_module.K` | `connector.mapping.K` |
+| of an embedding table: `connection_module.ff.0.K` | `connector.mapping.vocabulary.K` |
+| of an embedding table: `connection_module.embedding.weight` | `connector.mapping.table` |
 | `output_projection.K` | `output_projection.K` |
 """
 
@@ -20,10 +22,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lusifer import hub
 from lusifer.errors import ModelFolderError
 
 WEIGHTS = "model.safetensors"
@@ -34,6 +36,8 @@ TYPES = {"encoder": "universal_learner_backbone_type", "llm": "encoder_backbone_
 REQUIRED = (
     *NAMES.values(), *TYPES.values(), "connection_type", "num_added_tokens", "pooling_method", "loar_r", "lora_alpha",
 )  # fmt: skip
+# What their constructor can build; both are linear layers called `ff`, so the names alone do not tell them apart.
+CONNECTIONS = ("ff", "embedding_table")
 Adapters = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 _PREFIXES = (
@@ -43,27 +47,37 @@ _PREFIXES = (
     (re.compile(r"^connection_module\.added_tokens$"), "connector.soft_tokens"),
     (re.compile(r"^connection_module\."), "connector.mapping."),
 )
+_TABLE = "connector.mapping.table"
+_TABLE_PREFIXES = (
+    (re.compile(r"^connector\.mapping\.ff\.0\."), "connector.mapping.vocabulary."),
+    (re.compile(r"^connector\.mapping\.embedding\.weight$"), _TABLE),
+)
 _LORA = re.compile(r"^(.+)\.lora_([AB])\.[^.]+\.weight$")
 _HEAD = "lm_head.weight"
+_WORDS = "llm.embed_tokens.weight"
 # Tied tensors: safetensors stores one of the two.
-_TIED = (("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"), (_HEAD, "llm.embed_tokens.weight"))
+_TIED = (("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"), (_HEAD, _WORDS))
 
 
-def rename(key: str) -> str:
+def rename(key: str, connection_type: str = "ff") -> str:
     """Our name of a tensor; a name that their format does not have comes back as it is."""
     for pattern, replacement in _PREFIXES:
         if pattern.match(key):
-            return pattern.sub(replacement, key).replace(".base_layer.", ".")
+            key = pattern.sub(replacement, key).replace(".base_layer.", ".")
+            break
+    for pattern, replacement in _TABLE_PREFIXES if connection_type == "embedding_table" else ():
+        key = pattern.sub(replacement, key)
     return key
 
 
 def sort_tensors(
-    tensors: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor], connection_type: str = "ff"
 ) -> tuple[dict[str, torch.Tensor], Adapters, torch.Tensor | None]:
     """Sort a checkpoint's state dict into plain weights, adapters and LM head.
 
     Args:
         tensors: by their names. Their dtypes may differ; they are handed on as they are.
+        connection_type: one of `CONNECTIONS`.
 
     Returns:
         Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); the LM head's
@@ -74,7 +88,7 @@ def sort_tensors(
     plain: dict[str, torch.Tensor] = {}
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        name = rename(key)
+        name = rename(key, connection_type)
         if name.startswith("encoder.pooler."):
             continue
         adapter = _LORA.match(name)
@@ -88,6 +102,10 @@ def sort_tensors(
             lora[layer] = (half["A"], half["B"])
         else:
             plain |= {f"{layer}.lora_{side}": tensor for side, tensor in half.items()}
+    if _TABLE in plain and _WORDS not in plain:
+        # Their table is born in the memory of the LLM's word embeddings; while it stays there, safetensors stores it
+        # alone, as the first of the names. A copy, since ours are two weights.
+        plain[_WORDS] = plain[_TABLE].clone()
     for one, other in _TIED:
         if (one in plain) != (other in plain):
             plain[one] = plain[other] = plain.get(one, plain.get(other))
@@ -105,15 +123,14 @@ def locate(source: str | Path) -> Path:
         return path
     if path.exists() or str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
         raise ModelFolderError(f"{source}: no such folder; give the authors' checkpoint, or its hub name (owner/model)")
-    try:
+    with hub.asking(f"{source}: {hub.NO_FOLDER}", ModelFolderError):
         return Path(snapshot_download(str(source), allow_patterns=["config.json", "*.safetensors", INDEX]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelFolderError(f"{source}: no such folder here, and the hub does not give it ({reason})") from error
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The constructor's arguments in config.json.
+    """The constructor's arguments in config.json, as their constructor understands them.
+
+    It makes an `ff` of `attn` without added tokens, and an embedding table has no added tokens whatever is asked for.
 
     Raises:
         ModelFolderError: missing, damaged, or not the authors' format.
@@ -125,10 +142,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{folder / 'config.json'}: no {', '.join(missing)}; this is not a checkpoint in the authors' format "
             "(a folder of this project needs no conversion)"
         )
-    if settings["connection_type"] != "ff":
+    if settings["connection_type"] == "attn" and settings["num_added_tokens"] == 0:
+        settings["connection_type"] = "ff"
+    if settings["connection_type"] == "embedding_table":
+        settings["num_added_tokens"] = 0
+    if settings["connection_type"] not in CONNECTIONS:
         raise ModelFolderError(
-            f"{folder / 'config.json'}: connection_type={settings['connection_type']!r} cannot be converted, only 'ff' "
-            "was checked"
+            f"{folder / 'config.json'}: connection_type={settings['connection_type']!r} cannot be converted; the "
+            f"published code builds {' and '.join(CONNECTIONS)} only ('attn' is among its options, and is 'ff' where "
+            "num_added_tokens is 0)"
         )
     return settings
 

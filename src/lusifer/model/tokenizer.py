@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lusifer import hub
 from lusifer.errors import UsageError
 
 
@@ -18,12 +19,10 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UsageError: there is none at `path`.
     """
-    try:
+    with hub.asking(f"{path}: no tokenizer there", UsageError):
         tokenizer = AutoTokenizer.from_pretrained(
-            path, revision=revision, split_special_tokens=True, padding_side="right"
+            path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
         )
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: no tokenizer there ({str(error).splitlines()[0]})") from error
     return read_specials_as_text(tokenizer)
 
 

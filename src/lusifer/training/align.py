@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
+from lusifer import hub
 from lusifer.data import sources as data_sources
 from lusifer.data.alignment import PAIRED_ROLES, AlignmentCollator, AlignmentExamples
 from lusifer.errors import UsageError
@@ -130,13 +131,16 @@ def trainer(
 
 def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
     """The LLM as the embedder it is: its own tokenizer, pooling and normalisation."""
-    folder = build.resolve(base.path)
-    if Path(folder).is_dir() and not (Path(folder) / "modules.json").is_file():
+    folder, key = build.resolve(base.path), f"model.llm.path={base.path!r}"
+    with hub.asking(key, UsageError):
+        commit = hub.commit(folder, base.revision)
+        is_embedder = hub.has_file(folder, "modules.json", commit)
+    if not is_embedder:  # the library would make one of any model, by taking the mean of its states
         raise UsageError(
-            f"model.llm.path={base.path!r} is no embedder (no modules.json there): distill needs one; use "
-            "reconstruction or completion"
+            f"{key} is no embedder (no modules.json there): distill needs one; use reconstruction or completion"
         )
-    teacher = SentenceTransformer(folder, revision=base.revision, model_kwargs={"dtype": base.dtype})
+    with hub.asking(key, UsageError):
+        teacher = SentenceTransformer(folder, revision=commit, model_kwargs={"dtype": base.dtype})
     dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
     if dimension != wanted:
         raise UsageError(f"model.llm: its own vectors have {dimension} dimensions, its states {wanted}: cannot distill")

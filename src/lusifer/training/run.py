@@ -60,6 +60,8 @@ def train(
     if listen is None or not state.is_main_process:
         listen = _silence
     run = RunFolder(Path(output).expanduser().resolve())
+    if not resume:
+        _refuse_unreadable_bases(recipe)
     with ExitStack() as held:
         if state.is_main_process:  # the others wait for what the first one writes
             held.enter_context(RunFolder.start(output, recipe, resume))
@@ -67,7 +69,8 @@ def train(
             recipe = _with_tiny_bases(recipe, run)
         if state.is_main_process:
             inputs.remember(run.root, inputs.fingerprints(recipe))
-        return _stages(recipe, run, listen)
+        state.wait_for_everyone()
+        return _stages(inputs.pinned(recipe, run.root), run, listen)
 
 
 def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
@@ -191,6 +194,14 @@ def _refuse_data_parallel() -> None:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
         )
+
+
+def _refuse_unreadable_bases(recipe: Recipe) -> None:
+    """Read both configurations before the run folder exists: a wrong name must not leave a run behind."""
+    for tower in adapters.TOWERS:
+        base = getattr(recipe.model, tower)
+        if not base.path.startswith("tiny:"):
+            build.read_config(build.Base(base.path, base.revision), tower)
 
 
 def _refuse_wide_matryoshka(recipe: Recipe, frozen: torch.dtype) -> None:

@@ -1,0 +1,116 @@
+"""What the hub refuses, in one line: the libraries say it in many words, or in none that help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lusifer.errors import LusiferError
+
+NO_FOLDER = "no such folder here, and the hub does not give it"
+LOG_IN = "log in with `hf auth login`"
+
+
+@contextmanager
+def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
+    """Run a block that may download something; what goes wrong in it is raised as one line.
+
+    Args:
+        what: Words in front of the reason: the key of the recipe, or the name that was asked for.
+        raises: The kind of error that it is here.
+
+    Raises:
+        LusiferError: Of the kind `raises`, where the files or the hub are to blame; anything else passes through.
+    """
+    from huggingface_hub.errors import RevisionResolutionError
+    from huggingface_hub.utils import httpx
+
+    try:
+        yield
+    except (OSError, ValueError, httpx.HTTPError, RevisionResolutionError) as error:
+        raise raises(f"{what}: {why(error)}") from error
+
+
+def commit(name: str, revision: str | None = None, kind: str = "model") -> str | None:
+    """The commit that a name stands for now; None where it is a folder.
+
+    Asked once and handed on, it keeps all files of a model of one state, and what is in the cache is read without
+    asking again. Without the hub it is the commit that was seen last.
+
+    Args:
+        name: Folder or hub name.
+        revision: Branch, tag or commit of a hub name; None is the newest.
+        kind: "model" or "dataset", which is never a folder.
+
+    Raises:
+        RevisionResolutionError: The hub cannot be reached, and the cache knows nothing of the name.
+        OSError: The hub refuses; `why` tells the reason.
+    """
+    if kind == "model" and Path(name).is_dir():
+        return None
+    from huggingface_hub import HfApi
+
+    return HfApi().resolve_revision(name, repo_type=kind, revision=revision).resolved
+
+
+def has_file(name: str, file: str, commit: str | None = None) -> bool:
+    """Whether a folder, or a model repository on the hub, holds a file (which is then in the cache).
+
+    Args:
+        name: Folder or hub name.
+        file: Path inside it.
+        commit: Of a hub name.
+
+    Raises:
+        OSError: The hub does not say; `why` tells the reason.
+    """
+    if Path(name).is_dir():
+        return (Path(name) / file).is_file()
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        hf_hub_download(name, file, revision=commit)
+    except RemoteEntryNotFoundError:
+        return False
+    return True
+
+
+def why(error: BaseException) -> str:
+    """One line on why a name could not be read.
+
+    Args:
+        error: As a library raised it; what it was raised from is looked at too.
+    """
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    chain = list(_chain(error))
+    if _first(chain, errors.GatedRepoError):
+        return f"gated: accept its conditions on the hub's page of it, then {LOG_IN}"
+    if _first(chain, errors.RevisionNotFoundError):
+        return "the hub has no such revision of it"
+    answered = _first(chain, httpx.HTTPStatusError)
+    status = answered.response.status_code if answered else None
+    if _first(chain, errors.RepositoryNotFoundError) or status in (401, 403):
+        return f"the hub has no such name, or it is private: correct the name, or {LOG_IN}"
+    unreachable = (httpx.TransportError, errors.OfflineModeIsEnabled, errors.RevisionResolutionError)
+    if _first(chain, unreachable) or (status or 0) >= 500:
+        offline = _first(chain, errors.OfflineModeIsEnabled) is not None
+        reason = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        return f"not in the cache of this machine, and {reason}"
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, the last one first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first(chain: list[BaseException], kind: type | tuple[type, ...]) -> BaseException | None:
+    return next((error for error in chain if isinstance(error, kind)), None)

@@ -1,0 +1,283 @@
+"""Bases, data, models and checkpoints from a hub, then from the cache without it, and what is said when it refuses."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+import fake_hub
+from hub_repositories import NUMBERS, fill
+from lusifer.data.sources import SourceSpec
+from lusifer.data.sources import load as load_rows
+from lusifer.embedder import folder
+from lusifer.embedder.convert import convert
+
+STEPS = Path(__file__).parents[1] / "hub_steps.py"
+RECIPE = """
+name: from-the-hub
+max_length: 32
+model:
+  encoder: {path: tiny/encoder, revision: second}
+  llm: {path: tiny/llm}
+stages:
+  - name: align
+    kind: alignment
+    train: {encoder: lora, connector: true}
+    objectives: {reconstruction: 1, completion: 1}
+    data:
+      - {hub: Hieuman/MSMarco}
+      - {hub: own/prose, config: letters, split: validation, revision: v1, fields: {text: body}, limit: 12}
+    batch_size: 4
+    mini_batch_size: 4
+    max_steps: 2
+    learning_rate: 1.0e-3
+  - name: contrast
+    kind: contrastive
+    train: {llm: lora, connector: true}
+    data: [{hub: Hieuman/MSMarco, limit: 16}]
+    hard_negatives: 2
+    batch_size: 4
+    mini_batch_size: 4
+    max_steps: 2
+    learning_rate: 1.0e-3
+"""
+DISTILL = """
+max_length: 32
+model:
+  encoder: {path: tiny/encoder}
+  llm: {path: tiny/minilm}
+stages:
+  - name: distill
+    kind: alignment
+    train: {encoder: full, connector: true}
+    objectives: {distill: 1}
+    data: [{hub: own/prose, config: letters, split: validation, revision: v1, fields: {text: body}}]
+    batch_size: 4
+    mini_batch_size: 4
+    max_steps: 2
+    learning_rate: 1.0e-3
+"""
+TOKENIZER = "tokenizer.json"
+BASES = {"encoder": "xlm-roberta", "llm": "mistral"}
+HAS_NOT = "the hub has no such name, or it is private: correct the name, or log in with `hf auth login`"
+GATED = "gated: accept its conditions on the hub's page of it, then log in with `hf auth login`"
+DOWN = "not in the cache of this machine, and the hub cannot be reached"
+OFFLINE = "not in the cache of this machine, and HF_HUB_OFFLINE is set"
+NO_FOLDER = "no such folder here, and the hub does not give it"
+
+
+def step(name: str, *words: str | Path) -> dict[str, Any]:
+    """A call of the command line."""
+    return {"name": name, "do": "command", "words": [str(word) for word in words]}
+
+
+def prose(name: str, **more: Any) -> dict[str, Any]:
+    """Rows of our own data set."""
+    start = {"do": "rows", "kind": "passages", "hub": "own/prose", "config": "letters", "split": "validation"}
+    return {"name": name, **start, "fields": {"text": "body"}, "limit": 3, **more}
+
+
+def work(root: Path, output: Path) -> list[dict[str, Any]]:
+    """What must go well, with the hub and without it."""
+    return [
+        step("train", "train", root / "recipe.yaml", "--output", output / "run"),
+        step("distill", "train", root / "distill.yaml", "--output", output / "distilled"),
+        {"name": "load", "do": "load", "model": "tiny/model"},
+        {"name": "load embedder", "do": "load", "model": "tiny/minilm"},
+        step("info", "info", "tiny/model"),
+        step("convert", "convert", "authors/checkpoint", output / "converted"),
+        {
+            "name": "public",
+            "do": "convert",
+            "words": ["authors/private-bases", str(output / "public")],
+            "public": str(root / "shape.json"),
+        },
+        prose("main"),
+        prose("v1", revision="v1"),
+    ]
+
+
+def refusals(root: Path) -> list[dict[str, Any]]:
+    """What the hub or its answers refuse."""
+    train = ("train", root / "recipe.yaml", "--output", root / "no", "--set")
+    distill = ("train", root / "distill.yaml", "--output", root / "no-teacher", "--set")
+    names = ("unknown", "gated", "private")
+    return [
+        *(step(f"base {name}", *train, f"model.llm.path=tiny/{name}") for name in names),
+        *({"name": f"load {name}", "do": "load", "model": f"tiny/{name}"} for name in (*names, "broken")),
+        *({"name": f"data {name}", "do": "rows", "kind": "pairs", "hub": f"own/{name}"} for name in names),
+        *(step(f"convert {name}", "convert", f"tiny/{name}", root / "no") for name in names),
+        step("base revision", *train, "model.encoder.revision=third"),
+        step("teacher", *distill, "model.llm.path=tiny/llm"),
+        prose("data revision", revision="v7"),
+        prose("data config", config="poems"),
+        prose("data split", split="test"),
+        prose("diary", config="diaries", split="train", revision="v1"),
+    ]
+
+
+def measure(root: Path) -> list[dict[str, Any]]:
+    """A score of a model that has only a name."""
+    settings = ("--suite", "offline", "--data", root / "topics", "--languages", "en", "--output", root / "scores")
+    return [step("evaluate", "evaluate", "tiny/model", *settings)]
+
+
+class Runs:
+    """Results of three processes: with the hub, without it, and with one that does not answer."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = root / "home" / "cache"
+        self.home.mkdir(parents=True)
+        (root / "recipe.yaml").write_text(RECIPE)
+        (root / "distill.yaml").write_text(DISTILL)
+        with fake_hub.serving() as hub:
+            fill(hub, root)
+            self.hub = hub
+            self.online = self._run("online", [*work(root, root / "online"), *refusals(root), *measure(root)])
+        without = [
+            *work(root, root / "offline"),
+            {"name": "load new", "do": "load", "model": "tiny/new"},
+            prose("diary", config="diaries", split="train"),
+        ]
+        down = [
+            {"name": "cached", "do": "load", "model": "tiny/model", "alone": False},
+            {"name": "load", "do": "load", "model": "tiny/new"},
+            step("base", "train", root / "recipe.yaml", "--output", root / "no", "--set", "model.llm.path=tiny/new"),
+            step("convert", "convert", "tiny/new", root / "no"),
+            {"name": "data", "do": "rows", "kind": "pairs", "hub": "own/new"},
+        ]
+        with ThreadPoolExecutor() as both:
+            offline, lost = both.submit(self._run, "offline", without, True), both.submit(self._run, "down", down)
+        self.offline, self.down = offline.result(), lost.result()
+
+    def _run(self, name: str, steps: list[dict[str, Any]], offline: bool = False) -> dict[str, Any]:
+        plan = self.root / f"{name}.json"
+        plan.write_text(json.dumps(steps))
+        return fake_hub.run(STEPS, [str(plan)], self.hub.endpoint, self.home, offline)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("hub"))
+
+
+def line(result: dict[str, Any]) -> str:
+    """The one line of a refusal."""
+    if "error" in result:
+        assert result["status"] in (1, 2)
+        return result["error"]
+    errors = [text for text in result["err"] if not text.startswith("lusifer: distill: ")]
+    assert len(errors) == 1 and result["status"] in (1, 2), result
+    return errors[0].removeprefix("lusifer: error: ")
+
+
+def done(result: dict[str, Any]) -> bool:
+    """Whether a command went well and nobody but us said anything."""
+    return result["status"] == 0 and all(text.startswith("lusifer: ") for text in result["err"])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    return (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+def test_a_run_on_bases_and_data_of_the_hub(runs: Runs) -> None:
+    assert done(runs.online["train"]), runs.online["train"]
+    trained = load_file(runs.root / "online" / "run" / "model" / "model.safetensors")
+    second = load_file(runs.root / "second" / "model.safetensors")["embeddings.word_embeddings.weight"]
+    llm = load_file(runs.root / "bases" / "llm" / "model.safetensors")["model.embed_tokens.weight"]
+    assert trained["encoder.embeddings.word_embeddings.weight"].equal(second)
+    assert trained["llm.embed_tokens.weight"].equal(llm)
+    first = load_file(runs.root / "bases" / "encoder" / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert not first.equal(second)
+
+
+def test_an_embedder_of_the_hub_teaches(runs: Runs) -> None:
+    assert done(runs.online["distill"]), runs.online["distill"]
+    assert "is no embedder (no modules.json there)" in line(runs.online["teacher"])
+
+
+def test_without_the_hub_the_cache_gives_the_same(runs: Runs) -> None:
+    for name in ("run", "distilled"):
+        assert same_weights(runs.root / "online" / name / "model", runs.root / "offline" / name / "model")
+    for name in ("train", "distill", "convert", "public", "info"):
+        assert done(runs.offline[name]), runs.offline[name]
+    for name in ("load", "load embedder", "info", "main", "v1"):
+        assert runs.offline[name] == runs.online[name], name
+    assert runs.down["cached"]["ours"] == runs.online["load"]["ours"]
+
+
+def test_a_model_by_its_name(runs: Runs) -> None:
+    local = SentenceTransformer(str(runs.root / "model"), device="cpu")
+    found = runs.online["load"]
+    texts = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
+    assert found["ours"] == found["theirs"] == local.encode(texts).tolist()
+    assert runs.online["load embedder"]["ours"] == runs.online["load embedder"]["theirs"]
+    assert runs.hub.asked("/tiny/model/") and not runs.hub.asked("pytorch_model.bin 302")
+    assert not [request for request in runs.hub.asked("pytorch_model.bin") if request.endswith(" 200")]
+    assert f"identity         {folder.identity(runs.root / 'model')}\n" in runs.online["info"]["out"]
+
+
+def test_scores_of_a_name_carry_the_identity_of_its_weights(runs: Runs) -> None:
+    assert done(runs.online["evaluate"]), runs.online["evaluate"]
+    measured = json.loads((runs.root / "scores" / "summary.json").read_text())["model"]
+    assert (measured["name"], measured["identity"]) == ("tiny/model", folder.identity(runs.root / "model"))
+
+
+def test_a_damaged_model_is_not_loaded(runs: Runs) -> None:
+    """Transformers draws missing tensors at random and warns; the vectors would be nonsense."""
+    assert "tiny/broken: what the hub gives is not whole" in line(runs.online["load broken"])
+    assert "5 tensors missing" in line(runs.online["load broken"])
+
+
+def test_a_published_checkpoint_by_its_name(runs: Runs, tmp_path: Path) -> None:
+    bases = {tower: NUMBERS / "backbones" / f"tiny-{name}" for tower, name in BASES.items()}
+    local = tmp_path / "local"
+    convert(NUMBERS / "lusifer-lora", local, **{tower: str(path) for tower, path in bases.items()})
+    for name in ("converted", "public"):
+        assert same_weights(runs.root / "online" / name, local)
+        assert (runs.root / "online" / name / TOKENIZER).read_bytes() == (local / TOKENIZER).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "state"), [("main", "main"), ("v1", "v1")])
+def test_rows_are_those_of_the_files(runs: Runs, name: str, state: str) -> None:
+    path = str(runs.root / f"prose-{state}" / "letters" / "*.jsonl")
+    wanted = list(load_rows(SourceSpec(path=path, fields={"text": "body"}, limit=3), "passages"))
+    assert runs.online[name] == wanted
+    assert all(row["text"].endswith(f"({state})") for row in wanted)
+
+
+def test_another_revision_in_the_cache_is_not_taken(runs: Runs) -> None:
+    assert runs.online["diary"] == [{"text": "Dear diary", "source": None}]
+    assert "data set own/prose: the cache of this machine holds revision" in line(runs.offline["diary"])
+
+
+def test_what_the_hub_refuses_is_one_line(runs: Runs) -> None:
+    reasons = {"unknown": HAS_NOT, "private": HAS_NOT, "gated": GATED}
+    for name, reason in reasons.items():
+        assert line(runs.online[f"base {name}"]) == f"model.llm.path='tiny/{name}': {reason}"
+        assert line(runs.online[f"load {name}"]) == f"tiny/{name}: {NO_FOLDER}: {reason}"
+        assert line(runs.online[f"convert {name}"]) == f"tiny/{name}: {NO_FOLDER}: {reason}"
+        assert line(runs.online[f"data {name}"]).startswith(f"data set own/{name}: ")
+    assert line(runs.online["data unknown"]) == f"data set own/unknown: {HAS_NOT}"
+    assert "is a gated dataset on the Hub. You must be authenticated" in line(runs.online["data gated"])
+    no_revision = "the hub has no such revision of it"
+    assert line(runs.online["base revision"]) == f"model.encoder.path='tiny/encoder' at revision 'third': {no_revision}"
+    assert line(runs.online["data revision"]) == f"data set own/prose: {no_revision}"
+    assert "'poems' not found. Available: ['letters', 'diaries']" in line(runs.online["data config"])
+    assert "Unknown split" in line(runs.online["data split"])
+    assert not (runs.root / "no").exists()
+
+
+def test_a_hub_that_does_not_answer_is_one_line(runs: Runs) -> None:
+    assert line(runs.down["load"]) == f"tiny/new: {NO_FOLDER}: {DOWN}"
+    assert line(runs.down["base"]) == f"model.llm.path='tiny/new': {DOWN}"
+    assert line(runs.down["convert"]) == f"tiny/new: {NO_FOLDER}: {DOWN}"
+    assert line(runs.down["data"]) == f"data set own/new: {DOWN}"
+    assert line(runs.offline["load new"]) == f"tiny/new: {NO_FOLDER}: {OFFLINE}"
