@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,9 @@ def test_a_run_on_bases_and_data_of_the_hub(runs: Runs) -> None:
     llm = load_file(runs.root / "bases" / "llm" / "model.safetensors")["model.embed_tokens.weight"]
     assert trained["encoder.embeddings.word_embeddings.weight"].equal(second)
     assert trained["llm.embed_tokens.weight"].equal(llm)
+    read = json.loads((runs.root / "online" / "run" / "inputs.json").read_text())
+    assert {name.split()[0] for name in read} == {"model", "dataset"}
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in read.values())
     first = load_file(runs.root / "bases" / "encoder" / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert not first.equal(second)
 

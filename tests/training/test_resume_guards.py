@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.training import recipe_io, record
+from lusifer.training import inputs, recipe_io, record
 from lusifer.training.run import train
 from training.small_run import same, unfinish
 
@@ -55,3 +55,16 @@ def test_checkpoints_that_will_be_replaced_count_as_room(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(LusiferError, match="keep_checkpoints"):
         train(recipe, tmp_path / "new")
+
+
+def test_a_resumed_run_reads_hub_names_at_the_commits_it_began_with(recipe: Path, tmp_path: Path) -> None:
+    names = ["model.encoder={path: a/encoder, revision: main}", "model.llm.path=a/llm"]
+    names += ["stages.contrast.data=[{hub: a/pairs}, {path: 'sample:pairs'}]"]
+    settings = recipe_io.load(recipe, names)
+    assert inputs.pinned(settings, tmp_path) == settings  # nothing known yet
+    inputs.remember(tmp_path, {"model a/encoder@main": "1" * 40, "model a/llm": "2" * 40, "dataset a/pairs": "3" * 40})
+    inputs.remember(tmp_path, {"model a/encoder@main": "9" * 40, "model a/llm": "9" * 40, "dataset a/pairs": "9" * 40})
+    pinned = inputs.pinned(settings, tmp_path)  # the branches have moved meanwhile
+    assert (pinned.model.encoder.revision, pinned.model.llm.revision) == ("1" * 40, "2" * 40)
+    assert [source.revision for source in pinned.stages[1].data] == ["3" * 40, None]
+    assert pinned.stages[0] == settings.stages[0]
