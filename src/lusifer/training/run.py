@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -84,6 +85,8 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
         if not (target / "model").is_dir():
             embedder = _build(recipe, frozen) if before is None else _load(before, recipe)
             _stage(recipe, stage, number, run, embedder, frozen, listen)
+            del embedder
+            gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
         before = target / "model"
     if state.is_main_process:
         run.publish(before)
@@ -146,14 +149,15 @@ def _stage(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     else:  # killed after its last step: transformers would train one more
         trainer._load_from_checkpoint(str(checkpoint))
-    model.cpu()  # merged in float32 it may not fit beside the optimizer
-    merged = adapters.merge(model)
-    embedder.eval()
-    embedder.max_seq_length = length
     if state.is_main_process:
+        model.cpu()  # merged in float32 it may not fit beside the optimizer
+        merged = adapters.merge(model)
+        embedder.eval()
+        embedder.max_seq_length = length
         folder.save(embedder, target / "model", describe.card(run, number, embedder))
+        written = str(target / "model")
+        listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": written})
     state.wait_for_everyone()
-    listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": str(target / "model")})
 
 
 def _build(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
