@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 from batches import Clock, Pairs, Texts, learning_rate, ranking_loss
+from teacher import Teacher
 
 LOG = logging.getLogger("mini")
 
@@ -30,10 +31,12 @@ class Losses:
 
     ``state_ranking``: one random state of a sentence must find the mean of the translation.
     ``agreement``: every state is drawn towards the mean of the translation (one minus cosine).
+    ``teacher``: the mean of either side is drawn towards the teacher's vector of the English side (one minus cosine).
     """
 
     state_ranking: float = 1.0
     agreement: float = 1.0
+    teacher: float = 1.0
 
 
 def build_encoder(table: torch.Tensor, tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> XLMRobertaModel:
@@ -87,7 +90,9 @@ def agreement_loss(states: torch.Tensor, mask: torch.Tensor, target: torch.Tenso
     return ((1.0 - cosine) * mask).sum() / mask.sum()
 
 
-def pair_loss(model: XLMRobertaModel, pairs: Pairs, index: np.ndarray, losses: Losses) -> torch.Tensor:
+def pair_loss(
+    model: XLMRobertaModel, pairs: Pairs, index: np.ndarray, losses: Losses, teacher: Teacher | None = None
+) -> torch.Tensor:
     """The loss of one batch of pairs; see Losses."""
     conflicts = pairs.conflicts(index)
     sides = []
@@ -96,6 +101,8 @@ def pair_loss(model: XLMRobertaModel, pairs: Pairs, index: np.ndarray, losses: L
         sides.append((mask, *states_and_mean(model, ids, mask)))
     (left_mask, left_states, left), (right_mask, right_states, right) = sides
     loss = ranking_loss(left, right, conflicts, temperature=0.05)
+    if teacher is not None:
+        loss = loss + losses.teacher * (teacher.loss(left, index) + teacher.loss(right, index))
     rows = torch.arange(len(index))
     for mask, states, target in ((left_mask, left_states, right), (right_mask, right_states, left)):
         if losses.state_ranking:
@@ -115,9 +122,10 @@ def train_encoder(
     losses: Losses,
     clock: Clock,
     seed: int,
+    teacher: Teacher | None = None,
     batch: int = 128,
 ) -> None:
-    """Train ``model`` in place by translation ranking of its mean states."""
+    """Train ``model`` in place by translation ranking of its mean states, and by a teacher where there is one."""
     torch.manual_seed(seed)
     table = model.embeddings.word_embeddings.weight
     others = [value for value in model.parameters() if value.requires_grad and value is not table]
@@ -129,7 +137,7 @@ def train_encoder(
     while (progress := clock.tick()) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], progress)
-        loss = pair_loss(model, pairs, next(batches), losses)
+        loss = pair_loss(model, pairs, next(batches), losses, teacher)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(others, 1.0)

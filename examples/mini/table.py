@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from batches import Clock, Pairs, Texts, learning_rate, ranking_loss
+from teacher import Teacher
 
 LOG = logging.getLogger("mini")
 
@@ -27,9 +28,20 @@ def mean_vectors(table: torch.Tensor, texts: Texts, index: np.ndarray, dropout: 
 
 
 def train_table(
-    pairs: Pairs, weights: np.ndarray, vocabulary: int, width: int, clock: Clock, seed: int, batch: int = 1024
+    pairs: Pairs,
+    weights: np.ndarray,
+    vocabulary: int,
+    width: int,
+    clock: Clock,
+    seed: int,
+    teacher: Teacher | None = None,
+    batch: int = 1024,
 ) -> torch.Tensor:
-    """Return the trained vectors (vocabulary, width), each of mean 0 and variance 1."""
+    """Return the trained vectors (vocabulary, width), each of mean 0 and variance 1.
+
+    With a teacher the mean of a sentence, in either language, should also point where the teacher's vector of the
+    English one does.
+    """
     torch.manual_seed(seed)
     table = torch.nn.Parameter(torch.randn(vocabulary, width) * 0.02)
     optimizer = torch.optim.Adam([table], lr=1e-3, fused=True)
@@ -41,6 +53,8 @@ def train_table(
         english = mean_vectors(table, pairs.english, index, dropout=0.1)
         other = mean_vectors(table, pairs.other, index, dropout=0.1)
         loss = ranking_loss(english, other, pairs.conflicts(index), temperature=0.05)
+        if teacher is not None:
+            loss = loss + teacher.loss(english, index) + teacher.loss(other, index)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -19,16 +19,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import PreTrainedTokenizerFast, XLMRobertaModel
 
 from batches import Clock, Pairs, Texts
 from corpus import CorpusError, Split, read_rows, row_weights, split_rows
 from encoder import Losses, Shape, build_encoder, embed, train_encoder
+from lusifer.errors import UsageError
+from lusifer.model.build import resolve
 from scores import held_out_scores
 from table import mean_vectors, train_table
+from teacher import Teacher
 from vocabulary import train_tokenizer
 
 LOG = logging.getLogger("mini")
+PLACES = ("data", "output", "tokenizer", "teacher")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=32_000, help="pieces (default 32000)")
     parser.add_argument("--characters", type=int, default=12_000_000, help="text for the vocabulary (default 12M)")
     parser.add_argument("--tokenizer", type=Path, help="reuse the vocabulary of this folder: for a repeated run")
+    parser.add_argument("--teacher", help="an English embedder: its folder, or package:NAME; none by default")
     parser.add_argument("--state-ranking", type=float, default=Losses.state_ranking, help="see Losses in encoder.py")
     parser.add_argument("--agreement", type=float, default=Losses.agreement, help="see Losses in encoder.py")
     parser.add_argument("--held-out", type=int, default=200, help="sentences set aside of each source (default 200)")
@@ -57,6 +65,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be above 0, not {value}")
     if options.width % Shape.heads:
         parser.error(f"--width must be a multiple of {Shape.heads}, the number of heads")
+    if options.teacher is not None:
+        try:
+            options.teacher = resolve(options.teacher)
+        except UsageError as error:
+            parser.error(f"--teacher {error}")
     if options.tokenizer is not None and not (options.tokenizer / "tokenizer.json").is_file():
         parser.error(f"--tokenizer {options.tokenizer}: no tokenizer.json in this folder")
     return options
@@ -77,10 +90,16 @@ def train(options: argparse.Namespace, split: Split) -> tuple[PreTrainedTokenize
     pairs = Pairs(tokenizer, split.train, longest=64)
     minutes["tokenise"] = (time.monotonic() - start) / 60
 
+    start = time.monotonic()
+    teacher = Teacher(split.train, options.teacher) if options.teacher else None
+    if teacher is not None and teacher.vectors.shape[1] != options.width:
+        raise CorpusError(f"--width {options.width}: the teacher's vectors have {teacher.vectors.shape[1]} dimensions")
+    minutes["teacher"] = (time.monotonic() - start) / 60
+
     clock = Clock(options.table_steps, options.table_minutes)
     # Dictionaries give words that no sentence has; once known, sentences teach more.
     weights = row_weights(split.train, dictionary_share=0.3)
-    vectors = train_table(pairs, weights, len(tokenizer), options.width, clock, options.seed)
+    vectors = train_table(pairs, weights, len(tokenizer), options.width, clock, options.seed, teacher)
     minutes["table"], table_steps = clock.elapsed(), clock.step - 1
 
     def table_means(texts: list[str]) -> torch.Tensor:
@@ -91,7 +110,7 @@ def train(options: argparse.Namespace, split: Split) -> tuple[PreTrainedTokenize
     losses = Losses(options.state_ranking, options.agreement)
     clock = Clock(options.encoder_steps, options.encoder_minutes)
     weights = row_weights(split.train, dictionary_share=0.1)
-    train_encoder(model, pairs, weights, losses, clock, options.seed)
+    train_encoder(model, pairs, weights, losses, clock, options.seed, teacher)
     minutes["encoder"], encoder_steps = clock.elapsed(), clock.step - 1
     scores["encoder"] = held_out(split, lambda texts: embed(model, tokenizer, texts)[0])
     report = {
@@ -114,12 +133,15 @@ def held_out(split: Split, embed_texts: Callable[[list[str]], torch.Tensor]) -> 
 def save(output: Path, tokenizer: PreTrainedTokenizerFast, model: XLMRobertaModel, report: dict[str, Any]) -> None:
     """Write the folder under a temporary name beside ``output``, then rename it.
 
-    A run that is stopped leaves an earlier ``output`` as it was.
+    It is a transformers folder, and by the mean of its states a sentence-transformers one, so that the encoder alone
+    can be scored like any embedder. A run that is stopped leaves an earlier ``output`` as it was.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
+    modules = [Transformer(str(temporary)), Pooling(model.config.hidden_size, "mean")]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(temporary), create_model_card=False)
     text = json.dumps(report, indent=1, ensure_ascii=False)
     (temporary / "training.json").write_text(text + "\n", encoding="utf-8")
     if output.exists():
@@ -140,12 +162,12 @@ def main() -> int:
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     try:
         split = split_rows(read_rows(options.data), options.held_out, options.seed)
+        tokenizer, model, report = train(options, split)
     except CorpusError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    tokenizer, model, report = train(options, split)
-    settings = {key: value for key, value in vars(options).items() if key not in ("data", "output", "tokenizer")}
-    settings["vocabulary_reused"] = options.tokenizer is not None
+    settings = {key: value for key, value in vars(options).items() if key not in PLACES}
+    settings |= {"vocabulary_reused": options.tokenizer is not None, "teacher": options.teacher is not None}
     rows = {"train": len(split.train), "by_language_and_source": split.counts()}
     save(options.output, tokenizer, model, {"settings": settings, **report, "rows": rows})
     LOG.info("written to %s", options.output)
