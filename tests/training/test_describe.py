@@ -140,7 +140,9 @@ def test_a_run_leaves_cards_that_tell_how_it_went_and_no_path(recipe: Path, tmp_
 
 
 def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Path, Path], tmp_path: Path) -> None:
-    run = RunFolder.start(tmp_path / "run", recipe_io.load("paper-mistral", ["english_only=false"]), resume=False)
+    recipe = recipe_io.load("paper-mistral", ["english_only=false"])
+    with RunFolder.start(tmp_path / "run", recipe, resume=False) as run:
+        pass
     embedder = tiny_embedder(bases_folder)
     data = front_matter(describe.card(run, 4, embedder))
     assert data["base_model"] == ["FacebookAI/xlm-roberta-large", "mistralai/Mistral-7B-Instruct-v0.3"]
@@ -158,7 +160,8 @@ def test_local_bases_are_named_by_their_last_name(
 ) -> None:
     encoder, llm = bases_folder
     changes = [f"model.encoder.path={encoder}", f"model.llm.path={llm}"]
-    run = RunFolder.start(tmp_path / "run", recipe_io.load(recipe, changes), resume=False)
+    with RunFolder.start(tmp_path / "run", recipe_io.load(recipe, changes), resume=False) as run:
+        pass
     card = describe.card(run, 1, tiny_embedder(bases_folder))
     assert "`encoder` (xlm-roberta)" in card and str(encoder.parent) not in card
     assert front_matter(card).get("base_model") is None

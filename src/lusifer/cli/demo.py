@@ -39,7 +39,8 @@ def run(output: Path) -> None:
     from lusifer.training import run as training
 
     with listener() as listen:
-        model = training.train(RECIPE, output / "run", resume=True, listen=listen)
+        begun = (output / "run" / "recipe.yaml").is_file()
+        model = training.train(RECIPE, output / "run", resume=begun, listen=listen)
     typer.echo(f"   the model is in {model}")
     _check(model)
     _embed(model, output)

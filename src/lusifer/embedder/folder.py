@@ -63,7 +63,7 @@ def load(
         name_or_path: folder or hub name.
         device: None takes the best one of the machine.
         dtype: number format of both backbones, as in "bfloat16"; None is the one they were saved in.
-        attn_implementation: "sdpa", "eager" or "flash_attention_2"; None leaves it to transformers.
+        attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
 
     Raises:
         ModelFolderError: no such folder, or a file of it is missing or damaged.

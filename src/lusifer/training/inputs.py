@@ -1,13 +1,15 @@
 """What a run reads, by content: a resume that would go on with other bases or other data is refused.
 
-`inputs.json` in the run folder holds one line a file: the SHA-256 of a local file, the commit of a hub name. A hub
-name is read at the commit of the first start from then on, wherever its branch has moved.
+`inputs.json` in the run folder holds, by key of the recipe, the SHA-256 of every local file and the commit of every
+hub name. What a stage with a checkpoint has read must not change any more, and a hub name is read at its first commit
+from then on, wherever its branch has moved. What nothing was learned from may change: the run then reads it anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,99 +20,109 @@ from lusifer.folders import write_file
 from lusifer.model import build
 from lusifer.training import recipe as recipes
 from lusifer.training.recipe import Recipe
+from lusifer.training.record import RunFolder
 
 INPUTS = "inputs.json"
-_BASE_FILES = ("config.json", "tokenizer.json", "*.safetensors")
+TOWERS = ("encoder", "llm")
+_BASE_FILES = (".json", ".safetensors", ".txt", ".model")
+_COMMIT = "commit"
+
+Found = dict[str, dict[str, str]]
 
 
-def fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Name and fingerprint of everything that a run reads.
+def fingerprints(recipe: Recipe) -> Found:
+    """Look at everything that a run reads.
 
     Args:
-        recipe: with bases that exist (`tiny:` ones already made).
+        recipe: as the user gave it.
 
     Returns:
-        "FILE" -> SHA-256, "model NAME" and "dataset NAME" -> commit.
+        By key (`model.llm`, `stages.NAME.data.0`): file name -> SHA-256, or "commit" -> commit. A base that is made
+        from the seed (`tiny:`) is left out.
 
     Raises:
         UsageError: a hub name cannot be resolved.
     """
-    found: dict[str, str] = {}
-    for tower in ("encoder", "llm"):
-        base = getattr(recipe.model, tower)
+    found: Found = {}
+    for tower in TOWERS:
+        base, key = getattr(recipe.model, tower), f"model.{tower}"
+        if base.path.startswith("tiny:"):
+            continue
         place = Path(build.resolve(base.path))
         if place.is_dir():
-            for pattern in _BASE_FILES:
-                found |= {str(file): _sha256(file) for file in sorted(place.glob(pattern))}
+            files = [file for file in sorted(place.rglob("*")) if file.suffix in _BASE_FILES and file.is_file()]
+            found[key] = {str(file.relative_to(place)): _sha256(file) for file in files}
         else:
-            found[_name("model", base.path, base.revision)] = _commit(f"model.{tower}.path", base, "model")
+            found[key] = {_COMMIT: _commit(key, base.path, base.revision, "model")}
     for stage in recipe.stages:
-        for source in recipes.sources(recipe, stage)[0]:
+        for number, source in enumerate(recipes.sources(recipe, stage)[0]):
+            key = f"stages.{stage.name}.data.{number}"
             if source.hub is not None:
-                key = f"stages.{stage.name}.data"
-                found[_name("dataset", source.hub, source.revision)] = _commit(key, source, "dataset")
+                found[key] = {_COMMIT: _commit(key, source.hub, source.revision, "dataset")}
             else:
-                found |= {str(file): _sha256(file) for file in data_sources.files(source.path or "")}
+                found[key] = {file.name: _sha256(file) for file in data_sources.files(source.path or "")}
     return found
 
 
-def remember(root: Path, found: dict[str, str]) -> None:
-    """Keep the fingerprints of a run's first start; a local file of a later one must not contradict them.
+def remember(run: RunFolder, recipe: Recipe, found: Found) -> None:
+    """Keep what was found, unless it contradicts what something was learned from.
 
     Args:
-        root: the run folder.
-        found: as `fingerprints` gives them.
+        run: the run folder.
+        recipe: of the run.
+        found: as `fingerprints` gives it.
 
     Raises:
-        UsageError: names the first file that changed.
+        UsageError: names the first file that changed, came or went.
         ModelFolderError: the file of fingerprints is damaged.
     """
-    known = _read(root)
-    local = {name: value for name, value in found.items() if not name.startswith(("model ", "dataset "))}
-    changed = [name for name, value in local.items() if known.get(name, value) != value]
-    if changed:
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise UsageError(
-            f"{changed[0]}{more}: changed since this run began ({root / INPUTS}); put back what the run was started "
-            "with, or start anew in another --output"
-        )
-    with write_file(root / INPUTS) as temporary:
-        temporary.write_text(json.dumps(found | known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    known = _read(run.root)
+    stages = {stage.name for number, stage in enumerate(recipe.stages, start=1) if run.begun(number, stage.name)}
+    for key, names in found.items():
+        used = bool(stages) if key.startswith("model.") else key.split(".")[1] in stages
+        if not used or key not in known:
+            known[key] = names
+        elif _COMMIT not in known[key] and names != known[key]:
+            changed = sorted(dict(known[key].items() ^ names.items()))
+            raise UsageError(
+                f"{key}: {changed[0]} is not what it was when this run read it ({run.root / INPUTS}); put it back, or "
+                "start anew in another --output"
+            )
+    with write_file(run.root / INPUTS) as temporary:
+        temporary.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def pinned(recipe: Recipe, root: Path) -> Recipe:
-    """The recipe with every hub name at the commit that the run began with.
+def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
+    """The recipe with every hub name at the commit in `inputs.json`.
 
     Args:
         recipe: as the user gave it.
-        root: the run folder, with its fingerprints.
+        run: the run folder.
     """
-    known = _read(root)
-
-    def pin(settings: Any, kind: str, name: str | None) -> Any:
-        commit = known.get(_name(kind, name or "", settings.revision))
-        return settings.model_copy(update={"revision": commit}) if commit else settings
-
-    bases = {tower: getattr(recipe.model, tower) for tower in ("encoder", "llm")}
-    model = recipe.model.model_copy(update={t: pin(base, "model", base.path) for t, base in bases.items()})
-    stages = [
-        stage.model_copy(update={"data": [pin(source, "dataset", source.hub) for source in stage.data]})
-        for stage in recipe.stages
-    ]
-    return recipe.model_copy(update={"model": model, "stages": stages})
+    known = _read(run.root)
+    bases = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
+    stages = []
+    for stage in recipe.stages:
+        kept = recipes.sources(recipe, stage)[0]
+        data = [
+            _pin(source, known, f"stages.{stage.name}.data.{kept.index(source)}") if source in kept else source
+            for source in stage.data
+        ]
+        stages.append(stage.model_copy(update={"data": data}))
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases), "stages": stages})
 
 
-def _name(kind: str, name: str, revision: str | None) -> str:
-    return f"{kind} {name}" + (f"@{revision}" if revision else "")
+def _pin(settings: Any, known: Mapping[str, Mapping[str, str]], key: str) -> Any:
+    commit = known.get(key, {}).get(_COMMIT)
+    return settings.model_copy(update={"revision": commit}) if commit else settings
 
 
-def _commit(key: str, settings: Any, kind: str) -> str:
-    name = settings.path if kind == "model" else settings.hub
+def _commit(key: str, name: str, revision: str | None, kind: str) -> str:
     with hub.asking(f"{key}: {name}", UsageError):
-        return hub.commit(name, settings.revision, kind) or ""
+        return hub.commit(name, revision, kind) or ""
 
 
-def _read(root: Path) -> dict[str, str]:
+def _read(root: Path) -> Found:
     file = root / INPUTS
     if not file.is_file():
         return {}

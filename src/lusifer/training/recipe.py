@@ -106,7 +106,7 @@ class ModelSettings(Settings):
     """Whether the tokens of the instruction take part in the pooling."""
     dtype: Dtypes = Dtypes()
     """Number formats."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel of both backbones."""
 
     @field_validator("connector", mode="before")

@@ -44,6 +44,8 @@ class RunFolder:
     def start(cls, output: str | Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
         """Make a new run folder, or open an old one to go on; no other process can while the block runs.
 
+        A run that failed before its first checkpoint has learned nothing: it may start again, and with another recipe.
+
         Args:
             output: the folder.
             recipe: what is to be run.
@@ -53,21 +55,20 @@ class RunFolder:
             The run, its `recipe.yaml` written.
 
         Raises:
-            UsageError: the folder holds a run already and `resume` is False; it holds other files; the recipe changed
-                in a key that decides what is learned; or another process trains there.
+            UsageError: the folder holds a run already and `resume` is False; it holds no run and `resume` is True; it
+                holds other files; the recipe changed in a key that decides what is learned; or another process trains
+                there.
         """
         run = cls(Path(output).expanduser().resolve())
         file = run.root / RECIPE
         if run.root.is_file():
             raise UsageError(f"{output}: is a file; give a folder")
-        if file.is_file() and not resume:
-            raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
         others = run.root.is_dir() and any(path.name != LOCK for path in run.root.iterdir())
         if others and not file.is_file():
             problem = "holds files but no run to resume" if resume else "is not empty and holds no run"
             raise UsageError(f"{output}: {problem}; name a run folder (it has {RECIPE}), or choose another --output")
-        if resume and file.is_file():
-            run._refuse_changes(recipe, file)
+        if resume and not file.is_file():
+            raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
         run.root.mkdir(parents=True, exist_ok=True)
         try:
             # The system lets go of the lock when a process ends, killed or not.
@@ -75,6 +76,10 @@ class RunFolder:
         except Timeout:
             raise UsageError(f"{output}: another process trains in this folder; wait for it, or stop it") from None
         with lock:
+            if run.model.is_dir() or any(_learned(folder) for folder in (run.root / CHECKPOINTS).glob("*")):
+                if not resume:
+                    raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
+                run._refuse_changes(recipe, file)
             with write_file(file) as temporary:
                 temporary.write_text(recipe_io.resolved(recipe), encoding="utf-8")
             yield run
@@ -94,6 +99,10 @@ class RunFolder:
     def stage(self, number: int, name: str) -> Path:
         """The folder of stage `number` (from 1)."""
         return self.root / CHECKPOINTS / f"{number:02d}-{name}"
+
+    def begun(self, number: int, name: str) -> bool:
+        """Whether a stage has left anything that was learned: a whole checkpoint or its model."""
+        return _learned(self.stage(number, name))
 
     def trim_metrics(self, stage: str, step: int) -> None:
         """Drop the lines of `stage` behind `step`: those steps are run again."""
@@ -115,6 +124,10 @@ class RunFolder:
         with write_folder(self.model) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)
         return self.model
+
+
+def _learned(stage: Path) -> bool:
+    return (stage / MODEL).is_dir() or any(stage.glob(f"checkpoint-*/{TRAINER_STATE}"))
 
 
 def last_checkpoint(stage: Path) -> Path | None:

@@ -17,17 +17,14 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters, build, probes, tiny
+from lusifer.model import adapters, build
 from lusifer.model.lusifer import LusiferModel
-from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
-from lusifer.prompts import prompt
-from lusifer.training import align, contrast, describe, inputs, recipe_io
+from lusifer.training import align, bases, contrast, describe, inputs, recipe_io
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
 from lusifer.training.trainer import MetricsLog, arguments, free_space_for
 
 Listener = Callable[[dict[str, Any]], None]
-PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит билет до города?", "水", "How long is a day on Mars?")
 
 
 def train(
@@ -61,29 +58,30 @@ def train(
     if listen is None or not state.is_main_process:
         listen = _silence
     run = RunFolder(Path(output).expanduser().resolve())
-    if not resume:
-        _refuse_unreadable_bases(recipe)
+    bases.refuse_unreadable(recipe)
     with ExitStack() as held:
         if state.is_main_process:  # the others wait for what the first one writes
             held.enter_context(RunFolder.start(output, recipe, resume))
-        with state.main_process_first():
-            recipe = _with_tiny_bases(recipe, run)
-        if state.is_main_process:
-            inputs.remember(run.root, inputs.fingerprints(recipe))
+            inputs.remember(run, recipe, inputs.fingerprints(recipe))
         state.wait_for_everyone()
-        return _stages(inputs.pinned(recipe, run.root), run, listen)
+        recipe = inputs.pinned(recipe, run)
+        with state.main_process_first():
+            recipe = bases.with_tiny(recipe, run)
+        state.wait_for_everyone()
+        return _stages(recipe, run, listen)
 
 
 def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
     frozen = _dtype(recipe.model.dtype.frozen)
-    _refuse_wide_matryoshka(recipe, frozen)
+    bases.refuse_wide_matryoshka(recipe, frozen)
     state = PartialState()
+    _check_later_rows(recipe, run)
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
         if not (target / "model").is_dir():
-            embedder = _build(recipe, frozen) if before is None else _load(before, recipe)
+            embedder = bases.build_model(recipe, frozen) if before is None else _load(before, recipe)
             _stage(recipe, stage, number, run, embedder, frozen, listen)
             del embedder
             gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
@@ -92,6 +90,16 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
         run.publish(before)
     state.wait_for_everyone()
     return run.model
+
+
+def _check_later_rows(recipe: Recipe, run: RunFolder) -> None:
+    """Read the rows of the stages to come once before anything trains: a bad one must not show after days."""
+    waiting = [
+        (number, stage) for number, stage in enumerate(recipe.stages, start=1) if not run.begun(number, stage.name)
+    ]
+    for number, stage in waiting[1:] if len(waiting) == len(recipe.stages) else waiting:
+        kind = align if isinstance(stage, AlignmentStage) else contrast
+        kind.examples(recipe, stage, recipe.seed + number)
 
 
 def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
@@ -160,37 +168,6 @@ def _stage(
     state.wait_for_everyone()
 
 
-def _build(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
-    """The model of step 0, probed: what is not bidirectional or depends on padding is refused before it trains."""
-    settings = recipe.model
-    # A tower that will train whole is never rounded first.
-    whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
-    dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
-    encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"])
-    llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"])
-    tokenizer = read_tokenizer(build.resolve(encoder.path), encoder.revision)
-    check_tokenizers(tokenizer)
-    model = build.join(
-        build.read_backbone(encoder, "encoder", settings.attn_implementation),
-        build.read_backbone(llm, "llm", settings.attn_implementation),
-        recipe.seed,
-        connector_type=settings.connector.type,
-        connector_kwargs=settings.connector_kwargs(),
-        num_soft_tokens=settings.connector.num_soft_tokens,
-        pooling=settings.pooling,
-        output_projection=settings.output_projection,
-        include_prompt=settings.include_prompt,
-    )
-    length = min(recipe.max_length, model.config.max_position_embeddings)
-    embedder = assemble.assemble(model, tokenizer, prompts=_prompts(recipe), max_seq_length=length)
-    features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt")
-    found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
-    failed = [probe for probe in found if not probe.ok]
-    if failed:
-        raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
-    return embedder
-
-
 def _refuse_data_parallel() -> None:
     """One process that sees several GPUs: transformers would spread each batch, and a step not be the recipe's."""
     if "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1:
@@ -198,53 +175,6 @@ def _refuse_data_parallel() -> None:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
         )
-
-
-def _refuse_unreadable_bases(recipe: Recipe) -> None:
-    """Read both configurations before the run folder exists: a wrong name must not leave a run behind."""
-    for tower in adapters.TOWERS:
-        base = getattr(recipe.model, tower)
-        if not base.path.startswith("tiny:"):
-            build.read_config(build.Base(base.path, base.revision), tower)
-
-
-def _refuse_wide_matryoshka(recipe: Recipe, frozen: torch.dtype) -> None:
-    """Compare with the LLM's width now, not when a stage before has trained for days."""
-    stages = [stage for stage in recipe.stages if isinstance(stage, ContrastiveStage) and stage.matryoshka_dims]
-    if not stages:
-        return
-    width = build.read_config(build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen), "llm").hidden_size
-    for stage in stages:
-        if max(stage.matryoshka_dims) > width:
-            raise UsageError(
-                f"stages.{stage.name}.matryoshka_dims: {max(stage.matryoshka_dims)} is more than the {width} "
-                "dimensions of the vector"
-            )
-
-
-def _with_tiny_bases(recipe: Recipe, run: RunFolder) -> Recipe:
-    """Put folders in the place of `tiny:encoder` and `tiny:llm`, made from the seed inside the run folder."""
-    paths = {"encoder": recipe.model.encoder.path, "llm": recipe.model.llm.path}
-    if not any(path.startswith("tiny:") for path in paths.values()):
-        return recipe
-    made = dict(zip(("tiny:encoder", "tiny:llm"), tiny.make_tiny_bases(run.root / "bases", recipe.seed), strict=True))
-    bases = {
-        tower: getattr(recipe.model, tower).model_copy(update={"path": str(made.get(path, path))})
-        for tower, path in paths.items()
-    }
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases)})
-
-
-def _prompts(recipe: Recipe) -> dict[str, str]:
-    """What the model folder remembers: `query` and `document`, and each instruction it was trained with."""
-    found = {"query": "", "document": ""}
-    for stage in recipe.stages:
-        if not isinstance(stage, ContrastiveStage):
-            continue
-        for source in stage.data:
-            if source.instruction:
-                found.setdefault(source.instruction, prompt(source.instruction, "query"))
-    return found
 
 
 def _prepare(model: LusiferModel, stage: AlignmentStage | ContrastiveStage) -> None:
