@@ -69,8 +69,8 @@ def test_two_processes_have_the_gradients_of_one(model_folder: Path, tmp_path: P
         assert (found[name] - gradient).abs().max() < 1e-5 * largest, name
 
 
-def losses(tmp_path: Path, command: list[str]) -> dict[str, list[tuple[float, float]]]:
-    """Loss and gradient norm of each step of stage 1, on one process and on two."""
+def losses(tmp_path: Path, command: list[str], stage: str = "alignment") -> dict[str, list[tuple[float, float]]]:
+    """Loss and gradient norm of each step of a stage, on one process and on two."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     rows = {}
@@ -81,7 +81,7 @@ def losses(tmp_path: Path, command: list[str]) -> dict[str, list[tuple[float, fl
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
-        rows[name] = [(row["loss"], row["grad_norm"]) for row in lines if row["stage"] == "alignment" and "loss" in row]
+        rows[name] = [(row["loss"], row["grad_norm"]) for row in lines if row["stage"] == stage and "loss" in row]
     return rows
 
 
@@ -134,3 +134,42 @@ def test_mixed_objectives_that_skip_the_projection_work_on_two_processes(tmp_pat
     assert max(loss for loss, _ in rows["one"]) > 2 > min(loss for loss, _ in rows["one"])  # both objectives came
     # Equal but for the encoder's dropout, which each process draws for itself.
     assert [loss for loss, _ in rows["two"]] == pytest.approx([loss for loss, _ in rows["one"]], rel=2e-2)
+
+
+SETS = """
+seed: 0
+max_length: 32
+model:
+  encoder: {path: ENCODER}
+  llm: {path: LLM}
+stages:
+  - name: contrast
+    kind: contrastive
+    train: {encoder: frozen, llm: lora, output_projection: true}
+    lora: {llm: {dropout: 0.0}}
+    hard_negatives: 1
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 8
+    learning_rate: 1.0e-3
+    logging_steps: 1
+    data: [{path: a.jsonl}, {path: b.jsonl, in_batch_negatives: false}, {path: c.jsonl}]
+"""
+
+
+def test_sets_of_both_kinds_train_alike_on_one_process_and_on_two(tmp_path: Path) -> None:
+    """Processes that held different sets in one step would wait for each other for ever."""
+    for name, labels in (("a", 24), ("b", 3), ("c", 24)):
+        pairs = (
+            {"query": f"{name} question {n}", "positive": [f"{name} text {n % labels}"], "negative": [f"{name} no {n}"]}
+            for n in range(24)
+        )
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    encoder, llm = make_tiny_bases(tmp_path / "bases", 0)
+    config = json.loads((encoder / "config.json").read_text())
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # each process would draw for itself
+    (encoder / "config.json").write_text(json.dumps(config | quiet))
+    (tmp_path / "sets.yaml").write_text(SETS.replace("ENCODER", str(encoder)).replace("LLM", str(llm)))
+    rows = losses(tmp_path, [str(tmp_path / "sets.yaml")], "contrast")
+    assert len(rows["one"]) == 8
+    assert rows["two"] == [pytest.approx(row, rel=1e-3) for row in rows["one"]]

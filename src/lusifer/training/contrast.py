@@ -15,10 +15,10 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
-from sentence_transformers.training_args import BatchSamplers, MultiDatasetBatchSamplers
 
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
+from lusifer.data.batches import PairBatches
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training import recipe as recipes
 from lusifer.training.losses import NTXentL2
@@ -43,7 +43,15 @@ class PairRows:
 
 
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
-    """The library's loop with our checkpoints."""
+    """The library's loop with our checkpoints and our plan of batches."""
+
+    def __init__(self, *args: Any, batches: PairBatches, **kwargs: Any) -> None:
+        self.batches = batches
+        super().__init__(*args, **kwargs)
+
+    def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> PairBatches:
+        """The plan, over the sets in the order in which the library lays them one behind the other."""
+        return self.batches
 
 
 def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
@@ -91,8 +99,12 @@ def trainer(
         args=SentenceTransformerTrainingArguments(
             **arguments,
             prompts={keys[name]: prompts for name, prompts in rows.prompts.items()},
-            batch_sampler=BatchSamplers.NO_DUPLICATES,
-            multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
+            # A batch is planned for all processes and cut into equal parts, one for each.
+            accelerator_config={"split_batches": True},
+            dataloader_drop_last=True,
+        ),
+        batches=PairBatches(
+            rows.sets, rows.in_batch_negatives, batch_size=stage.batch_size, steps=rows.steps, seed=arguments["seed"]
         ),
         train_dataset={keys[name]: table for name, table in rows.sets.items()},
         loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},

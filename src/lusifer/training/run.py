@@ -22,7 +22,7 @@ from lusifer.model.lusifer import LusiferModel
 from lusifer.training import align, bases, contrast, describe, inputs, recipe_io
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
-from lusifer.training.trainer import MetricsLog, arguments, free_space_for
+from lusifer.training.trainer import MetricsLog, StageTrainer, arguments, free_space_for
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -153,10 +153,7 @@ def _stage(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
-    if done < rows.steps:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    else:  # killed after its last step: transformers would train one more
-        trainer._load_from_checkpoint(str(checkpoint))
+    _train(trainer, checkpoint, done, rows.steps)
     if state.is_main_process:
         model.cpu()  # merged in float32 it may not fit beside the optimizer
         merged = adapters.merge(model)
@@ -166,6 +163,19 @@ def _stage(
         written = str(target / "model")
         listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": written})
     state.wait_for_everyone()
+
+
+def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
+    """Train from step `done` to the last one, and not one less or more."""
+    if done >= steps:  # killed after its last step: transformers would train one more
+        trainer._load_from_checkpoint(str(checkpoint))
+        return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step != steps:
+        raise LusiferError(
+            f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "
+            "lower batch_size or max_steps and start anew in another --output"
+        )
 
 
 def _refuse_data_parallel() -> None:
@@ -201,7 +211,7 @@ def _batches(stage: AlignmentStage | ContrastiveStage) -> dict[str, int]:
         raise LusiferError(f"{stage.name}: batch_size {stage.batch_size} is no multiple of {processes} processes")
     share = stage.batch_size // processes
     if isinstance(stage, ContrastiveStage):
-        return {"per_device_train_batch_size": share}
+        return {"per_device_train_batch_size": stage.batch_size}  # split over the processes (contrast.trainer)
     mini = min(stage.mini_batch_size, share)
     if share % mini:
         raise LusiferError(f"{stage.name}: {share} rows a process are no multiple of mini_batch_size {mini}")

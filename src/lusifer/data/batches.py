@@ -1,0 +1,123 @@
+"""Stage 2's batches: which rows of which set make up each optimizer step.
+
+The plan is a pure function of the seed, over the batch of all processes: one process or many, resumed or not, a step
+holds the same rows, all of one set. Processes that held rows of different sets would wait for each other for ever, or
+take another set's texts as negatives.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lusifer.errors import UsageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_TURNS, _ORDER = range(2)  # purposes of draws, so that no two of them share random numbers
+_KEPT = 8  # batches of rows that wait because a text of theirs was in the batch; more come again in the next epoch
+
+
+class PairBatches:
+    """Batches of row numbers, counted over all sets in their order; what torch calls a batch sampler.
+
+    Sets take turns in proportion to their size. A set with in-batch negatives never has one text twice in a batch: the
+    text would be its own negative. A set without them is shuffled and no more, since its few labels must repeat.
+    """
+
+    drop_last = True
+
+    def __init__(
+        self,
+        sets: Mapping[str, Dataset],
+        in_batch_negatives: Mapping[str, bool],
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        """Prepare the plan.
+
+        Args:
+            sets: Rows by name; every column is a text.
+            in_batch_negatives: By name, whether other rows' texts are negatives.
+            batch_size: Rows of a step, over all processes.
+            steps: Batches to give.
+            seed: Of everything drawn.
+
+        Raises:
+            UsageError: A set with in-batch negatives cannot fill one batch.
+        """
+        # Copies: the library's trainer adds columns of its own to the sets, in place.
+        self.sets = {name: rows.with_format(None) for name, rows in sets.items()}
+        self.distinct = dict(in_batch_negatives)
+        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+        for name in self.sets:
+            next(self._of(name))
+
+    def __len__(self) -> int:
+        """Batches of the stage."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Give the batches, always the same ones."""
+        offsets = dict(zip(self.sets, accumulate(map(len, self.sets.values()), initial=0), strict=False))
+        streams = {name: self._of(name) for name in self.sets}
+        for name in islice(self._turns(), self.steps):
+            yield [offsets[name] + row for row in next(streams[name])]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing depends on it: the plan is one epoch that holds all steps."""
+
+    def _turns(self) -> Iterator[str]:
+        """Whose turn it is: each set as often as it has batches, in a new order each round."""
+        often = [name for name, rows in self.sets.items() for _ in range(max(1, len(rows) // self.batch_size))]
+        number = 0
+        while True:
+            for place in np.random.default_rng([self.seed, _TURNS, number]).permutation(len(often)):
+                yield often[place]
+            number += 1
+
+    def _of(self, name: str) -> Iterator[list[int]]:
+        """Batches of one set, for ever: through its rows in a new order each epoch."""
+        epochs = self._epochs(name)
+        waiting: deque[int] = deque()
+        while True:
+            batch: list[int] = []
+            texts: set[str] = set()
+            later: list[int] = []
+            refills = 0
+            while len(batch) < self.batch_size:
+                if not waiting:
+                    if refills and self.distinct[name]:
+                        raise UsageError(self._too_few(name, len(batch)))
+                    waiting.extend(next(epochs))
+                    refills += 1
+                row = waiting.popleft()
+                own = set(self.sets[name][row].values()) if self.distinct[name] else set()
+                if texts.isdisjoint(own):
+                    batch.append(row)
+                    texts |= own
+                else:
+                    later.append(row)
+            waiting.extendleft(reversed(later[: _KEPT * self.batch_size]))
+            yield batch
+
+    def _epochs(self, name: str) -> Iterator[list[int]]:
+        number, epoch = list(self.sets).index(name), 0
+        while True:
+            generator = np.random.default_rng([self.seed, _ORDER, number, epoch])
+            yield generator.permutation(len(self.sets[name])).tolist()
+            epoch += 1
+
+    def _too_few(self, name: str, found: int) -> str:
+        return (
+            f"{name}: only {found} of its rows fit into one batch without a text that occurs twice, and batch_size is "
+            f"{self.batch_size}: lower batch_size to {found}, give the source more rows, set split_by_source: false to "
+            "keep its parts together, or in_batch_negatives: false if its texts are labels"
+        )

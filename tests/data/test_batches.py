@@ -1,0 +1,78 @@
+"""The plan of stage 2: whole batches of one set, no text twice where texts are negatives, the same for everybody."""
+
+from itertools import islice
+
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lusifer.data.batches import PairBatches
+from lusifer.errors import UsageError
+
+
+def rows(count, texts=None, name="a"):
+    texts = texts or count
+    return Dataset.from_dict(
+        {
+            "query": [f"{name} query {n}" for n in range(count)],
+            "positive": [f"{name} text {n % texts}" for n in range(count)],
+        }
+    )
+
+
+def plan(sets, in_batch, steps=20, batch_size=4, seed=0):
+    return PairBatches(sets, in_batch, batch_size=batch_size, steps=steps, seed=seed)
+
+
+SETS = {"a": rows(30), "b": rows(11, 3, "b"), "c": rows(9, 5, "c")}
+KINDS = {"a": True, "b": False, "c": True}
+
+
+def test_every_batch_is_whole_and_of_one_set():
+    batches = list(plan(SETS, KINDS))
+    assert len(batches) == len(plan(SETS, KINDS)) == 20
+    starts = {"a": 0, "b": 30, "c": 41}
+    of = {row: name for name, start in starts.items() for row in range(start, start + len(SETS[name]))}
+    assert all(len(batch) == 4 and len({of[row] for row in batch}) == 1 for batch in batches)
+    turns = [of[batch[0]] for batch in batches]
+    assert turns[:11].count("a") == 7 and turns[:11].count("b") == 2  # a round: 30, 11 and 9 rows by fours
+
+
+@given(st.integers(0, 1000), st.integers(4, 12), st.integers(4, 40))
+def test_no_text_is_twice_in_a_batch_of_in_batch_negatives(seed, texts, count):
+    table = rows(count, min(texts, count))
+    for batch in plan({"a": table}, {"a": True}, seed=seed):
+        found = [text for row in batch for text in table[row].values()]
+        assert len(found) == len(set(found)) == 8
+
+
+def test_all_rows_come_in_turn():
+    batches = list(plan({"a": rows(30)}, {"a": True}, steps=15))
+    first = [row for batch in batches for row in batch][:30]
+    assert sorted(first) == list(range(30))
+    assert first != sorted(first)
+
+
+def test_the_plan_is_the_same_each_time_and_another_with_another_seed():
+    one = list(plan(SETS, KINDS))
+    assert one == list(plan(SETS, KINDS)) == list(islice(plan(SETS, KINDS, steps=50), 20))
+    assert one != list(plan(SETS, KINDS, seed=1))
+
+
+def test_columns_that_a_trainer_adds_are_no_texts():
+    table = rows(30)
+    made = plan({"a": table}, {"a": True})
+    before = list(made)
+    table.set_transform(lambda batch: {**batch, "dataset_name": ["a"] * len(batch["query"])})
+    assert list(made) == before
+
+
+def test_labels_may_repeat_where_they_are_no_negatives():
+    batches = list(plan({"b": rows(3, 1)}, {"b": False}, batch_size=8))
+    assert all(len(batch) == 8 for batch in batches)
+
+
+def test_a_set_that_cannot_fill_a_batch_is_refused():
+    with pytest.raises(UsageError, match=r"b: only 3 of its rows fit into one batch .* lower batch_size to 3"):
+        plan({"a": rows(30), "b": rows(11, 3)}, {"a": True, "b": True})
