@@ -7,7 +7,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.data.batches import PairBatches
+from lusifer.data.batches import PairBatches, join_small
+from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
 
 
@@ -76,3 +77,21 @@ def test_labels_may_repeat_where_they_are_no_negatives():
 def test_a_set_that_cannot_fill_a_batch_is_refused():
     with pytest.raises(UsageError, match=r"b: only 3 of its rows fit into one batch .* lower batch_size to 3"):
         plan({"a": rows(30), "b": rows(11, 3)}, {"a": True, "b": True})
+
+
+def test_sets_too_small_for_a_batch_are_joined_with_the_next_larger_ones():
+    plain, told = {"query": ""}, {"query": "Find: "}
+    sets = [
+        PairSet("f/large", rows(40, name="l"), plain),
+        PairSet("f/middle", rows(9, name="m"), plain),
+        PairSet("f/same", rows(30, 2, "s"), plain, dropped=1),
+        PairSet("f/small", rows(3, name="t"), plain, dropped=2),
+        PairSet("f/other", rows(12, name="o"), told),
+    ]
+    made = {each.name: each for each in join_small(sets, 8)}
+    assert set(made) == {"f/large", "f/same and 2 smaller", "f/other"}
+    joined = made["f/same and 2 smaller"]
+    assert len(joined.rows) == 9 + 30 + 3 and joined.dropped == 3 and joined.prompts == plain
+    kinds = dict.fromkeys(made, True)
+    assert len(list(plan({name: each.rows for name, each in made.items()}, kinds, batch_size=8))) == 20
+    assert [each.name for each in join_small(sets[:2], 8)] == ["f/middle", "f/large"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
+from lusifer.embedder.doctor import examine
 from lusifer.errors import ModelFolderError
 from lusifer.model import adapters, backbones
 from lusifer.model.tiny import make_tiny_base
@@ -149,6 +150,23 @@ def test_a_truncated_file_is_named(name, share, copy):
     with pytest.raises(ModelFolderError, match=message) as caught:
         lusifer.load(copy)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("modules.json", "{}"), ("config.json", "[]"), ("tokenizer.json", "{}"), ("tokenizer.json", "3")],
+)
+def test_json_of_another_shape_is_named(name, content, copy):
+    (copy / name).write_text(content)
+    with pytest.raises(ModelFolderError, match=rf"{name}: damaged, no .*copy or save the folder again"):
+        lusifer.load(copy)
+    assert [probe.ok for probe in examine(copy)] == [False]
+
+
+def test_vectors_have_length_1_in_half_precision_too(bases_folder):
+    embedder = tiny_embedder(bases_folder, output_projection=False)
+    backbones.cast_weights(lusifer_model(embedder).llm, torch.bfloat16)
+    assert abs(np.linalg.norm(embedder.encode(TEXTS), axis=1) - 1).max() < 1e-6
 
 
 def test_bytes_that_are_no_text_are_named(copy):

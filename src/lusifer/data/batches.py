@@ -8,12 +8,13 @@ take another set's texts as negatives.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,3 +122,54 @@ class PairBatches:
             f"{self.batch_size}: lower batch_size to {found}, give the source more rows, set split_by_source: false to "
             "keep its parts together, or in_batch_negatives: false if its texts are labels"
         )
+
+
+def join_small(sets: Sequence[PairSet], batch_size: int) -> list[PairSet]:
+    """Put the sets of one source together that are too small for a batch of in-batch negatives.
+
+    A file of many sources has small ones; alone they could never be trained on. The smallest sets with the same
+    prompts are joined until they fill a batch.
+
+    Args:
+        sets: Of one source of a recipe, with in-batch negatives.
+        batch_size: Rows of a step, over all processes.
+
+    Returns:
+        The sets, the joined ones as one, named after its parts.
+    """
+    groups: dict[str, list[PairSet]] = {}
+    for each in sets:
+        groups.setdefault(str(sorted(each.prompts.items())), []).append(each)
+    joined: list[PairSet] = []
+    for group in groups.values():
+        small: list[PairSet] = []
+        for each in sorted(group, key=lambda made: len(made.rows)):
+            if len(each.rows) and not (_fills([each], batch_size) and (not small or _fills(small, batch_size))):
+                small.append(each)
+            else:
+                joined.append(each)
+        joined += [_one(small)] if len(small) > 1 else small
+    return joined
+
+
+def _fills(sets: Sequence[PairSet], batch_size: int) -> bool:
+    """Whether `batch_size` rows can be found in which no text occurs twice."""
+    texts: set[str] = set()
+    found = 0
+    for each in sets:
+        for row in each.rows:
+            own = set(row.values())
+            if texts.isdisjoint(own):
+                texts |= own
+                found += 1
+                if found == batch_size:
+                    return True
+    return False
+
+
+def _one(sets: Sequence[PairSet]) -> PairSet:
+    from datasets import concatenate_datasets
+
+    rows = concatenate_datasets([each.rows for each in sets])
+    name = f"{sets[-1].name} and {len(sets) - 1} smaller"
+    return PairSet(name, rows, sets[0].prompts, sum(each.dropped for each in sets))

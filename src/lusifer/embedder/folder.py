@@ -30,6 +30,7 @@ REQUIRED = (
 )
 # Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+KINDS = {list: "list", dict: "object"}
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
@@ -119,7 +120,11 @@ def check(path: str | os.PathLike[str]) -> None:
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: is a file; give the model folder that holds modules.json")
     for name in REQUIRED:
-        _read_json(folder / name)
+        kind = list if name == "modules.json" else dict
+        if not isinstance(_read_json(folder / name), kind):
+            raise ModelFolderError(f"{folder / name}: damaged, no JSON {KINDS[kind]}; copy or save the folder again")
+    if "model" not in _read_json(folder / "tokenizer.json"):
+        raise ModelFolderError(f"{folder / 'tokenizer.json'}: damaged, no model in it; copy or save the folder again")
     config = _read_json(folder / "config.json")
     if config.get("model_type") != LusiferConfig.model_type:
         return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it

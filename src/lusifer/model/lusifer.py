@@ -19,7 +19,7 @@ from lusifer.model.pooling import pool
 
 @dataclass
 class LusiferOutput(ModelOutput):
-    """`embedding` (B, d), not normalised; `last_hidden_state` (B, L', d) and `attention_mask` (B, L') of the LLM."""
+    """`embedding` (B, d), float32, not normalised; the LLM's `last_hidden_state` (B, L', d), `attention_mask` (B, L')."""
 
     embedding: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -115,7 +115,8 @@ class LusiferModel(LusiferPreTrainedModel):
         embedding = pool(hidden_states, prompt.attention_mask, self.config.pooling, skip)
         if self.output_projection is not None:
             embedding = self.output_projection(embedding.to(self.output_projection[0].weight.dtype))
-        return LusiferOutput(embedding, hidden_states, prompt.attention_mask)
+        # Brought to length 1 in half precision, a vector is off by up to half a per cent.
+        return LusiferOutput(embedding.float(), hidden_states, prompt.attention_mask)
 
     def soft_prompt(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, pad_to_multiple_of: int | None = None

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
-from lusifer.data.batches import PairBatches
+from lusifer.data.batches import PairBatches, join_small
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training import recipe as recipes
 from lusifer.training.losses import NTXentL2
@@ -70,7 +70,10 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     kept, _ = recipes.sources(recipe, stage)
     for source in kept:
         rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs")
-        for made in pairs.columns(rows, source, stage.hard_negatives, seed):
+        found = pairs.columns(rows, source, stage.hard_negatives, seed)
+        if source.in_batch_negatives:
+            found = join_small(found, stage.batch_size)
+        for made in found:
             name = pairs.free_name(made.name, dropped)  # files of one name in two folders
             dropped[name], language[name] = made.dropped, recipes.language(source)
             if not len(made.rows):
