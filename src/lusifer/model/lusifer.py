@@ -19,7 +19,7 @@ from lusifer.model.pooling import pool
 
 @dataclass
 class LusiferOutput(ModelOutput):
-    """`embedding` (B, d), float32, not normalised; the LLM's `last_hidden_state` (B, L', d), `attention_mask` (B, L')."""
+    """`embedding` (B, d), float32, not normalised; the LLM's `last_hidden_state` (B, L', d) and mask (B, L')."""
 
     embedding: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
