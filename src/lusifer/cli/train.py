@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,8 @@ def train(
 
     with listener() as listen:
         model = run.train(recipe, output, overrides=set_ or [], resume=resume, listen=listen)
-    typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
+    if os.environ.get("RANK", "0") == "0":  # torchrun brings every process here
+        typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
 
 
 def demo(
