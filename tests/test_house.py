@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,11 @@ def test_readme_shows_the_first_two_commands():
     lines = [line for _, line in rules.shell_lines((ROOT / "README.md").read_text(encoding="utf-8"))]
     assert any(line.startswith("make demo") for line in lines)
     assert any(re.match(r"(\.venv/bin/)?lusifer train ", line) for line in lines)
+
+
+def test_the_linter_has_nothing_to_say():
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", "-q", "."], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
 
 def test_installation_names_no_package_host():

@@ -97,7 +97,8 @@ def embed(
         )
     if report.cut:
         terminal.note(report.cut_line())
-    terminal.note(f"{report.rows:,} text{'' if report.rows == 1 else 's'} -> {output} ({report.dimension} numbers each)")
+    texts = "text" if report.rows == 1 else "texts"
+    terminal.note(f"{report.rows:,} {texts} -> {output} ({report.dimension} numbers each)")
 
 
 def convert(
