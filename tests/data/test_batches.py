@@ -95,3 +95,19 @@ def test_sets_too_small_for_a_batch_are_joined_with_the_next_larger_ones():
     kinds = dict.fromkeys(made, True)
     assert len(list(plan({name: each.rows for name, each in made.items()}, kinds, batch_size=8))) == 20
     assert [each.name for each in join_small(sets[:2], 8)] == ["f/middle", "f/large"]
+
+
+def test_rows_may_share_a_negative_but_no_negative_may_be_anothers_positive():
+    columns = {
+        "query": [f"query {n}" for n in range(12)],
+        "positive": [f"text {n}" for n in range(12)],
+        "negative_1": ["the same for all"] * 6 + [f"text {n - 1}" for n in range(6, 12)],
+    }
+    table = Dataset.from_dict(columns)
+    shared = set()
+    for batch in plan({"a": table}, {"a": True}):
+        found = [table[row] for row in batch]
+        for row in found:
+            assert not {row["query"], row["positive"]} & {other["negative_1"] for other in found}
+        shared.add(sum(row["negative_1"] == "the same for all" for row in found))
+    assert max(shared) > 1

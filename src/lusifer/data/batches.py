@@ -27,8 +27,9 @@ _KEPT = 8  # batches of rows that wait because a text of theirs was in the batch
 class PairBatches:
     """Batches of row numbers, counted over all sets in their order; what torch calls a batch sampler.
 
-    Sets take turns in proportion to their size. A set with in-batch negatives never has one text twice in a batch: the
-    text would be its own negative. A set without them is shuffled and no more, since its few labels must repeat.
+    Sets take turns in proportion to their size. In a set with in-batch negatives no row's query or positive is a text
+    of another row of its batch: it would be its own negative. A set without them is shuffled and no more, since its
+    few labels must repeat.
     """
 
     drop_last = True
@@ -45,7 +46,7 @@ class PairBatches:
         """Prepare the plan.
 
         Args:
-            sets: Rows by name; every column is a text.
+            sets: Rows by name, columns query, positive, negative_1 .. negative_k.
             in_batch_negatives: By name, whether other rows' texts are negatives.
             batch_size: Rows of a step, over all processes.
             steps: Batches to give.
@@ -90,7 +91,7 @@ class PairBatches:
         waiting: deque[int] = deque()
         while True:
             batch: list[int] = []
-            texts: set[str] = set()
+            taken = _Texts()
             later: list[int] = []
             refills = 0
             while len(batch) < self.batch_size:
@@ -100,10 +101,8 @@ class PairBatches:
                     waiting.extend(next(epochs))
                     refills += 1
                 row = waiting.popleft()
-                own = set(self.sets[name][row].values()) if self.distinct[name] else set()
-                if texts.isdisjoint(own):
+                if not self.distinct[name] or taken.add(self.sets[name][row]):
                     batch.append(row)
-                    texts |= own
                 else:
                     later.append(row)
             waiting.extendleft(reversed(later[: _KEPT * self.batch_size]))
@@ -118,9 +117,9 @@ class PairBatches:
 
     def _too_few(self, name: str, found: int) -> str:
         return (
-            f"{name}: only {found} of its rows fit into one batch without a text that occurs twice, and batch_size is "
-            f"{self.batch_size}: lower batch_size to {found}, give the source more rows, set split_by_source: false to "
-            "keep its parts together, or in_batch_negatives: false if its texts are labels"
+            f"{name}: only {found} of its rows fit into one batch without the positive of one being a text of another, "
+            f"and batch_size is {self.batch_size}: lower batch_size to {found}, give the source more rows, set "
+            "split_by_source: false to keep its parts together, or in_batch_negatives: false if its texts are labels"
         )
 
 
@@ -152,18 +151,34 @@ def join_small(sets: Sequence[PairSet], batch_size: int) -> list[PairSet]:
     return joined
 
 
+class _Texts:
+    """The texts of a batch as it grows; two rows may share a negative, which is harmless, but no more."""
+
+    def __init__(self) -> None:
+        self.answers: set[str] = set()
+        self.negatives: set[str] = set()
+
+    def add(self, row: Mapping[str, str]) -> bool:
+        """Take a row in, unless it and another would be each other's false negatives."""
+        answers = {row["query"], row["positive"]}
+        negatives = {text for column, text in row.items() if column.startswith("negative")}
+        if not (answers.isdisjoint(self.answers) and answers.isdisjoint(self.negatives)):
+            return False
+        if not negatives.isdisjoint(self.answers):
+            return False
+        self.answers |= answers
+        self.negatives |= negatives
+        return True
+
+
 def _fills(sets: Sequence[PairSet], batch_size: int) -> bool:
-    """Whether `batch_size` rows can be found in which no text occurs twice."""
-    texts: set[str] = set()
-    found = 0
+    """Whether `batch_size` rows can be found that may share a batch."""
+    taken, found = _Texts(), 0
     for each in sets:
         for row in each.rows:
-            own = set(row.values())
-            if texts.isdisjoint(own):
-                texts |= own
-                found += 1
-                if found == batch_size:
-                    return True
+            found += taken.add(row)
+            if found == batch_size:
+                return True
     return False
 
 

@@ -37,6 +37,7 @@ class PairRows:
     sets: dict[str, Dataset]
     prompts: dict[str, dict[str, str]]
     in_batch_negatives: dict[str, bool]
+    batches: PairBatches
     steps: int
     dropped: dict[str, int]
     language: dict[str, str]
@@ -81,7 +82,8 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
             sets[name], prompts[name] = made.rows, made.prompts
             in_batch[name] = source.in_batch_negatives
     steps = stage.steps(sum(map(len, sets.values())))
-    return PairRows(sets, prompts, in_batch, steps, dropped, language)
+    batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed)
+    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language)
 
 
 def trainer(
@@ -106,9 +108,7 @@ def trainer(
             accelerator_config={"split_batches": True},
             dataloader_drop_last=True,
         ),
-        batches=PairBatches(
-            rows.sets, rows.in_batch_negatives, batch_size=stage.batch_size, steps=rows.steps, seed=arguments["seed"]
-        ),
+        batches=rows.batches,
         train_dataset={keys[name]: table for name, table in rows.sets.items()},
         loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},
     )
