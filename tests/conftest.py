@@ -22,9 +22,9 @@ settings.register_profile("lusifer", deadline=None, derandomize=True, max_exampl
 settings.load_profile("lusifer")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Keep torch to one thread in tests that use it: sums in one order, and no crowding on small machines."""
+    """Keep torch to one thread, in fixtures too: sums in one order, and no crowding on small machines."""
     import torch
 
     threads = torch.get_num_threads()

@@ -111,3 +111,27 @@ def test_rows_may_share_a_negative_but_no_negative_may_be_anothers_positive():
             assert not {row["query"], row["positive"]} & {other["negative_1"] for other in found}
         shared.add(sum(row["negative_1"] == "the same for all" for row in found))
     assert max(shared) > 1
+
+
+def test_a_set_that_filled_a_batch_once_goes_on_filling_them():
+    """The last row shares texts with two others: met before them, it leaves five rows for a batch of six."""
+    table = Dataset.from_dict(
+        {
+            "query": [f"query {n}" for n in range(7)],
+            "positive": [f"text {n}" for n in range(7)],
+            "negative_1": [f"no {n}" for n in range(6)] + ["text 0"],
+            "negative_2": [f"none {n}" for n in range(6)] + ["text 1"],
+        }
+    )
+    made = None
+    for seed in range(20):  # some seeds are refused at the start, and that is right: nothing has trained yet
+        try:
+            made = plan({"a": table}, {"a": True}, steps=200, batch_size=6, seed=seed)
+        except UsageError:
+            continue
+        batches = list(made)
+        assert len(batches) == 200
+        for batch in batches:
+            found = [text for row in batch for text in table[row].values()]
+            assert len(batch) == 6 and len(found) == len(set(found))
+    assert made is not None

@@ -72,7 +72,7 @@ def test_rows_without_a_negative_and_sources_in_another_language_are_counted(rec
 
 
 def test_two_files_of_one_name_keep_all_their_rows(tmp_path: Path) -> None:
-    one, other = pairs(tmp_path / "a" / "x.jsonl", 4, task="retrieval"), pairs(tmp_path / "b" / "x.jsonl", 6)
+    one, other = pairs(tmp_path / "a" / "x.jsonl", 40, task="retrieval"), pairs(tmp_path / "b" / "x.jsonl", 60)
     with one.open("a") as stream:  # two instructions in one file: it gives two sets
         for number in range(20):
             row = {"query": f"same {number}?", "positive": [f"same {number}"], "negative": [], "task": "sts"}
@@ -85,7 +85,7 @@ def test_two_files_of_one_name_keep_all_their_rows(tmp_path: Path) -> None:
     )
     read = recipe_io.load(tmp_path / "r.yaml")
     rows = contrast.examples(read, read.stages[0], 0)
-    assert sorted(map(len, rows.sets.values())) == [4, 6, 20]
+    assert sorted(map(len, rows.sets.values())) == [20, 40, 60]
 
 
 def test_training_says_what_it_leaves_out_and_keeps_it(

@@ -65,10 +65,10 @@ def test_a_bad_row_of_a_later_stage_shows_before_anything_trains_and_can_be_mend
     recipe: Path, tmp_path: Path
 ) -> None:
     rows = tmp_path / "pairs.jsonl"
-    good = [{"query": f"Question {n}?", "positive": [f"Answer {n}."]} for n in range(12)]
+    good = [{"query": f"Question {n}?", "positive": [f"Answer {n}."]} for n in range(60)]
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*good, {"query": "No answer?"}]))
     setting = [f"stages.contrast.data=[{{path: '{rows}'}}]", "stages.align.max_steps=1", "stages.contrast.max_steps=1"]
-    with pytest.raises(LusiferError, match=r"pairs\.jsonl line 13"):
+    with pytest.raises(LusiferError, match=r"pairs\.jsonl line 61"):
         train(recipe, tmp_path / "run", overrides=setting)
     assert not list((tmp_path / "run").glob("checkpoints/*/checkpoint-*"))
     rows.write_text("".join(json.dumps(row) + "\n" for row in good))

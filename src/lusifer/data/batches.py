@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TURNS, _ORDER = range(2)  # purposes of draws, so that no two of them share random numbers
 _KEPT = 8  # batches of rows that wait because a text of theirs was in the batch; more come again in the next epoch
+_TRIES = 100  # orders of a set's rows, one of which must fill the batch; what passed the check at the start has one
 
 
 class PairBatches:
@@ -60,7 +61,7 @@ class PairBatches:
         self.distinct = dict(in_batch_negatives)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         for name in self.sets:
-            next(self._of(name))
+            next(self._of(name, tries=1))
 
     def __len__(self) -> int:
         """Batches of the stage."""
@@ -85,7 +86,7 @@ class PairBatches:
                 yield often[place]
             number += 1
 
-    def _of(self, name: str) -> Iterator[list[int]]:
+    def _of(self, name: str, tries: int = _TRIES) -> Iterator[list[int]]:
         """Batches of one set, for ever: through its rows in a new order each epoch."""
         epochs = self._epochs(name)
         waiting: deque[int] = deque()
@@ -97,7 +98,10 @@ class PairBatches:
             while len(batch) < self.batch_size:
                 if not waiting:
                     if refills and self.distinct[name]:
-                        raise UsageError(self._too_few(name, len(batch)))
+                        if refills >= tries:
+                            raise UsageError(self._too_few(name, len(batch)))
+                        # A row met early can shut out several others: in another order the batch may be full.
+                        batch, taken, later = [], _Texts(), []
                     waiting.extend(next(epochs))
                     refills += 1
                 row = waiting.popleft()
