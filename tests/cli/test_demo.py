@@ -10,7 +10,7 @@ def test_the_demo_trains_checks_and_embeds_and_can_be_repeated(tmp_path, monkeyp
     assert main(["demo", "--output", "demo"]) == 0
     said = capsys.readouterr().out
     assert "It shows the mechanics, not quality" in said
-    assert "all 12 checks hold" in said
+    assert "all 13 checks hold" in said
     vectors = np.load("demo/vectors.npy")
     assert vectors.shape == (5, 48)
     assert main(["demo", "--output", "demo"]) == 0

@@ -42,6 +42,14 @@ def test_text_lines_to_numpy(model_folder, folder, capsys):
     assert capsys.readouterr() == ("", "lusifer: 4 texts -> o.npy (48 numbers each)\n")
 
 
+def test_one_text_is_no_texts(model_folder, folder, capsys):
+    Path("in.txt").write_text("water " * 200 + "\n", encoding="utf-8")
+    assert embed(model_folder, "--input", "in.txt", "--output", "new/folder/o.npy") == 0
+    cut, done = capsys.readouterr().err.splitlines()
+    assert "1 of 1 text is longer than the 64 tokens that the model reads and was cut there; the first is" in cut
+    assert done == "lusifer: 1 text -> new/folder/o.npy (48 numbers each)"
+
+
 def test_task_role_and_instruction_reach_the_model(model_folder, folder):
     Path("in.jsonl").write_text(json.dumps({"body": "water"}) + "\n", encoding="utf-8")
     embedder = load(model_folder, device="cpu")
@@ -90,6 +98,8 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
         (["--input", "no.txt", "--output", "o.npy"], "no.txt: no such file"),
         (["--input", "in.csv", "--output", "o.npy"], "in.csv: unknown ending '.csv'"),
         (["--input", "in.txt", "--output", "o.csv"], "--output o.csv: unknown ending '.csv'"),
+        (["--input", "in.txt", "--output", "/proc/a/o.npy"], "/proc/a/o.npy: nothing can be written in /proc ("),
+        (["--input", "in.txt", "--output", "in.txt/o.npy"], "in.txt ("),
         (["--input", "in.txt", "--output", "o.npy", "--task", "stss"], "task 'stss' is unknown"),
         (["--input", "in.txt", "--output", "o.npy", "--task", "sts", "--prompt", "x"], "exclude each other"),
         (["--input", "in.txt", "--output", "o.npy", "--device", "nonsense"], "--device nonsense: not usable here"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer import load
 from lusifer.embedder import doctor, folder
@@ -43,7 +44,7 @@ def edit(path: Path, **changes) -> None:
 def test_green_on_a_sound_folder(copy):
     probes = doctor.examine(copy, device="cpu")
     assert [probe.name for probe in probes if not probe.ok] == []
-    assert len(probes) == 12
+    assert len(probes) == 13
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,48 @@ def test_red_on_numbers_that_are_not_finite(copy):
     tensors["connector.mapping.ff.0.bias"][0] = float("nan")
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     assert "vectors are finite and differ" in red(copy)
+
+
+def test_red_when_vectors_are_not_of_length_1(copy, monkeypatch):
+    monkeypatch.setattr(Normalize, "forward", lambda self, features: features)
+    assert red(copy) == ["vectors have length 1"]
+
+
+def test_a_folder_that_promises_no_length_is_not_held_to_one(copy):
+    edit_modules(copy, lambda modules: modules[:1])
+    assert red(copy) == []
+    assert "vectors have length 1" not in [probe.name for probe in doctor.examine(copy, device="cpu")]
+
+
+def edit_modules(path: Path, change) -> None:
+    file = path / "modules.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("sentence_bert_config.json", "{}", "KeyError: 'sentence_embedding'"),
+        ("tokenizer_config.json", "{}", "ValueError: Asking to pad"),
+        ("tokenizer.json", '{"model": {"vocab": 3}}', "Error: "),
+        ("modules.json", '[{"name": "0", "path": "", "type": "no.such.Thing"}]', "ValueError: The model "),
+    ],
+)
+def test_red_in_one_line_when_a_whole_folder_does_not_load_or_embed(copy, name, content, words):
+    (copy / name).write_text(content, encoding="utf-8")
+    assert red(copy) == ["the folder loads and embeds"]
+    said = detail(copy, "the folder loads and embeds")
+    assert words in said
+    assert "\n" not in said
+
+
+def test_a_machine_that_is_too_small_is_no_fault_of_the_folder(copy, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(folder, "load", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        doctor.examine(copy, device="cpu")
 
 
 def test_red_when_a_text_can_hold_a_special_token(copy):

@@ -80,6 +80,10 @@ def losses(tmp_path: Path, command: list[str], stage: str = "alignment") -> dict
             env=environment, capture_output=True, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
+        said, told = done.stdout.decode(), done.stderr.decode()
+        assert said.count("done; check it with") == len(said.splitlines()) == 1  # the first process speaks for all
+        assert told.count(f"lusifer: {stage}: connector: ") == 1
+        assert "[transformers]" not in told
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
         rows[name] = [(row["loss"], row["grad_norm"]) for row in lines if row["stage"] == stage and "loss" in row]
     return rows

@@ -67,7 +67,7 @@ def refusal(path: Path | str, *overrides: str) -> str:
 def test_misspelt_key_names_file_line_key_and_neighbour(file: Path) -> None:
     edited(file, "    learning_rate: 1e-4", "    learning_rat: 1e-4")
     message = refusal(file)
-    assert message.startswith(f"{file} line 13: stages.0.learning_rat: unknown key; did you mean learning_rate?")
+    assert message.startswith(f"{file} line 13: stages.first.learning_rat: unknown key; did you mean learning_rate?")
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,13 @@ def test_misspelt_key_names_file_line_key_and_neighbour(file: Path) -> None:
         ("batch_size: 8", "batch_size: eight", 10, "batch_size: input should be a valid integer, found 'eight'"),
         ("batch_size: 8", "batch_size: true", 10, "valid integer, found True"),
         ("batch_size: 8", "batch_size: 6", 10, "batch_size 6 is not a multiple of mini_batch_size 4"),
-        ("    train: {encoder: lora}\n", "", 6, "stages.0.train: is missing"),
+        ("    train: {encoder: lora}\n", "", 6, "stages.first.train: is missing"),
         ("kind: alignment", "kind: align", 7, "kind must be one of 'alignment', 'contrastive', found align"),
         ("{distill: 1}", "{distill: 0}", 9, "the weights add up to 0"),
         ("{distill: 1}", "{completion: 1}", 9, "completion needs paired data"),
         ("{distill: 1}", "{distill: .inf}", 9, "finite"),
         ("name: second", "name: first", 5, "the name 'first' is used twice"),
+        ("  - name: first\n    kind: alignment\n", "  - kind: alignment\n    sze: 1\n", 7, "stages.0.sze: unknown"),
         ("train: {encoder: lora}", "train: {encoder: lora, llm: lora}", 8, "set it to frozen"),
         ("train: {encoder: frozen, llm: lora}", "train: {encoder: frozen, connector: false}", 18, "is frozen"),
         ("epochs: 2", "epochs: 2\n    max_steps: 4", 16, "either max_steps or epochs"),
@@ -105,12 +106,34 @@ def test_wrong_recipe_is_refused_where_it_is_wrong(file: Path, old: str, new: st
     assert message.startswith(f"{file} line {line}: ")
 
 
+def test_a_base_that_is_not_there_is_refused_with_what_the_recipe_says_of_it(file: Path) -> None:
+    edited(file, '{path: "tiny:encoder"}', '{path: "./a #1"}  # make_it.py makes it')
+    wanted = "(no config.json; the recipe says: make_it.py makes it): make it first, or give another: "
+    assert refusal(file).endswith(f"no model folder at {file.parent}/a #1 {wanted}--set model.encoder.path=FOLDER")
+    said = refusal(file, "model.encoder.path=./b")  # the remark is on the other one
+    assert "/b (no config.json): make it first" in said
+    edited(file, "encoder: {path", "encoder:\n    {path")
+    assert "make_it.py makes it" in refusal(file)
+
+
+def test_mini_names_the_script_that_makes_its_encoder(tmp_path: Path) -> None:
+    text = (ROOT / "recipes" / "mini.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "mini.yaml").write_text(text, encoding="utf-8")  # no runs/mini-encoder beside it
+    said = refusal(tmp_path / "mini" / "mini.yaml")
+    assert "examples/mini/train_encoder.py" in said and "--set model.encoder.path=FOLDER" in said
+    assert (ROOT / "examples" / "mini" / "train_encoder.py").is_file()
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("stages.0.max_stps=1", "stages.0.max_stps: unknown key; did you mean max_steps?"),
         ("stages.secnd.epochs=1", "no such item: did you mean second?"),
         ("stages.7.epochs=1", "no such item"),
+        ("stages.first.max_steps=abc", ": stages.first.max_steps: input should be a valid integer"),
+        ("stages.1.epochs=abc", ": stages.second.epochs: input should be a valid"),
+        ("stages.first.data.4.path=x", ": stages.first.data.4: no such item"),
         ("sed=1", "unknown key; did you mean seed?"),
         ("seed", "expected key.path=value"),
         ("seed=-1", "--set seed=-1: seed: input should be greater than or equal to 0"),

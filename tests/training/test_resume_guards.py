@@ -13,6 +13,26 @@ from lusifer.training.run import train
 from training.small_run import same, unfinish
 
 
+@pytest.mark.parametrize("stage", ["align", "contrast"])
+def test_a_resumed_run_logs_each_step_once(recipe: Path, finished: Path, tmp_path: Path, stage: str) -> None:
+    """Killed after the lines of steps 3 and 4 and before checkpoint 4: both steps are run again."""
+
+    def logged(run: Path) -> list[tuple[str, int]]:
+        rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [(row["stage"], row["step"]) for row in rows if "loss" in row]
+
+    every = [(name, step) for name in ("align", "contrast") for step in range(1, 5)]
+    assert logged(finished) == every
+    broken = unfinish(finished, tmp_path / "broken", {"align": "01-align", "contrast": "02-contrast"}[stage], 2)
+    lines = (broken / "metrics.jsonl").read_text().splitlines()
+    kept = lines if stage == "contrast" else [line for line in lines if json.loads(line)["stage"] == "align"]
+    half = '{"stage": "' + stage  # the line that the kill cut off
+    (broken / "metrics.jsonl").write_text("".join(f"{line}\n" for line in kept) + half)
+    assert {(stage, 3), (stage, 4)} <= {(row["stage"], row["step"]) for row in map(json.loads, kept)}
+    train(recipe, broken, resume=True)
+    assert logged(broken) == every
+
+
 def test_two_processes_cannot_train_in_one_folder(recipe: Path, finished: Path) -> None:
     settings = recipe_io.load(recipe)
     with record.RunFolder.start(finished, settings, resume=True):

@@ -45,7 +45,8 @@ def doctor(model: Model, device: Device = None) -> None:
         typer.echo(f"{word}  {probe.name}: {probe.detail}")
     failed = sum(not probe.ok for probe in probes)
     if failed:
-        raise LusiferError(f"{model}: {failed} of {len(probes)} checks failed")
+        cause = next((probe.error for probe in probes if probe.error), None)
+        raise LusiferError(f"{model}: {failed} of {len(probes)} checks failed") from cause
     typer.echo(f"{model}: all {len(probes)} checks hold")
 
 

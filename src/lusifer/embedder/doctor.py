@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer.embedder import folder
 from lusifer.embedder.checkpoint import trained_is_saved
@@ -24,6 +25,8 @@ from lusifer.model.probes import Probe
 
 LARGEST_COPY = 2 * 2**30
 """Bytes of weights up to which the model is saved and loaded again."""
+LARGEST_OFF = 1e-4
+"""How far from 1 the length of a vector may be: float32 stays below, half precision is off by up to 5e-3."""
 LONGEST = 1024
 """Tokens of the longest text that is embedded."""
 TEXTS = (
@@ -59,7 +62,22 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
     found = [_is_whole(path), *trained_is_saved(path)]
     if not found[0].ok:
         return found
-    return found + _examine_model(folder.load(path, device=device))
+    opened = _opened(path, device)
+    return [*found, opened] if isinstance(opened, Probe) else found + _examine_model(opened)
+
+
+def _opened(path: Path, device: str | None) -> SentenceTransformer | Probe:
+    """The model of a whole folder, or a red line where a value in one of its files keeps it from embedding."""
+    try:
+        embedder = folder.load(path, device=device)
+        _vectors(embedder, TEXTS[:1])
+    except torch.OutOfMemoryError:
+        raise  # a small machine is no fault of the folder
+    except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        words = f"{type(error).__name__}: {first}; copy or save the folder again (--debug shows the traceback)"
+        return Probe("the folder loads and embeds", False, words, error)
+    return embedder
 
 
 def _is_whole(path: Path) -> Probe:
@@ -89,6 +107,8 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
             found.append(_merged_is_unmerged(model, ids, mask))
     else:
         found += [_is_finite(embedder), _alone_is_together(embedder)]
+    if isinstance(embedder[-1], Normalize):
+        found.append(_length_is_1(embedder))
     found += [special_tokens_are_text(embedder), cut_keeps_the_end(embedder), _longest_text(embedder)]
     return [*found, prompt_reaches(embedder), _saved_is_loaded(embedder)]
 
@@ -140,6 +160,12 @@ def _is_finite(embedder: SentenceTransformer) -> Probe:
     """No NaN, no infinity."""
     finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
     return Probe("vectors are finite", finite, f"finite {finite}")
+
+
+def _length_is_1(embedder: SentenceTransformer) -> Probe:
+    """Where vectors are normalised, a dot product must be the cosine."""
+    worst = float((_vectors(embedder, TEXTS).norm(dim=-1) - 1).abs().max())
+    return Probe("vectors have length 1", worst < LARGEST_OFF, f"largest difference {worst:.1e}")
 
 
 def _alone_is_together(embedder: SentenceTransformer) -> Probe:

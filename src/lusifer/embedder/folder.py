@@ -123,10 +123,13 @@ def check(path: str | os.PathLike[str]) -> None:
         kind = list if name == "modules.json" else dict
         if not isinstance(_read_json(folder / name), kind):
             raise ModelFolderError(f"{folder / name}: damaged, no JSON {KINDS[kind]}; copy or save the folder again")
-    if "model" not in _read_json(folder / "tokenizer.json"):
+    model = _read_json(folder / "tokenizer.json").get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
         raise ModelFolderError(f"{folder / 'tokenizer.json'}: damaged, no model in it; copy or save the folder again")
     config = _read_json(folder / "config.json")
-    if config.get("model_type") != LusiferConfig.model_type:
+    ours = config.get("model_type") == LusiferConfig.model_type
+    _check_modules(folder, ours)
+    if not ours:
         return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     found = weights(folder)
     try:
@@ -134,6 +137,9 @@ def check(path: str | os.PathLike[str]) -> None:
             model = LusiferModel(LusiferConfig.from_dict(config))
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
+    except (TypeError, AttributeError, KeyError) as error:  # a text where a number belongs, a number for an object
+        words = f"makes no model ({type(error).__name__}: {error}); copy or save the folder again"
+        raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
     wanted = model.state_dict()
     for one, other in model.all_tied_weights_keys.items():  # T5: one tensor, stored under one of its two names
         if (one in found) != (other in found):
@@ -148,6 +154,25 @@ def check(path: str | os.PathLike[str]) -> None:
         )
 
 
+def _check_modules(folder: Path, ours: bool) -> None:
+    """Refuse a modules.json whose entries say nothing, or whose folders are not there.
+
+    Of other embedders Normalize may lack its folder: it needs no file, and git keeps no empty folder.
+    """
+    file = folder / "modules.json"
+    modules = _read_json(file)
+    for module in modules:
+        known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
+        if not known:
+            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; copy or save the folder again")
+        place = folder / module["path"]
+        spared = not ours and module["type"].endswith(".Normalize")
+        if not spared and not place.is_dir():
+            raise ModelFolderError(f"{place}: missing, named in {file}; copy or save the folder again")
+    if not modules:
+        raise ModelFolderError(f"{file}: damaged, no module in it; copy or save the folder again")
+
+
 def weights(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in the folder's safetensors files, read from their headers.
 
@@ -155,7 +180,11 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
         ModelFolderError: a file is missing, truncated or no safetensors file.
     """
     if (folder / INDEX).exists():
-        files = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
+        index = _read_json(folder / INDEX)
+        named = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise ModelFolderError(f"{folder / INDEX}: damaged, no weight_map; copy or save the folder again")
+        files = sorted(set(named.values()))
     else:
         files = [WEIGHTS]
     shapes: dict[str, tuple[int, ...]] = {}

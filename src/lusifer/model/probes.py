@@ -16,6 +16,8 @@ class Probe:
     name: str
     ok: bool
     detail: str
+    error: Exception | None = None
+    """What was raised, for a traceback."""
 
 
 def tolerance(model: LusiferModel) -> float:

@@ -47,9 +47,10 @@ class Report:
 
     def cut_line(self) -> str:
         """One sentence about the texts that were cut."""
+        are, were = ("text is", "was") if self.rows == 1 else ("texts are", "were")
         return (
-            f"{self.cut:,} of {self.rows:,} texts are longer than the {self.limit} tokens that the model reads and "
-            f"were cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens "
+            f"{self.cut:,} of {self.rows:,} {are} longer than the {self.limit} tokens that the model reads and {were} "
+            f"cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens "
             "(--on-long error refuses such texts)"
         )
 

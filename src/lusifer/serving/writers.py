@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,15 +112,25 @@ WRITERS: dict[str, type[Writer]] = {".npy": NumpyWriter, ".parquet": ParquetWrit
 
 
 def check_output(path: Path) -> None:
-    """Refuse an output whose ending is unknown.
+    """Refuse an output whose ending is unknown or that cannot be written; nothing is left there.
 
     Raises:
-        UsageError: The message lists the endings.
+        UsageError: The message lists the endings, or says why not.
     """
     if path.suffix.lower() not in WRITERS:
         raise UsageError(f"--output {path}: unknown ending {path.suffix!r}: use {', '.join(WRITERS)}")
     if path.is_dir():
         raise UsageError(f"--output {path}: is a folder: name a file")
+    # Missing folders are made when the vectors are there: the nearest one that exists must take a file.
+    parents = path.expanduser().resolve().parents
+    nearest = next(folder for folder in parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--output {path}: nothing can be written in {nearest} ({error.strerror}): name a file in another folder"
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_f
     except ValidationError as error:
         raise RecipeError(explain(error, value, str(file), lines, given)) from None
     if check_files:
-        _check_files(recipe, lambda where: place(where, str(file), lines, given))
+
+        def remark(where: recipe_yaml.Path) -> str:
+            changed = any(where[:length] in given for length in range(1, len(where) + 1))
+            return "" if changed or where not in lines else recipe_yaml.remark(text, lines[where])
+
+        _check_files(recipe, lambda where: place(where, str(file), lines, given), remark)
     return recipe
 
 
@@ -127,10 +133,11 @@ def _place_paths(value: dict[str, Any], folder: Path, given: Overrides) -> None:
                 base["path"] = absolute(path, start)
 
 
-def _check_files(recipe: Recipe, say: Any) -> None:
+def _check_files(recipe: Recipe, say: Callable[..., str], remark: Callable[..., str]) -> None:
     """Refuse missing files and folders; hub ids are not asked for."""
     for tower in ("encoder", "llm"):
-        _check_base(getattr(recipe.model, tower).path, f"{say(('model', tower, 'path'))}: model.{tower}.path")
+        key = ("model", tower, "path")
+        _check_base(getattr(recipe.model, tower).path, f"{say(key)}: model.{tower}.path", partial(remark, key))
     for number, stage in enumerate(recipe.stages):
         for item, source in enumerate(stage.data):
             where = ("stages", number, "data", item)
@@ -142,8 +149,8 @@ def _check_files(recipe: Recipe, say: Any) -> None:
                     raise RecipeError(f"{place_}: stages.{stage.name}.data.{item}.path: {error}") from None
 
 
-def _check_base(path: str, where: str) -> None:
-    """Refuse a base that is neither here nor a possible hub id."""
+def _check_base(path: str, where: str, remark: Callable[[], str]) -> None:
+    """Refuse a base that is neither here nor a possible hub id; the recipe's remark on it may say how it is made."""
     if path.startswith("package:"):
         name = path.removeprefix("package:")
         if not name.isidentifier() or importlib.util.find_spec(name) is None:
@@ -153,8 +160,10 @@ def _check_base(path: str, where: str) -> None:
             raise RecipeError(f"{where}: {path} is unknown: use tiny:encoder or tiny:llm")
     elif path.startswith("/"):
         if not (Path(path) / "config.json").is_file():
+            said = f"; the recipe says: {remark()}" if remark() else ""
             raise RecipeError(
-                f"{where}: no model folder at {path} (no config.json): make it first, or correct the path"
+                f"{where}: no model folder at {path} (no config.json{said}): make it first, or give another: "
+                f"--set {where.rpartition(' ')[2]}=FOLDER"
             )
     elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
         raise RecipeError(f"{where}: {path} is neither a folder nor a hub id (owner/name)")

@@ -44,7 +44,7 @@ def _put(value: Any, parts: list[str], new: Any, where: str) -> recipe_yaml.Path
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
         if isinstance(value, list):
-            key: str | int = _item(value, part, f"{where}: {'.'.join(map(str, path))}")
+            key: str | int = _item(value, part, f"{where}: {'.'.join(parts[:position])}")
             node = recipe_keys.items(node) or {}
         else:
             key, node = part, _key(node, value, part, f"{where}: {'.'.join(parts[: position + 1])}")

@@ -38,7 +38,7 @@ def explain(error: ValidationError, value: Any, file: str, lines: Mapping[Path, 
     message = " or ".join(dict.fromkeys(_message(detail, first, value) for detail in found[first]))
     if found[first][0]["type"] not in _COMPLETE:
         message += f", found {found[first][0]['input']!r}"
-    key = f"{'.'.join(map(str, first))}: " if first else ""
+    key = f"{spoken(first, value)}: " if first else ""
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
     return f"{place(_named(first, message, value), file, lines, given)}: {key}{message}{more}"
 
@@ -55,6 +55,23 @@ def place(path: Path, file: str, lines: Mapping[Path, int], given: Mapping[Path,
         if path[:length] in lines:
             return f"{file} line {lines[path[:length]]}"
     return file
+
+
+def spoken(path: Path, value: Any) -> str:
+    """A path in words, list items by their name where they have one of their own: "stages.retrieval.max_steps"."""
+    words = []
+    for part in path:
+        word = str(part)
+        if isinstance(value, list) and isinstance(part, int):
+            names = [item.get("name") if isinstance(item, dict) else None for item in value]
+            value = value[part] if part < len(value) else None
+            name = value.get("name") if isinstance(value, dict) else None
+            if isinstance(name, str) and name and names.count(name) == 1:
+                word = name
+        elif isinstance(value, dict):
+            value = value.get(part)
+        words.append(word)
+    return ".".join(words)
 
 
 def line_of(path: Path, lines: Mapping[Path, int]) -> int:

@@ -101,6 +101,14 @@ def read(text: str, where: str) -> tuple[Any, dict[Path, int]]:
     return value, lines
 
 
+def remark(text: str, line: int) -> str:
+    """The comment behind the values of a line (from 1) of a document that `read` accepts; "" where there is none."""
+    ends = [token.end_mark for token in yaml.scan(text) if token.end_mark.index > token.start_mark.index]
+    end = max((mark.column for mark in ends if mark.line == line - 1), default=0)
+    rest = text.splitlines()[line - 1][end:].strip()
+    return rest.lstrip("# ") if rest.startswith("#") else ""
+
+
 def value_of(text: str, where: str) -> Any:
     """Parse what stands behind `--set key=`."""
     return read(text, where)[0]

@@ -122,6 +122,7 @@ def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: b
         "logging_steps": stage.logging_steps,
         "logging_nan_inf_filter": False,
         "seed": seed,
+        "log_level_replica": "error",  # the first process says it for all
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),

@@ -1,0 +1,119 @@
+"""A damaged model folder: the file is named, in one line, with the mend; the doctor is red."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lusifer
+from lusifer.embedder import folder
+from lusifer.embedder.doctor import examine
+from lusifer.errors import ModelFolderError
+from tiny_folder import model_folder  # noqa: F401
+
+
+@pytest.fixture
+def copy(model_folder, tmp_path):  # noqa: F811
+    return shutil.copytree(model_folder, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", [*folder.REQUIRED, folder.WEIGHTS])
+def test_a_missing_file_is_named(name, copy):
+    (copy / name).unlink()
+    with pytest.raises(ModelFolderError, match=rf"{name}: missing") as caught:
+        lusifer.load(copy)
+    assert caught.value.status == 1
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*folder.REQUIRED, folder.WEIGHTS])
+@pytest.mark.parametrize("share", (0, 0.01, 0.5, 0.99))
+def test_a_truncated_file_is_named(name, share, copy):
+    file = copy / name
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    message = rf"{name}: truncated or damaged.*copy or save the folder again"
+    with pytest.raises(ModelFolderError, match=message) as caught:
+        lusifer.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", "{}"),
+        ("modules.json", "[]"),
+        ("modules.json", "[1]"),
+        ("modules.json", '[{"path": ""}]'),
+        ("config.json", "[]"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", "3"),
+        ("tokenizer.json", '{"model": 3}'),
+        (folder.INDEX, "[]"),
+        (folder.INDEX, "{}"),
+    ],
+)
+def test_json_of_another_shape_is_named(name, content, copy):
+    (copy / name).write_text(content)
+    with pytest.raises(ModelFolderError, match=rf"{name}: damaged, no .*copy or save the folder again"):
+        lusifer.load(copy)
+    assert [probe.ok for probe in examine(copy)] == [False]
+
+
+@pytest.mark.parametrize("change", [{"encoder": 3}, {"tower_dtypes": 3}, {"num_soft_tokens": "x"}])
+def test_a_value_of_another_kind_is_named(change, copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelFolderError, match=r"config\.json: makes no model .*copy or save") as caught:
+        lusifer.load(copy)
+    assert "\n" not in str(caught.value)
+    assert [probe.ok for probe in examine(copy)] == [False]
+
+
+def test_a_module_folder_that_is_missing_is_named(copy):
+    shutil.rmtree(copy / "1_Normalize")
+    with pytest.raises(ModelFolderError, match=r"1_Normalize: missing, named in .*modules\.json; copy or save"):
+        lusifer.load(copy)
+    assert [probe.ok for probe in examine(copy)] == [False]
+
+
+def test_bytes_that_are_no_text_are_named(copy):
+    (copy / "config.json").write_bytes(b"\xff\xfe\x00{}")
+    with pytest.raises(ModelFolderError, match=r"config\.json: truncated or damaged"):
+        lusifer.load(copy)
+
+
+DAMAGES = {
+    "missing": (lambda t: t.pop("connector.soft_tokens"), "1 tensors missing, 0 unexpected, 0 of another shape"),
+    "unexpected": (
+        lambda t: t.update(extra=torch.ones(1)),
+        "0 tensors missing, 1 unexpected, 0 of another shape; extra",
+    ),
+    "shape": (
+        lambda t: t.update({"output_projection.0.bias": torch.ones(3)}),
+        "1 of another shape; output_projection.0.bias for one",
+    ),
+    "connector": (
+        lambda t: [t.pop(key) for key in list(t) if key.startswith("connector.")],
+        "5 tensors missing.*connector.mapping.ff.0.bias for one",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tensors_that_do_not_fit_are_named(damage, copy):
+    change, message = DAMAGES[damage]
+    tensors = load_file(copy / folder.WEIGHTS)
+    change(tensors)
+    save_file(tensors, copy / folder.WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ModelFolderError, match=message):
+        lusifer.load(copy)
+
+
+def test_an_impossible_configuration_is_named(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"pooling": "max"}))
+    with pytest.raises(ModelFolderError, match=r"config\.json: pooling='max' is unknown"):
+        lusifer.load(copy)
