@@ -132,3 +132,18 @@ def test_what_trained_is_what_was_saved(finished: Path) -> None:
 
 def test_last_checkpoint_of_nothing_is_none(tmp_path: Path) -> None:
     assert record.last_checkpoint(tmp_path) is None
+
+
+def test_a_stage_that_ends_early_is_no_finished_stage(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing may call itself trained that took fewer steps than the recipe says."""
+    monkeypatch.setattr(
+        "lusifer.training.trainer.MetricsLog.on_step_end",
+        lambda self, args, state, control, **kwargs: setattr(control, "should_training_stop", state.global_step == 3),
+        raising=False,
+    )
+    with pytest.raises(LusiferError, match=r"training ended at step 3 of 4, short of rows; the checkpoints stay"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints" / "01-align" / "model").exists()
+    assert not (tmp_path / "run" / "model").exists()
