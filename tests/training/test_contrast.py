@@ -11,6 +11,7 @@ from torch.nn import functional
 from lusifer.embedder.assemble import assemble
 from lusifer.model import build, tokenizer
 from lusifer.model.tiny import make_tiny_bases
+from lusifer.training import by_length
 from lusifer.training.contrast import loss
 
 ROWS = {
@@ -65,6 +66,48 @@ def test_the_cached_loss_has_the_gradients_of_the_plain_one(
     largest = max(g.abs().max() for g in expected.values())
     for name, gradient in expected.items():
         assert (found[name] - gradient).abs().max() < 1e-5 * largest, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_batch", "dims"),
+    [("infonce", True, None), ("infonce", True, [8]), ("infonce", False, None), ("infonce", False, [8])]
+    + [("ntxent_l2", True, None), ("ntxent_l2", False, None)],
+)
+def test_sorting_by_length_changes_what_is_padded_and_no_gradient(
+    embedder: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, kind: str, in_batch: bool, dims: list[int] | None
+) -> None:
+    long = "and the rest of the way it goes on through the hills to the sea"
+    rows = {key: [f"{text} {long}" * (n % 2) or text for n, text in enumerate(texts)] for key, texts in ROWS.items()}
+
+    def run() -> tuple[float, dict[str, torch.Tensor], int]:
+        made, seen = loss(stage(loss=kind, matryoshka_dims=dims), embedder, in_batch), []
+        handle = embedder.register_forward_pre_hook(lambda module, args: seen.append(args[0]["input_ids"].numel()))
+        value = made(features(embedder, rows), None)
+        found = gradients(embedder, value)
+        handle.remove()
+        return value.item(), found, sum(seen)
+
+    value, found, tokens = run()
+    with monkeypatch.context() as context:
+        context.delattr(by_length.ByLength, "forward_cached")
+        context.delattr(by_length.ByLength, "calculate_loss")
+        wanted, expected, more = run()
+    assert value == pytest.approx(wanted, rel=1e-5) and found.keys() == expected.keys()
+    largest = max(g.abs().max() for g in expected.values())
+    assert max((found[name] - gradient).abs().max() for name, gradient in expected.items()) < 1e-5 * largest
+    assert tokens < 0.8 * more
+
+
+@pytest.mark.parametrize(("kind", "in_batch"), [("infonce", True), ("infonce", False), ("ntxent_l2", True)])
+def test_mini_batches_are_counted_in_tokens_where_the_recipe_says_so(
+    embedder: SentenceTransformer, kind: str, in_batch: bool
+) -> None:
+    made = loss(stage(loss=kind, mini_batch_tokens=7), embedder, in_batch)
+    rows: list[int] = []
+    handle = embedder.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]["input_ids"])))
+    made(features(embedder), None)
+    handle.remove()
+    assert rows == [1] * 12  # no two of these texts have seven tokens together
 
 
 def test_own_negatives_ignore_the_other_rows(embedder: SentenceTransformer) -> None:

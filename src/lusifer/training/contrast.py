@@ -21,6 +21,7 @@ from lusifer.data import sources as data_sources
 from lusifer.data.batches import PairBatches, join_small
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training import recipe as recipes
+from lusifer.training.by_length import ByLength
 from lusifer.training.losses import NTXentL2
 from lusifer.training.own_negatives import CachedOwnNegativesLoss
 from lusifer.training.recipe import ContrastiveStage, Recipe
@@ -53,6 +54,18 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
     def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> PairBatches:
         """The plan, over the sets in the order in which the library lays them one behind the other."""
         return self.batches
+
+
+class InfoNCE(ByLength, CachedMultipleNegativesRankingLoss):
+    """The library's loss, its mini-batches cut by length."""
+
+
+class OwnNegatives(ByLength, CachedOwnNegativesLoss):
+    """InfoNCE over own negatives, its mini-batches cut by length."""
+
+
+class NTXent(ByLength, NTXentL2):
+    """The published loss, its mini-batches cut by length."""
 
 
 def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
@@ -124,22 +137,15 @@ def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negati
         embedder: the model.
         in_batch_negatives: whether other rows' texts are negatives; False where they may share the label.
     """
-    if stage.loss == "ntxent_l2":
-        return NTXentL2(
-            embedder,
-            temperature=stage.temperature,
-            mini_batch_size=stage.mini_batch_size,
-            in_batch_negatives=in_batch_negatives,
-            miner_epsilon=stage.miner_epsilon,
-        )
     chunks = {"mini_batch_size": stage.mini_batch_size, "mini_batch_num_tokens": stage.mini_batch_tokens}
+    if stage.loss == "ntxent_l2":
+        chunks |= {"in_batch_negatives": in_batch_negatives, "miner_epsilon": stage.miner_epsilon}
+        return NTXent(embedder, stage.temperature, **chunks)
     if in_batch_negatives:
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        made = CachedMultipleNegativesRankingLoss(
-            embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks
-        )
+        made = InfoNCE(embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks)
     else:
-        made = CachedOwnNegativesLoss(embedder, stage.temperature, **chunks)
+        made = OwnNegatives(embedder, stage.temperature, **chunks)
     if stage.matryoshka_dims:
         # The library trains the listed dimensions only: the whole vector is one of them.
         whole = embedder.get_embedding_dimension()
