@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _TURNS, _ORDER = range(2)  # purposes of draws, so that no two of them share random numbers
 _KEPT = 8  # batches of rows that wait because a text of theirs was in the batch; more come again in the next epoch
-_TRIES = 100  # orders of a set's rows, one of which must fill the batch; what passed the check at the start has one
+_TRIES = 100  # orders of a set's rows, one of which must fill the batch
+_MANY = 200_000  # rows of so large a set that one order tells whether it fills a batch
 
 
 class PairBatches:
@@ -61,7 +62,7 @@ class PairBatches:
         self.distinct = dict(in_batch_negatives)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         for name in self.sets:
-            next(self._of(name, tries=1))
+            next(self._of(name))
 
     def __len__(self) -> int:
         """Batches of the stage."""
@@ -78,17 +79,23 @@ class PairBatches:
         """Nothing depends on it: the plan is one epoch that holds all steps."""
 
     def _turns(self) -> Iterator[str]:
-        """Whose turn it is: each set as often as it has batches, in a new order each round."""
-        often = [name for name, rows in self.sets.items() for _ in range(max(1, len(rows) // self.batch_size))]
+        """Whose turn it is: in all rounds together each set as often as it fills batches, in a new order each round."""
         number = 0
         while True:
+            # What is over from a set's last batch counts in a later round: no set is read more often than another.
+            often = [name for name in self.sets for _ in range(self._full(name, number + 1) - self._full(name, number))]
             for place in np.random.default_rng([self.seed, _TURNS, number]).permutation(len(often)):
                 yield often[place]
             number += 1
 
-    def _of(self, name: str, tries: int = _TRIES) -> Iterator[list[int]]:
+    def _full(self, name: str, rounds: int) -> int:
+        """Batches of a set in its first `rounds` rounds, the last of them begun."""
+        return -(-len(self.sets[name]) * rounds // self.batch_size)
+
+    def _of(self, name: str) -> Iterator[list[int]]:
         """Batches of one set, for ever: through its rows in a new order each epoch."""
         epochs = self._epochs(name)
+        tries = 1 if len(self.sets[name]) > _MANY else _TRIES
         waiting: deque[int] = deque()
         while True:
             batch: list[int] = []
@@ -127,19 +134,26 @@ class PairBatches:
         )
 
 
-def join_small(sets: Sequence[PairSet], batch_size: int) -> list[PairSet]:
-    """Put the sets of one source together that are too small for a batch of in-batch negatives.
+def join_small(sets: Sequence[PairSet], batch_size: int, in_batch_negatives: bool = True) -> list[PairSet]:
+    """Put the sets of one source together that are too small for a batch.
 
-    A file of many sources has small ones; alone they could never be trained on. The smallest sets with the same
-    prompts are joined until they fill a batch.
+    A file of many sources has small ones; alone they could never be trained on, or with own negatives only they would
+    be repeated in every batch. The smallest sets with the same prompts are joined until they fill a batch.
 
     Args:
-        sets: Of one source of a recipe, with in-batch negatives.
+        sets: Of one source of a recipe.
         batch_size: Rows of a step, over all processes.
+        in_batch_negatives: Whether rows that share a text cannot share a batch.
 
     Returns:
         The sets, the joined ones as one, named after its parts.
     """
+
+    def fills(some: Sequence[PairSet]) -> bool:
+        if in_batch_negatives:
+            return _fills(some, batch_size)
+        return sum(len(each.rows) for each in some) >= batch_size
+
     groups: dict[str, list[PairSet]] = {}
     for each in sets:
         groups.setdefault(str(sorted(each.prompts.items())), []).append(each)
@@ -147,7 +161,7 @@ def join_small(sets: Sequence[PairSet], batch_size: int) -> list[PairSet]:
     for group in groups.values():
         small: list[PairSet] = []
         for each in sorted(group, key=lambda made: len(made.rows)):
-            if len(each.rows) and not (_fills([each], batch_size) and (not small or _fills(small, batch_size))):
+            if len(each.rows) and not (fills([each]) and (not small or fills(small))):
                 small.append(each)
             else:
                 joined.append(each)

@@ -85,9 +85,7 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     for source in kept:
         rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs")
         found = pairs.columns(rows, source, stage.hard_negatives, seed)
-        if source.in_batch_negatives:
-            found = join_small(found, stage.batch_size)
-        for made in found:
+        for made in join_small(found, stage.batch_size, source.in_batch_negatives):
             name = pairs.free_name(made.name, dropped)  # files of one name in two folders
             dropped[name], language[name] = made.dropped, recipes.language(source)
             if not len(made.rows):
