@@ -12,7 +12,7 @@ from lusifer.training.run import train
 RECIPE = """
 name: small
 seed: 1
-max_length: 32
+max_length: 48
 model:
   encoder: {path: "tiny:encoder"}
   llm: {path: "tiny:llm"}

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.training import inputs, recipe_io, record
+from lusifer.training import bases, inputs, recipe_io, record
 from lusifer.training.run import train
 from training.small_run import same, unfinish
 
@@ -34,7 +34,7 @@ def test_a_resumed_run_logs_each_step_once(recipe: Path, finished: Path, tmp_pat
 
 
 def test_two_processes_cannot_train_in_one_folder(recipe: Path, finished: Path) -> None:
-    settings = recipe_io.load(recipe)
+    settings = bases.concrete(recipe_io.load(recipe))
     with record.RunFolder.start(finished, settings, resume=True):
         with pytest.raises(UsageError, match="another process trains in this folder"):
             train(recipe, finished, resume=True)

@@ -111,11 +111,11 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     return module
 
 
-def read_lm_head(base: Base) -> nn.Module:
-    """The LM head of a decoder, frozen.
+def refuse_headless(base: Base) -> None:
+    """Refuse an LLM that predicts no tokens, by its configuration.
 
     Raises:
-        UsageError: the LLM is an encoder-style embedder and has none.
+        UsageError: it is an encoder-style embedder.
     """
     config = read_config(base, "llm")
     if not backbones.is_decoder(config):
@@ -123,6 +123,15 @@ def read_lm_head(base: Base) -> nn.Module:
             f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
             "one; use objectives: {distill: 1}"
         )
+
+
+def read_lm_head(base: Base) -> nn.Module:
+    """The LM head of a decoder, frozen.
+
+    Raises:
+        UsageError: the LLM is an encoder-style embedder and has none.
+    """
+    refuse_headless(base)
     full = _read_weights(AutoModelForCausalLM, base, "llm")
     return full.get_output_embeddings().requires_grad_(False)
 

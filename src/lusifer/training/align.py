@@ -71,9 +71,7 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
         kind = "pairs" if source.role in PAIRED_ROLES else "passages"
         loaded.append((data_sources.load(recipes.spec(source, recipe.seed), kind), source.role))
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
-    return AlignmentExamples(
-        loaded, stage.objectives.model_dump(), batch_size=stage.batch_size, steps=steps, seed=seed
-    )
+    return AlignmentExamples(loaded, stage.objectives.model_dump(), batch_size=stage.batch_size, steps=steps, seed=seed)
 
 
 def trainer(
@@ -129,17 +127,30 @@ def trainer(
     return made
 
 
+def refuse_unfit_llm(recipe: Recipe, stage: AlignmentStage) -> None:
+    """Look at what an objective asks of the LLM, before its weights are read.
+
+    Raises:
+        UsageError: reconstruction or completion without a decoder, or distill without an embedder.
+    """
+    base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
+    if stage.objectives.reconstruction + stage.objectives.completion > 0:
+        build.refuse_headless(base)
+    if stage.objectives.distill > 0:
+        folder, key = build.resolve(base.path), f"model.llm.path={base.path!r}"
+        with hub.asking(key, UsageError):
+            is_embedder = hub.has_file(folder, "modules.json", hub.commit(folder, base.revision))
+        if not is_embedder:  # the library would make one of any model, by taking the mean of its states
+            raise UsageError(
+                f"{key} is no embedder (no modules.json there): distill needs one; use reconstruction or completion"
+            )
+
+
 def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
     """The LLM as the embedder it is: its own tokenizer, pooling and normalisation."""
-    folder, key = build.resolve(base.path), f"model.llm.path={base.path!r}"
-    with hub.asking(key, UsageError):
+    folder = build.resolve(base.path)
+    with hub.asking(f"model.llm.path={base.path!r}", UsageError):
         commit = hub.commit(folder, base.revision)
-        is_embedder = hub.has_file(folder, "modules.json", commit)
-    if not is_embedder:  # the library would make one of any model, by taking the mean of its states
-        raise UsageError(
-            f"{key} is no embedder (no modules.json there): distill needs one; use reconstruction or completion"
-        )
-    with hub.asking(key, UsageError):
         teacher = SentenceTransformer(folder, revision=commit, model_kwargs={"dtype": base.dtype})
     dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
     if dimension != wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from sentence_transformers import SentenceTransformer
 
@@ -38,7 +40,7 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
         include_prompt=settings.include_prompt,
     )
     length = min(recipe.max_length, model.config.max_position_embeddings)
-    embedder = assemble.assemble(model, tokenizer, prompts=_prompts(recipe), max_seq_length=length)
+    embedder = assemble.assemble(model, tokenizer, prompts=prompts(recipe), max_seq_length=length)
     features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt")
     found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
     failed = [probe for probe in found if not probe.ok]
@@ -47,26 +49,36 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     return embedder
 
 
-def refuse_unreadable(recipe: Recipe) -> None:
-    """Read both configurations before the run folder exists: a wrong name must not leave a run behind."""
+def refuse_unreadable(recipe: Recipe, output: Path) -> None:
+    """Read both configurations before the run folder exists: a wrong name must not leave a run behind.
+
+    Args:
+        recipe: of the run.
+        output: the run folder.
+
+    Raises:
+        UsageError: a base is not there or not known, or the run would be written into it.
+    """
     for tower in adapters.TOWERS:
         base = getattr(recipe.model, tower)
-        if not base.path.startswith("tiny:"):
-            build.read_config(build.Base(base.path, base.revision), tower)
+        if base.path.startswith("tiny:"):
+            continue
+        build.read_config(build.Base(base.path, base.revision), tower)
+        if output.is_relative_to(Path(build.resolve(base.path)).resolve()):
+            raise UsageError(f"{output}: lies in the folder of model.{tower}; choose an --output outside it")
 
 
-def refuse_wide_matryoshka(recipe: Recipe, frozen: torch.dtype) -> None:
-    """Compare with the LLM's width now, not when a stage before has trained for days."""
-    stages = [stage for stage in recipe.stages if isinstance(stage, ContrastiveStage) and stage.matryoshka_dims]
-    if not stages:
-        return
-    width = build.read_config(build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen), "llm").hidden_size
-    for stage in stages:
-        if max(stage.matryoshka_dims) > width:
-            raise UsageError(
-                f"stages.{stage.name}.matryoshka_dims: {max(stage.matryoshka_dims)} is more than the {width} "
-                "dimensions of the vector"
-            )
+def concrete(recipe: Recipe) -> Recipe:
+    """What `auto` means on this machine, written out: a run resumed on another computes the same, or is refused."""
+    auto, model = build.frozen_dtype(), recipe.model
+    if model.dtype.frozen == "auto":
+        dtype = model.dtype.model_copy(update={"frozen": str(auto).removeprefix("torch.")})
+        model = model.model_copy(update={"dtype": dtype})
+    stages = [
+        stage.model_copy(update={"bf16": auto == torch.bfloat16}) if stage.bf16 == "auto" else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"model": model, "stages": stages})
 
 
 def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
@@ -82,7 +94,7 @@ def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases)})
 
 
-def _prompts(recipe: Recipe) -> dict[str, str]:
+def prompts(recipe: Recipe) -> dict[str, str]:
     """What the model folder remembers: `query` and `document`, and each instruction it was trained with."""
     found = {"query": "", "document": ""}
     for stage in recipe.stages:

@@ -19,6 +19,7 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
 from lusifer.data.batches import PairBatches, join_small
+from lusifer.errors import UsageError
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training import recipe as recipes
 from lusifer.training.by_length import ByLength
@@ -97,6 +98,28 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     return PairRows(sets, prompts, in_batch, batches, steps, dropped, language)
 
 
+def refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, max_length: int) -> None:
+    """Refuse a prompt that fills the texts' length: all queries would be cut to the same tokens.
+
+    Args:
+        stage: for its name.
+        rows: of `examples`.
+        tokenizer: of the encoder.
+        max_length: tokens kept of a text, prompt and special tokens included.
+
+    Raises:
+        UsageError: names the set, the tokens and the limit.
+    """
+    for name, prompts in rows.prompts.items():
+        for prompt in set(prompts.values()):
+            tokens = len(tokenizer(prompt)["input_ids"])
+            if prompt and tokens >= max_length:
+                raise UsageError(
+                    f"stages.{stage.name}: the prompt of {name} ({prompt[:40]!r}) has {tokens} tokens, and max_length "
+                    f"{max_length} leaves none for the text: raise max_length, or shorten the instruction"
+                )
+
+
 def trainer(
     recipe: Recipe,
     stage: ContrastiveStage,
@@ -107,6 +130,7 @@ def trainer(
     frozen: torch.dtype,
 ) -> ContrastiveTrainer:
     """Put a stage together; arguments as for `align.trainer`."""
+    refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)
     embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
     # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
     keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}

@@ -101,7 +101,7 @@ def _stage(
 
     _possible(stage, llm)
     load = stage_load(recipe, stage)
-    model = _model(recipe, stage, encoder, llm)
+    model = skeleton(recipe, stage, encoder, llm)
     parts = adapters.report(model)
     flops = _flops(model, stage, parts, load.tokens)
     hours = {
@@ -164,10 +164,14 @@ def _tiny_config(tower: str) -> PreTrainedConfig:
         return build.read_config(build.Base(str(made[tower])), tower)
 
 
-def _model(
+def skeleton(
     recipe: Recipe, stage: AlignmentStage | ContrastiveStage, encoder: PreTrainedConfig, llm: PreTrainedConfig
 ) -> LusiferModel:
-    """The model of a stage with its adapters, without memory for weights."""
+    """The model of a stage with its adapters, without memory for weights.
+
+    Raises:
+        UsageError: adapters fit no layer.
+    """
     import copy
 
     import torch

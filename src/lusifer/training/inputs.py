@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,10 @@ from lusifer.folders import write_file
 from lusifer.model import build
 from lusifer.training import recipe as recipes
 from lusifer.training.recipe import Recipe
-from lusifer.training.record import RunFolder
+from lusifer.training.record import INPUTS, RunFolder
 
-INPUTS = "inputs.json"
 TOWERS = ("encoder", "llm")
-_BASE_FILES = (".json", ".safetensors", ".txt", ".model")
+_BASE_FILES = (".json", ".safetensors", ".bin", ".txt", ".model")
 _COMMIT = "commit"
 
 Found = dict[str, dict[str, str]]
@@ -60,7 +60,9 @@ def fingerprints(recipe: Recipe) -> Found:
             if source.hub is not None:
                 found[key] = {_COMMIT: _commit(key, source.hub, source.revision, "dataset")}
             else:
-                found[key] = {file.name: _sha256(file) for file in data_sources.files(source.path or "")}
+                files = data_sources.files(source.path or "")
+                top = os.path.commonpath([file.parent for file in files])
+                found[key] = {str(file.relative_to(top)): _sha256(file) for file in files}
     return found
 
 
@@ -127,9 +129,12 @@ def _read(root: Path) -> Found:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if not (isinstance(known, dict) and all(isinstance(names, dict) for names in known.values())):
+            raise ValueError("not names and their fingerprints by key")
+    except ValueError as error:  # not UTF-8 or not JSON is one too
         raise ModelFolderError(f"{file}: damaged ({error}); remove it to go on without this check") from error
+    return known
 
 
 def _sha256(file: Path) -> str:

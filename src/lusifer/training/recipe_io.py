@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,16 +85,27 @@ def resolved(recipe: Recipe) -> str:
 
 
 def changed(old: Recipe, new: Recipe) -> list[str]:
-    """Give the keys in which two recipes differ, stages by name, sorted; `may_change` says which a resume may."""
+    """Give the keys in which two recipes differ, stages by name, sorted; `may_change` says which a resume may.
+
+    Where stages were added, removed or put in another order, `stages` is among them.
+    """
     one, other = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     missing = object()
-    return sorted(key for key in one.keys() | other.keys() if one.get(key, missing) != other.get(key, missing))
+    found = {key for key in one.keys() | other.keys() if one.get(key, missing) != other.get(key, missing)}
+    if [stage.name for stage in old.stages] != [stage.name for stage in new.stages]:
+        found.add("stages")
+    return sorted(found)
 
 
-def may_change(key: str) -> bool:
-    """Whether a key of `changed` may differ when a run is resumed."""
-    parts = key.split(".")
-    return len(parts) == 3 and parts[0] == "stages" and parts[2] in MAY_CHANGE
+def may_change(key: str, begun: Collection[str]) -> bool:
+    """Whether a key of `changed` may differ when a run is resumed.
+
+    Args:
+        key: One of them.
+        begun: Names of the stages that have learned something; the others may still be mended.
+    """
+    stage, *rest = key.removeprefix("stages.").split(".")
+    return key.startswith("stages.") and (stage not in begun or rest[0] in MAY_CHANGE)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -117,18 +128,24 @@ def _place_paths(value: dict[str, Any], folder: Path, given: Overrides) -> None:
     if isinstance(value.get("data_root"), str):
         value["data_root"] = absolute(value["data_root"], Path.cwd() if ("data_root",) in given else folder)
         root = Path(value["data_root"])
+
+    def start_of(*key: str | int, otherwise: Path) -> Path:
+        """Where a path starts: here if --set gave it, itself or with what it is part of."""
+        typed = any(key[:length] in given for length in range(1, len(key) + 1))
+        return Path.cwd() if typed else otherwise
+
     stages = value.get("stages")
-    for stage in stages if isinstance(stages, list) else []:
+    for number, stage in enumerate(stages if isinstance(stages, list) else []):
         data = stage.get("data") if isinstance(stage, dict) else None
-        for source in data if isinstance(data, list) else []:
+        for item, source in enumerate(data if isinstance(data, list) else []):
             path = source.get("path") if isinstance(source, dict) else None
             if isinstance(path, str) and path and not path.startswith(sources.SAMPLE):
-                source["path"] = absolute(path, root)
+                source["path"] = absolute(path, start_of("stages", number, "data", item, "path", otherwise=root))
     for tower in ("encoder", "llm"):
         base = value["model"].get(tower) if isinstance(value.get("model"), dict) else None
         path = base.get("path") if isinstance(base, dict) else None
         if isinstance(path, str) and path and not path.startswith(("package:", "tiny:")):
-            start = Path.cwd() if any(key[:2] == ("model", tower) for key in given) else folder
+            start = start_of("model", tower, "path", otherwise=folder)
             if path.startswith((".", "/", "~")) or (start / path).is_dir():
                 base["path"] = absolute(path, start)
 

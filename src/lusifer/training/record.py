@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.folders import write_file, write_folder
@@ -25,6 +27,7 @@ from lusifer.training.recipe import Recipe
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
+INPUTS = "inputs.json"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
@@ -63,13 +66,17 @@ class RunFolder:
         file = run.root / RECIPE
         if run.root.is_file():
             raise UsageError(f"{output}: is a file; give a folder")
-        others = run.root.is_dir() and any(path.name != LOCK for path in run.root.iterdir())
+        # A lock, or a file that was being written when a run was killed, is no work of the user's.
+        others = run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir())
         if others and not file.is_file():
             problem = "holds files but no run to resume" if resume else "is not empty and holds no run"
             raise UsageError(f"{output}: {problem}; name a run folder (it has {RECIPE}), or choose another --output")
         if resume and not file.is_file():
             raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
-        run.root.mkdir(parents=True, exist_ok=True)
+        try:
+            run.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{output}: cannot be written to ({error.strerror}); choose another --output") from error
         try:
             # The system lets go of the lock when a process ends, killed or not.
             lock = FileLock(run.root / LOCK).acquire(blocking=False)
@@ -80,20 +87,29 @@ class RunFolder:
                 if not resume:
                     raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
                 run._refuse_changes(recipe, file)
+            elif file.is_file():
+                run._clear()
             with write_file(file) as temporary:
                 temporary.write_text(recipe_io.resolved(recipe), encoding="utf-8")
             yield run
 
-    @staticmethod
-    def _refuse_changes(recipe: Recipe, file: Path) -> None:
+    def _clear(self) -> None:
+        """Remove what a run that learned nothing has left: its lines and fingerprints are not those of another."""
+        shutil.rmtree(self.root / CHECKPOINTS, ignore_errors=True)
+        for file in (self.metrics, self.root / INPUTS):
+            file.unlink(missing_ok=True)
+
+    def _refuse_changes(self, recipe: Recipe, file: Path) -> None:
         """A resumed run must learn the same thing."""
         old = recipe_io.load(file, check_files=False)
-        fixed = [key for key in recipe_io.changed(old, recipe) if not recipe_io.may_change(key)]
+        stages = enumerate(old.stages, start=1)
+        begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
+        fixed = [key for key in recipe_io.changed(old, recipe) if not recipe_io.may_change(key, begun)]
         if fixed:
             raise UsageError(
                 f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
-                "resume with the recipe of the run (only "
-                f"{', '.join(recipe_io.MAY_CHANGE)} may change), or start anew in another --output"
+                f"resume with the recipe of the run (only {', '.join(recipe_io.MAY_CHANGE)}, and keys of stages yet to "
+                "begin, may change), or start anew in another --output"
             )
 
     def stage(self, number: int, name: str) -> Path:
@@ -131,26 +147,56 @@ def _learned(stage: Path) -> bool:
 
 
 def last_checkpoint(stage: Path) -> Path | None:
-    """The newest whole checkpoint of a stage; halves that a killed run left are removed.
+    """The newest checkpoint of a stage; halves that a killed run left are removed.
 
     Raises:
-        LusiferError: a checkpoint's state cannot be read.
+        LusiferError: it was whole once and is not any more: without one of its files a resumed run would go on silently
+            from other numbers.
     """
-    whole = []
-    for folder in stage.glob("checkpoint-*"):
-        if not (folder / TRAINER_STATE).is_file():
-            shutil.rmtree(folder)
-            continue
-        try:
-            step = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
-        except (json.JSONDecodeError, KeyError) as error:
-            if folder == max(stage.glob("checkpoint-*"), key=_step):
-                shutil.rmtree(folder)  # the state is written last: the run was killed while it was
-                continue
-            raise LusiferError(f"{folder / TRAINER_STATE}: damaged; remove {folder} to resume before it") from error
-        whole.append((step, folder))
-    return max(whole)[1] if whole else None
+    found = sorted((folder for folder in stage.glob("checkpoint-*") if _step(folder) is not None), key=_step)
+    for folder in [folder for folder in found if not (folder / TRAINER_STATE).is_file()]:
+        shutil.rmtree(folder)
+        found.remove(folder)
+    if not found:
+        return None
+    newest = found[-1]
+    if not _is_json(newest / TRAINER_STATE):
+        shutil.rmtree(newest)  # the state is written last: the run was killed while it was
+        return last_checkpoint(stage)
+    damaged = next((name for name, whole in NEEDED.items() if not any(map(whole, newest.glob(name)))), None)
+    if damaged is not None:
+        raise LusiferError(
+            f"{newest / damaged}: missing or damaged; remove {newest} to resume from the checkpoint before it"
+        )
+    return newest
 
 
-def _step(folder: Path) -> int:
-    return int(folder.name.rpartition("-")[2])
+def _step(folder: Path) -> int | None:
+    """The step of a checkpoint, None for a folder that only begins like one (checkpoint-500-copy)."""
+    number = folder.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # not UTF-8 or not JSON
+        return False
+    return True
+
+
+def _is_safetensors(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except SafetensorError:
+        return False
+
+
+NEEDED = {
+    "trainable.safetensors": _is_safetensors,
+    "optimizer.pt": zipfile.is_zipfile,  # torch.save writes archives, whose table of contents is at the end
+    "scheduler.pt": zipfile.is_zipfile,
+    "rng_state*.pth": zipfile.is_zipfile,
+}
+"""What a resume reads, and how to tell that it is whole."""

@@ -17,12 +17,12 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters, build
+from lusifer.model import adapters
 from lusifer.model.lusifer import LusiferModel
-from lusifer.training import align, bases, contrast, describe, inputs, recipe_io
+from lusifer.training import align, bases, contrast, describe, inputs, preflight, recipe_io
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
-from lusifer.training.trainer import MetricsLog, StageTrainer, arguments, free_space_for
+from lusifer.training.trainer import MetricsLog, StageTrainer, arguments, batches, free_space_for
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -53,12 +53,12 @@ def train(
         LusiferError: training failed; checkpoints stay.
     """
     _refuse_data_parallel()
-    recipe = recipe_io.load(recipe_path, overrides)
+    recipe = bases.concrete(recipe_io.load(recipe_path, overrides))
     state = PartialState(cpu=not torch.cuda.is_available())
     if listen is None or not state.is_main_process:
         listen = _silence
     run = RunFolder(Path(output).expanduser().resolve())
-    bases.refuse_unreadable(recipe)
+    bases.refuse_unreadable(recipe, run.root)
     with ExitStack() as held:
         if state.is_main_process:  # the others wait for what the first one writes
             held.enter_context(RunFolder.start(output, recipe, resume))
@@ -73,38 +73,31 @@ def train(
 
 def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
-    frozen = _dtype(recipe.model.dtype.frozen)
-    bases.refuse_wide_matryoshka(recipe, frozen)
+    frozen = getattr(torch, recipe.model.dtype.frozen)
     state = PartialState()
-    _check_later_rows(recipe, run)
+    preflight.refuse_unfit(recipe, run)
+    finished = run.model.is_dir()
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
         if not (target / "model").is_dir():
             embedder = bases.build_model(recipe, frozen) if before is None else _load(before, recipe)
+            finished = False
             _stage(recipe, stage, number, run, embedder, frozen, listen)
             del embedder
             gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
         before = target / "model"
-    if state.is_main_process:
+    if state.is_main_process and not finished:  # its card may have been edited
         run.publish(before)
     state.wait_for_everyone()
     return run.model
 
 
-def _check_later_rows(recipe: Recipe, run: RunFolder) -> None:
-    """Read the rows of the stages to come once before anything trains: a bad one must not show after days."""
-    waiting = [
-        (number, stage) for number, stage in enumerate(recipe.stages, start=1) if not run.begun(number, stage.name)
-    ]
-    for number, stage in waiting[1:] if len(waiting) == len(recipe.stages) else waiting:
-        kind = align if isinstance(stage, AlignmentStage) else contrast
-        kind.examples(recipe, stage, recipe.seed + number)
-
-
 def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
     """The model that a stage before wrote, with the recipe's attention kernel (a folder does not keep it)."""
-    return folder.load(path, attn_implementation=recipe.model.attn_implementation)
+    embedder = folder.load(path, attn_implementation=recipe.model.attn_implementation)
+    embedder.prompts |= bases.prompts(recipe)  # those of a stage that was mended since are not in the folder
+    return embedder
 
 
 def _silence(event: dict[str, Any]) -> None:
@@ -142,9 +135,10 @@ def _stage(
     listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
-    settings = arguments(stage, target, rows.steps, seed, _mixed(stage))
-    settings |= _batches(stage)
+    settings = arguments(stage, target, rows.steps, seed, bool(stage.bf16))
+    settings |= batches(stage)
     trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
+    trainer.max_seq_length = length
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if state.is_main_process:
         run.trim_metrics(stage.name, done)
@@ -202,30 +196,6 @@ def _prepare(model: LusiferModel, stage: AlignmentStage | ContrastiveStage) -> N
         lora = getattr(stage.lora, tower)
         if getattr(stage.train, tower) == "lora" and lora is not None:
             adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
-
-
-def _batches(stage: AlignmentStage | ContrastiveStage) -> dict[str, int]:
-    """Rows a process holds and micro-batches a step, from the batch over all processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
-    if stage.batch_size % processes:
-        raise LusiferError(f"{stage.name}: batch_size {stage.batch_size} is no multiple of {processes} processes")
-    share = stage.batch_size // processes
-    if isinstance(stage, ContrastiveStage):
-        return {"per_device_train_batch_size": stage.batch_size}  # split over the processes (contrast.trainer)
-    mini = min(stage.mini_batch_size, share)
-    if share % mini:
-        raise LusiferError(f"{stage.name}: {share} rows a process are no multiple of mini_batch_size {mini}")
-    return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
-
-
-def _mixed(stage: AlignmentStage | ContrastiveStage) -> bool:
-    if stage.bf16 == "auto":
-        return build.frozen_dtype() == torch.bfloat16
-    return bool(stage.bf16)
-
-
-def _dtype(name: str) -> torch.dtype:
-    return build.frozen_dtype() if name == "auto" else getattr(torch, name)
 
 
 def _device() -> torch.device:

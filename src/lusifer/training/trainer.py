@@ -6,6 +6,7 @@ The loops themselves are transformers' Trainer (alignment) and sentence-transfor
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.training.recipe_stage import StageSettings
 from lusifer.training.record import RunFolder
@@ -29,10 +30,14 @@ SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "co
 
 
 class StageTrainer:
-    """Mixin in front of a Trainer class; set `embedder` and `stage_folder` before training."""
+    """Mixin in front of a Trainer class; set its attributes before training.
+
+    `max_seq_length` is what checkpoints keep: a stage may cut its texts shorter than the model will.
+    """
 
     embedder: SentenceTransformer
     stage_folder: Path
+    max_seq_length: int
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
@@ -44,7 +49,11 @@ class StageTrainer:
             raise LusiferError(
                 f"{broken[0]} is not finite at step {self.state.global_step}, so no checkpoint is written; {MEND}"
             )
-        self.embedder.save_pretrained(str(folder), create_model_card=False)
+        trained_on, self.embedder.max_seq_length = self.embedder.max_seq_length, self.max_seq_length
+        try:
+            self.embedder.save_pretrained(str(folder), create_model_card=False)
+        finally:
+            self.embedder.max_seq_length = trained_on
         save_file(tensors, folder / TRAINABLE)
         parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
         counts = {"tensors": sorted(tensors), "parts": parts}
@@ -78,6 +87,10 @@ class MetricsLog(TrainerCallback):
 
     def __init__(self, run: RunFolder, stage: str, listen: Any = None) -> None:
         self.run, self.stage, self.listen = run, stage, listen
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log and save as often as the recipe says now: a resumed state remembers what it said before."""
+        state.compute_steps(args, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Write one line: stage, step and the numbers."""
@@ -129,6 +142,29 @@ def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: b
         "ddp_find_unused_parameters": _some_steps_skip_parameters(stage),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+
+
+def batches(stage: StageSettings) -> dict[str, int]:
+    """Rows a process holds and micro-batches a step, from the batch over all processes, by the library's names.
+
+    Raises:
+        UsageError: they cannot be divided evenly.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    if stage.batch_size % processes:
+        raise UsageError(
+            f"stages.{stage.name}.batch_size: {stage.batch_size} is no multiple of the {processes} processes"
+        )
+    if stage.kind == "contrastive":
+        return {"per_device_train_batch_size": stage.batch_size}  # split over the processes (contrast.trainer)
+    share = stage.batch_size // processes
+    mini = min(stage.mini_batch_size, share)
+    if share % mini:
+        raise UsageError(
+            f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {processes}) are no "
+            f"multiple of {mini}"
+        )
+    return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
 
 
 def _some_steps_skip_parameters(stage: StageSettings) -> bool:
