@@ -105,7 +105,7 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     found = {(row.task.split(" ")[0], row.language): row.value for row in scores.rows(summary)}
     assert found["sib200_retrieval", "en"] == 100 and found["sib200_retrieval", "sw"] is None
     assert main([*command, "--output", "again", "--compare", "scores"]) == 0
-    assert capsys.readouterr().out.count(f"| {model_folder} | {model_folder} |") == 2
+    assert capsys.readouterr().out.count(f"| {model_folder} | {model_folder} |") == 3
     assert main([*command[:5], "nowhere", "--output", "again"]) == 2
     assert "nowhere: no such folder" in one_line(capsys)
     assert main([*command[:6], "--languages", "en,xx", "--output", "again"]) == 2

@@ -60,12 +60,25 @@ def summary(data: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
 
 
 def test_scores_are_what_the_vectors_say(summary):
-    topics, retrieval = (summary["tasks"][task] for task in (local.TOPICS, local.RETRIEVAL))
+    topics, retrieval, large = (summary["tasks"][task] for task in (sib.TOPICS, sib.RETRIEVAL, sib.RETRIEVAL_LARGE))
     assert topics["scores"] == {"en": 100, "es": 100, "ru": pytest.approx(100 / 3, abs=1e-3)}
     assert retrieval["scores"] == {"en": 100, "es": 100, "ru": pytest.approx(100 / 12, abs=1e-3)}
+    assert large["scores"] == {"en": pytest.approx(100 * 3 / 60, abs=1e-3)}  # of train texts the oracle knows the topic
+
+
+def test_the_larger_pool_is_the_first_204_sentences_of_the_train_split(data, monkeypatch):
+    monkeypatch.setattr(local, "SentenceTransformer", Oracle)
+    seen = []
+    monkeypatch.setattr(Oracle, "encode", lambda self, texts, **_: seen.append(len(texts)) or np.eye(300)[: len(texts)])
+    for code in ("en", "es"):
+        write_split(data, code, "train", list(range(240)))
+    found = local.evaluate(Oracle(), data, ["es"])["tasks"][sib.RETRIEVAL_LARGE]
+    assert found["scores"] == {"es": 100} and 204 in seen
 
 
 def test_a_missing_language_is_missing_with_its_reason_and_in_no_mean(summary):
+    large = summary["tasks"].pop(sib.RETRIEVAL_LARGE)
+    assert large["missing"]["es"] == "sib200-es-train.jsonl.gz: no such file" and "es" not in large["scores"]
     for task in summary["tasks"].values():
         assert task["missing"] == {"fr": "sib200-fr-dev.jsonl.gz: no such file"}
         assert "fr" not in task["scores"]
@@ -80,6 +93,7 @@ def test_the_summary_says_what_was_measured(summary, data):
     assert summary["model"] == {"name": "oracle", "identity": None, "dimension": 64, "max_tokens": 64}
     assert set(summary["data"]) == {f"sib200-{name}.jsonl.gz" for name in ("en-train", "en-dev", "es-dev", "ru-dev")}
     assert summary["settings"]["seed"] == 3
+    assert summary["left_out"] == {"xquad": "xquad-en.json: no such file"}
     assert summary["settings"]["prompt"] == ""
     assert {"lusifer", "torch", "scikit-learn"} <= set(summary["versions"])
 
@@ -88,7 +102,7 @@ def test_written_and_read_again_and_laid_out_beside_another(summary, tmp_path):
     local.write(summary, tmp_path / "scores", "a table")
     again = table.read(tmp_path / "scores")
     assert again == json.loads(json.dumps(summary))
-    other = {**again, "model": {"name": "other"}, "tasks": {local.TOPICS: again["tasks"][local.TOPICS]}}
+    other = {**again, "model": {"name": "other"}, "tasks": {sib.TOPICS: again["tasks"][sib.TOPICS]}}
     text = table.markdown([again, other])
     assert "| language | oracle | other |" in text
     assert "| Russian (ru) | 33.3 | 33.3 |" in text
@@ -105,7 +119,7 @@ def test_a_damaged_file_of_one_language_leaves_the_others(data, monkeypatch):
     monkeypatch.setattr(local, "SentenceTransformer", Oracle)
     file = sib.file_of(data, "es", "dev")
     file.write_bytes(file.read_bytes()[:60])
-    found = local.evaluate(Oracle(), data, ["es", "ru"])["tasks"][local.TOPICS]
+    found = local.evaluate(Oracle(), data, ["es", "ru"])["tasks"][sib.TOPICS]
     assert set(found["scores"]) == {"ru"}
     assert "sib200-es-dev.jsonl.gz: damaged" in found["missing"]["es"]
 

@@ -1,16 +1,20 @@
-"""The offline suite: SIB-200 files in a folder, no network, a minute or two on two cores.
+"""The offline suite: SIB-200 and XQuAD files in a folder, no network, a few minutes on two cores.
 
-Two tasks. Zero-shot topics: a logistic regression learns on the vectors of the English train split (701 sentences)
-and is tested on each language's dev split (99 sentences). Retrieval: for each dev sentence of a language, is the
-nearest of the 99 English dev sentences (cosine) its translation?
+Zero-shot topics: a logistic regression learns on the vectors of SIB-200's English train split (701 sentences) and is
+tested on each language's dev split (99 sentences). Retrieval: is the nearest English sentence (cosine) the translation
+- among the 99 of the dev split, and among the first 204 of the train split? XQuAD, where its files are there: is the
+paragraph nearest to a question the right one of 240, with questions in a language and paragraphs in English, and the
+other way round?
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,22 +24,27 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer import __version__, extras, languages
 from lusifer.embedder import folder
-from lusifer.errors import DataError, LusiferError, ModelFolderError
-from lusifer.evaluation import sib
-from lusifer.evaluation.means import Hits, means
+from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.evaluation import sib, xquad
+from lusifer.evaluation.means import Measured, means
 from lusifer.folders import write_folder
 
-ENGLISH = "en"
+ENGLISH = sib.ENGLISH
 SETTINGS: dict[str, Any] = {
-    # C is the default of the library, and mteb's as well; the vectors have length 1, so nothing is scaled.
-    "classifier": {"kind": "logistic regression", "C": 1.0, "solver": "lbfgs", "max_iter": 1000},
-    "train": "English train split",
-    "test": "dev split of each language",
-    "retrieval": "cosine, among the English dev split",
-    "bootstrap": {"resamples": 2000, "unit": "dev sentence, the same ones in all languages", "interval": 0.95},
+    "classifier": {"kind": "logistic regression", **sib.CLASSIFIER},
+    "train": "SIB-200, English train split",
+    "test": "SIB-200, dev split of each language",
+    "retrieval": "cosine, among the English dev split, or the first 204 sentences of the train split",
+    "xquad": "cosine, among all paragraphs",
+    "bootstrap": {"resamples": 2000, "unit": "sentence or question, the same in all languages", "interval": 0.95},
 }
-TOPICS, RETRIEVAL = "sib200_zero_shot", "sib200_retrieval"
-METRICS = {TOPICS: "accuracy", RETRIEVAL: "accuracy at 1"}
+METRICS = {
+    sib.TOPICS: "accuracy",
+    sib.RETRIEVAL: "accuracy at 1",
+    sib.RETRIEVAL_LARGE: "accuracy at 1",
+    xquad.TO_ENGLISH: "accuracy at 1",
+    xquad.FROM_ENGLISH: "accuracy at 1",
+}
 Progress = Callable[[int, int], None]
 
 
@@ -53,16 +62,17 @@ def evaluate(
 
     Args:
         model: A folder or hub name, or the embedder itself.
-        data: Folder with the SIB-200 files.
+        data: Folder with the SIB-200 files, and those of XQuAD.
         codes: Languages; None takes the 14 of the paper. English is always read: both tasks start from it.
         name: What to call the model in tables; None takes the folder's name.
         seed: Of the bootstrap.
         device: Where to load a folder; None takes the best one here.
-        progress: Called with (languages done, languages) after each.
+        progress: Called with (languages done, languages) after each, over all parts.
 
     Returns:
-        The summary, as `write` writes it: model, data, settings, versions, and for each task scores in percent by
-        language, missing languages with the reason, and means with their intervals.
+        The summary, as `write` writes it: model, data, settings, versions, what was left out because its files are
+        not there, and for each task scores in percent by language, missing languages with the reason, and means with
+        their intervals.
 
     Raises:
         DataError: The English files cannot be read.
@@ -70,31 +80,32 @@ def evaluate(
     """
     extras.need("eval", "sklearn.linear_model")
     codes = list(dict.fromkeys(codes or [language.code for language in languages.paper()]))
-    train, english = (sib.read(sib.file_of(data, ENGLISH, split)) for split in ("train", "dev"))
     embedder = model if isinstance(model, SentenceTransformer) else folder.load(model, device=device)
-    classifier = _classifier(_vectors(embedder, train.texts), train.labels)
-    pool = _vectors(embedder, english.texts)
-    hits: dict[str, dict[str, Hits]] = {TOPICS: {}, RETRIEVAL: {}}
-    missing: dict[str, str] = {}
-    for done, code in enumerate(codes, start=1):
-        try:
-            split = english if code == ENGLISH else sib.read(sib.file_of(data, code, "dev"))
-            vectors = pool if code == ENGLISH else _vectors(embedder, split.texts)
-            hits[TOPICS][code] = dict(
-                zip(split.ids, classifier.predict(vectors) == np.array(split.labels), strict=True)
-            )
-            hits[RETRIEVAL][code] = _retrieved(vectors, split.ids, pool, english.ids)
-        except DataError as error:
-            missing[code] = str(error)
+    parts = [sib.measure]
+    left_out = {}
+    if xquad.file_of(data, ENGLISH).is_file():
+        parts.append(xquad.measure)
+    else:
+        left_out["xquad"] = f"{xquad.file_of(data, ENGLISH).name}: no such file"
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
         if progress is not None:
-            progress(done, len(codes))
+            progress(done, len(parts) * len(codes))
+
+    found: dict[str, Measured] = {}
+    for measure in parts:
+        found |= measure(partial(_vectors, embedder), data, codes, tick)
     return {
         "suite": "offline",
         "model": _identity(model, embedder, name),
         "data": _digests(data, codes),
+        "left_out": left_out,
         "settings": {**SETTINGS, "seed": seed, "prompt": _default_prompt(embedder)},
         "versions": _versions(),
-        "tasks": {task: _task(METRICS[task], hits[task], missing, codes, seed) for task in METRICS},
+        "tasks": {task: _task(METRICS[task], measured, codes, seed) for task, measured in found.items()},
     }
 
 
@@ -114,28 +125,15 @@ def _vectors(embedder: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
     return vectors.astype(np.float32, copy=False)
 
 
-def _classifier(vectors: np.ndarray, labels: Sequence[str]) -> Any:
-    """A logistic regression on vectors (n, d) and labels (n)."""
-    linear = extras.need("eval", "sklearn.linear_model")
-    settings = {key: value for key, value in SETTINGS["classifier"].items() if key != "kind"}
-    return linear.LogisticRegression(**settings).fit(vectors, labels)
-
-
-def _retrieved(vectors: np.ndarray, ids: Sequence[int], pool: np.ndarray, pool_ids: Sequence[int]) -> Hits:
-    """For each sentence whose translation is in the pool, whether that is the nearest of the pool."""
-    nearest = np.array(pool_ids)[(vectors @ pool.T).argmax(axis=1)]
-    known = set(pool_ids)
-    return {number: bool(found == number) for number, found in zip(ids, nearest, strict=True) if number in known}
-
-
-def _task(metric: str, hits: dict[str, Hits], missing: dict[str, str], codes: list[str], seed: int) -> dict[str, Any]:
+def _task(metric: str, measured: Measured, codes: list[str], seed: int) -> dict[str, Any]:
     """Scores, missing languages and means of one task."""
+    hits = measured.hits
     groups = {"non_english": [code for code in codes if code != ENGLISH], "all": codes}
     return {
         "metric": metric,
         "unit": "percent",
         "scores": {code: round(100 * float(np.mean(list(row.values()))), 4) for code, row in hits.items()},
-        "missing": missing,
+        "missing": measured.missing,
         "means": {group: means(hits, members, seed, SETTINGS["bootstrap"]) for group, members in groups.items()},
     }
 
@@ -160,11 +158,16 @@ def _identity(model: object, embedder: SentenceTransformer, name: str | None) ->
 
 def _digests(data: Path, codes: Sequence[str]) -> dict[str, str]:
     """SHA-256 of every file that was read."""
-    files = [
-        sib.file_of(data, ENGLISH, "train"),
-        *(sib.file_of(data, code, "dev") for code in dict.fromkeys([ENGLISH, *codes])),
-    ]
-    return {file.name: sib.digest(file) for file in files if file.is_file()}
+    read = dict.fromkeys([ENGLISH, *codes])
+    files = [sib.file_of(data, code, split) for code in read for split in ("train", "dev")]
+    if xquad.file_of(data, ENGLISH).is_file():
+        files += [xquad.file_of(data, code) for code in read]
+    return {file.name: _digest(file) for file in files if file.is_file()}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _default_prompt(embedder: SentenceTransformer) -> str:

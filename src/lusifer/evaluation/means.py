@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-Hits = dict[int, bool]
-"""Sentence id -> whether the model was right."""
+Hits = dict[Any, bool]
+"""Id of a sentence or question -> whether the model was right."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One task: what was right by language, and why a language is missing."""
+
+    hits: dict[str, Hits] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def means(hits: Mapping[str, Hits], codes: Sequence[str], seed: int, bootstrap: Mapping[str, Any]) -> dict[str, Any]:
