@@ -11,12 +11,39 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lusifer.errors import UsageError
+
 AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
+
+
+def refuse_unwritable(target: str | os.PathLike[str], kind: str, option: str = "--output") -> None:
+    """Refuse a place that cannot be written to, before the work whose result belongs there; nothing is left there.
+
+    Args:
+        target: What will be written; missing folders above it are made only then.
+        kind: "file" or "folder", what it will be.
+        option: How the user gave it.
+
+    Raises:
+        UsageError: It is of the other kind, or nothing can be made in the nearest folder that exists.
+    """
+    path = _resolve(target)
+    if path.exists() and path.is_dir() != (kind == "folder"):
+        raise UsageError(f"{option} {target}: is a {'folder' if path.is_dir() else 'file'}: name a {kind}")
+    nearest = next(folder for folder in path.parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{option} {target}: nothing can be written in {nearest} ({error.strerror}): name a {kind} elsewhere"
+        ) from error
 
 
 @contextmanager

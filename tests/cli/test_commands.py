@@ -106,7 +106,21 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert found["sib200_retrieval", "en"] == 100 and found["sib200_retrieval", "sw"] is None
     assert main([*command, "--output", "again", "--compare", "scores"]) == 0
     assert capsys.readouterr().out.count(f"| {model_folder} | {model_folder} |") == 3
+    assert main(command) == 0  # only shown
+    assert "| Swahili (sw) | missing |" in capsys.readouterr().out
     assert main([*command[:5], "nowhere", "--output", "again"]) == 2
     assert "nowhere: no such folder" in one_line(capsys)
     assert main([*command[:6], "--languages", "en,xx", "--output", "again"]) == 2
     assert "language 'xx' is unknown" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "words", [["convert", "published", "file/out"], ["evaluate", "model", "--data", ".", "--output", "file/out"]]
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(folder, capsys, words):
+    Path("file").write_text("mine")
+    assert main(words) == 2
+    assert "file/out: nothing can be written in" in one_line(capsys)
+    words[words.index("file/out")] = "file"
+    assert main(words) == 2
+    assert "file: is a file: name a folder" in one_line(capsys)

@@ -146,3 +146,14 @@ def test_standard_input_in_a_process_of_its_own_says_nothing_but_its_line(model_
     )
     assert done.stdout == b""
     assert done.stderr == b"lusifer: 2 texts -> o.parquet (48 numbers each)\n"
+
+
+@pytest.mark.parametrize("output", ["texts.jsonl", "sub/../texts.jsonl", "link.jsonl"])
+def test_the_input_is_not_written_over(folder, capsys, output):
+    text = '{"text": "Water."}\n'
+    Path("texts.jsonl").write_text(text)
+    Path("sub").mkdir()
+    Path("link.jsonl").symlink_to("texts.jsonl")
+    assert main(["embed", "no-model", "--input", "texts.jsonl", "--output", output]) == 2
+    assert "is the input, which would be lost: name another file" in one_line(capsys)
+    assert Path("texts.jsonl").read_text() == text

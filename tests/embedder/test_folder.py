@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters, backbones
 from lusifer.model.tiny import make_tiny_base
 from tiny_folder import model_folder, tiny_embedder  # noqa: F401
@@ -169,6 +172,36 @@ def test_a_file_is_no_folder(model_folder):  # noqa: F811
         lusifer.load(model_folder / "config.json")
 
 
+@pytest.fixture
+def other(minilm_like_folder, tmp_path):
+    """An embedder of another kind in the older layout: each module in a folder of its own, no config.json on top."""
+    modules = [Transformer(str(minilm_like_folder)), Pooling(48), Dense(48, 16)]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "new"), create_model_card=False)
+    old, modules = tmp_path / "old", json.loads((tmp_path / "new" / "modules.json").read_text())
+    (old / "0_Transformer").mkdir(parents=True)
+    for file in (tmp_path / "new").iterdir():
+        place = old if file.is_dir() or file.name in ("modules.json", folder.REQUIRED[2]) else old / "0_Transformer"
+        file.rename(place / file.name)
+    modules[0]["path"] = "0_Transformer"
+    (old / "modules.json").write_text(json.dumps(modules))
+    return old
+
+
+def test_an_embedder_of_another_kind_and_layout_is_loaded(other):
+    assert lusifer.load(other, device="cpu").encode(TEXTS).shape == (4, 16)
+    shutil.rmtree(other / "1_Pooling")
+    with pytest.raises(ModelFolderError, match=r"1_Pooling: missing, named in .*modules\.json"):
+        lusifer.load(other)
+
+
+def test_a_text_longer_than_the_backbones_is_said_in_numbers(model_folder):  # noqa: F811
+    loaded = lusifer.load(model_folder, device="cpu")
+    longest = lusifer_model(loaded).config.max_position_embeddings
+    loaded.max_seq_length = longest + 10
+    with pytest.raises(UsageError, match=f"a text of {longest + 10} tokens, and the backbones read {longest}: set "):
+        loaded.encode("water " * 2 * longest)
+
+
 def test_an_interrupted_save_leaves_the_old_folder(bases_folder, copy, monkeypatch):
     before = folder.identity(copy)
     embedder = tiny_embedder(bases_folder, num_soft_tokens=2)
@@ -194,6 +227,13 @@ class TestIdentity:
         tensors["connector.soft_tokens"][0, 0] += 1
         save_file(tensors, copy / folder.WEIGHTS, metadata={"format": "pt"})
         assert folder.identity(copy) != folder.identity(model_folder)
+
+    @pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "0_Transformer/model.safetensors"])
+    def test_a_weight_of_any_module_changes_it(self, other, name):
+        before = folder.identity(other)
+        tensors = load_file(other / name)
+        save_file({key: tensor + 1 for key, tensor in tensors.items()}, other / name, metadata={"format": "pt"})
+        assert folder.identity(other) != before
 
     def test_a_prompt_changes_it(self, copy, model_folder):  # noqa: F811
         file = copy / "config_sentence_transformers.json"

@@ -189,3 +189,10 @@ def test_a_merge_that_is_not_finite_is_refused(adapted):
         model.llm.layers[0].mlp.up_proj.lora_B["default"].weight[0, 0] = float("inf")
     with pytest.raises(LusiferError, match="layers.0.mlp.up_proj gives numbers that are not finite"):
         adapters.merge(model)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_adapters_are_in_the_mode_of_their_model(new_model, training):
+    model = new_model().train(training)
+    adapters.attach(model, "llm", 2, 4, dropout=0.5)
+    assert {module.training for module in model.modules()} == {training}

@@ -117,3 +117,7 @@ def test_the_prompt_follows_instruction_task_role_and_model():
         choose(own, task="stss")
     with pytest.raises(UsageError, match="in its own way"):
         choose({"query": "<s>"}, "x")
+
+
+def test_no_texts_give_no_vectors(embedder):
+    assert encode.encode(embedder, []).shape == (0, embedder.get_embedding_dimension())

@@ -11,6 +11,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import Device, Model, locate, usable
 from lusifer.errors import UsageError
+from lusifer.folders import refuse_unwritable
 
 
 class Suite(StrEnum):
@@ -26,11 +27,11 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Model,
-    data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz.")],
-    output: Annotated[Path, typer.Option(help="Folder for summary.json and table.md.")],
-    suite: Annotated[Suite, typer.Option(help="offline: SIB-200 topics and retrieval of the English translation.")] = (
+    data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json.")],
+    suite: Annotated[Suite, typer.Option(help="offline: SIB-200 and XQuAD from files.")] = (
         Suite.OFFLINE
     ),
+    output: Annotated[Path | None, typer.Option(help="Folder for summary.json and table.md.")] = None,
     languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
     compare: Annotated[
@@ -44,6 +45,8 @@ def evaluate(
     codes = [known.language(code).code for code in languages.split(",")] if languages else None
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; give the one with the sib200-*.jsonl.gz files")
+    if output is not None:
+        refuse_unwritable(output, "folder")
     terminal.quiet()
     from lusifer.evaluation import local, table
 
@@ -53,6 +56,9 @@ def evaluate(
             locate(model), data, codes, name=model, seed=seed, device=usable(device), progress=show
         )
     text = table.markdown([*others, summary])
-    local.write(summary, output, text)
     typer.echo(text)
-    terminal.note(f"{output / 'summary.json'} written")
+    for part, reason in summary["left_out"].items():
+        terminal.note(f"{part}: left out: {reason}")
+    if output is not None:
+        local.write(summary, output, text)
+        terminal.note(f"{output / 'summary.json'} written")

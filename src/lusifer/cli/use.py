@@ -11,6 +11,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import Device, Model, locate, usable
 from lusifer.errors import LusiferError
+from lusifer.folders import refuse_unwritable
 
 
 class Role(StrEnum):
@@ -76,8 +77,8 @@ def embed(
     """Turn texts into vectors, order kept; the output is written whole or not at all."""
     from lusifer.serving import texts, writers
 
-    writers.check_output(output)
     source = texts.Source(input, field)
+    writers.check_output(output, source.path if input != texts.STDIN else None)
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     from lusifer.embedder import folder
@@ -112,6 +113,7 @@ def convert(
     llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one named there.")] = None,
 ) -> None:
     """Turn a checkpoint of the authors' code into a model folder."""
+    refuse_unwritable(out, "folder", "OUT")
     terminal.quiet()
     from lusifer.embedder import convert as conversion
 

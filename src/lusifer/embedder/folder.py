@@ -119,18 +119,18 @@ def check(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: is a file; give the model folder that holds modules.json")
-    for name in REQUIRED:
+    ours = _is_ours(folder)
+    for name in REQUIRED if ours else REQUIRED[:1]:
         kind = list if name == "modules.json" else dict
         if not isinstance(_read_json(folder / name), kind):
             raise ModelFolderError(f"{folder / name}: damaged, no JSON {KINDS[kind]}; copy or save the folder again")
+    _check_modules(folder, ours)
+    if not ours:
+        return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     model = _read_json(folder / "tokenizer.json").get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         raise ModelFolderError(f"{folder / 'tokenizer.json'}: damaged, no model in it; copy or save the folder again")
     config = _read_json(folder / "config.json")
-    ours = config.get("model_type") == LusiferConfig.model_type
-    _check_modules(folder, ours)
-    if not ours:
-        return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     found = weights(folder)
     try:
         with torch.device("meta"):
@@ -152,6 +152,16 @@ def check(path: str | os.PathLike[str]) -> None:
             f"{folder}: the weights do not fit config.json ({len(missing)} tensors missing, {len(unexpected)} "
             f"unexpected, {len(wrong)} of another shape; {some} for one); copy or save the folder again"
         )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder claims to be a model of this project; others keep their files where they like."""
+    if not (folder / "config.json").is_file():
+        # Without it only a folder whose one module lies at its root can have been ours.
+        modules = _read_json(folder / "modules.json")
+        return isinstance(modules, list) and any(isinstance(m, dict) and m.get("path") == "" for m in modules)
+    config = _read_json(folder / "config.json")
+    return not isinstance(config, dict) or config.get("model_type") == LusiferConfig.model_type
 
 
 def _check_modules(folder: Path, ours: bool) -> None:
@@ -214,6 +224,15 @@ def identity(path: str | os.PathLike[str]) -> str:
         file = folder / name
         if file.exists():
             digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
+    # Of another embedder a pooling, a projection or the whole backbone may lie in a folder of its own.
+    modules = _read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    for place in sorted(module["path"] for module in modules if module.get("path")):
+        for file in sorted((folder / place).rglob("*")):
+            if file.suffix == ".json":
+                digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
+            elif file.is_file():
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:12]
 
 

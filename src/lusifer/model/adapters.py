@@ -74,6 +74,7 @@ def attach(
     except ValueError as error:
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
     for _, layer in lora_layers(module):
+        layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
         # Steps of training are lost in half precision; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
             part.float()

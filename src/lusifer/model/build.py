@@ -30,7 +30,7 @@ class Base:
 
 def frozen_dtype() -> torch.dtype:
     """bf16 where the machine computes in it at speed (a CUDA device that supports it), else float32."""
-    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
 

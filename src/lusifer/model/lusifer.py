@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from lusifer.errors import UsageError
 from lusifer.model import adapters, backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import Connector, ConnectorOutput, EmbeddingTable, LatentAttention
@@ -108,7 +109,16 @@ class LusiferModel(LusiferPreTrainedModel):
 
         Returns:
             The embedding (B, d) and the LLM's last hidden states.
+
+        Raises:
+            UsageError: a text has more tokens than the backbones have positions.
         """
+        longest = self.config.max_position_embeddings
+        if input_ids.shape[1] > longest:
+            raise UsageError(
+                f"a text of {input_ids.shape[1]} tokens, and the backbones read {longest}: set max_seq_length to "
+                f"{longest} or less"
+            )
         prompt = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
         hidden_states = self.run_llm(*prompt)
         skip = 0 if self.config.include_prompt or prompt_length is None else prompt_length

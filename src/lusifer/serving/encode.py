@@ -136,7 +136,7 @@ def encode(
 
     Args:
         embedder: The model.
-        texts: At least one.
+        texts: Any number.
         prompt: Prefix of every text; None takes the model's default.
         batch_tokens: Most tokens of a batch, padding included.
 
@@ -149,6 +149,8 @@ def encode(
     """
     places = [f"text {number}" for number in range(1, len(texts) + 1)]
     texts = [prompts.check_text(text, place) for text, place in zip(texts, places, strict=True)]
+    if not texts:
+        return np.empty((0, embedder.get_embedding_dimension()), dtype=np.float32)
     lengths = token_counts(embedder, texts, prompt)
     return _encode(embedder, texts, lengths, prompt, batch_tokens, places, Report(limit=embedder.max_seq_length), None)
 

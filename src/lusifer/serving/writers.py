@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.folders import write_file
+from lusifer.folders import refuse_unwritable, write_file
 
 
 class Writer(ABC):
@@ -111,26 +110,21 @@ class JsonWriter(Writer):
 WRITERS: dict[str, type[Writer]] = {".npy": NumpyWriter, ".parquet": ParquetWriter, ".jsonl": JsonWriter}
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output whose ending is unknown or that cannot be written; nothing is left there.
+def check_output(path: Path, source: Path | None = None) -> None:
+    """Refuse an output whose ending is unknown, that cannot be written or that is the input; nothing is left there.
+
+    Args:
+        path: The file to write.
+        source: The file that is read.
 
     Raises:
         UsageError: The message lists the endings, or says why not.
     """
     if path.suffix.lower() not in WRITERS:
         raise UsageError(f"--output {path}: unknown ending {path.suffix!r}: use {', '.join(WRITERS)}")
-    if path.is_dir():
-        raise UsageError(f"--output {path}: is a folder: name a file")
-    # Missing folders are made when the vectors are there: the nearest one that exists must take a file.
-    parents = path.expanduser().resolve().parents
-    nearest = next(folder for folder in parents if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"--output {path}: nothing can be written in {nearest} ({error.strerror}): name a file in another folder"
-        ) from error
+    refuse_unwritable(path, "file")
+    if source is not None and source.exists() and path.expanduser().exists() and path.expanduser().samefile(source):
+        raise UsageError(f"--output {path}: is the input, which would be lost: name another file")
 
 
 @contextmanager
