@@ -31,12 +31,11 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     folder.check(root)
     config = _read(root / "config.json")
     limit = _limit(root)
-    shapes = folder.weights(root)
     rows = {"folder": str(path), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
     if config.get("model_type") == LusiferConfig.model_type:
-        rows |= _lusifer(LusiferConfig.from_dict(config), shapes)
-    else:
-        rows |= {"weights": _count(shapes, "")}
+        rows |= _lusifer(LusiferConfig.from_dict(config), folder.weights(root))
+    elif (root / folder.WEIGHTS).is_file():
+        rows |= {"weights": _count(folder.weights(root), "")}
     rows["tokens"] = f"{limit} a text at most" if limit else "no limit given"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
     for name, text in prompts.items():
@@ -84,4 +83,5 @@ def _limit(root: Path) -> int | None:
 
 
 def _read(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
+    """A JSON file; empty where an embedder of another layout has none there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
