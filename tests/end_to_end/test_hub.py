@@ -22,7 +22,7 @@ from lusifer.embedder.convert import convert
 STEPS = Path(__file__).parents[1] / "hub_steps.py"
 RECIPE = """
 name: from-the-hub
-max_length: 32
+max_length: 64
 model:
   encoder: {path: tiny/encoder, revision: second}
   llm: {path: tiny/llm}
