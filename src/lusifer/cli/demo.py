@@ -36,8 +36,11 @@ def run(output: Path) -> None:
     )
     typer.echo("")
     typer.echo(f"1. Train: both stages of recipe {RECIPE!r}, on English text alone")
+    import torch
+
     from lusifer.training import run as training
 
+    torch.set_num_threads(1)  # for toy tensors several threads are no faster, and beside other work far slower
     with listener() as listen:
         begun = (output / "run" / "recipe.yaml").is_file()
         model = training.train(RECIPE, output / "run", resume=begun, listen=listen)
