@@ -77,6 +77,11 @@ def test_no_negative_is_a_positive_or_shares_the_label(pattern: list, in_batch: 
             assert labels.get(row[f"negative_{number}"], -1) != own
 
 
+def test_a_weight_that_leaves_no_row_is_named() -> None:
+    with pytest.raises(DataError, match=r"weight 0\.01 leaves none of its 3 rows: raise it"):
+        columns(rows(*simple(3)), Source(weight=0.01), 1, seed=0)
+
+
 def test_without_labels_own_negatives_repeat_and_rows_without_any_are_dropped() -> None:
     given_rows = simple(3)
     given_rows[0]["negative"] = ["n1", "n2"]

@@ -124,6 +124,14 @@ def test_a_damaged_file_of_one_language_leaves_the_others(data, monkeypatch):
     assert "sib200-es-dev.jsonl.gz: damaged" in found["missing"]["es"]
 
 
+def test_a_language_without_a_sentence_of_the_pool_is_missing_not_nan(data, monkeypatch):
+    monkeypatch.setattr(local, "SentenceTransformer", Oracle)
+    write_split(data, "ru", "dev", [500, 501])
+    found = local.evaluate(Oracle(), data, ["es", "ru"])["tasks"][sib.RETRIEVAL]
+    assert found["missing"]["ru"] == "no sentence of it is in the pool" and set(found["scores"]) == {"es"}
+    assert found["means"]["all"] == {**found["means"]["all"], "value": 100, "missing": ["ru"]}
+
+
 def test_without_english_there_is_nothing_to_measure(data, monkeypatch):
     monkeypatch.setattr(local, "SentenceTransformer", Oracle)
     sib.file_of(data, "en", "train").unlink()
@@ -137,6 +145,7 @@ def test_without_english_there_is_nothing_to_measure(data, monkeypatch):
         ('{"text": "x", "label": "y"}', "line 1: expected an object with text, label and index_id"),
         ('{"text": "", "label": "y", "index_id": 1}', "line 1: the text is empty"),
         ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: index_id 1 stands there twice"),
+        ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', no number"),
         ("{", "line 1: not JSON"),
         ("", "no rows"),
     ],

@@ -1,8 +1,11 @@
 """What is refused before anything trains, though only a later stage would meet it."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lusifer.errors import UsageError
 from lusifer.training.run import train
@@ -20,6 +23,22 @@ LATER = {
 def test_what_a_later_stage_would_meet_is_refused_at_once(recipe: Path, tmp_path: Path, setting: str) -> None:
     with pytest.raises(UsageError, match=LATER[setting]):
         train(recipe, tmp_path / "run", overrides=[setting])
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_tokenizer_that_only_a_later_stage_would_miss_is_named_at_once(
+    recipe: Path, bases_folder: tuple[Path, Path], tmp_path: Path
+) -> None:
+    llm = shutil.copytree(bases_folder[1], tmp_path / "llm")
+    settings = json.loads((llm / "tokenizer_config.json").read_text())
+    del settings["eos_token"]
+    (llm / "tokenizer_config.json").write_text(json.dumps(settings))
+    value = yaml.safe_load(recipe.read_text())
+    value["stages"].reverse()  # the stage that needs the token comes last
+    turned = tmp_path / "turned.yaml"
+    turned.write_text(yaml.safe_dump(value))
+    with pytest.raises(UsageError, match=r"model\.llm: its tokenizer has no eos token; set eos_token"):
+        train(turned, tmp_path / "run", overrides=[f"model.llm.path={llm}"])
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

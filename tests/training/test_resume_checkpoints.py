@@ -50,12 +50,16 @@ def test_stages_in_another_order_are_another_run(recipe: Path, finished: Path) -
 def test_a_stage_that_has_not_begun_can_be_mended(recipe: Path, finished: Path, tmp_path: Path) -> None:
     broken = unfinish(finished, tmp_path / "broken", "02-contrast", 0)
     shutil.rmtree(broken / "checkpoints" / "02-contrast")
+    folder = broken / "checkpoints" / "01-align" / "model" / "config_sentence_transformers.json"
+    said = json.loads(folder.read_text())
+    folder.write_text(json.dumps({**said, "prompts": {**said["prompts"], "Find it": "Find it\n"}}))  # before the mend
     mended = ["stages.contrast.learning_rate=0.002", "stages.contrast.data.0.instruction=Find the answer"]
     with pytest.raises(UsageError, match=r"changed in stages\.align\.learning_rate; .* keys of stages yet to begin"):
         train(recipe, broken, overrides=[*mended, "stages.align.learning_rate=0.002"], resume=True)
     model = train(recipe, broken, overrides=mended, resume=True)
     assert not same(finished, broken)
-    assert "Find the answer" in json.loads((model / "config_sentence_transformers.json").read_text())["prompts"]
+    prompts = json.loads((model / "config_sentence_transformers.json").read_text())["prompts"]
+    assert "Find the answer" in prompts and "Find it" not in prompts
 
 
 def test_logging_and_saving_follow_the_recipe_of_the_resume(recipe: Path, finished: Path, tmp_path: Path) -> None:

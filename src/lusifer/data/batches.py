@@ -61,7 +61,11 @@ class PairBatches:
         self.sets = {name: rows.with_format(None) for name, rows in sets.items()}
         self.distinct = dict(in_batch_negatives)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
-        for name in self.sets:
+        for name, rows in self.sets.items():
+            # A batch has no query and no positive twice: where texts are labels, that is known without trying.
+            most = min(len(set(rows[column][:])) for column in ("query", "positive"))
+            if self.distinct[name] and most < batch_size:
+                raise UsageError(self._too_few(name, most))
             next(self._of(name))
 
     def __len__(self) -> int:

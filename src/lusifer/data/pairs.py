@@ -87,6 +87,8 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
         title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
         made.append(PairSet(title, dataset, prompts, filler.dropped))
     if not any(len(group.rows) for group in made):
+        if not any(group.dropped for group in made):
+            raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
         raise DataError(f"{name}: no row has a negative: set in_batch_negatives: true, or mine negatives first")
     return made
 

@@ -127,13 +127,14 @@ def _vectors(embedder: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
 
 def _task(metric: str, measured: Measured, codes: list[str], seed: int) -> dict[str, Any]:
     """Scores, missing languages and means of one task."""
-    hits = measured.hits
+    hits = {code: row for code, row in measured.hits.items() if row}
+    nothing = {code: "no sentence of it is in the pool" for code in measured.hits if code not in hits}
     groups = {"non_english": [code for code in codes if code != ENGLISH], "all": codes}
     return {
         "metric": metric,
         "unit": "percent",
         "scores": {code: round(100 * float(np.mean(list(row.values()))), 4) for code, row in hits.items()},
-        "missing": measured.missing,
+        "missing": measured.missing | nothing,
         "means": {group: means(hits, members, seed, SETTINGS["bootstrap"]) for group, members in groups.items()},
     }
 

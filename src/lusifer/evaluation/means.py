@@ -35,8 +35,8 @@ def means(hits: Mapping[str, Hits], codes: Sequence[str], seed: int, bootstrap: 
     Returns:
         `value`, `low`, `high` in percent (None if no language is there), `languages` averaged, `missing` codes.
     """
-    present = [code for code in codes if code in hits]
-    result: dict[str, Any] = {"languages": len(present), "missing": [code for code in codes if code not in hits]}
+    present = [code for code in codes if hits.get(code)]
+    result: dict[str, Any] = {"languages": len(present), "missing": [code for code in codes if code not in present]}
     if not present:
         return {"value": None, "low": None, "high": None, **result}
     ids = sorted({number for code in present for number in hits[code]})

@@ -57,6 +57,8 @@ def read(file: Path) -> Split:
                 where = f"{file.name} line {number}"
                 row = json.loads(line)
                 text = check_text(row["text"], where)
+                if not isinstance(row["index_id"], int):
+                    raise DataError(f"{where}: index_id is {row['index_id']!r}, no number")
                 if row["index_id"] in rows:
                     raise DataError(f"{where}: index_id {row['index_id']} stands there twice")
                 rows[row["index_id"]] = (text, check_text(row["label"], where))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from lusifer import hub
 from lusifer.data import sources as data_sources
@@ -98,9 +98,8 @@ def trainer(
         UsageError: the LLM cannot serve an objective of the stage.
     """
     base = build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen)
-    llm_tokenizer = tokenizer.read_tokenizer(build.resolve(base.path), base.revision)
-    language_model = stage.objectives.reconstruction + stage.objectives.completion > 0
-    tokenizer.check_tokenizers(embedder.tokenizer, llm_tokenizer if language_model else None)
+    language_model = _language_model(stage)
+    llm_tokenizer = tokenizers(recipe, stage)[1]
     model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
     # The head reads the LLM's states: in their dtype, which a stage before may have raised.
     head = build.read_lm_head(replace(base, dtype=model.llm.dtype)).to(model.device) if language_model else None
@@ -134,7 +133,7 @@ def refuse_unfit_llm(recipe: Recipe, stage: AlignmentStage) -> None:
         UsageError: reconstruction or completion without a decoder, or distill without an embedder.
     """
     base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
-    if stage.objectives.reconstruction + stage.objectives.completion > 0:
+    if _language_model(stage):
         build.refuse_headless(base)
     if stage.objectives.distill > 0:
         folder, key = build.resolve(base.path), f"model.llm.path={base.path!r}"
@@ -144,6 +143,25 @@ def refuse_unfit_llm(recipe: Recipe, stage: AlignmentStage) -> None:
             raise UsageError(
                 f"{key} is no embedder (no modules.json there): distill needs one; use reconstruction or completion"
             )
+
+
+def tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """Those of encoder and LLM, with the special tokens that the stage's objectives need.
+
+    Raises:
+        UsageError: one is missing, or a token of it.
+    """
+    encoder, llm = (
+        tokenizer.read_tokenizer(build.resolve(base.path), base.revision)
+        for base in (recipe.model.encoder, recipe.model.llm)
+    )
+    tokenizer.check_tokenizers(encoder, llm if _language_model(stage) else None)
+    return encoder, llm
+
+
+def _language_model(stage: AlignmentStage) -> bool:
+    """Whether an objective predicts the LLM's tokens."""
+    return stage.objectives.reconstruction + stage.objectives.completion > 0
 
 
 def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:

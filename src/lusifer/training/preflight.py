@@ -43,6 +43,7 @@ def _refuse_settings(recipe: Recipe, stage: Stage) -> None:
         raise UsageError(f"stages.{stage.name}: {error}") from error
     if isinstance(stage, AlignmentStage):
         align.refuse_unfit_llm(recipe, stage)
+        align.tokenizers(recipe, stage)
     elif stage.matryoshka_dims and max(stage.matryoshka_dims) > model.config.hidden_size:
         raise UsageError(
             f"stages.{stage.name}.matryoshka_dims: {max(stage.matryoshka_dims)} is more than the "

@@ -96,7 +96,7 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
 def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
     """The model that a stage before wrote, with the recipe's attention kernel (a folder does not keep it)."""
     embedder = folder.load(path, attn_implementation=recipe.model.attn_implementation)
-    embedder.prompts |= bases.prompts(recipe)  # those of a stage that was mended since are not in the folder
+    embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
     return embedder
 
 
