@@ -31,7 +31,7 @@ def load(
 
     Args:
         name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, its name on the Hugging Face hub, or
-            "mini", the small model that comes along.
+            that of a model that comes along (a folder of models/).
         device: "cpu", "cuda", ...; None takes the best one of this machine.
         dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
 

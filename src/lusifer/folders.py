@@ -22,20 +22,26 @@ AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
 
 
-def refuse_unwritable(target: str | os.PathLike[str], kind: str, option: str = "--output") -> None:
+def refuse_unwritable(
+    target: str | os.PathLike[str], kind: str, option: str = "--output", replaces: str | None = None
+) -> None:
     """Refuse a place that cannot be written to, before the work whose result belongs there; nothing is left there.
 
     Args:
         target: What will be written; missing folders above it are made only then.
         kind: "file" or "folder", what it will be.
         option: How the user gave it.
+        replaces: A file by which a folder shows that an earlier result is in it, which may be replaced as a whole.
 
     Raises:
-        UsageError: It is of the other kind, or nothing can be made in the nearest folder that exists.
+        UsageError: It is of the other kind, it is a folder that holds anything else, or nothing can be made in the
+            nearest folder that exists.
     """
     path = _resolve(target)
     if path.exists() and path.is_dir() != (kind == "folder"):
         raise UsageError(f"{option} {target}: is a {'folder' if path.is_dir() else 'file'}: name a {kind}")
+    if replaces and path.is_dir() and any(path.iterdir()) and not (path / replaces).is_file():
+        raise UsageError(f"{option} {target}: holds files (no {replaces}) that would be lost: name a new folder")
     nearest = next(folder for folder in path.parents if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):

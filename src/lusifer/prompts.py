@@ -101,6 +101,6 @@ def check_text(text: object, where: str) -> str:
         # Tokenizers fail on half of a surrogate pair with a message that does not name the text.
         raise TextError(
             f"{where}: lone surrogate U+{ord(text[error.start]):04X} at position {error.start}: "
-            "decode the source as UTF-8 with errors='replace'"
+            "remove it, or write the text anew as UTF-8"
         ) from None
     return text

@@ -114,6 +114,14 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert "language 'xx' is unknown" in one_line(capsys)
 
 
+def test_convert_replaces_a_model_and_nothing_else(folder, capsys):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("mine")
+    assert main(["convert", "published", "mine"]) == 2
+    assert "OUT mine: holds files (no modules.json) that would be lost: name a new folder" in one_line(capsys)
+    assert Path("mine/thesis.txt").is_file()
+
+
 @pytest.mark.parametrize(
     "words", [["convert", "published", "file/out"], ["evaluate", "model", "--data", ".", "--output", "file/out"]]
 )

@@ -132,10 +132,23 @@ def test_a_language_without_a_sentence_of_the_pool_is_missing_not_nan(data, monk
     assert found["means"]["all"] == {**found["means"]["all"], "value": 100, "missing": ["ru"]}
 
 
+@pytest.mark.parametrize("name", ["sib200-en-dev.jsonl.gz", "xquad-en.json"])
+def test_damaged_english_files_are_said_before_the_model_is_loaded(data, name):
+    (data / name).write_bytes(b"{")
+    with pytest.raises(DataError, match=rf"{name}: damaged"):
+        local.evaluate("no-such-model", data, ["es"])
+
+
+def test_scores_are_written_beside_what_is_there(summary, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    local.write(summary, tmp_path, "a table")
+    assert {path.name for path in tmp_path.iterdir()} >= {"thesis.txt", "summary.json", "table.md"}
+
+
 def test_without_english_there_is_nothing_to_measure(data, monkeypatch):
     monkeypatch.setattr(local, "SentenceTransformer", Oracle)
     sib.file_of(data, "en", "train").unlink()
-    with pytest.raises(DataError, match=r"sib200-en-train\.jsonl\.gz: no such file"):
+    with pytest.raises(DataError, match=r"data/sib200-en-train\.jsonl\.gz: no such file: the folder must hold"):
         local.evaluate(Oracle(), data, ["es"])
 
 

@@ -73,6 +73,8 @@ def test_wrong_lines_are_refused_by_number(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ('{"text": ' + "9" * 5000 + "}", "JSON that cannot be read .* one plain object a line"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON that cannot be read .* one plain object a line"),
         ("{", "line 1: not JSON"),
         ("", "line 1: not JSON"),
         ("[1]", r"line 1: no field 'text' \(found list\)"),

@@ -84,6 +84,16 @@ def test_a_run_that_learned_nothing_leaves_nothing_to_the_next(recipe: Path, tmp
     assert not (tmp_path / "run" / "checkpoints" / "01-align").exists()
 
 
+def test_a_recipe_of_the_users_own_makes_no_run_of_its_folder(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe.read_text())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "thesis.bin").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        train(tmp_path / "recipe.yaml", tmp_path)
+    assert (tmp_path / "recipe.yaml").read_text() == recipe.read_text()
+    assert (tmp_path / "checkpoints" / "thesis.bin").is_file()
+
+
 def test_hidden_files_are_no_work_of_the_users(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / ".recipe.yaml.host-1-00.yaml").write_text("name: ha")  # what a kill left of the first file written
     with record.RunFolder.start(tmp_path, recipe_io.load(recipe), resume=False) as run:

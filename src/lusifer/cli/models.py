@@ -14,7 +14,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model folder, mini (which comes along), a hub name, or package:NAME of an installed package.",
+        help="A model folder, a model that comes along, a hub name, or package:NAME of an installed package.",
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]

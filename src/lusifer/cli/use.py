@@ -113,7 +113,7 @@ def convert(
     llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one named there.")] = None,
 ) -> None:
     """Turn a checkpoint of the authors' code into a model folder."""
-    refuse_unwritable(out, "folder", "OUT")
+    refuse_unwritable(out, "folder", "OUT", replaces="modules.json")
     terminal.quiet()
     from lusifer.embedder import convert as conversion
 

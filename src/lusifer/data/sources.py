@@ -136,6 +136,8 @@ def _jsonl(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         except json.JSONDecodeError as error:
             problem = f"not JSON ({error.msg}, column {error.colno})"
             raise DataError(f"{where}: {problem}: one object a line is expected") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+            raise DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line") from None
 
 
 def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:

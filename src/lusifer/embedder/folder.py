@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 from lusifer import hub, shipped
 from lusifer.errors import ModelFolderError
@@ -61,7 +62,7 @@ def load(
     """Load an embedder from a folder, checked first, or by its name here or on the hub.
 
     Args:
-        name_or_path: folder, name of a model that comes along (`mini`), or hub name.
+        name_or_path: folder, name of a model that comes along, or hub name.
         device: None takes the best one of the machine.
         dtype: number format of both backbones, as in "bfloat16"; None is the one they were saved in.
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
@@ -132,9 +133,11 @@ def check(path: str | os.PathLike[str]) -> None:
     _check_modules(folder, ours)
     if not ours:
         return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
-    model = _read_json(folder / "tokenizer.json").get("model")
-    if not isinstance(model, dict) or "vocab" not in model:
-        raise ModelFolderError(f"{folder / 'tokenizer.json'}: damaged, no model in it; copy or save the folder again")
+    try:
+        Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing more special
+        words = f"damaged, no tokenizer ({error}); copy or save the folder again"
+        raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
     config = _read_json(folder / "config.json")
     found = weights(folder)
     try:

@@ -24,10 +24,10 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer import __version__, extras, languages
 from lusifer.embedder import folder
-from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.errors import DataError, LusiferError, ModelFolderError
 from lusifer.evaluation import sib, xquad
 from lusifer.evaluation.means import Measured, means
-from lusifer.folders import write_folder
+from lusifer.folders import write_file
 
 ENGLISH = sib.ENGLISH
 SETTINGS: dict[str, Any] = {
@@ -70,9 +70,8 @@ def evaluate(
         progress: Called with (languages done, languages) after each, over all parts.
 
     Returns:
-        The summary, as `write` writes it: model, data, settings, versions, what was left out because its files are
-        not there, and for each task scores in percent by language, missing languages with the reason, and means with
-        their intervals.
+        The summary, as `write` writes it: model, data, settings, versions, what was left out for lack of files, and
+        for each task scores in percent by language, missing languages with the reason, means with their intervals.
 
     Raises:
         DataError: The English files cannot be read.
@@ -80,6 +79,7 @@ def evaluate(
     """
     extras.need("eval", "sklearn.linear_model")
     codes = list(dict.fromkeys(codes or [language.code for language in languages.paper()]))
+    _check_english(data)
     embedder = model if isinstance(model, SentenceTransformer) else folder.load(model, device=device)
     parts = [sib.measure]
     left_out = {}
@@ -109,12 +109,26 @@ def evaluate(
     }
 
 
+def _check_english(data: Path) -> None:
+    """Read what every task starts from, before the model is loaded and hours are spent on the others."""
+    files = [sib.file_of(data, ENGLISH, split) for split in ("train", "dev")]
+    for file in files:
+        if not file.is_file():
+            raise DataError(
+                f"{file}: no such file: the folder must hold sib200-xx-train.jsonl.gz and sib200-xx-dev.jsonl.gz for "
+                "en and each language, and may hold xquad-xx.json"
+            )
+        sib.read(file)
+    if xquad.file_of(data, ENGLISH).is_file():
+        xquad.read(xquad.file_of(data, ENGLISH))
+
+
 def write(summary: dict[str, Any], output: Path, table: str) -> None:
-    """Write `summary.json` and `table.md` into a folder that is replaced as a whole."""
-    with write_folder(output) as temporary:
-        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-        (temporary / "summary.json").write_text(text, encoding="utf-8")
-        (temporary / "table.md").write_text(table + "\n", encoding="utf-8")
+    """Write `summary.json` and `table.md` into a folder; what else is there stays."""
+    summed = json.dumps(summary, indent=2, ensure_ascii=False)
+    for name, text in (("summary.json", summed), ("table.md", table)):
+        with write_file(output / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _vectors(embedder: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:

@@ -12,10 +12,10 @@ from lusifer.errors import DataError
 
 TITLES = {
     "sib200_zero_shot": "SIB-200 topics, zero-shot from English (accuracy, %)",
-    "sib200_retrieval": "SIB-200, retrieval of the English translation among 99 (accuracy at 1, %)",
-    "sib200_retrieval_204": "SIB-200, retrieval of the English translation among 204 (accuracy at 1, %)",
-    "xquad_to_english": "XQuAD, question in the language, paragraph in English among 240 (accuracy at 1, %)",
-    "xquad_from_english": "XQuAD, question in English, paragraph in the language among 240 (accuracy at 1, %)",
+    "sib200_retrieval": "SIB-200, retrieval of the English translation in the dev split (accuracy at 1, %)",
+    "sib200_retrieval_204": "SIB-200, retrieval of the translation in part of the train split (accuracy at 1, %)",
+    "xquad_to_english": "XQuAD, question in the language, paragraph in English (accuracy at 1, %)",
+    "xquad_from_english": "XQuAD, question in English, paragraph in the language (accuracy at 1, %)",
 }
 GROUPS = {"non_english": "mean of the others than English", "all": "mean of all"}
 MISSING = "missing"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lusifer import hub
 from lusifer.errors import UsageError
+
+FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+"""Any of these makes a tokenizer."""
 
 
 def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -19,6 +24,9 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UsageError: there is none at `path`.
     """
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in FILES):
+        raise UsageError(f"{path}: no tokenizer there ({', '.join(FILES)}): save the base's tokenizer into the folder")
     with hub.asking(f"{path}: no tokenizer there", UsageError):
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"

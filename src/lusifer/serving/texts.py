@@ -81,6 +81,8 @@ class Source:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}): one object a line") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+            raise DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line") from None
         if not isinstance(row, dict) or self.field not in row:
             has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
             raise DataError(f"{where}: no field {self.field!r} (found {has or 'none'}): name it with --field")

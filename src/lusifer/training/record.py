@@ -66,9 +66,10 @@ class RunFolder:
         file = run.root / RECIPE
         if run.root.is_file():
             raise UsageError(f"{output}: is a file; give a folder")
-        # A lock, or a file that was being written when a run was killed, is no work of the user's.
+        # A lock, or a file that was being written when a run was killed, is no work of the user's. But a recipe.yaml
+        # may be: without the lock that every run leaves, only a resume takes the folder for a run.
         others = run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir())
-        if others and not file.is_file():
+        if others and not (file.is_file() and (resume or (run.root / LOCK).is_file())):
             problem = "holds files but no run to resume" if resume else "is not empty and holds no run"
             raise UsageError(f"{output}: {problem}; name a run folder (it has {RECIPE}), or choose another --output")
         if resume and not file.is_file():
@@ -95,7 +96,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run that learned nothing has left: its lines and fingerprints are not those of another."""
-        shutil.rmtree(self.root / CHECKPOINTS, ignore_errors=True)
+        for folder in (self.root / CHECKPOINTS).glob("[0-9][0-9]-*"):
+            shutil.rmtree(folder)
         for file in (self.metrics, self.root / INPUTS):
             file.unlink(missing_ok=True)
 
