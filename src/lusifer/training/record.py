@@ -70,8 +70,10 @@ class RunFolder:
         # may be: without the lock that every run leaves, only a resume takes the folder for a run.
         others = run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir())
         if others and not (file.is_file() and (resume or (run.root / LOCK).is_file())):
-            problem = "holds files but no run to resume" if resume else "is not empty and holds no run"
-            raise UsageError(f"{output}: {problem}; name a run folder (it has {RECIPE}), or choose another --output")
+            if resume:
+                mend = f"name a run folder (it has {RECIPE}), or choose another --output"
+                raise UsageError(f"{output}: holds files but no run to resume; {mend}")
+            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
         if resume and not file.is_file():
             raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
         try:
