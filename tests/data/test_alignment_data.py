@@ -177,3 +177,28 @@ def test_masking_needs_some_token_to_mask_with(tokenizers) -> None:  # noqa: ANN
     with pytest.raises(UsageError, match="mask_probability: 0"):
         AlignmentCollator(encoder, bare, 64, mask_probability=0.5)
     AlignmentCollator(encoder, bare, 64, mask_probability=0.0)
+
+
+def test_token_dropout_leaves_gaps_in_what_the_encoder_reads_and_none_in_the_target(tokenizers) -> None:  # noqa: ANN001
+    encoder, llm = tokenizers
+    text = "A loaf keeps cooking after it leaves the oven. " * 3
+    whole = AlignmentCollator(encoder, llm, 128, mask_probability=0.0)([example(text, 7)])
+    collate = AlignmentCollator(encoder, llm, 128, mask_probability=0.0, token_dropout=0.6, seed=3)
+    kept = []
+    for index in range(200):
+        batch = collate([example(text, index)])
+        ids, full = batch["input_ids"][0].tolist(), iter(whole["input_ids"][0].tolist())
+        assert all(number in full for number in ids)  # what is left stands in the old order
+        assert (ids[0], ids[-1]) == (encoder.bos_token_id, encoder.eos_token_id)
+        assert torch.equal(batch["target_ids"], whole["target_ids"])
+        kept.append(len(ids) / whole["input_ids"].shape[1])
+    assert max(kept) > 0.95 and min(kept) < 0.5 and 0.6 < sum(kept) / len(kept) < 0.8  # 0.7 is the mean of the shares
+    alone, others = collate([example(text, 7)]), collate([example("Short.", 1), example(text, 7)])
+    width = alone["input_ids"].shape[1]
+    assert torch.equal(alone["input_ids"][0], others["input_ids"][1, :width])
+
+
+def test_token_dropout_leaves_something_of_every_text(tokenizers) -> None:  # noqa: ANN001
+    encoder, llm = tokenizers
+    collate = AlignmentCollator(encoder, llm, 16, mask_probability=0.0, token_dropout=0.99)
+    assert all(collate([example("a", index)])["input_ids"].shape[1] >= 3 for index in range(100))

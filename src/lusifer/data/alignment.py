@@ -30,7 +30,7 @@ MIX: Mapping[Role, tuple[tuple[float, str, str], ...]] = {
     "query_to_passage": ((0.1, "q", "q"), (0.9, "q", "p")),
 }
 # Purposes of draws, so that no two of them share random numbers.
-_OBJECTIVE, _ORDER, _CHOICE, _MASK = range(4)
+_OBJECTIVE, _ORDER, _CHOICE, _MASK, _DROP = range(5)
 
 
 class AlignmentExamples:
@@ -155,6 +155,7 @@ class AlignmentCollator:
         max_length: int,
         mask_probability: float = 0.5,
         attention_mask_probability: float | None = None,
+        token_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
         """Keep both tokenizers.
@@ -165,14 +166,17 @@ class AlignmentCollator:
             max_length: Most tokens of a text on either side, special tokens included.
             mask_probability: Probability that a target token's id becomes the mask token.
             attention_mask_probability: Probability that a target token is hidden from attention; None is the same.
-            seed: Of the masks.
+            token_dropout: Most of a text's tokens, as a share, that the encoder does not get to read.
+            seed: Of the masks and of the tokens left out.
 
         Raises:
             UsageError: Masks are wanted, but the LLM's tokenizer has no token that could stand for "hidden".
         """
         self.tokenizer, self.llm_tokenizer = tokenizer, llm_tokenizer
         self.max_length, self.seed = max_length, seed
-        self.mask_probability = mask_probability
+        names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+        self._around = frozenset(getattr(tokenizer, name) for name in names)  # an unknown token is a word
+        self.mask_probability, self.token_dropout = mask_probability, token_dropout
         both = attention_mask_probability is None
         self.attention_mask_probability = mask_probability if both else attention_mask_probability
         # Llama 3 has neither mask nor unknown token: the next token that stands for nothing.
@@ -206,6 +210,8 @@ class AlignmentCollator:
         sources = [example["source_text"] for example in examples]
         pad = self.tokenizer.pad_token_id or 0
         ids = _ids(self.tokenizer, sources, self.max_length)
+        if self.token_dropout:
+            ids = [self._drop(row, example["index"]) for row, example in zip(ids, examples, strict=True)]
         batch = {"objective": objective, "input_ids": _pad(ids, pad), "attention_mask": _pad(_ones(ids), 0)}
         llm_pad = self._llm_pad()
         if objective == "distill":
@@ -219,6 +225,15 @@ class AlignmentCollator:
             "target_attention_mask": _pad([visible for _, visible in masked], 0),
             "labels": _pad([[IGNORED] * leading + row[leading:] for row in targets], IGNORED),
         }
+
+    def _drop(self, ids: list[int], index: int) -> list[int]:
+        """Leave tokens out, special ones apart: a share that is drawn for the text, from none to `token_dropout`."""
+        generator = np.random.default_rng([self.seed, _DROP, index])
+        drawn, share = generator.random(len(ids)), generator.random() * self.token_dropout
+        words = [place for place, number in enumerate(ids) if number not in self._around]
+        if words:
+            drawn[words[int(drawn[words].argmax())]] = 1.0  # one word stays
+        return [number for number, u in zip(ids, drawn, strict=True) if u >= share or number in self._around]
 
     def _targets(self, texts: list[str]) -> list[list[int]]:
         """Ids of what the LLM should say: BOS, the text cut to fit, EOS, where the tokenizer has them."""

@@ -112,6 +112,7 @@ def trainer(
         embedder.max_seq_length,
         stage.mask_probability,
         stage.attention_mask_probability,
+        stage.token_dropout,
         seed=rows.seed,
     )
     made = AlignmentTrainer(

@@ -168,6 +168,9 @@ class AlignmentStage(StageSettings):
     """Probability that a target token is replaced by the mask token."""
     attention_mask_probability: float | None = Field(default=None, ge=0, le=1)
     """Probability that a target token is hidden from attention, drawn apart; null is the same as mask_probability."""
+    token_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Tokens that the encoder does not get to read while the target stays whole: each text leaves out a share drawn
+    evenly from 0 to this. A text with gaps is what a language looks like of which the encoder knows only some words."""
     logits_chunk: int = Field(default=1024, ge=1)
     """Labels whose logits are in memory at once."""
     data: list[AlignmentSource] = Field(min_length=1)
