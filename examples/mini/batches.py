@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,24 +69,48 @@ class Texts:
         return torch.from_numpy(ids).long(), torch.from_numpy(offsets)
 
     def padded(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """``<s> text </s>`` padded on the right: ids and mask, both (texts, longest + 2)."""
-        width = int(self.sizes[index].max()) + 2
-        ids = np.full((len(index), width), 1, dtype=np.int64)
-        mask = np.zeros((len(index), width), dtype=np.int64)
-        for row, i in enumerate(index):
-            size = self.sizes[i]
-            ids[row, 0] = 0
-            ids[row, 1 : size + 1] = self.flat[self.starts[i] : self.starts[i] + size]
-            ids[row, size + 1] = 2
-            mask[row, : size + 2] = 1
-        return torch.from_numpy(ids), torch.from_numpy(mask)
+        """As `pad` gives them."""
+        return pad([self.flat[self.starts[i] : self.starts[i] + self.sizes[i]] for i in index])
+
+
+def pad(texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """``<s> text </s>`` padded on the right: ids and mask, both (texts, longest + 2)."""
+    width = max(map(len, texts)) + 2
+    ids = np.full((len(texts), width), 1, dtype=np.int64)
+    mask = np.zeros((len(texts), width), dtype=np.int64)
+    for row, text in enumerate(texts):
+        ids[row, 0] = 0
+        ids[row, 1 : len(text) + 1] = text
+        ids[row, len(text) + 1] = 2
+        mask[row, : len(text) + 2] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+class English:
+    """English texts as pieces, and the numbers of the teacher's vectors of them; short ones are drawn less often."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, texts: list[str], teacher: np.ndarray, longest: int) -> None:
+        """Tokenise; ``teacher`` is (texts,)."""
+        self.texts = Texts(tokenizer, texts, longest)
+        self.teacher = teacher
+        self._cumulative = np.cumsum(np.where(self.texts.sizes > 5, 1.0, 0.1))
+
+    def draw(self, size: int, generator: np.random.Generator, pools: int = 1) -> Iterator[np.ndarray]:
+        """Yield numbers of ``size`` texts for ever; with ``pools`` above one, texts of like length together."""
+        while True:
+            drawn = np.searchsorted(self._cumulative, generator.random(size * pools) * self._cumulative[-1])
+            drawn = np.minimum(drawn, len(self.teacher) - 1)
+            batches = np.array_split(drawn[np.argsort(self.texts.sizes[drawn], kind="stable")], pools)
+            for position in generator.permutation(pools):
+                yield batches[position]
 
 
 class Pairs:
-    """Translation pairs as pieces, and which of them are the same text on one side."""
+    """Translation pairs as pieces, which of them are the same text on one side, and the teacher's vectors."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, rows: list[Row], longest: int) -> None:
-        """Tokenise both sides of ``rows``."""
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, rows: list[Row], teacher: np.ndarray, longest: int) -> None:
+        """Tokenise both sides of ``rows``; ``teacher`` is (rows,), as `Teacher.find` gives it."""
+        self.teacher = teacher
         self.english = Texts(tokenizer, [row.english for row in rows], longest)
         self.other = Texts(tokenizer, [row.other for row in rows], longest)
         self._english_id = _same([row.english for row in rows])

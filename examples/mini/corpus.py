@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +65,15 @@ class Split:
         return table
 
 
-def read_rows(data: Path) -> list[Row]:
-    """Read every ``parallel/en-*.jsonl.gz`` below ``data``.
+def read_rows(data: Path, languages: Sequence[str]) -> list[Row]:
+    """Read ``parallel/en-xx.jsonl.gz`` below ``data`` for each language.
 
     Raises CorpusError when the folder holds no such file or a line is not such a row.
     """
-    files = sorted((data / "parallel").glob("en-*.jsonl.gz"))
-    if not files:
-        raise CorpusError(f"{data}: no file parallel/en-*.jsonl.gz in this folder (see --data in README.md)")
+    files = [data / "parallel" / f"en-{code}.jsonl.gz" for code in languages]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise CorpusError(f"{missing[0]}: no such file (see --data and --languages in README.md)")
     rows: list[Row] = []
     for file in files:
         language = file.name.removeprefix("en-").removesuffix(".jsonl.gz")
@@ -88,6 +90,30 @@ def read_rows(data: Path) -> list[Row]:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise CorpusError(f"{file} line {number}: not an object with en, {language}, source") from error
     return rows
+
+
+def english_texts(data: Path) -> list[str]:
+    """Read the English texts below ``data``: passages (long ones also from their middle on), pairs and labelled texts.
+
+    Raises CorpusError when a file is missing or a line is not such a row.
+    """
+    texts: list[str] = []
+    for name in ("passages", "pairs", "labelled"):
+        file, number = data / "english" / f"{name}.jsonl.gz", 0
+        try:
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
+                for line in lines:
+                    number += 1
+                    row = json.loads(line)
+                    found = [row["query"], *row["positive"], *row["negative"]] if name == "pairs" else [row["text"]]
+                    if name == "passages" and len(found[0]) > 600:
+                        found.append(found[0][len(found[0]) // 2 :].partition(" ")[2])
+                    texts += found
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{file}: cannot be read ({error})") from error
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise CorpusError(f"{file} line {number}: not a row of {name}") from error
+    return texts
 
 
 def split_rows(rows: list[Row], held_out_rows: int, seed: int) -> Split:

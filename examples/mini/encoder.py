@@ -1,167 +1,225 @@
-"""Second phase: the vectors become the embedding layer of a small XLM-R encoder, trained further."""
+"""Second phase: the teacher's own layers above word vectors for many languages, trained further."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers import BertModel, ElectraConfig, ElectraModel, PreTrainedTokenizerFast
 
-from batches import Clock, Pairs, Texts, learning_rate, ranking_loss
+from batches import Clock, English, Pairs, Texts, learning_rate, pad, ranking_loss
+from corpus import CorpusError
+from switch import Switcher
 from teacher import Teacher
 
 LOG = logging.getLogger("mini")
+TABLE_RATE, RATE = 1e-3, 3e-4
+PAIRS, ENTRIES, ENGLISH, SWITCHED = 96, 256, 112, 144  # translation pairs, dictionary entries and texts of a step
+CONTRAST = 0.2
+"""Weight of the loss that tells a text's own vector of the teacher from those of other texts."""
+DROPOUT = 0.1
+"""Chance that a piece is hidden."""
+NEIGHBOURS, SHARPNESS = 8, 0.05
+ALONE = 30
+"""A piece of ASCII letters that English texts have more often is an English piece."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Size of the transformer above the table."""
+def build_encoder(
+    table: torch.Tensor,
+    tokenizer: PreTrainedTokenizerFast,
+    teacher: Teacher,
+    english: Texts,
+    layers: Sequence[int],
+    width: int,
+) -> ElectraModel:
+    """An encoder of ELECTRA's kind whose layers are some of the teacher's, which it knows how to read words with.
 
-    layers: int = 2
-    heads: int = 6
-    feed_forward: int = 768
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Weights of what is added to the ranking of the mean states.
-
-    ``state_ranking``: one random state of a sentence must find the mean of the translation.
-    ``agreement``: every state is drawn towards the mean of the translation (one minus cosine).
-    ``teacher``: the mean of either side is drawn towards the teacher's vector of the English side (one minus cosine).
+    The teacher's layers read the teacher's word vectors. An English piece gets those of its letters; any other piece
+    the weighted mean over the English pieces that are nearest to it in `table`, where a word and its translation lie
+    together. So the layers read another language from the start as if its words were translated one by one. Words
+    are kept at `width` numbers each, and one linear layer brings them to the width of the layers: many pieces in few
+    bytes.
     """
-
-    state_ranking: float = 1.0
-    agreement: float = 1.0
-    teacher: float = 1.0
-
-
-def build_encoder(table: torch.Tensor, tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> XLMRobertaModel:
-    """An encoder that starts from the table (pieces, width) and adds to each state the mean of the sentence.
-
-    Attention starts nearly even, with values passed on unchanged, and the feed-forward parts start near
-    zero: training then starts from what the table can do already, where a random start would lose it.
-    """
-    torch.manual_seed(seed)
-    config = XLMRobertaConfig(
+    old, size = teacher.bert, teacher.bert.config
+    if width >= size.hidden_size:
+        raise CorpusError(f"--width {width}: must be below the {size.hidden_size} of the teacher's layers")
+    config = ElectraConfig(
         vocab_size=len(tokenizer),
-        hidden_size=table.shape[1],
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.feed_forward,
-        max_position_embeddings=514,
-        type_vocab_size=1,
+        embedding_size=width,
+        hidden_size=size.hidden_size,
+        num_hidden_layers=len(layers),
+        num_attention_heads=size.num_attention_heads,
+        intermediate_size=size.intermediate_size,
+        max_position_embeddings=size.max_position_embeddings,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    model = XLMRobertaModel(config, add_pooling_layer=False)
-    width = table.shape[1]
-    with torch.no_grad():
-        model.embeddings.word_embeddings.weight.copy_(table)
-        model.embeddings.token_type_embeddings.weight.zero_()
-        # Positions stay zero: the sequences trained on are short, and positions past their end would stay
-        # untrained; word order differs between translations and would keep their states apart.
-        model.embeddings.position_embeddings.weight.zero_()
-        for layer in model.encoder.layer:
-            layer.attention.self.value.weight.copy_(torch.eye(width))
-            layer.attention.output.dense.weight.copy_(2.0 * torch.eye(width))
-            layer.output.dense.weight.mul_(0.2)
-    model.embeddings.position_embeddings.weight.requires_grad_(False)
-    model.embeddings.token_type_embeddings.weight.requires_grad_(False)
+    model = ElectraModel(config)
+    for new, number in zip(model.encoder.layer, layers, strict=True):
+        new.load_state_dict(old.encoder.layer[number].state_dict())
+    _factorise(model, _word_vectors(table, tokenizer, teacher, english), old)
+    for part in (model.embeddings.position_embeddings, model.embeddings.token_type_embeddings):
+        part.requires_grad_(False)
     return model
 
 
-def states_and_mean(model: XLMRobertaModel, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states (texts, length, width) and their mean over the mask (texts, width)."""
-    states = model(input_ids=ids, attention_mask=mask).last_hidden_state
-    share = mask.unsqueeze(-1).to(states.dtype)
-    return states, (states * share).sum(1) / share.sum(1)
+@torch.no_grad()
+def _factorise(model: ElectraModel, words: torch.Tensor, old: BertModel) -> None:
+    """Set the embeddings so that the first layer reads nearly what the teacher's would for `words` (pieces, hidden).
+
+    The teacher sums word, position and segment and normalises the sum. Here the sum is normalised at its smaller
+    width, so the weight of that norm goes into the linear layer behind it, and a random rotation spreads the words
+    over all numbers: the norm takes their mean away, which then is near zero.
+    """
+    theirs, ours = old.embeddings, model.embeddings
+    norm = theirs.LayerNorm
+    # One row of positions and segments, taken off in the mean, does for the many lengths of a sum.
+    places = theirs.position_embeddings.weight.float() + theirs.token_type_embeddings.weight[0].float()
+    words, places = (part - part.mean(dim=1, keepdim=True) for part in (words.float(), places))
+    width = ours.word_embeddings.weight.shape[1]
+    _, _, axes = torch.linalg.svd(words * norm.weight, full_matrices=False)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0)))[0]
+    axes = turn @ axes[:width]
+    ours.word_embeddings.weight.copy_((words * norm.weight) @ axes.T)
+    ours.position_embeddings.weight.copy_((places * norm.weight) @ axes.T)
+    ours.token_type_embeddings.weight.zero_()
+    sums = words + places[1:32].mean(dim=0)
+    length = ((sums * norm.weight) @ axes.T).std(dim=1) / sums.std(dim=1)
+    LOG.info("words at width %d keep %.3f of their length", width, _kept(words * norm.weight, axes))
+    model.embeddings_project.weight.copy_(axes.T * length.median())
+    model.embeddings_project.bias.copy_(norm.bias)
 
 
-def agreement_loss(states: torch.Tensor, mask: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine of each state to ``target`` (texts, width), averaged over texts and states."""
-    cosine = functional.cosine_similarity(states, target.unsqueeze(1), dim=-1)
-    return ((1.0 - cosine) * mask).sum() / mask.sum()
+def _kept(vectors: torch.Tensor, axes: torch.Tensor) -> float:
+    """Share of the squared length that lies along the axes."""
+    return ((vectors @ axes.T).square().sum() / vectors.square().sum()).item()
 
 
-def pair_loss(
-    model: XLMRobertaModel, pairs: Pairs, index: np.ndarray, losses: Losses, teacher: Teacher | None = None
+def _word_vectors(
+    table: torch.Tensor, tokenizer: PreTrainedTokenizerFast, teacher: Teacher, english: Texts
 ) -> torch.Tensor:
-    """The loss of one batch of pairs; see Losses."""
-    conflicts = pairs.conflicts(index)
-    sides = []
-    for texts in (pairs.english, pairs.other):
-        ids, mask = texts.padded(index)
-        sides.append((mask, *states_and_mean(model, ids, mask)))
-    (left_mask, left_states, left), (right_mask, right_states, right) = sides
-    loss = ranking_loss(left, right, conflicts, temperature=0.05)
-    if teacher is not None:
-        loss = loss + losses.teacher * (teacher.loss(left, index) + teacher.loss(right, index))
-    rows = torch.arange(len(index))
-    for mask, states, target in ((left_mask, left_states, right), (right_mask, right_states, left)):
-        if losses.state_ranking:
-            picked = states[rows, torch.multinomial(mask.float(), 1).squeeze(1)]
-            ranked = ranking_loss(picked, target, conflicts, temperature=0.05)
-            loss = loss + losses.state_ranking / 2 * ranked
-        if losses.agreement:
-            # The mean is no part of what is pulled, or all means would be drawn to one point.
-            loss = loss + losses.agreement / 2 * agreement_loss(states, mask, target.detach())
-    return loss
+    """The first layer's input for each piece (pieces, width)."""
+    theirs, words = teacher.model.tokenizer, teacher.bert.embeddings.word_embeddings.weight.detach().float()
+    vocabulary = theirs.get_vocab()
+    count = np.bincount(english.flat, minlength=len(tokenizer))
+    vectors, anchors = torch.zeros(len(tokenizer), words.shape[1]), []
+    for number, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
+        text = piece.replace("▁", " ").strip()
+        if not text or not text.isascii() or count[number] <= ALONE:
+            continue
+        ids = theirs(text, add_special_tokens=False)["input_ids"]
+        if not piece.startswith("▁") and f"##{text}" in vocabulary:
+            ids = [vocabulary[f"##{text}"]]
+        if ids and theirs.unk_token_id not in ids:
+            vectors[number] = words[ids].mean(dim=0)
+            if len(ids) == 1 and len(text) > 1:
+                anchors.append(number)
+    known = vectors.abs().sum(dim=1) > 0
+    near = functional.normalize(table[anchors], dim=-1)
+    for rest in (~known).nonzero().squeeze(1).split(2000):
+        value, place = (functional.normalize(table[rest], dim=-1) @ near.T).topk(min(NEIGHBOURS, len(anchors)), dim=1)
+        share = (value / SHARPNESS).softmax(dim=1)
+        mean = (share.unsqueeze(-1) * vectors[anchors][place]).sum(dim=1)
+        # A mean is shorter than what it is made of, and the layers expect the usual length.
+        vectors[rest] = functional.normalize(mean, dim=1) * vectors[known].norm(dim=1).mean()
+    for name in ("cls_token", "sep_token", "pad_token", "unk_token"):
+        vectors[getattr(tokenizer, f"{name}_id")] = words[getattr(theirs, f"{name}_id")]
+    return vectors
+
+
+def mean_states(model: ElectraModel, ids: torch.Tensor, mask: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
+    """Mean of the last hidden states over the mask (texts, width), computed in bfloat16 where that is faster."""
+    if dropout:
+        mask = mask * ~((torch.rand(ids.shape) < dropout) & (ids > 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    share = mask.unsqueeze(-1).float()
+    return (states.float() * share).sum(1) / share.sum(1)
 
 
 def train_encoder(
-    model: XLMRobertaModel,
+    model: ElectraModel,
     pairs: Pairs,
-    weights: np.ndarray,
-    losses: Losses,
+    weights: tuple[np.ndarray, np.ndarray],
+    english: English,
+    switcher: Switcher,
+    teacher: Teacher,
     clock: Clock,
     seed: int,
-    teacher: Teacher | None = None,
-    batch: int = 128,
 ) -> None:
-    """Train ``model`` in place by translation ranking of its mean states, and by a teacher where there is one."""
+    """Train ``model`` in place towards the teacher's vectors, and by translation ranking of its mean states.
+
+    ``weights`` are the chances of the rows of ``pairs`` for batches of sentences and for batches of dictionary entries.
+    """
     torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
     table = model.embeddings.word_embeddings.weight
     others = [value for value in model.parameters() if value.requires_grad and value is not table]
-    # The vectors of the table have variance 1, the layers' weights 0.02 squared.
-    groups = [{"params": [table], "peak": 2e-3}, {"params": others, "peak": 5e-4}]
-    optimizer = torch.optim.Adam(groups, lr=5e-4, betas=(0.9, 0.98), fused=True)
-    batches = pairs.draw(weights, batch, seed, pools=8)
+    groups = [{"params": [table], "peak": TABLE_RATE}, {"params": others, "peak": RATE}]
+    optimizer = torch.optim.Adam(groups, lr=RATE, betas=(0.9, 0.98), fused=True)
+    sentences, entries = (
+        pairs.draw(chances, size, seed, pools=8) for chances, size in zip(weights, (PAIRS, ENTRIES), strict=True)
+    )
+    plain, mixed = (english.draw(size, generator, pools=8) for size in (ENGLISH, SWITCHED))
     model.train()
     while (progress := clock.tick()) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], progress)
-        loss = pair_loss(model, pairs, next(batches), losses, teacher)
         optimizer.zero_grad()
-        loss.backward()
+        # Part by part: one graph at a time is in memory.
+        told = [_of_pairs(model, pairs, next(batches), teacher, generator) for batches in (sentences, entries)]
+        chosen = next(plain)
+        told.append(_of_english(model, *english.texts.padded(chosen), english.teacher[chosen], teacher, generator))
+        numbers, pieces = zip(*switcher.draw(next(mixed), generator), strict=True)
+        told.append(_of_english(model, *pad(pieces), english.teacher[np.asarray(numbers)], teacher, generator))
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         optimizer.step()
         if clock.step % 20 == 0:
-            LOG.info("encoder step %d, %.1f min, loss %.3f", clock.step, clock.elapsed(), loss.item())
+            LOG.info("encoder step %d, %.1f min, losses %s", clock.step, clock.elapsed(), np.round(told, 3).tolist())
     model.eval()
 
 
+def _of_pairs(
+    model: ElectraModel, pairs: Pairs, index: np.ndarray, teacher: Teacher, generator: np.random.Generator
+) -> float:
+    """Gradients of one batch of translation pairs; returns the loss."""
+    left, right = (mean_states(model, *side.padded(index), DROPOUT) for side in (pairs.english, pairs.other))
+    numbers = pairs.teacher[index]
+    loss = 2 * (teacher.loss(left, numbers) + teacher.loss(right, numbers))
+    loss = loss + CONTRAST * teacher.contrast(right, numbers, generator)
+    loss = loss + 0.5 * ranking_loss(left, right, pairs.conflicts(index), temperature=0.05)
+    loss.backward()
+    return loss.item()
+
+
+def _of_english(
+    model: ElectraModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    numbers: np.ndarray,
+    teacher: Teacher,
+    generator: np.random.Generator,
+) -> float:
+    """Gradients of one batch of English or code-switched texts; returns the loss."""
+    means = mean_states(model, ids, mask, DROPOUT)
+    loss = 2 * teacher.loss(means, numbers) + CONTRAST * teacher.contrast(means, numbers, generator)
+    loss.backward()
+    return loss.item()
+
+
 @torch.inference_mode()
-def embed(
-    model: XLMRobertaModel, tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int = 510, batch: int = 32
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean states (texts, width) and the cosine of each text's states to their mean, on average (texts,)."""
-    pieces = Texts(tokenizer, texts, longest)
+def embed(model: ElectraModel, tokenizer: PreTrainedTokenizerFast, texts: list[str], batch: int = 32) -> torch.Tensor:
+    """Mean states (texts, width)."""
+    pieces = Texts(tokenizer, texts, model.config.max_position_embeddings - 2)
     means = torch.empty(len(texts), model.config.hidden_size)
-    agreement = torch.empty(len(texts))
     order = np.argsort(pieces.sizes, kind="stable")
     for start in range(0, len(texts), batch):
         index = order[start : start + batch]
-        ids, mask = pieces.padded(index)
-        states, mean = states_and_mean(model, ids, mask)
-        cosine = functional.cosine_similarity(states, mean.unsqueeze(1), dim=-1)
-        place = torch.from_numpy(index)
-        means[place] = mean
-        agreement[place] = (cosine * mask).sum(1) / mask.sum(1)
-    return means, agreement
+        means[torch.from_numpy(index)] = mean_states(model, *pieces.padded(index))
+    return means

