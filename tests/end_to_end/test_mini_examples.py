@@ -119,6 +119,16 @@ def test_a_curve_tells_of_every_checkpoint(model_folder: Path, tmp_path: Path) -
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 
+def test_the_tables_of_the_card_come_from_files_of_results() -> None:
+    file = EXAMPLES.parents[1] / "benchmarks" / "results" / "minilm-offline.json"
+    done = script("results.py", f"MiniLM={file}")
+    assert done.returncode == 0, done.stderr
+    topics, found, *xquad = done.stdout.split("\n\n")
+    assert "| English (en) | 84.8 (76–91) |" in topics and "| **mean without English** | **32.2**" in topics
+    assert len(xquad) == 2 and "Arabic" in xquad[0] and "Finnish" not in xquad[0] and "Finnish" in found
+    assert script("results.py", "MiniLM=nothing.json").returncode == 2
+
+
 def test_a_small_folder_gives_the_vectors_of_the_model(model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
     done = script("ship.py", model_folder, tmp_path / "small")
     assert done.returncode == 0, done.stderr

@@ -168,6 +168,21 @@ def test_distill_pulls_vectors_to_the_teacher(aligned, batch):
     assert abs(distill_loss(torch.eye(2), torch.eye(2).flip(0)) - 1) < 1e-6
 
 
+def test_distill_contrast_tells_a_text_from_the_others_of_the_batch(aligned, batch):
+    teacher = torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
+    plain, told = distill_loss(teacher, teacher), distill_loss(teacher, teacher, contrast=0.5)
+    scores = teacher @ teacher.T / 0.05
+    wanted = torch.nn.functional.cross_entropy(scores, torch.arange(6))
+    assert torch.isclose(told, plain + 0.5 * wanted)
+    assert distill_loss(teacher.flip(0), teacher, 0.5) > 5  # every vector nearest to another text's
+    twice = teacher[[0, 0, 1]]
+    assert distill_loss(twice, twice, 1.0) < torch.tensor(2.0).log()  # the same text again is no wrong answer
+    aligned, source = aligned(), batch([4, 6])
+    aligned.distill_contrast = 1.0
+    own = aligned.model(*source).embedding.detach()
+    assert aligned(*source, teacher=own.flip(0)).loss > aligned(*source, teacher=own).loss
+
+
 def test_wrong_calls_are_refused(aligned, batch):
     model, source, (ids, mask, labels) = aligned(), batch([4]), target([5])
     with pytest.raises(ValueError, match="no target token in the whole batch"):

@@ -143,6 +143,7 @@ def test_mini_names_the_script_that_makes_its_encoder(tmp_path: Path) -> None:
         ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),
         ("stages.first.train.output_projection=yes", "valid boolean, found 'yes'"),
         ("stages.first.attention=bidirectional", "has no meaning for distill alone"),
+        ("stages.first.token_dropout=1.0", "token_dropout"),
         ("stages.first.max_length=1024", "above the recipe's max_length"),
     ],
 )

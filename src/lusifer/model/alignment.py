@@ -25,6 +25,7 @@ from lusifer.model.connector import ConnectorOutput
 from lusifer.model.lusifer import LusiferModel, LusiferPreTrainedModel
 
 IGNORED = -100
+SAME, TEMPERATURE = 0.9999, 0.05  # of distill's contrast: cosine of equal texts, what similarities are divided by
 
 
 @dataclass
@@ -46,7 +47,7 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         super().__init__(config)
         self.model = model if model is not None else LusiferModel(config)
         self.lm_head = lm_head
-        self.logits_chunk = 1024
+        self.logits_chunk, self.distill_contrast = 1024, 0.0
         if model is None:
             self.post_init()
 
@@ -85,7 +86,7 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         """
         if teacher is not None:
             embedding = self.model(input_ids, attention_mask).embedding
-            return AlignmentOutput(distill_loss(embedding, teacher))
+            return AlignmentOutput(distill_loss(embedding, teacher, self.distill_contrast))
         if self.lm_head is None:
             raise ValueError("this LLM has no LM head: use the distill objective")
         prompt = self.model.soft_prompt(input_ids, attention_mask)
@@ -128,9 +129,20 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         return nn.functional.cross_entropy(logits, wanted, reduction="none")
 
 
-def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean of 1 - cosine between vectors (B, d) and the LLM's own vectors (B, d) of the same texts."""
-    return (1 - nn.functional.cosine_similarity(embedding.float(), teacher.float(), dim=-1)).mean()
+def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor, contrast: float = 0.0) -> torch.Tensor:
+    """How far vectors (B, d) are from the LLM's own vectors (B, d) of the same texts.
+
+    The mean of 1 - cosine, plus `contrast` times the cross-entropy of finding a text's own vector among those of the
+    batch (temperature 0.05): what tells a text from others of its topic is a small part of the cosine.
+    """
+    embedding, teacher = (nn.functional.normalize(part.float(), dim=-1) for part in (embedding, teacher))
+    loss = (1 - (embedding * teacher).sum(dim=-1)).mean()
+    if contrast:
+        same = (teacher @ teacher.T > SAME).fill_diagonal_(False)  # a text that comes twice is no wrong answer
+        scores = (embedding @ teacher.T / TEMPERATURE).masked_fill(same, float("-inf"))
+        target = torch.arange(len(scores), device=scores.device)
+        loss = loss + contrast * nn.functional.cross_entropy(scores, target)
+    return loss
 
 
 def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading: int) -> torch.Tensor:

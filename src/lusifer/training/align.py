@@ -105,7 +105,7 @@ def trainer(
     head = build.read_lm_head(replace(base, dtype=model.llm.dtype)).to(model.device) if language_model else None
     teacher = _teacher(base, model) if stage.objectives.distill > 0 else None
     network = LusiferForAlignment(model.config, model, head)
-    network.logits_chunk = stage.logits_chunk
+    network.logits_chunk, network.distill_contrast = stage.logits_chunk, stage.distill_contrast
     collator = AlignmentCollator(
         embedder.tokenizer,
         llm_tokenizer,

@@ -168,6 +168,9 @@ class AlignmentStage(StageSettings):
     """Probability that a target token is replaced by the mask token."""
     attention_mask_probability: float | None = Field(default=None, ge=0, le=1)
     """Probability that a target token is hidden from attention, drawn apart; null is the same as mask_probability."""
+    distill_contrast: float = Field(default=0.0, ge=0)
+    """Weight, within distill, of telling the LLM's own vector of a text from those of the other texts in memory at once
+    (mini_batch_size)."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Tokens that the encoder does not get to read while the target stays whole: each text leaves out a share drawn
     evenly from 0 to this. A text with gaps is what a language looks like of which the encoder knows only some words."""
@@ -188,6 +191,8 @@ class AlignmentStage(StageSettings):
         language_model = self.objectives.reconstruction + self.objectives.completion
         if self.attention == "bidirectional" and not language_model > 0:
             raise ValueError("attention: bidirectional has no meaning for distill alone, which has no target tokens")
+        if self.distill_contrast and not self.objectives.distill > 0:
+            raise ValueError("distill_contrast is a part of distill: give distill a weight, or set it to 0")
         if self.train.output_projection and not self.objectives.distill > 0:
             raise ValueError(
                 "train.output_projection: only distill reaches it: give distill a weight, or set it to false"
