@@ -47,6 +47,8 @@ def type_in(line: str, folder: Path) -> None:
 def test_the_pages_run_from_top_to_bottom(tmp_path, monkeypatch):
     """One folder for all pages: the how-to pages use the model that the README trains, and `tests/` of the checkout."""
     (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "lusifer-mini").symlink_to(ROOT / "models" / "lusifer-mini")
     monkeypatch.chdir(tmp_path)
     count = 0
     for page in PAGES:

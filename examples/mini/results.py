@@ -2,8 +2,8 @@
 
     cd benchmarks/results && python ../../examples/mini/results.py MiniLM=minilm-offline.json mini=mini-offline.json
 
-A table a task: a row a language, a column a model, each score with its 95 % interval: Wilson's for one language, for the
-mean over the languages other than English the one of the file, by bootstrap over sentences.
+A table a task: a row a language, a column a model, each score with its 95 % interval: Wilson's for one language, for
+the mean over the languages other than English the one of the file, by bootstrap over sentences.
 """
 
 from __future__ import annotations

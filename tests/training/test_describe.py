@@ -167,3 +167,10 @@ def test_local_bases_are_named_by_their_last_name(
     card = describe.card(run, 1, tiny_embedder(bases_folder))
     assert "`encoder` (xlm-roberta)" in card and str(encoder.parent) not in card
     assert front_matter(card).get("base_model") is None
+
+
+def test_what_the_encoder_does_not_get_to_read_is_on_the_card() -> None:
+    mini = Path(__file__).parents[2] / "recipes" / "mini.yaml"
+    told = describe._objective(recipe_io.load(mini, check_files=False).stages[0])
+    assert told["distill's contrast with the other texts"] == "weight 0.5"
+    assert told["tokens kept from the encoder"] == "up to 40% of a text"

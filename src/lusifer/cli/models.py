@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lusifer import shipped
 from lusifer.errors import UsageError
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model folder, a hub name, or package:NAME of an installed package.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model folder, a model that comes along, a hub name, or package:NAME of an installed package.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
 
 
 def locate(model: str) -> str:
-    """Give the folder or hub name that MODEL means.
+    """Give the folder or hub name that MODEL means; a folder of that name comes before a model that comes along.
 
     Raises:
         UsageError: `package:NAME` is not installed or carries no model.
     """
     if not model.startswith("package:"):
-        return model  # a folder or hub name, checked where it is loaded
+        known = None if Path(model).expanduser().exists() else shipped.find(model)
+        return str(known or model)  # a folder or hub name, checked where it is loaded
     from lusifer.model.build import resolve
 
     return resolve(model)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from lusifer import hub
+from lusifer import hub, shipped
 from lusifer.errors import ModelFolderError
 from lusifer.folders import write_folder
 from lusifer.model.config import LusiferConfig
@@ -59,10 +59,10 @@ def load(
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
 ) -> SentenceTransformer:
-    """Load an embedder from a folder, checked first, or by its hub name.
+    """Load an embedder from a folder, checked first, or by its name here or on the hub.
 
     Args:
-        name_or_path: folder or hub name.
+        name_or_path: folder, name of a model that comes along, or hub name.
         device: None takes the best one of the machine.
         dtype: number format of both backbones, as in "bfloat16"; None is the one they were saved in.
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
@@ -72,13 +72,18 @@ def load(
     """
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
+    if not path.exists():
+        path = shipped.find(name) or path
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     if path.exists():
         check(path)
         return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ModelFolderError(f"{name}: no such folder; give a model folder, or a hub name of the form owner/model")
+        along = f", {' or '.join(shipped.names())}, which comes along" if shipped.names() else ""
+        raise ModelFolderError(
+            f"{name}: no such folder; give a model folder{along}, or a hub name of the form owner/model"
+        )
     return _load_from_hub(name, device, wishes)
 
 

@@ -165,6 +165,10 @@ def _objective(stage: AlignmentStage | ContrastiveStage) -> dict[str, str]:
         whole = sum(shares.values())
         named = ", ".join(f"{name} in {share / whole:.0%} of the steps" for name, share in shares.items())
         found = {"objective": named if len(shares) > 1 else next(iter(shares))}
+        if stage.distill_contrast:
+            found["distill's contrast with the other texts"] = f"weight {stage.distill_contrast:g}"
+        if stage.token_dropout:
+            found["tokens kept from the encoder"] = f"up to {stage.token_dropout:.0%} of a text"
         predicts = set(shares) != {"distill"}
         return found | ({"attention to what is predicted": _ATTENTION[stage.attention]} if predicts else {})
     losses = {"infonce": "InfoNCE on cosine similarity", "ntxent_l2": "NT-Xent on the L2 distance, pairs mined"}

@@ -1,0 +1,48 @@
+"""Models that come along: found by their short name wherever they lie, after a folder of the user's own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import lusifer
+from lusifer import shipped
+from lusifer.cli import models
+from lusifer.errors import ModelFolderError
+from tiny_folder import model_folder  # noqa: F401
+
+
+@pytest.fixture
+def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """A place of models that holds `lusifer-toy`; the working folder is another one."""
+    folder = tmp_path / "models"
+    shutil.copytree(model_folder, folder / "lusifer-toy")
+    monkeypatch.setattr(shipped, "_roots", lambda: [tmp_path / "nowhere", folder])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["toy", "lusifer-toy"])
+def test_a_model_that_comes_along_is_found_by_its_name(root: Path, name: str) -> None:
+    assert shipped.names() == ["toy"]
+    assert shipped.find(name) == Path(models.locate(name)) == root / "lusifer-toy"
+    assert lusifer.load(name, device="cpu").encode("water").shape == (48,)
+
+
+@pytest.mark.parametrize("name", ["", "..", "toys", "owner/toy", "lusifer-"])
+def test_other_names_are_none(root: Path, name: str) -> None:
+    assert shipped.find(name) is None
+    assert models.locate(name) == name
+
+
+def test_a_folder_of_the_users_own_comes_first(root: Path) -> None:
+    Path("toy").mkdir()
+    assert models.locate("toy") == "toy"
+    with pytest.raises(ModelFolderError, match=r"toy/modules\.json: missing"):
+        lusifer.load("toy")
+
+
+def test_a_name_that_is_nowhere_lists_what_there_is(root: Path) -> None:
+    with pytest.raises(ModelFolderError, match="to: no such folder; .* toy, which comes along, or a hub"):
+        lusifer.load("to")
