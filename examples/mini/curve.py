@@ -65,14 +65,15 @@ def look(folder: Path, texts: crosslingual.Sample) -> dict[str, float]:
 
 def draw(rows: list[dict], picture: Path) -> None:
     """Two panels: accuracies and similarities, over the steps of all stages."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots(1, 2)
     at = range(len(rows))
     for name, colour in LINES.items():
         axis = axes[0 if name.endswith("%") else 1]
         axis.plot(at, [row[name] for row in rows], color=colour, linewidth=2, marker="o", markersize=4, label=name)
     for axis in axes:
-        axis.set_xticks(list(at), [f"{row['stage'].split('-', 1)[1][:5]} {row['step']}" for row in rows], rotation=60)
+        names = [f"{row['stage'].split('-', 1)[1]} {row['step']}" for row in rows]
+        axis.set_xticks(list(at), names, rotation=60, ha="right")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
