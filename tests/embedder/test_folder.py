@@ -157,7 +157,8 @@ def test_sharded_weights_are_checked_file_by_file(copy):
 
 @pytest.mark.parametrize("name", ("./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"))
 def test_no_such_folder(name):
-    with pytest.raises(ModelFolderError, match="no such folder; give a model folder, mini, which comes along, or a hub name"):
+    said = "no such folder; give a model folder, mini, which comes along, or a hub name"
+    with pytest.raises(ModelFolderError, match=said):
         lusifer.load(name)
 
 
