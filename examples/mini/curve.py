@@ -1,7 +1,8 @@
 """The gap between languages along a run: every checkpoint looks at the parallel sentences that come with the package.
 
-    lusifer train mini --output RUN --set stages.alignment.keep_checkpoints=99
     python examples/mini/curve.py RUN --output curve.png
+
+RUN is a folder of `lusifer train mini`, which keeps all its checkpoints.
 
 Writes the picture and, beside it, the numbers as JSON. The sentences are no benchmark: training may be stopped by them.
 """

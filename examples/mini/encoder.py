@@ -11,7 +11,6 @@ from torch.nn import functional
 from transformers import BertModel, ElectraConfig, ElectraModel, PreTrainedTokenizerFast
 
 from batches import Clock, English, Pairs, Texts, learning_rate, pad, ranking_loss
-from corpus import CorpusError
 from switch import Switcher
 from teacher import Teacher
 
@@ -44,8 +43,6 @@ def build_encoder(
     bytes.
     """
     old, size = teacher.bert, teacher.bert.config
-    if width >= size.hidden_size:
-        raise CorpusError(f"--width {width}: must be below the {size.hidden_size} of the teacher's layers")
     config = ElectraConfig(
         vocab_size=len(tokenizer),
         embedding_size=width,
@@ -79,7 +76,7 @@ def _factorise(model: ElectraModel, words: torch.Tensor, old: BertModel) -> None
     """
     theirs, ours = old.embeddings, model.embeddings
     norm = theirs.LayerNorm
-    # One row of positions and segments, taken off in the mean, does for the many lengths of a sum.
+    # The norm of the teacher takes the mean over the numbers away: what is left is what its layers read.
     places = theirs.position_embeddings.weight.float() + theirs.token_type_embeddings.weight[0].float()
     words, places = (part - part.mean(dim=1, keepdim=True) for part in (words.float(), places))
     width = ours.word_embeddings.weight.shape[1]

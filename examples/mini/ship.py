@@ -1,6 +1,6 @@
 """Make a trained model small enough to come along: float16 on disk, without the LLM's unread word embeddings.
 
-    python examples/mini/ship.py runs/mini/model models/lusifer-mini --card examples/mini/card.md
+    python examples/mini/ship.py runs/mini/model models/lusifer-mini --card models/lusifer-mini/README.md
 
 The numbers in memory stay float32: a loaded model computes with what the file holds, at float32 speed on a CPU.
 """
@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.folders import refuse_unwritable, write_folder
 
 LIMIT = 60_000_000  # bytes of the whole folder
 
 
-def ship(source: Path, target: Path, card: Path) -> int:
-    """Write the small folder, with `card` as its model card, and return its size in bytes.
+def ship(source: Path, target: Path, card: str | None) -> int:
+    """Write the small folder, with `card` as the text of its model card, and return its size in bytes.
 
     Raises:
         LusiferError: ``source`` is no whole model, or the result is larger than the limit.
@@ -35,7 +35,7 @@ def ship(source: Path, target: Path, card: Path) -> int:
     model.llm.resize_token_embeddings(1)
     model.config.llm.vocab_size = 1
     with write_folder(target) as temporary:
-        folder.save(embedder, temporary, card.read_text(encoding="utf-8") if card.is_file() else None)
+        folder.save(embedder, temporary, card)
         vocabulary = temporary / "tokenizer.json"
         pieces = json.loads(vocabulary.read_text(encoding="utf-8"))
         # One line: laid out for reading, tens of thousands of pieces take twice the bytes.
@@ -66,7 +66,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         refuse_unwritable(options.target, "folder", "target")
-        size = ship(options.source, options.target, options.card or options.source / "README.md")
+        card = options.card or options.source / "README.md"
+        if options.card and not card.is_file():
+            raise UsageError(f"--card {card}: no such file")
+        size = ship(options.source, options.target, card.read_text(encoding="utf-8") if card.is_file() else None)
     except LusiferError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.status

@@ -11,8 +11,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional
 
-from corpus import CorpusError
-
 LOG = logging.getLogger("mini")
 NOBODY = -1
 TEMPERATURE = 0.05
@@ -38,10 +36,6 @@ class Teacher:
         self.model = SentenceTransformer(path, device="cpu")
         self.model.max_seq_length = 64
         self.bert = self.model[0].auto_model
-        if self.bert.config.model_type != "bert":
-            raise CorpusError(
-                f"--teacher: {path} is {self.bert.config.model_type}, and only bert's layers are taken over"
-            )
         self.numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         self.vectors = torch.empty(len(self.numbers), self.model.get_embedding_dimension(), dtype=torch.float16)
         start, done = time.monotonic(), 0

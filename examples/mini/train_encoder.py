@@ -22,7 +22,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import ElectraModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, ElectraModel, PreTrainedTokenizerFast
 
 from batches import Clock, English, Pairs, Texts
 from corpus import CorpusError, Split, english_texts, read_rows, row_weights, split_rows
@@ -72,6 +72,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "held_out",
         "longest",
         "texts",
+        "vocabulary",
+        "characters",
+        "width",
     )
     for name in above:
         value = getattr(options, name)
@@ -82,9 +85,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         options.layers = [int(number) for number in options.layers.split(",")]
     except (UsageError, ValueError) as error:
         parser.error(f"--teacher or --layers: {error}")
+    _refuse_unfit(parser, options)
     if options.tokenizer is not None and not (options.tokenizer / "tokenizer.json").is_file():
         parser.error(f"--tokenizer {options.tokenizer}: no tokenizer.json in this folder")
     return options
+
+
+def _refuse_unfit(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What the teacher's shape does not allow is said now, not after an hour of its vectors."""
+    try:
+        shape = AutoConfig.from_pretrained(options.teacher)
+    except (OSError, ValueError) as error:
+        parser.error(f"--teacher {options.teacher}: {str(error).splitlines()[0]}")
+    if shape.model_type != "bert":
+        parser.error(f"--teacher: {options.teacher} is {shape.model_type}, and only bert's layers are taken over")
+    if options.width >= shape.hidden_size:
+        parser.error(f"--width {options.width}: must be below the {shape.hidden_size} of the teacher's layers")
+    if not all(0 <= number < shape.num_hidden_layers for number in options.layers):
+        parser.error(f"--layers: the teacher has layers 0 to {shape.num_hidden_layers - 1}")
 
 
 class Stopwatch:

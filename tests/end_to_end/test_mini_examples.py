@@ -71,6 +71,9 @@ def test_the_encoder_trains_on_a_toy_and_loads_as_an_embedder(
     embedder = SentenceTransformer(str(tmp_path / "encoder"))
     assert embedder.encode(["maji", "water"]).shape == (2, 48)
     assert len(embedder[0].auto_model.encoder.layer) == 2
+    for option, value in (("--width", 48), ("--layers", "0,7"), ("--vocabulary", 0)):  # said before anything is read
+        refused = script("train_encoder.py", *words, option, value)
+        assert refused.returncode == 2 and f"{option}" in refused.stderr.splitlines()[-1]
     missing = script("train_encoder.py", *words[:5], "sw,xx", *words[6:])
     assert missing.returncode == 2
     assert (
@@ -130,6 +133,8 @@ def test_the_tables_of_the_card_come_from_files_of_results() -> None:
 
 
 def test_a_small_folder_gives_the_vectors_of_the_model(model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    refused = script("ship.py", model_folder, tmp_path / "small", "--card", tmp_path / "none.md")
+    assert refused.returncode == 2 and "none.md: no such file" in refused.stderr
     done = script("ship.py", model_folder, tmp_path / "small")
     assert done.returncode == 0, done.stderr
     tensors = load_file(tmp_path / "small" / "model.safetensors")

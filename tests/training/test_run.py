@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.training import record
@@ -151,3 +153,24 @@ def test_a_stage_that_ends_early_is_no_finished_stage(
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints" / "01-align" / "model").exists()
     assert not (tmp_path / "run" / "model").exists()
+
+
+def first_loss(recipe: Path, output: Path, *overrides: str) -> float:
+    train(recipe, output, overrides=["stages.align.max_steps=1", "stages.contrast.max_steps=1", *overrides])
+    return json.loads((output / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+
+
+def test_what_the_encoder_does_not_get_to_read_changes_the_loss(recipe: Path, tmp_path: Path) -> None:
+    whole = first_loss(recipe, tmp_path / "whole")
+    assert first_loss(recipe, tmp_path / "gaps", "stages.align.token_dropout=0.9") != whole
+
+
+def test_the_contrast_of_distill_is_added_to_its_loss(recipe: Path, minilm_like_folder: Path, tmp_path: Path) -> None:
+    llm = str(tmp_path / "llm")
+    modules = [Transformer(str(minilm_like_folder)), Pooling(48)]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(llm, create_model_card=False)
+    bases = [f"model.llm.path={llm}", "stages.align.objectives={distill: 1}"]
+    plain = first_loss(recipe, tmp_path / "plain", *bases)
+    assert plain <= 2 < first_loss(recipe, tmp_path / "told", *bases, "stages.align.distill_contrast=10") - 1
+    with pytest.raises(UsageError, match="distill_contrast is a part of distill"):
+        first_loss(recipe, tmp_path / "without", "stages.align.distill_contrast=1")
