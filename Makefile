@@ -28,5 +28,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	# torch first and pinned: an open range would fetch the largest build there is.
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,mini,report]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,mini,report,data]'
 	touch $(INSTALLED)

@@ -10,6 +10,7 @@ from lusifer.errors import MissingExtraError, UsageError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "eval": ("mteb", "sklearn"),
     "report": ("matplotlib",),
+    "data": ("datasketch", "faiss"),
     "serve": ("fastapi", "uvicorn"),
     "search": ("faiss", "lancedb"),
     "ray": ("ray",),

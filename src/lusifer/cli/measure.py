@@ -28,9 +28,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     model: Model,
     data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json.")],
-    suite: Annotated[Suite, typer.Option(help="offline: SIB-200 and XQuAD from files.")] = (
-        Suite.OFFLINE
-    ),
+    suite: Annotated[Suite, typer.Option(help="offline: SIB-200 and XQuAD from files.")] = (Suite.OFFLINE),
     output: Annotated[Path | None, typer.Option(help="Folder for summary.json and table.md.")] = None,
     languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,

@@ -81,6 +81,32 @@ def _bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def phases() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show work of several phases, on standard error.
+
+    Yields:
+        A function to call with (phase, done, total): a bar a phase on a terminal; elsewhere a line every ten seconds
+        at most, and none for work that is shorter.
+    """
+    last, now = time.monotonic(), ""
+    with StageBar() as bar:
+
+        def show(phase: str, done: int, total: int | None) -> None:
+            nonlocal last, now
+            if not interactive():
+                if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+                    last = time.monotonic()
+                    note(f"{phase}: {done:,}" + (f" of {total:,}" if total else ""))
+                return
+            if phase != now:
+                bar.open(phase, total)
+                now = phase
+            bar.move(done)
+
+        yield show
+
+
 class StageBar:
     """A bar for each stage of a long work, one at a time; it stays on the screen when its stage is done.
 
@@ -96,7 +122,7 @@ class StageBar:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def open(self, what: str, total: int, done: int = 0) -> None:
+    def open(self, what: str, total: int | None, done: int = 0) -> None:
         """Begin a stage; `done` steps of it were done before."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -102,6 +102,8 @@ def say(event: dict[str, Any]) -> None:
                     f"{event['stage']}: {source['name']}: {source['rows']:,} rows, {source['dropped']:,} more dropped: "
                     "no negative could be found for them"
                 )
+        for message in event["skipped"]:
+            terminal.note(f"{event['stage']}: bad row left out: {message}")
         for source in event["left_out"]:
             why = f"its language is {source['language']}, and english_only is on"
             terminal.note(f"{event['stage']}: {source['name']}: left out: {why}")

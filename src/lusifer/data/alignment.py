@@ -6,11 +6,12 @@ resumed run, or one on more processes, sees the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from lusifer.data import fingerprint
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class AlignmentExamples:
             UsageError: An objective has no rows.
         """
         self.sources = list(sources)
+        self.skipped: list[str] = []
+        """Bad rows that were left out, each with its message."""
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self._starts = np.cumsum([0, *(len(rows) for rows, _ in self.sources)])
         self.objectives = [name for name in OBJECTIVES if objectives.get(name, 0) > 0]
@@ -94,6 +97,11 @@ class AlignmentExamples:
         return {
             "index": int(index), "epoch": epoch, "objective": objective, "source_text": source, "target_text": target,
         }  # fmt: skip
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text that the stage trains on."""
+        for table, _ in self.sources:
+            yield from fingerprint.texts(table)
 
     def rows(self) -> dict[str, int]:
         """Rows that each objective draws from."""

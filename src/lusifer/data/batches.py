@@ -1,29 +1,39 @@
 """Stage 2's batches: which rows of which set make up each optimizer step.
 
 The plan is a pure function of the seed, over the batch of all processes: one process or many, resumed or not, a step
-holds the same rows, all of one set. Processes that held rows of different sets would wait for each other for ever, or
-take another set's texts as negatives.
+holds the same rows, all of one set, and of one cluster where clusters are known. Processes that held rows of different
+sets would wait for each other for ever, or take another set's texts as negatives.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lusifer.data.pairs import PairSet
+from lusifer.data.batch_texts import BatchTexts, numbers
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_TURNS, _ORDER = range(2)  # purposes of draws, so that no two of them share random numbers
+_TURNS, _ORDER, _MIX = range(3)  # purposes of draws, so that no two of them share random numbers
 _KEPT = 8  # batches of rows that wait because a text of theirs was in the batch; more come again in the next epoch
 _TRIES = 100  # orders of a set's rows, one of which must fill the batch
 _MANY = 200_000  # rows of so large a set that one order tells whether it fills a batch
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """One step: its set, its rows by their number in the set, and their cluster where they share one."""
+
+    name: str
+    rows: list[int]
+    cluster: int | None
 
 
 class PairBatches:
@@ -44,6 +54,7 @@ class PairBatches:
         batch_size: int,
         steps: int,
         seed: int,
+        clusters: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Prepare the plan.
 
@@ -53,6 +64,7 @@ class PairBatches:
             batch_size: Rows of a step, over all processes.
             steps: Batches to give.
             seed: Of everything drawn.
+            clusters: By name, the cluster of each row, below 0 where it has none; sets that are missing have none.
 
         Raises:
             UsageError: A set with in-batch negatives cannot fill one batch.
@@ -61,11 +73,14 @@ class PairBatches:
         self.sets = {name: rows.with_format(None) for name, rows in sets.items()}
         self.distinct = dict(in_batch_negatives)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
-        for name, rows in self.sets.items():
+        self.clusters = dict(clusters or {})
+        self._texts = {name: numbers(rows) for name, rows in self.sets.items() if self.distinct[name]}
+        for name in self.sets:
             # A batch has no query and no positive twice: where texts are labels, that is known without trying.
-            most = min(len(set(rows[column][:])) for column in ("query", "positive"))
-            if self.distinct[name] and most < batch_size:
-                raise UsageError(self._too_few(name, most))
+            if self.distinct[name]:
+                most = min(len(np.unique(self._texts[name][:, column])) for column in range(2))
+                if most < batch_size:
+                    raise UsageError(self._too_few(name, most))
             next(self._of(name))
 
     def __len__(self) -> int:
@@ -78,6 +93,17 @@ class PairBatches:
         streams = {name: self._of(name) for name in self.sets}
         for name in islice(self._turns(), self.steps):
             yield [offsets[name] + row for row in next(streams[name])]
+
+    def make_up(self) -> Iterator[StepRows]:
+        """Tell what each step is made of, without its texts."""
+        starts = list(accumulate(map(len, self.sets.values()), initial=0))
+        names = list(self.sets)
+        for batch in self:
+            place = int(np.searchsorted(starts, batch[0], side="right")) - 1
+            rows = [row - starts[place] for row in batch]
+            known = self.clusters.get(names[place])
+            found = [] if known is None else np.unique(known[rows]).tolist()
+            yield StepRows(names[place], rows, found[0] if len(found) == 1 and found[0] >= 0 else None)
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing depends on it: the plan is one epoch that holds all steps."""
@@ -98,12 +124,14 @@ class PairBatches:
 
     def _of(self, name: str) -> Iterator[list[int]]:
         """Batches of one set, for ever: through its rows in a new order each epoch."""
+        if name in self.clusters:
+            yield from self._of_clusters(name)
         epochs = self._epochs(name)
         tries = 1 if len(self.sets[name]) > _MANY else _TRIES
         waiting: deque[int] = deque()
         while True:
             batch: list[int] = []
-            taken = _Texts()
+            taken = BatchTexts()
             later: list[int] = []
             refills = 0
             while len(batch) < self.batch_size:
@@ -112,16 +140,56 @@ class PairBatches:
                         if refills >= tries:
                             raise UsageError(self._too_few(name, len(batch)))
                         # A row met early can shut out several others: in another order the batch may be full.
-                        batch, taken, later = [], _Texts(), []
+                        batch, taken, later = [], BatchTexts(), []
                     waiting.extend(next(epochs))
                     refills += 1
                 row = waiting.popleft()
-                if not self.distinct[name] or taken.add(self.sets[name][row]):
+                if not self.distinct[name] or taken.add(self._texts[name][row].tolist()):
                     batch.append(row)
                 else:
                     later.append(row)
             waiting.extendleft(reversed(later[: _KEPT * self.batch_size]))
             yield batch
+
+    def _of_clusters(self, name: str) -> Iterator[list[int]]:
+        """Batches of one cluster each, for ever; what is over from all clusters makes mixed ones.
+
+        What is over from those, less than a batch or in each other's way, comes in the mixed ones of the next epoch.
+        """
+        number, left = list(self.sets).index(name), []
+        for epoch, rows in enumerate(self._epochs(name)):
+            order = np.array(rows)
+            _, first, inverse = np.unique(self.clusters[name][order], return_index=True, return_inverse=True)
+            batches: list[list[int]] = []
+            for cluster in np.argsort(first):  # in the order of the epoch, as are the rows of each
+                members = order[inverse == cluster].tolist()
+                whole, over = self._fill(name, members) if self.clusters[name][members[0]] >= 0 else ([], members)
+                batches += whole
+                left += over
+            whole, left = self._fill(name, left)
+            batches += whole
+            if not batches:
+                raise UsageError(self._too_few(name, min(len(left), self.batch_size - 1)))
+            left = left[: _KEPT * self.batch_size]
+            for place in np.random.default_rng([self.seed, _MIX, number, epoch]).permutation(len(batches)):
+                yield batches[place]
+
+    def _fill(self, name: str, rows: Sequence[int]) -> tuple[list[list[int]], list[int]]:
+        """Full batches of rows taken in their order, and the rows that are over."""
+        batches: list[list[int]] = []
+        waiting, left = deque(rows), []
+        while len(waiting) >= self.batch_size:
+            batch, taken, later = [], BatchTexts(), []
+            while waiting and len(batch) < self.batch_size:
+                row = waiting.popleft()
+                fits = not self.distinct[name] or taken.add(self._texts[name][row].tolist())
+                (batch if fits else later).append(row)
+            waiting.extendleft(reversed(later))
+            if len(batch) < self.batch_size:
+                left = batch
+                break
+            batches.append(batch)
+        return batches, [*left, *waiting]
 
     def _epochs(self, name: str) -> Iterator[list[int]]:
         number, epoch = list(self.sets).index(name), 0
@@ -136,77 +204,3 @@ class PairBatches:
             f"and batch_size is {self.batch_size}: lower batch_size to {found}, give the source more rows, set "
             "split_by_source: false to keep its parts together, or in_batch_negatives: false if its texts are labels"
         )
-
-
-def join_small(sets: Sequence[PairSet], batch_size: int, in_batch_negatives: bool = True) -> list[PairSet]:
-    """Put the sets of one source together that are too small for a batch.
-
-    A file of many sources has small ones; alone they could never be trained on, or with own negatives only they would
-    be repeated in every batch. The smallest sets with the same prompts are joined until they fill a batch.
-
-    Args:
-        sets: Of one source of a recipe.
-        batch_size: Rows of a step, over all processes.
-        in_batch_negatives: Whether rows that share a text cannot share a batch.
-
-    Returns:
-        The sets, the joined ones as one, named after its parts.
-    """
-
-    def fills(some: Sequence[PairSet]) -> bool:
-        if in_batch_negatives:
-            return _fills(some, batch_size)
-        return sum(len(each.rows) for each in some) >= batch_size
-
-    groups: dict[str, list[PairSet]] = {}
-    for each in sets:
-        groups.setdefault(str(sorted(each.prompts.items())), []).append(each)
-    joined: list[PairSet] = []
-    for group in groups.values():
-        small: list[PairSet] = []
-        for each in sorted(group, key=lambda made: len(made.rows)):
-            if len(each.rows) and not (fills([each]) and (not small or fills(small))):
-                small.append(each)
-            else:
-                joined.append(each)
-        joined += [_one(small)] if len(small) > 1 else small
-    return joined
-
-
-class _Texts:
-    """The texts of a batch as it grows; two rows may share a negative, which is harmless, but no more."""
-
-    def __init__(self) -> None:
-        self.answers: set[str] = set()
-        self.negatives: set[str] = set()
-
-    def add(self, row: Mapping[str, str]) -> bool:
-        """Take a row in, unless it and another would be each other's false negatives."""
-        answers = {row["query"], row["positive"]}
-        negatives = {text for column, text in row.items() if column.startswith("negative")}
-        if not (answers.isdisjoint(self.answers) and answers.isdisjoint(self.negatives)):
-            return False
-        if not negatives.isdisjoint(self.answers):
-            return False
-        self.answers |= answers
-        self.negatives |= negatives
-        return True
-
-
-def _fills(sets: Sequence[PairSet], batch_size: int) -> bool:
-    """Whether `batch_size` rows can be found that may share a batch."""
-    taken, found = _Texts(), 0
-    for each in sets:
-        for row in each.rows:
-            found += taken.add(row)
-            if found == batch_size:
-                return True
-    return False
-
-
-def _one(sets: Sequence[PairSet]) -> PairSet:
-    from datasets import concatenate_datasets
-
-    rows = concatenate_datasets([each.rows for each in sets])
-    name = f"{sets[-1].name} and {len(sets) - 1} smaller"
-    return PairSet(name, rows, sets[0].prompts, sum(each.dropped for each in sets))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from lusifer.data.sources import short_name
 from lusifer.errors import DataError
 from lusifer.prompts import Task, prompt, table
@@ -38,12 +40,14 @@ class PairSet:
 
     `rows` has the columns query, positive, negative_1 .. negative_k; `prompts` the prefix by column; `dropped` counts
     rows for which no negative could be found. A set that lost all its rows that way is there too, so that it is said.
+    `clusters` has the cluster of each row, -1 where it has none; None where no row has one.
     """
 
     name: str
     rows: Dataset
     prompts: dict[str, str]
     dropped: int = 0
+    clusters: np.ndarray | None = None
 
 
 def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> list[PairSet]:
@@ -80,12 +84,12 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
     for (part, instruction, symmetric), numbers in sorted(groups.items(), key=lambda item: str(item[0])):
         generator = random.Random(f"{seed}/{name}/{part}/{instruction}")
         filler = _Filler(table_of, numbers, source.in_batch_negatives, negatives, generator)
-        dataset = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
+        dataset, used = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
         prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
         prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
         title = "/".join(word for word in (name, part) if word)
         title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
-        made.append(PairSet(title, dataset, prompts, filler.dropped))
+        made.append(PairSet(title, dataset, prompts, filler.dropped, table_of.clusters(used)))
     if not any(len(group.rows) for group in made):
         if not any(group.dropped for group in made):
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
@@ -104,6 +108,14 @@ class _Table:
         self.task: list[str | None] = rows["task"][:]
         self.label: list[str | None] = rows["label"][:]
         self.source: list[str | None] = rows["source"][:]
+        self.cluster: list[int | None] = rows["cluster"][:]
+
+    def clusters(self, numbers: Sequence[int]) -> np.ndarray | None:
+        """The clusters of some rows, -1 for those without; None where there is none at all."""
+        found = np.array(
+            [-1 if (known := self.cluster[number]) is None else known for number in numbers], dtype=np.int64
+        )
+        return found if (found >= 0).any() else None
 
 
 class _Filler:
@@ -175,18 +187,19 @@ def _weighted(numbers: list[int], weight: float, generator: random.Random) -> li
     return numbers * int(whole) + sorted(drawn)
 
 
-def _dataset(numbers: Sequence[int], filler: _Filler, negatives: int) -> Dataset:
-    """Columns of text, made a chunk at a time."""
+def _dataset(numbers: Sequence[int], filler: _Filler, negatives: int) -> tuple[Dataset, list[int]]:
+    """Columns of text, made a chunk at a time, and the numbers of the rows that they came from."""
     import pyarrow as pa
     from datasets import Dataset
 
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
     schema = pa.schema({name: pa.string() for name in names})
-    batches = []
+    batches, used = [], []
     for chunk in _chunks(numbers):
-        made = [row for row in map(filler.row, chunk) if row is not None]
-        batches.append(pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for row in made], schema))
-    return Dataset(pa.Table.from_batches(batches, schema=schema))
+        made = [(number, row) for number in chunk if (row := filler.row(number)) is not None]
+        used += [number for number, _ in made]
+        batches.append(pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for _, row in made], schema))
+    return Dataset(pa.Table.from_batches(batches, schema=schema)), used
 
 
 def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -1,7 +1,8 @@
 """What a row of training data is, and the message that a row gets which is not.
 
 A pair: `query`, `positive` (list of texts, at least one), `negative` (list, may be empty), and, where known,
-`instruction` or `task` (a name of the prompt table), `label`, `cluster`, `source`. A passage: `text` and `source`.
+`instruction` or `task` (a name of the prompt table), `label`, `cluster`, `source`. A passage: `text` and `source`. A
+labelled text: `text`, `label` and `source`; labels are comparable within one source.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ Row = dict[str, Any]
 
 PAIR_COLUMNS = ("query", "positive", "negative", "instruction", "task", "label", "cluster", "source")
 PASSAGE_COLUMNS = ("text", "source")
+LABELLED_COLUMNS = ("text", "label", "source")
+MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
 
 
 def check_pair(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None) -> Row:
@@ -38,7 +41,7 @@ def check_pair(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | N
     if not positive:
         raise DataError(f"{where}: column positive: expected at least one text, found an empty list: remove the row")
     return {
-        "query": check_text(get("query"), f"{where}: column query"),
+        "query": _text(get("query"), f"{where}: column query"),
         "positive": positive,
         "negative": _texts(get("negative"), f"{where}: column negative"),
         "instruction": _word(get("instruction"), f"{where}: column instruction"),
@@ -53,9 +56,48 @@ def check_passage(row: Mapping[str, Any], where: str, fields: Mapping[str, str] 
     """Check a row of text for reconstruction or distillation; arguments and errors as for `check_pair`."""
     get = _getter(row, where, fields, required=("text",))
     return {
-        "text": check_text(get("text"), f"{where}: column text"),
+        "text": _text(get("text"), f"{where}: column text"),
         "source": _word(get("source"), f"{where}: column source"),
     }
+
+
+def check_labelled(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None) -> Row:
+    """Check a row of a classification or clustering set; arguments and errors as for `check_pair`."""
+    get = _getter(row, where, fields, required=("text", "label"))
+    label = _label(get("label"), f"{where}: column label")
+    if label is None:
+        raise DataError(f"{where}: column label: expected a text or a whole number, found nothing: fill it")
+    return {
+        "text": _text(get("text"), f"{where}: column text"),
+        "label": label,
+        "source": _word(get("source"), f"{where}: column source"),
+    }
+
+
+CHECKS: Mapping[str, Callable[..., Row]] = {
+    "pairs": check_pair,
+    "passages": check_passage,
+    "labelled": check_labelled,
+}
+"""Kind of rows -> what checks one of them."""
+
+
+def kind_of(row: Any, where: str) -> str:
+    """Tell the kind of rows of a file by its first one.
+
+    Raises:
+        DataError: It has neither `query` nor `text`.
+    """
+    columns = set(row) if isinstance(row, Mapping) else set()
+    if "query" in columns:
+        return "pairs"
+    if "text" in columns:
+        return "labelled" if "label" in columns else "passages"
+    found = ", ".join(map(str, row)) if columns else _kind(row)
+    raise DataError(
+        f"{where}: neither a column query (pairs) nor text (passages) in it (found {found}): rename the columns, "
+        "or name them with fields"
+    )
 
 
 def _getter(
@@ -85,7 +127,16 @@ def _texts(value: Any, where: str) -> list[str]:
         value = [value]
     if not isinstance(value, (list, tuple)):
         raise DataError(f"{where}: expected a list of texts, found {_kind(value)}")
-    return [check_text(text, f"{where}, item {number}") for number, text in enumerate(value, start=1)]
+    return [_text(text, f"{where}, item {number}") for number, text in enumerate(value, start=1)]
+
+
+def _text(value: Any, where: str) -> str:
+    """A text that can be trained on."""
+    text = check_text(value, where)
+    if len(text) > MAX_CHARACTERS:
+        limit = f"more than the {MAX_CHARACTERS:,} that one row may have"
+        raise DataError(f"{where}: the text has {len(text):,} characters, {limit}: split it into passages")
+    return text
 
 
 def _json_list(text: str) -> Any:
@@ -126,3 +177,8 @@ def _kind(value: Any) -> str:
     """What a value is, in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+
+
+def text_column(row: Mapping[str, Any], where: str, column: str) -> str:
+    """Check one text of a row, in a column of any name; errors as for `check_pair`."""
+    return _text(_getter(row, where, None, required=(column,))(column), f"{where}: column {column}")

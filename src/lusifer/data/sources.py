@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
-import io
-import json
-import random
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, resources
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from lusifer import hub
-from lusifer.data.schema import Row, check_pair, check_passage
+from lusifer.data import readers, store
+from lusifer.data.mixture import draw, stratified
+from lusifer.data.readers import SUFFIXES, BadRows
+from lusifer.data.schema import CHECKS, LABELLED_COLUMNS, PAIR_COLUMNS, Row, kind_of
 from lusifer.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 SAMPLE = "sample:"
-_CHUNK = 10_000  # rows turned into columns at once
+_LOOK = 1000  # bad rows in front of the one that tells the kind of a file
+_BUFFER = 10_000  # rows of a stream that are mixed at once
 
 
 @dataclass(frozen=True)
 class SourceSpec:
     """Where rows come from: `path` (a file, a pattern, `sample:NAME`) or `hub` (a data set id).
 
-    `limit` rows are drawn with `seed` when there are more; `fields` maps our columns to the file's.
+    `limit` rows are drawn with `seed` when there are more; `fields` maps our columns to the file's; up to `skip_bad`
+    rows that are not what they should be are left out; `streaming` reads a hub set without keeping it.
     """
 
     path: str | None = None
@@ -45,6 +42,8 @@ class SourceSpec:
     limit: int | None = None
     seed: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)
+    skip_bad: int = 0
+    streaming: bool = False
 
     @property
     def name(self) -> str:
@@ -84,95 +83,121 @@ def files(path: str) -> list[Path]:
     return found
 
 
-def load(spec: SourceSpec, kind: str) -> Dataset:
+def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
     """Read all rows of a source.
 
     Args:
         spec: Where they come from.
-        kind: "passages" (columns text, source) or "pairs" (query, positive, negative, instruction, task, label,
-            cluster, source).
+        kind: "passages" (columns text, source), "labelled" (text, label, source) or "pairs" (query, positive, negative,
+            instruction, task, label, cluster, source).
+        bad: Where skipped rows are listed; by default as many as the source allows, listed nowhere.
 
     Returns:
-        The checked rows in the order of the source; of `limit` drawn rows the order is kept.
+        The checked rows in the order of the source; of `limit` drawn rows the order is kept. They lie on disk.
 
     Raises:
         UsageError: No such file.
         DataError: A row is not what it should be; the message names file, line and column. No row at all.
     """
+    bad = bad if bad is not None else BadRows(spec.skip_bad)
     if spec.hub is not None:
-        return _table(_from_hub(spec, kind), kind, spec)
-    rows = (row for file in files(spec.path or "") for row in read_file(file, kind, spec.fields))
-    return _table(rows, kind, spec, draw=True)
+        rows = _from_hub(spec, kind, bad)
+    else:
+        rows = (row for file in files(spec.path or "") for row in read_file(file, kind, spec.fields, bad))
+    table = store.collect(rows, kind)
+    if not len(table):
+        raise DataError(f"{spec.name}: no row in it: correct the path or the file")
+    if spec.hub is not None:
+        return table
+    chosen = stratified(table, spec.limit, spec.seed) if kind == "pairs" else draw(len(table), spec.limit, spec.seed)
+    return table if chosen is None else table.select(chosen)
 
 
-def read_file(file: Path, kind: str, fields: Mapping[str, str] | None = None) -> Iterator[Row]:
-    """Yield the checked rows of one file; `kind`, `fields` and errors as for `load` and `check_pair`."""
-    check = check_pair if kind == "pairs" else check_passage
-    for where, row in _raw_rows(file):
-        yield check(row, where, fields)
+def read_file(
+    file: Path, kind: str, fields: Mapping[str, str] | None = None, bad: BadRows | None = None
+) -> Iterator[Row]:
+    """Yield the checked rows of one file; `kind`, `fields`, `bad` and errors as for `load` and `check_pair`."""
+    check = CHECKS[kind]
+    return readers.read(file, lambda row, where: check(row, where, fields), bad)
 
 
-def _raw_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where, row) from a file of any kind we read."""
-    if file.name.endswith(".parquet"):
-        yield from _parquet(file)
-        return
-    try:
-        with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
-            yield from (_jsonl if file.name.removesuffix(".gz").endswith(".jsonl") else _csv)(file, stream)
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        raise DataError(f"{file}: cannot be read to its end ({error}): copy or download it again") from error
+def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
+    """Tell the kind of rows of a file by the first one: "pairs", "passages" or "labelled".
+
+    Args:
+        file: Of one of `SUFFIXES`.
+        names: Our column -> the file's.
+
+    Raises:
+        DataError: Its first row cannot be read or has columns of no kind, or there is none.
+    """
+    back = {theirs: ours for ours, theirs in (names or {}).items()}
+
+    def of(row: Any, where: str) -> str:
+        return kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
+
+    found = next(iter(readers.read(file, of, BadRows(_LOOK))), None)
+    if found is None:
+        next(iter(readers.read(file, of)), None)  # says what is wrong with the first row
+        raise DataError(f"{file}: no row in it: correct the path or the file")
+    return found
 
 
-def _jsonl(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(stream, start=1):
-        where = f"{file} line {number}"
-        if not line.strip():
-            continue
+def fields(pairs: Iterable[str]) -> dict[str, str]:
+    """Read "ours=theirs" words as the map of column names.
+
+    Raises:
+        UsageError: A word of another form, or a column that no kind of rows has.
+    """
+    named: dict[str, str] = {}
+    columns = {*PAIR_COLUMNS, *LABELLED_COLUMNS}
+    for pair in pairs:
+        ours, sign, theirs = pair.partition("=")
+        if not sign or not theirs or ours not in columns:
+            raise UsageError(f"--field {pair}: give OURS=THEIRS, where OURS is one of {', '.join(sorted(columns))}")
+        named[ours] = theirs
+    return named
+
+
+def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
+    """Yield checked rows of a hub data set; of one that is not streamed only drawn rows are read."""
+    check = CHECKS[kind]
+    for number, row in _hub_stream(spec) if spec.streaming else _hub_drawn(spec):
         try:
-            yield where, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
-        except json.JSONDecodeError as error:
-            problem = f"not JSON ({error.msg}, column {error.colno})"
-            raise DataError(f"{where}: {problem}: one object a line is expected") from None
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
-            raise DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line") from None
+            checked = check(row, f"{spec.hub} row {number}", spec.fields)
+        except DataError as error:
+            bad.take(error)
+        else:
+            yield checked
 
 
-def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
-    try:
-        for row in reader:
-            where = f"{file} line {reader.line_num}"
-            if None in row or None in row.values():
-                raise DataError(f"{where}: expected {len(reader.fieldnames or ())} columns as in the first line")
-            yield where, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} after line {reader.line_num}: not a CSV file in UTF-8 ({error})") from None
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_CHUNK):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file} row {number}", row
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file} after row {number}: not a readable Parquet file ({error})") from error
-
-
-def _from_hub(spec: SourceSpec, kind: str) -> Iterator[Row]:
-    """Yield checked rows of a hub data set; only drawn rows are read."""
+def _hub_drawn(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
+    """Yield (number from 1, row) of a set in the cache, those that `limit` draws."""
     rows = _hub_rows(spec)
-    chosen = _draw(len(rows), spec)
-    check = check_pair if kind == "pairs" else check_passage
+    chosen = draw(len(rows), spec.limit, spec.seed)
     for number in chosen if chosen is not None else range(len(rows)):
-        yield check(rows[number], f"{spec.hub} row {number + 1}", spec.fields)
+        yield number + 1, rows[number]
+
+
+def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
+    """Yield (number from 1, row) of a set as it comes over the network; with `limit` mixed in a buffer and cut.
+
+    Raises:
+        UsageError: The hub does not give it, at the beginning or on the way.
+    """
+    import datasets
+
+    what = f"data set {spec.hub}"
+    try:
+        with hub.asking(what, UsageError):
+            wanted = hub.commit(spec.hub or "", spec.revision, "dataset")
+            name = f"hf://datasets/{spec.hub}"
+            rows = datasets.load_dataset(name, spec.config, split=spec.split, revision=wanted, streaming=True)
+            if spec.limit is not None:
+                rows = rows.shuffle(seed=spec.seed, buffer_size=_BUFFER).take(spec.limit)
+            yield from enumerate(rows, start=1)
+    except datasets.exceptions.DatasetsError as error:
+        raise UsageError(f"{what}: {hub.why(error.__cause__ or error)}") from error
 
 
 def _hub_rows(spec: SourceSpec) -> Dataset:
@@ -203,36 +228,3 @@ def _hub_rows(spec: SourceSpec) -> Dataset:
     cache = import_module("datasets.packaged_modules.cache.cache").Cache
     named = {"config_name": held.parts[-3], "version": held.parts[-2], "hash": wanted}
     return cache(repo_id=spec.hub, dataset_name=(spec.hub or "").split("/")[-1], **named).as_dataset(split=spec.split)
-
-
-def _draw(count: int, spec: SourceSpec) -> list[int] | None:
-    """The numbers of the rows to keep, ascending; None keeps all."""
-    if spec.limit is None or count <= spec.limit:
-        return None
-    return sorted(random.Random(spec.seed).sample(range(count), spec.limit))
-
-
-def _table(rows: Iterator[Row], kind: str, spec: SourceSpec, draw: bool = False) -> Dataset:
-    """Rows as columns, a chunk at a time: rows as Python objects take several times the memory."""
-    import pyarrow as pa
-    from datasets import Dataset
-
-    schema = _schema(kind)
-    batches: list[pa.RecordBatch] = []
-    while chunk := list(islice(rows, _CHUNK)):
-        batches.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
-    table = pa.Table.from_batches(batches, schema=schema)
-    if not len(table):
-        raise DataError(f"{spec.name}: no row in it: correct the path or the file")
-    chosen = _draw(len(table), spec) if draw else None
-    return Dataset(table if chosen is None else table.take(chosen))
-
-
-def _schema(kind: str) -> pa.Schema:
-    """Column types of both kinds of rows."""
-    import pyarrow as pa
-
-    text, texts = pa.string(), pa.list_(pa.string())
-    passages = {"text": text, "source": text}
-    pairs = {"query": text, "positive": texts, "negative": texts, "instruction": text, "task": text, "label": text}
-    return pa.schema(passages if kind == "passages" else pairs | {"cluster": pa.int64(), "source": text})

@@ -40,7 +40,12 @@ class Search:
 
 
 def page(
-    title: str, words: Sequence[str], names: tuple[str, str], before: Look, after: Look, searches: Sequence[Search],
+    title: str,
+    words: Sequence[str],
+    names: tuple[str, str],
+    before: Look,
+    after: Look,
+    searches: Sequence[Search],
     picture: Path,
 ) -> str:
     """Lay out the page.

@@ -117,9 +117,7 @@ def report(model: nn.Module) -> list[PartReport]:
 
 def trainable_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that training changes, by name, on the CPU: all that a resume needs."""
-    return {
-        name: p.detach().cpu().clone().contiguous() for name, p in model.named_parameters() if p.requires_grad
-    }
+    return {name: p.detach().cpu().clone().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()

@@ -28,9 +28,7 @@ def pool(
     if method in ("cls", "lasttoken"):
         order = torch.arange(mask.shape[1], device=mask.device)
         index = (
-            torch.where(mask, order, mask.shape[1]).amin(1)
-            if method == "cls"
-            else torch.where(mask, order, -1).amax(1)
+            torch.where(mask, order, mask.shape[1]).amin(1) if method == "cls" else torch.where(mask, order, -1).amax(1)
         )
         return hidden_states[torch.arange(len(index), device=mask.device), index]
     if method not in ("mean", "weightedmean"):

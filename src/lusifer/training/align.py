@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from lusifer import hub
 from lusifer.data import sources as data_sources
 from lusifer.data.alignment import PAIRED_ROLES, AlignmentCollator, AlignmentExamples
+from lusifer.data.readers import BadRows
 from lusifer.errors import UsageError
 from lusifer.model import build, tokenizer
 from lusifer.model.alignment import LusiferForAlignment
@@ -66,12 +67,17 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
         seed: of order, objective and direction.
     """
     kept, _ = recipes.sources(recipe, stage)
-    loaded = []
+    loaded, skipped = [], []
     for source in kept:
         kind = "pairs" if source.role in PAIRED_ROLES else "passages"
-        loaded.append((data_sources.load(recipes.spec(source, recipe.seed), kind), source.role))
+        bad = BadRows(source.skip_bad)
+        loaded.append((data_sources.load(recipes.spec(source, recipe.seed), kind, bad), source.role))
+        skipped += bad.messages
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
-    return AlignmentExamples(loaded, stage.objectives.model_dump(), batch_size=stage.batch_size, steps=steps, seed=seed)
+    weights = stage.objectives.model_dump()
+    made = AlignmentExamples(loaded, weights, batch_size=stage.batch_size, steps=steps, seed=seed)
+    made.skipped = skipped
+    return made
 
 
 def trainer(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import (
@@ -16,9 +20,11 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 
-from lusifer.data import pairs
+from lusifer.data import fingerprint, pairs
 from lusifer.data import sources as data_sources
-from lusifer.data.batches import PairBatches, join_small
+from lusifer.data.batches import PairBatches, StepRows
+from lusifer.data.joined import join_small
+from lusifer.data.readers import BadRows
 from lusifer.errors import UsageError
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training import recipe as recipes
@@ -34,6 +40,7 @@ class PairRows:
     """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps.
 
     `dropped` counts rows without any negative and `language` has the code, both also for sets that lost all their rows.
+    `skipped` lists the bad rows that were left out.
     """
 
     sets: dict[str, Dataset]
@@ -43,6 +50,28 @@ class PairRows:
     steps: int
     dropped: dict[str, int]
     language: dict[str, str]
+    skipped: list[str]
+
+    @cached_property
+    def plan(self) -> list[StepRows]:
+        """What each step is made of."""
+        return list(self.batches.make_up())
+
+    def reads(self) -> dict[str, dict[str, int]]:
+        """Give by set how many steps it gets, how often its rows are read at most, and how many never are."""
+        counts = {name: np.zeros(len(table), dtype=np.int64) for name, table in self.sets.items()}
+        steps = Counter(step.name for step in self.plan)
+        for step in self.plan:
+            np.add.at(counts[step.name], step.rows, 1)
+        return {
+            name: {"steps": steps[name], "most": int(often.max()), "unread": int((often == 0).sum())}
+            for name, often in counts.items()
+        }
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text that the stage trains on."""
+        for table in self.sets.values():
+            yield from fingerprint.texts(table)
 
 
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
@@ -50,7 +79,18 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
 
     def __init__(self, *args: Any, batches: PairBatches, **kwargs: Any) -> None:
         self.batches = batches
+        self.names: list[str] = []
+        """Set of each step."""
+        self._logged = 0
         super().__init__(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Say with each line how many of the steps since the last one were made of which set."""
+        if "loss" in logs:
+            steps = self.names[max(self._logged, self.first_step) : self.state.global_step]
+            self._logged = self.state.global_step
+            logs["made_of"] = dict(sorted(Counter(steps).items()))
+        super().log(logs, *args, **kwargs)
 
     def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> PairBatches:
         """The plan, over the sets in the order in which the library lays them one behind the other."""
@@ -80,11 +120,15 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     sets: dict[str, Dataset] = {}
     prompts: dict[str, dict[str, str]] = {}
     in_batch: dict[str, bool] = {}
+    clusters: dict[str, np.ndarray] = {}
+    skipped: list[str] = []
     dropped: dict[str, int] = {}
     language: dict[str, str] = {}
     kept, _ = recipes.sources(recipe, stage)
     for source in kept:
-        rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs")
+        bad = BadRows(source.skip_bad)
+        rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs", bad)
+        skipped += bad.messages
         found = pairs.columns(rows, source, stage.hard_negatives, seed)
         for made in join_small(found, stage.batch_size, source.in_batch_negatives):
             name = pairs.free_name(made.name, dropped)  # files of one name in two folders
@@ -93,9 +137,11 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
                 continue  # the library's trainer cannot read a set without rows
             sets[name], prompts[name] = made.rows, made.prompts
             in_batch[name] = source.in_batch_negatives
+            if made.clusters is not None:
+                clusters[name] = made.clusters
     steps = stage.steps(sum(map(len, sets.values())))
-    batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed)
-    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language)
+    batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters)
+    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language, skipped)
 
 
 def refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, max_length: int) -> None:
@@ -148,6 +194,7 @@ def trainer(
         loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},
     )
     made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
+    made.names = [step.name for step in rows.plan]
     return made
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from lusifer.data import fingerprint
 from lusifer.data.alignment import AlignmentExamples
 from lusifer.data.sources import short_name
 from lusifer.embedder import card as cards
@@ -22,6 +23,7 @@ from lusifer.training.recipe_data import Source
 from lusifer.training.record import RECIPE, RunFolder
 
 DATA = "data.json"
+STEPS = "steps.jsonl"
 ONE_KIND = "texts of one kind"
 _ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional": "both directions, labels are masked"}
 
@@ -38,17 +40,26 @@ def data(
 
     Returns:
         `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
-        the text before queries; `left_out`: name and language of the sources that `english_only` drops.
+        the text before queries, of sets of pairs also the steps that they get, how often a row is read at `most` and
+        how many are `unread`; `left_out`: name and language of the sources that `english_only` drops; `skipped`: the
+        bad rows that were left out; `read_from`: name and revision of every source.
     """
     kept, left_out = recipes.sources(recipe, stage)
     if isinstance(rows, PairRows):
-        sources = [_pairs(name, rows) for name in rows.dropped]
+        reads = rows.reads()
+        sources = [_pairs(name, rows) | reads.get(name, {}) for name in rows.dropped]
     else:
         sources = [
             _source(source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
             for source, (table, role) in zip(kept, rows.sources, strict=True)
         ]
-    return {"steps": rows.steps, "sources": sources, "left_out": [_source(source) for source in left_out]}
+    return {
+        "steps": rows.steps,
+        "sources": sources,
+        "left_out": [_source(source) for source in left_out],
+        "skipped": rows.skipped,
+        "read_from": [{"name": short_name(source.path, source.hub), "revision": source.revision} for source in kept],
+    }
 
 
 def _source(source: Source) -> dict[str, str]:
@@ -70,10 +81,20 @@ def _pairs(name: str, rows: PairRows) -> dict[str, Any]:
     }
 
 
-def keep(folder: Path, said: dict[str, Any]) -> None:
-    """Write what `data` says into a stage's folder: a later stage's card needs it, a resume may not read the rows."""
+def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows) -> None:
+    """Write what a stage reads into its folder: a later stage's card needs it, a resume may not read the rows.
+
+    `data.json` is what `data` says, `seen.safetensors` tells which texts it reads, and `steps.jsonl` of a stage of
+    pairs has a line for each step: its set and, where its rows share one, their cluster.
+    """
     with write_file(folder / DATA) as temporary:
         temporary.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fingerprint.keep(folder, rows.texts(), sum(1 for _ in rows.texts()))
+    if isinstance(rows, PairRows):
+        with write_file(folder / STEPS) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            for number, step in enumerate(rows.plan, start=1):
+                row = {"step": number, "source": step.name, "rows": len(step.rows), "cluster": step.cluster}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
@@ -144,6 +165,8 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     if said["left_out"]:
         names = ", ".join(f"{source['name']} ({source['language']})" for source in said["left_out"])
         settings["left out, because not English"] = names
+    if said.get("skipped"):
+        settings["bad rows left out"] = f"{len(said['skipped']):,}"
     rows = [
         {
             "source": source["name"],

@@ -33,7 +33,12 @@ class Source(Settings):
     revision: str | None = None
     """Commit, tag or branch of the hub data set; null takes the newest."""
     limit: int | None = Field(default=None, ge=1)
-    """Most rows to use, drawn with the recipe's seed; null takes all."""
+    """Most rows to use, drawn with the recipe's seed, from each cluster by its share where rows have a `cluster`; null
+    takes all."""
+    skip_bad: int = Field(default=0, ge=0)
+    """Bad rows to leave out and list in data.json, at most; one more stops the run before it trains."""
+    streaming: bool = False
+    """Read a hub data set over the network without keeping its files; with `limit` no more than that is read."""
     fields: dict[str, str] = {}
     """Our column -> the column in the file, where the names differ, as in {query: question}."""
     language: str | None = None
@@ -43,6 +48,8 @@ class Source(Settings):
     def _one_place(self) -> Source:
         if (self.path is None) == (self.hub is None):
             raise ValueError("give either path (a local file) or hub (a data set id), not both")
+        if self.streaming and self.hub is None:
+            raise ValueError("streaming reads from the hub, and this source is a local file: remove it")
         return self
 
 

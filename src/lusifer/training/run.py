@@ -131,7 +131,7 @@ def _stage(
     rows = kind.examples(recipe, stage, seed)
     data = describe.data(recipe, stage, rows)
     if state.is_main_process:
-        describe.keep(target, data)
+        describe.keep(target, data, rows)
     listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
@@ -139,7 +139,7 @@ def _stage(
     settings |= batches(stage)
     trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
     trainer.max_seq_length = length
-    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if state.is_main_process:
         run.trim_metrics(stage.name, done)
     trainer.add_callback(

@@ -38,6 +38,8 @@ class StageTrainer:
     embedder: SentenceTransformer
     stage_folder: Path
     max_seq_length: int
+    first_step: int = 0
+    """Steps that were done before this call."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""

@@ -1,0 +1,58 @@
+"""What the commands on training data share: their arguments, opening files, saying what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lusifer.cli import terminal
+
+if TYPE_CHECKING:
+    from lusifer.data.readers import BadRows
+
+Input = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help=".jsonl, .csv (both also .gz), .parquet, patterns, sample:NAME.")
+]
+Output = Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.")]
+SkipBad = Annotated[int, typer.Option(min=0, help="Bad rows to leave out and list, at most; one more stops the work.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--field", metavar="OURS=THEIRS", help="A column's name in the file, as query=question."),
+]
+Report = Annotated[Path | None, typer.Option(help="Page of counts and examples; by default beside the output.")]
+
+
+def files_of(names: list[str]) -> list[Path]:
+    """Give the files that the words of a call stand for."""
+    from lusifer.data import sources
+
+    return [file for name in names for file in sources.files(name)]
+
+
+def opened(names: list[str], skip_bad: int, fields: list[str] | None) -> tuple[str, Iterator[Any], BadRows]:
+    """Give the kind of rows in some files, the rows, and where bad ones are listed."""
+    from lusifer.data import sources
+    from lusifer.data.readers import BadRows
+
+    files, bad = files_of(names), BadRows(skip_bad)
+    renamed = sources.fields(fields or ())
+    kind = sources.kind(files[0], renamed)
+    return kind, (row for file in files for row in sources.read_file(file, kind, renamed, bad)), bad
+
+
+def tell_bad(bad: BadRows) -> None:
+    """List the rows that were left out."""
+    for message in bad.messages:
+        terminal.note(f"left out: {message}")
+
+
+def finish(said: Any, output: Path, report: Path | None) -> None:
+    """Print the counts of a report and write its page."""
+    page = report or output.with_name(output.name + ".report.md")
+    said.write(page)
+    for line in said.lines():
+        typer.echo(line)
+    terminal.note(f"{output} written; examples of every count in {page}")

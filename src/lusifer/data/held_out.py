@@ -1,0 +1,59 @@
+"""Texts that a model is tested on, from whatever files they stand in: training may not hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lusifer.bloom import text_key
+from lusifer.data import readers
+from lusifer.errors import DataError, UsageError
+
+_KINDS = (*readers.SUFFIXES, ".json")
+_LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere
+
+
+def evaluation_texts(paths: Iterable[Path]) -> list[str]:
+    """Give the texts of evaluation files, each once: every string of at least twelve letters, in whatever field.
+
+    Args:
+        paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of such.
+
+    Raises:
+        UsageError: No such file, or none in the folder that can be read.
+        DataError: A file is damaged.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        for file in _files(path):
+            found |= dict.fromkeys(text for text in _texts(file) if len(text_key(text)) >= _LETTERS)
+    return list(found)
+
+
+def _files(path: Path) -> list[Path]:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if file.name.endswith(_KINDS) and file.is_file()]
+    if not files:
+        raise UsageError(f"{path}: no evaluation file there: give a file of {', '.join(_KINDS)}, or a folder of them")
+    return files
+
+
+def _texts(file: Path) -> Iterator[str]:
+    if file.suffix != ".json":
+        for row in readers.read(file, lambda row, _: row):
+            yield from _strings(row)
+        return
+    try:
+        yield from _strings(json.loads(file.read_text("utf-8")))
+    except ValueError as error:  # not UTF-8 is one too
+        raise DataError(f"{file}: not JSON in UTF-8 ({error}): copy it again") from None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
