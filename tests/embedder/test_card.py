@@ -71,11 +71,11 @@ def test_a_path_keeps_its_last_name(name, public):
 
 
 def test_instructions_and_prompts_are_shown_as_python_reads_them(made):
-    told = {"Find it\'s `twin`.\n": True, "Answer | it.\n": False}
+    told = {"Find it's `twin`.\n": True, "Answer | it.\n": False}
     use = sections(card.text(card.Card("a", [], instructions=told), made))["Use"]
     assert use.index("import lusifer") < use.index("from sentence_transformers")
     assert "prompt='Answer | it.\\n'" in use  # an instruction for queries alone before one for both sides
-    assert "``\"Find it's `twin`.\\n\"``, before both texts of a pair" in use
+    assert '``"Find it\'s `twin`.\\n"``, before both texts of a pair' in use
     assert "`'passage'`: `'Find: '`" in use
     alone = sections(card.text(card.Card("a", [], instructions={"Same?\n": True}), made))["Use"]
     assert alone.count("prompt='Same?\\n'") == 2

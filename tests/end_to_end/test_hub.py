@@ -129,6 +129,18 @@ def measure(root: Path) -> list[dict[str, Any]]:
     return [step("evaluate", "evaluate", "tiny/model", *settings)]
 
 
+def streams(root: Path) -> list[dict[str, Any]]:
+    """Sets that are read without being kept, and a recipe's sets fetched before its day."""
+    whole = {"do": "rows", "kind": "pairs", "hub": "Hieuman/MSMarco", "streaming": True}
+    return [
+        prose("streamed", streaming=True, revision="v1"),
+        {"name": "streamed whole", **whole},
+        prose("streamed split", streaming=True, split="test"),
+        {"name": "streamed unknown", **whole, "hub": "own/unknown"},
+        step("fetch", "data", "fetch", root / "recipe.yaml"),
+    ]
+
+
 class Runs:
     """Results of three processes: with the hub, without it, and with one that does not answer."""
 
@@ -141,7 +153,8 @@ class Runs:
         with fake_hub.serving() as hub:
             fill(hub, root)
             self.hub = hub
-            self.online = self._run("online", [*work(root, root / "online"), *refusals(root), *measure(root)])
+            steps = [*work(root, root / "online"), *refusals(root), *measure(root), *streams(root)]
+            self.online = self._run("online", steps)
         without = [
             *work(root, root / "offline"),
             {"name": "load new", "do": "load", "model": "tiny/new"},
@@ -255,6 +268,26 @@ def test_rows_are_those_of_the_files(runs: Runs, name: str, state: str) -> None:
     wanted = list(load_rows(SourceSpec(path=path, fields={"text": "body"}, limit=3), "passages"))
     assert runs.online[name] == wanted
     assert all(row["text"].endswith(f"({state})") for row in wanted)
+
+
+def test_a_streamed_set_has_the_rows_of_its_files(runs: Runs) -> None:
+    lines = [
+        text for file in ("more", "some") for text in (runs.root / "prose-v1" / "letters" / f"{file}.jsonl").open()
+    ]
+    texts = {json.loads(text)["body"] for text in lines}
+    streamed = runs.online["streamed"]
+    assert len(streamed) == 3 == len({row["text"] for row in streamed} & texts)
+    whole = list(load_rows(SourceSpec(path=str(runs.root / "msmarco" / "data" / "*.parquet")), "pairs"))
+    assert runs.online["streamed whole"] == whole and len(whole) == 30
+    assert "data set own/prose: " in line(runs.online["streamed split"])
+    assert "data set own/unknown: " in line(runs.online["streamed unknown"])
+
+
+def test_a_recipes_sets_are_fetched_and_checked(runs: Runs) -> None:
+    assert runs.online["fetch"]["status"] == 0
+    assert runs.online["fetch"]["out"].splitlines() == [
+        "align: Hieuman/MSMarco: 30 rows", "align: own/prose: 12 rows", "contrast: Hieuman/MSMarco: 16 rows",
+    ]  # fmt: skip
 
 
 def test_another_revision_in_the_cache_is_not_taken(runs: Runs) -> None:

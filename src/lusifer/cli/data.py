@@ -17,7 +17,7 @@ app = typer.Typer(
 
 def register(parent: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    for command in (inspect, dedup):
+    for command in (inspect, dedup, sets, fetch):
         app.command()(command)
     data_models.register(app)
     parent.add_typer(app)
@@ -66,3 +66,36 @@ def dedup(
     writers.write(output, kept, kind)
     tell_bad(bad)
     finish(said, output, report)
+
+
+def sets(
+    english_only: Annotated[bool, typer.Option("--english-only", help="Without those in other languages.")] = False,
+) -> None:
+    """List the published training sets: what each is used for, and how."""
+    from lusifer.data import published
+
+    typer.echo(published.markdown(english_only), nl=False)
+
+
+def fetch(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or one that comes along.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and ask nobody.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key.")] = None,
+) -> None:
+    """Fetch a recipe's data sets into the cache and check every row, without training."""
+    terminal.quiet()
+    from lusifer.training import fetch as fetching
+    from lusifer.training import recipe_io
+
+    loaded = recipe_io.load(recipe, set_ or [])
+    if dry_run:
+        for each in fetching.wanted(loaded):
+            typer.echo(each.line())
+        return
+
+    def said(each: fetching.Wanted, rows: int, skipped: list[str]) -> None:
+        typer.echo(f"{each.stage}: {each.name}: {rows:,} rows")
+        for message in skipped:
+            terminal.note(f"left out: {message}")
+
+    fetching.fetch(loaded, said)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
@@ -18,24 +15,23 @@ def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
     return sorted(random.Random(seed).sample(range(count), limit))
 
 
-def stratified(rows: Dataset, limit: int | None, seed: int) -> list[int] | None:
+def stratified(clusters: Sequence[int | None], limit: int | None, seed: int) -> list[int] | None:
     """Give the numbers of `limit` rows, drawn from each cluster by its share of the rows where clusters are known.
 
     Every cluster keeps at least one row as long as there are no more clusters than `limit`. Rows without a cluster
     count as one more cluster; where no row has one, `draw` draws from all.
 
     Args:
-        rows: Checked pairs.
+        clusters: Of each row, or None.
         limit: Most rows; None keeps all.
         seed: Of what is drawn.
 
     Returns:
         Row numbers, ascending; None keeps all.
     """
-    clusters = rows.data.column("cluster")
-    if limit is None or len(rows) <= limit or clusters.null_count == len(rows):
-        return draw(len(rows), limit, seed)
-    return by_share(clusters.fill_null(-1).to_numpy(), limit, seed).tolist()
+    if limit is None or len(clusters) <= limit or all(each is None for each in clusters):
+        return draw(len(clusters), limit, seed)
+    return by_share(np.array([-1 if each is None else each for each in clusters]), limit, seed).tolist()
 
 
 def by_share(clusters: np.ndarray, limit: int, seed: int) -> np.ndarray:

@@ -109,7 +109,10 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
         raise DataError(f"{spec.name}: no row in it: correct the path or the file")
     if spec.hub is not None:
         return table
-    chosen = stratified(table, spec.limit, spec.seed) if kind == "pairs" else draw(len(table), spec.limit, spec.seed)
+    if kind == "pairs":
+        chosen = stratified(table["cluster"][:], spec.limit, spec.seed)
+    else:
+        chosen = draw(len(table), spec.limit, spec.seed)
     return table if chosen is None else table.select(chosen)
 
 
@@ -174,7 +177,9 @@ def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
 def _hub_drawn(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
     """Yield (number from 1, row) of a set in the cache, those that `limit` draws."""
     rows = _hub_rows(spec)
-    chosen = draw(len(rows), spec.limit, spec.seed)
+    column = spec.fields.get("cluster", "cluster")
+    known = column in rows.column_names
+    chosen = (stratified if known else draw)(rows[column][:] if known else len(rows), spec.limit, spec.seed)
     for number in chosen if chosen is not None else range(len(rows)):
         yield number + 1, rows[number]
 

@@ -1,0 +1,99 @@
+"""Files that are not what they should be: each kind is told apart before anything trains, with place and mend."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lusifer.cli import main
+from lusifer.data.readers import BadRows
+from lusifer.data.schema import MAX_CHARACTERS
+from lusifer.data.sources import SourceSpec, load
+from lusifer.errors import DataError
+
+GOOD = b'{"query": "a", "positive": ["b"]}\n'
+KINDS = {
+    "not-utf8.jsonl": (GOOD + b'{"query": "\xe9", "positive": ["b"]}\n', "line 2: not UTF-8 (byte 11): save the file"),
+    "utf16.jsonl": ('{"query": "a"}'.encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
+    "packed.jsonl": (gzip.compress(GOOD), "line 1: not UTF-8 (byte 1): the file is gzip: end its name in .gz"),
+    "plain.jsonl.gz": (GOOD, "is not gzip (Not a gzipped file (b'{\"')): take .gz off its name"),
+    "cut.jsonl.gz": (gzip.compress(GOOD * 2000)[:60], "cannot be read to its end"),
+    "half.jsonl": (GOOD + b'{"query": "a", "posi', "line 2: not JSON (Unterminated string"),
+    "array.jsonl": (b'[\n{"query": "a", "positive": ["b"]}\n]\n', "line 1: begins a JSON array over several lines"),
+    "lists.jsonl": (GOOD + b'["a", "b"]\n', "line 2: expected an object with columns, found a list"),
+    "columns.jsonl": (
+        GOOD + b'{"query": "a", "answer": "b"}\n',
+        "line 2: column positive is missing (the row has query",
+    ),
+    "unknown.jsonl": (b'{"question": "a"}\n', "line 1: neither a column query (pairs) nor text (passages) in it"),
+    "no-positive.jsonl": (GOOD + b'{"query": "a", "positive": []}\n', "line 2: column positive: expected at least one"),
+    "numbers.jsonl": (GOOD + b'{"query": "a", "positive": ["b", 3]}\n', "column positive, item 2: expected a text"),
+    "blank.jsonl": (GOOD + b'{"query": "  ", "positive": ["b"]}\n', "line 2: column query: the text is empty"),
+    "nul.jsonl": (GOOD + b'{"query": "a\\u0000", "positive": ["b"]}\n', "line 2: column query: NUL character"),
+    "surrogate.jsonl": (GOOD + b'{"query": "\\ud800", "positive": ["b"]}\n', "column query: lone surrogate U+D800"),
+    "long.jsonl": (
+        json.dumps({"query": "a", "positive": ["b" * (MAX_CHARACTERS + 1)]}).encode(),
+        "column positive, item 1: the text has 200,001 characters, more than the 200,000",
+    ),
+    "deep.jsonl": (GOOD + b"[" * 100_000 + b"\n", "line 2: JSON that cannot be read"),
+    "empty.jsonl": (b"\n\n", "no row in it"),
+    "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as in the first line"),
+    "twice.csv": (b"query,positive,query\na,b,c\n", "line 1: column 'query' is there twice"),
+    "quotes.csv": (b'query,positive\n"a"x,b\n', "not a CSV file"),
+    "latin1.csv": (b"query,positive\ncaf\xe9,b\n", "not UTF-8"),
+    "broken.parquet": (b"PAR1 is all there is", "not a readable Parquet file"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_malformed_file_is_said_before_anything_trains(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content, words = KINDS[name]
+    file = tmp_path / name
+    file.write_bytes(content)
+    assert main(["data", "inspect", str(file)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0 and error.startswith(f"lusifer: error: {file}") and words in error, error
+    if not name.startswith("unknown"):
+        with pytest.raises(DataError) as caught:
+            load(SourceSpec(path=str(file)), "pairs")
+        assert words in str(caught.value) or "no row" in words
+
+
+def test_parquet_with_columns_of_another_type(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"query": ["a", "b"], "positive": [[1], [2]]}), file)
+    assert main(["data", "inspect", str(file)]) == 1
+    assert f"{file} row 1: column positive, item 1: expected a text, found int" in capsys.readouterr().err
+
+
+def test_some_bad_rows_are_tolerated_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(GOOD + b"no\n" + GOOD + b'{"query": "a", "positive": []}\n')
+    bad = BadRows(2)
+    assert len(load(SourceSpec(path=str(file)), "pairs", bad)) == 2
+    assert [message.split(": ")[0] for message in bad.messages] == [f"{file} line 2", f"{file} line 4"]
+    assert main(["data", "inspect", str(file), "--skip-bad", "2"]) == 0
+    said = capsys.readouterr()
+    assert "2 rows of pairs" in said.out and said.err.count("left out: ") == 2
+    assert main(["data", "inspect", str(file), "--skip-bad", "1"]) == 1
+    assert "line 4: column positive" in (error := capsys.readouterr().err) and "no more than 1 may be skipped" in error
+
+
+def test_a_bad_first_row_may_be_skipped_too(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"no\n" + GOOD)
+    assert main(["data", "inspect", str(file), "--skip-bad", "1"]) == 0
+
+
+def test_a_damaged_file_is_no_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(gzip.compress(GOOD * 2000)[:60])
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        load(SourceSpec(path=str(file), skip_bad=10**6), "pairs")

@@ -1,0 +1,313 @@
+"""Hard negatives: what is chosen, what never is, and that stopped work ends in the same file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.words_model import encode, retriever
+from lusifer.cli import main
+from lusifer.data import mine as mining
+from lusifer.data import negatives, parts, search, sources, vectors
+from lusifer.data.negatives import MineSettings
+from lusifer.data.related import Related, key
+from lusifer.errors import DataError, LusiferError, UsageError
+
+THEMES = 8
+
+
+def pairs(count: int = 120) -> list[dict]:
+    """Questions on a few themes: texts of one theme share words."""
+    rows = []
+    for number in range(count):
+        theme = number % THEMES
+        words = " ".join(f"theme{theme}word{place}" for place in range(6))
+        rows.append(
+            {"query": f"{words} question{number}", "positive": [f"{words} answer{number}"], "source": f"s{theme % 2}"}
+        )
+    return rows
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def mine(file: Path, output: Path, settings: MineSettings, model=None, corpus=None, kind: str = "pairs"):
+    rows = lambda: sources.read_file(file, kind)  # noqa: E731
+    return mining.mine(rows, kind, [file], output, model or retriever(), settings, corpus)
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+FEW = MineSettings(negatives=3, skip=2, keep=6)
+
+
+def test_every_row_gets_its_negatives_from_the_ranks_behind_the_skipped_ones(tmp_path: Path) -> None:
+    rows = pairs()
+    report = mine(write(tmp_path / "a.jsonl", rows), tmp_path / "b.jsonl", FEW)
+    made = read(tmp_path / "b.jsonl")
+    assert [row["query"] for row in made] == [row["query"] for row in rows]
+    texts = [row["positive"][0] for row in rows]
+    unit = lambda some: (lambda v: v / np.linalg.norm(v, axis=1, keepdims=True))(encode(some))  # noqa: E731
+    scores = (unit([row["query"] for row in rows]).astype(np.float16) @ unit(texts).astype(np.float16).T).astype(float)
+    for number, row in enumerate(made):
+        order = [place for place in np.argsort(-scores[number], kind="stable") if place != number]
+        allowed = {texts[place] for place in order if scores[number, place] >= scores[number, order[7]] - 1e-3}
+        assert len(set(row["negative"])) == 3 and set(row["negative"]) <= allowed
+    assert report.counts[negatives.FULL] == 120 and report.counts[parts.MINED] == 360
+    assert report.counts[negatives.TOP] == 240
+    assert not (tmp_path / "b.jsonl.work").exists() and not (tmp_path / "b.jsonl.work.lock").exists()
+
+
+def test_no_answer_and_no_paraphrase_of_one_is_a_negative(tmp_path: Path) -> None:
+    rows = pairs()
+    rows += [
+        {
+            "query": rows[0]["query"].upper(),
+            "positive": ["theme0word0 theme0word1 another answer"],
+        },  # the same question
+        {"query": rows[0]["positive"][0], "positive": ["theme0word0 theme0word1 paraphrase of the answer"]},
+    ]
+    settings = MineSettings(negatives=8, skip=0, keep=16)
+    mine(write(tmp_path / "a.jsonl", rows), tmp_path / "b.jsonl", settings)
+    taken = read(tmp_path / "b.jsonl")[0]["negative"]
+    forbidden = {rows[0]["positive"][0], rows[-2]["positive"][0], rows[-1]["positive"][0]}
+    assert len(taken) == 8 and not forbidden & set(taken)
+
+
+def test_given_negatives_stay_and_count_unless_they_are_replaced(tmp_path: Path) -> None:
+    rows = pairs()
+    rows[0]["negative"] = ["a given one", "another given one"]
+    file = write(tmp_path / "a.jsonl", rows)
+    mine(file, tmp_path / "b.jsonl", FEW)
+    first = read(tmp_path / "b.jsonl")[0]["negative"]
+    assert first[:2] == rows[0]["negative"] and len(first) == 3
+    mine(file, tmp_path / "c.jsonl", MineSettings(negatives=3, skip=2, keep=6, replace=True))
+    replaced = read(tmp_path / "c.jsonl")[0]["negative"]
+    assert len(replaced) == 3 and not set(rows[0]["negative"]) <= set(replaced)
+
+
+def test_margin_and_percentage_drop_what_is_as_near_as_the_positive(tmp_path: Path) -> None:
+    rows = pairs()
+    far = "nothing in common at all with it"
+    rows.append({"query": "theme0word0 theme0word1 theme0word2 theme0word3", "positive": [far]})
+    file = write(tmp_path / "a.jsonl", rows)
+    for settings, reason in (
+        (MineSettings(negatives=3, skip=0, keep=20, margin=0.05), negatives.MARGIN),
+        (MineSettings(negatives=3, skip=0, keep=20, percentage=0.95), negatives.SHARE),
+    ):
+        report = mine(file, tmp_path / "b.jsonl", settings)
+        assert report.counts[reason] > 20 and report.counts[negatives.SHORT] >= 1
+        last = read(tmp_path / "b.jsonl")[-1]["negative"]
+        assert not any("theme0" in text for text in last)
+        assert all(" | " in example for example in report.examples[reason])
+
+
+def test_the_cross_encoder_has_the_last_word(tmp_path: Path) -> None:
+    asked = []
+
+    def rescore(some):
+        asked.extend(some)
+        # The one that ends in an even number is an answer, it says.
+        return np.array([1.0 if text[-1] in "02468" else 0.0 for _, text in some], dtype=np.float32)
+
+    rows = [row for row in pairs() if row["positive"][0][-1] in "02468"] + [
+        row for row in pairs() if row["positive"][0][-1] not in "02468"
+    ]
+    settings = MineSettings(negatives=3, skip=0, keep=30, cross_margin=0.5)
+    report = mine(write(tmp_path / "a.jsonl", rows), tmp_path / "b.jsonl", settings, retriever(rescore))
+    for row in read(tmp_path / "b.jsonl")[:60]:
+        assert all(text[-1] not in "02468" for text in row["negative"])
+    assert report.counts[negatives.CROSS] > 0
+    # It reads no more than it must: 60 rows whose positive it rejects ask for all of their 30 texts.
+    assert len(asked) < 120 + 120 * 31
+
+
+LABELLED = [
+    {"text": f"theme{n % 3}word0 theme{n % 3}word1 text{n}", "label": f"l{n % 3}", "source": f"s{n % 2}"}
+    for n in range(240)
+]
+
+
+def test_labels_decide_which_texts_are_negatives(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [*LABELLED, {"text": "alone", "label": "single", "source": "s0"}])
+    settings = MineSettings(negatives=4, label_ranks=(5, 25), labels=True)
+    report = mine(file, tmp_path / "b.jsonl", settings, kind="labelled")
+    label = {row["text"]: (row["source"], row["label"]) for row in LABELLED} | {"alone": ("s0", "single")}
+    made = read(tmp_path / "b.jsonl")
+    assert len(made) == 240 and report.counts[parts.ALONE] == 1
+    for row in made:
+        source, own = label[row["query"]]
+        assert label[row["positive"][0]] == (source, own) and row["positive"][0] != row["query"]
+        assert len(row["negative"]) == 4
+        assert all(label[text][0] == source and label[text][1] != own for text in row["negative"])
+
+
+def test_one_source_at_a_time(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", pairs())
+    mine(file, tmp_path / "b.jsonl", MineSettings(negatives=3, skip=20, keep=20, by_source=True))
+    theme = lambda text: int(text[5])  # noqa: E731
+    for row in read(tmp_path / "b.jsonl"):
+        assert {theme(text) % 2 for text in row["negative"]} == {theme(row["query"]) % 2}
+
+
+def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", pairs(16))
+    parallel = [{"en": f"theme{n % 8}word0 theme{n % 8}word1 sentence{n}", "sw": f"sentensi {n}"} for n in range(80)]
+    corpus = mining.Texts([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
+    mine(file, tmp_path / "b.jsonl", MineSettings(negatives=2, skip=1, keep=5), corpus=corpus)
+    themes = {row["sw"]: row["en"][5] for row in parallel}
+    for row in read(tmp_path / "b.jsonl"):
+        assert [themes[text] for text in row["negative"]] == [row["query"][5]] * 2
+    corpus = mining.Texts(corpus.files, "en", "fr")
+    with pytest.raises(DataError, match="en-sw.jsonl line 1: column fr is missing"):
+        mine(file, tmp_path / "c.jsonl", FEW, corpus=corpus)
+
+
+class Stopped(Exception):
+    """As if the process had been killed."""
+
+
+class Budget:
+    """Pieces of work that are let through; looking at a single text, as the identity of a model does, costs nothing."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spent_by(self, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            if not (isinstance(args[0], list) and len(args[0]) == 1):
+                self.left -= 1
+            if self.left < 0:
+                raise Stopped
+            return function(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "BLOCK", 16)
+    monkeypatch.setattr(search, "CORPUS_BLOCK", 32)
+    monkeypatch.setattr("lusifer.data.candidates.QUERIES", 24)
+    monkeypatch.setattr(parts, "ROWS", 10)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_work_that_was_stopped_anywhere_ends_in_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "a.jsonl", pairs())
+    whole = mine(file, tmp_path / "whole.jsonl", FEW)
+
+    stops = 0
+    while not (tmp_path / "stopped.jsonl").exists():
+        assert stops < 40
+        budget = Budget(stops % 3 + 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(mining, "nearest", budget.spent_by(search.nearest))
+            patched.setattr(parts.Parts, "_part", budget.spent_by(parts.Parts._part))
+            with suppress(Stopped):
+                report = mine(file, tmp_path / "stopped.jsonl", FEW, retriever(encode=budget.spent_by(encode)))
+            stops += budget.left < 0
+    assert stops > 8
+    assert (tmp_path / "stopped.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert report.counts == whole.counts and report.examples == whole.examples
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "a.jsonl", pairs())
+    mine(file, tmp_path / "small.jsonl", FEW)
+    monkeypatch.undo()
+    mine(file, tmp_path / "large.jsonl", FEW)
+    assert (tmp_path / "small.jsonl").read_bytes() == (tmp_path / "large.jsonl").read_bytes()
+
+
+def test_the_folder_of_another_call_is_refused_and_nothing_lost(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", pairs())
+
+    def broken(texts: list[str]) -> np.ndarray:
+        return encode(texts) * (np.nan if len(texts) > 1 else 1)
+
+    with pytest.raises(DataError, match="is not a number or 0: run `lusifer doctor`"):
+        mine(file, tmp_path / "b.jsonl", FEW, retriever(encode=broken))
+    with pytest.raises(UsageError, match=r"b.jsonl.work: holds the work of another call \(other settings\): repeat"):
+        mine(file, tmp_path / "b.jsonl", MineSettings(negatives=2, skip=2, keep=6))
+    write(file, pairs(60))
+    with pytest.raises(UsageError, match="other inputs"):
+        mine(file, tmp_path / "b.jsonl", FEW)
+    write(file, pairs())
+    mine(file, tmp_path / "b.jsonl", FEW)
+
+
+def test_a_corpus_too_small_to_skip_from_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", pairs(20))
+    with pytest.raises(UsageError, match="the corpus has 20 texts, and --skip 30 leaves fewer than 7"):
+        mine(file, tmp_path / "b.jsonl", MineSettings())
+
+
+def test_nearest_is_exact_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "CORPUS_BLOCK", 7)
+    generator = np.random.default_rng(0)
+    corpus = vectors.Vectors(generator.normal(size=(50, 8)).astype(np.float16))
+    queries = generator.normal(size=(5, 8)).astype(np.float32)
+    exact = queries @ corpus.take(slice(None)).T
+    scores, numbers = search.nearest(queries, corpus, 9)
+    assert numbers.tolist() == np.argsort(-exact, axis=1, kind="stable")[:, :9].tolist()
+    assert np.allclose(scores, np.take_along_axis(exact, numbers, 1), atol=1e-4)
+    some = np.array([3, 4, 20, 33, 49])
+    _, numbers = search.nearest(queries, corpus, 9, some)
+    assert [sorted(row)[-5:] for row in numbers.tolist()] == [some.tolist()] * 5 and (numbers == -1).sum() == 20
+
+
+def test_related_texts_are_partners_and_their_partners() -> None:
+    related = Related([(key("q1"), key("p")), (key("q2"), key("p")), (key("q2"), key("other")), (key("x"), key("y"))])
+    assert related.of(key("Q1!")) == {key(text) for text in ("q1", "p", "q2")}
+    assert related.of(key("unknown")) == {key("unknown")}
+
+
+def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "b.jsonl"
+    call = ["data", "mine", "sample:pairs", "--model", "mini", "--output", str(output)]
+    assert main([*call, "--skip", "5", "--keep", "20"]) == 0
+    assert all(len(row["negative"]) == 7 for row in read(output))
+    assert "rows with all their negatives" in capsys.readouterr().out
+    assert main(["data", "mine", "sample:passages", "--model", "mini", "--output", str(output)]) == 2
+    assert "rows of text alone have no positive" in capsys.readouterr().err
+    assert main([*call, "--translation", "sw"]) == 2
+    assert "names a column of --corpus" in capsys.readouterr().err
+
+
+def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from lusifer.embedder.rerank import cross_scores
+    from lusifer.model.tiny import make_tiny_base
+
+    folder = make_tiny_base(tmp_path / "base", "llm", "bert")
+    config = BertConfig.from_pretrained(folder, num_labels=1)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    scores = cross_scores(str(folder), device="cpu")([("a question", "an answer"), ("a question", "a text")])
+    assert scores.shape == (2,) and np.isfinite(scores).all()
+    with pytest.raises(LusiferError, match="no cross-encoder that can be loaded"):
+        cross_scores(str(tmp_path / "nothing"), device="cpu")
+
+
+def test_what_is_drawn_depends_on_the_seed(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", pairs())
+    made = []
+    for seed in (0, 0, 1):
+        mine(file, tmp_path / "b.jsonl", MineSettings(negatives=3, skip=2, keep=10, seed=seed))
+        made.append((tmp_path / "b.jsonl").read_text())
+    assert made[0] == made[1] != made[2]
+    mine(file, tmp_path / "c.jsonl", MineSettings(negatives=3, skip=2, keep=3, choose="top"))
+    mine(file, tmp_path / "d.jsonl", MineSettings(negatives=3, skip=2, keep=3, seed=1))
+    for nearest, drawn in zip(read(tmp_path / "c.jsonl"), read(tmp_path / "d.jsonl"), strict=True):
+        assert sorted(nearest["negative"]) == sorted(drawn["negative"])
