@@ -64,7 +64,7 @@ def test_the_pages_run_from_top_to_bottom(tmp_path, monkeypatch):
 
 def test_every_block_says_whether_it_is_run():
     found = {language for page in PAGES for language, _ in blocks(page)}
-    assert found <= {*RUN, "sh"}
+    assert found <= {*RUN, "sh", "yaml"}
     # A `sh` block is an exception with a reason: a hub name, data that do not ship, several GPUs, or make.
     reasons = ("make ", "paper-", "DATA", ".venv/bin/", "PUBLISHED", "models/converted", "pip ", "-m venv")
     for page in PAGES:

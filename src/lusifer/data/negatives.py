@@ -11,7 +11,7 @@ import numpy as np
 from lusifer.data.report import EXAMPLES, Report
 
 SLACK = 64  # texts searched beyond those that are kept: a row's own answers stand among them
-KNOWN = "candidates dropped: an answer, or a text that shares one"
+KNOWN = "candidates dropped: a text of the row, or one that shares its answer"
 TOP = "candidates skipped: nearest to the query"
 MARGIN = "candidates dropped: too near beside the positive (margin)"
 SHARE = "candidates dropped: too near beside the positive (percentage)"

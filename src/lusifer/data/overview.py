@@ -27,7 +27,7 @@ class Overview:
     sources: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
-    clusters: Counter[int] = field(default_factory=Counter)
+    clusters: Counter[tuple[str | None, int]] = field(default_factory=Counter)
     positives: Counter[int] = field(default_factory=Counter)
     negatives: Counter[int] = field(default_factory=Counter)
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -109,7 +109,7 @@ def _columns(made: Overview, row: Row) -> None:
         if row.get(column) is not None:
             counter[row[column]] += 1
     if row.get("cluster") is not None:
-        made.clusters[row["cluster"]] += 1
+        made.clusters[row["source"], row["cluster"]] += 1
     if made.kind == "pairs":
         made.positives[len(row["positive"])] += 1
         made.negatives[len(row["negative"])] += 1
