@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data.small_mine import FEW, mine, pairs, read, write
 from data.words_model import encode, retriever
 from lusifer.cli import main
 from lusifer.data import mine as mining
-from lusifer.data import negatives, parts, search, sources, vectors
+from lusifer.data import negatives, parts, search, vectors
 from lusifer.data.negatives import MineSettings
 from lusifer.data.related import Related, key
 from lusifer.errors import DataError, LusiferError, UsageError
-
-THEMES = 8
-
-
-def pairs(count: int = 120) -> list[dict]:
-    """Questions on a few themes: texts of one theme share words."""
-    rows = []
-    for number in range(count):
-        theme = number % THEMES
-        words = " ".join(f"theme{theme}word{place}" for place in range(6))
-        rows.append(
-            {"query": f"{words} question{number}", "positive": [f"{words} answer{number}"], "source": f"s{theme % 2}"}
-        )
-    return rows
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def mine(file: Path, output: Path, settings: MineSettings, model=None, corpus=None, kind: str = "pairs"):
-    rows = lambda: sources.read_file(file, kind)  # noqa: E731
-    return mining.mine(rows, kind, [file], output, model or retriever(), settings, corpus)
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-FEW = MineSettings(negatives=3, skip=2, keep=6)
 
 
 def test_every_row_gets_its_negatives_from_the_ranks_behind_the_skipped_ones(tmp_path: Path) -> None:
@@ -153,10 +120,22 @@ def test_labels_decide_which_texts_are_negatives(tmp_path: Path) -> None:
 
 def test_one_source_at_a_time(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", pairs())
-    mine(file, tmp_path / "b.jsonl", MineSettings(negatives=3, skip=20, keep=20, by_source=True))
     theme = lambda text: int(text[5])  # noqa: E731
+    mine(file, tmp_path / "b.jsonl", MineSettings(negatives=3, skip=20, keep=20))
     for row in read(tmp_path / "b.jsonl"):
         assert {theme(text) % 2 for text in row["negative"]} == {theme(row["query"]) % 2}
+    for settings in (
+        MineSettings(negatives=3, skip=20, keep=20, by_source=False),
+        MineSettings(negatives=3, skip=20, keep=50),  # a source has 60 texts, fewer than both together
+    ):
+        mine(file, tmp_path / "c.jsonl", settings)
+        found = {
+            theme(text) % 2
+            for row in read(tmp_path / "c.jsonl")
+            for text in row["negative"]
+            if theme(row["query"]) == 0
+        }
+        assert found == {0, 1}
 
 
 def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> None:
@@ -170,81 +149,6 @@ def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> Non
     corpus = mining.Texts(corpus.files, "en", "fr")
     with pytest.raises(DataError, match="en-sw.jsonl line 1: column fr is missing"):
         mine(file, tmp_path / "c.jsonl", FEW, corpus=corpus)
-
-
-class Stopped(Exception):
-    """As if the process had been killed."""
-
-
-class Budget:
-    """Pieces of work that are let through; looking at a single text, as the identity of a model does, costs nothing."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def spent_by(self, function: Callable) -> Callable:
-        def call(*args, **kwargs):
-            if not (isinstance(args[0], list) and len(args[0]) == 1):
-                self.left -= 1
-            if self.left < 0:
-                raise Stopped
-            return function(*args, **kwargs)
-
-        return call
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "BLOCK", 16)
-    monkeypatch.setattr(search, "CORPUS_BLOCK", 32)
-    monkeypatch.setattr("lusifer.data.candidates.QUERIES", 24)
-    monkeypatch.setattr(parts, "ROWS", 10)
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_work_that_was_stopped_anywhere_ends_in_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write(tmp_path / "a.jsonl", pairs())
-    whole = mine(file, tmp_path / "whole.jsonl", FEW)
-
-    stops = 0
-    while not (tmp_path / "stopped.jsonl").exists():
-        assert stops < 40
-        budget = Budget(stops % 3 + 1)
-        with monkeypatch.context() as patched:
-            patched.setattr(mining, "nearest", budget.spent_by(search.nearest))
-            patched.setattr(parts.Parts, "_part", budget.spent_by(parts.Parts._part))
-            with suppress(Stopped):
-                report = mine(file, tmp_path / "stopped.jsonl", FEW, retriever(encode=budget.spent_by(encode)))
-            stops += budget.left < 0
-    assert stops > 8
-    assert (tmp_path / "stopped.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert report.counts == whole.counts and report.examples == whole.examples
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write(tmp_path / "a.jsonl", pairs())
-    mine(file, tmp_path / "small.jsonl", FEW)
-    monkeypatch.undo()
-    mine(file, tmp_path / "large.jsonl", FEW)
-    assert (tmp_path / "small.jsonl").read_bytes() == (tmp_path / "large.jsonl").read_bytes()
-
-
-def test_the_folder_of_another_call_is_refused_and_nothing_lost(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl", pairs())
-
-    def broken(texts: list[str]) -> np.ndarray:
-        return encode(texts) * (np.nan if len(texts) > 1 else 1)
-
-    with pytest.raises(DataError, match="is not a number or 0: run `lusifer doctor`"):
-        mine(file, tmp_path / "b.jsonl", FEW, retriever(encode=broken))
-    with pytest.raises(UsageError, match=r"b.jsonl.work: holds the work of another call \(other settings\): repeat"):
-        mine(file, tmp_path / "b.jsonl", MineSettings(negatives=2, skip=2, keep=6))
-    write(file, pairs(60))
-    with pytest.raises(UsageError, match="other inputs"):
-        mine(file, tmp_path / "b.jsonl", FEW)
-    write(file, pairs())
-    mine(file, tmp_path / "b.jsonl", FEW)
 
 
 def test_a_corpus_too_small_to_skip_from_is_refused(tmp_path: Path) -> None:

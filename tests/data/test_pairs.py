@@ -127,7 +127,7 @@ def test_weight_repeats_and_draws_rows(weight: float, count: int) -> None:
 
 def test_sample_of_the_package_gives_two_sets() -> None:
     made = columns(load(SourceSpec(path="sample:pairs"), "pairs"), Source(path="sample:pairs"), 3, seed=0)
-    assert {group.name: len(group.rows) for group in made} == {"pairs/paraphrases": 20, "pairs/questions": 120}
+    assert {group.name: len(group.rows) for group in made} == {"pairs/paraphrases": 60, "pairs/questions": 190}
 
 
 def test_a_text_that_answers_two_queries_is_never_a_negative_of_either() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -148,10 +149,13 @@ def test_any_row_is_checked_or_refused_never_let_through(row: dict) -> None:
 def test_sample_of_the_package_is_prose_without_repeats() -> None:
     passages = load(SourceSpec(path="sample:passages"), "passages")["text"][:]
     pairs = load(SourceSpec(path="sample:pairs"), "pairs")
-    assert len(passages) == len(set(passages)) == 120
-    assert len(set(pairs["query"][:])) == len(pairs) == 140
+    assert len(passages) == len(set(passages)) == 260
+    assert len(set(pairs["query"][:])) == len(pairs) == 250
     for row in pairs:
         assert 1 <= len(row["negative"]) <= 3 and not set(row["positive"]) & set(row["negative"])
+    labelled = load(SourceSpec(path="sample:labelled"), "labelled")
+    assert len(set(labelled["text"][:])) == len(labelled) == 240
+    assert set(Counter(labelled["label"][:]).values()) == {20}
 
 
 def test_published_sets_are_complete() -> None:

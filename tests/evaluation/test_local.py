@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lusifer.bloom import BloomFilter
 from lusifer.errors import DataError
 from lusifer.evaluation import local, sib, table
 from lusifer.evaluation.means import means
+from lusifer.seen import SEEN
 
 LABELS = ("science", "sports", "travel")
 BOOTSTRAP = {"resamples": 500, "interval": 0.95}
@@ -96,6 +99,18 @@ def test_the_summary_says_what_was_measured(summary, data):
     assert summary["left_out"] == {"xquad": "xquad-en.json: no such file"}
     assert summary["settings"]["prompt"] == ""
     assert {"lusifer", "torch", "scikit-learn"} <= set(summary["versions"])
+
+
+def test_texts_that_training_has_read_are_counted_for_a_model_in_its_run(data, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "run" / "model")
+    texts = ["es dev 103", "en train 7", "something else"]
+    read = BloomFilter(3)
+    read.update(texts)
+    (tmp_path / "run" / "checkpoints" / "01-align").mkdir(parents=True)
+    read.save(tmp_path / "run" / "checkpoints" / "01-align" / SEEN)
+    summary = local.evaluate(tmp_path / "run" / "model", data, ["en", "es"], device="cpu")
+    assert summary["seen_in_training"] == {"seen": 2, "of": 60 + 2 * 12}
+    assert local.evaluate(model_folder, data, ["en"], device="cpu")["seen_in_training"] is None
 
 
 def test_written_and_read_again_and_laid_out_beside_another(summary, tmp_path):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lusifer import seen as record
 from lusifer.cli import main
-from lusifer.data import fingerprint, sources
+from lusifer.data import sources
 from lusifer.data.published import markdown
 from lusifer.errors import DataError, UsageError
 from lusifer.training import recipe_io
@@ -41,7 +42,7 @@ def test_a_run_keeps_what_each_stage_has_read(finished: Path) -> None:
 
 
 def test_texts_that_training_has_seen_are_known_again(finished: Path, tmp_path: Path, capsys) -> None:
-    seen = fingerprint.seen(finished)
+    seen = record.seen(finished)
     passage = sources.load(sources.SourceSpec(path="sample:passages"), "passages")["text"][0]
     pair = sources.load(sources.SourceSpec(path="sample:pairs"), "pairs")[0]
     assert passage.upper() in seen and pair["query"] in seen and pair["positive"][0] in seen

@@ -95,10 +95,11 @@ def _cost(stage: StageEstimate) -> Table:
 
 def _sources(stage: StageEstimate) -> Table:
     """Rows and steps by source."""
-    table = _table(None, "source", "rows", "tokens a text", "steps")
+    table = _table(None, "source", "rows", "tokens a text", "texts cut", "steps")
     for source in stage.load.sources:
         tokens = f"{source.tokens:.0f}" if source.measured else f"up to {source.tokens:.0f}"
-        table.add_row(source.name, _number(source.rows), tokens, _number(source.steps))
+        cut = f"{source.cut:.1%}" if source.measured else "unknown"
+        table.add_row(source.name, _number(source.rows), tokens, cut, _number(source.steps))
     return table
 
 

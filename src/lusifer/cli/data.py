@@ -31,10 +31,11 @@ def inspect(
     field: Fields = None,
 ) -> None:
     """Read every row and say what is in the files; the first bad row stops it with its place and mend."""
-    from lusifer.data import fingerprint, overview
+    from lusifer import seen as record
+    from lusifer.data import overview
 
     kind, rows, bad = opened(files, skip_bad, field)
-    filters = fingerprint.seen(seen) if seen else None
+    filters = record.seen(seen) if seen else None
     with terminal.progress("rows") as show:
         made = overview.overview(rows, kind, max_length=max_length, seen=filters, progress=show)
     tell_bad(bad)

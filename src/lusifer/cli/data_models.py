@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,10 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
+CrossMargin = Annotated[float, typer.Option(help="Score by which it must.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     for command in (mine, cluster):
@@ -65,7 +70,7 @@ def mine(
     cross_encoder: Annotated[
         str | None, typer.Option(help="Folder or hub name of a cross-encoder that must put negatives below positives.")
     ] = None,
-    cross_margin: Annotated[float, typer.Option(help="Score by which it must.")] = 0.0,
+    cross_margin: CrossMargin = 0.0,
     choose: Annotated[Choose, typer.Option(help="Draw from the kept texts, or take the nearest.")] = Choose.RANDOM,
     corpus: Annotated[
         list[str] | None, typer.Option(help="Files of passages to choose from, in place of the set's own texts.")
@@ -74,12 +79,12 @@ def mine(
     translation: Annotated[
         str | None, typer.Option(help="Their column that is written: the same text in another language.")
     ] = None,
-    by_source: Annotated[bool, typer.Option("--by-source", help="Only texts of the row's own source.")] = False,
+    all_sources: Annotated[bool, typer.Option("--all-sources", help="Texts of every source.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that rows have.")] = False,
     query_prompt: QueryPrompt = "",
     document_prompt: DocumentPrompt = "",
     batch_size: BatchSize = 64,
-    dtype: Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")] = None,
+    dtype: DtypeOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
     report: Report = None,
     skip_bad: SkipBad = 0,
@@ -99,8 +104,8 @@ def mine(
     inputs = files_of(files)
     writers.check_output(output, inputs)
     settings = MineSettings(
-        negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace, by_source,
-        labels=kind == "labelled", seed=seed,
+        negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace,
+        by_source=not all_sources, labels=kind == "labelled", seed=seed,
     )  # fmt: skip
     texts = mining.Texts(files_of(corpus), corpus_column, translation) if corpus else None
     retriever = _retriever(model, query_prompt, document_prompt, batch_size, dtype, device, cross_encoder)
@@ -121,7 +126,7 @@ def cluster(
     ] = None,
     query_prompt: QueryPrompt = "",
     batch_size: BatchSize = 64,
-    dtype: Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")] = None,
+    dtype: DtypeOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of k-means and of what is drawn.")] = 0,
     report: Report = None,
     skip_bad: SkipBad = 0,
@@ -156,6 +161,8 @@ def _retriever(
     cross_encoder: str | None = None,
 ) -> Retriever:
     """A model as functions of texts."""
+    # A kernel is kept for each shape of batch, in bfloat16 gigabytes of them. Read when torch loads.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     terminal.quiet()
     from lusifer.data.mine import Retriever
     from lusifer.embedder import folder

@@ -55,6 +55,8 @@ def evaluate(
         )
     text = table.markdown([*others, summary])
     typer.echo(text)
+    if (known := summary["seen_in_training"]) is not None:
+        terminal.note(f"{known['seen']:,} of the suite's {known['of']:,} texts stand in the model's training data")
     for part, reason in summary["left_out"].items():
         terminal.note(f"{part}: left out: {reason}")
     if output is not None:

@@ -114,7 +114,7 @@ def build(folder: Path, stream: Callable[[], Iterator[Candidate]]) -> Corpus:
 
 
 def tasks(
-    rows: Dataset, corpus: Corpus, *, labels: bool, by_source: bool
+    rows: Dataset, corpus: Corpus, *, labels: bool, by_source: bool, least: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """Cut the search into pieces.
 
@@ -123,22 +123,31 @@ def tasks(
         corpus: The candidates.
         labels: Whether a query is given texts of another label of its own source only.
         by_source: Whether a query is given texts of its own source only.
+        least: Rows of a source with fewer texts than this are given those of all sources, unless labels decide.
 
     Returns:
         (Numbers of the queries, numbers of the candidates that they are compared with or None for all), at most 4,096
         queries each; the same on every call.
     """
-    sources = _codes(rows, "source", corpus.table) if labels or by_source else None
-    if sources is None:
-        groups = [(np.arange(len(rows)), None)]
+    groups: list[tuple[np.ndarray, np.ndarray | None]] = []
+    if not labels and not by_source:
+        groups.append((np.arange(len(rows)), None))
+    elif labels:
+        sources, words = (_codes(rows, column, corpus.table) for column in ("source", "label"))
+        for source, word in np.unique(np.stack([sources[0], words[0]]), axis=1).T:
+            queries = np.flatnonzero((sources[0] == source) & (words[0] == word))
+            groups.append((queries, np.flatnonzero((sources[1] == source) & (words[1] != word))))
     else:
-        groups = []
-        words = _codes(rows, "label", corpus.table) if labels else (np.zeros(len(rows)), np.zeros(len(corpus)))
+        sources = _codes(rows, "source", corpus.table)
+        small = []
         for source in np.unique(sources[0]):
-            for word in np.unique(words[0][sources[0] == source]):
-                queries = np.flatnonzero((sources[0] == source) & (words[0] == word))
-                other = words[1] != word if labels else True
-                groups.append((queries, np.flatnonzero((sources[1] == source) & other)))
+            queries, texts = (np.flatnonzero(part == source) for part in sources)
+            if len(texts) < least:
+                small.append(queries)
+            else:
+                groups.append((queries, texts))
+        if small:
+            groups.append((np.sort(np.concatenate(small)), None))
     return [
         (queries[start : start + QUERIES], texts)
         for queries, texts in groups

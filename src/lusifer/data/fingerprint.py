@@ -7,31 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lusifer.bloom import BloomFilter
-from lusifer.errors import UsageError
+from lusifer.seen import SEEN
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SEEN = "seen.safetensors"
 _CHUNK = 1_000
-_PLACES = (f"checkpoints/*/{SEEN}", f"*/{SEEN}", SEEN)  # in a run folder, in its checkpoints, in a stage's folder
-
-
-class SeenTexts:
-    """The texts of several stages."""
-
-    def __init__(self, filters: Iterable[BloomFilter]) -> None:
-        """Take a filter for each stage."""
-        self.filters = list(filters)
-
-    def __contains__(self, text: str) -> bool:
-        """Whether a stage has read the text, or chance says so (once in a thousand texts and stage)."""
-        return any(text in each for each in self.filters)
-
-    @property
-    def texts(self) -> int:
-        """Texts that were read, those of several stages counted again."""
-        return sum(each.texts for each in self.filters)
 
 
 def texts(table: Dataset) -> Iterator[str]:
@@ -59,22 +40,6 @@ def keep(folder: Path, seen: Iterable[str], count: int) -> None:
     made = BloomFilter(count)
     made.update(seen)
     made.save(folder / SEEN)
-
-
-def seen(run: Path) -> SeenTexts:
-    """Read the texts that a training run has seen.
-
-    Args:
-        run: Its folder.
-
-    Raises:
-        UsageError: There is no such record in it.
-        DataError: The record is damaged.
-    """
-    files = next((found for place in _PLACES if (found := sorted(run.glob(place)))), None)
-    if not files:
-        raise UsageError(f"{run}: no {SEEN} in it: name the folder of a training run (`lusifer train --output`)")
-    return SeenTexts(map(BloomFilter.load, files))
 
 
 def _values(table: Dataset, column: str) -> Iterator:

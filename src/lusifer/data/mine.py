@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,8 @@ def mine(
     """
     if kind == "labelled" and corpus is not None:
         raise UsageError("--corpus: a labelled set is its own corpus: leave it out")
+    if corpus is not None:
+        settings = replace(settings, by_source=False)  # texts of a corpus have no source of the set
     plan = {
         "inputs": {str(file): _sha256(file) for file in (*inputs, *(corpus.files if corpus else ()))},
         "columns": [corpus.column, corpus.translation] if corpus else None,
@@ -168,7 +170,10 @@ def _search(
     asked = _embed(work, "queries", lambda part: store.texts(table, "query", part), len(table), encode, progress)
     scores = work.array("scores", np.float32, (len(table), settings.depth))
     numbers = work.array("numbers", np.int64, (len(table), settings.depth))
-    pieces = candidates.tasks(table, texts, labels=settings.labels, by_source=settings.by_source)
+    # Of few texts those that are skipped and kept would be all, or more: all sources then stand in.
+    pieces = candidates.tasks(
+        table, texts, labels=settings.labels, by_source=settings.by_source, least=settings.ranks[1]
+    )
     done = work.done("search")
     for place in range(done, len(pieces)):
         queries, only = pieces[place]

@@ -29,7 +29,8 @@ class MineSettings:
     `skip` and `keep`: the nearest texts that are passed over, being answers nobody has marked, and how many after them
     may become negatives (published: 30 and 128). `label_ranks` stands for both where labels decide (published: 20 to
     140). `margin`, `percentage`: a negative's similarity is at most the lowest of a positive minus the margin, or times
-    the percentage (0.95: NV-Retriever). `cross_margin`: the same for a cross-encoder's scores.
+    the percentage (0.95: NV-Retriever). `cross_margin`: the same for a cross-encoder's scores. `by_source`: only texts
+    of the row's own source, unless that has fewer than `skip` and `keep` together.
     """
 
     negatives: int = 7
@@ -41,7 +42,7 @@ class MineSettings:
     cross_margin: float = 0.0
     choose: Literal["random", "top"] = "random"
     replace: bool = False
-    by_source: bool = False
+    by_source: bool = True
     labels: bool = False
     seed: int = 0
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lusifer.bloom import text_key
-from lusifer.data.fingerprint import SeenTexts
 from lusifer.data.schema import Row
+from lusifer.seen import SeenTexts
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
 _LETTERS = 12  # a shorter text tells nothing about what was seen

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from lusifer import __version__, extras, languages
+from lusifer import __version__, extras, languages, seen
 from lusifer.embedder import folder
 from lusifer.errors import DataError, LusiferError, ModelFolderError
 from lusifer.evaluation import sib, xquad
@@ -70,7 +70,8 @@ def evaluate(
         progress: Called with (languages done, languages) after each, over all parts.
 
     Returns:
-        The summary, as `write` writes it: model, data, settings, versions, what was left out for lack of files, and
+        The summary, as `write` writes it: model, data, settings, versions, what was left out for lack of files, how
+        many texts training has read (of a model in its run's folder; too many by one in a thousand, never too few), and
         for each task scores in percent by language, missing languages with the reason, means with their intervals.
 
     Raises:
@@ -81,12 +82,7 @@ def evaluate(
     codes = list(dict.fromkeys(codes or [language.code for language in languages.paper()]))
     _check_english(data)
     embedder = model if isinstance(model, SentenceTransformer) else folder.load(model, device=device)
-    parts = [sib.measure]
-    left_out = {}
-    if xquad.file_of(data, ENGLISH).is_file():
-        parts.append(xquad.measure)
-    else:
-        left_out["xquad"] = f"{xquad.file_of(data, ENGLISH).name}: no such file"
+    parts, left_out = _parts(data)
     done = 0
 
     def tick() -> None:
@@ -96,17 +92,27 @@ def evaluate(
             progress(done, len(parts) * len(codes))
 
     found: dict[str, Measured] = {}
+    texts: set[str] = set()
     for measure in parts:
-        found |= measure(partial(_vectors, embedder), data, codes, tick)
+        found |= measure(partial(_vectors, embedder, texts), data, codes, tick)
     return {
         "suite": "offline",
         "model": _identity(model, embedder, name),
         "data": _digests(data, codes),
+        "seen_in_training": _seen(model, texts),
         "left_out": left_out,
         "settings": {**SETTINGS, "seed": seed, "prompt": _default_prompt(embedder)},
         "versions": _versions(),
         "tasks": {task: _task(METRICS[task], measured, codes, seed) for task, measured in found.items()},
     }
+
+
+def _parts(data: Path) -> tuple[list[Callable[..., dict[str, Measured]]], dict[str, str]]:
+    """What can be measured, and why the rest cannot."""
+    file = xquad.file_of(data, ENGLISH)
+    if file.is_file():
+        return [sib.measure, xquad.measure], {}
+    return [sib.measure], {"xquad": f"{file.name}: no such file"}
 
 
 def _check_english(data: Path) -> None:
@@ -131,8 +137,16 @@ def write(summary: dict[str, Any], output: Path, table: str) -> None:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _vectors(embedder: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
-    """Vectors (n, d) of length 1."""
+def _seen(model: object, texts: set[str]) -> dict[str, int] | None:
+    """How many of the suite's texts the model was trained on; None where it does not lie in its run's folder."""
+    path = None if isinstance(model, SentenceTransformer) else Path(os.fspath(model)).expanduser()
+    trained_on = seen.of_model(path) if path is not None and path.is_dir() else None
+    return None if trained_on is None else {"seen": sum(text in trained_on for text in texts), "of": len(texts)}
+
+
+def _vectors(embedder: SentenceTransformer, read: set[str], texts: Sequence[str]) -> np.ndarray:
+    """Vectors (n, d) of length 1; the texts are added to `read`."""
+    read.update(texts)
     vectors = embedder.encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=False)
     if not np.isfinite(vectors).all():
         raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")

@@ -23,7 +23,7 @@ class Source(Settings):
 
     path: str | None = Field(default=None, min_length=1)
     """A .jsonl, .jsonl.gz, .parquet, .csv or .csv.gz file, a pattern such as parts/*.jsonl.gz, or `sample:NAME` (the
-    English sample in the package: passages, pairs). Relative to `data_root`."""
+    English sample in the package: passages, pairs, labelled). Relative to `data_root`."""
     hub: str | None = Field(default=None, min_length=1)
     """A data set id on the hub."""
     config: str | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from lusifer.data import sources as data_sources
 from lusifer.data.alignment import PAIRED_ROLES
+from lusifer.data.readers import BadRows
 from lusifer.training.recipe import Recipe, longest, sources
 from lusifer.training.recipe_data import AlignmentSource, PairSource, Source
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
@@ -22,7 +23,8 @@ class SourceLoad:
     """One source of a stage.
 
     `rows` after `limit` and `weight` (None: unknown before the download), `tokens` a text (`measured`: from the first
-    rows of a local file; else the longest that is allowed), `steps` of the stage that it gets (None: unknown).
+    rows of a local file; else the longest that is allowed), `steps` of the stage that it gets (None: unknown), `cut`
+    the share of those first rows' texts that are longer than the stage reads.
     """
 
     name: str
@@ -30,6 +32,7 @@ class SourceLoad:
     tokens: float
     measured: bool
     steps: float | None = None
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ def stage_load(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> Stag
     total = sum(rows) if None not in rows else None
     steps = stage.max_steps if total is None else stage.steps(total)
     shared = [
-        SourceLoad(x.name, x.rows, x.tokens, x.measured, steps * x.rows / total if steps and total else None)
-        for x in loads
+        replace(load, steps=steps * load.rows / total if steps and total and load.rows is not None else None)
+        for load in loads
     ]
     return StageLoad(shared, [_name(source) for source in dropped], steps)
 
@@ -76,18 +79,21 @@ def _source_load(source: Source, max_length: int) -> SourceLoad:
     files = data_sources.files(source.path)
     rows = sum(map(_count, files))
     rows = rows if source.limit is None else min(rows, source.limit)
-    tokens = min(float(max_length), _characters(source, files[0]) / CHARACTERS_PER_TOKEN + 2)
-    return SourceLoad(_name(source), round(rows * weight), tokens, measured=True)
+    lengths = _lengths(source, files[0])
+    tokens = min(float(max_length), sum(lengths) / max(len(lengths), 1) / CHARACTERS_PER_TOKEN + 2)
+    cut = sum(length > max_length * CHARACTERS_PER_TOKEN for length in lengths) / max(len(lengths), 1)
+    return SourceLoad(_name(source), round(rows * weight), tokens, measured=True, cut=cut)
 
 
-def _characters(source: Source, file: Path) -> float:
-    """Mean length of the texts in the first rows of a file."""
+def _lengths(source: Source, file: Path) -> list[int]:
+    """Characters of the texts in the first rows of a file."""
     paired = not isinstance(source, AlignmentSource) or source.role in PAIRED_ROLES
+    kind, bad = "pairs" if paired else "passages", BadRows(source.skip_bad)
     lengths: list[int] = []
-    for row in islice(data_sources.read_file(file, "pairs" if paired else "passages", source.fields), _LOOK):
+    for row in islice(data_sources.read_file(file, kind, source.fields, bad), _LOOK):
         texts = [row["query"], *row["positive"][:1], *row["negative"]] if paired else [row["text"]]
         lengths += map(len, texts)
-    return sum(lengths) / max(len(lengths), 1)
+    return lengths
 
 
 def _count(file: Path) -> int:
