@@ -118,6 +118,18 @@ def test_labels_decide_which_texts_are_negatives(tmp_path: Path) -> None:
         assert all(label[text][0] == source and label[text][1] != own for text in row["negative"])
 
 
+def test_pairs_with_labels_are_given_positives_of_another_label(tmp_path: Path) -> None:
+    rows = [{**row, "label": f"l{number % 4}", "source": "s"} for number, row in enumerate(pairs(80))]
+    settings = MineSettings(negatives=3, label_ranks=(2, 20), labels=True)
+    mine(write(tmp_path / "a.jsonl", rows), tmp_path / "b.jsonl", settings)
+    label = {row["positive"][0]: row["label"] for row in rows}
+    for row in read(tmp_path / "b.jsonl"):
+        assert len(row["negative"]) == 3 and row["label"] not in {label[text] for text in row["negative"]}
+    del rows[5]["label"]
+    with pytest.raises(DataError, match="1 rows have no label: fill the column, or mine without --labels"):
+        mine(write(tmp_path / "a.jsonl", rows), tmp_path / "c.jsonl", settings)
+
+
 def test_one_source_at_a_time(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", pairs())
     theme = lambda text: int(text[5])  # noqa: E731

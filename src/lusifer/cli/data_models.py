@@ -46,6 +46,7 @@ class Dtype(StrEnum):
 
 
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
+Labels = Annotated[bool, typer.Option("--labels", help="Pairs have a label: take texts of another one.")]
 CrossMargin = Annotated[float, typer.Option(help="Score by which it must.")]
 
 
@@ -79,6 +80,7 @@ def mine(
     translation: Annotated[
         str | None, typer.Option(help="Their column that is written: the same text in another language.")
     ] = None,
+    labels: Labels = False,
     all_sources: Annotated[bool, typer.Option("--all-sources", help="Texts of every source.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that rows have.")] = False,
     query_prompt: QueryPrompt = "",
@@ -105,7 +107,7 @@ def mine(
     writers.check_output(output, inputs)
     settings = MineSettings(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace,
-        by_source=not all_sources, labels=kind == "labelled", seed=seed,
+        by_source=not all_sources, labels=labels or kind == "labelled", seed=seed,
     )  # fmt: skip
     texts = mining.Texts(files_of(corpus), corpus_column, translation) if corpus else None
     retriever = _retriever(model, query_prompt, document_prompt, batch_size, dtype, device, cross_encoder)

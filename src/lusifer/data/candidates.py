@@ -60,6 +60,17 @@ def of_rows(rows: Dataset, by_source: bool) -> Callable[[], Iterator[Candidate]]
     return stream
 
 
+def of_positives(rows: Dataset) -> Callable[[], Iterator[Candidate]]:
+    """Give the positives of a set of pairs with labels: those of a row with another label may be a row's negatives."""
+
+    def stream() -> Iterator[Candidate]:
+        for row in rows:
+            for text in row["positive"]:
+                yield {"text": text, "written": None, "source": row["source"], "label": row["label"]}
+
+    return stream
+
+
 def of_labelled(rows: Dataset) -> Callable[[], Iterator[Candidate]]:
     """Give the texts of a labelled set: each may be a negative of those with another label of its source."""
 

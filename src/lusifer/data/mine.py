@@ -93,8 +93,8 @@ def mine(
         UsageError: The folder holds the work of another call, or the corpus is too small.
         DataError: A row is not what it should be.
     """
-    if kind == "labelled" and corpus is not None:
-        raise UsageError("--corpus: a labelled set is its own corpus: leave it out")
+    if settings.labels and corpus is not None:
+        raise UsageError("--corpus: where labels decide, a set is its own corpus: leave it out")
     if corpus is not None:
         settings = replace(settings, by_source=False)  # texts of a corpus have no source of the set
     plan = {
@@ -106,6 +106,8 @@ def mine(
     }
     with Work(output.with_name(output.name + ".work"), plan) as work:
         table = _rows(work, rows, kind, progress)
+        if settings.labels and (unknown := table["label"][:].count(None)):
+            raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
         texts = candidates.build(work.folder, _stream(table, kind, settings, corpus))
         _refuse_small(len(texts), settings)
         found = _search(work, table, texts, kind, retriever, settings, progress)
@@ -140,7 +142,7 @@ def _stream(table: Dataset, kind: str, settings: MineSettings, corpus: Texts | N
         return candidates.of_files(corpus.files, corpus.column, corpus.translation)
     if kind == "labelled":
         return candidates.of_labelled(table)
-    return candidates.of_rows(table, settings.by_source or settings.labels)
+    return candidates.of_positives(table) if settings.labels else candidates.of_rows(table, settings.by_source)
 
 
 def _refuse_small(texts: int, settings: MineSettings) -> None:
