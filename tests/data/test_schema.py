@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
 from collections import Counter
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lusifer.data import store
 from lusifer.data.schema import PAIR_COLUMNS, check_pair
 from lusifer.data.sources import SourceSpec, load, published
-from lusifer.errors import DataError, TextError, UsageError
+from lusifer.errors import DataError, LusiferError, TextError, UsageError
 
 PAIRS = [
     {"query": "Who?", "positive": ["She.", "He."], "negative": ["It."], "task": "retrieval", "cluster": 3},
@@ -168,3 +170,22 @@ def test_published_sets_are_complete() -> None:
     assert {name for name, facts in table.items() if facts.get("language") == "zh"} == {
         "Hieuman/dureader", "Hieuman/t2ranking", "Hieuman/zh_MIRACL",
     }  # fmt: skip
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_write", full)
+    with pytest.raises(LusiferError, match="the rows do not fit there: set TMPDIR"):
+        store.collect([], "pairs")
+
+
+@given(st.lists(st.text(max_size=5), max_size=30))
+def test_rows_on_disk_are_the_rows_that_were_put_there(texts: list[str]) -> None:
+    texts = [text for text in texts if text.isprintable()]
+    rows = [{"text": text, "source": None} for text in texts]
+    kept = store.collect(iter(rows), "passages")
+    assert list(kept) == rows
+    assert store.texts(kept, "text", slice(1, 3)) == texts[1:3]
+    assert store.texts(kept, "text", range(len(texts) - 1, -1, -1)) == texts[::-1]

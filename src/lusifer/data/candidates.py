@@ -39,8 +39,8 @@ class Corpus:
 
     def written(self, numbers: Sequence[int]) -> list[str]:
         """Give what stands in the negatives: the text, or its translation."""
-        rows = self.table.data.table.select(["text", "written"]).take(list(map(int, numbers))).to_pylist()
-        return [row["written"] or row["text"] for row in rows]
+        columns = (store.texts(self.table, column, numbers) for column in ("text", "written"))
+        return [written or text for text, written in zip(*columns)]
 
 
 def of_rows(rows: Dataset, by_source: bool) -> Callable[[], Iterator[Candidate]]:

@@ -167,7 +167,7 @@ def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
     check = CHECKS[kind]
     for number, row in _hub_stream(spec) if spec.streaming else _hub_drawn(spec):
         try:
-            checked = check(row, f"{spec.hub} row {number}", spec.fields)
+            checked = check(row, f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}", spec.fields)
         except DataError as error:
             bad.take(error)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lusifer.data.schema import Row
+from lusifer.errors import LusiferError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,10 +44,19 @@ def collect(rows: Iterable[Row], kind: str) -> Dataset:
 
     Returns:
         The rows in their order. The file lies where Python keeps temporary files (TMPDIR).
+
+    Raises:
+        LusiferError: There is no space for them.
     """
     with tempfile.TemporaryFile() as file:
-        _write(file, rows, kind)
-        file.flush()
+        try:
+            _write(file, rows, kind)
+            file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            place = tempfile.gettempdir()
+            raise LusiferError(f"{place}: the rows do not fit there: set TMPDIR to a folder with more space") from error
         return _dataset(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
@@ -63,8 +74,12 @@ def read(path: Path) -> Dataset:
 
 def texts(rows: Dataset, column: str, numbers: Sequence[int] | slice) -> list:
     """Some values of a column as Python objects, without copies of the others."""
-    taken = rows.data.column(column)
-    return (taken[numbers] if isinstance(numbers, slice) else taken.take(list(map(int, numbers)))).to_pylist()
+    import pyarrow as pa
+
+    values = rows.data.column(column)
+    if isinstance(numbers, slice):
+        return values[numbers].to_pylist()
+    return values.take(pa.array(map(int, numbers), pa.int64())).to_pylist()
 
 
 def _write(file: object, rows: Iterable[Row], kind: str) -> None:
