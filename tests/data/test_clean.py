@@ -65,6 +65,16 @@ def test_a_row_that_teaches_nothing_goes_and_false_negatives_are_taken_out() -> 
     assert report.counts[clean.EMPTY] == 1 and report.counts[clean.NEGATIVE] == 2
 
 
+def test_nothing_blank_is_written() -> None:
+    rows = [
+        pair("\ufeff", "text"),
+        pair("query", "\u200e\ufeff\x07".replace("\u200e", ""), "text", negative=["\ufeff"]),
+    ]
+    kept, report = cleaned(rows)
+    assert [(row["positive"], row["negative"]) for row in kept] == [(["text"], [])]
+    assert report.counts[clean.BLANK] == 1
+
+
 def test_chains_of_likeness_leave_their_first() -> None:
     base = sentence(5, 40).split()
     rows = []

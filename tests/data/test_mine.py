@@ -167,6 +167,7 @@ def test_a_corpus_too_small_to_skip_from_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", pairs(20))
     with pytest.raises(UsageError, match="the corpus has 20 texts, and --skip 30 leaves fewer than 7"):
         mine(file, tmp_path / "b.jsonl", MineSettings())
+    mine(file, tmp_path / "b.jsonl", FEW)  # the mended call is not held up by what the first one left
 
 
 def test_nearest_is_exact_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ def opened(names: list[str], skip_bad: int, fields: list[str] | None) -> tuple[s
     files, bad = files_of(names), BadRows(skip_bad)
     renamed = sources.fields(fields or ())
     kind = sources.kind(files[0], renamed)
+    if left := sources.unread(files[0], kind, renamed):
+        terminal.note(f"{files[0]}: columns that rows of {kind} do not have are left out: {', '.join(left)}")
     return kind, (row for file in files for row in sources.read_file(file, kind, renamed, bad)), bad
 
 

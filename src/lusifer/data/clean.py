@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SAME, NEAR = "dropped: repeats an earlier row", "dropped: nearly an earlier row"
+BLANK = "dropped: nothing is left of a text after normalisation"
 EMPTY = "dropped: query and positive are the same text"
 LABELS = "dropped: the text of an earlier row under another label"
 TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
@@ -95,6 +96,12 @@ def _tidy(rows: Iterable[Row], kind: str, report: Report, progress: Progress) ->
             }
         if tidy != row:
             report.count(CHANGED)
+        if kind == "pairs":
+            tidy["positive"] = list(filter(None, tidy["positive"]))
+            tidy["negative"] = list(filter(None, tidy["negative"]))
+        if not (tidy["query"] and tidy["positive"] if kind == "pairs" else tidy["text"]):
+            report.count(BLANK, repr(row["query"] if kind == "pairs" else row["text"]))
+            continue
         if kind == "pairs":
             query = text_key(tidy["query"])
             tidy["positive"] = [text for text in tidy["positive"] if not query or text_key(text) != query]

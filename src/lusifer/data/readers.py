@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def _raw(file: Path) -> Iterator[tuple[str, Any]]:
             yield from (_jsonl if file.name.removesuffix(".gz").endswith(".jsonl") else _csv)(file, stream)
     except gzip.BadGzipFile as error:
         raise DataError(f"{file}: is not gzip ({error}): take .gz off its name, or copy it again") from error
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read to its end ({error}): copy or download it again") from error
 
 
@@ -127,6 +128,10 @@ def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{file} row {number}", row
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file} after row {number}: a text is not UTF-8 ({error.reason}): write the file anew"
+        ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file} after row {number}: not a readable Parquet file ({error}): copy it again") from error
 

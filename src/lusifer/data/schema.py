@@ -8,6 +8,7 @@ labelled text: `text`, `label` and `source`; labels are comparable within one so
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ Row = dict[str, Any]
 PAIR_COLUMNS = ("query", "positive", "negative", "instruction", "task", "label", "cluster", "source")
 PASSAGE_COLUMNS = ("text", "source")
 LABELLED_COLUMNS = ("text", "label", "source")
+_WHOLE = re.compile(r"-?\d{1,18}")
 MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
 
 
@@ -112,7 +114,7 @@ def _getter(
             there = ", ".join(map(str, row)) or "none"
             raise DataError(
                 f"{where}: column {names.get(column, column)} is missing (the row has {there}): "
-                f"add it, or name it in the recipe with fields: {{{column}: NAME}}"
+                f"add it, or name it in the recipe with fields: {{{column}: NAME}} (--field {column}=NAME)"
             )
     return lambda column: row.get(names.get(column, column))
 
@@ -143,7 +145,7 @@ def _json_list(text: str) -> Any:
     """The list that a cell spells, or the text itself: prose may begin with a bracket."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also numbers of thousands of digits, and brackets in brackets
         return text
     return value if isinstance(value, list) else text
 
@@ -166,8 +168,10 @@ def _number(value: Any, where: str) -> int | None:
     """A whole number or nothing; CSV gives it as text."""
     if value is None or value == "":
         return None
-    if isinstance(value, str) and value.lstrip("-").isdecimal():
-        return int(value)
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
+        raise DataError(f"{where}: the number has more than 18 digits: number clusters from 0")
     if isinstance(value, bool) or not isinstance(value, int):
         raise DataError(f"{where}: expected a whole number, found {_kind(value)}")
     return value

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, resources
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ def read_file(
 
 
 def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
-    """Tell the kind of rows of a file by the first one: "pairs", "passages" or "labelled".
+    """Tell the kind of rows of a file by its first ones: "pairs", "passages" or "labelled".
 
     Args:
         file: Of one of `SUFFIXES`.
@@ -139,11 +140,19 @@ def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
     def of(row: Any, where: str) -> str:
         return kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
 
-    found = next(iter(readers.read(file, of, BadRows(_LOOK))), None)
-    if found is None:
+    first = list(islice(readers.read(file, of, BadRows(_LOOK)), _LOOK))
+    if not first:
         next(iter(readers.read(file, of)), None)  # says what is wrong with the first row
         raise DataError(f"{file}: no row in it: correct the path or the file")
-    return found
+    # Where some of the first rows have a label, those without one lack it, and are said when they are read.
+    return "labelled" if "labelled" in first else first[0]
+
+
+def unread(file: Path, kind: str, names: Mapping[str, str] | None = None) -> list[str]:
+    """Give the columns of a file's first row that rows of `kind` do not have: they are not written either."""
+    known = {(names or {}).get(column, column) for column in store.schema(kind).names}
+    first = next(iter(readers.read(file, lambda row, _: row, BadRows(_LOOK))), {})
+    return [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
 
 
 def fields(pairs: Iterable[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,8 @@ class Work:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not any(self.folder.glob("*.done")):
+            shutil.rmtree(self.folder, ignore_errors=True)  # nothing is lost, and the mended call may be another one
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
