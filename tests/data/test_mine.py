@@ -118,6 +118,32 @@ def test_labels_decide_which_texts_are_negatives(tmp_path: Path) -> None:
         assert all(label[text][0] == source and label[text][1] != own for text in row["negative"])
 
 
+def test_a_text_of_two_labels_is_nobodys_negative(tmp_path: Path) -> None:
+    both = [{"text": "theme0word0 theme1word0 theme2word0 both", "label": f"l{n}", "source": "s0"} for n in range(2)]
+    file = write(tmp_path / "a.jsonl", [*LABELLED, *both])
+    mine(file, tmp_path / "b.jsonl", MineSettings(negatives=4, label_ranks=(0, 9), labels=True), kind="labelled")
+    assert not any(both[0]["text"] in row["negative"] for row in read(tmp_path / "b.jsonl"))
+
+
+def test_none_of_many_answers_to_one_question_is_a_negative(tmp_path: Path) -> None:
+    rows = [{"query": "a fruit of the world", "positive": [f"fruit of the world {n}"]} for n in range(300)]
+    mine(
+        write(tmp_path / "a.jsonl", [*rows, *pairs(40)]),
+        tmp_path / "b.jsonl",
+        MineSettings(negatives=3, skip=0, keep=9),
+    )
+    assert not any("fruit" in text for row in read(tmp_path / "b.jsonl")[:300] for text in row["negative"])
+
+
+def test_one_translation_of_two_texts_is_one_negative(tmp_path: Path) -> None:
+    parallel = [
+        {"en": f"theme0word0 number{n}", "sw": "maneno yale yale" if n % 2 else f"maneno {n}"} for n in range(40)
+    ]
+    corpus = mining.Texts([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
+    mine(write(tmp_path / "a.jsonl", pairs(16)), tmp_path / "b.jsonl", MineSettings(skip=0, keep=30), corpus=corpus)
+    assert all(len(set(row["negative"])) == 7 for row in read(tmp_path / "b.jsonl"))
+
+
 def test_pairs_with_labels_are_given_positives_of_another_label(tmp_path: Path) -> None:
     rows = [{**row, "label": f"l{number % 4}", "source": "s"} for number, row in enumerate(pairs(80))]
     settings = MineSettings(negatives=3, label_ranks=(2, 20), labels=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.data_options import Fields, Input, Output, Report, SkipBad, files_of, finish, opened, tell_bad
+from lusifer.cli.data_options import Fields, Input, Output, Report, SkipBad, files_of, finish, named, opened, tell_bad
 from lusifer.cli.models import Device, locate, usable
 from lusifer.errors import UsageError
 
@@ -112,7 +112,7 @@ def mine(
     texts = mining.Texts(files_of(corpus), corpus_column, translation) if corpus else None
     retriever = _retriever(model, query_prompt, document_prompt, batch_size, dtype, device, cross_encoder)
     with terminal.phases() as show:
-        said = mining.mine(lambda: rows, kind, inputs, output, retriever, settings, texts, show)
+        said = mining.mine(lambda: rows, kind, inputs, output, retriever, settings, texts, named(field), show)
     tell_bad(bad)
     finish(said, output, report)
 

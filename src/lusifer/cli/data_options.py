@@ -32,13 +32,20 @@ def files_of(names: list[str]) -> list[Path]:
     return [file for name in names for file in sources.files(name)]
 
 
+def named(fields: list[str] | None) -> dict[str, str]:
+    """Give the map of column names that --field options stand for."""
+    from lusifer.data import sources
+
+    return sources.fields(fields or ())
+
+
 def opened(names: list[str], skip_bad: int, fields: list[str] | None) -> tuple[str, Iterator[Any], BadRows]:
     """Give the kind of rows in some files, the rows, and where bad ones are listed."""
     from lusifer.data import sources
     from lusifer.data.readers import BadRows
 
     files, bad = files_of(names), BadRows(skip_bad)
-    renamed = sources.fields(fields or ())
+    renamed = named(fields)
     kind = sources.kind(files[0], renamed)
     if left := sources.unread(files[0], kind, renamed):
         terminal.note(f"{files[0]}: columns that rows of {kind} do not have are left out: {', '.join(left)}")

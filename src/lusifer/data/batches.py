@@ -184,9 +184,11 @@ class PairBatches:
                 row = waiting.popleft()
                 fits = not self.distinct[name] or taken.add(self._texts[name][row].tolist())
                 (batch if fits else later).append(row)
-            waiting.extendleft(reversed(later))
+            most = _KEPT * self.batch_size  # more would be looked at again for every batch
+            waiting.extendleft(reversed(later[:most]))
+            left += later[most:]
             if len(batch) < self.batch_size:
-                left = batch
+                left += batch
                 break
             batches.append(batch)
         return batches, [*left, *waiting]

@@ -62,21 +62,28 @@ def of_rows(rows: Dataset, by_source: bool) -> Callable[[], Iterator[Candidate]]
 
 def of_positives(rows: Dataset) -> Callable[[], Iterator[Candidate]]:
     """Give the positives of a set of pairs with labels: those of a row with another label may be a row's negatives."""
-
-    def stream() -> Iterator[Candidate]:
-        for row in rows:
-            for text in row["positive"]:
-                yield {"text": text, "written": None, "source": row["source"], "label": row["label"]}
-
-    return stream
+    return _of_one_label(rows, lambda row: row["positive"])
 
 
 def of_labelled(rows: Dataset) -> Callable[[], Iterator[Candidate]]:
     """Give the texts of a labelled set: each may be a negative of those with another label of its source."""
+    return _of_one_label(rows, lambda row: [row["query"]])
+
+
+def _of_one_label(rows: Dataset, texts: Callable[[Row], list[str]]) -> Callable[[], Iterator[Candidate]]:
+    """The texts that have one label only in their source: others are right under the one and wrong under the other."""
+    labels: dict[tuple[str | None, int], str | None] = {}
+    several: set[tuple[str | None, int]] = set()
+    for row in rows:
+        for name in ((row["source"], key(text)) for text in texts(row)):
+            if labels.setdefault(name, row["label"]) != row["label"]:
+                several.add(name)
 
     def stream() -> Iterator[Candidate]:
         for row in rows:
-            yield {"text": row["query"], "written": None, "source": row["source"], "label": row["label"]}
+            for text in texts(row):
+                if (row["source"], key(text)) not in several:
+                    yield {"text": text, "written": None, "source": row["source"], "label": row["label"]}
 
     return stream
 

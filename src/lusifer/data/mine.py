@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,7 @@ def mine(
     retriever: Retriever,
     settings: MineSettings,
     corpus: Texts | None = None,
+    fields: Mapping[str, str] | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> Report:
     """Give each row of a set hard negatives.
@@ -84,6 +85,7 @@ def mine(
         retriever: The model.
         settings: How to choose.
         corpus: Where candidates come from; None takes positives and negatives of all rows.
+        fields: The columns' other names that `rows` goes by: another call is other work.
         progress: Is told how far the work is.
 
     Returns:
@@ -103,6 +105,7 @@ def mine(
         "settings": json.loads(json.dumps(asdict(settings))),
         "model": retriever.identity(),
         "kind": kind,
+        "fields": dict(fields or {}),
     }
     with Work(output.with_name(output.name + ".work"), plan) as work:
         table = _rows(work, rows, kind, progress)

@@ -65,6 +65,7 @@ class Pool:
     positives: list[str]
     numbers: np.ndarray
     scores: np.ndarray
+    given: list[str]
     wanted: int
 
 
@@ -89,7 +90,7 @@ class Chooser:
         found: tuple[np.ndarray, np.ndarray],
         banned: np.ndarray,
         lowest: float,
-        wanted: int,
+        given: list[str],
     ) -> Pool:
         """Rank, cut and filter what was found for a row.
 
@@ -100,11 +101,12 @@ class Chooser:
             found: Scores and candidate numbers, descending; -1 stands for none.
             banned: Of each, whether it belongs to the query's own answers.
             lowest: Similarity of the positive that is furthest from the query; only for margin and percentage.
-            wanted: Negatives that the row lacks.
+            given: Negatives that the row has.
         """
         scores, numbers = found
         real = numbers >= 0
-        left = Pool(query, positives, numbers[real], scores[real], wanted)
+        wanted = max(0, self.settings.negatives - len(given))
+        left = Pool(query, positives, numbers[real], scores[real], given, wanted)
         self._drop(left, KNOWN, banned[real])
         first, last = self.settings.ranks
         self._drop(left, TOP, np.arange(len(left.numbers)) < first)
@@ -137,6 +139,9 @@ class Chooser:
             scores = self.rescore(pairs) if self.rescore is not None else None
             for at, (number, place) in enumerate(asked):
                 limit = lowest[number] - self.settings.cross_margin
+                taken = {*pools[number].positives, *pools[number].given, *(text for text, _ in chosen[number])}
+                if texts[at] in taken:
+                    continue  # two texts may have one translation
                 if scores is not None and not scores[at] <= limit:
                     self.report.count(CROSS, *pairs[at], f"{scores[at]:.3f}, positive {lowest[number]:.3f}")
                 else:

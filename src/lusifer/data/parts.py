@@ -109,9 +109,8 @@ class Parts:
         keys = self.corpus.keys[np.maximum(numbers, 0)]
         banned = np.isin(keys, np.fromiter(own, dtype=np.uint64))
         banned[np.setdiff1d(np.arange(len(keys)), np.unique(keys, return_index=True)[1])] = True  # of two sources
-        wanted = max(0, self.settings.negatives - len(row["negative"]))
         lowest = self.lowest(number, row["positive"])
-        return chooser.pool(number, row["query"], row["positive"], (scores, numbers), banned, lowest, wanted)
+        return chooser.pool(number, row["query"], row["positive"], (scores, numbers), banned, lowest, row["negative"])
 
     def _say(self, row: Row, chosen: list[tuple[str, float]], report: Report) -> None:
         report.count(GIVEN, by=len(row["negative"]))

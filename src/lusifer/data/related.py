@@ -9,7 +9,7 @@ import numpy as np
 
 from lusifer.bloom import text_key
 
-_MOST = 256  # partners of one text that are followed; not those of a label or a passage of thousands of questions
+_MOST = 256  # partners of a partner that count; not the thousands of questions of a label or a passage
 
 
 def key(text: str) -> int:
@@ -33,9 +33,9 @@ class Related:
         near = self._partners(text)
         found = {text, *near}
         for each in near:
-            found.update(self._partners(each))
+            found.update(self._partners(each, _MOST))
         return found
 
-    def _partners(self, text: int) -> list[int]:
+    def _partners(self, text: int, most: int | None = None) -> list[int]:
         first, last = (int(np.searchsorted(self._from, np.uint64(text), side)) for side in ("left", "right"))
-        return self._to[first : min(last, first + _MOST)].tolist()
+        return self._to[first : last if most is None else min(last, first + most)].tolist()
