@@ -43,6 +43,17 @@ def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
     assert parts["connector"].what.startswith(contents.CONNECTORS[connector])
 
 
+def test_a_path_past_the_llm_is_named(bases_folder):
+    kwargs = {"num_latents": 8, "num_heads": 4, "add_mean": True}
+    embedder = tiny_embedder(
+        bases_folder, connector_type="latent_attention", connector_kwargs=kwargs, residual=True, output_projection=False
+    )
+    made = contents.read(embedder, BASES)
+    connector = next(part for part in made.parts if part.name == "connector")
+    assert "latents 8, heads 4, mean of the encoder's states added" in connector.what
+    assert made.pooling == "mean of the LLM's last states, and what it read, pooled likewise, added"
+
+
 def test_front_matter_has_only_what_is_known():
     empty = yaml.safe_load(card.front_matter(card.Card("a", [])))
     assert empty.keys() == {"library_name", "pipeline_tag", "tags"}

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity
 
+from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
+from lusifer.model.pooling import pool
+from lusifer.model.tiny import tiny_encoder_config, tiny_llm_config
 
 CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
@@ -119,6 +122,46 @@ def test_saved_and_loaded_it_gives_the_same_vectors(connector, shared_model, bat
     assert loaded.config.to_dict().keys() == model.config.to_dict().keys()
     for key in ("connector_type", "connector_kwargs", "num_soft_tokens", "pooling", "max_position_embeddings"):
         assert getattr(loaded.config, key) == getattr(model.config, key)
+
+
+def test_a_frozen_tower_stays_in_evaluation_mode(new_model):
+    model = new_model()
+    model.requires_grad_(True)
+    model.encoder.requires_grad_(False)
+    model.train()
+    assert model.training and model.connector.training and model.llm.training
+    assert not any(module.training for module in model.encoder.modules())
+    model.llm.requires_grad_(False)
+    adapters.attach(model, "llm", 2, 4, dropout=0.1)
+    assert model.train().llm.training
+    assert not model.eval().llm.training
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_residual_adds_what_the_llm_reads(pooling, new_model, batch):
+    model = new_model(connector_type="latent_attention", pooling=pooling, output_projection=False)
+    ids, mask = batch([6, 3], padding=2)
+    with torch.no_grad():
+        without, prompt = model(ids, mask).embedding, model.soft_prompt(ids, mask)
+        model.config.residual = True
+        found, alone = model(ids, mask).embedding, model(ids[1:, :3]).embedding
+    assert torch.allclose(found - without, pool(prompt.inputs_embeds, prompt.attention_mask, pooling), atol=1e-5)
+    assert distance(found[1:], alone) < 1e-5
+
+
+def test_a_mean_path_and_a_residual_are_loaded_as_saved(batch, tmp_path):
+    kwargs = {"num_latents": 3, "num_heads": 4, "add_mean": True}
+    towers = {"encoder": tiny_encoder_config("xlm-roberta"), "llm": tiny_llm_config("mistral")}
+    model = LusiferModel(
+        LusiferConfig(**towers, connector_type="latent_attention", connector_kwargs=kwargs, residual=True)
+    ).eval()
+    torch.nn.init.normal_(model.connector.mapping.mean.map.weight)  # no longer what it starts as
+    model.save_pretrained(tmp_path)
+    loaded = LusiferModel.from_pretrained(tmp_path).eval()
+    ids, mask = batch([6, 3])
+    assert loaded.config.residual
+    with torch.no_grad():
+        assert torch.equal(model(ids, mask).embedding, loaded(ids, mask).embedding)
 
 
 def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):

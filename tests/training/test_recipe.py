@@ -169,6 +169,13 @@ def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
     assert recipe.model.connector_kwargs() == {"factor": 4}
 
 
+def test_the_mean_path_is_a_setting_of_the_connector_only_where_it_is_on(file: Path) -> None:
+    latents = {"num_latents": 128, "num_heads": 8}
+    for value, more in (("false", {}), ("true", {"add_mean": True})):
+        overrides = ["model.connector.type=latent_attention", f"model.connector.add_mean={value}"]
+        assert recipe_io.load(file, overrides).model.connector_kwargs() == latents | more
+
+
 def test_lora_has_published_settings_where_none_are_given(file: Path) -> None:
     first, second = recipe_io.load(file).stages
     assert (first.lora.encoder.r, first.lora.encoder.alpha, first.lora.encoder.dropout) == (16, 32, 0.1)

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+import lusifer
 from lusifer.errors import LusiferError, UsageError
 from lusifer.training import record
 from lusifer.training.run import train
@@ -158,6 +159,13 @@ def test_a_stage_that_ends_early_is_no_finished_stage(
 def first_loss(recipe: Path, output: Path, *overrides: str) -> float:
     train(recipe, output, overrides=["stages.align.max_steps=1", "stages.contrast.max_steps=1", *overrides])
     return json.loads((output / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+
+
+def test_a_recipe_can_ask_for_a_path_past_the_llm(recipe: Path, tmp_path: Path) -> None:
+    connector = "model.connector={type: latent_attention, num_latents: 4, num_heads: 4, add_mean: true}"
+    first_loss(recipe, tmp_path / "run", connector, "model.residual=true")
+    config = lusifer.load(tmp_path / "run" / "model", device="cpu")[0].model.config
+    assert config.residual and config.connector_kwargs["add_mean"]
 
 
 def test_what_the_encoder_does_not_get_to_read_changes_the_loss(recipe: Path, tmp_path: Path) -> None:

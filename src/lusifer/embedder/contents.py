@@ -71,7 +71,9 @@ def read(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Contents:
     return Contents(
         parts=tuple(parts),
         attention="attending in both directions" if config.bidirectional else "attending to what stands before",
-        pooling=POOLINGS[config.pooling] + ("" if config.include_prompt else ", those of the prompt left out"),
+        pooling=POOLINGS[config.pooling]
+        + ("" if config.include_prompt else ", those of the prompt left out")
+        + (", and what it read, pooled likewise, added" if config.residual else ""),
         dimension=embedder.get_embedding_dimension(),
         max_tokens=embedder.max_seq_length,
         normalized=any(isinstance(module, Normalize) for module in embedder),
@@ -83,7 +85,10 @@ def read(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Contents:
 
 def _words(config: LusiferConfig, bases: Mapping[str, str]) -> dict[str, str]:
     """Each part in a few words."""
-    kwargs = (f"{key.removeprefix('num_')} {value}" for key, value in config.connector_kwargs.items())
+    counts = {key: value for key, value in config.connector_kwargs.items() if key != "add_mean"}
+    kwargs = [f"{key.removeprefix('num_')} {value}" for key, value in counts.items()]
+    if config.connector_kwargs.get("add_mean"):
+        kwargs.append("mean of the encoder's states added")
     kind = ", ".join([CONNECTORS[config.connector_type], *kwargs])
     towers = {
         tower: f"{bases[tower]} ({side.model_type}), states of {side.hidden_size}"

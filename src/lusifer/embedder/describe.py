@@ -53,7 +53,9 @@ def _lusifer(config: LusiferConfig, shapes: dict[str, tuple[int, ...]]) -> dict[
         "encoder": f"{config.encoder.model_type}, {_count(shapes, 'encoder.')}, states of {config.encoder.hidden_size}",
         "connector": f"{kind}, {_count(shapes, 'connector.')}, {config.num_soft_tokens} soft tokens",
         "llm": f"{config.llm.model_type}, {_count(shapes, 'llm.')}, attends in {attention}",
-        "pooling": config.pooling + (", then output projection" if config.output_projection else ""),
+        "pooling": config.pooling
+        + (", plus that of the LLM's input" if config.residual else "")
+        + (", then output projection" if config.output_projection else ""),
         "positions": f"counted over {config.soft_token_position}",
         "dimension": str(config.hidden_size),
         "weights": _count(shapes, ""),

@@ -21,10 +21,11 @@ class LusiferConfig(PreTrainedConfig):
         encoder: configuration of the multilingual encoder.
         llm: configuration of the English-centric LLM (a decoder, or an encoder-style embedder).
         connector_type: one of `CONNECTORS`.
-        connector_kwargs: settings of that connector (`factor` for compress; `num_latents`, `num_heads` for
+        connector_kwargs: settings of that connector (`factor` for compress; `num_latents`, `num_heads`, `add_mean` for
             latent_attention).
         num_soft_tokens: trainable embeddings that follow the text in the LLM's input.
         pooling: one of `POOLINGS`, over the LLM's last hidden states.
+        residual: whether what the LLM reads is pooled like its states and added to the vector: a path past the LLM.
         output_projection: whether d -> d, ReLU, d -> d follows the pooling.
         include_prompt: whether the tokens of the prompt take part in the pooling.
         bidirectional: whether the LLM attends in both directions (the method does).
@@ -47,6 +48,7 @@ class LusiferConfig(PreTrainedConfig):
     connector_kwargs: dict[str, Any] | None = None
     num_soft_tokens: int = 0
     pooling: str = "mean"
+    residual: bool = False
     output_projection: bool = True
     include_prompt: bool = True
     bidirectional: bool = True

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lusifer.model.config import LusiferConfig
+from lusifer.model.pooling import pool
 
 
 class ConnectorOutput(NamedTuple):
@@ -52,8 +53,34 @@ class EmbeddingTable(nn.Module):
         return torch.softmax(self.vocabulary(hidden_states), dim=-1) @ self.table, mask
 
 
+class IdentityLinear(nn.Linear):
+    """A linear map that starts as the identity; where it widens, what is beyond starts at 0."""
+
+    def reset_parameters(self) -> None:
+        """Start anew."""
+        nn.init.eye_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class MeanPath(nn.Module):
+    """The mean of a text's states, brought to one scale, through a linear map that starts as the identity."""
+
+    def __init__(self, h: int, d: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(h)
+        self.map = IdentityLinear(h, d)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Map (B, L, h) with its mask (B, L) to (B, d)."""
+        return self.map(self.norm(pool(hidden_states, mask, "mean")))
+
+
 class LatentAttention(nn.Module):
-    """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions."""
+    """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions.
+
+    With `add_mean`, the mean of the encoder's states, brought to one scale, is added to every position by a linear map
+    that starts as the identity: what the encoder knows of the whole text need not be learned to be read.
+    """
 
     def __init__(self, config: LusiferConfig) -> None:
         super().__init__()
@@ -63,12 +90,16 @@ class LatentAttention(nn.Module):
         self.attention = nn.MultiheadAttention(h, int(settings.get("num_heads", 8)), batch_first=True)
         self.norm = nn.LayerNorm(h)
         self.ff = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d))
+        self.mean = MeanPath(h, d) if settings.get("add_mean") else None
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, num_latents, d), every position real."""
         queries = self.latents.expand(hidden_states.shape[0], -1, -1)
         read, _ = self.attention(queries, hidden_states, hidden_states, key_padding_mask=mask == 0, need_weights=False)
-        return self.ff(self.norm(queries + read)), mask.new_ones(queries.shape[:2])
+        positions = self.ff(self.norm(queries + read))
+        if self.mean is not None:
+            positions = positions + self.mean(hidden_states, mask).unsqueeze(1)
+        return positions, mask.new_ones(queries.shape[:2])
 
 
 class Compress(nn.Module):

@@ -92,6 +92,15 @@ class LusiferModel(LusiferPreTrainedModel):
                 )
         return loaded
 
+    def train(self, mode: bool = True) -> LusiferModel:
+        """As in torch, but a tower of which nothing trains stays in evaluation mode: its dropout would be noise."""
+        super().train(mode)
+        for tower in adapters.TOWERS:
+            module = getattr(self, tower)
+            if not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -123,6 +132,9 @@ class LusiferModel(LusiferPreTrainedModel):
         hidden_states = self.run_llm(*prompt)
         skip = 0 if self.config.include_prompt or prompt_length is None else prompt_length
         embedding = pool(hidden_states, prompt.attention_mask, self.config.pooling, skip)
+        if self.config.residual:
+            past = pool(prompt.inputs_embeds, prompt.attention_mask, self.config.pooling, skip)
+            embedding = embedding.float() + past.float()
         if self.output_projection is not None:
             embedding = self.output_projection(embedding.to(self.output_projection[0].weight.dtype))
         # Brought to length 1 in half precision, a vector is off by up to half a per cent.

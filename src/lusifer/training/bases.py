@@ -36,6 +36,7 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
         connector_kwargs=settings.connector_kwargs(),
         num_soft_tokens=settings.connector.num_soft_tokens,
         pooling=settings.pooling,
+        residual=settings.residual,
         output_projection=settings.output_projection,
         include_prompt=settings.include_prompt,
     )

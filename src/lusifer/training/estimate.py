@@ -184,7 +184,7 @@ def skeleton(
     config = LusiferConfig(
         encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm),
         connector_type=settings.connector.type, connector_kwargs=settings.connector_kwargs(),
-        num_soft_tokens=settings.connector.num_soft_tokens, pooling=settings.pooling,
+        num_soft_tokens=settings.connector.num_soft_tokens, pooling=settings.pooling, residual=settings.residual,
         output_projection=settings.output_projection, include_prompt=settings.include_prompt,
     )  # fmt: skip
     with torch.device("meta"):

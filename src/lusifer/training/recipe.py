@@ -64,6 +64,8 @@ class LatentAttentionConnector(Settings):
     """Positions that the LLM sees, whatever the length of the text."""
     num_heads: int = Field(default=8, ge=1)
     """Attention heads; divides the encoder's hidden size."""
+    add_mean: bool = False
+    """Add the mean of the encoder's states to every position, by a linear map that starts as the identity."""
 
 
 class CompressConnector(Settings):
@@ -100,6 +102,9 @@ class ModelSettings(Settings):
     """From the encoder's states to the LLM's input embeddings."""
     pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
     """How the LLM's states become one vector."""
+    residual: bool = False
+    """Whether what the LLM reads is pooled as well and added to its vector: a path past the LLM, which the method as
+    published does not have."""
     output_projection: bool = True
     """Whether d -> d, ReLU, d -> d follows the pooling."""
     include_prompt: bool = True
@@ -127,7 +132,8 @@ class ModelSettings(Settings):
 
     def connector_kwargs(self) -> dict[str, int]:
         """Settings of the connector beside its type and soft tokens, as `LusiferConfig.connector_kwargs`."""
-        return self.connector.model_dump(exclude={"type", "num_soft_tokens"})
+        settings = self.connector.model_dump(exclude={"type", "num_soft_tokens"})
+        return {key: value for key, value in settings.items() if value is not False}
 
 
 Stage = Annotated[AlignmentStage | ContrastiveStage, Field(discriminator="kind")]
