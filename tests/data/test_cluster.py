@@ -11,6 +11,9 @@ import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from tokenizers import Tokenizer
 
 from data.words_model import encode
 from lusifer.cli import main
@@ -125,3 +128,15 @@ def test_joined_sets_keep_their_clusters_apart() -> None:
     ]  # fmt: skip
     made = join_small(sets, 8)
     assert len(made) == 1 and made[0].clusters.tolist() == [0, 1, -1, -1, -1, -1, 2, 2, 4]
+
+
+def test_any_embedder_of_sentence_transformers_serves(tmp_path: Path, minilm_like_folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(minilm_like_folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    static = StaticEmbedding(tokenizer, embedding_dim=16)
+    SentenceTransformer(modules=[static, Normalize()], device="cpu").save_pretrained(str(tmp_path / "static"))
+    output = tmp_path / "c.jsonl"
+    call = ["data", "cluster", "sample:pairs", "--model", str(tmp_path / "static"), "--output", str(output)]
+    assert main([*call, "--min-points", "10", "--dtype", "bfloat16"]) == 0
+    assert len(output.read_text().splitlines()) == 250

@@ -167,9 +167,9 @@ def _retriever(
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     terminal.quiet()
     from lusifer.data.mine import Retriever
-    from lusifer.embedder import folder
+    from lusifer.embedder import rerank
 
-    embedder = folder.load(locate(model), device=usable(device), dtype=dtype.value if dtype else None)
+    embedder = rerank.retriever(locate(model), device=usable(device), dtype=dtype.value if dtype else None)
 
     def encoder(prompt: str) -> Any:
         def encode(texts: list[str]) -> Any:
@@ -179,7 +179,5 @@ def _retriever(
 
     rescore = None
     if cross_encoder is not None:
-        from lusifer.embedder.rerank import cross_scores
-
-        rescore = cross_scores(cross_encoder, device=usable(device), batch_size=batch_size)
+        rescore = rerank.cross_scores(cross_encoder, device=usable(device), batch_size=batch_size)
     return Retriever(model, encoder(query_prompt), encoder(document_prompt), rescore, cross_encoder)

@@ -1,4 +1,4 @@
-"""A cross-encoder as a function of (query, text) pairs."""
+"""Models that mine training data: any embedder of sentence-transformers, and cross-encoders."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from lusifer.errors import UsageError
+from lusifer.embedder import folder
+from lusifer.errors import ModelFolderError, UsageError
+
+
+def retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
+    """Load an embedder of any kind: one of ours, checked, or whatever sentence-transformers reads.
+
+    Args:
+        name_or_path: A folder, a model that comes along, or a name on the hub.
+        device: "cpu", "cuda", ...; None takes the best one.
+        dtype: Number format, as in "bfloat16"; None is the one it was saved in.
+
+    Raises:
+        ModelFolderError: It is a folder of ours that is not whole, or of no embedder.
+    """
+    path = Path(name_or_path).expanduser()
+    if not (path / "modules.json").is_file() or (path / "config.json").is_file():
+        return folder.load(name_or_path, device=device, dtype=dtype)
+    # Without a transformer at its top: static embeddings, or modules in folders of their own.
+    try:
+        made = SentenceTransformer(str(path), device=device, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelFolderError(f"{path}: sentence-transformers cannot load it: {str(error).splitlines()[0]}") from error
+    return made if dtype is None else made.to(getattr(torch, dtype))
 
 
 def cross_scores(
@@ -26,8 +51,6 @@ def cross_scores(
     Raises:
         UsageError: It cannot be loaded, or gives more than one score a pair.
     """
-    from sentence_transformers import CrossEncoder
-
     try:
         model = CrossEncoder(name_or_path, device=device, local_files_only=Path(name_or_path).is_dir())
     except (OSError, ValueError) as error:
