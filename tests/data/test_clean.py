@@ -165,3 +165,20 @@ def test_command_writes_rows_and_a_page_and_refuses_to_write_over_its_input(tmp_
     assert "is read as input: name another file" in capsys.readouterr().err
     assert main(["data", "dedup", str(file), "--output", str(tmp_path / "d.csv")]) == 2
     assert "unknown kind of file" in capsys.readouterr().err
+
+
+def test_no_file_that_is_read_is_written_over(tmp_path: Path, capsys) -> None:
+    file, test = tmp_path / "a.jsonl", tmp_path / "test.jsonl"
+    for each in (file, test):
+        each.write_text('{"text": "One text of some length"}\n')
+    other = str(tmp_path / "b.jsonl")
+    for words in (
+        ["--output", str(test), "--against", str(test)],
+        ["--output", str(test), "--against", str(tmp_path)],
+        ["--output", other, "--report", str(file)],
+        ["--output", other, "--report", other],
+    ):
+        assert main(["data", "dedup", str(file), *words]) == 2
+        assert "name another file" in capsys.readouterr().err
+    assert main(["data", "mine", "sample:pairs", "--model", "mini", "--corpus", str(test), "--output", str(test)]) == 2
+    assert file.read_text() == test.read_text() == '{"text": "One text of some length"}\n'

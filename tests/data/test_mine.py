@@ -196,6 +196,11 @@ def test_a_corpus_too_small_to_skip_from_is_refused(tmp_path: Path) -> None:
     mine(file, tmp_path / "b.jsonl", FEW)  # the mended call is not held up by what the first one left
 
 
+def test_ranks_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="--label-ranks 140 20: leaves no rank"):
+        MineSettings(label_ranks=(140, 20))
+
+
 def test_nearest_is_exact_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "CORPUS_BLOCK", 7)
     generator = np.random.default_rng(0)

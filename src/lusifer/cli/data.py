@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import data_models, terminal
-from lusifer.cli.data_options import Fields, Input, Output, Report, SkipBad, files_of, finish, opened, tell_bad
+from lusifer.cli.data_options import (
+    Fields,
+    Input,
+    Output,
+    Report,
+    SkipBad,
+    check_places,
+    files_of,
+    finish,
+    opened,
+    tell_bad,
+)
 
 app = typer.Typer(
     name="data", help="Look at training data, clean it, mine negatives, cluster it.", no_args_is_help=True
@@ -61,7 +72,8 @@ def dedup(
     from lusifer.data import clean, writers
 
     kind, rows, bad = opened(files, skip_bad, field)
-    writers.check_output(output, files_of(files))
+    held = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
+    check_places(output, report, [*files_of(files), *held])
     with terminal.progress("rows read") as show:
         kept, said = clean.dedup(rows, kind, threshold=threshold, against=against or (), progress=show)
     writers.write(output, kept, kind)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.data_options import Fields, Input, Output, Report, SkipBad, files_of, finish, named, opened, tell_bad
+from lusifer.cli.data_options import (
+    Fields,
+    Input,
+    Output,
+    Report,
+    SkipBad,
+    check_places,
+    files_of,
+    finish,
+    named,
+    opened,
+    tell_bad,
+)
 from lusifer.cli.models import Device, locate, usable
 from lusifer.errors import UsageError
 
@@ -95,7 +107,6 @@ def mine(
 ) -> None:
     """Give each row hard negatives. The same call again goes on where one was stopped."""
     from lusifer.data import mine as mining
-    from lusifer.data import writers
     from lusifer.data.negatives import MineSettings
 
     if translation and not corpus:
@@ -104,7 +115,7 @@ def mine(
     if kind == "passages":
         raise UsageError(f"{files[0]}: rows of text alone have no positive: give pairs, or texts with a label")
     inputs = files_of(files)
-    writers.check_output(output, inputs)
+    check_places(output, report, [*inputs, *files_of(corpus or [])])
     settings = MineSettings(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace,
         by_source=not all_sources, labels=labels or kind == "labelled", seed=seed,
@@ -142,7 +153,7 @@ def cluster(
     kind, rows, bad = opened(files, skip_bad, field)
     if kind != "pairs":
         raise UsageError(f"{files[0]}: clusters are of queries: give pairs (columns query, positive)")
-    writers.check_output(output, files_of(files))
+    check_places(output, report, files_of(files))
     retriever = _retriever(model, query_prompt, "", batch_size, dtype, device)
     with terminal.phases() as show:
         kept, said = clustering.cluster(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
+from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
     from lusifer.data.readers import BadRows
@@ -58,9 +59,25 @@ def tell_bad(bad: BadRows) -> None:
         terminal.note(f"left out: {message}")
 
 
+def check_places(output: Path, report: Path | None, inputs: list[Path]) -> None:
+    """Refuse an output or a page that cannot be written, or that would replace what is read, before the work."""
+    from lusifer.data import writers
+    from lusifer.folders import refuse_unwritable
+
+    writers.check_output(output, inputs)
+    page = _page(output, report)
+    if any(page.resolve() == file.resolve() for file in (output, *inputs)):
+        raise UsageError(f"--report {page}: is the output, or is read as input: name another file")
+    refuse_unwritable(page, "file", "--report")
+
+
+def _page(output: Path, report: Path | None) -> Path:
+    return report or output.with_name(output.name + ".report.md")
+
+
 def finish(said: Any, output: Path, report: Path | None) -> None:
     """Print the counts of a report and write its page."""
-    page = report or output.with_name(output.name + ".report.md")
+    page = _page(output, report)
     said.write(page)
     for line in said.lines():
         typer.echo(line)

@@ -182,7 +182,8 @@ class PairBatches:
             batch, taken, later = [], BatchTexts(), []
             while waiting and len(batch) < self.batch_size:
                 row = waiting.popleft()
-                fits = not self.distinct[name] or taken.add(self._texts[name][row].tolist())
+                # A row that was over from the epoch before may come again in this one.
+                fits = row not in batch if not self.distinct[name] else taken.add(self._texts[name][row].tolist())
                 (batch if fits else later).append(row)
             most = _KEPT * self.batch_size  # more would be looked at again for every batch
             waiting.extendleft(reversed(later[:most]))

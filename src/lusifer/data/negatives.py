@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lusifer.data.report import EXAMPLES, Report
+from lusifer.errors import UsageError
 
 SLACK = 64  # texts searched beyond those that are kept: a row's own answers stand among them
 KNOWN = "candidates dropped: a text of the row, or one that shares its answer"
@@ -45,6 +46,12 @@ class MineSettings:
     by_source: bool = True
     labels: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse ranks that leave nothing."""
+        if self.label_ranks[0] >= self.label_ranks[1]:
+            first, last = self.label_ranks
+            raise UsageError(f"--label-ranks {first} {last}: leaves no rank: give the lower one first")
 
     @property
     def ranks(self) -> tuple[int, int]:

@@ -131,7 +131,7 @@ class Parts:
         """Draw another text of the row's label; False where there is none."""
         group = self._groups[row["source"], row["label"]]
         generator = random.Random(f"{self.settings.seed}/{number}")
-        for other in generator.sample(group, min(len(group), 8)):
+        for other in generator.sample(group, len(group)):  # nearly always the first one or two
             text = store.texts(self.table, "query", [other])[0]
             if key(text) != key(row["query"]):
                 row["positive"] = [text]
