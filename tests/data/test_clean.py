@@ -63,6 +63,9 @@ def test_a_row_that_teaches_nothing_goes_and_false_negatives_are_taken_out() -> 
     kept, report = cleaned(rows)
     assert [row["negative"] for row in kept] == [["Other", "Third"], []] and kept[1]["positive"] == ["A true answer"]
     assert report.counts[clean.EMPTY] == 1 and report.counts[clean.NEGATIVE] == 2
+    assert report.counts[clean.ITSELF] == 1
+    (row,), _ = cleaned([pair("Which sign adds?", "+", negative=["+", "-"])])
+    assert row["negative"] == ["-"]
 
 
 def test_nothing_blank_is_written() -> None:
@@ -75,18 +78,25 @@ def test_nothing_blank_is_written() -> None:
     assert report.counts[clean.BLANK] == 1
 
 
-def test_chains_of_likeness_leave_their_first() -> None:
+def test_only_what_is_like_a_row_that_stays_goes() -> None:
     base = sentence(5, 40).split()
     rows = []
-    for step in range(4):  # each changes two more words: the ends are less alike than neighbours
+    for step in range(4):  # each changes two more words: neighbours are alike, the ends are not
         words = [*base]
         for place in range(2 * step):
             words[place * 4] = f"changed{place}"
         rows.append({"text": " ".join(words), "source": None})
-    ends = minhash.jaccard(minhash.shingles(rows[0]["text"]), minhash.shingles(rows[-1]["text"]))
-    assert ends < 0.8
-    kept, _ = cleaned(rows, "passages")
-    assert kept == rows[:1]
+    sets = [minhash.shingles(row["text"]) for row in rows]
+    assert minhash.jaccard(sets[0], sets[1]) >= 0.8 > minhash.jaccard(sets[0], sets[3])
+    kept, report = cleaned(rows, "passages")
+    assert rows[0] in kept and 1 < len(kept) < 4
+    for row in rows:  # nothing went that was unlike all that stayed, and nothing stayed that was like an earlier one
+        others = [one for one in kept if one is not row and rows.index(one) < rows.index(row)]
+        near = any(
+            minhash.jaccard(minhash.shingles(one["text"]), minhash.shingles(row["text"])) >= 0.8 for one in others
+        )
+        assert near == (row not in kept)
+    assert report.counts[clean.NEAR] == 4 - len(kept)
 
 
 def test_labels_that_contradict_each_other_are_counted_apart() -> None:
@@ -96,6 +106,10 @@ def test_labels_that_contradict_each_other_are_counted_apart() -> None:
     ]
     kept, report = cleaned(rows, "labelled")
     assert kept == [rows[0], rows[2]] and report.counts[clean.LABELS] == 1
+    words = sentence(20, 30)
+    near = [{"text": text, "label": label, "source": "s"} for text, label in ((words, "a"), (words + " so", "b"))]
+    kept, report = cleaned(near, "labelled")
+    assert kept == near[:1] and report.counts[clean.NEAR_LABELS] == 1
 
 
 def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:

@@ -191,4 +191,4 @@ def _retriever(
     rescore = None
     if cross_encoder is not None:
         rescore = rerank.cross_scores(cross_encoder, device=usable(device), batch_size=batch_size)
-    return Retriever(model, encoder(query_prompt), encoder(document_prompt), rescore, cross_encoder)
+    return Retriever(model, encoder(query_prompt), encoder(document_prompt), rescore)

@@ -24,7 +24,9 @@ SAME, NEAR = "dropped: repeats an earlier row", "dropped: nearly an earlier row"
 BLANK = "dropped: nothing is left of a text after normalisation"
 EMPTY = "dropped: query and positive are the same text"
 LABELS = "dropped: the text of an earlier row under another label"
+NEAR_LABELS = "dropped: nearly the text of an earlier row under another label"
 TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
+ITSELF = "positives taken out: the same text as the query"
 NEGATIVE = "negatives taken out: the same text as a positive or another negative of the row"
 CHANGED = "changed by normalisation"
 KEPT, READ = "rows kept", "rows read"
@@ -103,9 +105,11 @@ def _tidy(rows: Iterable[Row], kind: str, report: Report, progress: Progress) ->
             report.count(BLANK, repr(row["query"] if kind == "pairs" else row["text"]))
             continue
         if kind == "pairs":
-            query = text_key(tidy["query"])
-            tidy["positive"] = [text for text in tidy["positive"] if not query or text_key(text) != query]
-            if not tidy["positive"]:
+            positives = [text for text in tidy["positive"] if _same(text) != _same(tidy["query"])]
+            if positives and len(positives) < len(tidy["positive"]):
+                report.count(ITSELF, row["query"])
+            tidy["positive"] = positives
+            if not positives:
                 report.count(EMPTY, row["query"], row["positive"][0])
                 continue
             tidy["negative"] = _distinct(tidy, report)
@@ -114,10 +118,10 @@ def _tidy(rows: Iterable[Row], kind: str, report: Report, progress: Progress) ->
 
 def _distinct(row: Row, report: Report) -> list[str]:
     """The negatives of a row that are neither one of its positives nor there twice."""
-    seen = set(map(text_key, row["positive"]))
+    seen = set(map(_same, row["positive"]))
     kept = []
     for text in row["negative"]:
-        key = text_key(text) or text  # a text of signs alone is compared as it is
+        key = _same(text)
         if key in seen:
             report.count(NEGATIVE, row["query"], text)
         else:
@@ -143,32 +147,26 @@ def _drop_same(table: Dataset, kind: str, dropped: np.ndarray, report: Report) -
 
 
 def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: Report, threshold: float) -> None:
-    """Mark all but the first of rows that are nearly the same, chains of likeness included."""
+    """Mark rows that are nearly an earlier one that stays."""
     column = "query" if kind == "pairs" else "text"
     kept = np.flatnonzero(~dropped)
-    first = np.arange(len(kept))  # of each row, an earlier one that it is like
-
-    def root(place: int) -> int:
-        while first[place] != place:
-            first[place] = first[first[place]]
-            place = int(first[place])
-        return place
 
     def read(place: int) -> str:
         return table[int(kept[place])][column]
 
     chunks = (store.texts(table, column, kept[start:][: store.CHUNK]) for start in range(0, len(kept), store.CHUNK))
     texts = (text for chunk in chunks for text in chunk)
+    # Pairs come in the order of the later one: whether the earlier one stays is known by then.
     for later, earlier, _ in minhash.alike(minhash.bands(texts), read, threshold):
+        if dropped[kept[later]] or dropped[kept[earlier]]:
+            continue
         one, other = table[int(kept[later])], table[int(kept[earlier])]
         if kind == "labelled" and one["source"] != other["source"]:
             continue
         if kind != "pairs" or _alike(one["positive"][0], other["positive"][0], threshold):
-            high, low = sorted((root(later), root(earlier)), reverse=True)
-            first[high] = low
-    for place in np.flatnonzero(first != np.arange(len(kept))):
-        dropped[kept[place]] = True
-        report.count(NEAR, *(table[int(kept[each])][column] for each in (int(place), root(int(place)))))
+            dropped[kept[later]] = True
+            contradicts = kind == "labelled" and one["label"] != other["label"]
+            report.count(NEAR_LABELS if contradicts else NEAR, one[column], other[column])
 
 
 def _alike(one: str, other: str, threshold: float) -> bool:
@@ -200,7 +198,12 @@ def _drop_tests(
                 report.count(NEAR_TEST, texts[place], tests[test])
 
 
+def _same(text: str) -> str:
+    """What makes two texts the same one; a text of signs alone is compared as it is."""
+    return text_key(text) or text
+
+
 def _hash(parts: Sequence[str]) -> int:
-    """64 bits of some texts as they are compared; a text of signs alone counts as it is."""
-    joined = "\x00".join(text_key(part) or part for part in parts)
+    """64 bits of some texts as they are compared."""
+    joined = "\x00".join(map(_same, parts))
     return int.from_bytes(hashlib.blake2b(joined.encode(), digest_size=8).digest(), "little")

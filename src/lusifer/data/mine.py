@@ -19,7 +19,7 @@ import numpy as np
 
 from lusifer.data import candidates, store, vectors, writers
 from lusifer.data.candidates import Corpus
-from lusifer.data.negatives import MineSettings, Rescore
+from lusifer.data.negatives import FULL, SHORT, MineSettings, Rescore
 from lusifer.data.parts import Parts
 from lusifer.data.related import Related, key
 from lusifer.data.report import Report
@@ -43,7 +43,6 @@ class Retriever:
     queries: Encode
     documents: Encode
     rescore: Rescore | None = None
-    rescore_name: str | None = None
 
     def identity(self) -> str:
         """Tell this model from others by what it answers."""
@@ -117,6 +116,7 @@ def mine(
         positives = _positives(work, table, texts, corpus is not None, retriever, settings, progress)
         parts = Parts(work.folder, table, texts, _related(table), found, positives, retriever.rescore, settings)
         report = parts.make(lambda done, total: progress("rows", done, total))
+        _refuse_nothing(report)
         writers.write(output, parts.rows(), "pairs")
         shutil.rmtree(work.folder)
     return report
@@ -155,6 +155,14 @@ def _refuse_small(texts: int, settings: MineSettings) -> None:
         raise UsageError(
             f"the corpus has {texts:,} texts, and {option} {first} leaves fewer than {settings.negatives} to choose "
             f"from: lower {option}, or give more texts with --corpus"
+        )
+
+
+def _refuse_nothing(report: Report) -> None:
+    if not {FULL, SHORT} & set(report.counts):
+        raise DataError(
+            "no row could be given a negative: texts of another label are missing, or margin, percentage and "
+            "cross-encoder leave none; nothing is written"
         )
 
 

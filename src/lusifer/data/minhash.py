@@ -82,7 +82,7 @@ def alike(
 
     Yields:
         Pairs in ascending order of the later one, then the earlier one, each once. In a bucket of many texts each is
-        compared with the first of them and its neighbours, not with all: a chain of likeness is still found.
+        compared with the first of them and its neighbours, not with all.
     """
     for later, earlier in _candidates(table):
         likeness = jaccard(shingles(read(later)), shingles(read(earlier)))

@@ -18,6 +18,7 @@ MARGIN = "candidates dropped: too near beside the positive (margin)"
 SHARE = "candidates dropped: too near beside the positive (percentage)"
 CROSS = "candidates dropped: the cross-encoder puts them beside the positive"
 FULL, SHORT = "rows with all their negatives", "rows with fewer negatives than asked for"
+NONE = "rows without any negative"
 
 Rescore = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 """(Query, text) pairs -> a score each, higher for texts that answer; a cross-encoder."""

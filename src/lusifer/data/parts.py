@@ -12,7 +12,7 @@ import numpy as np
 
 from lusifer.data import store, writers
 from lusifer.data.candidates import Corpus
-from lusifer.data.negatives import FULL, SHORT, Chooser, MineSettings, Pool, Rescore
+from lusifer.data.negatives import FULL, NONE, SHORT, Chooser, MineSettings, Pool, Rescore
 from lusifer.data.related import Related, key
 from lusifer.data.report import Report
 from lusifer.data.schema import Row
@@ -116,8 +116,9 @@ class Parts:
         report.count(GIVEN, by=len(row["negative"]))
         report.count(MINED, by=len(chosen))
         words = (f"{text} ({score:.3f})" for text, score in chosen)
-        full = len(row["negative"]) + len(chosen) >= self.settings.negatives
-        report.count(FULL if full else SHORT, row["query"], f"+ {row['positive'][0]}", *(f"- {text}" for text in words))
+        count = len(row["negative"]) + len(chosen)
+        reason = FULL if count >= self.settings.negatives else SHORT if count else NONE
+        report.count(reason, row["query"], f"+ {row['positive'][0]}", *(f"- {text}" for text in words))
 
     def _by_label(self) -> dict[tuple[str | None, str | None], list[int]]:
         """The rows of each label of each source, for positives of a labelled set."""
