@@ -132,14 +132,14 @@ def check(rows: Sequence[Row]) -> list[str]:
             continue
         if found[name].metadata.name != name:
             problems.append(f"{name}: {here} calls it {found[name].metadata.name}")
-    codes = _table()["codes"]
+    codes = _codes()
     for row in rows:
         if row.task in found:
             problems += _differences(row, found[row.task], here, codes)
     return list(dict.fromkeys(problems))
 
 
-def _differences(row: Row, task: Any, here: str, codes: Mapping[str, Any]) -> list[str]:
+def _differences(row: Row, task: Any, here: str, codes: Mapping[str, str]) -> list[str]:
     metadata = task.metadata
     ours_and_theirs = {"type": (row.type, metadata.type), "metric": (row.metric, metadata.main_score)}
     problems = [
@@ -157,7 +157,7 @@ def _differences(row: Row, task: Any, here: str, codes: Mapping[str, Any]) -> li
     problems += [
         f"{row.task}, {row.language}: subset {subset!r} is in {' and '.join(there[subset])} in {here}"
         for subset in row.subsets
-        if not _counts_for(row, [_language(code, codes) for code in there[subset]])
+        if not _counts_for(row, [codes.get(code) for code in there[subset]], list(dict.fromkeys(codes.values())))
     ]
     cost = benchmark_cost.texts(task, row.split, row.subsets)
     if cost != row.cost:
@@ -165,24 +165,24 @@ def _differences(row: Row, task: Any, here: str, codes: Mapping[str, Any]) -> li
     return problems
 
 
-def _counts_for(row: Row, spoken: Sequence[str | None]) -> bool:
-    """Whether a subset in these languages belongs into the row."""
+def _counts_for(row: Row, spoken: Sequence[str | None], order: Sequence[str]) -> bool:
+    """Whether a subset in these languages belongs into the row; `order` is that of the paper."""
     if not row.cross_lingual:
         return set(spoken) == {row.language}
-    order = [language.code for language in languages.paper()]
     if len(set(spoken)) != 2 or not set(spoken) <= set(order):
         return False
     return max(spoken, key=order.index) == row.language
 
 
-def _language(code: str, codes: Mapping[str, Any]) -> str | None:
-    """Our language for a code of mteb as "arb-Arab"; None for others, and for one of ours in another script."""
-    spoken, script = code.split("-")
-    script = codes["scripts"].get(script, script)
-    for language in languages.paper():
-        if spoken in (language.code3, *codes["languages"].get(language.code, ())) and script == language.script:
-            return language.code
-    return None
+def _codes() -> dict[str, str]:
+    """Mteb's codes of the languages of the paper in their own scripts, as "arb-Arab" -> "ar", in the paper's order."""
+    others = _table()["codes"]
+    return {
+        f"{code}-{script}": language.code
+        for language in languages.paper()
+        for code in (language.code3, *others["languages"].get(language.code, ()))
+        for script in (language.script, *(name for name, same in others["scripts"].items() if same == language.script))
+    }
 
 
 def _table() -> dict[str, Any]:
