@@ -114,7 +114,7 @@ def check(rows: Sequence[Row]) -> list[str]:
         rows: Of any suites.
 
     Returns:
-        A sentence for each disagreement: a task that is gone or renamed, another type, metric or number of texts, a
+        A sentence for each disagreement: a task that is gone, another type, metric or number of texts, a
         split or subset that mteb does not have, a subset in other languages than the row says. [] where they agree.
 
     Raises:
@@ -129,9 +129,6 @@ def check(rows: Sequence[Row]) -> list[str]:
             found[name] = mteb.get_task(name)
         except KeyError:
             problems.append(f"{name}: {here} has no such task")
-            continue
-        if found[name].metadata.name != name:
-            problems.append(f"{name}: {here} calls it {found[name].metadata.name}")
     codes = _codes()
     for row in rows:
         if row.task in found:
