@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from data.small_mine import FEW, mine, pairs, write
 from data.words_model import encode, retriever
 from lusifer.data import mine as mining
-from lusifer.data import parts, search, vectors
+from lusifer.data import parts, readers, search, sources, vectors
 from lusifer.data.negatives import MineSettings
 from lusifer.errors import DataError, UsageError
 
@@ -44,6 +46,41 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "CORPUS_BLOCK", 32)
     monkeypatch.setattr("lusifer.data.candidates.QUERIES", 24)
     monkeypatch.setattr(parts, "ROWS", 10)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_rows_that_were_left_out_are_still_listed_when_work_goes_on(tmp_path: Path, monkeypatch) -> None:
+    file = write(tmp_path / "a.jsonl", pairs())
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write('{"query": "no answer"}\n')
+
+    def call(bad: readers.BadRows) -> None:
+        rows = sources.read_file(file, "pairs", None, bad)
+        mining.mine(lambda: rows, "pairs", [file], tmp_path / "b.jsonl", retriever(), FEW, bad=bad)
+
+    first, again = readers.BadRows(1), readers.BadRows(1)
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(mining, "nearest", Budget(1).spent_by(search.nearest))
+        call(first)
+    call(again)
+    assert len(first.messages) == 1 and again.messages == first.messages
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere pages are kept")
+def test_released_pages_leave_memory_and_nothing_is_lost(tmp_path: Path) -> None:
+    array = np.memmap(tmp_path / "a", dtype=np.int32, mode="w+", shape=(16 << 20,))
+    array[:] = 7
+    array.flush()
+    before = resident()
+    vectors.release(array)
+    assert before - resident() > 50 << 20
+    array[5] = 8
+    assert array[5] == 8 and (array[6:] == 7).all() and np.fromfile(tmp_path / "a", dtype=np.int32)[5] == 8
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -123,7 +123,7 @@ def mine(
     texts = mining.Texts(files_of(corpus), corpus_column, translation) if corpus else None
     retriever = _retriever(model, query_prompt, document_prompt, batch_size, dtype, device, cross_encoder)
     with terminal.phases() as show:
-        said = mining.mine(lambda: rows, kind, inputs, output, retriever, settings, texts, named(field), show)
+        said = mining.mine(lambda: rows, kind, inputs, output, retriever, settings, texts, named(field), bad, show)
     tell_bad(bad)
     finish(said, output, report)
 
@@ -174,8 +174,10 @@ def _retriever(
     cross_encoder: str | None = None,
 ) -> Retriever:
     """A model as functions of texts."""
-    # A kernel is kept for each shape of batch, in bfloat16 gigabytes of them. Read when torch loads.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    # A kernel and its reordered weights are kept for each shape of batch, in bfloat16 gigabytes of them: by oneDNN and
+    # once more by torch's layer above it. Both are read when torch loads.
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "16")
     terminal.quiet()
     from lusifer.data.mine import Retriever
     from lusifer.embedder import rerank

@@ -31,6 +31,8 @@ from lusifer.errors import DataError, UsageError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from lusifer.data.readers import BadRows
+
 Progress = Callable[[str, int, int | None], None]
 """Called with (phase, done, total)."""
 
@@ -72,6 +74,7 @@ def mine(
     settings: MineSettings,
     corpus: Texts | None = None,
     fields: Mapping[str, str] | None = None,
+    bad: BadRows | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> Report:
     """Give each row of a set hard negatives.
@@ -85,6 +88,7 @@ def mine(
         settings: How to choose.
         corpus: Where candidates come from; None takes positives and negatives of all rows.
         fields: The columns' other names that `rows` goes by: another call is other work.
+        bad: Where `rows` lists rows that it left out; a call that goes on with earlier work finds its list there.
         progress: Is told how far the work is.
 
     Returns:
@@ -107,7 +111,7 @@ def mine(
         "fields": dict(fields or {}),
     }
     with Work(output.with_name(output.name + ".work"), plan) as work:
-        table = _rows(work, rows, kind, progress)
+        table = _rows(work, rows, kind, bad, progress)
         if settings.labels and (unknown := table["label"][:].count(None)):
             raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
         texts = candidates.build(work.folder, _stream(table, kind, settings, corpus))
@@ -122,9 +126,9 @@ def mine(
     return report
 
 
-def _rows(work: Work, rows: Callable[[], Iterator[Any]], kind: str, progress: Progress) -> Dataset:
-    """The rows, as pairs, on disk."""
-    file = work.folder / "rows.arrow"
+def _rows(work: Work, rows: Callable[[], Iterator[Any]], kind: str, bad: BadRows | None, progress: Progress) -> Dataset:
+    """The rows, as pairs, on disk, and beside them the list of those that were left out."""
+    file, left_out = work.folder / "rows.arrow", work.folder / "bad.json"
     if not file.is_file():
 
         def told() -> Iterator[Any]:
@@ -134,6 +138,11 @@ def _rows(work: Work, rows: Callable[[], Iterator[Any]], kind: str, progress: Pr
 
         with work.write(file) as temporary:
             store.write(temporary, told(), "pairs")
+            if bad is not None:
+                with work.write(left_out) as listed:
+                    listed.write_text(json.dumps(bad.messages, ensure_ascii=False), encoding="utf-8")
+    elif bad is not None and left_out.is_file():
+        bad.messages[:] = json.loads(left_out.read_text("utf-8"))
     table = store.read(file)
     if not len(table):
         raise DataError("no row in the input: correct the path or the file")
@@ -149,6 +158,8 @@ def _stream(table: Dataset, kind: str, settings: MineSettings, corpus: Texts | N
 
 
 def _refuse_small(texts: int, settings: MineSettings) -> None:
+    if texts > np.iinfo(np.int32).max:  # numbers of candidates take four bytes each
+        raise UsageError(f"the corpus has {texts:,} texts, more than {np.iinfo(np.int32).max:,}: mine it in parts")
     first = settings.ranks[0]
     if texts <= first + settings.negatives:
         option = "--label-ranks" if settings.labels else "--skip"
@@ -182,7 +193,7 @@ def _search(
     encode = document if kind == "labelled" else retriever.queries
     asked = _embed(work, "queries", lambda part: store.texts(table, "query", part), len(table), encode, progress)
     scores = work.array("scores", np.float32, (len(table), settings.depth))
-    numbers = work.array("numbers", np.int64, (len(table), settings.depth))
+    numbers = work.array("numbers", np.int32, (len(table), settings.depth))
     # Of few texts those that are skipped and kept would be all, or more: all sources then stand in.
     pieces = candidates.tasks(
         table, texts, labels=settings.labels, by_source=settings.by_source, least=settings.ranks[1]
@@ -191,8 +202,10 @@ def _search(
     for place in range(done, len(pieces)):
         queries, only = pieces[place]
         scores[queries], numbers[queries] = nearest(asked.take(queries), known, settings.depth, only)
-        scores.flush()
-        numbers.flush()
+        for array in (scores, numbers):
+            array.flush()
+            vectors.release(array)
+        asked.release()
         work.mark("search", place + 1)
         progress("searched", sum(len(piece[0]) for piece in pieces[: place + 1]), len(table))
     return scores, numbers

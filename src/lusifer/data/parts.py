@@ -16,6 +16,7 @@ from lusifer.data.negatives import FULL, NONE, SHORT, Chooser, MineSettings, Poo
 from lusifer.data.related import Related, key
 from lusifer.data.report import Report
 from lusifer.data.schema import Row
+from lusifer.data.vectors import release
 from lusifer.folders import write_file
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Parts:
                     stream.writelines(map(writers.line, self._part(start, part)))
                 with write_file(said) as temporary:
                     temporary.write_text(json.dumps([part.counts, part.examples]), encoding="utf-8")
+            for array in self.found:
+                release(array)
             report.merge(*json.loads(said.read_text("utf-8")))
             progress(min(start + ROWS, len(self.table)), len(self.table))
         return report

@@ -32,6 +32,7 @@ def nearest(
     for start in range(0, count, CORPUS_BLOCK):
         part = slice(start, min(start + CORPUS_BLOCK, count))
         block = corpus.take(part if rows is None else rows[part])
+        corpus.release()
         index = faiss.IndexFlatIP(block.shape[1])
         index.add(block)
         found, places = index.search(queries, min(k, len(block)))
