@@ -1,0 +1,80 @@
+"""The scores of one model for its card: a table a task, with the interval of each language."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lusifer.errors import UsageError
+from lusifer.evaluation.averages import Board, boards
+from lusifer.evaluation.notes import notes
+from lusifer.evaluation.results import Results
+from lusifer.evaluation.statistics import Key, percentiles
+from lusifer.evaluation.tables import markdown, mean_cell, name_of, score_cell, title_of
+
+
+def model_card(results: Sequence[Results], seed: int = 0) -> str:
+    """Lay out the scores of one model, for the section of its card that tells them.
+
+    Args:
+        results: Evaluation folders of the model, such as those of several suites.
+        seed: Of the resampling.
+
+    Returns:
+        Markdown with headings of the third level, without a line break at the end. It holds no path and no date.
+
+    Raises:
+        UsageError: There is no folder, or they are of different models.
+    """
+    if not results:
+        raise UsageError("a model card needs an evaluation folder")
+    first = results[0]
+    for result in results[1:]:
+        if result.model.identity != first.model.identity or (
+            first.model.identity is None and result.model.name != first.model.name
+        ):
+            raise UsageError(
+                f"{result.folder or result.model.name} is of another model than {first.folder or first.model.name}: "
+                "a card has the scores of one model"
+            )
+    blocks = []
+    for result in results:
+        for cross in (False, True):
+            part = result.part(cross)
+            if part.scores:
+                kind = "from one language to another" if cross else "within each language"
+                blocks.append(f"### Suite {result.suite}, {kind}")
+                blocks += _tasks(boards([part], seed)[0])
+    return "\n\n".join(blocks)
+
+
+def _tasks(board: Board) -> list[str]:
+    tasks: dict[str, list[Key]] = {}
+    for key in board.entries:
+        tasks.setdefault(key[1], []).append(key)
+    return [block for keys in tasks.values() for block in _task(board, keys)]
+
+
+def _task(board: Board, keys: Sequence[Key]) -> list[str]:
+    """Title, table and notes."""
+    header = ["language", "score", "95 % interval", "examples", "met in training"]
+    rows = [_row(board, key) for key in keys]
+    if len(keys) > 1:
+        rows.append(["mean", mean_cell(board.mean(keys)), "", "", ""])
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    blocks = [f"**{title_of(board.entries[keys[0]])}**", markdown(header, rows), notes([board], keys, dashes=False)]
+    return [block for block in blocks if block]
+
+
+def _row(board: Board, key: Key) -> list[str]:
+    entry = board.entries[key]
+    ends = (entry.low, entry.high) if entry.low is not None else None
+    if ends is None and key in board.samples:
+        ends = percentiles(board.samples[key])
+    return [
+        name_of(entry.language),
+        score_cell(entry.score),
+        f"{score_cell(ends[0])} to {score_cell(ends[1])}" if ends else "",
+        "" if entry.n is None else f"{entry.n:,}",
+        f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else "",
+    ]

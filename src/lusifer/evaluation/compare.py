@@ -1,0 +1,191 @@
+"""Is one model better than another, language by language? Only where both were measured on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lusifer.errors import UsageError
+from lusifer.evaluation.averages import ABSENT, order_of
+from lusifer.evaluation.results import Entry, Results, difference, names
+from lusifer.evaluation.significance import Difference, holm, paired, why_not
+from lusifer.evaluation.statistics import percentiles, resample
+
+BETTER, WORSE, NOISE = "better", "worse", "within noise"
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One language.
+
+    Attributes:
+        language: Its code.
+        scores: Of the first model and of the second one, in percent; None where one is missing.
+        difference: First minus second; None where the two are not comparable.
+        p: That of the difference, after Holm's correction over all rows of the table.
+        verdict: On the first model: `BETTER` or `WORSE` where `p` is below 0.05, else `NOISE`; None where the two are
+            not comparable. "Within noise" does not say that they are equal.
+        reason: Why the two are not comparable.
+    """
+
+    language: str
+    scores: tuple[float | None, float | None]
+    difference: Difference | None = None
+    p: float | None = None
+    verdict: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one task.
+
+    Attributes:
+        names: Of the first model and of the second one.
+        task: Its name.
+        title: For readers.
+        rows: A language each, in the order of the paper.
+        mean: Mean of the differences over the languages that are comparable; None if there is none.
+        low: Of its 95 % interval by paired bootstrap, with examples that languages share drawn once for all.
+        high: Likewise.
+    """
+
+    names: tuple[str, str]
+    task: str
+    title: str
+    rows: tuple[Row, ...]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def languages(self, verdict: str | None) -> list[str]:
+        """The languages with this verdict; None gives those that are not comparable."""
+        return [row.language for row in self.rows if row.verdict == verdict]
+
+
+def compare(one: Results, other: Results, task: str, seed: int = 0) -> Comparison:
+    """Compare two models on one task.
+
+    Args:
+        one: The model that the verdicts are about.
+        other: The model that it is compared with.
+        task: Its name.
+        seed: Of the draws.
+
+    Raises:
+        UsageError: Neither has the task.
+    """
+    first, second = names([one, other])
+    return _judged([_differences(one, other, (first, second), task, seed)])[0]
+
+
+def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
+    """Compare the first model with each of the others, on every task that any of them has.
+
+    Args:
+        results: Two or more.
+        seed: Of the draws.
+
+    Returns:
+        By task, then by model. The correction is over all languages and models of a task, which are one table.
+
+    Raises:
+        UsageError: There are fewer than two models.
+    """
+    if len(results) < 2:
+        raise UsageError("a comparison needs two evaluation folders or more")
+    first, *others = names(results)
+    tasks = dict.fromkeys(entry.task for result in results for entry in result.scores)
+    found = []
+    for task in tasks:
+        pairs = [
+            _differences(results[0], result, (first, name), task, seed)
+            for name, result in zip(others, results[1:], strict=True)
+            if any(entry.task == task for entry in (*results[0].scores, *result.scores))
+        ]
+        found += _judged(pairs)
+    return found
+
+
+def sentence(comparison: Comparison) -> str:
+    """The verdicts in words; the reasons stand behind the number of languages that are not comparable."""
+    first, second = comparison.names
+    better, worse, noise, apart = (len(comparison.languages(verdict)) for verdict in (BETTER, WORSE, NOISE, None))
+    total = len(comparison.rows)
+    reasons: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        if row.reason:
+            reasons.setdefault(row.reason, []).append(row.language)
+    why = "; ".join(f"{', '.join(codes)}: {reason}" for reason, codes in reasons.items())
+    return (
+        f"{first} is better than {second} in {better} of {total} language{'s' * (total != 1)}, worse in {worse}, "
+        f"within noise in {noise}; not comparable in {apart}{f' ({why})' if why else ''}."
+    )
+
+
+def _differences(one: Results, other: Results, called: tuple[str, str], task: str, seed: int) -> Comparison:
+    """What the tests say, one by one, without verdicts."""
+    mine, theirs = ({entry.language: entry for entry in result.scores if entry.task == task} for result in (one, other))
+    if not mine and not theirs:
+        raise UsageError(f"task {task!r}: neither {called[0]} nor {called[1]} has it")
+    rows = []
+    for code in order_of({*mine, *theirs}):
+        pair = (mine.get(code), theirs.get(code))
+        scores = (pair[0].score if pair[0] else None, pair[1].score if pair[1] else None)
+        reason = _why_not(pair, called, one, other)
+        key = (code, task)
+        found = None if reason else paired(one.examples[key], other.examples[key], seed)
+        rows.append(Row(code, scores, found, reason=reason))
+    title = next(iter((mine or theirs).values())).title
+    return _with_mean(Comparison(called, task, title, tuple(rows)), one, other, seed)
+
+
+def _why_not(
+    pair: tuple[Entry | None, Entry | None], called: tuple[str, str], one: Results, other: Results
+) -> str | None:
+    """Why two entries are not comparable; None if they are."""
+    gaps = [
+        f"{name} has no score: {entry.missing if entry else ABSENT}"
+        for name, entry in zip(called, pair, strict=True)
+        if entry is None or entry.score is None
+    ]
+    if gaps or pair[0] is None or pair[1] is None:
+        return ", ".join(gaps)
+    other_task = difference(pair[0], pair[1])
+    if other_task:
+        return other_task
+    key = pair[0].key
+    bare = [name for name, result in zip(called, (one, other), strict=True) if key not in result.examples]
+    if bare:
+        return f"no examples of {' and '.join(bare)}"
+    return why_not(one.examples[key], other.examples[key])
+
+
+def _with_mean(comparison: Comparison, one: Results, other: Results, seed: int) -> Comparison:
+    """The mean of the differences, with its interval."""
+    found: Mapping[tuple[str, str], float] = {
+        (row.language, comparison.task): row.difference.value for row in comparison.rows if row.difference
+    }
+    if not found:
+        return comparison
+    drawn = [resample({key: result.examples[key] for key in found}, seed) for result in (one, other)]
+    samples = np.mean([drawn[0][key] - drawn[1][key] for key in sorted(found)], axis=0)
+    low, high = percentiles(samples) or (None, None)
+    return replace(comparison, mean=float(np.mean([found[key] for key in sorted(found)])), low=low, high=high)
+
+
+def _judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The verdicts, with one correction over all rows."""
+    corrected = iter(holm([row.difference.p for found in comparisons for row in found.rows if row.difference]))
+    return [
+        replace(found, rows=tuple(_verdict(row, next(corrected)) if row.difference else row for row in found.rows))
+        for found in comparisons
+    ]
+
+
+def _verdict(row: Row, p: float) -> Row:
+    value = row.difference.value if row.difference else 0.0
+    return replace(row, p=p, verdict=NOISE if p >= ALPHA or value == 0 else BETTER if value > 0 else WORSE)

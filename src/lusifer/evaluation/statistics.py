@@ -1,0 +1,232 @@
+"""How sure a score is: intervals by resampling the examples that it was computed from.
+
+What an interval covers: the choice of the examples. Had other texts of the same kind been drawn, the score would lie in
+it for about 95 of 100 such draws. What it does not cover: the choice of tasks and languages, the seeds of training, the
+sampling of a classifier's training texts, errors in the gold labels, and texts that the model met in training. Where
+all examples have the same value the resamples do not differ and the interval is a point, although the true value may
+lie 3/n (in parts of 1) away ("rule of three"). Source of the method: Efron and Tibshirani 1993, An Introduction to the
+Bootstrap, chapter 13 (percentile interval).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lusifer.errors import DataError
+
+KINDS = ("mean", "spearman", "draws")
+RESAMPLES = 2000
+LEVEL = 0.95
+CELLS = 4_000_000
+"""Numbers of one block of draws: 32 MB, whatever the number of examples."""
+FLAT = 1e-6
+"""A sum of squared ranks below it is 0 with rounding: two different ranks make at least 1/4."""
+
+Key = tuple[str, str]
+"""Language and task."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What one score was computed from.
+
+    Attributes:
+        kind: "mean": the score is 100 * mean(values), a value an example or query. "spearman": it is 100 * the rank
+            correlation of values and gold, a value a pair. "draws": it is 100 * mean(values) over resamplings that
+            the task itself made (clustering), not over examples.
+        ids: One for each value, none twice. Languages of a task that share ids hold translations of the same texts.
+        values: float64, (n,).
+        gold: float64, (n,), for "spearman" only.
+    """
+
+    kind: str
+    ids: tuple[str, ...]
+    values: np.ndarray
+    gold: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(self.ids))
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
+        if self.gold is not None:
+            object.__setattr__(self, "gold", np.asarray(self.gold, dtype=np.float64))
+        problem = self._problem()
+        if problem:
+            raise DataError(f"examples: {problem}")
+
+    def _problem(self) -> str | None:
+        """What is wrong, if anything is."""
+        rows = [self.values] if self.gold is None else [self.values, self.gold]
+        if self.kind not in KINDS:
+            return f"kind {self.kind!r} is none of {', '.join(KINDS)}"
+        if (self.kind == "spearman") != (self.gold is not None):
+            return "gold values belong to the kind spearman, and to no other"
+        if not self.ids or any(row.shape != (len(self.ids),) for row in rows):
+            return f"{len(self.ids)} ids for {' and '.join(str(row.size) for row in rows)} values: one id a value"
+        if len(set(self.ids)) < len(self.ids):
+            return f"id {next(i for i in self.ids if self.ids.count(i) > 1)!r} stands there twice"
+        if not all(np.isfinite(row).all() for row in rows):
+            return "a value is not a finite number"
+        return None
+
+    def ordered(self, ids: Sequence[str]) -> Examples:
+        """The same examples in the order of `ids`, which must be the same ids."""
+        place = {name: i for i, name in enumerate(self.ids)}
+        order = [place[name] for name in ids]
+        gold = None if self.gold is None else self.gold[order]
+        return Examples(self.kind, tuple(ids), self.values[order], gold)
+
+
+def score(examples: Examples) -> float:
+    """The score in percent.
+
+    Raises:
+        DataError: Rank correlation of values that are all the same, which has no value.
+    """
+    value = float(_statistic(examples, np.ones((1, len(examples.ids))))[0])
+    if np.isnan(value):
+        which = "gold values" if examples.gold is not None and np.ptp(examples.gold) == 0 else "predictions"
+        raise DataError(
+            f"all {len(examples.ids)} {which} are the same: a rank correlation has no value; "
+            "see what `lusifer doctor` says of the model"
+        )
+    return value
+
+
+def spread(examples: Examples) -> float | None:
+    """Standard deviation of "draws" in percent points: how much the task's own sampling matters; None for one draw.
+
+    It is no interval: the draws share texts, so it says nothing about other texts.
+
+    Raises:
+        DataError: The examples are of another kind.
+    """
+    if examples.kind != "draws":
+        raise DataError(f"examples of kind {examples.kind!r} have an interval, not a spread")
+    return 100 * float(examples.values.std(ddof=1)) if len(examples.values) > 1 else None
+
+
+def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % percentile interval of one score, in percent.
+
+    Args:
+        examples: Of one language and task.
+        seed: Of the draws.
+
+    Returns:
+        Both ends. None for "draws", for a single example, and where more than 5 % of the resamples have no rank
+        correlation.
+    """
+    return None if examples.kind == "draws" else percentiles(resample({("", ""): examples}, seed)["", ""])
+
+
+def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
+    """From the 2.5th to the 97.5th percentile.
+
+    Args:
+        samples: Any mean or difference of what `resample` gives, (resamples,). A resample without a value (NaN) is left
+            out.
+
+    Returns:
+        Both ends, or None where more than 5 % of the resamples have no value.
+    """
+    there = samples[~np.isnan(samples)]
+    if len(there) < LEVEL * len(samples):
+        return None
+    low, high = np.quantile(there, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def resample(members: Mapping[Key, Examples], seed: int = 0, resamples: int = RESAMPLES) -> dict[Key, np.ndarray]:
+    """Scores of resampled examples, from which the interval of any mean over the members follows.
+
+    Languages of one task that share ids are resampled together: an example that is drawn, is drawn in all of them,
+    because translations of a text are easy or hard together and are no independent samples. Languages without common
+    ids, and different tasks, are drawn independently of each other. The order of members and rows does not matter, and
+    two models with the same ids get the same draws.
+
+    Args:
+        members: Language and task -> examples, "draws" excepted.
+        seed: Of the draws.
+        resamples: How many.
+
+    Returns:
+        Language and task -> scores in percent, (resamples,). NaN where a resample has no value: none of a language's
+        examples, or a rank correlation of values that are all the same; also for a single example, which cannot vary.
+
+    Raises:
+        DataError: A member is of the kind "draws".
+    """
+    generator = np.random.default_rng(seed)
+    found = {}
+    for pool in _pools(members):
+        ids = sorted({name for key in pool for name in members[key].ids})
+        place = {name: i for i, name in enumerate(ids)}
+        inside = {key: members[key].ordered(sorted(members[key].ids)) for key in pool}
+        columns = {key: np.array([place[name] for name in inside[key].ids]) for key in pool}
+        blocks: dict[Key, list[np.ndarray]] = {key: [] for key in pool}
+        for size in _sizes(resamples, len(ids)):
+            drawn = generator.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=size).astype(np.float64)
+            for key in pool:
+                weights = drawn if len(columns[key]) == len(ids) else drawn[:, columns[key]]
+                blocks[key].append(_statistic(inside[key], weights))
+        for key in pool:
+            single = len(inside[key].ids) == 1
+            found[key] = np.full(resamples, np.nan) if single else np.concatenate(blocks[key])
+    return found
+
+
+def _pools(members: Mapping[Key, Examples]) -> list[list[Key]]:
+    """Members that are drawn together: of one task, and with ids in common, be it over a third one."""
+    pools: list[tuple[str, set[str], list[Key]]] = []
+    for key in sorted(members):
+        if members[key].kind == "draws":
+            raise DataError(f"{key[1]} in {key[0]}: its values are resamplings of the task, not examples: no interval")
+        task, ids, keys = key[1], set(members[key].ids), [key]
+        apart = []
+        for pool in pools:
+            if pool[0] == task and not pool[1].isdisjoint(ids):
+                ids, keys = ids | pool[1], pool[2] + keys
+            else:
+                apart.append(pool)
+        pools = [*apart, (task, ids, keys)]
+    return sorted(sorted(keys) for _, _, keys in pools)
+
+
+def _sizes(resamples: int, examples: int) -> Iterator[int]:
+    """Cut the resamples into blocks; the generator goes on over them as if there was one."""
+    block = max(CELLS // examples, 1)
+    for start in range(0, resamples, block):
+        yield min(block, resamples - start)
+
+
+def _statistic(examples: Examples, weights: np.ndarray) -> np.ndarray:
+    """Scores in percent, (r,), with example i standing `weights[:, i]` times in the sample; NaN where there is none."""
+    if examples.gold is not None:
+        return 100 * _spearman(examples.values, examples.gold, weights)
+    total = weights.sum(axis=1)
+    return 100 * np.divide(weights @ examples.values, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def _spearman(values: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rank correlation of each weighted sample, (r,); the same number as of the sample written out."""
+    total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    x, y = (_ranks(row, weights) for row in (values, gold))
+    x -= (weights * x).sum(axis=1, keepdims=True) / total
+    y -= (weights * y).sum(axis=1, keepdims=True) / total
+    xx, yy, xy = ((weights * a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
+    fit = (xx > FLAT) & (yy > FLAT)
+    return np.clip(np.divide(xy, np.sqrt(xx * yy), out=np.full(len(xy), np.nan), where=fit), -1, 1)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ranks in each weighted sample, (r, n); equal values share the average of their ranks."""
+    order = np.argsort(values, kind="stable")
+    _, starts, inverse = np.unique(values[order], return_index=True, return_inverse=True)
+    counts = np.add.reduceat(weights[:, order], starts, axis=1)
+    ranks = np.cumsum(counts, axis=1) - counts + (counts + 1) / 2
+    back = np.empty_like(inverse)
+    back[order] = inverse
+    return ranks[:, back]
