@@ -244,6 +244,17 @@ def identity(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def identity_in_memory(embedder: SentenceTransformer) -> str:
+    """Name the weights, prompts and limit of a model that lies in no folder, as `identity` does for one that does."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(embedder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    told = [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
 def _lasting(content: Any) -> Any:
     """What a folder says, without the traces that loading, a call or another version of a library leaves in it."""
     if not isinstance(content, dict):

@@ -8,52 +8,17 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from lusifer import extras, languages, prompts
+from lusifer import extras, languages
 from lusifer.errors import UsageError
 from lusifer.evaluation import benchmark_cost
+from lusifer.evaluation.rows import Row
 
 QUICK = "quick"
 QUICK_TEXTS = 8000
 """The most texts of a row of the quick suite."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One (language, task) of a suite.
-
-    Attributes:
-        language: ISO 639-1 code. Of a cross-lingual row: the language that the pairs count for.
-        task: Name in mteb.
-        type: Kind of task in mteb's words, as "Retrieval".
-        subsets: mteb's names of the parts of the data set that are run ("default" where it has one).
-        split: The one split that is scored.
-        metric: mteb's name of the main score.
-        instruction: What the model is told.
-        symmetric: Whether both sides of the task carry the instruction.
-        cross_lingual: Whether each subset pairs two languages; such rows and others are never in one mean.
-        cost: Texts that the model reads (`benchmark_cost.texts`); None where mteb has no statistics.
-        figure: Name in figure 2 of the paper; None where only the authors' lists name the task.
-    """
-
-    language: str
-    task: str
-    type: str
-    subsets: tuple[str, ...]
-    split: str
-    metric: str
-    instruction: str
-    symmetric: bool
-    cross_lingual: bool
-    cost: int | None
-    figure: str | None
-
-    def prompts(self) -> dict[prompts.Role, str]:
-        """Give the prefixes of this task, {"query": ..., "document": ...}, as `lusifer.prompts` makes them."""
-        return {role: prompts.prompt(self.instruction, role, symmetric=self.symmetric) for role in prompts.ROLES}
 
 
 def names() -> tuple[str, ...]:
