@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.averages import Board, boards
+from lusifer.evaluation.averages import TASK, Board, boards
+from lusifer.evaluation.cells import markdown, mean_cell, name_of, score_cell, title_of
 from lusifer.evaluation.notes import notes
 from lusifer.evaluation.results import Results
 from lusifer.evaluation.statistics import Key, percentiles
-from lusifer.evaluation.tables import markdown, mean_cell, name_of, score_cell, title_of
 
 
 def model_card(results: Sequence[Results], seed: int = 0) -> str:
@@ -59,10 +59,10 @@ def _task(board: Board, keys: Sequence[Key]) -> list[str]:
     header = ["language", "score", "95 % interval", "examples", "met in training"]
     rows = [_row(board, key) for key in keys]
     if len(keys) > 1:
-        rows.append(["mean", mean_cell(board.mean(keys)), "", "", ""])
+        rows.append(["mean", mean_cell(board.mean(keys, TASK)), "", "", ""])
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
-    blocks = [f"**{title_of(board.entries[keys[0]])}**", markdown(header, rows), notes([board], keys, dashes=False)]
+    blocks = [f"**{title_of(board.entries[keys[0]])}**", markdown(header, rows), notes([board], keys, rows)]
     return [block for block in blocks if block]
 
 

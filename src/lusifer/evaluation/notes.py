@@ -5,35 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lusifer.evaluation.averages import Board
+from lusifer.evaluation.cells import FEWER, NO_SUCH
 from lusifer.evaluation.results import names
 from lusifer.evaluation.statistics import Key
 
-FEWER = "A mean over fewer is not comparable with one over all."
 
-
-def notes(held: Sequence[Board], keys: Iterable[Key], *, dashes: bool) -> str:
+def notes(held: Sequence[Board], keys: Iterable[Key], rows: Iterable[Sequence[str]]) -> str:
     """The lines beneath a table.
 
     Args:
         held: Its models.
         keys: Language and task of its scores.
-        dashes: Whether a cell of it says that a task has no such language.
+        rows: Its cells.
 
     Returns:
         A Markdown list; empty if there is nothing to say.
     """
     keys = list(dict.fromkeys(keys))
+    cells = [cell for row in rows for cell in row]
     called = names([board.results for board in held])
     lines = []
-    if dashes:
-        lines.append("`-`: the task has no scores in this language.")
-    if any(board.entries[key].score is None for board in held for key in keys):
-        lines.append(FEWER)
+    if NO_SUCH in cells:
+        lines.append(f"`{NO_SUCH}`: the task has no scores in this language")
+    if any(FEWER in cell for cell in cells):
+        lines.append("a mean over fewer is not comparable with one over all")
     for name, board in zip(called, held, strict=True):
+        of = f"{name}: " if len(held) > 1 else ""
         mine = [key for key in keys if key in board.entries]
-        lines += [f"{name}: missing: {what}" for what in _missing(board, mine)]
-        lines += [f"{name}: no interval where a mean holds {what}" for what in _bare(board, mine)]
-        lines += _met(name, board, mine)
+        lines += [f"{of}missing: {what}" for what in _missing(board, mine)]
+        lines += [f"{of}no interval of {what}, and of means over them" for what in _bare(board, mine)]
+        lines += [f"{of}{what}" for what in _met(board, mine)]
     return "\n".join(f"- {' '.join(line.split())}" for line in lines)
 
 
@@ -68,11 +69,8 @@ def _bare(board: Board, keys: Sequence[Key]) -> list[str]:
     return [f"scores {why}: {listed(found)}" for why, found in reasons.items()]
 
 
-def _met(name: str, board: Board, keys: Sequence[Key]) -> list[str]:
+def _met(board: Board, keys: Sequence[Key]) -> list[str]:
     """Tasks whose texts the model met in training."""
-    found = [
-        f"{key[1]} ({key[0]}): {seen.seen} of {seen.of}"
-        for key in keys
-        if (seen := board.entries[key].seen) and seen.seen
-    ]
-    return [f"{name}: texts met in training: {', '.join(found)}"] if found else []
+    met = [(key, seen) for key in keys if (seen := board.entries[key].seen) is not None and seen.seen]
+    found = ", ".join(f"{task} ({code}): {seen.seen} of {seen.of}" for (code, task), seen in met)
+    return [f"texts met in training: {found}"] if found else []

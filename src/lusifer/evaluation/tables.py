@@ -6,16 +6,25 @@ decimal; a mean has its 95 % interval behind it where all its members have examp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from lusifer import languages
-from lusifer.evaluation.averages import LANGUAGE, TASK, Board, Mean, boards, groups, order_of
+from lusifer.evaluation.averages import LANGUAGE, TASK, Board, boards, groups, order_of
+from lusifer.evaluation.cells import (
+    NO_SUCH,
+    count_of,
+    markdown,
+    mean_cell,
+    name_of,
+    score_cell,
+    title_of,
+    with_interval,
+)
 from lusifer.evaluation.compare import Comparison, sentence
 from lusifer.evaluation.notes import notes
-from lusifer.evaluation.results import Entry, Results, names
+from lusifer.evaluation.results import Results, names
 from lusifer.evaluation.statistics import Key
 
-MISSING, NO_SUCH, NOT_COMPARABLE, NOT_PUBLISHED = "missing", "-", "not comparable", "not published"
+NOT_COMPARABLE, NOT_PUBLISHED = "not comparable", "not published"
 COLUMNS = 6
 """Tasks or types of one model that still stand side by side; of more, each has a table of its own."""
 Published = Mapping[str, Mapping[str, float]]
@@ -100,41 +109,18 @@ def comparison(found: Comparison) -> str:
     """A comparison of two models: its sentence, a row a language, and the mean of the differences."""
     rows = []
     for row in found.rows:
-        change, p = row.difference, "" if row.p is None else f"{row.p:.3f}"
+        change, p = row.difference, "" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
         difference = with_interval(change.value, change.low, change.high, sign="+") if change else ""
         scores = [score_cell(value) for value in row.scores]
         rows.append([name_of(row.language), *scores, difference, p, row.verdict or NOT_COMPARABLE])
     if found.mean is not None:
         number = sum(row.difference is not None for row in found.rows)
         mean = with_interval(found.mean, found.low, found.high, sign="+")
-        rows.append([f"mean of {_count(number, 'language')}", "", "", mean, "", ""])
-    table = markdown(["language", *found.names, "difference (95 %)", "p, corrected", found.names[0]], rows)
-    return f"**{found.title}**\n\n{sentence(found)}\n\n{table}"
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right; | and line breaks are escaped."""
-    lines = [[_escaped(cell) for cell in row] for row in (header, *rows)]
-    lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def name_of(code: str) -> str:
-    """A language for readers: name and code."""
-    known = languages.table()
-    return f"{known[code].name} ({code})" if code in known else code
-
-
-def title_of(entry: Entry) -> str:
-    """A task for readers: title, metric and split."""
-    return f"{entry.title} ({entry.metric}, %, {entry.split})"
-
-
-def mean_cell(mean: Mean) -> str:
-    """A mean with its interval and the number of languages and tasks under it; over fewer is said so."""
-    if mean.value is None:
-        return MISSING
-    return f"{with_interval(mean.value, mean.low, mean.high)}, {_size(mean)}"
+        rows.append([f"mean of {count_of(number, 'language')}", "", "", mean, "", ""])
+    table = markdown(["language", *found.names, "difference (95 %)", "p, corrected", "verdict on the first"], rows)
+    tests = dict.fromkeys(row.difference.test for row in found.rows if row.difference)
+    used = f"\n\n- p by {', '.join(tests)}; corrected after Holm over the comparisons of this task" if tests else ""
+    return f"**{found.title}**\n\n{sentence(found)}\n\n{table}{used}"
 
 
 def _by(held: Sequence[Board], what: str) -> str:
@@ -172,45 +158,58 @@ def _grid(title: str, columns: Sequence[tuple[str, Board, Sequence[Key]]], what:
             else:
                 cells.append(mean_cell(board.mean(mine)) if mine else NO_SUCH)
         rows.append([name_of(code), *cells])
-    for label, members in groups(codes).items() if len(codes) > 1 else ():
-        if "resources" not in label:  # those groups stand in the averages
-            rows.append([f"mean of {label}", *(_over(board, keys, members) for _, board, keys in columns)])
+    every = [key for _, _, keys in columns for key in keys]
+    cross = any(board.entries[key].cross_lingual for _, board, keys in columns for key in keys)
+    for label, members in _sets(codes, cross).items() if len(codes) > 1 else ():
+        cells = [_over(board, keys, members, cross=cross) for _, board, keys in columns]
+        rows.append([f"mean of {label}", *cells])
     table = markdown(["language", *(name for name, _, _ in columns)], rows)
-    models = list(dict.fromkeys(board for _, board, _ in columns))
-    beneath = notes(models, [key for _, _, keys in columns for key in keys], dashes=any(NO_SUCH in row for row in rows))
+    beneath = notes(list(dict.fromkeys(board for _, board, _ in columns)), every, rows)
     return "\n\n".join(part for part in (f"**{title}**", table, beneath) if part)
 
 
-def _over(board: Board, keys: Sequence[Key], members: Sequence[str], outer: int = LANGUAGE) -> str:
-    chosen = [key for key in keys if key[outer] in members]
-    return mean_cell(board.mean(chosen, outer)) if chosen else NO_SUCH
+def _sets(codes: Sequence[str], cross: bool) -> dict[str, list[str]]:
+    """The languages of each mean beneath a table; the groups by resources stand in the averages alone."""
+    if cross:
+        return {"all pairs": list(codes)}
+    return {label: members for label, members in groups(codes).items() if "resources" not in label}
+
+
+def _over(board: Board, keys: Sequence[Key], codes: Collection[str], cross: bool) -> str:
+    chosen = [key for key in keys if key[LANGUAGE] in codes]
+    return mean_cell(board.mean(chosen, TASK if cross else LANGUAGE)) if chosen else NO_SUCH
 
 
 def _averages(held: Sequence[Board], published: Published, covers: Collection[Key]) -> str:
     """Rows of languages (cross-lingual: of tasks), then of groups; columns of models, then of published rows."""
     entries = held[0].entries if held else {}
-    keys = list(entries)
+    if not entries:
+        return ""
     cross = any(entry.cross_lingual for entry in entries.values())
     outer = TASK if cross else LANGUAGE
-    members = list(dict.fromkeys(key[outer] for key in keys))
-    sets = {"all tasks": members} if cross else groups(members)
+    members = list(dict.fromkeys(key[outer] for key in entries))
     comparable, lines = _comparable(held, covers, outer) if published else (set(), [])
     shown = published if comparable else {}
-    label = {key[TASK]: entry.title for key, entry in entries.items()} if cross else {m: name_of(m) for m in members}
-    rows = [
-        [label[member], *(_over(board, keys, [member], outer) for board in held)]
-        + [_published(row, [member], comparable) for row in shown.values()]
-        for member in members
-    ]
-    rows += [
-        [f"mean of {name}", *(_over(board, keys, chosen, outer) for board in held)]
-        + [_published(row, chosen, comparable) for row in shown.values()]
-        for name, chosen in (sets.items() if len(members) > 1 else ())
-    ]
+    titles = {key[TASK]: entry.title for key, entry in entries.items()}
+    named = [(titles[member] if cross else name_of(member), [member]) for member in members]
+    if len(members) > 1:
+        sets = {"all tasks": members} if cross else groups(members)
+        for label, chosen in sets.items():
+            which = f" ({', '.join(chosen)})" if "resources" in label else ""
+            named.append((f"mean of {label}{which}", chosen))
+    rows = []
+    for label, chosen in named:
+        means = [board.mean([key for key in entries if key[outer] in chosen], outer) for board in held]
+        beside = [_published(row, chosen, comparable) for row in shown.values()]
+        rows.append([label, *map(mean_cell, means), *beside])
+    shared = [key for key in entries if all(board.entries[key].score is not None for board in held)]
+    if len(held) > 1 and 0 < len(shared) < len(entries):
+        cells = [mean_cell(board.mean(shared, outer)) for board in held]
+        rows.append(["mean of the scores that all models have", *cells, *[""] * len(shown)])
     called = names([board.results for board in held])
     header = ["task" if cross else "language", *called, *(f"{name} (published)" for name in shown)]
-    beneath = notes(held, keys, dashes=False)
-    return "\n\n".join(part for part in (markdown(header, rows), "\n".join(lines), beneath) if part)
+    beneath = "\n".join(part for part in ("\n".join(lines), notes(held, entries, rows)) if part)
+    return "\n\n".join(part for part in (markdown(header, rows), beneath) if part)
 
 
 def _comparable(held: Sequence[Board], covers: Collection[Key], outer: int) -> tuple[set[str], list[str]]:
@@ -237,37 +236,3 @@ def _published(row: Mapping[str, float], members: Sequence[str], comparable: set
     if not set(members) <= row.keys():
         return NOT_PUBLISHED
     return score_cell(sum(row[member] for member in members) / len(members))
-
-
-def _size(mean: Mean) -> str:
-    """What is under a mean: 14 languages, 5 tasks."""
-    every = (*mean.there, *mean.missing)
-    counts = [(len({k[i] for k in mean.there}), len({k[i] for k in every})) for i in (LANGUAGE, TASK)]
-    words = [("language", *counts[0]), ("task", *counts[1])]
-    several = [word for word in words if word[2] > 1] or words[1:]
-    if mean.complete:
-        return ", ".join(_count(there, word) for word, there, _ in several)
-    if len(several) > 1:  # all languages and all tasks may be there, and yet not each task in each language
-        several.append(("score", len(mean.there), len(every)))
-    return "over fewer: " + ", ".join(f"{there} of {_count(total, word)}" for word, there, total in several)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
-def score_cell(value: float | None, sign: str = "-") -> str:
-    """A score, or that it is missing. One decimal; what rounds to 0 has no sign."""
-    if value is None:
-        return MISSING
-    return f"{value:.1f}".replace("-0.0", "0.0") if sign == "-" else f"{value:+.1f}".replace("-0.0", "+0.0")
-
-
-def with_interval(value: float, low: float | None, high: float | None, sign: str = "-") -> str:
-    """A number with its interval behind it, if it has one: 64.6 (55.2 to 73.1); `sign` "+" is for differences."""
-    ends = "" if low is None else f" ({score_cell(low, sign)} to {score_cell(high, sign)})"
-    return score_cell(value, sign) + ends
-
-
-def _escaped(cell: str) -> str:
-    return " ".join(cell.split()).replace("|", "\\|")
