@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
+
+from lusifer import parallel
 
 ENGLISH = "en"
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -46,10 +46,8 @@ class Hit:
 
 def sample() -> Sample:
     """Read the sentences."""
-    file = resources.files("lusifer.evaluation").joinpath("sample", "parallel.jsonl")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    codes = [key for key in rows[0] if key != "topic"]
-    return Sample(tuple(row["topic"] for row in rows), {code: tuple(row[code] for row in rows) for code in codes})
+    found = parallel.sample()
+    return Sample(found.topics or (), found.texts)
 
 
 def look(embed: Embed, texts: Sample) -> Look:
