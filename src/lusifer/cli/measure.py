@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, Model, locate, usable
+from lusifer.cli.models import Model, locate, usable
 from lusifer.errors import UsageError
-from lusifer.folders import refuse_unwritable
+from lusifer.folders import refuse_unwritable, write_file
 
+if TYPE_CHECKING:
+    from lusifer.evaluation.results import Results
+    from lusifer.evaluation.runner import Done
 
-class Suite(StrEnum):
-    """What is measured."""
-
-    OFFLINE = "offline"
+SUITE_HELP = (
+    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. From the hub: paper, "
+    "cross-lingual, lists-only, quick (docs/benchmark.md)."
+)
+RUN = "run.json"  # by it a folder shows that it holds an evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -27,38 +35,121 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Model,
-    data: Annotated[Path, typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json.")],
-    suite: Annotated[Suite, typer.Option(help="offline: SIB-200 and XQuAD from files.")] = (Suite.OFFLINE),
-    output: Annotated[Path | None, typer.Option(help="Folder for summary.json and table.md.")] = None,
-    languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
-    compare: Annotated[
-        list[Path] | None, typer.Option(help="Output folder of another evaluation, for the table; may be repeated.")
+    suite: Annotated[str, typer.Option(help=SUITE_HELP)] = "offline",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl."),
     ] = None,
-    device: Device = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Evaluation folder; the same call goes on where one was stopped.")
+    ] = None,
+    languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin nothing after that; what is left is for the next call.")
+    ] = None,
+    instructions: Annotated[
+        bool | None,
+        typer.Option(
+            "--instructions/--no-instructions",
+            help="Whether queries get the instruction of their task; by default if the model has any prompt.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Output folder of another evaluation, for the tables; may be repeated.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
+    ] = None,
 ) -> None:
     """Score a model in every language; a language that cannot be measured is missing, never 0."""
-    from lusifer import languages as known
-
-    codes = [known.language(code).code for code in languages.split(",")] if languages else None
-    if not data.is_dir():
-        raise UsageError(f"{data}: no such folder; give the one with the sib200-*.jsonl.gz files")
-    if output is not None:
-        refuse_unwritable(output, "folder")
     terminal.quiet()
-    from lusifer.evaluation import local, table
-
-    others = [table.read(folder) for folder in compare or []]
-    with terminal.progress("languages") as show:
-        summary = local.evaluate(
-            locate(model), data, codes, name=model, seed=seed, device=usable(device), progress=show
-        )
-    text = table.markdown([*others, summary])
-    typer.echo(text)
-    if (known := summary["seen_in_training"]) is not None:
-        terminal.note(f"{known['seen']:,} of the suite's {known['of']:,} texts stand in the model's training data")
-    for part, reason in summary["left_out"].items():
-        terminal.note(f"{part}: left out: {reason}")
+    if data is not None and not data.is_dir():
+        raise UsageError(f"--data {data}: no such folder; give the one with the sib200-*.jsonl.gz files")
     if output is not None:
-        local.write(summary, output, text)
-        terminal.note(f"{output / 'summary.json'} written")
+        refuse_unwritable(output, "folder", replaces=RUN)
+    devices = tuple(name.strip() for name in device.split(",")) if device else ()
+    for name in devices:
+        usable(name)
+    from lusifer.evaluation import evaluate as evaluation
+    from lusifer.evaluation import results
+
+    if suite not in evaluation.suites():
+        raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(evaluation.suites())}")
+    others = [results.read(folder) for folder in compare or []]
+    options = evaluation.Options(
+        suite, data, _listed(languages), _listed(tasks), instructions, minutes, devices, seed,
+        command=shlex.join(["lusifer", *sys.argv[1:]]),
+    )  # fmt: skip
+    with _folder(output) as path, _progress() as show:
+        hears = evaluation.Hears(show, terminal.note)
+        evaluation.evaluate(locate(model), options, path, name=model, hears=hears)
+        made = results.read(path)
+        text = _tables([*others, made], path, seed)
+        typer.echo(text)
+        _say(made)
+        if output is not None:
+            with write_file(output / "table.md") as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+            terminal.note(f"{output / 'summary.json'} written; a page: lusifer report {output} --output report.html")
+
+
+def _listed(words: str | None) -> list[str] | None:
+    return [word.strip() for word in words.split(",") if word.strip()] if words else None
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[Path]:
+    """Where the evaluation goes: the user's folder, or one that is gone afterwards."""
+    if output is not None:
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="lusifer-evaluation-") as path:
+        yield Path(path)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Done], None]]:
+    """Rows done, and the hours left where that is no guess."""
+    with terminal.progress("languages and tasks") as show:
+
+        def told(done: Done) -> None:
+            left = (
+                "" if done.seconds_left is None or terminal.interactive() else f"{done.seconds_left / 3600:.1f} h left"
+            )
+            show(done.rows, done.of, left)
+
+        yield told
+
+
+def _tables(results: list[Results], path: Path, seed: int) -> str:
+    """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
+    from lusifer.embedder import gap
+    from lusifer.evaluation import published, tables
+    from lusifer.evaluation.summary import read_gap
+
+    rows = {
+        table: ({row.model: row.scores for row in published.rows(table)}, published.covers(table))
+        for table in published.tables()
+    }
+    from_hub = results[-1].suite not in ("offline", "sample")
+    shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()
+    text = tables.page(results, *shown, seed=seed)
+    found = read_gap(path)
+    return text if found is None else f"{text}\n\n## Language gap\n\n{gap.table(found)}"
+
+
+def _say(made: Results) -> None:
+    """What a reader must know beside the scores."""
+    seen = [entry.seen for entry in made.scores if entry.seen is not None]
+    if seen:
+        count, of = sum(each.seen for each in seen), sum(each.of for each in seen)
+        terminal.note(f"{count:,} of the suite's {of:,} texts (a text of two tasks counts twice) stand in the model's "
+                      "training data")  # fmt: skip
+    lost: dict[str, int] = {}
+    for entry in made.scores:
+        if entry.missing:
+            lost[entry.missing] = lost.get(entry.missing, 0) + 1
+    for reason, count in lost.items():
+        terminal.note(f"missing: {count} of {len(made.scores)}: {reason}")

@@ -45,15 +45,15 @@ def interactive() -> bool:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+def progress(what: str) -> Iterator[Callable[..., None]]:
     """Show how far a piece of work is, on standard error.
 
     Args:
         what: Words in front of the numbers.
 
     Yields:
-        A function to call with (done, total); total may be None. Off a terminal a line appears every ten seconds at
-        most, and none for work that is shorter.
+        A function to call with (done, total) and perhaps words on what is left; total may be None. Off a terminal a
+        line appears every ten seconds at most, and none for work that is shorter.
     """
     if interactive():
         with _bar(what) as show:
@@ -61,24 +61,24 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         return
     last = time.monotonic()
 
-    def line(done: int, total: int | None) -> None:
+    def line(done: int, total: int | None, left: str = "") -> None:
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            note(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+            note(f"{what}: {done:,}" + (f" of {total:,}" if total else "") + (f", {left}" if left else ""))
 
     yield line
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+def _bar(what: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total, left="": bar.update(task, completed=done, total=total)
 
 
 @contextmanager

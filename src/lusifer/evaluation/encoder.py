@@ -100,7 +100,11 @@ class Encoder:
         texts = [text for batch in inputs for text in batch["text"]]
         if self._seen is not None:
             self._read.update((hash(text), text in self._seen) for text in texts)
-        prefix = self._prefix[role] or default_prompt(self._embedder)
+        return self.vectors(texts, self._prefix[role])
+
+    def vectors(self, texts: Sequence[str], prefix: str = "") -> np.ndarray:
+        """Embed texts, (n, d) float32; without a prefix the model's default one stands before them."""
+        prefix = prefix or default_prompt(self._embedder)
         distinct = list(dict.fromkeys(texts))
         new = [text for text in distinct if (prefix, text) not in self._vectors]
         made = self._embed(new, prefix)

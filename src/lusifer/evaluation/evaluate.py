@@ -17,15 +17,16 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lusifer import __version__, extras, languages, seen
+from lusifer import __version__, extras, languages, parallel, seen
 from lusifer.embedder import folder as model_folder
+from lusifer.embedder import gap
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.evaluation import benchmark, offline, statistics, workers
 from lusifer.evaluation.encoder import Encoder, default_prompt, model_meta
 from lusifer.evaluation.measured import VECTORS, Folder
 from lusifer.evaluation.rows import Row, fingerprint
 from lusifer.evaluation.runner import Done, Plan, run
-from lusifer.evaluation.summary import digests, write
+from lusifer.evaluation.summary import digests, write, write_gap
 
 LOCAL = ("offline", "sample")  # suites that read no hub
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
@@ -147,6 +148,8 @@ def evaluate(
             "scores": [_interval(entry, kept, options.seed) for entry in entries],
         }
         write(summary, path)
+        if (texts := _parallel(options)) is not None:
+            write_gap(gap.measure(encoder.vectors, texts), path)
         if not any(entry["missing"] for entry in entries):
             shutil.rmtree(path / VECTORS, ignore_errors=True)  # what they were kept for is done
     return summary
@@ -197,6 +200,17 @@ def _identity(
 def _seen(place: str | None) -> seen.SeenTexts | None:
     """The texts that a model was trained on, where it lies in its run's folder."""
     return seen.of_model(Path(place)) if place is not None and Path(place).is_dir() else None
+
+
+def _parallel(options: Options) -> dict[str, Sequence[str]] | None:
+    """The text on which the gap between languages is measured: SIB-200 where it is there, or the packaged sentences."""
+    codes = [offline.ENGLISH, *(code for code in _codes(options) if code != offline.ENGLISH)]
+    if options.suite not in LOCAL or len(codes) < 2:
+        return None
+    if options.suite == "sample" or options.data is None:
+        known = parallel.sample().texts
+        return {code: known[code] for code in codes if code in known}
+    return offline.parallel(options.data, codes)
 
 
 def _settings(options: Options, embedder: SentenceTransformer, instructed: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lusifer import languages
 from lusifer.errors import DataError, UsageError
+from lusifer.evaluation import benchmark
 
 Entry = Mapping[str, Any]
 """One score of an evaluation's `summary.json`: language, task, cross_lingual, subsets, score (percent or None)."""
@@ -76,6 +77,20 @@ def rows(table: str) -> list[Published]:
         )
         for model, row in facts["models"].items()
     ]
+
+
+def covers(table: str) -> set[tuple[str, str]]:
+    """Give the language and task of every score under the rows of a published table, as far as the lists tell.
+
+    Ours may stand beside a published average only where all of these were run.
+
+    Raises:
+        UsageError: There is no such table.
+    """
+    rows(table)
+    facts = _read()[table]
+    also = {(language, task) for language, tasks in facts.get("also", {}).items() for task in tasks}
+    return also | {(row.language, row.task) for row in benchmark.suite(facts["suite"])}
 
 
 def average(scores: Mapping[str, float | None], weights: Mapping[str, int] | None = None) -> Mean:

@@ -148,7 +148,7 @@ def _row(
         co2_tracker=False,
         cache=cache,
         prediction_folder=predicted,
-        encode_kwargs={"batch_size": 32},
+        encode_kwargs={"batch_size": 32, "show_progress_bar": False},
         show_progress_bar=False,
     )
     scores = {part["hf_subset"]: part for part in found.task_results[0].scores[row.split]}

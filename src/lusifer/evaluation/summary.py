@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lusifer.embedder.gap import Against, Gap, Within
+from lusifer.errors import DataError
 from lusifer.folders import write_file
 
-SUMMARY = "summary.json"
+SUMMARY, GAP = "summary.json", "gap.json"
 
 
 def write(summary: dict[str, Any], output: Path) -> Path:
@@ -19,6 +22,31 @@ def write(summary: dict[str, Any], output: Path) -> Path:
     with write_file(output / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return output / SUMMARY
+
+
+def write_gap(gap: Gap, output: Path) -> Path:
+    """Write `gap.json`: how far apart the model keeps the languages, as `lusifer.embedder.gap` measures it."""
+    with write_file(output / GAP) as temporary:
+        temporary.write_text(json.dumps(asdict(gap), indent=1) + "\n", encoding="utf-8")
+    return output / GAP
+
+
+def read_gap(output: Path) -> Gap | None:
+    """Read `gap.json` of an evaluation folder; None where the suite measures none.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    file = output / GAP
+    if not file.is_file():
+        return None
+    try:
+        made = json.loads(file.read_text(encoding="utf-8"))
+        within = {code: Within(**row) for code, row in made["within"].items()}
+        against = {code: Against(**row) for code, row in made["against"].items()}
+        return Gap(made["sentences"], made["k"], within, against)
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: damaged ({error}): evaluate again") from error
 
 
 def digests(files: Iterable[Path]) -> dict[str, str]:
