@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 
 from lusifer.errors import DataError
 from lusifer.evaluation import statistics
@@ -45,6 +45,7 @@ def test_constant_values_have_no_correlation_and_are_refused(rows, which):
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.integers(0, 3))
 def test_the_interval_of_a_mean_lies_around_it_within_what_was_measured(values, seed):
+    assume(set(values) not in ({0.0}, {1.0}))
     low, high = interval(right(*values), seed)
     middle = 100 * np.mean(values)
     assert 100 * min(values) - 1e-9 <= low <= middle + 1e-9
@@ -71,6 +72,13 @@ def test_parallel_languages_have_the_interval_of_drawing_sentences_once_for_all(
     }
     new = percentiles(np.mean(list(resample(members, seed).values()), axis=0))
     assert new == pytest.approx((old["low"], old["high"]), abs=1e-3)
+
+
+def test_all_right_and_none_right_have_the_exact_interval_of_a_proportion():
+    for right_ones in (0, 99):
+        exact = binomtest(right_ones, 99).proportion_ci(0.95)
+        found = interval(right(*[float(i < right_ones) for i in range(99)]))
+        assert found == pytest.approx((100 * exact.low, 100 * exact.high))
 
 
 def test_shared_examples_vary_together_and_others_apart():

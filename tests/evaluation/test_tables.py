@@ -10,6 +10,7 @@ from lusifer.evaluation import tables
 from lusifer.evaluation.card import model_card
 from lusifer.evaluation.compare import compare
 from lusifer.evaluation.results import Seen
+from lusifer.evaluation.statistics import Examples
 from score_folders import entry, results, right
 
 RIGHT = [1.0, 0.0, 1.0, 1.0]
@@ -172,7 +173,9 @@ def test_what_rounds_to_nothing_has_no_minus():
 
 def test_a_card_has_a_table_a_task_with_the_intervals():
     first = replace(BOTH.scores[0], low=30.0, high=99.0, n=1200, seen=Seen(0, 1200))
-    both = replace(BOTH, scores=(first, *BOTH.scores[1:], CROSS))
+    draws = results("mini", {("en", "Clusters"): Examples("draws", ("0", "1"), [0.2, 0.4])})
+    scores = (first, *BOTH.scores[1:], *draws.scores, CROSS)
+    both = replace(BOTH, scores=scores, examples={**BOTH.examples, **draws.examples})
     text = model_card([both, replace(GAP, model=both.model, suite="quick")])
     assert re.findall("^### .*", text, flags=re.MULTILINE) == [
         "### Suite offline, within each language", "### Suite offline, from one language to another",
@@ -182,6 +185,7 @@ def test_a_card_has_a_table_a_task_with_the_intervals():
     assert cells(text, "English (en)") == ["75.0", "30.0 to 99.0", "1,200", "0 of 1200"]
     assert cells(text, "Spanish (es)")[1].endswith(" to 100.0")
     assert cells(text, "Hindi (hi)") == ["20.0", "", ""]
+    assert "| English (en) | 30.0 | none; standard deviation of 2 draws 14.1 |  |" in text
     assert "- missing: A (sw): no such file" in text
     assert well_formed(text)
 

@@ -9,7 +9,7 @@ from lusifer.evaluation.averages import TASK, Board, boards
 from lusifer.evaluation.cells import markdown, mean_cell, name_of, score_cell, title_of
 from lusifer.evaluation.notes import notes
 from lusifer.evaluation.results import Results
-from lusifer.evaluation.statistics import Key, percentiles
+from lusifer.evaluation.statistics import Key, interval, spread
 
 
 def model_card(results: Sequence[Results], seed: int = 0) -> str:
@@ -43,21 +43,21 @@ def model_card(results: Sequence[Results], seed: int = 0) -> str:
             if part.scores:
                 kind = "from one language to another" if cross else "within each language"
                 blocks.append(f"### Suite {result.suite}, {kind}")
-                blocks += _tasks(boards([part], seed)[0])
+                blocks += _tasks(boards([part], seed)[0], seed)
     return "\n\n".join(blocks)
 
 
-def _tasks(board: Board) -> list[str]:
+def _tasks(board: Board, seed: int) -> list[str]:
     tasks: dict[str, list[Key]] = {}
     for key in board.entries:
         tasks.setdefault(key[1], []).append(key)
-    return [block for keys in tasks.values() for block in _task(board, keys)]
+    return [block for keys in tasks.values() for block in _task(board, keys, seed)]
 
 
-def _task(board: Board, keys: Sequence[Key]) -> list[str]:
+def _task(board: Board, keys: Sequence[Key], seed: int) -> list[str]:
     """Title, table and notes."""
     header = ["language", "score", "95 % interval", "examples", "met in training"]
-    rows = [_row(board, key) for key in keys]
+    rows = [_row(board, key, seed) for key in keys]
     if len(keys) > 1:
         rows.append(["mean", mean_cell(board.mean(keys, TASK)), "", "", ""])
     if not any(row[-1] for row in rows):
@@ -66,15 +66,22 @@ def _task(board: Board, keys: Sequence[Key]) -> list[str]:
     return [block for block in blocks if block]
 
 
-def _row(board: Board, key: Key) -> list[str]:
+def _row(board: Board, key: Key, seed: int) -> list[str]:
     entry = board.entries[key]
-    ends = (entry.low, entry.high) if entry.low is not None else None
-    if ends is None and key in board.samples:
-        ends = percentiles(board.samples[key])
     return [
         name_of(entry.language),
         score_cell(entry.score),
-        f"{score_cell(ends[0])} to {score_cell(ends[1])}" if ends else "",
+        _sure(board, key, seed),
         "" if entry.n is None else f"{entry.n:,}",
         f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else "",
     ]
+
+
+def _sure(board: Board, key: Key, seed: int) -> str:
+    """The interval of a score as it was written, else as its examples give it; of draws their spread."""
+    entry, rows = board.entries[key], board.results.examples.get(key)
+    if rows is not None and rows.kind == "draws":
+        deviation = spread(rows)
+        return "" if deviation is None else f"none; standard deviation of {len(rows.ids)} draws {deviation:.1f}"
+    ends = (entry.low, entry.high) if entry.low is not None else interval(rows, seed) if rows is not None else None
+    return f"{score_cell(ends[0])} to {score_cell(ends[1])}" if ends else ""

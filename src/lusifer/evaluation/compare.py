@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from lusifer.errors import UsageError
 from lusifer.evaluation.averages import ABSENT, order_of
 from lusifer.evaluation.results import Entry, Results, difference, names
-from lusifer.evaluation.significance import Difference, holm, paired, why_not
-from lusifer.evaluation.statistics import percentiles, resample
+from lusifer.evaluation.significance import Difference, differences, holm, why_not
+from lusifer.evaluation.statistics import percentiles
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 ALPHA = 0.05
@@ -131,16 +131,25 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
     mine, theirs = ({entry.language: entry for entry in result.scores if entry.task == task} for result in (one, other))
     if not mine and not theirs:
         raise UsageError(f"task {task!r}: neither {called[0]} nor {called[1]} has it")
-    rows = []
-    for code in order_of({*mine, *theirs}):
-        pair = (mine.get(code), theirs.get(code))
-        scores = (pair[0].score if pair[0] else None, pair[1].score if pair[1] else None)
-        reason = _why_not(pair, called, one, other)
-        key = (code, task)
-        found = None if reason else paired(one.examples[key], other.examples[key], seed)
-        rows.append(Row(code, scores, found, reason=reason))
+    codes = order_of({*mine, *theirs})
+    pairs = {code: (mine.get(code), theirs.get(code)) for code in codes}
+    reasons = {code: _why_not(pair, called, one, other) for code, pair in pairs.items()}
+    fit = [(code, task) for code in codes if reasons[code] is None]
+    found, samples = differences(*({key: each.examples[key] for key in fit} for each in (one, other)), seed=seed)
+    rows = tuple(
+        Row(code, (_score(pair[0]), _score(pair[1])), found.get((code, task)), reason=reasons[code])
+        for code, pair in pairs.items()
+    )
     title = next(iter((mine or theirs).values())).title
-    return _with_mean(Comparison(called, task, title, tuple(rows)), one, other, seed)
+    if not fit:
+        return Comparison(called, task, title, rows)
+    low, high = percentiles(np.mean([samples[key] for key in sorted(fit)], axis=0)) or (None, None)
+    mean = float(np.mean([found[key].value for key in sorted(fit)]))
+    return Comparison(called, task, title, rows, mean, low, high)
+
+
+def _score(entry: Entry | None) -> float | None:
+    return entry.score if entry else None
 
 
 def _why_not(
@@ -162,19 +171,6 @@ def _why_not(
     if bare:
         return f"no examples of {' and '.join(bare)}"
     return why_not(one.examples[key], other.examples[key])
-
-
-def _with_mean(comparison: Comparison, one: Results, other: Results, seed: int) -> Comparison:
-    """The mean of the differences, with its interval."""
-    found: Mapping[tuple[str, str], float] = {
-        (row.language, comparison.task): row.difference.value for row in comparison.rows if row.difference
-    }
-    if not found:
-        return comparison
-    drawn = [resample({key: result.examples[key] for key in found}, seed) for result in (one, other)]
-    samples = np.mean([drawn[0][key] - drawn[1][key] for key in sorted(found)], axis=0)
-    low, high = percentiles(samples) or (None, None)
-    return replace(comparison, mean=float(np.mean([found[key] for key in sorted(found)])), low=low, high=high)
 
 
 def _judged(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -17,7 +17,7 @@ another model.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from lusifer import extras
 from lusifer.errors import DataError
-from lusifer.evaluation.statistics import Examples, percentiles, resample, score
+from lusifer.evaluation.statistics import Examples, Key, percentiles, resample, score
 
 FLIPS = 9999
 CELLS = 4_000_000
@@ -77,17 +77,43 @@ def paired(one: Examples, other: Examples, seed: int = 0) -> Difference:
 
     Raises:
         DataError: They are not comparable; `why_not` says so before. Or a rank correlation has no value.
-        MissingExtraError: McNemar's test needs scipy, which comes with scikit-learn.
+        MissingExtraError: The tests need scipy, which comes with scikit-learn.
     """
-    reason = why_not(one, other)
-    if reason:
-        raise DataError(f"not comparable: {reason}")
-    one, other = (examples.ordered(sorted(one.ids)) for examples in (one, other))
-    # The same ids and seed: both are resampled alike.
-    drawn = [resample({("", ""): examples}, seed)["", ""] for examples in (one, other)]
-    low, high = percentiles(drawn[0] - drawn[1]) or (None, None)
-    p, test = _test(one, other, np.random.default_rng(seed))
-    return Difference(score(one) - score(other), low, high, p, test)
+    return differences({("", ""): one}, {("", ""): other}, seed)[0]["", ""]
+
+
+def differences(
+    one: Mapping[Key, Examples], other: Mapping[Key, Examples], seed: int = 0
+) -> tuple[dict[Key, Difference], dict[Key, np.ndarray]]:
+    """Compare two models on the same examples of several languages and tasks.
+
+    Args:
+        one: Of the first model, by language and task.
+        other: Of the second one, the same keys.
+        seed: Of the draws.
+
+    Returns:
+        The differences, and those of the resamples in percent points, (resamples,), as `statistics.resample` draws
+        them: from their means follow the intervals of mean differences.
+
+    Raises:
+        DataError: As for `paired`.
+        MissingExtraError: As for `paired`.
+    """
+    for key in one:
+        reason = why_not(one[key], other[key])
+        if reason:
+            raise DataError(f"not comparable: {reason}")
+    # The same ids and seed: both models are resampled alike.
+    drawn = [resample(members, seed) for members in (one, other)]
+    samples = {key: drawn[0][key] - drawn[1][key] for key in one}
+    found = {}
+    for key in one:
+        mine, theirs = (members[key].ordered(sorted(members[key].ids)) for members in (one, other))
+        low, high = percentiles(samples[key]) or (None, None)
+        p, name = _test(mine, theirs, np.random.default_rng(seed))
+        found[key] = Difference(score(mine) - score(theirs), low, high, p, name)
+    return found, samples
 
 
 def holm(ps: Sequence[float]) -> list[float]:

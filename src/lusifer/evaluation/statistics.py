@@ -2,10 +2,11 @@
 
 What an interval covers: the choice of the examples. Had other texts of the same kind been drawn, the score would lie in
 it for about 95 of 100 such draws. What it does not cover: the choice of tasks and languages, the seeds of training, the
-sampling of a classifier's training texts, errors in the gold labels, and texts that the model met in training. Where
-all examples have the same value the resamples do not differ and the interval is a point, although the true value may
-lie 3/n (in parts of 1) away ("rule of three"). Source of the method: Efron and Tibshirani 1993, An Introduction to the
-Bootstrap, chapter 13 (percentile interval).
+sampling of a classifier's training texts, errors in the gold labels, and texts that the model met in training. Source
+of the method: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
+
+Where all examples have the same value no resample differs. Of a single score that is 0 or 100 % right, `interval` gives
+the exact one; in means and differences such a member counts as certain, which makes their interval a little narrow.
 """
 
 from __future__ import annotations
@@ -109,7 +110,10 @@ def spread(examples: Examples) -> float | None:
 
 
 def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % percentile interval of one score, in percent.
+    """The 95 % interval of one score, in percent: by percentiles of resamples.
+
+    Where all examples are right, or none is, resampling knows nothing else; the interval is then the exact one for a
+    proportion (Clopper and Pearson 1934): of 99 right answers among 99, from 96.3 to 100.
 
     Args:
         examples: Of one language and task.
@@ -119,7 +123,13 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
         Both ends. None for "draws", for a single example, and where more than 5 % of the resamples have no rank
         correlation.
     """
-    return None if examples.kind == "draws" else percentiles(resample({("", ""): examples}, seed)["", ""])
+    if examples.kind == "draws" or len(examples.ids) == 1:
+        return None
+    values = np.unique(examples.values)
+    if examples.kind == "mean" and len(values) == 1 and values[0] in (0, 1):
+        far = ((1 - LEVEL) / 2) ** (1 / len(examples.ids))
+        return (100 * far, 100.0) if values[0] else (0.0, 100 * (1 - far))
+    return percentiles(resample({("", ""): examples}, seed)["", ""])
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
