@@ -95,6 +95,7 @@ def draws(name):
         (MINI, raw([1, 0]), "other examples: 28 only in the first"),
         (MINI, raw(split="test"), "split dev against test"),
         (MINI, raw(metric="f1"), "metric accuracy against f1"),
+        (*[results(name, {}, entry("en", "Topics", None)) for name in "ab"], "neither has a score: no such file"),
         (draws("mini"), draws("raw"), "the task's own resamplings"),
     ],
 )

@@ -51,6 +51,11 @@ def test_a_better_ranking_is_told_from_an_equal_one():
     assert as_good.p > 0.05 and as_good.low < 0 < as_good.high
 
 
+def test_no_chance_is_zero():
+    values = np.linspace(0.5, 0.9, 30)
+    assert paired(right(*values), right(*values - 0.4)).p == 1 / (1 + significance.FLIPS)
+
+
 def test_equal_models_do_not_differ():
     rows = [right(1, 0, 1), right(0.5, 0.2, 0.9), pairs([1.0, 2, 3], [1.0, 3, 2])]
     assert [paired(row, row).p for row in rows] == [1, 1, 1]

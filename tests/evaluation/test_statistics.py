@@ -115,6 +115,7 @@ def test_blocks_of_draws_change_nothing(monkeypatch):
 
 def test_what_cannot_vary_has_no_interval():
     assert interval(right(1.0)) is None
+    assert np.isnan(resample({("en", "t"): right(0.5)})["en", "t"]).all()  # and none in a mean that it is in
     assert interval(pairs([(0, 0), (1, 1)])) is None  # half of the resamples hold one pair twice
     assert interval(Examples("draws", ("0", "1"), [0.2, 0.3])) is None
 

@@ -156,13 +156,12 @@ def _why_not(
     pair: tuple[Entry | None, Entry | None], called: tuple[str, str], one: Results, other: Results
 ) -> str | None:
     """Why two entries are not comparable; None if they are."""
-    gaps = [
-        f"{name} has no score: {entry.missing if entry else ABSENT}"
-        for name, entry in zip(called, pair, strict=True)
-        if entry is None or entry.score is None
-    ]
+    gaps = [(name, entry.missing if entry else ABSENT) for name, entry in zip(called, pair, strict=True)]
+    gaps = [(name, reason) for name, reason in gaps if reason]
+    if len(gaps) == 2 and gaps[0][1] == gaps[1][1]:
+        return f"neither has a score: {gaps[0][1]}"
     if gaps or pair[0] is None or pair[1] is None:
-        return ", ".join(gaps)
+        return ", ".join(f"{name} has no score: {reason}" for name, reason in gaps)
     other_task = difference(pair[0], pair[1])
     if other_task:
         return other_task

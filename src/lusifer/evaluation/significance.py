@@ -17,7 +17,7 @@ another model.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -25,10 +25,9 @@ import numpy as np
 
 from lusifer import extras
 from lusifer.errors import DataError
-from lusifer.evaluation.statistics import Examples, Key, percentiles, resample, score
+from lusifer.evaluation.statistics import Examples, Key, blocks, percentiles, resample, score
 
 FLIPS = 9999
-CELLS = 4_000_000
 ROUNDING = 1e-9
 """Sums that differ by less are equal: they were added in another order."""
 
@@ -164,8 +163,8 @@ def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:
     if not len(sizes):
         return 1.0
     far = 0
-    for block in _blocks(len(sizes)):
-        kept = generator.binomial(counts, 0.5, size=(block, len(sizes)))
+    for size in blocks(FLIPS, len(sizes)):
+        kept = generator.binomial(counts, 0.5, size=(size, len(sizes)))
         far += int((np.abs((2 * kept - counts) @ sizes) >= abs(differences.sum()) - ROUNDING).sum())
     return (1 + far) / (1 + FLIPS)
 
@@ -175,8 +174,8 @@ def _swaps(one: Examples, other: Examples, generator: np.random.Generator) -> fl
     first, second, gold = (_scipy().rankdata(row) for row in (one.values, other.values, one.gold))
     observed = abs(_correlations(first[None], gold) - _correlations(second[None], gold))[0]
     far = 0
-    for block in _blocks(len(gold)):
-        swap = generator.integers(0, 2, size=(block, len(gold)), dtype=np.int8).astype(bool)
+    for size in blocks(FLIPS, len(gold)):
+        swap = generator.integers(0, 2, size=(size, len(gold)), dtype=np.int8).astype(bool)
         there, back = np.where(swap, second, first), np.where(swap, first, second)
         differences = np.abs(_correlations(there, gold) - _correlations(back, gold))
         # A swap that leaves no ranks to correlate counts against a difference.
@@ -189,10 +188,3 @@ def _correlations(rows: np.ndarray, gold: np.ndarray) -> np.ndarray:
     rows, gold = rows - rows.mean(axis=1, keepdims=True), gold - gold.mean()
     length = np.sqrt((rows**2).sum(axis=1) * (gold**2).sum())
     return np.divide(rows @ gold, length, out=np.full(len(rows), np.nan), where=length > ROUNDING)
-
-
-def _blocks(columns: int) -> Iterator[int]:
-    """Cut the flips into blocks that fit into memory."""
-    block = max(CELLS // columns, 1)
-    for start in range(0, FLIPS, block):
-        yield min(block, FLIPS - start)

@@ -176,15 +176,15 @@ def resample(members: Mapping[Key, Examples], seed: int = 0, resamples: int = RE
         place = {name: i for i, name in enumerate(ids)}
         inside = {key: members[key].ordered(sorted(members[key].ids)) for key in pool}
         columns = {key: np.array([place[name] for name in inside[key].ids]) for key in pool}
-        blocks: dict[Key, list[np.ndarray]] = {key: [] for key in pool}
-        for size in _sizes(resamples, len(ids)):
+        scores: dict[Key, list[np.ndarray]] = {key: [] for key in pool}
+        for size in blocks(resamples, len(ids)):
             drawn = generator.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=size).astype(np.float64)
             for key in pool:
                 weights = drawn if len(columns[key]) == len(ids) else drawn[:, columns[key]]
-                blocks[key].append(_statistic(inside[key], weights))
+                scores[key].append(_statistic(inside[key], weights))
         for key in pool:
             single = len(inside[key].ids) == 1
-            found[key] = np.full(resamples, np.nan) if single else np.concatenate(blocks[key])
+            found[key] = np.full(resamples, np.nan) if single else np.concatenate(scores[key])
     return found
 
 
@@ -205,11 +205,11 @@ def _pools(members: Mapping[Key, Examples]) -> list[list[Key]]:
     return sorted(sorted(keys) for _, _, keys in pools)
 
 
-def _sizes(resamples: int, examples: int) -> Iterator[int]:
-    """Cut the resamples into blocks; the generator goes on over them as if there was one."""
-    block = max(CELLS // examples, 1)
-    for start in range(0, resamples, block):
-        yield min(block, resamples - start)
+def blocks(total: int, columns: int) -> Iterator[int]:
+    """Cut random rows into blocks that fit into memory; a generator goes on over them as if there was one."""
+    size = max(CELLS // columns, 1)
+    for start in range(0, total, size):
+        yield min(size, total - start)
 
 
 def _statistic(examples: Examples, weights: np.ndarray) -> np.ndarray:
