@@ -119,6 +119,19 @@ def test_every_task_is_compared_where_one_of_the_two_has_it():
         compare_all([one])
 
 
+def test_a_mean_of_differences_never_mixes_monolingual_and_cross_lingual_scores():
+    mixed = []
+    for model, rows in zip(models(en=(HIGH, LOW)), ([1.0] * 30, MIXED), strict=True):
+        cross = results("x", {("es", "Topics"): right(*rows)}, cross_lingual=True)
+        mixed.append(replace(model, scores=model.scores + cross.scores, examples={**model.examples, **cross.examples}))
+    mono, cross = compare_all(mixed)
+    assert (mono.cross_lingual, cross.cross_lingual) == (False, True)
+    assert [[row.language for row in found.rows] for found in (mono, cross)] == [["en"], ["es"]]
+    assert (mono.mean, cross.mean) == (80, 50)
+    with pytest.raises(UsageError, match="Results.part"):
+        compare(*mixed, "Topics")
+
+
 def test_rank_correlations_are_compared_as_well():
     noise = np.random.default_rng(0).normal(size=(3, 60))
     ids = [str(i) for i in range(60)]

@@ -113,6 +113,15 @@ def test_blocks_of_draws_change_nothing(monkeypatch):
     assert np.array_equal(resample({("en", "t"): right(0, 1, 1, 0, 0.5)}, 4)["en", "t"], whole)
 
 
+def test_many_examples_are_drawn_in_another_way_with_the_same_outcome(monkeypatch):
+    values = right(*np.linspace(0, 1, 60) ** 2)
+    few = resample({("en", "t"): values})["en", "t"]
+    monkeypatch.setattr(statistics, "MANY", 60)
+    many = resample({("en", "t"): values})["en", "t"]
+    assert not np.array_equal(few, many)
+    assert (many.mean(), many.std()) == pytest.approx((few.mean(), few.std()), rel=0.05)
+
+
 def test_what_cannot_vary_has_no_interval():
     assert interval(right(1.0)) is None
     assert np.isnan(resample({("en", "t"): right(0.5)})["en", "t"]).all()  # and none in a mean that it is in

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.averages import ABSENT, order_of
+from lusifer.evaluation.averages import ABSENT, order_of, refuse_mix
 from lusifer.evaluation.results import Entry, Results, difference, names
 from lusifer.evaluation.significance import Difference, differences, holm, why_not
 from lusifer.evaluation.statistics import percentiles
@@ -51,6 +51,7 @@ class Comparison:
         mean: Mean of the differences over the languages that are comparable; None if there is none.
         low: Of its 95 % interval by paired bootstrap, with examples that languages share drawn once for all.
         high: Likewise.
+        cross_lingual: Whether the task pairs languages; one that also has monolingual scores has two comparisons.
     """
 
     names: tuple[str, str]
@@ -60,6 +61,7 @@ class Comparison:
     mean: float | None = None
     low: float | None = None
     high: float | None = None
+    cross_lingual: bool = False
 
     def languages(self, verdict: str | None) -> list[str]:
         """The languages with this verdict; None gives those that are not comparable."""
@@ -76,7 +78,8 @@ def compare(one: Results, other: Results, task: str, seed: int = 0) -> Compariso
         seed: Of the draws.
 
     Raises:
-        UsageError: Neither has the task.
+        UsageError: Neither has the task, or its scores are cross-lingual and monolingual: take them apart with
+            `Results.part`.
     """
     first, second = names([one, other])
     return _judged([_differences(one, other, (first, second), task, seed)])[0]
@@ -90,23 +93,25 @@ def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
         seed: Of the draws.
 
     Returns:
-        By task, then by model. The correction is over all languages and models of a task, which are one table.
+        The monolingual ones, then the cross-lingual ones, by task and then by model. The correction is over all
+        languages and models of a task, which are one table.
 
     Raises:
         UsageError: There are fewer than two models.
     """
     if len(results) < 2:
         raise UsageError("a comparison needs two evaluation folders or more")
-    first, *others = names(results)
-    tasks = dict.fromkeys(entry.task for result in results for entry in result.scores)
+    called = names(results)
     found = []
-    for task in tasks:
-        pairs = [
-            _differences(results[0], result, (first, name), task, seed)
-            for name, result in zip(others, results[1:], strict=True)
-            if any(entry.task == task for entry in (*results[0].scores, *result.scores))
-        ]
-        found += _judged(pairs)
+    for cross in (False, True):
+        first, *others = (result.part(cross) for result in results)
+        for task in dict.fromkeys(entry.task for part in (first, *others) for entry in part.scores):
+            pairs = [
+                _differences(first, other, (called[0], name), task, seed)
+                for name, other in zip(called[1:], others, strict=True)
+                if any(entry.task == task for entry in (*first.scores, *other.scores))
+            ]
+            found += _judged(pairs)
     return found
 
 
@@ -131,6 +136,7 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
     mine, theirs = ({entry.language: entry for entry in result.scores if entry.task == task} for result in (one, other))
     if not mine and not theirs:
         raise UsageError(f"task {task!r}: neither {called[0]} nor {called[1]} has it")
+    refuse_mix((*mine.values(), *theirs.values()))
     codes = order_of({*mine, *theirs})
     pairs = {code: (mine.get(code), theirs.get(code)) for code in codes}
     reasons = {code: _why_not(pair, called, one, other) for code, pair in pairs.items()}
@@ -140,12 +146,13 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
         Row(code, (_score(pair[0]), _score(pair[1])), found.get((code, task)), reason=reasons[code])
         for code, pair in pairs.items()
     )
-    title = next(iter((mine or theirs).values())).title
+    entry = next(iter((mine or theirs).values()))
+    comparison = Comparison(called, task, entry.title, rows, cross_lingual=entry.cross_lingual)
     if not fit:
-        return Comparison(called, task, title, rows)
+        return comparison
     low, high = percentiles(np.mean([samples[key] for key in sorted(fit)], axis=0)) or (None, None)
     mean = float(np.mean([found[key].value for key in sorted(fit)]))
-    return Comparison(called, task, title, rows, mean, low, high)
+    return replace(comparison, mean=mean, low=low, high=high)
 
 
 def _score(entry: Entry | None) -> float | None:

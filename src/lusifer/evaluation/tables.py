@@ -120,7 +120,8 @@ def comparison(found: Comparison) -> str:
     table = markdown(["language", *found.names, "difference (95 %)", "p, corrected", "verdict on the first"], rows)
     tests = dict.fromkeys(row.difference.test for row in found.rows if row.difference)
     used = f"\n\n- p by {', '.join(tests)}; corrected after Holm over the comparisons of this task" if tests else ""
-    return f"**{found.title}**\n\n{sentence(found)}\n\n{table}{used}"
+    kind = ", cross-lingual" * found.cross_lingual
+    return f"**{found.title}{kind}**\n\n{sentence(found)}\n\n{table}{used}"
 
 
 def _by(held: Sequence[Board], what: str) -> str:
