@@ -55,6 +55,8 @@ def show(console: Console, name: str, stages: list[StageEstimate]) -> None:
             console.print(table)
         if stage.load.dropped:
             console.print(f"dropped by english_only: {', '.join(stage.load.dropped)}")
+        if stage.watch:
+            console.print(stage.watch)
     console.print(
         "\nParameters are exact. Memory, FLOPs and hours are estimates by formula, not measurements: memory for texts "
         "of full length on one device, with `auto` counted as 16 bit; hours on one device at the utilisation shown, "

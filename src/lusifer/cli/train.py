@@ -69,16 +69,21 @@ def listener() -> Iterator[Callable[[dict[str, Any]], None]]:
         yield say
         return
     with terminal.StageBar() as bar:
+        words = {}  # what stands behind the numbers of the bar
 
         def show(event: dict[str, Any]) -> None:
             kind = event.get("event")
             if kind == "stage":
                 bar.open(event["stage"], event["steps"], event.get("done", 0))
+                words.clear()
             elif kind == "step":
                 bar.move(event["step"])
             elif kind == "log":
                 if "loss" in event:
-                    bar.tell(f"loss {event['loss']:.4g}")
+                    words["loss"] = f"loss {event['loss']:.4g}"
+                if "watch" in event:
+                    words["watch"] = watched(event["watch"])
+                bar.tell(", ".join(words.values()))
             else:
                 bar.close()  # the stage is over, or has not begun
                 say(event)
@@ -113,5 +118,15 @@ def say(event: dict[str, Any]) -> None:
     elif kind == "log" and "loss" in event:
         numbers = ", ".join(f"{key} {event[key]:.4g}" for key in ("loss", "learning_rate", "grad_norm") if key in event)
         terminal.note(f"{event['stage']}: step {event['step']} of {event['steps']}: {numbers}")
+    elif kind == "log" and "watch" in event:
+        terminal.note(f"{event['stage']}: step {event['step']} of {event['steps']}: {watched(event['watch'])}")
     elif kind == "saved":
         terminal.note(f"{event['stage']}: {event['merged_layers']} adapters merged, {event['folder']} written")
+
+
+def watched(row: dict[str, Any]) -> str:
+    """Say one measurement of a stage that is watched."""
+    unit = " %" if row["metric"] == "retrieval" else ""
+    best = f" (best {row['best']:.4g}{unit} at step {row['best_step']})"
+    end = "" if row["stopped"] is None else f"; no better for {row['waited']} in a row: the stage ends here"
+    return f"{row['metric']} {row['value']:.4g}{unit}{best}{end}"

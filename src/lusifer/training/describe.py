@@ -9,6 +9,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from lusifer import parallel
 from lusifer.data import fingerprint
 from lusifer.data.alignment import AlignmentExamples
 from lusifer.data.sources import short_name
@@ -24,6 +25,7 @@ from lusifer.training.record import RECIPE, RunFolder
 
 DATA = "data.json"
 STEPS = "steps.jsonl"
+WATCH = "watch.json"
 ONE_KIND = "texts of one kind"
 _ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional": "both directions, labels are masked"}
 
@@ -130,9 +132,13 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
 
 
 def _kept(folder: Path) -> dict[str, Any]:
-    """What `keep` wrote, or nothing where an older version ran the stage."""
-    file = folder / DATA
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"sources": [], "left_out": []}
+    """What `keep` wrote, or nothing where an older version ran the stage; `watch` is what was watched, if it was."""
+    said: dict[str, Any] = {"sources": [], "left_out": []}
+    for file, key in ((folder / DATA, None), (folder / WATCH, "watch")):
+        if file.is_file():
+            read = json.loads(file.read_text(encoding="utf-8"))
+            said |= read if key is None else {key: read}
+    return said
 
 
 def _origin(recipe: Recipe, number: int, sources: Sequence[Source]) -> list[str]:
@@ -153,8 +159,10 @@ def _origin(recipe: Recipe, number: int, sources: Sequence[Source]) -> list[str]
 def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     """Stage `number` (from 1) in words, with its rows by source."""
     stage = recipe.stages[number - 1]
-    steps = said.get("steps", stage.max_steps)
+    steps, watched = said.get("steps", stage.max_steps), said.get("watch")
     length = f"{steps:,}" if steps else f"{stage.epochs:g} times through the data"
+    if watched and watched["model_step"] != steps:
+        length = f"{watched['model_step']:,} of {length}"
     warm = f", {stage.warmup(said['steps'])} steps of warm-up" if "steps" in said else ""
     settings = _objective(stage) | {
         "steps": f"{length}, {stage.batch_size} rows each",
@@ -162,6 +170,8 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
         "longest text": f"{recipes.longest(recipe, stage)} tokens",
         "trained": _trained(stage, recipe.model.output_projection),
     }
+    if watched:
+        settings["watched"] = _watched(watched)
     if said["left_out"]:
         names = ", ".join(f"{source['name']} ({source['language']})" for source in said["left_out"])
         settings["left out, because not English"] = names
@@ -179,6 +189,16 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     ] or [{"source": short_name(source.path, source.hub)} for source in recipes.sources(recipe, stage)[0]]
     kind = "" if stage.name == stage.kind else f" ({stage.kind})"
     return cards.Stage(f"Stage {number}: {stage.name}{kind}", settings, rows)
+
+
+def _watched(said: dict[str, Any]) -> str:
+    """What a stage was watched on, and whether its model was chosen by that."""
+    name = "the sample in the package" if said["parallel"] == parallel.SAMPLE else f"`{said['parallel']}`"
+    what = f"{said['metric']} on {name}, in {', '.join(said['languages'])}; none of it was trained on"
+    if said["patience"] is None:
+        return f"{what}, and nothing was chosen by it"
+    ended = "" if said["stopped"] is None else f", and the stage was ended by it at step {said['stopped']:,}"
+    return f"{what}; the model is that of step {said['model_step']:,}, the best by it ({said['best']:.4g}){ended}"
 
 
 def _objective(stage: AlignmentStage | ContrastiveStage) -> dict[str, str]:

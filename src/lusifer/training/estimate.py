@@ -28,6 +28,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from lusifer.errors import UsageError
+from lusifer.training import recipe_watch
 from lusifer.training.recipe import Base, Recipe, longest
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
 from lusifer.training.workload import StageLoad, stage_load
@@ -59,7 +60,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage: counts by part, what it reads, memory, FLOPs of a step, hours by card (None: steps unknown)."""
+    """One stage: counts by part, what it reads, memory, FLOPs of a step, hours by card (None: steps unknown).
+
+    `watch` says in words how it is watched, None if it is not; the hours are without that.
+    """
 
     name: str
     kind: str
@@ -68,6 +72,7 @@ class StageEstimate:
     memory: Memory
     flops: float
     hours: dict[str, float | None]
+    watch: str | None = None
 
 
 @cache
@@ -108,7 +113,9 @@ def _stage(
         name: None if load.steps is None else load.steps * flops / (card["tflops"] * 1e12 * card["utilisation"]) / 3600
         for name, card in cards().items()
     }
-    return StageEstimate(stage.name, stage.kind, parts, load, _memory(recipe, stage, model, parts), flops, hours)
+    memory = _memory(recipe, stage, model, parts)
+    watch = None if stage.watch is None else recipe_watch.words(stage.watch, load.steps)
+    return StageEstimate(stage.name, stage.kind, parts, load, memory, flops, hours, watch)
 
 
 def _possible(stage: AlignmentStage | ContrastiveStage, llm: PreTrainedConfig) -> None:

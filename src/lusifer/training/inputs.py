@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lusifer import hub
+from lusifer import hub, parallel
 from lusifer.data import sources as data_sources
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.folders import write_file
@@ -37,8 +37,8 @@ def fingerprints(recipe: Recipe) -> Found:
         recipe: as the user gave it.
 
     Returns:
-        By key (`model.llm`, `stages.NAME.data.0`): file name -> SHA-256, or "commit" -> commit. A base that is made
-        from the seed (`tiny:`) is left out.
+        By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file name -> SHA-256, or "commit" ->
+        commit. A base that is made from the seed (`tiny:`) is left out, and so is the sample of parallel text.
 
     Raises:
         UsageError: a hub name cannot be resolved.
@@ -63,6 +63,9 @@ def fingerprints(recipe: Recipe) -> Found:
                 files = data_sources.files(source.path or "")
                 top = os.path.commonpath([file.parent for file in files])
                 found[key] = {str(file.relative_to(top)): _sha256(file) for file in files}
+        if stage.watch is not None and stage.watch.parallel != parallel.SAMPLE:
+            file = Path(stage.watch.parallel)
+            found[f"stages.{stage.name}.watch.parallel"] = {file.name: _sha256(file)}
     return found
 
 

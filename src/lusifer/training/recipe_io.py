@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lusifer import parallel
 from lusifer.data import sources
-from lusifer.errors import RecipeError, UsageError
-from lusifer.training import recipe_yaml
+from lusifer.errors import DataError, RecipeError, UsageError
+from lusifer.training import recipe_watch, recipe_yaml
 from lusifer.training.recipe import Recipe
 from lusifer.training.recipe_override import Overrides, apply
 from lusifer.training.recipe_report import explain, place
@@ -141,6 +142,10 @@ def _place_paths(value: dict[str, Any], folder: Path, given: Overrides) -> None:
             path = source.get("path") if isinstance(source, dict) else None
             if isinstance(path, str) and path and not path.startswith(sources.SAMPLE):
                 source["path"] = absolute(path, start_of("stages", number, "data", item, "path", otherwise=root))
+        watch = stage.get("watch") if isinstance(stage, dict) else None
+        path = watch.get("parallel") if isinstance(watch, dict) else None
+        if isinstance(path, str) and path and path != parallel.SAMPLE:
+            watch["parallel"] = absolute(path, start_of("stages", number, "watch", "parallel", otherwise=root))
     for tower in ("encoder", "llm"):
         base = value["model"].get(tower) if isinstance(value.get("model"), dict) else None
         path = base.get("path") if isinstance(base, dict) else None
@@ -164,6 +169,12 @@ def _check_files(recipe: Recipe, say: Callable[..., str], remark: Callable[..., 
                 except UsageError as error:
                     place_ = say((*where, "path"))
                     raise RecipeError(f"{place_}: stages.{stage.name}.data.{item}.path: {error}") from None
+        if stage.watch is not None:
+            try:
+                recipe_watch.read(stage.watch)
+            except DataError as error:
+                place_ = say(("stages", number, "watch", "parallel"))
+                raise RecipeError(f"{place_}: stages.{stage.name}.watch.parallel: {error}") from None
 
 
 def _check_base(path: str, where: str, remark: Callable[[], str]) -> None:

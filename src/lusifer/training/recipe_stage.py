@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from lusifer.data.alignment import PAIRED_ROLES
 from lusifer.training.recipe_data import AlignmentSource, PairSource, Settings
+from lusifer.training.recipe_watch import Watch
 
 
 class LoRA(Settings):
@@ -108,6 +109,8 @@ class StageSettings(Settings):
     """Checkpoints kept, the newest."""
     logging_steps: int = Field(default=10, ge=1)
     """Steps between lines of the log."""
+    watch: Watch | None = None
+    """Measure the gap between languages while the stage trains, and perhaps end the stage by it; null does not."""
 
     @model_validator(mode="before")
     @classmethod

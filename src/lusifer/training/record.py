@@ -2,6 +2,7 @@
 
 recipe.yaml                     as resolved, every default written out
 checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
+checkpoints/NN-STAGE/watch.json   what a stage was watched by, and the step that its model is from (also in checkpoints)
 checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
 metrics.jsonl                   one line a logged step
 inputs.json                     fingerprints of the bases and the data

@@ -19,7 +19,7 @@ from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
 from lusifer.model.lusifer import LusiferModel
-from lusifer.training import align, bases, contrast, describe, inputs, preflight, recipe_io
+from lusifer.training import align, bases, contrast, describe, inputs, preflight, recipe_io, watch
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder, last_checkpoint
 from lusifer.training.trainer import MetricsLog, StageTrainer, arguments, batches, free_space_for
@@ -142,14 +142,16 @@ def _stage(
     done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if state.is_main_process:
         run.trim_metrics(stage.name, done)
-    trainer.add_callback(
-        MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
-    )
+    log = MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
+    trainer.add_callback(log)
+    watch.attach(trainer, stage, log.write, checkpoint)
     trainer.remove_callback(transformers.PrinterCallback)
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
     _train(trainer, checkpoint, done, rows.steps)
     if state.is_main_process:
         model.cpu()  # merged in float32 it may not fit beside the optimizer
+        if trainer.watcher is not None:
+            trainer.watcher.finish(model, target, max(done, trainer.state.global_step))
         merged = adapters.merge(model)
         embedder.eval()
         embedder.max_seq_length = length
@@ -160,12 +162,12 @@ def _stage(
 
 
 def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
-    """Train from step `done` to the last one, and not one less or more."""
-    if done >= steps:  # killed after its last step: transformers would train one more
+    """Train from step `done` to the last one, and not one less or more, unless what is watched ends the stage."""
+    if done >= steps or trainer.stopped:  # killed after its last step: transformers would train one more
         trainer._load_from_checkpoint(str(checkpoint))
         return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step != steps:
+    if trainer.state.global_step != steps and not trainer.stopped:
         raise LusiferError(
             f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "
             "lower batch_size or max_steps and start anew in another --output"

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +21,9 @@ from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.training.recipe_stage import StageSettings
 from lusifer.training.record import RunFolder
+
+if TYPE_CHECKING:
+    from lusifer.training.watch import Watcher
 
 TRAINABLE = "trainable.safetensors"
 TRAINABLE_COUNTS = "trainable.json"
@@ -40,6 +43,13 @@ class StageTrainer:
     max_seq_length: int
     first_step: int = 0
     """Steps that were done before this call."""
+    watcher: Watcher | None = None
+    """Measures the gap between languages where the recipe says so."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the stage was ended before its last step, by what was measured."""
+        return self.watcher is not None and self.watcher.stopped
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
@@ -60,6 +70,8 @@ class StageTrainer:
         parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
         counts = {"tensors": sorted(tensors), "parts": parts}
         (folder / TRAINABLE_COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
+        if self.watcher is not None:
+            self.watcher.save(folder, self.state.global_step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Put back the tensors that train; frozen ones come from where the stage started."""
@@ -96,12 +108,16 @@ class MetricsLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Write one line: stage, step and the numbers."""
-        row = {"stage": self.stage, "step": state.global_step, **(logs or {})}
         if state.is_world_process_zero:
-            with self.run.metrics.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-            if self.listen is not None:
-                self.listen(row, state.max_steps)
+            self.write(logs or {}, state)
+
+    def write(self, numbers: dict[str, Any], state: Any) -> None:
+        """Append a line with stage, step and these numbers, and hand it to the listener."""
+        row = {"stage": self.stage, "step": state.global_step, **numbers}
+        with self.run.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if self.listen is not None:
+            self.listen(row, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say that a step is done: a bar should move between two lines of the log."""
@@ -191,8 +207,10 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
         for name, p in model.named_parameters()
     )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
-    needed = (stage.keep_checkpoints + 1) * (size + 12 * trainable) + size
+    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written;
+    # where a measure may choose the model, the best weights as well.
+    copies = 4 if stage.watch is not None and stage.watch.patience is not None else 3
+    needed = (stage.keep_checkpoints + 1) * (size + copies * 4 * trainable) + size
     # Checkpoints of this stage that are there already make room for the new ones as those are written.
     there = sum(file.stat().st_size for file in folder.glob("checkpoint-*/**/*") if file.is_file())
     free = shutil.disk_usage(folder).free
