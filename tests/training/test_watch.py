@@ -1,7 +1,6 @@
 """A stage that is watched: training does not notice, what is measured is the model, and it can end the stage."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,20 +145,30 @@ def test_which_model_is_taken_where_the_stage_runs_to_its_end(
     values: list[float], patience: str, step: int,
 ) -> None:  # fmt: skip
     says(monkeypatch, values)
-    train(recipe, tmp_path / "run", overrides=[f"stages.align.watch={{every: 1, patience: {patience}}}"])
+    settings = [f"stages.align.watch={{every: 1, patience: {patience}}}", "stages.contrast.max_steps=1"]
+    train(recipe, tmp_path / "run", overrides=settings)
     assert len(rows(tmp_path / "run", "align")) == 4
     assert is_of_step(tmp_path / "run", step, plain)
+
+
+@pytest.fixture(scope="module")
+def worse(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run whose first stage was best at its first step, and its settings."""
+    settings = ["stages.align.watch={every: 1, patience: 9}", "stages.contrast.max_steps=1"]
+    output = tmp_path_factory.mktemp("worse") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        says(patch, [30, 20, 20, 20])
+        train(recipe, output, overrides=settings)
+    return output, settings
 
 
 @pytest.mark.parametrize("name", ["watch.json", "best.safetensors"])
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_checkpoint_that_lost_what_was_decided_is_refused(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+    recipe: Path, worse: tuple[Path, list[str]], tmp_path: Path, name: str, damage: str
 ) -> None:
-    says(monkeypatch, [30, 20, 20, 20])
-    settings = ["stages.align.watch={every: 1, patience: 9}", "stages.contrast.max_steps=1"]
-    train(recipe, tmp_path / "run", overrides=settings)
-    broken = unfinish(tmp_path / "run", tmp_path / "broken", "01-align", 2)
+    run, settings = worse
+    broken = unfinish(run, tmp_path / "broken", "01-align", 2)
     file = broken / "checkpoints" / "01-align" / "checkpoint-2" / name
     if damage == "gone":
         file.unlink()
@@ -167,7 +176,6 @@ def test_a_checkpoint_that_lost_what_was_decided_is_refused(
         file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(LusiferError, match=rf"{name}: missing or damaged; remove .*checkpoint-2 to resume"):
         train(recipe, broken, overrides=settings, resume=True)
-    shutil.rmtree(file.parent)
 
 
 def test_parallel_text_that_changed_is_refused_by_a_resume(recipe: Path, tmp_path: Path) -> None:
