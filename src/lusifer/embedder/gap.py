@@ -17,7 +17,7 @@ from lusifer.errors import DataError, LusiferError
 
 ENGLISH = "en"
 K = 10
-"""Neighbours that are looked at (Radovanović et al. 2010 use 10 throughout)."""
+"""Neighbours that are looked at; the k of Radovanović et al. 2010."""
 _CELLS = 2**24  # similarities in memory at once, 64 MB
 
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -56,8 +56,8 @@ class Against:
         where all translations coincide.
     translations, others: mean cosine of a text and its translation, and of a text and the other sentences in English.
     hubness: skewness of how often an English sentence is among the k nearest English ones of the language's texts
-        (Radovanović et al. 2010, JMLR 11, 2487-2531); 0 where all are met equally often. Above 1, a few sentences
-        are the answer to everything.
+        (Radovanović et al. 2010, JMLR 11, 2487-2531); 0 where all are met equally often, and the greater, the
+        more a few sentences are among the nearest of many.
     """
 
     to_english: float
