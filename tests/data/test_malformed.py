@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -48,6 +49,17 @@ KINDS = {
     "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as in the first line"),
     "twice.csv": (b"query,positive,query\na,b,c\n", "line 1: column 'query' is there twice"),
     "quotes.csv": (b'query,positive\n"a"x,b\n', "not a CSV file"),
+    "large.csv": (b"query,positive\na,b\nc," + b"x" * 140_000 + b"\n", "line 3: column positive: a cell of more than"),
+    "open.csv": (b'query,positive\n"c,d\n' + b"e,f\n" * 40_000, "line 2: column query: a cell of more than 131,072"),
+    "signs.csv": (
+        b"query;positive\na;b, c\n",
+        "line 1: one column 'query;positive': the file seems to be separated by",
+    ),
+    "pandas.csv": (b"query,positive\na,\"['b', 'c']\"\n", "line 2: column positive: a list as Python writes it"),
+    "numpy.csv": (b"query,positive\na,\"['b'\n 'c']\"\n", "column positive: a list as Python writes it"),
+    "pandas.jsonl": (GOOD + b'{"query": "a", "positive": "[\'b\']"}\n', "line 2: column positive: a list as Python"),
+    "cut.csv": (b'query,positive\na,"[""b"", ""c"\n', "line 2: column positive: begins as a JSON list"),
+    "comma.csv": (b'query,positive\na,"[""b"" ""c""]"\n', "column positive: a list as Python writes it"),
     "latin1.csv": (b"query,positive\ncaf\xe9,b\n", "not UTF-8"),
     "broken.parquet": (b"PAR1 is all there is", "not a readable Parquet file"),
 }
@@ -74,6 +86,53 @@ def test_parquet_with_columns_of_another_type(tmp_path: Path, capsys: pytest.Cap
     pq.write_table(pa.table({"query": ["a", "b"], "positive": [[1], [2]]}), file)
     assert main(["data", "inspect", str(file)]) == 1
     assert f"{file} row 1: column positive, item 1: expected a text, found int" in capsys.readouterr().err
+
+
+def test_what_only_looks_like_a_list_is_one_text(tmp_path: Path) -> None:
+    texts = ['["b", "c"]', "[1, 2]", '["Yes," he said.] And left.', "[sic] 'so'", "['b', c]"]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"query": "a", "positive": text}) + "\n" for text in texts))
+    assert load(SourceSpec(path=str(file)), "pairs")["positive"][:] == [[text] for text in texts]
+    file.write_text(json.dumps({"query": "a", "positive": ["['b', 'c']"]}) + "\n")  # the mend that the message gives
+    assert load(SourceSpec(path=str(file)), "pairs")["positive"][:] == [["['b', 'c']"]]
+    with (tmp_path / "a.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["query", "positive"], *(["a", text] for text in [*texts[2:], '["d", "e"]'])])
+    found = load(SourceSpec(path=str(tmp_path / "a.csv")), "pairs")["positive"][:]
+    assert found == [*([text] for text in texts[2:]), ["d", "e"]]
+
+
+def test_a_cell_that_is_too_large_is_a_bad_row_where_the_next_row_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text('query,positive\n"a, ""x""",' + "b" * 140_000 + "\nc,d\n")
+    bad = BadRows(1)
+    assert load(SourceSpec(path=str(file)), "pairs", bad)["query"][:] == ["c"]
+    assert bad.messages[0].startswith(f"{file} line 2: column positive: ")
+    file.write_text('query,positive\na,"' + "b" * 140_000 + "\nc,d\n")  # the quote is never closed
+    with pytest.raises(DataError, match="line 2: column positive"):
+        load(SourceSpec(path=str(file)), "pairs", BadRows(9))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sample:nope", "sample:nope: no such sample in the package: use one of sample:labelled, sample:pairs"),
+        ("{}", "is a folder: name its files, as in '"),
+        ("{}/*.csv", "*.csv: no such file: nothing matches the pattern"),
+        ("owner/name@main", "a data set of the hub is read in a recipe, {hub: OWNER/NAME}"),
+        ("{}/none.csv", "none.csv: no such file: correct the path (in a recipe"),
+    ],
+)
+def test_what_is_no_file_is_told_apart(name: str, words: str, tmp_path: Path, capsys) -> None:
+    assert main(["data", "inspect", name.format(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_row_without_a_label_is_named_where_labels_decide(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"query": "a", "positive": ["b"], "label": "x"}\n' + GOOD)
+    call = ["data", "mine", str(file), "--labels", "--model", "mini", "--output", str(tmp_path / "o.jsonl")]
+    assert main(call) == 1
+    assert f"{file} line 2: column label: nothing in it" in capsys.readouterr().err
 
 
 def test_some_bad_rows_are_tolerated_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -111,7 +111,7 @@ def mine(
 
     if translation and not corpus:
         raise UsageError("--translation: names a column of --corpus: give the file of parallel text")
-    kind, rows, bad = opened(files, skip_bad, field)
+    kind, rows, bad = opened(files, skip_bad, field, labels)
     if kind == "passages":
         raise UsageError(f"{files[0]}: rows of text alone have no positive: give pairs, or texts with a label")
     inputs = files_of(files)

@@ -40,8 +40,10 @@ def named(fields: list[str] | None) -> dict[str, str]:
     return sources.fields(fields or ())
 
 
-def opened(names: list[str], skip_bad: int, fields: list[str] | None) -> tuple[str, Iterator[Any], BadRows]:
-    """Give the kind of rows in some files, the rows, and where bad ones are listed."""
+def opened(
+    names: list[str], skip_bad: int, fields: list[str] | None, labels: bool = False
+) -> tuple[str, Iterator[Any], BadRows]:
+    """Give the kind of rows in some files, the rows, and where bad ones are listed; `labels`: a row needs a label."""
     from lusifer.data import sources
     from lusifer.data.readers import BadRows
 
@@ -50,7 +52,8 @@ def opened(names: list[str], skip_bad: int, fields: list[str] | None) -> tuple[s
     kind = sources.kind(files[0], renamed)
     if left := sources.unread(files[0], kind, renamed):
         terminal.note(f"{files[0]}: columns that rows of {kind} do not have are left out: {', '.join(left)}")
-    return kind, (row for file in files for row in sources.read_file(file, kind, renamed, bad)), bad
+    labels = labels and kind != "passages"
+    return kind, (row for file in files for row in sources.read_file(file, kind, renamed, bad, labels)), bad
 
 
 def tell_bad(bad: BadRows) -> None:

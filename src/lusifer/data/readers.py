@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from lusifer.errors import DataError
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 _ROWS = 10_000  # of a Parquet file in memory at once
 _UTF16, _GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
+_OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
 
 @dataclass
@@ -99,13 +100,26 @@ def _object(line: bytes, where: str, first: bool) -> Any:
 
 
 def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+    lines: list[str] = []  # of the row that is being read
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    reader = csv.DictReader(_remembering(text, lines), strict=True)
     try:
         names = reader.fieldnames or ()
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise DataError(f"{file} line 1: column {twice[0]!r} is there twice: rename one of the two")
-        for row in reader:
+        _check_header(file, names)
+        while True:
+            lines.clear()
+            where = f"{file} line {reader.line_num + 1}"
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                if (found := _large(lines, names)) is None:
+                    raise
+                if len(lines) > 1 or lines[0].count('"') % 2:  # who knows where the next row begins
+                    raise DataError(f"{where}: {found}") from error
+                yield where, DataError(f"{where}: {found}")
+                continue
+            if row is None:
+                return
             where = f"{file} line {reader.line_num}"
             if None in row or None in row.values():
                 yield where, DataError(f"{where}: expected {len(names)} columns as in the first line: mend its commas")
@@ -116,6 +130,41 @@ def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{file} after line {reader.line_num}: not UTF-8 ({error.reason}): {hint}") from None
     except csv.Error as error:
         raise DataError(f"{file} after line {reader.line_num}: not a CSV file ({error}): mend its quotes") from None
+
+
+def _check_header(file: Path, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file} line 1: column {twice[0]!r} is there twice: rename one of the two")
+    sign = next((sign for sign in _OTHER_SIGNS if len(names) == 1 and sign in names[0]), None)
+    if sign is not None:
+        raise DataError(
+            f"{file} line 1: one column {names[0]!r}: the file seems to be separated by {_OTHER_SIGNS[sign]}: "
+            "save it separated by commas"
+        )
+
+
+def _remembering(stream: Iterable[str], lines: list[str]) -> Iterator[str]:
+    """The lines of a file, each put into `lines` too."""
+    for line in stream:
+        lines.append(line)
+        yield line
+
+
+def _large(lines: Sequence[str], names: Sequence[str]) -> str | None:
+    """What is wrong with a row that has a cell of more characters than Python's CSV reader takes; None if none has."""
+    limit = csv.field_size_limit()
+    place = length = 0
+    quoted = False
+    for character in "".join(lines):
+        quoted ^= character == '"'
+        if character == "," and not quoted:
+            place, length = place + 1, 0
+        elif (length := length + 1) > limit:
+            name = names[place] if place < len(names) else place + 1
+            mend = "close its quote, or split the text into passages"
+            return f"column {name}: a cell of more than {limit:,} characters: {mend}"
+    return None
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:

@@ -10,27 +10,35 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from lusifer.errors import DataError
 from lusifer.prompts import check_text
 
 Row = dict[str, Any]
+Lists = Literal["spelled", "refused", "texts"]
+"""What a text in place of a list may be: one that spells a JSON list, as in CSV; refused where it spells a list of
+Python's, as pandas writes it; or always one text."""
 
 PAIR_COLUMNS = ("query", "positive", "negative", "instruction", "task", "label", "cluster", "source")
 PASSAGE_COLUMNS = ("text", "source")
 LABELLED_COLUMNS = ("text", "label", "source")
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:[\s,]+{_TEXT})*\s*\]", re.DOTALL)  # numpy prints no commas
 _WHOLE = re.compile(r"-?\d{1,18}")
 MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
 
 
-def check_pair(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None) -> Row:
+def check_pair(
+    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts"
+) -> Row:
     """Check a row of a contrastive set, or of an alignment set of pairs.
 
     Args:
         row: Column -> value, as read from a file. A single text stands for a list of one.
         where: Where it comes from, for messages, as in "pairs.jsonl line 3".
         fields: Our column -> the row's column, where the names differ.
+        lists: What a text in place of a list of texts may be.
 
     Returns:
         A row with all of `PAIR_COLUMNS`; what is unknown is None, `negative` is [].
@@ -39,13 +47,13 @@ def check_pair(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | N
         DataError: The message names the place, the column, what was expected and what was found.
     """
     get = _getter(row, where, fields, required=("query", "positive"))
-    positive = _texts(get("positive"), f"{where}: column positive")
+    positive = _texts(get("positive"), f"{where}: column positive", lists)
     if not positive:
         raise DataError(f"{where}: column positive: expected at least one text, found an empty list: remove the row")
     return {
         "query": _text(get("query"), f"{where}: column query"),
         "positive": positive,
-        "negative": _texts(get("negative"), f"{where}: column negative"),
+        "negative": _texts(get("negative"), f"{where}: column negative", lists),
         "instruction": _word(get("instruction"), f"{where}: column instruction"),
         "task": _word(get("task"), f"{where}: column task"),
         "label": _label(get("label"), f"{where}: column label"),
@@ -54,7 +62,9 @@ def check_pair(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | N
     }
 
 
-def check_passage(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None) -> Row:
+def check_passage(
+    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts"
+) -> Row:
     """Check a row of text for reconstruction or distillation; arguments and errors as for `check_pair`."""
     get = _getter(row, where, fields, required=("text",))
     return {
@@ -63,7 +73,9 @@ def check_passage(row: Mapping[str, Any], where: str, fields: Mapping[str, str] 
     }
 
 
-def check_labelled(row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None) -> Row:
+def check_labelled(
+    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts"
+) -> Row:
     """Check a row of a classification or clustering set; arguments and errors as for `check_pair`."""
     get = _getter(row, where, fields, required=("text", "label"))
     label = _label(get("label"), f"{where}: column label")
@@ -119,12 +131,12 @@ def _getter(
     return lambda column: row.get(names.get(column, column))
 
 
-def _texts(value: Any, where: str) -> list[str]:
-    """A list of texts; null is an empty one, a text a list of one, a text that spells a JSON list (CSV) that list."""
+def _texts(value: Any, where: str, lists: Lists) -> list[str]:
+    """A list of texts; null is an empty one, a text a list of one or, in CSV, the JSON list that it spells."""
     if value is None or value == "":
         return []
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _json_list(value)
+    if isinstance(value, str) and lists != "texts" and value.lstrip().startswith("["):
+        value = _list(value.strip(), where, lists)
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -141,13 +153,32 @@ def _text(value: Any, where: str) -> str:
     return text
 
 
-def _json_list(text: str) -> Any:
-    """The list that a cell spells, or the text itself: prose may begin with a bracket."""
+def _list(text: str, where: str, lists: Lists) -> Any:
+    """The list that a cell of CSV spells, or the text itself: prose may begin with a bracket."""
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):  # also numbers of thousands of digits, and brackets in brackets
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets in brackets
+        if _PYTHON_LIST.fullmatch(text):
+            raise DataError(
+                f'{where}: a list as Python writes it ({_start(text)}): write a JSON list, ["a", "b"] (json.dumps '
+                "gives it); a text that looks so must stand in a list of one"
+            ) from None
+        if lists == "spelled" and isinstance(error, json.JSONDecodeError) and _damaged(text, error):
+            problem = f"begins as a JSON list ({_start(text)}) and is none: {error.msg}, character {error.pos + 1}"
+            raise DataError(f'{where}: {problem}: complete it, as in ["a", "b"]') from None
         return text
-    return value if isinstance(value, list) else text
+    return value if lists == "spelled" and isinstance(value, list) else text
+
+
+def _damaged(text: str, error: json.JSONDecodeError) -> bool:
+    """Whether a text is a JSON list of texts with a fault in it or cut off, and not prose that begins with a quote."""
+    cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
+    return text[1:].lstrip().startswith('"') and (cut or text.endswith('"]'))
+
+
+def _start(text: str) -> str:
+    flat = " ".join(text[:80].split())
+    return flat if len(text) <= 40 else flat[:39] + "…"
 
 
 def _word(value: Any, where: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +17,17 @@ from lusifer import hub
 from lusifer.data import readers, store
 from lusifer.data.mixture import draw, stratified
 from lusifer.data.readers import SUFFIXES, BadRows
-from lusifer.data.schema import CHECKS, LABELLED_COLUMNS, PAIR_COLUMNS, Row, kind_of
+from lusifer.data.schema import CHECKS, LABELLED_COLUMNS, PAIR_COLUMNS, Lists, Row, kind_of
 from lusifer.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SAMPLE = "sample:"
+_HUB_ID = re.compile(r"(hf://datasets/)?[\w.-]+/[\w.-]+(@\S+)?")
 _LOOK = 1000  # bad rows in front of the one that tells the kind of a file
 _BUFFER = 10_000  # rows of a stream that are mixed at once
+_LISTS: Mapping[str, Lists] = {"csv": "spelled", "jsonl": "refused"}  # Parquet has lists, and tools that write them
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,37 @@ def files(path: str) -> list[Path]:
     Raises:
         UsageError: There is none, or its kind cannot be read.
     """
+    given = path
     if path.startswith(SAMPLE):
-        path = str(resources.files("lusifer.data").joinpath("sample", path.removeprefix(SAMPLE) + ".jsonl"))
+        path = str(_sample(path.removeprefix(SAMPLE)))
     found = [Path(path)] if Path(path).is_file() else sorted(map(Path, glob.glob(path, recursive=True)))
     found = [file for file in found if file.is_file()]
     if not found:
-        raise UsageError(f"{path}: no such file: correct the path, or set data_root to the folder it is in")
+        raise UsageError(_missing(given))
     for file in found:
         if not file.name.endswith(SUFFIXES):
             raise UsageError(f"{file}: cannot be read as data: use one of {', '.join(SUFFIXES)}")
     return found
+
+
+def _sample(name: str) -> Any:
+    return resources.files("lusifer.data").joinpath("sample", f"{name}.jsonl")
+
+
+def _missing(path: str) -> str:
+    """Why a path stands for no file."""
+    if path.startswith(SAMPLE):
+        there = resources.files("lusifer.data").joinpath("sample").iterdir()
+        names = sorted(file.name.removesuffix(".jsonl") for file in there if file.name.endswith(".jsonl"))
+        samples = ", ".join(SAMPLE + name for name in names)
+        return f"{path}: no such sample in the package: use one of {samples}"
+    if Path(path).is_dir():
+        return f"{path}: is a folder: name its files, as in '{path.rstrip('/')}/*.jsonl'"
+    if glob.has_magic(path):
+        return f"{path}: no such file: nothing matches the pattern: correct it"
+    if _HUB_ID.fullmatch(path) and not path.endswith(SUFFIXES):
+        return f"{path}: no such file: correct the path; a data set of the hub is read in a recipe, {{hub: OWNER/NAME}}"
+    return f"{path}: no such file: correct the path (in a recipe, data_root may name the folder that it is in)"
 
 
 def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
@@ -118,11 +142,33 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
 
 
 def read_file(
-    file: Path, kind: str, fields: Mapping[str, str] | None = None, bad: BadRows | None = None
+    file: Path,
+    kind: str,
+    fields: Mapping[str, str] | None = None,
+    bad: BadRows | None = None,
+    labels: bool = False,
 ) -> Iterator[Row]:
-    """Yield the checked rows of one file; `kind`, `fields`, `bad` and errors as for `load` and `check_pair`."""
-    check = CHECKS[kind]
-    return readers.read(file, lambda row, where: check(row, where, fields), bad)
+    """Yield the checked rows of one file.
+
+    Args:
+        file: Of one of `SUFFIXES`.
+        kind: As for `load`.
+        fields: Our column -> the file's.
+        bad: Takes rows that are not what they should be.
+        labels: Whether a pair without a label is such a row.
+
+    Raises:
+        DataError: As for `load`.
+    """
+    lists = _LISTS.get(file.name.removesuffix(".gz").rpartition(".")[2], "texts")
+
+    def check(row: Any, where: str) -> Row:
+        checked = CHECKS[kind](row, where, fields, lists)
+        if labels and checked["label"] is None:
+            raise DataError(f"{where}: column label: nothing in it: fill it, or leave --labels out")
+        return checked
+
+    return readers.read(file, check, bad)
 
 
 def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
