@@ -12,6 +12,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -199,6 +200,27 @@ def test_a_file_is_replaced_as_a_whole_and_keeps_its_suffix(tmp_path):
         raise KeyError("in the middle")
     assert file.read_text() == "two"
     assert names(file.parent) == ["rows.npy"]
+
+
+def test_a_lock_that_goes_leaves_the_lock_of_the_next_one_alone(tmp_path, monkeypatch):
+    file, release, others = tmp_path / ".lock", FileLock.release, []
+
+    def handed_on(lock, *args, **kwargs):
+        release(lock, *args, **kwargs)
+        if not others:  # another process takes it at once
+            others.append(FileLock(file))
+            others[0].acquire(blocking=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileLock, "release", handed_on)
+        with folders.locked(file, "held", remove=True):
+            pass
+    with pytest.raises(errors.UsageError, match="held"), folders.locked(file, "held"):
+        pass
+    others[0].release()
+    with folders.locked(file, "held", remove=True):
+        pass
+    assert not file.exists()
 
 
 def test_a_target_of_the_wrong_kind_is_refused(tmp_path):

@@ -112,6 +112,35 @@ def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(file: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system lets go of it when the process ends, killed or not.
+
+    Args:
+        file: Its place; the folder must be there.
+        refusal: What to say when another process holds it.
+        remove: Whether the file goes with the lock.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UsageError(refusal) from None
+    try:
+        yield
+    finally:
+        if remove:
+            # While it is held: afterwards the file of that name may be the lock of the next one. Who has opened this
+            # one meanwhile finds that it has no name any more (filelock looks) and does not take it for a lock.
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
 def _resolve(target: str | os.PathLike[str]) -> Path:
     """Follow links, so that a link at `target` keeps pointing to the place that is rewritten."""
     return Path(target).expanduser().resolve()

@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.folders import write_file, write_folder
+from lusifer.folders import locked, write_file, write_folder
 from lusifer.training import recipe_io
 from lusifer.training.recipe import Recipe
 
@@ -81,12 +80,7 @@ class RunFolder:
             run.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{output}: cannot be written to ({error.strerror}); choose another --output") from error
-        try:
-            # The system lets go of the lock when a process ends, killed or not.
-            lock = FileLock(run.root / LOCK).acquire(blocking=False)
-        except Timeout:
-            raise UsageError(f"{output}: another process trains in this folder; wait for it, or stop it") from None
-        with lock:
+        with locked(run.root / LOCK, f"{output}: another process trains in this folder; wait for it, or stop it"):
             if run.model.is_dir() or any(_learned(folder) for folder in (run.root / CHECKPOINTS).glob("*")):
                 if not resume:
                     raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
