@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +159,16 @@ def test_minhash_finds_what_comparing_all_pairs_finds() -> None:
     bands = minhash.bands(first), minhash.bands(second)
     joined = set(minhash.across(*bands, second.__getitem__, first.__getitem__))
     assert joined == {(one - 60, other) for one, other in found if other < 60 <= one}
+
+
+def test_across_compares_with_every_text_of_a_bucket() -> None:
+    first, second, text = sentence(30, 30), sentence(31, 30), sentence(31, 30) + " too"
+    known = [first, second]
+    bucket = np.array([[7], [7]], dtype=np.uint64)  # both are in the bucket of the text, and the first is unlike it
+    found = minhash.across(bucket, bucket[:1], [text].__getitem__, known.__getitem__)
+    assert list(found) == [(0, 1)]
+    none = np.zeros((0, 1), dtype=np.uint64)
+    assert list(minhash.across(none, bucket, str, str)) == list(minhash.across(bucket, none, str, str)) == []
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

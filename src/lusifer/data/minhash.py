@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from lusifer.extras import need
 NGRAM = 5  # characters, as published
 THRESHOLD = 0.8  # as published
 _BANDS, _ROWS = 32, 8  # of two texts 0.8 alike 99.7 % meet in a band, of two 0.5 alike one pair in eight
+_MEMBERS = 32  # of a bucket of another set that a text is compared with
 _SEED = 1
 _RADIX = np.uint64(1_000_003)
 _SPACE = re.compile(r"[\W_]+")
@@ -105,17 +108,25 @@ def across(
         read: Number in `table` -> its text.
         read_known: Number in `known` -> its text.
         threshold: Least Jaccard likeness.
+
+    Yields:
+        Pairs in ascending order. In a bucket of many texts each is compared with the first 32 of them.
     """
-    found = [np.zeros((0, 2), dtype=np.int64)]
+    found = np.zeros((0, 2), dtype=np.int64)
     for column in range(table.shape[1]):
         order = np.argsort(known[:, column], kind="stable")
-        places = np.searchsorted(known[order, column], table[:, column])
-        places = order[np.minimum(places, len(order) - 1)]
-        hit = np.flatnonzero(known[places, column] == table[:, column])
-        found.append(np.stack([hit, places[hit]], axis=1))
-    for one, other in np.unique(np.concatenate(found), axis=0).tolist():
-        if jaccard(shingles(read(one)), shingles(read_known(other))) >= threshold:
-            yield one, other
+        values = known[order, column]
+        first, last = (np.searchsorted(values, table[:, column], side=side) for side in ("left", "right"))
+        counts = np.minimum(last - first, _MEMBERS)
+        ones = np.repeat(np.arange(len(table)), counts)
+        places = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        # Near texts meet in most bands: kept once, they take no more room than in one.
+        found = np.unique(np.concatenate([found, np.stack([ones, order[places]], axis=1)]), axis=0)
+    for one, pairs in groupby(found.tolist(), key=itemgetter(0)):
+        own = shingles(read(one))
+        for _, other in pairs:
+            if jaccard(own, shingles(read_known(other))) >= threshold:
+                yield one, other
 
 
 def _candidates(table: np.ndarray) -> Iterator[tuple[int, int]]:
