@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from lusifer.cli import main
 from lusifer.data import sources
 from lusifer.data.published import markdown
 from lusifer.errors import DataError, UsageError
-from lusifer.training import recipe_io
+from lusifer.training import contrast, describe, recipe_io
 from lusifer.training.run import train
 from training.test_processes import free_port
 
@@ -29,7 +30,12 @@ def stage_folder(run: Path, stage: str) -> Path:
 
 def test_a_run_keeps_what_each_stage_has_read(finished: Path) -> None:
     said = json.loads((stage_folder(finished, "contrast") / "data.json").read_text())
-    assert said["skipped"] == [] and said["read_from"] == [{"name": "pairs", "revision": None}]
+    (sample,) = sources.files("sample:pairs")
+    digest = hashlib.sha256(sample.read_bytes()).hexdigest()
+    assert said["read_from"] == [{"name": "pairs", "rows": 250, "sha256": {"pairs.jsonl": digest}}]
+    first = json.loads((stage_folder(finished, "align") / "data.json").read_text())["read_from"]
+    assert [(each["rows"], len(each["sha256"])) for each in first] == [(260, 1), (250, 1)]
+    assert said["skipped"] == []
     assert sum(source["steps"] for source in said["sources"]) == said["steps"] == 4
     assert all(source["most"] <= 1 for source in said["sources"])
     unread = sum(source["unread"] for source in said["sources"])
@@ -91,6 +97,16 @@ def test_skipped_rows_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert "bad rows left out: 2" in (tmp_path / "run" / "model" / "README.md").read_text()
     with pytest.raises(DataError, match=r"line 15: .* no more than 2 may be skipped"):
         train(write_rows(tmp_path, bad=3), tmp_path / "other")
+
+
+def test_small_sets_that_are_joined_are_counted_by_source(tmp_path: Path) -> None:
+    file = write_rows(tmp_path, bad=0)
+    rows = [{"query": f"q{n}", "positive": [f"p{n}"], "source": "abbccc"[n % 6]} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = recipe_io.load(file, ["stages.contrast.data.0.split_by_source=true"])
+    said = describe.data(read, read.stages[0], contrast.examples(read, read.stages[0], 0))
+    parts = {source["name"]: source.get("parts") for source in said["sources"]}
+    assert parts == {"rows/c and 2 smaller": {"rows/a": 2, "rows/b": 4, "rows/c": 6}}
 
 
 def test_streaming_is_for_the_hub(tmp_path: Path) -> None:

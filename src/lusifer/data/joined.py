@@ -24,7 +24,7 @@ def join_small(sets: Sequence[PairSet], batch_size: int, in_batch_negatives: boo
         in_batch_negatives: Whether rows that share a text cannot share a batch.
 
     Returns:
-        The sets, the joined ones as one, named after its parts.
+        The sets, the joined ones as one, named after its largest part; `parts` has the rows of each.
     """
 
     def fills(some: Sequence[PairSet]) -> bool:
@@ -64,7 +64,9 @@ def _one(sets: Sequence[PairSet]) -> PairSet:
 
     rows = concatenate_datasets([each.rows for each in sets])
     name = f"{sets[-1].name} and {len(sets) - 1} smaller"
-    return PairSet(name, rows, sets[0].prompts, sum(each.dropped for each in sets), _joined_clusters(sets))
+    dropped = sum(each.dropped for each in sets)
+    parts = {each.name: len(each.rows) for each in sets}
+    return PairSet(name, rows, sets[0].prompts, dropped, _joined_clusters(sets), parts)
 
 
 def _joined_clusters(sets: Sequence[PairSet]) -> np.ndarray | None:

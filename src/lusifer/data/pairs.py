@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,7 +40,8 @@ class PairSet:
 
     `rows` has the columns query, positive, negative_1 .. negative_k; `prompts` the prefix by column; `dropped` counts
     rows for which no negative could be found. A set that lost all its rows that way is there too, so that it is said.
-    `clusters` has the cluster of each row, -1 where it has none; None where no row has one.
+    `clusters` has the cluster of each row, -1 where it has none; None where no row has one. `parts` has the rows of
+    each set that this one was joined from.
     """
 
     name: str
@@ -48,6 +49,7 @@ class PairSet:
     prompts: dict[str, str]
     dropped: int = 0
     clusters: np.ndarray | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> list[PairSet]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,8 @@ class PairRows:
     """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps.
 
     `dropped` counts rows without any negative and `language` has the code, both also for sets that lost all their rows.
-    `skipped` lists the bad rows that were left out.
+    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read, and `parts`
+    those of the small sets that a joined one is made of.
     """
 
     sets: dict[str, Dataset]
@@ -51,6 +52,8 @@ class PairRows:
     dropped: dict[str, int]
     language: dict[str, str]
     skipped: list[str]
+    read: list[int]
+    parts: dict[str, Mapping[str, int]]
 
     @cached_property
     def plan(self) -> list[StepRows]:
@@ -124,15 +127,20 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     skipped: list[str] = []
     dropped: dict[str, int] = {}
     language: dict[str, str] = {}
+    read: list[int] = []
+    parts: dict[str, Mapping[str, int]] = {}
     kept, _ = recipes.sources(recipe, stage)
     for source in kept:
         bad = BadRows(source.skip_bad)
         rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs", bad)
         skipped += bad.messages
+        read.append(len(rows))
         found = pairs.columns(rows, source, stage.hard_negatives, seed)
         for made in join_small(found, stage.batch_size, source.in_batch_negatives):
             name = pairs.free_name(made.name, dropped)  # files of one name in two folders
             dropped[name], language[name] = made.dropped, recipes.language(source)
+            if made.parts:
+                parts[name] = made.parts
             if not len(made.rows):
                 continue  # the library's trainer cannot read a set without rows
             sets[name], prompts[name] = made.rows, made.prompts
@@ -141,7 +149,7 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
                 clusters[name] = made.clusters
     steps = stage.steps(sum(map(len, sets.values())))
     batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters)
-    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language, skipped)
+    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language, skipped, read, parts)
 
 
 def refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, max_length: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ _ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional"
 
 
 def data(
-    recipe: Recipe, stage: AlignmentStage | ContrastiveStage, rows: AlignmentExamples | PairRows
+    recipe: Recipe,
+    stage: AlignmentStage | ContrastiveStage,
+    rows: AlignmentExamples | PairRows,
+    digests: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """Say what a stage reads.
 
@@ -39,33 +43,43 @@ def data(
         recipe: The whole run.
         stage: One of its stages.
         rows: As `align.examples` or `contrast.examples` gives them.
+        digests: Of each source that is read, file name -> SHA-256; of a hub set none.
 
     Returns:
         `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
         the text before queries, of sets of pairs also the steps that they get, how often a row is read at `most` and
-        how many are `unread`; `left_out`: name and language of the sources that `english_only` drops; `skipped`: the
-        bad rows that were left out; `read_from`: name and revision of every source.
+        how many are `unread`, and of small sets that were joined the rows of each of the `parts`; `left_out`: name and
+        language of the sources that `english_only` drops; `skipped`: the bad rows that were left out; `read_from`: of
+        every source name, rows as they were read, and the commit or the digests of its files.
     """
     kept, left_out = recipes.sources(recipe, stage)
     if isinstance(rows, PairRows):
         reads = rows.reads()
         sources = [_pairs(name, rows) | reads.get(name, {}) for name in rows.dropped]
+        read = rows.read
     else:
         sources = [
             _source(source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
             for source, (table, role) in zip(kept, rows.sources, strict=True)
         ]
+        read = [len(table) for table, _ in rows.sources]
     return {
         "steps": rows.steps,
         "sources": sources,
         "left_out": [_source(source) for source in left_out],
         "skipped": rows.skipped,
-        "read_from": [{"name": short_name(source.path, source.hub), "revision": source.revision} for source in kept],
+        "read_from": [_origin_of(*each) for each in zip_longest(kept, read, digests, fillvalue={})],
     }
 
 
 def _source(source: Source) -> dict[str, str]:
     return {"name": short_name(source.path, source.hub), "language": recipes.language(source)}
+
+
+def _origin_of(source: Source, rows: int, files: Mapping[str, str]) -> dict[str, Any]:
+    """What was read, so that it is known again: a hub set by its commit, files by their content."""
+    known = {"revision": source.revision} if source.hub else {"sha256": dict(files)}
+    return {"name": short_name(source.path, source.hub), "rows": rows, **known}
 
 
 def _pairs(name: str, rows: PairRows) -> dict[str, Any]:
@@ -80,6 +94,7 @@ def _pairs(name: str, rows: PairRows) -> dict[str, Any]:
         "dropped": rows.dropped[name],
         "use": use,
         "prompt": prompts.get("query", ""),
+        **({"parts": dict(rows.parts[name])} if name in rows.parts else {}),
     }
 
 

@@ -20,7 +20,7 @@ from lusifer.errors import ModelFolderError, UsageError
 from lusifer.folders import write_file
 from lusifer.model import build
 from lusifer.training import recipe as recipes
-from lusifer.training.recipe import Recipe
+from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import INPUTS, RunFolder
 
 TOWERS = ("encoder", "llm")
@@ -95,6 +95,19 @@ def remember(run: RunFolder, recipe: Recipe, found: Found) -> None:
             )
     with write_file(run.root / INPUTS) as temporary:
         temporary.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def digests(recipe: Recipe, stage: AlignmentStage | ContrastiveStage, run: RunFolder) -> list[dict[str, str]]:
+    """Give the fingerprints of a stage's sources, file name -> SHA-256, in their order; of a hub set none.
+
+    Args:
+        recipe: as the user gave it.
+        stage: one of its stages.
+        run: the run folder, whose `inputs.json` has them.
+    """
+    known = _read(run.root)
+    found = (known.get(f"stages.{stage.name}.data.{n}", {}) for n in range(len(recipes.sources(recipe, stage)[0])))
+    return [{name: value for name, value in names.items() if name != _COMMIT} for names in found]
 
 
 def pinned(recipe: Recipe, run: RunFolder) -> Recipe:

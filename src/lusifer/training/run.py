@@ -129,7 +129,7 @@ def _stage(
     listen({"event": "counts", "stage": stage.name, "parts": counts})
     kind = align if isinstance(stage, AlignmentStage) else contrast
     rows = kind.examples(recipe, stage, seed)
-    data = describe.data(recipe, stage, rows)
+    data = describe.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
     if state.is_main_process:
         describe.keep(target, data, rows)
     listen({"event": "data", "stage": stage.name, **data})
