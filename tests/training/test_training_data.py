@@ -14,6 +14,7 @@ import pytest
 
 from lusifer import seen as record
 from lusifer.cli import main
+from lusifer.cli.train import say
 from lusifer.data import sources
 from lusifer.data.published import markdown
 from lusifer.errors import DataError, UsageError
@@ -107,6 +108,20 @@ def test_small_sets_that_are_joined_are_counted_by_source(tmp_path: Path) -> Non
     said = describe.data(read, read.stages[0], contrast.examples(read, read.stages[0], 0))
     parts = {source["name"]: source.get("parts") for source in said["sources"]}
     assert parts == {"rows/c and 2 smaller": {"rows/a": 2, "rows/b": 4, "rows/c": 6}}
+
+
+@pytest.mark.parametrize(("size", "mixed"), [(3, 3), (5, 1), (4, 0)])
+def test_steps_that_mix_clusters_are_counted(size: int, mixed: int, tmp_path: Path, capsys) -> None:
+    file = write_rows(tmp_path, bad=0)
+    rows = [{"query": f"q{n}", "positive": [f"p{n}"], "negative": [f"n{n}"], "cluster": n // size} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = recipe_io.load(file, ["stages.contrast.max_steps=3"])
+    said = describe.data(read, read.stages[0], contrast.examples(read, read.stages[0], 0))
+    assert [source["mixed"] for source in said["sources"]] == [mixed]
+    say({"event": "data", "stage": "contrast", **said})
+    error = capsys.readouterr().err
+    assert (f"rows: {mixed} of 3 steps mix clusters" in error) == bool(mixed)
+    assert ("--min-points" in error) == (mixed > 1)
 
 
 def test_streaming_is_for_the_hub(tmp_path: Path) -> None:

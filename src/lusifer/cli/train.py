@@ -18,6 +18,8 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.align.max_steps=100."),
 ]
 
+_LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
+
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
@@ -107,6 +109,10 @@ def say(event: dict[str, Any]) -> None:
                     f"{event['stage']}: {source['name']}: {source['rows']:,} rows, {source['dropped']:,} more dropped: "
                     "no negative could be found for them"
                 )
+            if mixed := source.get("mixed"):
+                share = f"{mixed:,} of {source['steps']:,} steps mix clusters"
+                mend = "" if mixed * 2 <= source["steps"] else _LARGER_CLUSTERS
+                terminal.note(f"{event['stage']}: {source['name']}: {share}{mend}")
         for message in event["skipped"]:
             terminal.note(f"{event['stage']}: bad row left out: {message}")
         for source in event["left_out"]:

@@ -15,6 +15,7 @@ from lusifer.seen import SeenTexts
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
 _LETTERS = 12  # a shorter text tells nothing about what was seen
+_BATCHES = (32, 64, 128, 256)  # sizes of a step at which clusters are looked at
 _QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "longest": 1.0}
 
 
@@ -91,6 +92,9 @@ def lines(made: Overview, max_length: int) -> list[str]:
     if made.clusters:
         sizes = sorted(made.clusters.values())
         found.append(f"clusters: {len(sizes):,} of {sizes[0]:,} to {sizes[-1]:,} rows")
+        shares = ((size, sum(rows - rows % size for rows in sizes) / made.rows) for size in _BATCHES)
+        words = ", ".join(f"{share:.0%} at batch_size {size}" for size, share in shares)
+        found.append(f"rows that batches of one cluster can hold: {words}")
     if made.kind == "pairs":
         found += [f"{name} a row: {_spread(values)}" for name, values in _lists(made).items()]
     for column, numbers in made.lengths.items():

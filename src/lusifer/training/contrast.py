@@ -61,13 +61,18 @@ class PairRows:
         return list(self.batches.make_up())
 
     def reads(self) -> dict[str, dict[str, int]]:
-        """Give by set how many steps it gets, how often its rows are read at most, and how many never are."""
+        """Give by set how many steps it gets, how often its rows are read at most, and how many never are.
+
+        Of a set with clusters also how many of its steps are `mixed`: their rows are not of one cluster.
+        """
         counts = {name: np.zeros(len(table), dtype=np.int64) for name, table in self.sets.items()}
         steps = Counter(step.name for step in self.plan)
+        mixed = Counter(step.name for step in self.plan if step.cluster is None)
         for step in self.plan:
             np.add.at(counts[step.name], step.rows, 1)
         return {
             name: {"steps": steps[name], "most": int(often.max()), "unread": int((often == 0).sum())}
+            | ({"mixed": mixed[name]} if name in self.batches.clusters else {})
             for name, often in counts.items()
         }
 

@@ -48,9 +48,10 @@ def data(
     Returns:
         `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
         the text before queries, of sets of pairs also the steps that they get, how often a row is read at `most` and
-        how many are `unread`, and of small sets that were joined the rows of each of the `parts`; `left_out`: name and
-        language of the sources that `english_only` drops; `skipped`: the bad rows that were left out; `read_from`: of
-        every source name, rows as they were read, and the commit or the digests of its files.
+        how many are `unread`, with clusters the steps that are `mixed` of several, and of small sets that were joined
+        the rows of each of the `parts`; `left_out`: name and language of the sources that `english_only` drops;
+        `skipped`: the bad rows that were left out; `read_from`: of every source name, rows as they were read, and the
+        commit or the digests of its files.
     """
     kept, left_out = recipes.sources(recipe, stage)
     if isinstance(rows, PairRows):
