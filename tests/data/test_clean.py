@@ -126,6 +126,11 @@ def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:
         pair("short", sentence(13)),
     ]
     kept, report = cleaned(rows, against=[tmp_path / "eval"])
+    assert report.counts[clean.FILES] == 2 and report.counts[clean.TEXTS] == 3  # the label has letters enough
+    assert report.counts[clean.SHORT] == 1  # the id
+    assert report.examples[clean.FILES] == [
+        f"{tmp_path}/eval/a.jsonl: 2 texts", f"{tmp_path}/eval/b.json: 1 texts",
+    ]  # fmt: skip
     assert report.counts[clean.TEST] == 3 and report.counts[clean.NEAR_TEST] == 1 and kept == rows[4:]
     with pytest.raises(UsageError, match="no evaluation file there"):
         evaluation_texts([tmp_path / "none"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from lusifer.bloom import text_key
 from lusifer.data import minhash, store
-from lusifer.data.held_out import evaluation_texts
+from lusifer.data.held_out import LETTERS, evaluation_texts
 from lusifer.data.report import Report
 from lusifer.data.schema import Row
 
@@ -25,6 +25,8 @@ BLANK = "dropped: nothing is left of a text after normalisation"
 EMPTY = "dropped: query and positive are the same text"
 LABELS = "dropped: the text of an earlier row under another label"
 NEAR_LABELS = "dropped: nearly the text of an earlier row under another label"
+FILES, TEXTS = "evaluation files compared with", "texts in them, each once"
+SHORT = f"strings in them not compared: fewer than {LETTERS} letters and digits"
 TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
 ITSELF = "positives taken out: the same text as the query"
 NEGATIVE = "negatives taken out: the same text as a positive or another negative of the row"
@@ -71,7 +73,7 @@ def dedup(
         DataError: A row or an evaluation file cannot be read.
     """
     report = Report("Cleaned rows")
-    tests = evaluation_texts(against) if against else []
+    tests = _held_out(against, report) if against else []
     table = store.collect(_tidy(rows, kind, report, progress), kind)
     dropped = np.zeros(len(table), dtype=bool)
     _drop_same(table, kind, dropped, report)
@@ -171,6 +173,16 @@ def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: Report, t
 
 def _alike(one: str, other: str, threshold: float) -> bool:
     return one == other or minhash.jaccard(minhash.shingles(one), minhash.shingles(other)) >= threshold
+
+
+def _held_out(against: Sequence[Path], report: Report) -> list[str]:
+    """The texts that must not occur; the report says where they are from, and what is too short to be compared."""
+    held = evaluation_texts(against)
+    for file, texts in held.files.items():
+        report.count(FILES, f"{file}: {texts:,} texts")
+    report.count(TEXTS, by=len(held.texts))
+    report.count(SHORT, by=held.short)
+    return held.texts
 
 
 def _drop_tests(

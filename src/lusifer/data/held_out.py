@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ from lusifer.data import readers
 from lusifer.errors import DataError, UsageError
 
 _KINDS = (*readers.SUFFIXES, ".json")
-_LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere
+LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere
 
 
-def evaluation_texts(paths: Iterable[Path]) -> list[str]:
-    """Give the texts of evaluation files, each once: every string of at least twelve letters, in whatever field.
+@dataclass
+class HeldOut:
+    """Texts of evaluation files, each once; how many each file gave, and how many strings were too short."""
+
+    texts: list[str] = field(default_factory=list)
+    files: dict[Path, int] = field(default_factory=dict)
+    short: int = 0
+
+
+def evaluation_texts(paths: Iterable[Path]) -> HeldOut:
+    """Give the texts of evaluation files: every string of at least twelve letters, in whatever field.
 
     Args:
         paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of such.
@@ -26,10 +36,16 @@ def evaluation_texts(paths: Iterable[Path]) -> list[str]:
         DataError: A file is damaged.
     """
     found: dict[str, None] = {}
-    for path in paths:
-        for file in _files(path):
-            found |= dict.fromkeys(text for text in _texts(file) if len(text_key(text)) >= _LETTERS)
-    return list(found)
+    short: set[str] = set()
+    held = HeldOut()
+    for file in dict.fromkeys(file for path in paths for file in _files(path)):
+        texts = dict.fromkeys(_texts(file))
+        long = [text for text in texts if len(text_key(text)) >= LETTERS]
+        short |= texts.keys() - set(long)
+        held.files[file] = len(long)
+        found |= dict.fromkeys(long)
+    held.texts, held.short = list(found), len(short)
+    return held
 
 
 def _files(path: Path) -> list[Path]:
