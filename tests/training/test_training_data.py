@@ -19,6 +19,7 @@ from lusifer.data import sources
 from lusifer.data.published import markdown
 from lusifer.errors import DataError, UsageError
 from lusifer.training import contrast, describe, recipe_io
+from lusifer.training import recipe as recipes
 from lusifer.training.run import train
 from training.test_processes import free_port
 
@@ -133,13 +134,24 @@ def test_streaming_is_for_the_hub(tmp_path: Path) -> None:
 def test_what_would_be_fetched_is_said_without_the_hub(capsys: pytest.CaptureFixture) -> None:
     assert main(["data", "fetch", "paper-mistral", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    chinese = [line for line in lines if "left out: its language is zh (english_only)" in line]
-    assert [line.split(": ")[1] for line in chinese] == [
-        "Hieuman/dureader", "Hieuman/t2ranking", "Hieuman/zh_MIRACL",
-    ]  # fmt: skip
-    where = "hf://datasets/Hieuman/SQuAD@newest revision, split train: fetched whole, 97,400 rows at most"
-    assert f"alignment-completion: {where}, passage and query" in lines
-    assert f"retrieval: {where}, in-batch negatives, instruction" in "\n".join(lines)
+    sets = [line.split(": ")[0] for line in lines[:-2]]
+    assert len(sets) == len(set(sets)) == 39  # one line a set, however many stages read it
+    squad = "hf://datasets/Hieuman/SQuAD@newest: fetched whole, 97,400 rows at most, for alignment-completion, "
+    assert f"{squad}retrieval, all-sets" in lines
+    assert lines[-2] == (
+        "left out by english_only: Hieuman/dureader (zh), Hieuman/t2ranking (zh), Hieuman/zh_MIRACL (zh)"
+    )
+    loaded = recipe_io.load("paper-mistral")
+    read = [source for stage in loaded.stages for source in recipes.sources(loaded, stage)[0]]
+    rows = sum(source.limit for source in read)
+    assert lines[-1] == (
+        f"in all: 39 sets to fetch, 0 to stream, 0 local; {len(read)} sources of stages read {rows:,} rows at most"
+    )
+    assert main(["data", "fetch", "tiny", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "sample:pairs: local, all rows, for alignment, contrastive",
+        "in all: 0 sets to fetch, 0 to stream, 2 local; 3 sources of stages read all rows of 3",
+    ]
     assert main(["data", "fetch", "paper-mistral", "--dry-run", "--set", "english_only=false"]) == 0
     assert "left out" not in capsys.readouterr().out
 

@@ -102,8 +102,8 @@ def fetch(
 
     loaded = recipe_io.load(recipe, set_ or [])
     if dry_run:
-        for each in fetching.wanted(loaded):
-            typer.echo(each.line())
+        for line in fetching.lines(loaded):
+            typer.echo(line)
         return
 
     def said(each: fetching.Wanted, rows: int, skipped: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from lusifer.data import sources as data_sources
@@ -15,12 +15,11 @@ from lusifer.training.recipe_data import AlignmentSource, Source
 
 @dataclass(frozen=True)
 class Wanted:
-    """A source of a stage: `kind` of its rows, what they are for in words, whether `english_only` leaves it out."""
+    """A source of a stage: `kind` of its rows, whether `english_only` leaves it out."""
 
     stage: str
     source: Source
     kind: str
-    use: str
     left_out: bool
 
     @property
@@ -28,18 +27,45 @@ class Wanted:
         """Hub id or file."""
         return data_sources.short_name(self.source.path, self.source.hub)
 
-    def line(self) -> str:
-        """Say what would be read."""
+    @property
+    def place(self) -> str:
+        """Where it is, and how it is read."""
         source = self.source
-        if self.left_out:
-            return f"{self.stage}: {self.name}: left out: its language is {recipes.language(source)} (english_only)"
-        rows = "all rows" if source.limit is None else f"{source.limit:,} rows at most"
         if source.hub is None:
-            return f"{self.stage}: {source.path}: local, nothing to fetch: {rows}, {self.use}"
-        where = f"hf://datasets/{source.hub}@{source.revision or 'newest revision'}"
+            return f"{source.path}: local"
         config = f", configuration {source.config}" if source.config else ""
-        way = "streamed, not kept" if source.streaming else "fetched whole"
-        return f"{self.stage}: {where}{config}, split {source.split}: {way}, {rows}, {self.use}"
+        split = f", split {source.split}" if source.split != "train" else ""
+        where = f"hf://datasets/{source.hub}@{source.revision or 'newest'}{config}{split}"
+        return f"{where}: {'streamed' if source.streaming else 'fetched whole'}"
+
+
+def lines(recipe: Recipe) -> Iterator[str]:
+    """Say what would be read, a line a set or file and the sums at the end. Asks nobody."""
+    places: dict[str, list[Wanted]] = {}
+    left_out: dict[str, None] = {}
+    for each in wanted(recipe):
+        if each.left_out:
+            left_out[f"{each.name} ({recipes.language(each.source)})"] = None
+        else:
+            places.setdefault(each.place, []).append(each)
+    for place, uses in places.items():
+        limits = [each.source.limit for each in uses]
+        rows = "all rows" if None in limits else f"{max(limits):,} rows at most"
+        yield f"{place}, {rows}, for {', '.join(dict.fromkeys(each.stage for each in uses))}"
+    if left_out:
+        yield f"left out by english_only: {', '.join(left_out)}"
+    yield _sums(places.values())
+
+
+def _sums(places: Collection[Sequence[Wanted]]) -> str:
+    """How much it is together."""
+    limits = [each.source.limit for uses in places for each in uses]
+    known, whole = [limit for limit in limits if limit is not None], limits.count(None)
+    rows = [f"{sum(known):,} rows at most"] * bool(known) + [f"all rows of {whole:,}"] * bool(whole)
+    sets = [uses[0].source for uses in places if uses[0].source.hub is not None]
+    streamed = sum(source.streaming for source in sets)
+    kinds = f"{len(sets) - streamed:,} sets to fetch, {streamed:,} to stream, {len(places) - len(sets):,} local"
+    return f"in all: {kinds}; {len(limits):,} sources of stages read {' and '.join(rows) or 'nothing'}"
 
 
 def wanted(recipe: Recipe) -> Iterator[Wanted]:
@@ -47,7 +73,7 @@ def wanted(recipe: Recipe) -> Iterator[Wanted]:
     for stage in recipe.stages:
         kept, dropped = recipes.sources(recipe, stage)
         for source in stage.data:
-            yield Wanted(stage.name, source, *_use(source), left_out=source in dropped and source not in kept)
+            yield Wanted(stage.name, source, _kind(source), left_out=source in dropped and source not in kept)
 
 
 def fetch(recipe: Recipe, listen: Callable[[Wanted, int, list[str]], None]) -> None:
@@ -68,9 +94,7 @@ def fetch(recipe: Recipe, listen: Callable[[Wanted, int, list[str]], None]) -> N
             listen(each, len(rows), bad.messages)
 
 
-def _use(source: Source) -> tuple[str, str]:
-    """Kind of rows, and their use in words."""
-    if isinstance(source, AlignmentSource):
-        return "pairs" if source.role in PAIRED_ROLES else "passages", source.role.replace("_", " ")
-    negatives = "in-batch negatives" if source.in_batch_negatives else "own negatives only"
-    return "pairs", negatives + (f", instruction {source.instruction!r}" if source.instruction else "")
+def _kind(source: Source) -> str:
+    """Kind of rows."""
+    paired = not isinstance(source, AlignmentSource) or source.role in PAIRED_ROLES
+    return "pairs" if paired else "passages"
