@@ -77,8 +77,7 @@ def dedup(
     with terminal.progress("rows read") as show:
         kept, said = clean.dedup(rows, kind, threshold=threshold, against=against or (), progress=show)
     writers.write(output, kept, kind)
-    tell_bad(bad)
-    finish(said, output, report)
+    finish(said, output, report, bad)
 
 
 def sets(

@@ -20,7 +20,6 @@ from lusifer.cli.data_options import (
     finish,
     named,
     opened,
-    tell_bad,
 )
 from lusifer.cli.models import Device, locate, usable
 from lusifer.errors import UsageError
@@ -86,7 +85,8 @@ def mine(
     cross_margin: CrossMargin = 0.0,
     choose: Annotated[Choose, typer.Option(help="Draw from the kept texts, or take the nearest.")] = Choose.RANDOM,
     corpus: Annotated[
-        list[str] | None, typer.Option(help="Files of passages to choose from, in place of the set's own texts.")
+        list[str] | None,
+        typer.Option(help="Files of passages to choose from, not the set's own texts; no bad row is skipped."),
     ] = None,
     corpus_column: Annotated[str, typer.Option(help="Their column that is searched.")] = "text",
     translation: Annotated[
@@ -124,8 +124,7 @@ def mine(
     retriever = _retriever(model, query_prompt, document_prompt, batch_size, dtype, device, cross_encoder)
     with terminal.phases() as show:
         said = mining.mine(lambda: rows, kind, inputs, output, retriever, settings, texts, named(field), bad, show)
-    tell_bad(bad)
-    finish(said, output, report)
+    finish(said, output, report, bad)
 
 
 def cluster(
@@ -160,8 +159,7 @@ def cluster(
             rows, retriever.queries, clusters=clusters, min_points=min_points, cap=cap, seed=seed, progress=show
         )
         writers.write(output, kept, kind)
-    tell_bad(bad)
-    finish(said, output, report)
+    finish(said, output, report, bad)
 
 
 def _retriever(

@@ -78,8 +78,9 @@ def _page(output: Path, report: Path | None) -> Path:
     return report or output.with_name(output.name + ".report.md")
 
 
-def finish(said: Any, output: Path, report: Path | None) -> None:
-    """Print the counts of a report and write its page."""
+def finish(said: Any, output: Path, report: Path | None, bad: BadRows) -> None:
+    """List the rows that were left out, print the counts of a report and write its page."""
+    tell_bad(bad)
     page = _page(output, report)
     said.write(page)
     for line in said.lines():
