@@ -173,7 +173,10 @@ def test_one_source_at_a_time(tmp_path: Path) -> None:
         MineSettings(negatives=3, skip=20, keep=20, by_source=False),
         MineSettings(negatives=3, skip=20, keep=50),  # a source has 60 texts, fewer than both together
     ):
-        mine(file, tmp_path / "c.jsonl", settings)
+        report = mine(file, tmp_path / "c.jsonl", settings)
+        few = ["s0: 60 rows, 60 texts", "s1: 60 rows, 60 texts"] if settings.by_source else []
+        assert report.examples.get(parts.EVERY_SOURCE, []) == few
+        assert report.counts.get(parts.EVERY_SOURCE, 0) == 60 * len(few)
         found = {
             theme(text) % 2
             for row in read(tmp_path / "c.jsonl")

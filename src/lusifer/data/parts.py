@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ROWS = 2048  # of a part
+EVERY_SOURCE = "rows given texts of all sources: their own has too few"
 ALONE = "rows left out: no other text has their label"
 GIVEN = "negatives that the rows had and keep"
 MINED = "negatives mined"
@@ -63,6 +64,7 @@ class Parts:
         report = Report("Mined negatives")
         report.count("rows read", by=len(self.table))
         report.count("candidates", by=len(self.corpus))
+        self._say_small(report)
         for start in range(0, len(self.table), ROWS):
             file, said = self._file(start), self._file(start).with_suffix(".json")
             if not said.is_file():
@@ -122,6 +124,18 @@ class Parts:
         count = len(row["negative"]) + len(chosen)
         reason = FULL if count >= self.settings.negatives else SHORT if count else NONE
         report.count(reason, row["query"], f"+ {row['positive'][0]}", *(f"- {text}" for text in words))
+
+    def _say_small(self, report: Report) -> None:
+        """Count the rows whose own source has too few texts to choose from, and name those sources."""
+        if self.settings.labels or not self.settings.by_source:
+            return
+        counts = (each.data.column("source").value_counts().to_pylist() for each in (self.table, self.corpus.table))
+        rows, texts = ({each["values"]: each["counts"] for each in some} for some in counts)
+        for source, count in rows.items():
+            found = texts.get(source, 0)
+            if found < min(self.settings.ranks[1], len(self.corpus)):
+                example = f"{source or 'rows without a source'}: {count:,} rows, {found:,} texts"
+                report.count(EVERY_SOURCE, example, by=count)
 
     def _by_label(self) -> dict[tuple[str | None, str | None], list[int]]:
         """The rows of each label of each source, for positives of a labelled set."""
