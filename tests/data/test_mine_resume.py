@@ -66,20 +66,21 @@ def test_rows_that_were_left_out_are_still_listed_when_work_goes_on(tmp_path: Pa
     assert len(first.messages) == 1 and again.messages == first.messages
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere pages are kept")
 def test_released_pages_leave_memory_and_nothing_is_lost(tmp_path: Path) -> None:
     array = np.memmap(tmp_path / "a", dtype=np.int32, mode="w+", shape=(16 << 20,))
     array[:] = 7
     array.flush()
     before = resident()
     vectors.release(array)
-    assert before - resident() > 50 << 20
+    assert before - resident() > 50 << 20 or not sys.platform.startswith("linux")  # elsewhere pages are kept
     array[5] = 8
     assert array[5] == 8 and (array[6:] == 7).all() and np.fromfile(tmp_path / "a", dtype=np.int32)[5] == 8
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Bytes of this process in memory; 0 where the system does not say."""
+    if not Path("/proc/self/statm").exists():
+        return 0
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -28,6 +28,27 @@ SUITE_HELP = (
 RUN = "run.json"  # by it a folder shows that it holds an evaluation
 
 
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl."),
+]
+Output = Annotated[Path | None, typer.Option(help="Evaluation folder; the same call goes on where one was stopped.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing after that; the next call goes on.")]
+Instructions = Annotated[
+    bool | None,
+    typer.Option(
+        "--instructions/--no-instructions",
+        help="Whether queries get the instruction of their task; by default if the model has any prompt.",
+    ),
+]
+Compare = Annotated[
+    list[Path] | None, typer.Option(help="Output folder of another evaluation, for the tables; may be repeated.")
+]
+Devices = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     app.command()(evaluate)
@@ -36,32 +57,15 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     model: Model,
     suite: Annotated[str, typer.Option(help=SUITE_HELP)] = "offline",
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Evaluation folder; the same call goes on where one was stopped.")
-    ] = None,
+    data: Data = None,
+    output: Output = None,
     languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Begin nothing after that; what is left is for the next call.")
-    ] = None,
-    instructions: Annotated[
-        bool | None,
-        typer.Option(
-            "--instructions/--no-instructions",
-            help="Whether queries get the instruction of their task; by default if the model has any prompt.",
-        ),
-    ] = None,
+    minutes: Minutes = None,
+    instructions: Instructions = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
-    compare: Annotated[
-        list[Path] | None, typer.Option(help="Output folder of another evaluation, for the tables; may be repeated.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
-    ] = None,
+    compare: Compare = None,
+    device: Devices = None,
 ) -> None:
     """Score a model in every language; a language that cannot be measured is missing, never 0."""
     terminal.quiet()
@@ -82,17 +86,18 @@ def evaluate(
         suite, data, _listed(languages), _listed(tasks), instructions, minutes, devices, seed,
         command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
-    with _folder(output) as path, _progress() as show:
-        hears = evaluation.Hears(show, terminal.note)
-        evaluation.evaluate(locate(model), options, path, name=model, hears=hears)
+    with _folder(output) as path:
+        with _progress() as show:
+            hears = evaluation.Hears(show, terminal.note)
+            evaluation.evaluate(locate(model), options, path, name=model, hears=hears)
         made = results.read(path)
         text = _tables([*others, made], path, seed)
-        typer.echo(text)
-        _say(made)
-        if output is not None:
-            with write_file(output / "table.md") as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
-            terminal.note(f"{output / 'summary.json'} written; a page: lusifer report {output} --output report.html")
+    typer.echo(text)
+    _say(made)
+    if output is not None:
+        with write_file(output / "table.md") as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        terminal.note(f"{output / 'summary.json'} written; a page: lusifer report {output} --output report.html")
 
 
 def _listed(words: str | None) -> list[str] | None:

@@ -30,14 +30,12 @@ def rows(summary: Mapping[str, Any]) -> list[Score]:
         summary: The file's content.
 
     Returns:
-        A row a task and language; the metric stands behind the name of the task.
+        A row a task and language; the metric stands behind the title of the task.
     """
-    found = []
-    for name, task in summary["tasks"].items():
-        title = f"{name} ({task['metric']}, %)"
-        found += [Score(title, code, value) for code, value in task["scores"].items()]
-        found += [Score(title, code, None, reason) for code, reason in task["missing"].items()]
-    return found
+    return [
+        Score(f"{entry['title']} ({entry['metric']}, %)", entry["language"], entry["score"], entry["missing"] or "")
+        for entry in summary["scores"]
+    ]
 
 
 def with_scores(card: str, scores: Sequence[Score], measured: str) -> str:

@@ -100,59 +100,81 @@ def evaluate(
         UsageError: A language, task or suite is unknown, or the output folder holds another evaluation.
     """
     extras.need("eval", "mteb")
-    started = time.monotonic()
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     hears = hears or Hears()
     rows, absent = _rows(options)
-    embedder = model if isinstance(model, SentenceTransformer) else _load(model, options.devices)
-    identity, place = _identity(model, embedder)
-    named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
     read = {} if options.data is None else digests(offline.files(options.data, _codes(options)))
-    instructed = any(embedder.prompts.values()) if options.instructed is None else options.instructed
-    plan = Plan(
-        make=partial(workers.make, options.suite, options.data),
-        instructed=instructed,
-        deadline=None if options.minutes is None else started + 60 * options.minutes,
-        absent=absent,
-    )
+    measured = _measured(model, options, name)
+    plan = Plan(partial(workers.make, options.suite, options.data), measured.instructed, deadline, absent)
     with _kept(output) as path:
         kept = Folder(path, hears.note)
-        kept.claim({"suite": options.suite, "model": identity, "rows": fingerprint(rows, instructed), "data": read})
-        encoder = Encoder(
-            embedder, model_meta(named, identity), path / VECTORS, instructed=instructed, seen=_seen(place)
-        )
+        owner = {"suite": options.suite, "model": measured.identity, "rows": fingerprint(rows, measured.instructed)}
+        kept.claim({**owner, "data": read})
+        encoder = measured.encoder(path / VECTORS)
         if len(options.devices) > 1:
-            loaded = workers.Model(place, named, identity, options.devices)
+            loaded = workers.Model(measured.place, measured.name, measured.identity, options.devices)
             entries = workers.run(rows, plan, loaded, encoder, kept, hears.progress)
         else:
             entries = run(rows, plan, encoder, kept, hears.progress)
         if all(entry["missing"] for entry in entries):
             raise LusiferError(f"nothing could be measured: {entries[0]['task']}: {entries[0]['missing']}")
-        summary = {
-            "format": 2,
-            "suite": options.suite,
-            "model": {
-                "name": named,
-                "identity": identity,
-                "dimension": embedder.get_embedding_dimension(),
-                "max_tokens": embedder.max_seq_length,
-            },
-            "settings": _settings(options, embedder, instructed),
-            "versions": {
-                "lusifer": __version__,
-                "python": platform.python_version(),
-                **{package: version(package) for package in PACKAGES},
-            },
-            "command": options.command,
-            "data": read,
-            "seconds": round(sum(entry["seconds"] or 0 for entry in entries), 1),
-            "scores": [_interval(entry, kept, options.seed) for entry in entries],
-        }
-        write(summary, path)
         if (texts := _parallel(options)) is not None:
             write_gap(gap.measure(encoder.vectors, texts), path)
+        summary = _summary(options, measured, read, [_interval(entry, kept, options.seed) for entry in entries])
+        write(summary, path)
         if not any(entry["missing"] for entry in entries):
             shutil.rmtree(path / VECTORS, ignore_errors=True)  # what they were kept for is done
     return summary
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The model that is scored; `place` is its folder or name, None for one that is only in memory."""
+
+    embedder: SentenceTransformer
+    name: str
+    identity: str
+    place: str | None
+    instructed: bool
+
+    def encoder(self, cache: Path) -> Encoder:
+        """As mteb calls it."""
+        meta = model_meta(self.name, self.identity)
+        return Encoder(self.embedder, meta, cache, instructed=self.instructed, seen=_seen(self.place))
+
+
+def _measured(model: str | os.PathLike[str] | SentenceTransformer, options: Options, name: str | None) -> _Measured:
+    embedder = model if isinstance(model, SentenceTransformer) else _load(model, options.devices)
+    identity, place = _identity(model, embedder)
+    named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
+    instructed = any(embedder.prompts.values()) if options.instructed is None else options.instructed
+    return _Measured(embedder, named, identity, place, instructed)
+
+
+def _summary(
+    options: Options, measured: _Measured, read: dict[str, str], entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    embedder = measured.embedder
+    return {
+        "format": 2,
+        "suite": options.suite,
+        "model": {
+            "name": measured.name,
+            "identity": measured.identity,
+            "dimension": embedder.get_embedding_dimension(),
+            "max_tokens": embedder.max_seq_length,
+        },
+        "settings": _settings(options, embedder, measured.instructed),
+        "versions": {
+            "lusifer": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "command": options.command,
+        "data": read,
+        "seconds": round(sum(entry["seconds"] or 0 for entry in entries), 1),
+        "scores": entries,
+    }
 
 
 def _codes(options: Options) -> list[str]:

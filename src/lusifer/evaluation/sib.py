@@ -9,19 +9,13 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lusifer import extras
 from lusifer.errors import DataError
-from lusifer.evaluation.means import Hits, Measured
 from lusifer.prompts import check_text
 
-TOPICS, RETRIEVAL, RETRIEVAL_LARGE = "sib200_zero_shot", "sib200_retrieval", "sib200_retrieval_204"
 ENGLISH = "en"
 LARGE = 204  # sentences of the larger pool, the first of the train split: as many as the test split of SIB-200 has
 # C is the default of the library, and mteb's as well; the vectors have length 1, so nothing is scaled.
@@ -74,56 +68,6 @@ def read(file: Path) -> Split:
     return Split(ids, tuple(rows[i][0] for i in ids), tuple(rows[i][1] for i in ids))
 
 
-def measure(
-    embed: Callable[[Sequence[str]], np.ndarray], data: Path, codes: Sequence[str], tick: Callable[[], None]
-) -> dict[str, Measured]:
-    """Topics, zero-shot from English, and retrieval of the English translation in a small and in a larger pool.
-
-    Args:
-        embed: Texts -> vectors (n, d) of length 1.
-        data: Folder with the files; both English splits must be there.
-        codes: Languages.
-        tick: Called after each language.
-
-    Returns:
-        Three tasks. A language without a dev split is missing in the first two, without a train split in the third.
-
-    Raises:
-        DataError: English cannot be read.
-        MissingExtraError: scikit-learn is not installed.
-    """
-    linear = extras.need("eval", "sklearn.linear_model")
-    english = {split: read(file_of(data, ENGLISH, split)) for split in ("train", "dev")}
-    learned, pool = (embed(english[split].texts) for split in ("train", "dev"))
-    classifier = linear.LogisticRegression(**CLASSIFIER).fit(learned, english["train"].labels)
-    large = first(english["train"], LARGE)
-    found = {task: Measured() for task in (TOPICS, RETRIEVAL, RETRIEVAL_LARGE)}
-    for code in codes:
-        try:
-            split = english["dev"] if code == ENGLISH else read(file_of(data, code, "dev"))
-            vectors = pool if code == ENGLISH else embed(split.texts)
-            right = classifier.predict(vectors) == np.array(split.labels)
-            found[TOPICS].hits[code] = dict(zip(split.ids, right.tolist(), strict=True))
-            found[RETRIEVAL].hits[code] = _retrieved(vectors, split.ids, pool, english["dev"].ids)
-        except DataError as error:
-            found[TOPICS].missing[code] = found[RETRIEVAL].missing[code] = str(error)
-        try:
-            split = large if code == ENGLISH else first(read(file_of(data, code, "train")), LARGE)
-            vectors = learned[: len(large.ids)] if code == ENGLISH else embed(split.texts)
-            found[RETRIEVAL_LARGE].hits[code] = _retrieved(vectors, split.ids, learned[: len(large.ids)], large.ids)
-        except DataError as error:
-            found[RETRIEVAL_LARGE].missing[code] = str(error)
-        tick()
-    return found
-
-
 def first(split: Split, count: int) -> Split:
     """The sentences of the lowest ids."""
     return Split(split.ids[:count], split.texts[:count], split.labels[:count])
-
-
-def _retrieved(vectors: np.ndarray, ids: Sequence[int], pool: np.ndarray, pool_ids: Sequence[int]) -> Hits:
-    """For each sentence whose translation is in the pool, whether that is the nearest of the pool."""
-    nearest = np.array(pool_ids)[(vectors @ pool.T).argmax(axis=1)]
-    known = set(pool_ids)
-    return {number: bool(found == number) for number, found in zip(ids, nearest, strict=True) if number in known}

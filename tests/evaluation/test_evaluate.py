@@ -1,0 +1,263 @@
+"""An evaluation from model to folder, on small files whose scores are known."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.offline_files import Oracle, write_pairs, write_questions, write_split
+from evaluation.words import Words
+from lusifer.bloom import BloomFilter
+from lusifer.embedder import folder as model_folder
+from lusifer.errors import DataError, LusiferError, UsageError
+from lusifer.evaluation import results, sib, xquad
+from lusifer.evaluation.evaluate import Hears, Options, evaluate, suites
+from lusifer.evaluation.summary import read_gap
+from lusifer.seen import SEEN
+
+CODES = ("en", "es", "ru", "fr")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for code in ("en", "es", "ru"):
+        write_split(folder, code, "dev", list(range(12)))
+    for code in ("en", "es"):
+        write_split(folder, code, "train", list(range(30)))
+    write_questions(folder, "en")
+    write_questions(folder, "es", known=3)
+    write_pairs(folder, "es")
+    return folder
+
+
+def scores(summary: dict, task: str) -> dict:
+    return {entry["language"]: entry["score"] for entry in summary["scores"] if entry["task"] == task}
+
+
+@pytest.fixture
+def summary(data: Path, tmp_path: Path) -> dict:
+    return evaluate(Oracle(), Options(data=data, languages=CODES, seed=3), tmp_path / "scores", name="oracle")
+
+
+def test_scores_are_what_the_vectors_say(summary):
+    third, twelfth = pytest.approx(100 / 3, abs=1e-3), pytest.approx(100 / 12, abs=1e-3)
+    assert scores(summary, "SIB200ZeroShotTopics") == {"es": 100, "ru": third, "fr": None}
+    assert scores(summary, "SIB200Topics") == {"en": 100, "es": 100, "ru": None, "fr": None}
+    assert scores(summary, "SIB200TranslationToEnglishDev") == {"es": 100, "ru": twelfth, "fr": None}
+    assert scores(summary, "XQuADParagraphs") == {"en": 100, "es": 75, "ru": None, "fr": None}
+    assert scores(summary, "XQuADToEnglish")["es"] == 100  # every paragraph is there in English
+    assert scores(summary, "XQuADFromEnglish")["es"] == 75
+    assert scores(summary, "STSFile") == {"es": pytest.approx(100)}
+    assert scores(summary, "SIB200Clusters")["en"] > 90
+
+
+def test_the_topics_are_those_of_a_classifier_on_all_training_sentences(data, tmp_path):
+    from sklearn.linear_model import LogisticRegression
+
+    model = Words(seed=4)
+    train, test = (sib.read(sib.file_of(data, "es", split)) for split in ("train", "dev"))
+    learned = LogisticRegression(**sib.CLASSIFIER).fit(model.encode(train.texts), train.labels)
+    share = 100 * np.mean(learned.predict(model.encode(test.texts)) == np.array(test.labels))
+    found = evaluate(Words(seed=4), Options(data=data, languages=["es"], tasks=["SIB200Topics"]))
+    assert scores(found, "SIB200Topics") == {"es": pytest.approx(share, abs=1e-3)}
+
+
+def test_what_cannot_be_measured_is_missing_with_its_reason(summary):
+    for entry in summary["scores"]:
+        assert (entry["score"] is None) == bool(entry["missing"])
+    reasons = {(entry["task"], entry["language"]): entry["missing"] for entry in summary["scores"] if entry["missing"]}
+    assert reasons["SIB200Topics", "ru"] == "sib200-ru-train.jsonl.gz: no such file"
+    assert reasons["XQuADToEnglish", "fr"] == "xquad-fr.json: no such file"
+
+
+def test_the_folder_reads_as_what_was_returned(summary, tmp_path):
+    read = results.read(tmp_path / "scores")
+    assert (read.suite, read.model.name, read.model.identity) == ("offline", "oracle", summary["model"]["identity"])
+    assert [entry.score for entry in read.scores] == [entry["score"] for entry in summary["scores"]]
+    found = {entry.key: entry for entry in read.scores}
+    topics, clusters = found["es", "SIB200ZeroShotTopics"], found["es", "SIB200Clusters"]
+    assert topics.low < topics.high == 100 and topics.n == 12 and topics.cross_lingual
+    assert clusters.low is None and not clusters.cross_lingual
+    assert set(read.data) >= {"sib200-en-train.jsonl.gz", "xquad-es.json", "sts-es.jsonl"}
+    assert read.settings["seed"] == 3 and {"lusifer", "mteb", "torch"} <= set(read.versions)
+
+
+def test_the_gap_between_languages_is_measured_on_the_sentences_that_all_have(summary, tmp_path):
+    found = read_gap(tmp_path / "scores")
+    assert found.sentences == 30 and set(found.within) == {"en", "es"}
+    assert found.against["es"].shift == pytest.approx(0, abs=1e-6)  # of training texts the oracle knows the topic alone
+    (tmp_path / "scores" / "gap.json").write_text("{")
+    with pytest.raises(DataError, match=r"gap\.json: damaged"):
+        read_gap(tmp_path / "scores")
+
+
+def test_the_sample_suite_needs_no_files(tmp_path):
+    found = evaluate(Words(), Options(suite="sample", languages=["en", "sw"]), tmp_path / "scores")
+    assert {entry["task"] for entry in found["scores"]} == {
+        "SampleTranslationToEnglish", "SampleTranslationFromEnglish",
+    }  # fmt: skip
+    assert all(entry["n"] == 28 and entry["cross_lingual"] for entry in found["scores"])
+    assert read_gap(tmp_path / "scores").sentences == 28
+
+
+def test_two_models_never_share_a_score(data, tmp_path):
+    options = Options(data=data, languages=["es"])
+    first = evaluate(Words(seed=1), options, tmp_path / "scores")
+    with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*' there, '.*' now\).*--output"):
+        evaluate(Words(seed=2), options, tmp_path / "scores")
+    again = evaluate(Words(seed=1), options, tmp_path / "scores")
+    assert again["scores"] == first["scores"]
+    with pytest.raises(UsageError, match="rows"):
+        evaluate(Words(seed=1), Options(data=data, languages=["es", "en"]), tmp_path / "scores")
+
+
+def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_folder, data, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
+    weights = other / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(bytes(raw))
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics"], devices=["cpu"])
+    found = [evaluate(path, options, tmp_path / f"scores-{i}") for i, path in enumerate((model_folder, other))]
+    names = {entry["model"]["name"] for entry in found}
+    assert len(names) == 1 and found[0]["model"]["identity"] != found[1]["model"]["identity"]
+    kept = [next((tmp_path / f"scores-{i}" / "results").glob("*/*")).name for i in range(2)]
+    assert kept == [entry["model"]["identity"] for entry in found]
+
+
+def test_in_memory_a_model_is_known_by_weights_prompts_and_limit():
+    names = {model_folder.identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
+    assert len(names) == 3 and model_folder.identity_in_memory(Words()) in names
+    half = Words()
+    half.weight = torch.nn.Parameter(half.weight.to(torch.bfloat16))
+    assert len(model_folder.identity_in_memory(half)) == 12
+
+
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no evaluation"):
+        evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_model_with_prompts_gets_the_instructions_and_others_do_not(data):
+    told = evaluate(Words({"query": "q: "}), Options(data=data, languages=["es"], tasks=["XQuADToEnglish"]))
+    plain = evaluate(Words(), Options(data=data, languages=["es"], tasks=["XQuADToEnglish"]))
+    assert told["scores"][0]["prompt"]["query"].endswith("\n") and told["settings"]["instructions"]
+    assert told["scores"][0]["prompt"]["document"] == "" == plain["scores"][0]["prompt"]["query"]
+    forced = Options(data=data, languages=["es"], tasks=["XQuADToEnglish"], instructed=True)
+    assert evaluate(Words(), forced)["scores"][0]["prompt"]["query"]
+
+
+def test_texts_that_training_has_read_are_counted_by_language(data, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "run" / "model")
+    read = BloomFilter(3)
+    read.update(["es dev 3", "es train 7", "something else"])
+    (tmp_path / "run" / "checkpoints" / "01-align").mkdir(parents=True)
+    read.save(tmp_path / "run" / "checkpoints" / "01-align" / SEEN)
+    options = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics"], devices=["cpu"])
+    found = evaluate(tmp_path / "run" / "model", options)["scores"]
+    assert {entry["language"]: entry["seen"]["seen"] for entry in found} == {"en": 0, "es": 2}
+    assert all(entry["seen"]["of"] == 42 for entry in found)
+    assert evaluate(model_folder, options)["scores"][0]["seen"] is None
+
+
+def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):
+    options = {"data": data, "languages": ["en", "es", "fr"]}
+    one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
+    told = []
+    two = evaluate(model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", hears=Hears(told.append))
+    plain = [[{**entry, "seconds": None} for entry in summary["scores"]] for summary in (one, two)]
+    assert plain[0] == plain[1] and told[-1].rows == told[-1].of == len(two["scores"])
+    with pytest.raises(UsageError, match="several devices load the model from its folder"):
+        evaluate(Words(), Options(**options, devices=["cpu", "cpu"]))
+
+
+def test_a_process_that_fails_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
+    options = Options(data=data, languages=["en", "es"], devices=["cpu", "nowhere:9"])
+    with pytest.raises(LusiferError, match=r"a process failed \(.*nowhere.*run the same command again"):
+        evaluate(model_folder, options, tmp_path / "scores")
+    assert list((tmp_path / "scores" / "scores").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["sib200-es-dev.jsonl.gz", "xquad-en.json", "sts-es.jsonl"])
+def test_a_damaged_file_is_said_before_the_model_is_loaded(data, name):
+    (data / name).write_bytes(b"{")
+    with pytest.raises(DataError, match=rf"{name}"):
+        evaluate("no-such-model", Options(data=data, languages=["en", "es"]))
+
+
+def test_without_anything_to_measure_there_is_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="nothing to measure in it: expected sib200-xx"):
+        evaluate(Words(), Options(data=tmp_path / "empty"), tmp_path / "scores")
+    with pytest.raises(UsageError, match="--data"):
+        evaluate(Words(), Options(), tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_hub_that_cannot_be_reached_leaves_nothing_measured_and_says_why(tmp_path):
+    options = Options(suite="paper", languages=["fa"], tasks=["FarsTail"])
+    with pytest.raises(LusiferError, match="nothing could be measured: FarsTail: cannot be loaded"):
+        evaluate(Words(), options, tmp_path / "scores")
+
+
+def test_tasks_and_languages_are_chosen_by_name(data):
+    assert "offline" in suites() and "paper" in suites()
+    found = evaluate(Words(), Options(data=data, languages=["spa"], tasks=["STSFile"]))
+    assert [(entry["task"], entry["language"]) for entry in found["scores"]] == [("STSFile", "es")]
+    with pytest.raises(UsageError, match="task 'STS99' is in none"):
+        evaluate(Words(), Options(data=data, tasks=["STS99"]))
+    with pytest.raises(UsageError, match="language 'xx' is unknown"):
+        evaluate(Words(), Options(data=data, languages=["xx"]))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "x", "label": "y"}', "line 1: expected an object with text, label and index_id"),
+        ('{"text": "", "label": "y", "index_id": 1}', "line 1: the text is empty"),
+        ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: index_id 1 stands there twice"),
+        ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', no number"),
+        ("{", "line 1: not JSON"),
+        ("", "no rows"),
+    ],
+)
+def test_wrong_rows_of_sib_are_named(tmp_path, line, message):
+    import gzip
+
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write(line)
+    with pytest.raises(DataError, match=message):
+        sib.read(tmp_path / "a.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"sentence1": "a", "sentence2": "b"}', "line 1: expected an object with sentence1, sentence2 and score"),
+        ('{"sentence1": "a", "sentence2": "b", "score": NaN}', "line 1: score is nan, no number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": true}', "line 1: score is True, no number"),
+        ('{"sentence1": "a", "sentence2": "", "score": 1}', "line 1: the text is empty"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "fewer than two different scores"),
+        ("[]", "line 1: expected an object"),
+    ],
+)
+def test_wrong_rows_of_similarity_are_named(tmp_path, lines, message):
+    from lusifer.evaluation import sts
+
+    (tmp_path / "sts-en.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=message):
+        sts.read(sts.file_of(tmp_path, "en"))
+
+
+def test_a_question_whose_paragraph_the_other_language_lacks_is_left_out(tmp_path):
+    write_questions(tmp_path, "en")
+    write_questions(tmp_path, "es", paragraphs=2)
+    found = evaluate(Oracle(), Options(data=tmp_path, languages=["es"], tasks=["XQuADFromEnglish"]))
+    assert found["scores"][0]["n"] == 4 and len(xquad.read(xquad.file_of(tmp_path, "en")).questions) == 8
