@@ -103,10 +103,13 @@ def test_what_only_looks_like_a_list_is_one_text(tmp_path: Path) -> None:
 
 def test_a_cell_that_is_too_large_is_a_bad_row_where_the_next_row_is_known(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
-    file.write_text('query,positive\n"a, ""x""",' + "b" * 140_000 + "\nc,d\n")
-    bad = BadRows(1)
-    assert load(SourceSpec(path=str(file)), "pairs", bad)["query"][:] == ["c"]
-    assert bad.messages[0].startswith(f"{file} line 2: column positive: ")
+    large = '\n"a, ""x""",' + "b" * 140_000 + "\n"  # a blank line before it
+    file.write_text("query,positive\n" + large + large + "c,d\n" + large + "e,f\n")
+    bad = BadRows(3)
+    assert load(SourceSpec(path=str(file)), "pairs", bad)["query"][:] == ["c", "e"]
+    assert [message.split(": ")[:2] for message in bad.messages] == [
+        [f"{file} line {line}", "column positive"] for line in (3, 5, 8)
+    ]
     file.write_text('query,positive\na,"' + "b" * 140_000 + "\nc,d\n")  # the quote is never closed
     with pytest.raises(DataError, match="line 2: column positive"):
         load(SourceSpec(path=str(file)), "pairs", BadRows(9))

@@ -108,12 +108,15 @@ def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         _check_header(file, names)
         while True:
             lines.clear()
-            where = f"{file} line {reader.line_num + 1}"
+            start = reader.reader.line_num + 1  # that of the DictReader stays behind after a bad row
             try:
                 row = next(reader, None)
             except csv.Error as error:
                 if (found := _large(lines, names)) is None:
                     raise
+                blank = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
+                del lines[:blank]
+                where = f"{file} line {start + blank}"
                 if len(lines) > 1 or lines[0].count('"') % 2:  # who knows where the next row begins
                     raise DataError(f"{where}: {found}") from error
                 yield where, DataError(f"{where}: {found}")
