@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,20 +99,25 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     command = ["evaluate", str(model_folder), "--suite", "offline", "--data", "data", "--languages", "en,spa,sw"]
     assert main([*command, "--output", "scores"]) == 0
     said = capsys.readouterr()
-    assert "| Swahili (sw) | missing |" in said.out
+    assert "| Spanish (es) |" in said.out and "0.0 |" not in said.out.split("## Language gap")[0].replace("00.0 |", "")
+    assert "SIB200ZeroShotTopics (sw)" in said.out and "sib200-sw-dev.jsonl.gz: no such file" in said.out
+    assert re.search(r"lusifer: missing: \d of \d+: sib200-sw-dev.jsonl.gz: no such file", said.err)
+    assert Path("scores/table.md").read_text(encoding="utf-8") == said.out
     summary = json.loads(Path("scores/summary.json").read_text(encoding="utf-8"))
-    assert summary["tasks"]["sib200_retrieval"]["scores"]["en"] == 100
-    assert len(summary["model"]["identity"]) == 12
-    found = {(row.task.split(" ")[0], row.language): row.value for row in scores.rows(summary)}
-    assert found["sib200_retrieval", "en"] == 100 and found["sib200_retrieval", "sw"] is None
+    found = {(row.task, row.language): row.value for row in scores.rows(summary)}
+    dev = "SIB-200, the English translation among 99 (accuracy, %)"
+    assert 0 <= found[dev, "es"] <= 100 and found[dev, "sw"] is None
+    assert len(summary["model"]["identity"]) == 12 and summary["command"].startswith("lusifer ")
     assert main([*command, "--output", "again", "--compare", "scores"]) == 0
-    assert capsys.readouterr().out.count(f"| {model_folder} | {model_folder} |") == 3
+    assert f"| {model_folder} (scores) | {model_folder} (again) |" in capsys.readouterr().out
     assert main(command) == 0  # only shown
-    assert "| Swahili (sw) | missing |" in capsys.readouterr().out
+    assert "| Swahili (sw) |" in capsys.readouterr().out
     assert main([*command[:5], "nowhere", "--output", "again"]) == 2
     assert "nowhere: no such folder" in one_line(capsys)
     assert main([*command[:6], "--languages", "en,xx", "--output", "again"]) == 2
     assert "language 'xx' is unknown" in one_line(capsys)
+    assert main(["evaluate", str(model_folder), "--suite", "all"]) == 2
+    assert "--suite 'all' is unknown: use one of offline, sample, paper" in one_line(capsys)
 
 
 def test_convert_replaces_a_model_and_nothing_else(folder, capsys):

@@ -13,6 +13,7 @@ from lusifer.cli import main
 from lusifer.data import mine as mining
 from lusifer.data import negatives, parts, search, vectors
 from lusifer.data.negatives import MineSettings
+from lusifer.data.readers import BadRows
 from lusifer.data.related import Related, key
 from lusifer.errors import DataError, LusiferError, UsageError
 
@@ -197,6 +198,16 @@ def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> Non
     corpus = mining.Texts(corpus.files, "en", "fr")
     with pytest.raises(DataError, match="en-sw.jsonl line 1: column fr is missing"):
         mine(file, tmp_path / "c.jsonl", FEW, corpus=corpus)
+
+
+def test_bad_rows_of_a_corpus_are_left_out_once_and_listed(tmp_path: Path) -> None:
+    passages = [{"text": f"{word} {number}"} for number in range(12) for word in ("river", "stone")]
+    file = write(tmp_path / "corpus.jsonl", [*passages, {"text": ""}, {"other": 1}])
+    texts = mining.Texts([file], bad=BadRows(2))
+    mine(write(tmp_path / "a.jsonl", pairs(16)), tmp_path / "b.jsonl", FEW, corpus=texts)
+    assert [message.split(": ")[0] for message in texts.bad.messages] == [f"{file} line 25", f"{file} line 26"]
+    with pytest.raises(DataError, match="bad row 2, and no more than 1"):
+        mine(tmp_path / "a.jsonl", tmp_path / "c.jsonl", FEW, corpus=mining.Texts([file], bad=BadRows(1)))
 
 
 def test_a_corpus_too_small_to_skip_from_is_refused(tmp_path: Path) -> None:

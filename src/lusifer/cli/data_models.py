@@ -58,6 +58,9 @@ class Dtype(StrEnum):
 
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
 Labels = Annotated[bool, typer.Option("--labels", help="Pairs have a label: take texts of another one.")]
+Corpus = Annotated[
+    list[str] | None, typer.Option(help="Files of passages to choose from, in place of the set's own texts.")
+]
 CrossMargin = Annotated[float, typer.Option(help="Score by which it must.")]
 
 
@@ -84,10 +87,7 @@ def mine(
     ] = None,
     cross_margin: CrossMargin = 0.0,
     choose: Annotated[Choose, typer.Option(help="Draw from the kept texts, or take the nearest.")] = Choose.RANDOM,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(help="Files of passages to choose from, not the set's own texts; no bad row is skipped."),
-    ] = None,
+    corpus: Corpus = None,
     corpus_column: Annotated[str, typer.Option(help="Their column that is searched.")] = "text",
     translation: Annotated[
         str | None, typer.Option(help="Their column that is written: the same text in another language.")
@@ -108,6 +108,7 @@ def mine(
     """Give each row hard negatives. The same call again goes on where one was stopped."""
     from lusifer.data import mine as mining
     from lusifer.data.negatives import MineSettings
+    from lusifer.data.readers import BadRows
 
     if translation and not corpus:
         raise UsageError("--translation: names a column of --corpus: give the file of parallel text")
@@ -120,10 +121,12 @@ def mine(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace,
         by_source=not all_sources, labels=labels or kind == "labelled", seed=seed,
     )  # fmt: skip
-    texts = mining.Texts(files_of(corpus), corpus_column, translation) if corpus else None
+    more = BadRows(skip_bad)
+    texts = mining.Texts(files_of(corpus), corpus_column, translation, more) if corpus else None
     retriever = _retriever(model, query_prompt, document_prompt, batch_size, dtype, device, cross_encoder)
     with terminal.phases() as show:
         said = mining.mine(lambda: rows, kind, inputs, output, retriever, settings, texts, named(field), bad, show)
+    bad.messages += more.messages
     finish(said, output, report, bad)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lusifer.data import readers, store
+from lusifer.data.readers import BadRows
 from lusifer.data.related import key
 from lusifer.data.schema import Row, check_passage, text_column
 from lusifer.folders import write_file
@@ -89,7 +90,11 @@ def _of_one_label(rows: Dataset, texts: Callable[[Row], list[str]]) -> Callable[
 
 
 def of_files(
-    files: Sequence[Path], column: str, translation: str | None, fields: Mapping[str, str] | None = None
+    files: Sequence[Path],
+    column: str,
+    translation: str | None,
+    fields: Mapping[str, str] | None = None,
+    bad: BadRows | None = None,
 ) -> Callable[[], Iterator[Candidate]]:
     """Give the texts of files of passages, or of parallel text.
 
@@ -98,6 +103,7 @@ def of_files(
         column: Where the text stands that is searched.
         translation: Where the text stands that is written as negative; None writes the text itself.
         fields: Our column -> the file's, beside `column`.
+        bad: Where rows are listed that are left out, and how many may be.
     """
 
     def check(row: Any, where: str) -> Candidate:
@@ -106,8 +112,11 @@ def of_files(
         return {"text": passage["text"], "written": other, "source": None, "label": None}
 
     def stream() -> Iterator[Candidate]:
+        found = BadRows(bad.limit if bad else 0)  # the files are read twice: the rows count once
         for file in files:
-            yield from readers.read(file, check)
+            yield from readers.read(file, check, found)
+        if bad is not None:
+            bad.messages[:] = found.messages
 
     return stream
 

@@ -58,11 +58,15 @@ class Retriever:
 
 @dataclass(frozen=True)
 class Texts:
-    """Where a corpus other than the set itself comes from: its files, and the columns searched and written."""
+    """Where a corpus other than the set itself comes from: its files, and the columns searched and written.
+
+    `bad` lists the rows that are left out, and says how many may be.
+    """
 
     files: Sequence[Path]
     column: str = "text"
     translation: str | None = None
+    bad: BadRows | None = None
 
 
 def mine(
@@ -115,6 +119,8 @@ def mine(
         if settings.labels and (unknown := table["label"][:].count(None)):
             raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
         texts = candidates.build(work.folder, _stream(table, kind, settings, corpus))
+        if corpus is not None and corpus.bad is not None:
+            _list_again(work, work.folder / "corpus.bad.json", corpus.bad)
         _refuse_small(len(texts), settings)
         found = _search(work, table, texts, kind, retriever, settings, progress)
         positives = _positives(work, table, texts, corpus is not None, retriever, settings, progress)
@@ -128,7 +134,7 @@ def mine(
 
 def _rows(work: Work, rows: Callable[[], Iterator[Any]], kind: str, bad: BadRows | None, progress: Progress) -> Dataset:
     """The rows, as pairs, on disk, and beside them the list of those that were left out."""
-    file, left_out = work.folder / "rows.arrow", work.folder / "bad.json"
+    file = work.folder / "rows.arrow"
     if not file.is_file():
 
         def told() -> Iterator[Any]:
@@ -139,19 +145,27 @@ def _rows(work: Work, rows: Callable[[], Iterator[Any]], kind: str, bad: BadRows
         with work.write(file) as temporary:
             store.write(temporary, told(), "pairs")
             if bad is not None:
-                with work.write(left_out) as listed:
-                    listed.write_text(json.dumps(bad.messages, ensure_ascii=False), encoding="utf-8")
-    elif bad is not None and left_out.is_file():
-        bad.messages[:] = json.loads(left_out.read_text("utf-8"))
+                _list_again(work, work.folder / "bad.json", bad)
+    elif bad is not None:
+        _list_again(work, work.folder / "bad.json", bad)
     table = store.read(file)
     if not len(table):
         raise DataError("no row in the input: correct the path or the file")
     return table
 
 
+def _list_again(work: Work, file: Path, bad: BadRows) -> None:
+    """Keep the list of rows that were left out, or take it from a call before this one that has read them."""
+    if file.is_file():
+        bad.messages[:] = json.loads(file.read_text("utf-8"))
+        return
+    with work.write(file) as temporary:
+        temporary.write_text(json.dumps(bad.messages, ensure_ascii=False), encoding="utf-8")
+
+
 def _stream(table: Dataset, kind: str, settings: MineSettings, corpus: Texts | None) -> Callable[[], Iterator[Any]]:
     if corpus is not None:
-        return candidates.of_files(corpus.files, corpus.column, corpus.translation)
+        return candidates.of_files(corpus.files, corpus.column, corpus.translation, bad=corpus.bad)
     if kind == "labelled":
         return candidates.of_labelled(table)
     return candidates.of_positives(table) if settings.labels else candidates.of_rows(table, settings.by_source)

@@ -55,8 +55,9 @@ class Work:
     ) -> None:
         if error is not None and not any(self.folder.glob("*.done")):
             shutil.rmtree(self.folder, ignore_errors=True)  # nothing is lost, and the mended call may be another one
-        self._lock.release()
+        # While it is held: afterwards the file of that name may be the lock of the next one (see folders.locked).
         Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
 
     def _begin(self) -> None:
         file = self.folder / PLAN
