@@ -119,8 +119,7 @@ def mine(
         if settings.labels and (unknown := table["label"][:].count(None)):
             raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
         texts = candidates.build(work.folder, _stream(table, kind, settings, corpus))
-        if corpus is not None and corpus.bad is not None:
-            _list_again(work, work.folder / "corpus.bad.json", corpus.bad)
+        _list_again(work, "corpus.bad.json", corpus.bad if corpus else None)
         _refuse_small(len(texts), settings)
         found = _search(work, table, texts, kind, retriever, settings, progress)
         positives = _positives(work, table, texts, corpus is not None, retriever, settings, progress)
@@ -144,18 +143,20 @@ def _rows(work: Work, rows: Callable[[], Iterator[Any]], kind: str, bad: BadRows
 
         with work.write(file) as temporary:
             store.write(temporary, told(), "pairs")
-            if bad is not None:
-                _list_again(work, work.folder / "bad.json", bad)
-    elif bad is not None:
-        _list_again(work, work.folder / "bad.json", bad)
+            _list_again(work, "bad.json", bad)
+    else:
+        _list_again(work, "bad.json", bad)
     table = store.read(file)
     if not len(table):
         raise DataError("no row in the input: correct the path or the file")
     return table
 
 
-def _list_again(work: Work, file: Path, bad: BadRows) -> None:
+def _list_again(work: Work, name: str, bad: BadRows | None) -> None:
     """Keep the list of rows that were left out, or take it from a call before this one that has read them."""
+    file = work.folder / name
+    if bad is None:
+        return
     if file.is_file():
         bad.messages[:] = json.loads(file.read_text("utf-8"))
         return
