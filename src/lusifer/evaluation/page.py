@@ -80,8 +80,9 @@ def page(
 <h2>One search over all languages</h2>
 {"".join(_search(names, each) for each in searches)}
 <h2>Where the sentences lie</h2>
-<p class="note">t-SNE of all sentences, a colour a language. Islands of one colour mean that a model tells languages
-apart before meanings; mixed colours, that translations lie together.</p>
+<p class="note">t-SNE of all sentences, a colour a script and a marker a language. Islands of one kind mean that a
+model tells languages apart before meanings; mixed ones, that translations lie together. The number under each picture
+is from the full vectors: how often the nearest sentences tell the language of one.</p>
 <img alt="t-SNE of the sentences, {escape(names[0])} on the left, {escape(names[1])} on the right"
  src="data:image/png;base64,{image}">
 </body>

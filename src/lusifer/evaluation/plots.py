@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer import extras, languages
+from lusifer import extras
 from lusifer.errors import DataError
+from lusifer.evaluation import figures, figures_languages
 from lusifer.folders import write_file
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by readers with any colour vision (Okabe and Ito)
@@ -52,11 +53,11 @@ def loss_curves(metrics: Path, picture: Path) -> Path:
         DataError: There are no losses in the file.
         MissingExtraError: matplotlib is not installed.
     """
-    figures = extras.need("report", "matplotlib.figure")
+    drawing = extras.need("report", "matplotlib.figure")
     stages = losses(metrics)
     if not stages:
         raise DataError(f"{metrics}: no losses in it")
-    figure = figures.Figure(figsize=(4.5 * len(stages), 3.2), layout="constrained")
+    figure = drawing.Figure(figsize=(4.5 * len(stages), 3.2), layout="constrained")
     axes = figure.subplots(1, len(stages), squeeze=False)[0]
     for number, (axis, (stage, points)) in enumerate(zip(axes, stages.items(), strict=True)):
         steps, values = zip(*points, strict=True)
@@ -70,7 +71,7 @@ def loss_curves(metrics: Path, picture: Path) -> Path:
 
 
 def islands(models: Mapping[str, Mapping[str, np.ndarray]], picture: Path, seed: int = 0) -> Path:
-    """Draw the texts of each model in the plane by t-SNE, a colour a language (as in the paper's figure 6).
+    """Draw the texts of each model in the plane by t-SNE, as in the paper's figure 6.
 
     Where languages are islands, a model tells languages apart before meanings.
 
@@ -85,24 +86,4 @@ def islands(models: Mapping[str, Mapping[str, np.ndarray]], picture: Path, seed:
     Raises:
         MissingExtraError: matplotlib or scikit-learn is not installed.
     """
-    figures, manifold = extras.need("report", "matplotlib.figure"), extras.need("eval", "sklearn.manifold")
-    colours = extras.need("report", "matplotlib").colormaps["tab20"].colors
-    known = languages.table()
-    figure = figures.Figure(figsize=(5.2 * len(models) + 1.6, 4.8), layout="constrained")
-    for axis, (name, vectors) in zip(figure.subplots(1, len(models), squeeze=False)[0], models.items(), strict=True):
-        everything = np.concatenate(list(vectors.values()))
-        # Cosine, since only directions carry meaning; a perplexity about the size of a group of translations.
-        perplexity = min(len(vectors), len(everything) - 1)
-        tsne = manifold.TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=seed)
-        places = tsne.fit_transform(everything)
-        starts = np.cumsum([0, *map(len, vectors.values())])
-        for number, code in enumerate(vectors):
-            part = places[starts[number] : starts[number + 1]]
-            axis.scatter(part[:, 0], part[:, 1], s=16, color=colours[number % len(colours)], label=known[code].name)
-        axis.set(title=name, xticks=[], yticks=[])
-        axis.spines[:].set_color("#cccccc")
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
-    with write_file(picture) as temporary:
-        figure.savefig(temporary, dpi=150)
-    return picture
+    return figures.write(figures_languages.islands(models, seed), picture)

@@ -1,0 +1,73 @@
+"""`lusifer report`: a page and a card, or one line and nothing."""
+
+from pathlib import Path
+
+import pytest
+
+import example_evaluations as example
+from lusifer.cli import main
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        example.write(Path(name), name, 0.9 if name == "a" else 0.6, codes=["en", "sw"], tasks=["Topics"])
+    example.write(Path("paper"), "c", codes=["en"], tasks=["Topics"], suite="paper")
+    Path("empty").mkdir()
+    Path("empty.html").mkdir()
+    Path("old").mkdir()
+    Path("old/summary.json").write_text('{"tasks": {}}')
+    return tmp_path
+
+
+def test_a_page_and_a_card(folders: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["report", "a", "b", "--output", "out/page.html", "--markdown", "card.md", "--seed", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "lusifer: out/page.html written\nlusifer: card.md written\n"
+    page = Path("out/page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "Evaluation: a, b" in page
+    assert Path("card.md").read_text(encoding="utf-8").startswith("## Evaluation: suite offline")
+    before = page
+    assert main(["report", "a", "b", "--output", "out/page.html", "--seed", "3"]) == 0
+    assert Path("out/page.html").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["nowhere"], 1, "nowhere/summary.json: no such file"),
+        (["empty"], 1, "empty/summary.json: no such file"),
+        (["a/summary.json"], 1, "no such file: an evaluation folder is what `lusifer evaluate` writes"),
+        (["old"], 1, "old/summary.json: format None, not 2"),
+        (["a", "a/../a"], 2, "a/../a: this folder is given twice"),
+        (["a", "paper"], 2, "suite 'paper'"),
+        ([], 2, "Missing argument"),
+        (["a", "--seed", "-1"], 2, "--seed"),
+        (["a", "--output", "empty.html"], 2, "is a folder: name a file"),
+        (["a", "--output", "a/summary.json/x.html"], 2, "nothing can be written"),
+        (["a", "--markdown", "page.html"], 2, "--markdown page.html: name a file that ends in .md"),
+        (["a", "--output", "a/summary.json"], 2, "name a file that ends in .html"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_leaves_nothing(
+    folders: Path, capsys: pytest.CaptureFixture, words: list[str], status: int, message: str
+) -> None:
+    before = {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()}
+    assert main(["report", *([] if "--output" in words else ["--output", "page.html"]), *words]) == status
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("lusifer: error: ") and message in lines[0], lines
+    assert {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()} == before
+
+
+def test_a_failure_between_the_two_files_keeps_the_old_ones(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lusifer.evaluation import report_markdown
+
+    def fail(*_: object) -> str:
+        raise OSError(28, "No space left on device", "card.md")
+
+    Path("page.html").write_text("old")
+    monkeypatch.setattr(report_markdown, "card", fail)
+    assert main(["report", "a", "--output", "page.html", "--markdown", "card.md"]) == 1
+    assert Path("page.html").read_text() == "old" and not Path("card.md").exists()
