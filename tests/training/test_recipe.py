@@ -202,7 +202,8 @@ def test_every_recipe_of_the_repository_is_valid_and_comes_back(path: Path, tmp_
     assert recipe.name == path.stem
     copy = tmp_path / "recipe.yaml"
     copy.write_text(recipe_io.resolved(recipe), encoding="utf-8")
-    assert recipe_io.load(copy, check_files=False) == recipe
+    # Variants are other trainings: the record of this one does not name them.
+    assert recipe_io.load(copy, check_files=False) == recipe.model_copy(update={"variants": {}})
 
 
 def test_resolved_recipe_spells_every_default(file: Path) -> None:

@@ -16,12 +16,13 @@ GIB = 2**30
 WIDTH = 110
 
 
-def check(recipe: str, overrides: Sequence[str] = ()) -> str:
+def check(recipe: str, overrides: Sequence[str] = (), variant: str | None = None) -> str:
     """Read a recipe and say what trains, memory, hours and steps per source. Downloads nothing.
 
     Args:
         recipe: A YAML file, or the name of a recipe in the package.
         overrides: "key.path=value" each.
+        variant: One of the recipe's variants.
 
     Returns:
         What to print.
@@ -34,7 +35,7 @@ def check(recipe: str, overrides: Sequence[str] = ()) -> str:
     from lusifer.training import recipe_io
     from lusifer.training.estimate import estimate
 
-    loaded = recipe_io.load(recipe, overrides)
+    loaded = recipe_io.load(recipe, overrides, variant=variant)
     text = io.StringIO()
     show(Console(file=text, width=WIDTH, highlight=False), loaded.name, estimate(loaded))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -63,6 +63,7 @@ def evaluate(
     tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
     minutes: Minutes = None,
     instructions: Instructions = None,
+    name: Annotated[str | None, typer.Option(help="What tables call the model; by default as it is typed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
     compare: Compare = None,
     device: Devices = None,
@@ -74,8 +75,8 @@ def evaluate(
     if output is not None:
         refuse_unwritable(output, "folder", replaces=RUN)
     devices = tuple(name.strip() for name in device.split(",")) if device else ()
-    for name in devices:
-        usable(name)
+    for each in devices:
+        usable(each)
     from lusifer.evaluation import evaluate as evaluation
     from lusifer.evaluation import results
 
@@ -89,7 +90,7 @@ def evaluate(
     with _folder(output) as path:
         with _progress() as show:
             hears = evaluation.Hears(show, terminal.note)
-            evaluation.evaluate(locate(model), options, path, name=model, hears=hears)
+            evaluation.evaluate(locate(model), options, path, name=name or model, hears=hears)
         made = results.read(path)
         text = _tables([*others, made], path, seed)
     typer.echo(text)

@@ -17,7 +17,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.align.max_steps=100."),
 ]
-
+VariantOption = Annotated[
+    str | None, typer.Option("--variant", help="One of the recipe's variants, in place of the recipe as it stands.")
+]
 _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
 
 
@@ -27,12 +29,12 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def check(recipe: Recipe, set_: Set = None) -> None:
+def check(recipe: Recipe, set_: Set = None, variant: VariantOption = None) -> None:
     """Say what a recipe would train, and what it needs, before anything is downloaded."""
     from lusifer.cli import check as report
 
     terminal.quiet()
-    typer.echo(report.check(recipe, set_ or []))
+    typer.echo(report.check(recipe, set_ or [], variant))
 
 
 def train(
@@ -40,16 +42,17 @@ def train(
     output: Annotated[Path, typer.Option(help="The run folder.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     set_: Set = None,
+    variant: VariantOption = None,
 ) -> None:
     """Train a model by a recipe, stage after stage."""
     from lusifer.training import recipe_io
 
-    recipe_io.load(recipe, set_ or [])  # a misspelt key is said before torch is imported
+    recipe_io.load(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
     terminal.quiet()
     from lusifer.training import run
 
     with listener() as listen:
-        model = run.train(recipe, output, overrides=set_ or [], resume=resume, listen=listen)
+        model = run.train(recipe, output, overrides=set_ or [], variant=variant, resume=resume, listen=listen)
     if os.environ.get("RANK", "0") == "0":  # torchrun brings every process here
         typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
 

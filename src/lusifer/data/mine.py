@@ -107,7 +107,7 @@ def mine(
     if corpus is not None:
         settings = replace(settings, by_source=False)  # texts of a corpus have no source of the set
     plan = {
-        "inputs": {str(file): _sha256(file) for file in (*inputs, *(corpus.files if corpus else ()))},
+        "inputs": _digests((*inputs, *(corpus.files if corpus else ()))),
         "columns": [corpus.column, corpus.translation] if corpus else None,
         "settings": json.loads(json.dumps(asdict(settings))),
         "model": retriever.identity(),
@@ -124,8 +124,7 @@ def mine(
         found = _search(work, table, texts, kind, retriever, settings, progress)
         positives = _positives(work, table, texts, corpus is not None, retriever, settings, progress)
         parts = Parts(work.folder, table, texts, _related(table), found, positives, retriever.rescore, settings)
-        report = parts.make(lambda done, total: progress("rows", done, total))
-        _refuse_nothing(report)
+        report = _refuse_nothing(parts.make(lambda done, total: progress("rows", done, total)))
         writers.write(output, parts.rows(), "pairs")
         shutil.rmtree(work.folder)
     return report
@@ -184,12 +183,13 @@ def _refuse_small(texts: int, settings: MineSettings) -> None:
         )
 
 
-def _refuse_nothing(report: Report) -> None:
+def _refuse_nothing(report: Report) -> Report:
     if not {FULL, SHORT} & set(report.counts):
         raise DataError(
             "no row could be given a negative: texts of another label are missing, or margin, percentage and "
             "cross-encoder leave none; nothing is written"
         )
+    return report
 
 
 def _search(
@@ -275,6 +275,10 @@ def _related(table: Dataset) -> Related:
     return Related(pairs())
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digests(files: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 by file."""
+    found = {}
+    for file in files:
+        with file.open("rb") as stream:
+            found[str(file)] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found

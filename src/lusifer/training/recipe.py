@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from lusifer.data.sources import SourceSpec, published
 from lusifer.training.recipe_data import Settings, Source
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
+from lusifer.training.recipe_variant import FULL, NAME, Variant
 
 __all__ = [
     "AlignmentStage",
@@ -159,6 +160,18 @@ class Recipe(Settings):
     """The two bases and what joins them."""
     stages: list[Stage] = Field(min_length=1)
     """What trains, in order; each stage starts from the weights of the one before."""
+    variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
+    """Other trainings to compare this one with, by name (`lusifer ablate`, `lusifer train --variant NAME`)."""
+
+    @model_validator(mode="after")
+    def _variants_known(self) -> Recipe:
+        if FULL in self.variants:
+            raise ValueError(f"variants.{FULL}: is the recipe as it stands: take it out, or name it otherwise")
+        for name, variant in self.variants.items():
+            for stage in variant.stages or ():
+                if stage not in [each.name for each in self.stages]:
+                    raise ValueError(f"variants.{name}.stages: there is no stage {stage!r}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from lusifer import parallel
 from lusifer.data import sources
 from lusifer.errors import DataError, RecipeError, UsageError
-from lusifer.training import recipe_watch, recipe_yaml
+from lusifer.training import recipe_variant, recipe_watch, recipe_yaml
 from lusifer.training.recipe import Recipe
 from lusifer.training.recipe_override import Overrides, apply
 from lusifer.training.recipe_report import explain, place
@@ -42,12 +42,19 @@ def find(name: str | os.PathLike[str]) -> Path:
     raise RecipeError(f"{name}: no such recipe: give a file, or one of {', '.join(sorted(known))}")
 
 
-def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
+def load(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    variant: str | None = None,
+    check_files: bool = True,
+) -> Recipe:
     """Read a recipe.
 
     Args:
         path: A YAML file, or a bare name (`tiny`) of a recipe that comes with the package.
         overrides: "key.path=value" each; list items by number or by name, values in YAML.
+        variant: One of the recipe's `variants`, or "full"; what it sets comes after the overrides.
         check_files: Whether data files and folders of bases must exist; False to read the recipe of an old run.
 
     Returns:
@@ -65,6 +72,10 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_f
     if not isinstance(value, dict):
         raise RecipeError(f"{file}: expected keys and values, as in `stages:`; see recipes/tiny.yaml")
     given = apply(value, overrides)
+    if variant is not None:
+        changes, numbers = recipe_variant.take(value, variant, str(file))
+        lines, given = recipe_variant.moved(lines, numbers), recipe_variant.moved(given, numbers)
+        given |= apply(value, changes)
     _place_paths(value, file.resolve().parent, given)
     try:
         recipe = Recipe.model_validate(value)
@@ -82,7 +93,18 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_f
 
 def resolved(recipe: Recipe) -> str:
     """Write a recipe as YAML with every default written out; `load` gives an equal recipe back."""
-    return recipe_yaml.write(recipe.model_dump(mode="json"))
+    return recipe_yaml.write(recipe.model_dump(mode="json", exclude={"variants"}))
+
+
+def variants(path: str | os.PathLike[str]) -> list[str]:
+    """Name the variants of a recipe, "full" first: the recipe as it stands.
+
+    Raises:
+        RecipeError: The recipe cannot be read.
+    """
+    file = find(path)
+    load(file, check_files=False)  # what is wrong with it is said with its line
+    return recipe_variant.names(recipe_yaml.read(file.read_text(encoding="utf-8"), str(file))[0])
 
 
 def changed(old: Recipe, new: Recipe) -> list[str]:
@@ -90,7 +112,7 @@ def changed(old: Recipe, new: Recipe) -> list[str]:
 
     Where stages were added, removed or put in another order, `stages` is among them.
     """
-    one, other = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    one, other = (_flat(each.model_dump(mode="json", exclude={"variants"})) for each in (old, new))
     missing = object()
     found = {key for key in one.keys() | other.keys() if one.get(key, missing) != other.get(key, missing)}
     if [stage.name for stage in old.stages] != [stage.name for stage in new.stages]:

@@ -32,6 +32,7 @@ def train(
     output: str | Path,
     *,
     overrides: Sequence[str] = (),
+    variant: str | None = None,
     resume: bool = False,
     listen: Listener | None = None,
 ) -> Path:
@@ -41,6 +42,7 @@ def train(
         recipe_path: a YAML file or the name of a recipe in the package.
         output: the run folder.
         overrides: "key.path=value" each.
+        variant: one of the recipe's `variants` in place of the recipe as it stands.
         resume: go on with what `output` holds; without it the folder must be new.
         listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
             `"data"`, `"step"`, `"log"`, `"saved"`.
@@ -53,7 +55,7 @@ def train(
         LusiferError: training failed; checkpoints stay.
     """
     _refuse_data_parallel()
-    recipe = bases.concrete(recipe_io.load(recipe_path, overrides))
+    recipe = bases.concrete(recipe_io.load(recipe_path, overrides, variant=variant))
     state = PartialState(cpu=not torch.cuda.is_available())
     if listen is None or not state.is_main_process:
         listen = _silence

@@ -1,0 +1,58 @@
+"""`lusifer ablate` on the toy recipe."""
+
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import ablate, main
+
+CALL = ["ablate", "tiny", "--suite", "sample", "--languages", "en,sw", "--output", "out"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> list[list[str]]:
+    """Commands run in this process, and are listed."""
+    monkeypatch.chdir(tmp_path)
+    ran: list[list[str]] = []
+
+    def command(words, quiet=False):
+        ran.append(words)
+        assert main([str(word) for word in words]) == 0
+
+    monkeypatch.setattr(ablate, "_command", command)
+    return ran
+
+
+def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothing(here, capsys):
+    small = ["--set", "stages.alignment.max_steps=2", "--set", "stages.contrastive.max_steps=2"]
+    call = [*CALL, "--only", "alignment-only,full", *small]
+    assert main(call) == 0
+    assert [words[0] for words in here] == ["train", "evaluate"] * 2
+    table = Path("out/ablation.md").read_text(encoding="utf-8")
+    assert "| task | full | alignment-only |" in table and "Swahili (sw)" in table
+    assert "alignment-only" in Path("out/ablation.html").read_text(encoding="utf-8")
+    here.clear()
+    assert main(call) == 0
+    assert [words[0] for words in here] == ["evaluate"] * 2
+    assert Path("out/ablation.md").read_text(encoding="utf-8") == table
+
+
+def test_wrong_calls_are_said_before_anything_trains(here, capsys):
+    assert main([*CALL, "--only", "half"]) == 2
+    assert "--only half: no such variant: use some of full, alignment-only" in capsys.readouterr().err
+    assert main([*CALL, "--set", "stages.alignment.max_stepz=2"]) == 2
+    assert "did you mean max_steps" in capsys.readouterr().err
+    Path("plain.yaml").write_text(
+        'model: {encoder: {path: "tiny:encoder"}, llm: {path: "tiny:llm"}}\n'
+        "stages: [{name: a, kind: contrastive, train: {llm: lora}, learning_rate: 0.001, max_steps: 1, "
+        'data: [{path: "sample:pairs"}]}]\n'
+    )
+    assert main(["ablate", "plain.yaml", "--output", "out"]) == 2
+    assert "the recipe has no variants to compare with" in capsys.readouterr().err
+    assert here == [] and not Path("out").exists()
+
+
+def test_a_command_that_fails_ends_the_ablation_with_its_words(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ablate", "tiny", "--output", "out", "--only", "full", "--set", "max_length=9"]) in (1, 2)
+    assert "error" in capfd.readouterr().err
