@@ -60,10 +60,21 @@ def test_the_topics_are_those_of_a_classifier_on_all_training_sentences(data, tm
 
     model = Words(seed=4)
     train, test = (sib.read(sib.file_of(data, "es", split)) for split in ("train", "dev"))
-    learned = LogisticRegression(**sib.CLASSIFIER).fit(model.encode(train.texts), train.labels)
-    share = 100 * np.mean(learned.predict(model.encode(test.texts)) == np.array(test.labels))
+    vectors = [model.encode(split.texts, normalize_embeddings=True) for split in (train, test)]
+    learned = LogisticRegression(**sib.CLASSIFIER).fit(vectors[0], train.labels)
+    share = 100 * np.mean(learned.predict(vectors[1]) == np.array(test.labels))
     found = evaluate(Words(seed=4), Options(data=data, languages=["es"], tasks=["SIB200Topics"]))
     assert scores(found, "SIB200Topics") == {"es": pytest.approx(share, abs=1e-3)}
+
+
+def test_the_length_of_a_models_vectors_counts_for_nothing(data):
+    class Long(Words):
+        def vector(self, text):
+            return 50 * super().vector(text)
+
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics", "SIB200Clusters"])
+    plain, long = (evaluate(model(seed=4), options)["scores"] for model in (Words, Long))
+    assert [entry["score"] for entry in plain] == [entry["score"] for entry in long]
 
 
 def test_what_cannot_be_measured_is_missing_with_its_reason(summary):

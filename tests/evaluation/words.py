@@ -24,9 +24,10 @@ class Words(SentenceTransformer):
         words = [np.random.default_rng([zlib.crc32(word.encode()), self.seed]).normal(size=8) for word in text.split()]
         return np.sum(words, axis=0).astype(np.float32) if words else np.ones(8, np.float32)
 
-    def encode(self, texts, prompt=None, **_):
+    def encode(self, texts, prompt=None, normalize_embeddings=False, **_):
         self.read += [(prompt or "") + text for text in texts]
-        return np.stack([self.vector((prompt or "") + text) for text in texts])
+        vectors = np.stack([self.vector((prompt or "") + text) for text in texts])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize_embeddings else vectors
 
     def get_embedding_dimension(self) -> int:
         return 8

@@ -50,6 +50,7 @@ class Encoder:
         cache: Path,
         *,
         instructed: bool,
+        unit: bool = False,
         seen: SeenTexts | None = None,
         batch_size: int = 32,
     ) -> None:
@@ -60,12 +61,14 @@ class Encoder:
             meta: As `model_meta` makes it.
             cache: A folder for vectors, made anew where it is damaged or of another model.
             instructed: Whether queries get the instruction of their row.
+            unit: Whether vectors are brought to length 1: a classifier's strength would else depend on their length.
             seen: The texts that the model was trained on, where they are known.
             batch_size: Texts a batch.
         """
         self.mteb_model_meta = meta
         self._embedder = embedder
         self._instructed = instructed
+        self._unit = unit
         self._batch_size = batch_size
         self._vectors = VectorFile(cache, meta.revision)
         self._prefix: dict[Role, str] = {"query": "", "document": ""}
@@ -118,7 +121,12 @@ class Encoder:
         if not texts:
             return np.zeros((0, 0), np.float32)
         vectors = self._embedder.encode(
-            list(texts), prompt=prefix, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
+            list(texts),
+            prompt=prefix,
+            batch_size=self._batch_size,
+            normalize_embeddings=self._unit,
+            show_progress_bar=False,
+            convert_to_numpy=True,
         )
         if not np.isfinite(vectors).all():
             raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")

@@ -105,12 +105,13 @@ def evaluate(
     rows, absent = _rows(options)
     read = {} if options.data is None else digests(offline.files(options.data, _codes(options)))
     measured = _measured(model, options, name)
-    plan = Plan(partial(workers.make, options.suite, options.data), measured.instructed, deadline, absent)
+    unit = options.suite in LOCAL
+    plan = Plan(partial(workers.make, options.suite, options.data), measured.instructed, unit, deadline, absent)
     with _kept(output) as path:
         kept = Folder(path, hears.note)
         owner = {"suite": options.suite, "model": measured.identity, "rows": fingerprint(rows, measured.instructed)}
         kept.claim({**owner, "data": read})
-        encoder = measured.encoder(path / VECTORS)
+        encoder = measured.encoder(path / VECTORS, unit)
         if len(options.devices) > 1:
             loaded = workers.Model(measured.place, measured.name, measured.identity, options.devices)
             entries = workers.run(rows, plan, loaded, encoder, kept, hears.progress)
@@ -137,10 +138,10 @@ class _Measured:
     place: str | None
     instructed: bool
 
-    def encoder(self, cache: Path) -> Encoder:
+    def encoder(self, cache: Path, unit: bool) -> Encoder:
         """As mteb calls it."""
         meta = model_meta(self.name, self.identity)
-        return Encoder(self.embedder, meta, cache, instructed=self.instructed, seen=_seen(self.place))
+        return Encoder(self.embedder, meta, cache, instructed=self.instructed, unit=unit, seen=_seen(self.place))
 
 
 def _measured(model: str | os.PathLike[str] | SentenceTransformer, options: Options, name: str | None) -> _Measured:
@@ -240,6 +241,7 @@ def _settings(options: Options, embedder: SentenceTransformer, instructed: bool)
         "seed": options.seed,
         "bootstrap": {"resamples": statistics.RESAMPLES, "interval": statistics.LEVEL},
         "instructions": instructed,
+        "unit_vectors": options.suite in LOCAL,
         "default_prompt": default_prompt(embedder),
     }
 

@@ -28,6 +28,7 @@ class Plan:
 
     make: Make
     instructed: bool
+    unit: bool = False  # whether vectors are brought to length 1
     deadline: float | None = None  # of time.monotonic()
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (task, language) -> why it cannot be run
 

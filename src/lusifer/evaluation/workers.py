@@ -169,6 +169,7 @@ def _work(rows: list[Row], plan: Plan, model: Model, number: int, path: Path, he
             model_meta(model.name, model.identity),
             path / f"{VECTORS}-{number}",
             instructed=plan.instructed,
+            unit=plan.unit,
             seen=read,
         )
         folder = Folder(path, lambda _: None)  # files to redo were named when the folder was claimed
