@@ -14,7 +14,7 @@ from lusifer.embedder import folder as model_folder
 from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.evaluation import results, sib, xquad
 from lusifer.evaluation.evaluate import Hears, Options, evaluate, suites
-from lusifer.evaluation.summary import read_gap
+from lusifer.evaluation.summary import read_gap, read_islands
 from lusifer.seen import SEEN
 
 CODES = ("en", "es", "ru", "fr")
@@ -101,6 +101,9 @@ def test_the_gap_between_languages_is_measured_on_the_sentences_that_all_have(su
     found = read_gap(tmp_path / "scores")
     assert found.sentences == 30 and set(found.within) == {"en", "es"}
     assert found.against["es"].shift == pytest.approx(0, abs=1e-6)  # of training texts the oracle knows the topic alone
+    drawn = read_islands(tmp_path / "scores")
+    assert {code: rows.shape for code, rows in drawn.items()} == {"en": (30, 64), "es": (30, 64)}
+    assert np.allclose(np.linalg.norm(drawn["en"], axis=1), 1, atol=1e-2)
     (tmp_path / "scores" / "gap.json").write_text("{")
     with pytest.raises(DataError, match=r"gap\.json: damaged"):
         read_gap(tmp_path / "scores")

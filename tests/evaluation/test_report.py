@@ -73,6 +73,22 @@ def test_the_page_is_whole_and_asks_for_nothing(page):
     assert not re.search(r"url\((?!#)", page)
 
 
+def test_texts_in_the_plane_are_drawn_where_the_folders_have_their_vectors(tmp_path):
+    folders = example.two(tmp_path)
+    noise = np.random.default_rng(0)
+    for folder in folders:
+        vectors = {code: noise.normal(size=(12, 6)) for code in ("te", "en")}
+        summary.write_islands(vectors, folder)
+        summary.write_gap(gap.of_vectors(vectors), folder)
+    found = report_facts.read(folders)
+    assert [list(each) for each in found.islands] == [["en", "te"]] * 2  # in the paper's order
+    page = report.page(found)
+    assert "24 texts in 2 languages by t-SNE" in page and Reader(page).asked == []
+    (folders[1] / "islands.safetensors").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"islands\.safetensors: damaged"):
+        report_facts.read(folders)
+
+
 def test_only_its_own_script_may_run(page):
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
     script = re.search(r"<script>(.*?)</script>", page, flags=re.DOTALL)[1]

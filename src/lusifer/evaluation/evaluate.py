@@ -26,7 +26,7 @@ from lusifer.evaluation.encoder import Encoder, default_prompt, model_meta
 from lusifer.evaluation.measured import VECTORS, Folder
 from lusifer.evaluation.rows import Row, fingerprint
 from lusifer.evaluation.runner import Done, Plan, run
-from lusifer.evaluation.summary import digests, write, write_gap
+from lusifer.evaluation.summary import DRAWN, digests, write, write_gap, write_islands
 
 LOCAL = ("offline", "sample")  # suites that read no hub
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
@@ -121,6 +121,8 @@ def evaluate(
             raise LusiferError(f"nothing could be measured: {entries[0]['task']}: {entries[0]['missing']}")
         if (texts := _parallel(options)) is not None:
             write_gap(gap.measure(encoder.vectors, texts), path)
+            few = max(gap.K + 1, DRAWN // len(texts))
+            write_islands({code: encoder.vectors(rows[:few]) for code, rows in texts.items()}, path)
         summary = _summary(options, measured, read, [_interval(entry, kept, options.seed) for entry in entries])
         write(summary, path)
         if not any(entry["missing"] for entry in entries):

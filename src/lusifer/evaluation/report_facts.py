@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lusifer.embedder.gap import Gap as LanguageGap
 from lusifer.errors import DataError, UsageError
 from lusifer.evaluation import averages, compare, results, summary
@@ -125,6 +127,7 @@ class Facts:
     cross: Part | None
     seed: int
     gaps: tuple[LanguageGap | None, ...]
+    islands: tuple[dict[str, np.ndarray] | None, ...] = ()
 
     @property
     def parts(self) -> list[Part]:
@@ -170,7 +173,7 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
         seed: Of the resampling behind the intervals of means.
 
     Raises:
-        DataError: A folder's `gap.json` is damaged.
+        DataError: A folder's `gap.json` or `islands.safetensors` is damaged.
         UsageError: Two cannot be told apart by model and folder, suites differ, or nothing was evaluated.
     """
     first = evaluations[0]
@@ -195,7 +198,8 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     if parts == [None, None]:
         raise UsageError(f"{first.folder}: nothing was evaluated in it: there is nothing to report")
     gaps = tuple(_gap(each.folder) for each in evaluations)
-    return Facts(tuple(evaluations), names, parts[0], parts[1], seed, gaps)
+    islands = tuple(each.folder and summary.read_islands(each.folder) for each in evaluations)
+    return Facts(tuple(evaluations), names, parts[0], parts[1], seed, gaps, islands)
 
 
 def _gap(folder: Path | None) -> LanguageGap | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from lusifer.evaluation import figures, figures_curves, figures_scores
+from lusifer.evaluation import figures, figures_curves, figures_languages, figures_scores
 from lusifer.evaluation.cells import name_of
 from lusifer.evaluation.figures import Estimate
 from lusifer.evaluation.report_facts import Facts, Part
@@ -117,3 +117,18 @@ def curves(facts: Facts) -> str:
     stem = figures.short(stems.pop() or "number")
     words = f"Means over the number at the end of the models' names ({stem}…), with 95 % intervals as bands"
     return figure(figures.svg(figures_curves.curves({"": lines}, "mean score (%)", "number"), "curves", words), words)
+
+
+def islands(facts: Facts) -> str:
+    """The texts of each model in the plane, where its folder has vectors of the same texts as the first; else empty."""
+    known = {name: each for name, each in zip(facts.names, facts.islands, strict=False) if each is not None}
+    first = next(iter(known.values()), None)
+    if first is None:
+        return ""
+    sizes = {code: len(rows) for code, rows in first.items()}
+    same = {name: each for name, each in known.items() if {code: len(rows) for code, rows in each.items()} == sizes}
+    words = (
+        f"{sum(sizes.values())} texts in {len(sizes)} languages by t-SNE, the same seed for each model: where "
+        "languages are islands, a model tells languages apart before meanings. The number is of the vectors, not of the picture"
+    )
+    return figure(figures.svg(figures_languages.islands(same, facts.seed), "islands", words), words)

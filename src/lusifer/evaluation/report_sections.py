@@ -170,7 +170,7 @@ def gap(facts: Facts) -> list[str]:
     words = f"{GAP} {sizes}."
     if missing:
         words = f"{words} Not measured for {', '.join(missing)}."
-    return [paragraph(words, "note"), report_tables.gaps(facts)]
+    return [paragraph(words, "note"), report_tables.gaps(facts), report_pictures.islands(facts)]
 
 
 def comparison(facts: Facts) -> list[str]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from lusifer import languages
 from lusifer.embedder.gap import Against, Gap, Within
 from lusifer.errors import DataError
 from lusifer.folders import write_file
 
-SUMMARY, GAP = "summary.json", "gap.json"
+SUMMARY, GAP, ISLANDS = "summary.json", "gap.json", "islands.safetensors"
+DRAWN = 200  # texts of all languages together in a picture of the vectors, as in the paper's figure 6
 
 
 def write(summary: dict[str, Any], output: Path) -> Path:
@@ -47,6 +53,32 @@ def read_gap(output: Path) -> Gap | None:
         return Gap(made["sentences"], made["k"], within, against)
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: damaged ({error}): evaluate again") from error
+
+
+def write_islands(vectors: Mapping[str, np.ndarray], output: Path) -> Path:
+    """Write `islands.safetensors`: vectors (n, d) of the same texts by language, for a picture in a report."""
+    tensors = {code: np.ascontiguousarray(rows, dtype=np.float16) for code, rows in vectors.items()}
+    with write_file(output / ISLANDS) as temporary:
+        temporary.write_bytes(save(tensors))
+    return output / ISLANDS
+
+
+def read_islands(output: Path) -> dict[str, np.ndarray] | None:
+    """Read `islands.safetensors` of an evaluation folder, in the paper's order; None where there is none.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    file = output / ISLANDS
+    if not file.is_file():
+        return None
+    try:
+        found = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file}: damaged ({error}): evaluate again") from error
+    known = list(languages.table())
+    order = sorted(found, key=lambda code: (known.index(code) if code in known else len(known), code))
+    return {code: found[code].astype(np.float32) for code in order}
 
 
 def digests(files: Iterable[Path]) -> dict[str, str]:
