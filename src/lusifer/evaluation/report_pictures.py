@@ -129,6 +129,7 @@ def islands(facts: Facts) -> str:
     same = {name: each for name, each in known.items() if {code: len(rows) for code, rows in each.items()} == sizes}
     words = (
         f"{sum(sizes.values())} texts in {len(sizes)} languages by t-SNE, the same seed for each model: where "
-        "languages are islands, a model tells languages apart before meanings. The number is of the vectors, not of the picture"
+        "languages are islands, a model tells languages apart before meanings. The number is of the vectors and not of "
+        "the picture"
     )
     return figure(figures.svg(figures_languages.islands(same, facts.seed), "islands", words), words)
