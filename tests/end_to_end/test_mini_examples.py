@@ -17,6 +17,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 
 import lusifer
+from evaluation.offline_files import Oracle, write_questions, write_split
+from lusifer.evaluation.evaluate import Options, evaluate
 from tiny_folder import model_folder  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "mini"
@@ -122,14 +124,20 @@ def test_a_curve_tells_of_every_checkpoint(model_folder: Path, tmp_path: Path) -
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 
-def test_the_tables_of_the_card_come_from_files_of_results() -> None:
-    file = EXAMPLES.parents[1] / "benchmarks" / "results" / "minilm-offline.json"
-    done = script("results.py", f"MiniLM={file}")
+def test_the_tables_of_the_card_come_from_evaluation_folders(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for code in ("en", "es"):
+        for split in ("train", "dev"):
+            write_split(data, code, split, list(range(12)))
+        write_questions(data, code)
+    evaluate(Oracle(), Options(data=data, languages=["en", "es", "fi"]), tmp_path / "scores")
+    done = script("results.py", f"oracle={tmp_path / 'scores'}")
     assert done.returncode == 0, done.stderr
     topics, found, *xquad = done.stdout.split("\n\n")
-    assert "| English (en) | 84.8 (76–91) |" in topics and "| **mean without English** | **32.2**" in topics
-    assert len(xquad) == 2 and "Arabic" in xquad[0] and "Finnish" not in xquad[0] and "Finnish" in found
-    assert script("results.py", "MiniLM=nothing.json").returncode == 2
+    assert "| English (en) | 100.0 (74–100) |" in topics and "| **mean without English** | **100.0**" in topics
+    assert len(xquad) == 2 and "Spanish" in xquad[0] and "English (en)" in xquad[0] and "Finnish" not in found
+    assert script("results.py", f"oracle={tmp_path}").returncode == 2
 
 
 def test_a_small_folder_gives_the_vectors_of_the_model(model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
