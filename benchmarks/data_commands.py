@@ -64,7 +64,7 @@ def main() -> None:
             sys.stderr.write(rows[-1] + "\n")
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "sentence-transformers", "faiss-cpu"))
     head = (
-        f"`{options.pairs.name}`, model `{options.model}` in bfloat16, one thread. {packages}, {platform.platform()}."
+        f"`{options.pairs.name}`, model `{options.model}` in bfloat16, one thread. {packages}, {platform.system()}, {platform.machine()}."
     )
     lines = [head, "", "| command | minutes | peak GiB |", "|---|--:|--:|", *rows]
     options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
