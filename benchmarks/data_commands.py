@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -62,10 +61,9 @@ def main() -> None:
             minutes, memory = run(arguments)
             rows.append(f"| {name} | {minutes:.1f} | {memory:.2f} |")
             sys.stderr.write(rows[-1] + "\n")
+    machine = f"{platform.system()}, {platform.machine()}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "sentence-transformers", "faiss-cpu"))
-    head = (
-        f"`{options.pairs.name}`, model `{options.model}` in bfloat16, one thread. {packages}, {platform.system()}, {platform.machine()}."
-    )
+    head = f"`{options.pairs.name}`, model `{options.model}` in bfloat16, one thread. {packages}, {machine}."
     lines = [head, "", "| command | minutes | peak GiB |", "|---|--:|--:|", *rows]
     options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

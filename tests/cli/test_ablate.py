@@ -31,10 +31,23 @@ def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothi
     table = Path("out/ablation.md").read_text(encoding="utf-8")
     assert "| task | full | alignment-only |" in table and "Swahili (sw)" in table
     assert "alignment-only" in Path("out/ablation.html").read_text(encoding="utf-8")
+    weights = Path("out/full/run/model/model.safetensors").stat().st_mtime_ns
     here.clear()
     assert main(call) == 0
-    assert [words[0] for words in here] == ["evaluate"] * 2
+    assert ["--resume" in words for words in here if words[0] == "train"] == [True, True]
+    assert Path("out/full/run/model/model.safetensors").stat().st_mtime_ns == weights  # nothing was trained again
     assert Path("out/ablation.md").read_text(encoding="utf-8") == table
+
+
+def test_a_finished_run_of_another_recipe_is_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablate, "_command", lambda words, quiet=False: main(words) and pytest.fail("refused"))
+    call = [*CALL, "--only", "alignment-only", "--set"]
+    assert main([*call, "stages.alignment.max_steps=2"]) == 0
+    capfd.readouterr()
+    with pytest.raises(pytest.fail.Exception):
+        main([*call, "stages.alignment.max_steps=3"])
+    assert "the recipe changed in stages.alignment.max_steps" in capfd.readouterr().err
 
 
 def test_wrong_calls_are_said_before_anything_trains(here, capsys):
@@ -42,6 +55,15 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     assert "--only half: no such variant: use some of full, alignment-only" in capsys.readouterr().err
     assert main([*CALL, "--set", "stages.alignment.max_stepz=2"]) == 2
     assert "did you mean max_steps" in capsys.readouterr().err
+    for words, message in (
+        (["--suite", "nope"], "--suite 'nope' is unknown"),
+        (["--tasks", "nope"], "task 'nope' is in none"),
+        (["--languages", "xx"], "language 'xx' is unknown"),
+        (["--languages", ","], "--languages ',': expected names"),
+        (["--suite", "offline"], "name their folder with --data"),
+    ):
+        assert main([*CALL, *words]) == 2
+        assert message in capsys.readouterr().err
     Path("plain.yaml").write_text(
         'model: {encoder: {path: "tiny:encoder"}, llm: {path: "tiny:llm"}}\n'
         "stages: [{name: a, kind: contrastive, train: {llm: lora}, learning_rate: 0.001, max_steps: 1, "
@@ -54,5 +76,9 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
 
 def test_a_command_that_fails_ends_the_ablation_with_its_words(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    assert main(["ablate", "tiny", "--output", "out", "--only", "full", "--set", "max_length=9"]) in (1, 2)
-    assert "error" in capfd.readouterr().err
+    Path("out/full").mkdir(parents=True)
+    Path("out/full/run").write_text("a file where the run belongs")
+    assert main([*CALL, "--only", "full"]) == 1
+    said = capfd.readouterr().err.splitlines()
+    assert said[-2].startswith("lusifer: error: ") and "out/full/run" in said[-2]
+    assert said[-1].startswith("lusifer: error: lusifer train tiny --output out/full/run") and "status 2" in said[-1]

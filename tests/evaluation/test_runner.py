@@ -191,7 +191,10 @@ def test_vectors_of_another_model_or_prompt_are_not_reused(tmp_path):
     measure(tmp_path / "b", [row], model=other)
     instructed = encoder(tmp_path, identity="b", instructed=True)
     measure(tmp_path / "c", [row], Plan(make, instructed=True), instructed)
-    assert other._embedder.read
+    assert set(other._embedder.read) == {"This is a test sentence", "This is another test sentence"} | {
+        f"Title of d{2 if 'another' in text else 1} {text}"
+        for text in ("This is a positive sentence", "This is another positive sentence")
+    }
     assert {text.startswith("Do it.\n") for text in instructed._embedder.read} == {True}  # documents have no prompt
 
 

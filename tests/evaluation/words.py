@@ -15,6 +15,7 @@ class Words(SentenceTransformer):
 
     def __init__(self, prompts: dict[str, str] | None = None, seed: int = 0) -> None:
         torch.nn.Module.__init__(self)
+        self.add_module("0", torch.nn.Identity())  # of no kind that is known
         self.weight = torch.nn.Parameter(torch.tensor([float(seed)]))
         self.prompts = prompts or {}
         self.read: list[str] = []

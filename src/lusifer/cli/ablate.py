@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.measure import Data
+from lusifer.cli.measure import Data, listed
 from lusifer.cli.train import Recipe, Set
 from lusifer.errors import LusiferError, UsageError
 from lusifer.folders import refuse_unwritable
@@ -41,15 +41,20 @@ def ablate(
     for name in names:  # what is wrong with the last one is said before the first one trains
         recipe_io.load(recipe, set_ or [], variant=name)
     refuse_unwritable(output, "folder")
+    terminal.quiet()
+    from lusifer.evaluation import evaluate as evaluation
+
+    asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
+    evaluation.check(evaluation.Options(suite, data, *asked))  # likewise
     changes = [word for change in set_ or [] for word in ("--set", change)]
-    asked = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks}
-    words = [str(word) for option, value in asked.items() if value is not None for word in (option, value)]
+    given = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks}
+    words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
     for name in names:
         run, scores = output / name / "run", output / name / "scores"
-        if not (run / "model").is_dir():
-            terminal.note(f"{name}: training")
-            resume = ["--resume"] if (run / "recipe.yaml").is_file() else []
-            _command(["train", recipe, "--output", str(run), "--variant", name, *changes, *resume])
+        terminal.note(f"{name}: training")
+        # A finished run is soon done with, and one of another recipe is refused.
+        resume = ["--resume"] if (run / "recipe.yaml").is_file() else []
+        _command(["train", recipe, "--output", str(run), "--variant", name, *changes, *resume])
         terminal.note(f"{name}: scoring")
         _command(["evaluate", str(run / "model"), "--output", str(scores), "--name", name, *words], quiet=True)
     _compare([output / name / "scores" for name in names], output)

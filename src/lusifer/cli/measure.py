@@ -80,13 +80,12 @@ def evaluate(
     from lusifer.evaluation import evaluate as evaluation
     from lusifer.evaluation import results
 
-    if suite not in evaluation.suites():
-        raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(evaluation.suites())}")
     others = [results.read(folder) for folder in compare or []]
     options = evaluation.Options(
-        suite, data, _listed(languages), _listed(tasks), instructions, minutes, devices, seed,
+        suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices, seed,
         command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
+    evaluation.check(options)
     with _folder(output) as path:
         with _progress() as show:
             hears = evaluation.Hears(show, terminal.note)
@@ -101,8 +100,18 @@ def evaluate(
         terminal.note(f"{output / 'summary.json'} written; a page: lusifer report {output} --output report.html")
 
 
-def _listed(words: str | None) -> list[str] | None:
-    return [word.strip() for word in words.split(",") if word.strip()] if words else None
+def listed(words: str | None, option: str) -> list[str] | None:
+    """Split words at commas; None where nothing was given.
+
+    Raises:
+        UsageError: Something was given, and no word is in it.
+    """
+    if words is None:
+        return None
+    found = [word.strip() for word in words.split(",") if word.strip()]
+    if not found:
+        raise UsageError(f"{option} {words!r}: expected names with commas between them")
+    return found
 
 
 @contextmanager

@@ -21,6 +21,7 @@ LANGUAGE, TASK = 0, 1
 """Place in a key of what a mean weighs equally."""
 ENGLISH = "en"
 ABSENT = "not evaluated"
+FLAT = 1e-9  # percent
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Board:
         value = _nested(there, outer, pairs)
         bare = tuple(key for key in there if key not in self.samples)
         ends = None if bare else percentiles(_nested({key: self.samples[key] for key in there}, outer, pairs))
+        if ends is not None and ends[1] - ends[0] < FLAT:
+            ends = None  # all right or all wrong in every member: resampling sees no doubt, and there is some
         low, high = ends or (None, None)
         return Mean(float(value), low, high, tuple(there), missing, bare)
 

@@ -17,18 +17,20 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lusifer import __version__, extras, languages, parallel, seen
-from lusifer.embedder import folder as model_folder
+from lusifer import __version__, extras, languages, parallel
 from lusifer.embedder import gap
-from lusifer.errors import LusiferError, ModelFolderError, UsageError
-from lusifer.evaluation import benchmark, offline, statistics, workers
-from lusifer.evaluation.encoder import Encoder, default_prompt, model_meta
-from lusifer.evaluation.measured import VECTORS, Folder
+from lusifer.errors import LusiferError, UsageError
+from lusifer.evaluation import benchmark, offline, statistics, subject, workers
+from lusifer.evaluation.encoder import Encoder, default_prompt
+from lusifer.evaluation.measured import SCORES, VECTORS, Folder
 from lusifer.evaluation.rows import Row, fingerprint
 from lusifer.evaluation.runner import Done, Plan, run
+from lusifer.evaluation.subject import Measured
 from lusifer.evaluation.summary import DRAWN, digests, write, write_gap, write_islands
+from lusifer.folders import locked
 
 LOCAL = ("offline", "sample")  # suites that read no hub
+RETRIED = ("the time budget", "cannot be loaded", "failed", "no process")  # reasons that a next call may not find
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
 
 
@@ -46,8 +48,8 @@ class Options:
         data: Folder with the files of the offline suite; None for the others.
         languages: Codes; None takes the 14 of the paper.
         tasks: Names of tasks; None takes all of the suite.
-        instructed: Whether queries get the instruction of their task; None: if the model's folder has any prompt, since
-            a model that never saw one has no use for it.
+        instructed: Whether queries get the instruction of their task; None: if the model is one of ours and its folder
+            has any prompt. Else its own prompts named "query" and "document" or "passage" stand before the texts.
         minutes: Rows that are not begun by then are left for the next run.
         devices: Where to load the model, a process each if there are several; empty takes the best one here.
         seed: Of the bootstrap intervals.
@@ -104,13 +106,12 @@ def evaluate(
     hears = hears or Hears()
     rows, absent = _rows(options)
     read = {} if options.data is None else digests(offline.files(options.data, _codes(options)))
-    measured = _measured(model, options, name)
+    measured = subject.measured(model, name, options.devices, options.instructed)
     unit = options.suite in LOCAL
     plan = Plan(partial(workers.make, options.suite, options.data), measured.instructed, unit, deadline, absent)
     with _kept(output) as path:
         kept = Folder(path, hears.note)
-        owner = {"suite": options.suite, "model": measured.identity, "rows": fingerprint(rows, measured.instructed)}
-        kept.claim({**owner, "data": read})
+        kept.claim(_owner(options, rows, measured, read))
         encoder = measured.encoder(path / VECTORS, unit)
         if len(options.devices) > 1:
             loaded = workers.Model(measured.place, measured.name, measured.identity, options.devices)
@@ -118,44 +119,46 @@ def evaluate(
         else:
             entries = run(rows, plan, encoder, kept, hears.progress)
         if all(entry["missing"] for entry in entries):
+            if not (path / SCORES).exists():
+                shutil.rmtree(path)  # nothing is in it that a next call could use
             raise LusiferError(f"nothing could be measured: {entries[0]['task']}: {entries[0]['missing']}")
-        if (texts := _parallel(options)) is not None:
-            write_gap(gap.measure(encoder.vectors, texts), path)
-            few = max(gap.K + 1, DRAWN // len(texts))
-            write_islands({code: encoder.vectors(rows[:few]) for code, rows in texts.items()}, path)
+        kept.tidy(entries)
         summary = _summary(options, measured, read, [_interval(entry, kept, options.seed) for entry in entries])
         write(summary, path)
-        if not any(entry["missing"] for entry in entries):
-            shutil.rmtree(path / VECTORS, ignore_errors=True)  # what they were kept for is done
+        _look_across(options, encoder, path, hears.note)
+        if not any((entry["missing"] or "").startswith(RETRIED) for entry in entries):
+            kept.drop_vectors()
     return summary
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """The model that is scored; `place` is its folder or name, None for one that is only in memory."""
-
-    embedder: SentenceTransformer
-    name: str
-    identity: str
-    place: str | None
-    instructed: bool
-
-    def encoder(self, cache: Path, unit: bool) -> Encoder:
-        """As mteb calls it."""
-        meta = model_meta(self.name, self.identity)
-        return Encoder(self.embedder, meta, cache, instructed=self.instructed, unit=unit, seen=_seen(self.place))
+def _owner(options: Options, rows: Sequence[Row], measured: Measured, read: dict[str, str]) -> dict[str, Any]:
+    """Whose an evaluation folder is, in words that a message can name."""
+    return {
+        "suite": options.suite,
+        "model": measured.identity,
+        "languages": sorted({row.language for row in rows}),
+        "tasks": sorted({row.task for row in rows}),
+        "instructions": measured.instructed,
+        "data": read,
+        "rows": fingerprint(rows, measured.instructed),
+    }
 
 
-def _measured(model: str | os.PathLike[str] | SentenceTransformer, options: Options, name: str | None) -> _Measured:
-    embedder = model if isinstance(model, SentenceTransformer) else _load(model, options.devices)
-    identity, place = _identity(model, embedder)
-    named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
-    instructed = any(embedder.prompts.values()) if options.instructed is None else options.instructed
-    return _Measured(embedder, named, identity, place, instructed)
+def _look_across(options: Options, encoder: Encoder, path: Path, note: Callable[[str], None]) -> None:
+    """Measure the gap between languages where there is parallel text; where that fails, scores are still scores."""
+    if (texts := _parallel(options)) is None:
+        return
+    few = max(gap.K + 1, DRAWN // len(texts))
+    try:
+        write_gap(gap.measure(encoder.vectors, texts), path)
+    except LusiferError as error:
+        note(f"the gap between languages: not measured: {error}")
+        return
+    write_islands({code: encoder.vectors(rows[:few]) for code, rows in texts.items()}, path)
 
 
 def _summary(
-    options: Options, measured: _Measured, read: dict[str, str], entries: list[dict[str, Any]]
+    options: Options, measured: Measured, read: dict[str, str], entries: list[dict[str, Any]]
 ) -> dict[str, Any]:
     embedder = measured.embedder
     return {
@@ -180,6 +183,18 @@ def _summary(
     }
 
 
+def check(options: Options) -> None:
+    """Refuse what cannot be measured, before a model is loaded or trained.
+
+    Raises:
+        DataError: A file of the offline suite is damaged, or there is none.
+        UsageError: A suite, language or task is unknown, or the offline suite has no folder.
+    """
+    if options.suite not in suites():
+        raise UsageError(f"--suite {options.suite!r} is unknown: use one of {', '.join(suites())}")
+    _rows(options)
+
+
 def _codes(options: Options) -> list[str]:
     asked = options.languages or [row.code for row in languages.paper()]
     return list(dict.fromkeys(languages.language(code).code for code in asked))
@@ -193,6 +208,8 @@ def _rows(options: Options) -> tuple[list[Row], dict[tuple[str, str], str]]:
         return known, {}
     if options.suite == "sample":
         rows, absent = offline.sample(codes), {}
+        if not rows:
+            raise UsageError("--languages: the sample compares languages with English: name another one")
     else:
         if options.data is None:
             raise UsageError("the offline suite reads files: name their folder with --data")
@@ -201,30 +218,6 @@ def _rows(options: Options) -> tuple[list[Row], dict[tuple[str, str], str]]:
         reasons = {(row.task, row.language): offline.absent(row, options.data) for row in rows}
         absent = {key: reason for key, reason in reasons.items() if reason}
     return benchmark.select(rows, None, options.tasks), absent
-
-
-def _load(model: str | os.PathLike[str], devices: Sequence[str]) -> SentenceTransformer:
-    return model_folder.load(model, device=devices[0] if devices else None)
-
-
-def _identity(
-    model: str | os.PathLike[str] | SentenceTransformer, embedder: SentenceTransformer
-) -> tuple[str, str | None]:
-    """The hash by which scores are kept, and where the model lies, if anywhere."""
-    if isinstance(model, SentenceTransformer):
-        return model_folder.identity_in_memory(embedder), None
-    path = Path(os.fspath(model)).expanduser()
-    if not path.is_dir():
-        try:
-            path = model_folder.fetch(os.fspath(model))  # a hub name: its files are in the cache by now
-        except ModelFolderError:
-            return model_folder.identity_in_memory(embedder), os.fspath(model)
-    return model_folder.identity(path), str(path)
-
-
-def _seen(place: str | None) -> seen.SeenTexts | None:
-    """The texts that a model was trained on, where it lies in its run's folder."""
-    return seen.of_model(Path(place)) if place is not None and Path(place).is_dir() else None
 
 
 def _parallel(options: Options) -> dict[str, Sequence[str]] | None:
@@ -258,9 +251,17 @@ def _interval(entry: dict[str, Any], folder: Folder, seed: int) -> dict[str, Any
 
 @contextmanager
 def _kept(output: Path | None) -> Any:
-    """The output folder, or one that is gone afterwards."""
+    """The output folder, held by this process, or one that is gone afterwards."""
     if output is not None:
-        yield output
+        made = not output.exists()
+        output.mkdir(parents=True, exist_ok=True)
+        refusal = f"{output}: another process evaluates into it: wait for it, or choose another --output"
+        try:
+            with locked(output / ".lock", refusal, remove=True):
+                yield output
+        finally:
+            if made and output.is_dir() and not any(output.iterdir()):
+                output.rmdir()
         return
     with tempfile.TemporaryDirectory(prefix="lusifer-evaluation-") as path:
         yield Path(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lusifer.errors import DataError
+from lusifer.errors import DataError, UsageError
 from lusifer.evaluation import crosslingual, sib, sts, xquad
 from lusifer.evaluation.rows import Row
 
@@ -79,8 +79,16 @@ def offline(codes: Sequence[str], data: Path) -> list[Row]:
 
 
 def sample(codes: Iterable[str]) -> list[Row]:
-    """List what the packaged sentences measure: translations, both ways."""
-    count = len(crosslingual.sample().topics)
+    """List what the packaged sentences measure: translations, both ways.
+
+    Raises:
+        UsageError: A language is not among them.
+    """
+    sample_ = crosslingual.sample()
+    count, codes = len(sample_.topics), list(codes)
+    unknown = [code for code in codes if code not in sample_.texts]
+    if unknown:
+        raise UsageError(f"language {unknown[0]!r} is not in the sample: use some of {', '.join(sample_.texts)}")
     return [
         _translation(
             *("SampleTranslationToEnglish", f"packaged sentences, the English translation among {count}", "sample"),
@@ -106,10 +114,7 @@ def parallel(data: Path, codes: Sequence[str]) -> dict[str, tuple[str, ...]] | N
     splits = {code: sib.read(sib.file_of(data, code, "train")) for code in there}
     shared = set.intersection(*(set(split.ids) for split in splits.values()))
     kept = sorted(shared)[: sib.LARGE]
-    return {
-        code: tuple(text for number, text in zip(split.ids, split.texts) if number in set(kept))
-        for code, split in splits.items()
-    }
+    return {code: tuple(dict(zip(split.ids, split.texts))[number] for number in kept) for code, split in splits.items()}
 
 
 def files(data: Path, codes: Sequence[str]) -> list[Path]:

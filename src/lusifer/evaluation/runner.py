@@ -120,6 +120,7 @@ def _task(rows: list[Row], plan: Plan, encoder: Encoder, folder: Folder) -> Iter
             yield missing(row, plan, f"failed: {_short(error)}")
             continue
         folder.keep(row, entry, made)
+        encoder.save()
         yield entry
     loaded.unload_data()
 
@@ -141,8 +142,8 @@ def _row(
     encoder.turn_to(row)
     cache = result_cache(folder.path)
     predicted = folder.path / PREDICTIONS
-    for file in (cache.get_task_result_path(row.task, encoder.mteb_model_meta), task._predictions_path(predicted)):
-        folder.mend(file)
+    result = cache.get_task_result_path(row.task, encoder.mteb_model_meta)
+    folder.forget(result, task._predictions_path(predicted), row.split, row.subsets)
     found = mteb.evaluate(
         encoder,
         task,
@@ -162,8 +163,9 @@ def _row(
     made = _examples(row, task, scores, predicted)
     score = round(100 * sum(values) / len(values), 4)
     count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(row, task)
-    entry = _entry(row, plan) | {"score": score, "n": count, "seconds": round(time.monotonic() - started, 3)}
-    return entry | {"seen": encoder.seen_in_training()}, made
+    made_of = {"score": score, "n": count, "seconds": round(time.monotonic() - started, 3)}
+    told = {"prompt": encoder.prompts, "seen": encoder.seen_in_training()}
+    return _entry(row, plan) | made_of | told, made
 
 
 def _examples(row: Row, task: Any, scores: Mapping[str, Any], predicted: Path) -> dict[str, Any] | None:

@@ -1,0 +1,90 @@
+"""The model that is scored: where it lies, what identifies it, whether it knows instructions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from lusifer import seen
+from lusifer.embedder import folder as model_folder
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.evaluation.encoder import Encoder, model_meta
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The model that is scored; `place` is its folder or name, None for one that is only in memory."""
+
+    embedder: SentenceTransformer
+    name: str
+    identity: str
+    place: str | None
+    instructed: bool
+
+    def encoder(self, cache: Path, unit: bool) -> Encoder:
+        """As mteb calls it."""
+        meta = model_meta(self.name, self.identity)
+        return Encoder(self.embedder, meta, cache, instructed=self.instructed, unit=unit, seen=_seen(self.place))
+
+
+def measured(
+    model: str | os.PathLike[str] | SentenceTransformer,
+    name: str | None,
+    devices: Sequence[str] = (),
+    instructed: bool | None = None,
+) -> Measured:
+    """Load a model, or take the embedder itself.
+
+    Args:
+        model: A folder or hub name, or the embedder itself.
+        name: What to call it in tables; None takes the folder's name.
+        devices: Where to load it, the first one here; empty takes the best one.
+        instructed: Whether queries get the instruction of their task; None: if it is one of ours with any prompt.
+
+    Raises:
+        ModelFolderError: No such folder, or a file of it is missing or damaged.
+    """
+    embedder = model if isinstance(model, SentenceTransformer) else _load(model, devices)
+    identity, place = _identity(model, embedder)
+    named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
+    told = _ours(embedder) and any(embedder.prompts.values())
+    instructed = told if instructed is None else instructed
+    return Measured(embedder, named, identity, place, instructed)
+
+
+def _ours(embedder: SentenceTransformer) -> bool:
+    """Whether a model was trained here: another one's prompts are its own, and our instructions are none of them."""
+    try:
+        lusifer_model(embedder)
+    except LusiferError:
+        return False
+    return True
+
+
+def _load(model: str | os.PathLike[str], devices: Sequence[str]) -> SentenceTransformer:
+    return model_folder.load(model, device=devices[0] if devices else None)
+
+
+def _identity(
+    model: str | os.PathLike[str] | SentenceTransformer, embedder: SentenceTransformer
+) -> tuple[str, str | None]:
+    """The hash by which scores are kept, and where the model lies, if anywhere."""
+    if isinstance(model, SentenceTransformer):
+        return model_folder.identity_in_memory(embedder), None
+    path = Path(os.fspath(model)).expanduser()
+    if not path.is_dir():
+        try:
+            path = model_folder.fetch(os.fspath(model))  # a hub name: its files are in the cache by now
+        except ModelFolderError:
+            return model_folder.identity_in_memory(embedder), os.fspath(model)
+    return model_folder.identity(path), str(path)
+
+
+def _seen(place: str | None) -> seen.SeenTexts | None:
+    """The texts that a model was trained on, where it lies in its run's folder."""
+    return seen.of_model(Path(place)) if place is not None and Path(place).is_dir() else None

@@ -1,0 +1,176 @@
+"""An evaluation folder: whose it is, what a kill may leave in it, several devices."""
+
+import shutil
+
+import pytest
+import torch
+
+from evaluation.offline_files import write_split
+from evaluation.words import Words
+from lusifer.bloom import BloomFilter
+from lusifer.embedder import folder as model_folder
+from lusifer.errors import LusiferError, UsageError
+from lusifer.evaluation import results
+from lusifer.evaluation.encoder import Encoder, model_meta
+from lusifer.evaluation.evaluate import Hears, Options, evaluate
+from lusifer.evaluation.summary import read_gap
+from lusifer.seen import SEEN
+
+CODES = ("en", "es", "ru", "fr")
+
+
+def test_two_models_never_share_a_score(data, tmp_path):
+    options = Options(data=data, languages=["es"])
+    first = evaluate(Words(seed=1), options, tmp_path / "scores")
+    with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*' there, '.*' now\).*--output"):
+        evaluate(Words(seed=2), options, tmp_path / "scores")
+    whose = (tmp_path / "scores" / "run.json").read_text()
+    for damage in ("{", "null", "[]", whose[:40]):
+        (tmp_path / "scores" / "run.json").write_text(damage)
+        with pytest.raises(UsageError, match=r"run\.json: damaged, so whose scores"):
+            evaluate(Words(seed=2), options, tmp_path / "scores")
+    (tmp_path / "scores" / "run.json").write_text(whose)
+    again = evaluate(Words(seed=1), options, tmp_path / "scores")
+    assert again["scores"] == first["scores"]
+    with pytest.raises(UsageError, match=r"languages \['es'\] there"):
+        evaluate(Words(seed=1), Options(data=data, languages=["es", "en"]), tmp_path / "scores")
+
+
+def test_two_calls_at_once_do_not_share_a_folder(data, tmp_path):
+    from lusifer.folders import locked
+
+    (tmp_path / "scores").mkdir()
+    with locked(tmp_path / "scores" / ".lock", "held"), pytest.raises(UsageError, match="another process evaluates"):
+        evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "scores")
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("scores/SIB200Topics.json", "{"),
+        ("scores/SIB200Topics.json", "null"),
+        ("scores/SIB200Topics.json", '{"es": {"score": "abc"}}'),
+        ("scores/SIB200Topics.json", None),
+        ("examples/SIB200Topics.json", "{"),
+        ("examples/SIB200Topics.json", "[]"),
+        ("examples/SIB200Topics.json", '{"es": {"kind": "mean", "ids": ["1"], "values": [0.5]}}'),
+        ("examples/SIB200Topics.json", None),
+        ("predictions/SIB200Topics_predictions.json", "[]"),
+        ("results/*/*/SIB200Topics.json", "{}"),
+        ("results/*/*/SIB200Topics.json", "["),
+        ("gap.json", "{"),
+        ("summary.json", "{"),
+        ("vectors/index.json", None),
+        ("vectors/index.json", "{"),
+        ("vectors/vectors.npy", None),
+        ("vectors/vectors.npy", ""),
+        ("vectors/dimension", "100"),
+    ],
+)
+def test_whatever_a_kill_leaves_the_next_call_ends_with_the_same_scores(data, tmp_path, place, content):
+    options = Options(data=data, languages=["es", "fr"], tasks=["SIB200Topics", "STSFile"])
+    first = evaluate(Words(), options, tmp_path / "scores")
+    evaluation = tmp_path / "scores"
+    if place.startswith("vectors"):  # as if it had been stopped before the vectors went
+        meta = model_meta("x", first["model"]["identity"])
+        encoder = Encoder(Words(), meta, evaluation / "vectors", instructed=False)
+        encoder.vectors(["one", "two"])
+        encoder.save()
+    file = next(evaluation.glob(place))
+    file.unlink() if content is None else file.write_text(content)
+    if place.startswith(("vectors", "predictions", "results")):
+        (evaluation / "scores" / "SIB200Topics.json").unlink()
+    again = evaluate(Words(), options, evaluation)
+    assert [entry | {"seconds": 0} for entry in again["scores"]] == [
+        entry | {"seconds": 0} for entry in first["scores"]
+    ]
+    assert results.read(evaluation).examples.keys() == {("es", "SIB200Topics"), ("es", "STSFile")}
+
+
+def test_examples_without_a_score_do_not_block_the_folder(data, tmp_path):
+    options = {"data": data, "languages": ["es"], "tasks": ["SIB200Topics", "STSFile"]}
+    evaluate(Words(), Options(**options), tmp_path / "scores")
+    (tmp_path / "scores" / "scores" / "SIB200Topics.json").unlink()
+    evaluate(Words(), Options(**options, minutes=0), tmp_path / "scores")
+    assert results.read(tmp_path / "scores").examples.keys() == {("es", "STSFile")}
+
+
+def test_texts_met_in_training_are_counted_again_where_a_task_is_measured_again(data, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints" / "01-align").mkdir(parents=True)
+    BloomFilter(3).save(tmp_path / "run" / "checkpoints" / "01-align" / SEEN)
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics"], devices=["cpu"])
+    first = evaluate(tmp_path / "run" / "model", options, tmp_path / "scores")["scores"][0]
+    (tmp_path / "scores" / "scores" / "SIB200Topics.json").write_text("{")
+    again = evaluate(tmp_path / "run" / "model", options, tmp_path / "scores")["scores"][0]
+    assert again["seen"] == first["seen"] == {"seen": 0, "of": 12}
+
+
+def test_vectors_go_where_nothing_is_left_to_measure(data, model_folder, tmp_path):
+    options = Options(data=data, languages=["en", "es", "fr"], devices=["cpu", "cpu"])
+    found = evaluate(model_folder, options, tmp_path / "scores")
+    assert any(entry["missing"] for entry in found["scores"])  # for good: there is no file
+    assert not list((tmp_path / "scores").glob("vectors*"))
+    late = Options(data=data, languages=["en", "es", "fr"], devices=["cpu"], minutes=0)
+    with pytest.raises(LusiferError, match="nothing could be measured"):
+        evaluate(model_folder, late, tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+
+
+def test_too_few_parallel_sentences_cost_the_gap_and_no_score(tmp_path):
+    for code in ("en", "es"):
+        write_split(tmp_path, code, "train", list(range(9)))
+        write_split(tmp_path, code, "dev", list(range(9)))
+    notes = []
+    found = evaluate(
+        Words(), Options(data=tmp_path, languages=["es"]), tmp_path / "scores", hears=Hears(note=notes.append)
+    )
+    assert read_gap(tmp_path / "scores") is None and found["scores"] and "9 sentences in each language" in notes[0]
+
+
+def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_folder, data, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
+    weights = other / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(bytes(raw))
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics"], devices=["cpu"])
+    found = [evaluate(path, options, tmp_path / f"scores-{i}") for i, path in enumerate((model_folder, other))]
+    names = {entry["model"]["name"] for entry in found}
+    assert len(names) == 1 and found[0]["model"]["identity"] != found[1]["model"]["identity"]
+    kept = [next((tmp_path / f"scores-{i}" / "results").glob("*/*")).name for i in range(2)]
+    assert kept == [entry["model"]["identity"] for entry in found]
+
+
+def test_in_memory_a_model_is_known_by_weights_prompts_and_limit():
+    names = {model_folder.identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
+    assert len(names) == 3 and model_folder.identity_in_memory(Words()) in names
+    half = Words()
+    half.weight = torch.nn.Parameter(half.weight.to(torch.bfloat16))
+    assert len(model_folder.identity_in_memory(half)) == 12
+
+
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no evaluation"):
+        evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):
+    options = {"data": data, "languages": ["en", "es", "fr"]}
+    one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
+    told = []
+    two = evaluate(model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", hears=Hears(told.append))
+    plain = [[{**entry, "seconds": None} for entry in summary["scores"]] for summary in (one, two)]
+    assert plain[0] == plain[1] and told[-1].rows == told[-1].of == len(two["scores"])
+    with pytest.raises(UsageError, match="several devices load the model from its folder"):
+        evaluate(Words(), Options(**options, devices=["cpu", "cpu"]))
+
+
+def test_a_process_that_fails_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
+    options = Options(data=data, languages=["en", "es"], devices=["cpu", "nowhere:9"])
+    with pytest.raises(LusiferError, match=r"a process failed \(.*nowhere.*run the same command again"):
+        evaluate(model_folder, options, tmp_path / "scores")
+    assert list((tmp_path / "scores" / "scores").glob("*.json"))
