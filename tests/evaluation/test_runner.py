@@ -140,13 +140,33 @@ def test_what_cannot_be_loaded_is_missing_with_the_reason_and_tried_again_next_t
 
     def down(group):
         if group[0].type == "STS":
-            raise ConnectionError("the hub is down\nmore")
+            raise KeyError("no such task")
         return make(group)
 
     lost, kept = measure(tmp_path, rows, Plan(down, instructed=False))
-    assert lost["score"] is None and lost["missing"] == "cannot be loaded: ConnectionError: the hub is down"
+    assert lost["score"] is None and lost["missing"] == "cannot be loaded: KeyError: 'no such task'"
     assert kept["missing"] is None
     assert measure(tmp_path, rows)[0]["missing"] is None
+
+
+def test_once_the_hub_was_not_reached_the_other_tasks_are_looked_for_in_the_cache_alone(tmp_path):
+    import datasets.config
+    import huggingface_hub.constants
+
+    rows = [row_of(mock, cost=place) for place, mock in enumerate(MOCKS[:3])]
+    offline = []
+
+    def down(group):
+        offline.append((datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE))
+        if len(offline) == 1:
+            raise ConnectionError("Couldn't reach 'mteb/x' on the Hub")
+        return make(group)
+
+    before = (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+    lost, *kept = measure(tmp_path, rows, Plan(down, instructed=False))
+    assert lost["missing"] == "cannot be loaded: not in the cache of this machine, and the hub cannot be reached"
+    assert offline == [before, (True, True), (True, True)] and all(entry["missing"] is None for entry in kept)
+    assert (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE) == before
 
 
 def test_a_model_that_fails_in_a_task_leaves_the_others_their_scores(tmp_path, monkeypatch):

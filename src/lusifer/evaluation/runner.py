@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from lusifer import hub
 from lusifer.errors import LusiferError
 from lusifer.evaluation import examples
 from lusifer.evaluation.encoder import Encoder
@@ -79,17 +81,24 @@ def run(
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     clock = _Clock(rows, tell)
-    for group in tasks(rows):
-        done = folder.done(group[0].task)
-        todo = [row for row in group if row.language not in done]
-        for row in group:
-            if row.language in done:
-                found[row.task, row.language] = done[row.language]
-                clock.skip(row)
-        for entry in _task(todo, plan, encoder, folder):
-            found[entry["task"], entry["language"]] = entry
-            row = next(row for row in todo if row.language == entry["language"])
-            clock.skip(row) if entry["missing"] else clock.finish(row)
+    cut = False
+    with ExitStack() as cut_off:
+        for group in tasks(rows):
+            done = folder.done(group[0].task)
+            todo = [row for row in group if row.language not in done]
+            for row in group:
+                if row.language in done:
+                    found[row.task, row.language] = done[row.language]
+                    clock.skip(row)
+            for entry in _task(todo, plan, encoder, folder):
+                if cut and entry["missing"]:  # it was not the user who set it
+                    entry["missing"] = entry["missing"].replace(hub.OFFLINE, hub.UNREACHABLE)
+                found[entry["task"], entry["language"]] = entry
+                row = next(row for row in todo if row.language == entry["language"])
+                clock.skip(row) if entry["missing"] else clock.finish(row)
+            if not cut and any(hub.UNREACHABLE in (found[row.task, row.language]["missing"] or "") for row in todo):
+                cut_off.enter_context(hub.offline())
+                cut = True
     return [found[row.task, row.language] for row in rows]
 
 
@@ -227,9 +236,12 @@ def missing(row: Row, plan: Plan, reason: str) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    """The first line of an error, with its kind where it is none of ours."""
+    """The first line of an error, with its kind where it is none of ours; of a hub's refusal the reason."""
     line = (str(error).strip().splitlines() or ["no message"])[0][:300]
-    return line if isinstance(error, LusiferError) else f"{type(error).__name__}: {line}"
+    if isinstance(error, LusiferError):
+        return line
+    reason = hub.why(error)
+    return f"{type(error).__name__}: {line}" if reason[:300] == line or not line else reason
 
 
 def result_cache(path: Path) -> Any:
