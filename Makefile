@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -19,6 +19,9 @@ test: $(INSTALLED)  ## all tests, no network
 check: $(INSTALLED)  ## linter and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+bench: $(INSTALLED)  ## speed and memory beside the peers, one table
+	$(BIN)/python benchmarks/bench.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) demo-output

@@ -25,7 +25,7 @@ def embedder(model_folder: Path):
     return load(model_folder, device="cpu")
 
 
-@pytest.mark.parametrize("budget", [1, 64, 500, 8192])
+@pytest.mark.parametrize("budget", [1, 64, 500, 8192, None])
 @pytest.mark.parametrize("prompt", [None, "", "Given a question, find passages that answer it.\n"])
 def test_vectors_are_those_of_sentence_transformers(embedder, budget, prompt):
     texts = some_texts(40)

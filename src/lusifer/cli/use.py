@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
+from lusifer.cli.data_models import DtypeOption
 from lusifer.cli.models import Device, Model, locate, usable
 from lusifer.errors import LusiferError
 from lusifer.folders import refuse_unwritable
@@ -70,8 +71,11 @@ def embed(
     task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")] = None,
     role: Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")] = None,
     field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .parquet).")] = "text",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch, padding included.")] = 8192,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
+    ] = None,
     on_long: Annotated[OnLong, typer.Option(help="Texts too long to read: cut and report, or refuse.")] = OnLong.CUT,
+    dtype: DtypeOption = None,
     device: Device = None,
 ) -> None:
     """Turn texts into vectors, order kept; the output is written whole or not at all."""
@@ -86,7 +90,7 @@ def embed(
 
     wish = (prompt, task, role and role.value)
     encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
-    embedder = folder.load(locate(model), device=usable(device))
+    embedder = folder.load(locate(model), device=usable(device), dtype=dtype.value if dtype else None)
     with terminal.progress("texts") as show:
         report = encode.embed_file(
             embedder,

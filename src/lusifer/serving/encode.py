@@ -21,6 +21,9 @@ ROWS_AT_ONCE = 8192
 """Rows held at once: enough for batches of equal lengths, little beside the model."""
 CHARACTERS_AT_ONCE = 2**24
 """Bound for the same where the texts are long."""
+BATCH_TOKENS = {"cpu": 1024}
+"""Tokens of a batch by device; on a CPU half the time of 8,192 in single runs (docs/performance.md)."""
+BATCH_TOKENS_ELSEWHERE = 8192
 
 Progress = Callable[[int], None]
 
@@ -97,7 +100,7 @@ def embed_file(
     output: Path,
     *,
     prompt: str | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     refuse_long: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -108,7 +111,7 @@ def embed_file(
         source: The texts.
         output: .npy, .parquet or .jsonl.
         prompt: Prefix of every text; None takes the model's default.
-        batch_tokens: Most tokens of a batch, padding included.
+        batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
         refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
         progress: Called with the number of rows done after every batch.
 
@@ -130,7 +133,7 @@ def embed_file(
 
 
 def encode(
-    embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None, batch_tokens: int = 8192
+    embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None, batch_tokens: int | None = None
 ) -> np.ndarray:
     """Embed texts in memory.
 
@@ -138,7 +141,7 @@ def encode(
         embedder: The model.
         texts: Any number.
         prompt: Prefix of every text; None takes the model's default.
-        batch_tokens: Most tokens of a batch, padding included.
+        batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
 
     Returns:
         Vectors (len(texts), d), float32, in order.
@@ -217,13 +220,15 @@ def _encode(
     texts: Sequence[str],
     lengths: Sequence[int],
     prompt: str | None,
-    budget: int,
+    budget: int | None,
     places: Sequence[str],
     report: Report,
     progress: Progress | None,
 ) -> np.ndarray:
     """Vectors (n, d) of one chunk, in order; the report grows."""
     read = lengths if report.limit is None else [min(length, report.limit) for length in lengths]
+    if budget is None:
+        budget = BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
     vectors: np.ndarray | None = None
     before = report.rows
     for batch in batches(read, budget):

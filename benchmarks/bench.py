@@ -1,0 +1,112 @@
+"""Speed and memory of Lusifer beside what a user would run otherwise, in one table.
+
+    python benchmarks/bench.py [--cases embedding alignment] [--rounds 3] [--output benchmarks/results/bench]
+
+Each way runs in a process of its own, one way after the other, `--rounds` times round (A B C A B C); the table has
+medians. Time is processor time of one thread, since other work on a machine changes it less than time on a clock. What
+cannot be kept away is memory traffic of others: the rate of a matrix product, measured in the same process before and
+after, is in the table, and shares are of that rate. Operations are counted on real tokens only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOM = Path(__file__).parent / "speed"
+sys.path.insert(0, str(ROOM))
+CASES = ("embedding", "embedding_bf16", "alignment", "contrastive")
+PACKAGES = ("torch", "transformers", "sentence-transformers", "peft")
+
+
+def run(folder: Path, case: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one way once."""
+    command = [sys.executable, str(ROOM / "worker.py"), str(folder), case, way, "--times", str(options.times)]
+    found = subprocess.run(
+        command + ["--cold"] * options.cold, stdout=subprocess.PIPE, check=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+    ).stdout  # fmt: skip
+    return json.loads(found.splitlines()[-1])
+
+
+def row(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians of what rounds gave."""
+    seconds = median(second for one in runs for second in one["seconds"])
+    made = {"seconds": seconds, "runs": sum(len(one["seconds"]) for one in runs)}
+    made["peak_mb"] = median(one["peak_mb"] for one in runs)
+    if "texts" in runs[0]:
+        made["texts_per_second"] = runs[0]["texts"] / seconds
+    if "tokens" in runs[0]:
+        made["tokens_per_second"] = runs[0]["tokens"] / seconds
+    if "flops" in runs[0]:
+        made["of_gemm"] = median(one["flops"] / second / one["gemm"] for one in runs for second in one["seconds"])
+        made["gemm_gflops"] = median(one["gemm"] for one in runs) / 1e9
+    return made
+
+
+def table(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Lines of Markdown."""
+    lines = [
+        "| case | way | s | texts/s | tokens/s | of GEMM | GEMM, GFLOP/s | peak MB | times as fast as it | runs |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for case, ways in found.items():
+        ours = next(iter(ways.values()))
+        for way, made in ways.items():
+            share = f"{100 * made['of_gemm']:.0f} %" if "of_gemm" in made else ""
+            cells = [case, way, f"{made['seconds']:.2f}"]
+            for key in ("texts_per_second", "tokens_per_second"):
+                cells.append(f"{made[key]:,.1f}" if key in made else "")
+            cells += [share, f"{made['gemm_gflops']:.0f}" if share else "", f"{made['peak_mb']:,.0f}"]
+            cells += ["" if made is ours else f"{made['seconds'] / ours['seconds']:.2f}", str(made["runs"])]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--ways", nargs="+", help="only these ways")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--times", type=int, default=1, help="runs of a process")
+    parser.add_argument(
+        "--cold", action="store_true", help="no run before the measured ones: half the time, less exact"
+    )
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "bench")
+    options = parser.parse_args()
+    import medium
+
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as made:
+        medium.save(Path(made))
+        for case in options.cases:
+            ways = [w for w in importlib.import_module(case).ways() if not options.ways or w in options.ways]
+            runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+            for _ in range(options.rounds):
+                for way in ways:
+                    runs[way].append(run(Path(made), case, way, options))
+                    sys.stderr.write(f"{case}, {way}: {runs[way][-1]}\n")
+            found[case] = {way: row(of_way) for way, of_way in runs.items()}
+            packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+            head = f"One thread, processor time, medians. {packages}, {platform.platform()}."
+            lines = [head, "", *table(found)]
+            options.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            kept = {"versions": {name: version(name) for name in PACKAGES}, "machine": platform.platform()}
+            text = json.dumps(kept | {"cases": found}, indent=1)
+            options.output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""One step of alignment: 16 texts of 128 tokens, 128 target tokens each, LLM frozen, half of the target masked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import peers
+import torch
+from medium import LLM, VOCABULARY, adapted, flops
+
+from lusifer.model.alignment import LusiferForAlignment
+
+BATCH, LENGTH = 16, 128
+
+
+def ways() -> tuple[str, ...]:
+    """Ours first."""
+    return ("ours", "authors")
+
+
+def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float]]:
+    """A function that computes loss and gradients, and what it does."""
+    model = adapted(folder, llm=False).train()
+    chance = torch.Generator().manual_seed(0)
+    ids, labels = (torch.randint(5, VOCABULARY, (BATCH, LENGTH), generator=chance) for _ in range(2))
+    mask = torch.ones_like(ids)
+    hidden = torch.rand(labels.shape, generator=chance) < 0.5
+    target = labels.masked_fill(hidden, 3)
+    facts = {"tokens": 2 * BATCH * LENGTH, "flops": work()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if way == "authors":
+        published = peers.Published(folder, model).train()
+        loss = lambda: published.align(ids, mask, target, labels)  # noqa: E731
+    else:
+        model.config.alignment_bos = False
+        ours = LusiferForAlignment(model.config, model, peers.with_head(folder, model).lm_head).train()
+        loss = lambda: ours(ids, mask, target, torch.ones_like(target), labels).loss  # noqa: E731
+
+    def step() -> None:
+        loss().backward()
+        for parameter in trained:
+            parameter.grad = None
+
+    return step, facts
+
+
+def work() -> float:
+    """Useful operations: forward, and gradients of what the layers read (weights train in a few thin layers only)."""
+    prompt = flops([LENGTH] * BATCH)[0]
+    m, n = LENGTH + 1, LENGTH
+    body = 8 * (2 * n * (3 * 512 * 512 + 3 * 512 * 1408) + 4 * ((m + n) ** 2 - m * m) * 512)
+    head = 2.0 * n * LLM["hidden_size"] * VOCABULARY
+    return 2 * (prompt + BATCH * (body + head))

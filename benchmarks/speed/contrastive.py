@@ -1,0 +1,71 @@
+"""One step of contrastive training: 32 queries, a positive and 7 negatives each, gradient cache, chunks of 4 rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import peers
+import torch
+from medium import LONGEST, adapted, flops, texts, tokenizer
+from sentence_transformers.base.losses.gradcache import RandContext
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+
+from lusifer.embedder.assemble import assemble
+from lusifer.training.contrast import InfoNCE
+
+ROWS, COLUMNS, CHUNK, TOKENS = 32, 9, 4, 1024
+
+
+def ways() -> tuple[str, ...]:
+    """Ours first."""
+    return ("ours", "pipeline", "authors")
+
+
+def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float]]:
+    """A function that computes loss and gradients, and what it does."""
+    model, own, rows = adapted(folder), tokenizer(), texts(ROWS * COLUMNS, seed=1)
+    lengths = [len(ids) for ids in own(rows)["input_ids"]]
+    # Two forward passes are the method's; the backward one computes gradients of what the layers read.
+    facts = {"texts": len(rows), "tokens": sum(lengths), "flops": 3 * sum(flops(lengths))}
+    columns = [rows[column * ROWS : (column + 1) * ROWS] for column in range(COLUMNS)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if way == "authors":
+        published = peers.Published(folder, model).train()
+        padded = own(rows, padding=True, pad_to_multiple_of=8, return_tensors="pt")
+        step = lambda: cached(published, padded["input_ids"], padded["attention_mask"])  # noqa: E731
+    else:
+        if way == "pipeline":
+            embedder = peers.chain(folder, model, merged=False).train()
+            loss = CachedMultipleNegativesRankingLoss(embedder, mini_batch_size=CHUNK)
+        else:
+            embedder = assemble(model, own, max_seq_length=LONGEST).train()
+            loss = InfoNCE(embedder, mini_batch_num_tokens=TOKENS)
+        features = [embedder.preprocess(column) for column in columns]
+        step = lambda: loss(features, None).backward()  # noqa: E731
+
+    def whole() -> None:
+        step()
+        for parameter in trained:
+            parameter.grad = None
+
+    return whole, facts
+
+
+def cached(published: peers.Published, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    """Gradient cache in chunks of 4 rows (36 texts), all texts padded to one length."""
+    order = torch.arange(len(ids)).view(COLUMNS, ROWS).T.reshape(-1)
+    parts, vectors, states = order.split(CHUNK * COLUMNS), [], []
+    with torch.no_grad():
+        for part in parts:
+            states.append(RandContext(ids))
+            vectors.append(published.embed(ids[part], mask[part]))
+    leaf = torch.cat(vectors).requires_grad_()
+    in_rows = leaf.view(ROWS, COLUMNS, -1)
+    others = in_rows[:, 1:].transpose(0, 1).flatten(0, 1)
+    scores = -torch.cdist(in_rows[:, 0], others) / 0.05
+    torch.nn.functional.cross_entropy(scores, torch.arange(ROWS)).backward()
+    for part, state, gradient in zip(parts, states, leaf.grad.split(CHUNK * COLUMNS), strict=True):
+        with state:
+            vector = published.embed(ids[part], mask[part])
+        (vector * gradient).sum().backward()

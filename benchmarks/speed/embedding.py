@@ -1,0 +1,39 @@
+"""Embedding: 256 texts by each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import peers
+from medium import LONGEST, adapted, flops, texts, tokenizer
+
+from lusifer import load
+from lusifer.serving import encode
+
+Work = Callable[[], np.ndarray]
+
+
+def ways() -> tuple[str, ...]:
+    """Ours first."""
+    return ("ours", "pipeline merged", "pipeline merged, sorted", "pipeline", "authors")
+
+
+def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
+    """A function that embeds, and what it does: texts, tokens, useful operations."""
+    rows, own = texts(), tokenizer()
+    lengths = [len(ids) for ids in own(rows)["input_ids"]]
+    facts = {"texts": len(rows), "tokens": sum(lengths), "flops": sum(flops(lengths))}
+    if way == "authors":
+        published = peers.Published(folder, adapted(folder).eval()).eval()
+        return lambda: published.encode(own, rows), facts
+    if way.startswith("pipeline"):
+        chain = peers.chain(folder, adapted(folder).eval(), merged="merged" in way).eval()
+        if way.endswith("sorted"):  # as the library sorts: all texts in one call
+            return lambda: chain.encode(rows, batch_size=32, show_progress_bar=False), facts
+        parts = [rows[start : start + 32] for start in range(0, len(rows), 32)]
+        return lambda: np.concatenate([chain.encode(part, batch_size=32) for part in parts]), facts
+    embedder = load(folder / "model", device="cpu", dtype=way.split()[1] if " " in way else None)
+    assert embedder.max_seq_length == LONGEST
+    return lambda: encode.encode(embedder, rows), facts
