@@ -53,7 +53,12 @@ def table(task: str, models: dict[str, Results]) -> str:
     held = boards([model.part(cross_lingual=True) for model in models.values()])
     keys = [key for key, entry in held[0].entries.items() if key[1] == task and entry.score is not None]
     means = [board.mean(keys) for board in held]
-    cells = (f"**{mean.value:.1f}** ({mean.low:.1f}–{mean.high:.1f})" if mean.complete else "–" for mean in means)
+    cells = (
+        "–"
+        if not mean.complete
+        else f"**{mean.value:.1f}**" + ("" if mean.low is None else f" ({mean.low:.1f}–{mean.high:.1f})")
+        for mean in means
+    )
     lines.append("| **mean without English** | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
