@@ -38,6 +38,7 @@ def ship(source: Path, target: Path, card: str | None) -> int:
         folder.save(embedder, temporary, card)
         vocabulary = temporary / "tokenizer.json"
         pieces = json.loads(vocabulary.read_text(encoding="utf-8"))
+        pieces["truncation"] = pieces["padding"] = None  # what the last call in training left there
         # One line: laid out for reading, tens of thousands of pieces take twice the bytes.
         vocabulary.write_text(json.dumps(pieces, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         file = temporary / folder.WEIGHTS
