@@ -8,11 +8,13 @@ import torch
 from evaluation.offline_files import write_split
 from evaluation.words import Words
 from lusifer.bloom import BloomFilter
-from lusifer.embedder import folder as model_folder
+from lusifer.embedder import folder as model_folder_
+from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation import results
 from lusifer.evaluation.encoder import Encoder, model_meta
 from lusifer.evaluation.evaluate import Hears, Options, evaluate
+from lusifer.evaluation.measured import Folder
 from lusifer.evaluation.summary import read_gap
 from lusifer.seen import SEEN
 
@@ -115,6 +117,12 @@ def test_vectors_go_where_nothing_is_left_to_measure(data, model_folder, tmp_pat
     with pytest.raises(LusiferError, match="nothing could be measured"):
         evaluate(model_folder, late, tmp_path / "late")
     assert not (tmp_path / "late").exists()
+    (tmp_path / "late").mkdir()
+    kept = Folder(tmp_path / "late", print)
+    kept.claim({"suite": "offline"})
+    (tmp_path / "late" / "thesis.txt").write_text("mine")
+    kept.give_up()
+    assert [file.name for file in (tmp_path / "late").iterdir()] == ["thesis.txt"]
 
 
 def test_too_few_parallel_sentences_cost_the_gap_and_no_score(tmp_path):
@@ -142,12 +150,16 @@ def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_
     assert kept == [entry["model"]["identity"] for entry in found]
 
 
-def test_in_memory_a_model_is_known_by_weights_prompts_and_limit():
-    names = {model_folder.identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
-    assert len(names) == 3 and model_folder.identity_in_memory(Words()) in names
+def test_in_memory_a_model_is_known_by_weights_settings_prompts_and_limit(model_folder):
+    names = {model_folder_.identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
+    assert len(names) == 3 and model_folder_.identity_in_memory(Words()) in names
+    ours = model_folder_.load(model_folder, device="cpu")
+    before = model_folder_.identity_in_memory(ours)
+    lusifer_model(ours).config.residual = True  # the same weights, and another vector
+    assert model_folder_.identity_in_memory(ours) != before
     half = Words()
     half.weight = torch.nn.Parameter(half.weight.to(torch.bfloat16))
-    assert len(model_folder.identity_in_memory(half)) == 12
+    assert len(model_folder_.identity_in_memory(half)) == 12
 
 
 def test_a_folder_with_other_files_is_left_alone(data, tmp_path):

@@ -71,7 +71,7 @@ def _chosen(known: Sequence[str], only: str | None) -> list[str]:
     if unknown:
         raise UsageError(f"--only {unknown[0]}: no such variant: use some of {', '.join(known)}")
     if len(known) < 2:
-        raise UsageError("the recipe has no variants to compare with: add `variants:` to it (docs/how-to/train.md)")
+        raise UsageError("the recipe has no variants to compare with: add `variants:` to it (docs/how-to/evaluate.md)")
     return [name for name in known if name in asked]
 
 

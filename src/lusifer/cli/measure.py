@@ -38,7 +38,7 @@ Instructions = Annotated[
     bool | None,
     typer.Option(
         "--instructions/--no-instructions",
-        help="Whether queries get the instruction of their task; by default if the model has any prompt.",
+        help="Whether queries get the instruction of their task; by default for a LUSIFER model that has any prompt.",
     ),
 ]
 Compare = Annotated[
@@ -142,13 +142,14 @@ def _tables(results: list[Results], path: Path, seed: int) -> str:
     """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
     from lusifer.embedder import gap
     from lusifer.evaluation import published, tables
+    from lusifer.evaluation.rows import LOCAL
     from lusifer.evaluation.summary import read_gap
 
     rows = {
         table: ({row.model: row.scores for row in published.rows(table)}, published.covers(table))
         for table in published.tables()
     }
-    from_hub = results[-1].suite not in ("offline", "sample")
+    from_hub = results[-1].suite not in LOCAL
     shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()
     text = tables.page(results, *shown, seed=seed)
     found = read_gap(path)

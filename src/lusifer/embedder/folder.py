@@ -245,13 +245,15 @@ def identity(path: str | os.PathLike[str]) -> str:
 
 
 def identity_in_memory(embedder: SentenceTransformer) -> str:
-    """Name the weights, prompts and limit of a model that lies in no folder, as `identity` does for one that does."""
+    """Name the weights, settings, prompts and limit of a model that lies in no folder, as `identity` does for one."""
     digest = hashlib.sha256()
     for name, tensor in sorted(embedder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     told = [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
-    digest.update(json.dumps(told, sort_keys=True).encode())
+    configs = [getattr(module, "config", None) for module in embedder.modules()]
+    told += [_lasting(config.to_dict()) for config in configs if hasattr(config, "to_dict")]
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 
 

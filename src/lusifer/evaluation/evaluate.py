@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,14 +21,13 @@ from lusifer.embedder import gap
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation import benchmark, offline, statistics, subject, workers
 from lusifer.evaluation.encoder import Encoder, default_prompt
-from lusifer.evaluation.measured import SCORES, VECTORS, Folder
-from lusifer.evaluation.rows import Row, fingerprint
+from lusifer.evaluation.measured import VECTORS, Folder
+from lusifer.evaluation.rows import LOCAL, Row, fingerprint
 from lusifer.evaluation.runner import Done, Plan, run
 from lusifer.evaluation.subject import Measured
 from lusifer.evaluation.summary import DRAWN, digests, write, write_gap, write_islands
 from lusifer.folders import locked
 
-LOCAL = ("offline", "sample")  # suites that read no hub
 RETRIED = ("the time budget", "cannot be loaded", "failed", "no process")  # reasons that a next call may not find
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
 
@@ -119,11 +117,10 @@ def evaluate(
         else:
             entries = run(rows, plan, encoder, kept, hears.progress)
         if all(entry["missing"] for entry in entries):
-            if not (path / SCORES).exists():
-                shutil.rmtree(path)  # nothing is in it that a next call could use
+            kept.give_up()
             raise LusiferError(f"nothing could be measured: {entries[0]['task']}: {entries[0]['missing']}")
         kept.tidy(entries)
-        summary = _summary(options, measured, read, [_interval(entry, kept, options.seed) for entry in entries])
+        summary = _summary(options, measured, read, _with_intervals(entries, kept, options.seed))
         write(summary, path)
         _look_across(options, encoder, path, hears.note)
         if not any((entry["missing"] or "").startswith(RETRIED) for entry in entries):
@@ -241,12 +238,14 @@ def _settings(options: Options, embedder: SentenceTransformer, instructed: bool)
     }
 
 
-def _interval(entry: dict[str, Any], folder: Folder, seed: int) -> dict[str, Any]:
-    made = folder.examples(entry["task"]).get(entry["language"])
-    if entry["missing"] or made is None:
-        return entry
-    ends = statistics.interval(statistics.Examples(**made), seed)
-    return entry | dict(zip(("low", "high"), (round(end, 4) for end in ends or ()), strict=False))
+def _with_intervals(entries: list[dict[str, Any]], folder: Folder, seed: int) -> list[dict[str, Any]]:
+    made = {task: folder.examples(task) for task in {entry["task"] for entry in entries}}
+    found = []
+    for entry in entries:
+        rows = made[entry["task"]].get(entry["language"])
+        ends = None if rows is None else statistics.interval(statistics.Examples(**rows), seed)
+        found.append(entry | ({"low": round(ends[0], 4), "high": round(ends[1], 4)} if ends else {}))
+    return found
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def of_subset(
         The examples, or None where the metric is none of theirs or they do not give the score.
     """
     made = _made(type_, metric, scores, predictions, data, subset)
-    return made if made is not None and _agrees(made, float(scores["main_score"])) else None
+    return made if made is not None and _agrees(made, float(scores[metric])) else None
 
 
 def _made(

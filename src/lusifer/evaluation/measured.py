@@ -128,6 +128,16 @@ class Folder:
         if predicted.exists() and not isinstance(self._read(str(predicted.relative_to(self.path))), dict):
             predicted.unlink()
 
+    def give_up(self) -> None:
+        """Take back what a run without a single finished row has written, and nothing else."""
+        if (self.path / SCORES).exists():
+            return
+        self.drop_vectors()
+        for name in ("results", PREDICTIONS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (RUN, ".results.lock"):
+            (self.path / name).unlink(missing_ok=True)
+
     def drop_vectors(self) -> None:
         """Remove what was embedded: nothing is left that needs it."""
         for place in self.path.glob(f"{VECTORS}*"):

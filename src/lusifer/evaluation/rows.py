@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 
 from lusifer.prompts import ROLES, Role, prompt
 
+LOCAL = ("offline", "sample")
+"""Suites of our own tasks, which read no hub."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -114,9 +114,8 @@ def _task(rows: list[Row], plan: Plan, encoder: Encoder, folder: Folder) -> Iter
     try:
         loaded = plan.make(runnable)
         loaded.load_data()
-    except (
-        Exception
-    ) as error:  # a hub that is down, a gated data set, a task that another mteb has not: said, not hidden
+    except Exception as error:
+        # A hub that is down, a gated data set, a task that another mteb has not: said, not hidden
         yield from (missing(row, plan, f"cannot be loaded: {_short(error)}") for row in runnable)
         return
     for row in runnable:

@@ -13,9 +13,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from lusifer import languages
 from lusifer.embedder.gap import Against, Gap, Within
 from lusifer.errors import DataError
+from lusifer.evaluation.averages import order_of
 from lusifer.folders import write_file
 
 SUMMARY, GAP, ISLANDS = "summary.json", "gap.json", "islands.safetensors"
@@ -76,9 +76,7 @@ def read_islands(output: Path) -> dict[str, np.ndarray] | None:
         found = load_file(file)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file}: damaged ({error}): evaluate again") from error
-    known = list(languages.table())
-    order = sorted(found, key=lambda code: (known.index(code) if code in known else len(known), code))
-    return {code: found[code].astype(np.float32) for code in order}
+    return {code: found[code].astype(np.float32) for code in order_of(found)}
 
 
 def digests(files: Iterable[Path]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from lusifer.embedder import folder as model_folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.encoder import Encoder, model_meta
 from lusifer.evaluation.measured import VECTORS, Folder
-from lusifer.evaluation.rows import Row
+from lusifer.evaluation.rows import LOCAL, Row
 from lusifer.evaluation.runner import Done, Plan, cost
 from lusifer.evaluation.runner import run as run_here
 from lusifer.evaluation.runner import tasks as grouped
@@ -30,7 +30,7 @@ def make(suite: str, data: Path | None, rows: list[Row]) -> Any:
         data: Folder with the files of the offline suite.
         rows: Rows of one task.
     """
-    if suite in ("offline", "sample"):
+    if suite in LOCAL:
         from lusifer.evaluation import local_tasks
 
         return local_tasks.make(rows, data)
