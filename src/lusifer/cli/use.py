@@ -1,4 +1,4 @@
-"""Commands on a trained model: doctor, info, embed, convert."""
+"""Commands on a trained model: doctor, info, embed, export, convert."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OnLong(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    for command in (doctor, info, embed, convert):
+    for command in (doctor, info, embed, export, convert):
         app.command()(command)
 
 
@@ -105,6 +105,22 @@ def embed(
         terminal.note(report.cut_line())
     texts = "text" if report.rows == 1 else "texts"
     terminal.note(f"{report.rows:,} {texts} -> {output} ({report.dimension} numbers each)")
+
+
+def export(
+    model: Model,
+    input: Annotated[str, typer.Option(help="Texts like those to embed, some hundred: .txt, .jsonl, .parquet or -.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .parquet).")] = "text",
+) -> None:
+    """Write an int8 copy of a model: a quarter of the size, faster on a processor; the texts set its scales."""
+    refuse_unwritable(output, "folder", "--output", replaces="modules.json")
+    terminal.quiet()
+    from lusifer.serving import export as exports
+    from lusifer.serving import texts
+
+    exports.export_folder(locate(model), output, texts.Source(input, field))
+    terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
 
 def convert(

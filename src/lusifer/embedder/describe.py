@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from lusifer.embedder import folder
+from lusifer.embedder import exported, folder
 from lusifer.errors import ModelFolderError
 from lusifer.model.config import LusiferConfig
 
@@ -32,7 +32,11 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     config = _read(root / "config.json")
     limit = _limit(root)
     rows = {"folder": str(path), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
-    if config.get("model_type") == LusiferConfig.model_type:
+    if exported.is_exported(root):
+        about = _read(root / exported.ABOUT)
+        rows["numbers"] = f"{about.get('numbers')}, {about.get('format')}; scales from {about.get('texts')} texts"
+        rows["dimension"] = str(LusiferConfig.from_dict(config).hidden_size)
+    elif config.get("model_type") == LusiferConfig.model_type:
         rows |= _lusifer(LusiferConfig.from_dict(config), folder.weights(root))
     elif (root / folder.WEIGHTS).is_file():
         rows |= {"weights": _count(folder.weights(root), "")}

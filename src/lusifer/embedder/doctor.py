@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from lusifer.embedder import folder
+from lusifer.embedder import exported, folder
 from lusifer.embedder.checkpoint import trained_is_saved
 from lusifer.embedder.text_checks import cut_keeps_the_end, prompt_reaches, special_tokens_are_text
 from lusifer.errors import ModelFolderError
@@ -85,7 +85,8 @@ def _is_whole(path: Path) -> Probe:
     name = "the folder is whole"
     try:
         folder.check(path)
-        return Probe(name, True, f"{len(folder.weights(path))} tensors, identity {folder.identity(path)}")
+        what = "int8 graph" if exported.is_exported(path) else f"{len(folder.weights(path))} tensors"
+        return Probe(name, True, f"{what}, identity {folder.identity(path)}")
     except ModelFolderError as error:
         return Probe(name, False, str(error))
 
@@ -110,7 +111,8 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
     if isinstance(embedder[-1], Normalize):
         found.append(_length_is_1(embedder))
     found += [special_tokens_are_text(embedder), cut_keeps_the_end(embedder), _longest_text(embedder)]
-    return [*found, prompt_reaches(embedder), _saved_is_loaded(embedder)]
+    found.append(prompt_reaches(embedder))
+    return found if isinstance(model, exported.ExportedModel) else [*found, _saved_is_loaded(embedder)]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from lusifer import hub, shipped
+from lusifer.embedder import exported
 from lusifer.errors import ModelFolderError
 from lusifer.folders import write_folder
 from lusifer.model.config import LusiferConfig
@@ -78,6 +79,8 @@ def load(
     wishes = {key: value for key, value in wishes.items() if value is not None}
     if path.exists():
         check(path)
+        if exported.is_exported(path):
+            return exported.load(path, device, dtype)
         return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         along = f", {' or '.join(shipped.names())}, which comes along" if shipped.names() else ""
@@ -125,6 +128,9 @@ def check(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: is a file; give the model folder that holds modules.json")
+    if exported.is_exported(folder):
+        exported.check(folder)
+        return
     ours = _is_ours(folder)
     for name in REQUIRED if ours else REQUIRED[:1]:
         kind = list if name == "modules.json" else dict
@@ -225,7 +231,7 @@ def identity(path: str | os.PathLike[str]) -> str:
     """
     folder = Path(path)
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("openvino_model.*")]):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     for name in REQUIRED:

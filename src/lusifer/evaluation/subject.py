@@ -11,9 +11,10 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer import seen
 from lusifer.embedder import folder as model_folder
-from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.embedder.exported import ExportedModel
+from lusifer.errors import ModelFolderError
 from lusifer.evaluation.encoder import Encoder, model_meta
+from lusifer.model.lusifer import LusiferModel
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,7 @@ def measured(
 
 def _ours(embedder: SentenceTransformer) -> bool:
     """Whether a model was trained here: another one's prompts are its own, and our instructions are none of them."""
-    try:
-        lusifer_model(embedder)
-    except LusiferError:
-        return False
-    return True
+    return isinstance(getattr(embedder[0], "model", None), (LusiferModel, ExportedModel))
 
 
 def _load(model: str | os.PathLike[str], devices: Sequence[str]) -> SentenceTransformer:

@@ -1,0 +1,110 @@
+"""An int8 copy gives nearly the vectors of its model, whatever is beside a text, and its folder is checked."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lusifer import cli, load
+from lusifer.embedder import describe, doctor, exported, folder
+from lusifer.errors import DataError, ModelFolderError, UsageError
+from lusifer.evaluation.subject import measured
+from lusifer.serving import encode, export
+from lusifer.serving.texts import Source
+
+TEXTS = [f"the {colour} {animal} reads a {size} book" for colour in ("red", "green", "old") for animal in
+         ("fox", "cat", "dog") for size in ("small", "large and heavy")]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def int8_folder(model_folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("export")
+    (place / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    command = ["export", str(model_folder), "--input", str(place / "texts.txt"), "--output", str(place / "int8")]
+    assert cli.main(command) == 0
+    return place / "int8"
+
+
+@pytest.fixture
+def copy(int8_folder, tmp_path):
+    shutil.copytree(int8_folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_vectors_are_near_those_of_the_model(int8_folder, model_folder):
+    small, whole = load(int8_folder), load(model_folder, device="cpu")
+    one, other = encode.encode(small, TEXTS), encode.encode(whole, TEXTS)
+    assert one.shape == other.shape
+    likeness = (one * other).sum(axis=1)
+    assert likeness.min() > 0.95
+    assert likeness.min() < 0.9999999 or not np.array_equal(one, other)  # the numbers are others
+    assert np.allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+
+
+def test_a_vector_does_not_depend_on_the_texts_beside_it(int8_folder):
+    small = load(int8_folder)
+    together = small.encode(["a cat", TEXTS[1] + " " + TEXTS[3]])
+    assert np.allclose(small.encode(["a cat"])[0], together[0], atol=1e-5)
+
+
+def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
+    small, whole = load(int8_folder), load(model_folder, device="cpu")
+    assert small.prompts == whole.prompts and small.max_seq_length == whole.max_seq_length
+    assert folder.identity(int8_folder) != folder.identity(model_folder)
+    assert measured(int8_folder, None).instructed == measured(model_folder, None).instructed
+
+
+def test_weights_are_whole_numbers_in_a_smaller_file(int8_folder, model_folder):
+    assert not list(int8_folder.glob("*.safetensors"))
+    small = (int8_folder / exported.NUMBERS).stat().st_size
+    assert small < (model_folder / folder.WEIGHTS).stat().st_size
+    about = json.loads((int8_folder / exported.ABOUT).read_text(encoding="utf-8"))
+    assert about["numbers"] == "int8" and about["texts"] == len(TEXTS)
+
+
+def test_doctor_and_info_know_it(int8_folder):
+    assert all(probe.ok for probe in doctor.examine(int8_folder))
+    assert describe.describe(int8_folder)["numbers"].startswith("int8")
+
+
+@pytest.mark.parametrize("name", [exported.GRAPH, exported.NUMBERS, "tokenizer.json", "config.json"])
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(ModelFolderError, match=name):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", [exported.GRAPH, exported.ABOUT, "config_sentence_transformers.json"])
+def test_a_damaged_file_is_named(copy, name):
+    (copy / name).write_text("[", encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=name):
+        load(copy)
+
+
+def test_a_number_format_or_another_device_is_refused(int8_folder):
+    for wish in ({"dtype": "bfloat16"}, {"device": "cuda"}):
+        with pytest.raises(UsageError, match="processor"):
+            load(int8_folder, **wish)
+
+
+def test_a_text_too_long_for_the_positions_is_refused(int8_folder):
+    import torch
+
+    with pytest.raises(UsageError, match="backbones read"):
+        load(int8_folder)[0].model(torch.zeros(1, 9999, dtype=torch.long))
+
+
+def test_few_texts_are_refused_before_a_model_is_loaded(tmp_path, capsys):
+    (tmp_path / "two.txt").write_text("one\ntwo\n", encoding="utf-8")
+    with pytest.raises(DataError, match="two.txt: 2 texts"):
+        export.sample(Source(str(tmp_path / "two.txt")))
+    command = ["export", "nowhere", "--input", str(tmp_path / "two.txt"), "--output", str(tmp_path / "out")]
+    assert cli.main(command) == 1
+    assert "2 texts" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_export_is_not_exported_again(int8_folder, tmp_path):
+    with pytest.raises(UsageError, match="no LUSIFER model"):
+        export.export(load(int8_folder), tmp_path / "again", TEXTS)
+    assert not (tmp_path / "again").exists()
