@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,24 +12,26 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lusifer.training.estimate import StageEstimate
+    from lusifer.training.measure import Measured
 
 GIB = 2**30
 WIDTH = 110
 
 
-def check(recipe: str, overrides: Sequence[str] = (), variant: str | None = None) -> str:
+def check(recipe: str, overrides: Sequence[str] = (), variant: str | None = None, measure: int | None = None) -> str:
     """Read a recipe and say what trains, memory, hours and steps per source. Downloads nothing.
 
     Args:
         recipe: A YAML file, or the name of a recipe in the package.
         overrides: "key.path=value" each.
         variant: One of the recipe's variants.
+        measure: Steps of every stage to train on this device, beside the one that is not counted; None trains nothing.
 
     Returns:
         What to print.
 
     Raises:
-        UsageError: The recipe is wrong, or a base is unknown on this machine.
+        UsageError: The recipe is wrong, a base is unknown on this machine, or what is to be measured is not on it.
     """
     from rich.console import Console
 
@@ -36,33 +39,58 @@ def check(recipe: str, overrides: Sequence[str] = (), variant: str | None = None
     from lusifer.training.estimate import estimate
 
     loaded = recipe_io.load(recipe, overrides, variant=variant)
+    stages, measured = estimate(loaded), []
+    if measure is not None:
+        from lusifer.training.measure import measure as train_some
+
+        measured = train_some(recipe, measure, overrides, variant)
     text = io.StringIO()
-    show(Console(file=text, width=WIDTH, highlight=False), loaded.name, estimate(loaded))
+    show(Console(file=text, width=WIDTH, highlight=False), loaded.name, stages, measured)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def show(console: Console, name: str, stages: list[StageEstimate]) -> None:
+def show(console: Console, name: str, stages: list[StageEstimate], measured: Sequence[Measured] = ()) -> None:
     """Print estimates.
 
     Args:
         console: Where to.
         name: Of the recipe.
         stages: Of `estimate`.
+        measured: Of `measure`, stage by stage, or nothing.
     """
     console.print(f"{name}: the recipe is valid")
-    for stage in stages:
+    for stage, found in zip_longest(stages, measured):
         console.print()
-        for table in (_parts(stage), _cost(stage), _sources(stage)):
+        tables = [_parts(stage), _cost(stage), _sources(stage)]
+        if found is not None:
+            tables.insert(2, _measured(stage, found))
+        for table in tables:
             console.print(table)
         if stage.load.dropped:
             console.print(f"dropped by english_only: {', '.join(stage.load.dropped)}")
         if stage.watch:
             console.print(stage.watch)
-    console.print(
-        "\nParameters are exact. Memory, FLOPs and hours are estimates by formula, not measurements: memory for texts "
-        "of full length on one device, with `auto` counted as 16 bit; hours on one device at the utilisation shown, "
-        "which is assumed (formulas: training/estimate.py, machines: training/cards.toml)."
+    said = (
+        "\nParameters are exact. Memory is counted by running a step on tensors without memory, FLOPs and hours are by "
+        "formula: estimates, not measurements. Memory is for texts of full length on one device: first on a GPU, with "
+        "`auto` as 16 bit, then on the device of this machine; the libraries come on top (about half a GiB), and "
+        "on a CPU the system's allocator may hold 1.3 to 1.7 times as much as it is asked for. Hours are on one "
+        "device at the utilisation shown, which is assumed; `--measure 3` trains a few steps here instead "
+        "(training/memory.py, estimate.py, cards.toml)."
     )
+    console.print(said)
+
+
+def _measured(stage: StageEstimate, found: Measured) -> Table:
+    """Seconds and memory of the steps that were trained, and what they come to."""
+    table = _table(None, f"measured here, {len(found.seconds)} steps", "value")
+    table.add_row("seconds a step", f"{found.step:.3g}")
+    table.add_row("seconds, shortest and longest step", f"{min(found.seconds):.3g} to {max(found.seconds):.3g}")
+    if found.memory is not None:
+        table.add_row("memory", _gib(found.memory))
+    hours = None if stage.load.steps is None else found.step * stage.load.steps / 3600
+    table.add_row("the whole stage on this device", "unknown" if hours is None else _time(hours))
+    return table
 
 
 def _parts(stage: StageEstimate) -> Table:
@@ -81,10 +109,10 @@ def _cost(stage: StageEstimate) -> Table:
     """Memory and hours."""
     from lusifer.training.estimate import cards
 
-    table = _table(None, "estimate", "value")
+    table = _table(None, "estimate", "value", "this machine")
     memory = stage.memory
     for name in ("weights", "gradients", "optimizer", "activations", "total"):
-        table.add_row(f"memory: {name}", _gib(getattr(memory, name)))
+        table.add_row(f"memory: {name}", *(_gib(getattr(each, name)) for each in (memory, stage.here)))
     table.add_row("steps", _number(stage.load.steps))
     table.add_row("FLOPs a step", f"{stage.flops:.2e}")
     for name, card in cards().items():

@@ -29,12 +29,20 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def check(recipe: Recipe, set_: Set = None, variant: VariantOption = None) -> None:
+def check(
+    recipe: Recipe,
+    set_: Set = None,
+    variant: VariantOption = None,
+    measure: Annotated[
+        int | None,
+        typer.Option("--measure", metavar="N", help="Train N steps of every stage on this device, and time them."),
+    ] = None,
+) -> None:
     """Say what a recipe would train, and what it needs, before anything is downloaded."""
     from lusifer.cli import check as report
 
     terminal.quiet()
-    typer.echo(report.check(recipe, set_ or [], variant))
+    typer.echo(report.check(recipe, set_ or [], variant, measure))
 
 
 def train(

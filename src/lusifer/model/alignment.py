@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import ConnectorOutput
 from lusifer.model.lusifer import LusiferModel, LusiferPreTrainedModel
+from lusifer.model.token_loss import token_loss
 
 IGNORED = -100
 SAME, TEMPERATURE = 0.9999, 0.05  # of distill's contrast: cosine of equal texts, what similarities are divided by
@@ -112,21 +112,11 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         return self.model.run_llm(embeds, key_mask, position_ids)
 
     def _token_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Cross entropy (N,) of N labelled positions, `logits_chunk` of them at a time.
-
-        Logits are made again in the backward pass, so (B, L, vocabulary) floats never exist at once.
-        """
+        """Cross entropy (N,) of N labelled positions, `logits_chunk` of them at a time."""
         if not len(wanted):
             raise ValueError("no target token in the whole batch: every text is empty or cut away")
-        chunks = zip(states.split(self.logits_chunk), wanted.split(self.logits_chunk), strict=True)
-        return torch.cat([checkpoint(self._chunk_loss, s, w, use_reentrant=False) for s, w in chunks])
-
-    def _chunk_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        logits = self.lm_head(states.to(self.lm_head.weight.dtype)).float()
         cap = getattr(self.config.llm, "final_logit_softcapping", None)
-        if cap:  # Gemma: the head it was trained with ends in a soft cap.
-            logits = torch.tanh(logits / cap) * cap
-        return nn.functional.cross_entropy(logits, wanted, reduction="none")
+        return token_loss(states, wanted, self.lm_head, self.logits_chunk, cap)
 
 
 def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor, contrast: float = 0.0) -> torch.Tensor:

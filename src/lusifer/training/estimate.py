@@ -2,16 +2,7 @@
 
 Only configurations are read; the model is built without memory (torch's meta device), so counts are exact.
 
-Memory of one device that holds everything (data parallel), in bytes:
-
-    weights      4 x parameters of what trains or has trained (a tower that trains whole in any stage or carried
-                 adapters in a stage before, connector, projection, adapters) + bytes of dtype.frozen x the others
-    gradients    4 x trained parameters
-    optimizer    2 moments (AdamW) x gradients
-    activations  rows in memory x positions x hidden size x layers x 34 bytes in 16 bit (Korthikanti et al. 2022,
-                 arXiv 2205.05198, without the score matrix, which sdpa does not keep), twice that in 32 bit; with
-                 gradient checkpointing one layer so, and 2 bytes for each of the others; plus logits of one chunk
-                 in float32, three times (logits, softmax, gradient)
+Memory is worked out in `memory`, what there is to read in `workload`.
 
 Arithmetic of one text that has T positions in a tower with P parameters outside the word embeddings, hidden size h and
 n layers: forward 2 P T + 4 T^2 h n; as much again for the gradient towards the input where something before or in the
@@ -28,8 +19,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from lusifer.errors import UsageError
-from lusifer.training import recipe_watch
-from lusifer.training.recipe import Base, Recipe, longest
+from lusifer.training import memory, recipe_watch
+from lusifer.training.memory import Memory
+from lusifer.training.recipe import Base, Recipe
 from lusifer.training.recipe_stage import AlignmentStage, ContrastiveStage
 from lusifer.training.workload import StageLoad, stage_load
 
@@ -39,29 +31,12 @@ if TYPE_CHECKING:
     from lusifer.model.adapters import PartReport
     from lusifer.model.lusifer import LusiferModel
 
-_BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
-_LAYER_BYTES = 34  # a position, a layer, a hidden unit, in 16 bit
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one device."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
-
 
 @dataclass(frozen=True)
 class StageEstimate:
     """One stage: counts by part, what it reads, memory, FLOPs of a step, hours by card (None: steps unknown).
 
+    `memory` is on a GPU, `here` on the device of this machine: `auto` and what layers keep differ.
     `watch` says in words how it is watched, None if it is not; the hours are without that.
     """
 
@@ -70,6 +45,7 @@ class StageEstimate:
     parts: list[PartReport]
     load: StageLoad
     memory: Memory
+    here: Memory
     flops: float
     hours: dict[str, float | None]
     watch: str | None = None
@@ -106,16 +82,16 @@ def _stage(
 
     _possible(stage, llm)
     load = stage_load(recipe, stage)
-    model = skeleton(recipe, stage, encoder, llm)
+    model = memory.skeleton(recipe, stage, encoder, llm)
     parts = adapters.report(model)
     flops = _flops(model, stage, parts, load.tokens)
     hours = {
         name: None if load.steps is None else load.steps * flops / (card["tflops"] * 1e12 * card["utilisation"]) / 3600
         for name, card in cards().items()
     }
-    memory = _memory(recipe, stage, model, parts)
+    gpu, this = (memory.memory(recipe, stage, (encoder, llm), parts, kind) for kind in ("cuda", memory.here()))
     watch = None if stage.watch is None else recipe_watch.words(stage.watch, load.steps)
-    return StageEstimate(stage.name, stage.kind, parts, load, memory, flops, hours, watch)
+    return StageEstimate(stage.name, stage.kind, parts, load, gpu, this, flops, hours, watch)
 
 
 def _possible(stage: AlignmentStage | ContrastiveStage, llm: PreTrainedConfig) -> None:
@@ -171,72 +147,6 @@ def _tiny_config(tower: str) -> PreTrainedConfig:
         return build.read_config(build.Base(str(made[tower])), tower)
 
 
-def skeleton(
-    recipe: Recipe, stage: AlignmentStage | ContrastiveStage, encoder: PreTrainedConfig, llm: PreTrainedConfig
-) -> LusiferModel:
-    """The model of a stage with its adapters, without memory for weights.
-
-    Raises:
-        UsageError: adapters fit no layer.
-    """
-    import copy
-
-    import torch
-
-    from lusifer.model import adapters
-    from lusifer.model.config import LusiferConfig
-    from lusifer.model.lusifer import LusiferModel
-
-    settings = recipe.model
-    config = LusiferConfig(
-        encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm),
-        connector_type=settings.connector.type, connector_kwargs=settings.connector_kwargs(),
-        num_soft_tokens=settings.connector.num_soft_tokens, pooling=settings.pooling, residual=settings.residual,
-        output_projection=settings.output_projection, include_prompt=settings.include_prompt,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = LusiferModel(config)
-        train = stage.train
-        whole = {tower: getattr(train, tower) == "full" for tower in adapters.TOWERS}
-        adapters.freeze(model, whole | {"connector": train.connector, "output_projection": train.output_projection})
-        for tower in adapters.TOWERS:
-            lora = getattr(stage.lora, tower)
-            if lora is not None:
-                adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
-    return model
-
-
-def _memory(
-    recipe: Recipe, stage: AlignmentStage | ContrastiveStage, model: LusiferModel, parts: list[PartReport]
-) -> Memory:
-    """Bytes on one device, by the formula above, for texts of full length."""
-    trainable = sum(part.trainable for part in parts)
-    frozen = {tower: _frozen_bytes(recipe, stage, tower) for tower in ("encoder", "llm")}
-    weights = sum(4 * p.trainable + frozen.get(p.part, 4) * (p.parameters - p.trainable) for p in parts)
-    rows = stage.mini_batch_size
-    if isinstance(stage, ContrastiveStage) and stage.mini_batch_tokens:
-        rows = max(1, stage.mini_batch_tokens // longest(recipe, stage))
-    precision = 2 if stage.bf16 is False else 1
-    kept = 0.0
-    for tower, positions in zip(("encoder", "llm"), _positions(model, stage, longest(recipe, stage)), strict=True):
-        config = getattr(model.config, tower)
-        layers = config.num_hidden_layers
-        per_layer = _LAYER_BYTES * (1 if stage.gradient_checkpointing else layers)
-        inputs = 2 * layers if stage.gradient_checkpointing else 0
-        kept += rows * positions * config.hidden_size * (per_layer + inputs) * precision
-    if isinstance(stage, AlignmentStage) and stage.objectives.reconstruction + stage.objectives.completion > 0:
-        kept += 3 * 4 * stage.logits_chunk * model.config.llm.vocab_size
-    return Memory(weights, 4 * trainable, 2 * 4 * trainable, int(kept))
-
-
-def _frozen_bytes(recipe: Recipe, stage: AlignmentStage | ContrastiveStage, tower: str) -> int:
-    """Bytes of a weight of a tower that does not train in this stage; what has trained is kept in float32."""
-    before = recipe.stages[: recipe.stages.index(stage)]
-    whole = any(getattr(each.train, tower) == "full" for each in recipe.stages)
-    trained = any(getattr(each.train, tower) == "lora" for each in before)
-    return 4 if whole or trained else _BYTES[recipe.model.dtype.frozen]
-
-
 def _positions(model: LusiferModel, stage: AlignmentStage | ContrastiveStage, tokens: float) -> tuple[float, float]:
     """Positions of the encoder and of the LLM for a text of `tokens` (and a target as long, where there is one)."""
     config = model.config
@@ -273,8 +183,8 @@ def _flops(
     shares = weights.reconstruction + weights.completion + weights.distill
     distill = weights.distill / shares
     total += distill * _forward(model, "llm", tokens)  # the teacher reads the text itself
-    # The chunk's logits are made twice (checkpointed) and give one gradient.
-    total += (1 - distill) * 3 * 2 * config.llm.hidden_size * config.llm.vocab_size * tokens
+    # Logits are made once, and their gradient with them.
+    total += (1 - distill) * 2 * 2 * config.llm.hidden_size * config.llm.vocab_size * tokens
     return total * stage.batch_size
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lusifer.errors import UsageError
 from lusifer.model import build
 from lusifer.model.tokenizer import read_tokenizer
-from lusifer.training import align, contrast, estimate, trainer
+from lusifer.training import align, contrast, memory, trainer
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.record import RunFolder
 
@@ -38,7 +38,7 @@ def _refuse_settings(recipe: Recipe, stage: Stage) -> None:
     bases = {tower: getattr(recipe.model, tower) for tower in ("encoder", "llm")}
     configs = {name: build.read_config(build.Base(base.path, base.revision), name) for name, base in bases.items()}
     try:
-        model = estimate.skeleton(recipe, stage, configs["encoder"], configs["llm"])
+        model = memory.skeleton(recipe, stage, configs["encoder"], configs["llm"])
     except UsageError as error:
         raise UsageError(f"stages.{stage.name}: {error}") from error
     if isinstance(stage, AlignmentStage):
