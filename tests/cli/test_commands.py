@@ -88,7 +88,8 @@ def test_convert_of_something_else(folder, model_folder, capsys):
     assert not Path("out").exists()
 
 
-def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, capsys):
+def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["lusifer", "evaluate", "m"])
     data = folder / "data"
     data.mkdir()
     for code, split, count in (("en", "train", 12), ("en", "dev", 6), ("es", "dev", 6)):
@@ -107,7 +108,7 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     found = {(row.task, row.language): row.value for row in scores.rows(summary)}
     dev = "SIB-200, the English translation among 99 (accuracy, %)"
     assert 0 <= found[dev, "es"] <= 100 and found[dev, "sw"] is None
-    assert len(summary["model"]["identity"]) == 12 and summary["command"].startswith("lusifer ")
+    assert len(summary["model"]["identity"]) == 12 and summary["command"] == "lusifer evaluate m"
     assert main([*command, "--output", "again", "--compare", "scores"]) == 0
     assert f"| {model_folder} (scores) | {model_folder} (again) |" in capsys.readouterr().out
     assert main(command) == 0  # only shown

@@ -98,6 +98,22 @@ def test_sorting_by_length_changes_what_is_padded_and_no_gradient(
     assert tokens < 0.8 * more
 
 
+def test_no_mini_batch_is_padded_beyond_its_budget_and_columns_share_them(embedder: SentenceTransformer) -> None:
+    long = "and the rest of the way it goes on through the hills to the sea"
+    rows = {key: [f"{text} {long}" * (n % 2) or text for n, text in enumerate(texts)] for key, texts in ROWS.items()}
+    made, padded, real = loss(stage(mini_batch_tokens=80), embedder, True), [], []
+
+    def look(module: object, args: tuple) -> None:
+        padded.append(args[0]["input_ids"].numel())
+        real.append(int(args[0]["attention_mask"].sum()))
+
+    handle = embedder.register_forward_pre_hook(look)
+    made(features(embedder, rows), None)
+    handle.remove()
+    assert max(padded) <= 80 and sum(padded) < 1.2 * sum(real)
+    assert len(padded) < 12  # texts of several columns are embedded together
+
+
 @pytest.mark.parametrize(("kind", "in_batch"), [("infonce", True), ("infonce", False), ("ntxent_l2", True)])
 def test_mini_batches_are_counted_in_tokens_where_the_recipe_says_so(
     embedder: SentenceTransformer, kind: str, in_batch: bool
