@@ -25,7 +25,7 @@ from typing import Any
 
 ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))
-CASES = ("embedding", "embedding_bf16", "alignment", "contrastive")
+CASES = ("embedding", "embedding_bf16", "embedding_int8", "alignment", "contrastive")
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft")
 
 
@@ -99,10 +99,13 @@ def main() -> None:
                     sys.stderr.write(f"{case}, {way}: {runs[way][-1]}\n")
             found[case] = {way: row(of_way) for way, of_way in runs.items()}
             packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-            head = f"One thread, processor time, medians. {packages}, {platform.platform()}."
+            head = f"One thread, processor time, medians. {packages}, {platform.system()} {platform.machine()}."
             lines = [head, "", *table(found)]
             options.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            kept = {"versions": {name: version(name) for name in PACKAGES}, "machine": platform.platform()}
+            kept = {
+                "versions": {name: version(name) for name in PACKAGES},
+                "machine": f"{platform.system()} {platform.machine()}",
+            }
             text = json.dumps(kept | {"cases": found}, indent=1)
             options.output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     sys.stdout.write("\n".join(lines) + "\n")

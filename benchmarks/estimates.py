@@ -99,7 +99,7 @@ def main() -> None:
         for name in options.recipes:
             found[name] = row(Path(made) / f"{name}.yaml")
             packages = ", ".join(f"{each} {version(each)}" for each in PACKAGES)
-            head = f"`python benchmarks/estimates.py`. One thread, CPU, {packages}, {platform.platform()}."
+            head = f"`python benchmarks/estimates.py`. One thread, CPU, {packages}, {platform.machine()}."
             lines = [head, "", *table(found)]
             options.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
             options.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -171,7 +171,7 @@ def main() -> None:
         f"`python benchmarks/languages.py --data DATA`: {count} sentences of SIB-200 (dev) that every language has. "
         "Means a sentence, special tokens included; in brackets the ratio to English. Time: one thread, processor "
         f"time, median of {options.rounds}. TFLOP: computed for XLM-R large and Mistral 7B. * more "
-        f"than 5 % of the tokens are unknown, so the count says nothing. {packages}, {platform.platform()}."
+        f"than 5 % of the tokens are unknown, so the count says nothing. {packages}, {platform.machine()}."
     )
     options.output.with_suffix(".md").write_text("\n".join([head, "", *table(found)]) + "\n", encoding="utf-8")
     kept = {"sentences": count, "languages": found}

@@ -11,7 +11,7 @@ from medium import LLM, VOCABULARY, adapted, flops
 
 from lusifer.model.alignment import LusiferForAlignment
 
-BATCH, LENGTH = 16, 128
+BATCH, LENGTH, ROWS = 16, 128, 4
 
 
 def ways() -> tuple[str, ...]:
@@ -35,10 +35,17 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float
     else:
         model.config.alignment_bos = False
         ours = LusiferForAlignment(model.config, model, peers.with_head(folder, model).lm_head).train()
-        loss = lambda: ours(ids, mask, target, torch.ones_like(target), labels).loss  # noqa: E731
+
+        def loss(rows: slice = slice(None)) -> torch.Tensor:
+            parts = (part[rows] for part in (ids, mask, target, torch.ones_like(target), labels))
+            return ours(*parts, num_items_in_batch=BATCH * LENGTH).loss
 
     def step() -> None:
-        loss().backward()
+        if way == "authors":
+            loss().backward()
+        else:  # the recipe's `mini_batch_size: 4`: losses of parts, weighed by labels, have the batch's gradient
+            for start in range(0, BATCH, ROWS):
+                loss(slice(start, start + ROWS)).backward()
         for parameter in trained:
             parameter.grad = None
 

@@ -128,7 +128,10 @@ def _peak(before: int | None, rows: int) -> int | None:
     if memory.here() == "cuda":
         return torch.cuda.max_memory_allocated()
     peak = _status("VmHWM")
-    return None if peak is None or before is None else max(0, peak - before - rows)
+    if peak is None or before is None:
+        return None
+    added = peak - before - rows
+    return added if added > 0 else None  # a small model fits into what the process had let go: nothing was seen
 
 
 def _forget_peak() -> None:
