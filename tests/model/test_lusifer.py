@@ -124,6 +124,27 @@ def test_saved_and_loaded_it_gives_the_same_vectors(connector, shared_model, bat
         assert getattr(loaded.config, key) == getattr(model.config, key)
 
 
+def test_a_frozen_tower_is_checkpointed_and_has_no_noise(new_model, batch):
+    model = new_model()
+    adapters.freeze(model, {"connector": True, "output_projection": True})
+    ids, mask = batch([5, 9], 0, 0)
+    calls = []
+    layer = model.llm.layers[0]
+    layer.self_attn.register_forward_hook(lambda *_: calls.append(1))
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+        model.train()
+        assert not layer.mlp.training and not layer.self_attn.training
+        model.zero_grad()
+        model(ids, mask).embedding.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.connector.parameters()]))
+    assert len(calls) == 3  # once without, twice with
+    assert torch.allclose(*gradients, atol=1e-6)
+    assert not any(module.training for module in model.eval().modules())
+
+
 def test_a_frozen_tower_stays_in_evaluation_mode(new_model):
     model = new_model()
     model.requires_grad_(True)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from lusifer.errors import UsageError
@@ -99,6 +100,9 @@ class LusiferModel(LusiferPreTrainedModel):
             module = getattr(self, tower)
             if not any(p.requires_grad for p in module.parameters()):
                 module.eval()
+                for layer in module.modules():
+                    if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+                        layer.training = mode  # checkpoints only where this is set; what is in it stays without noise
         return self
 
     def forward(
