@@ -25,8 +25,9 @@ class ByLength:
         self._sizes = [len(features["attention_mask"]) for features in columns]
         first = [sum(self._sizes[:number]) for number in range(len(columns))]
         batches, places = [], []
+        embedder = getattr(self.model, "module", self.model)  # several processes: DDP is around it
         for numbers in _alike(columns):
-            features = _join([columns[number] for number in numbers], self.model.tokenizer.pad_token_id or 0)
+            features = _join([columns[number] for number in numbers], embedder.tokenizer.pad_token_id or 0)
             rows = torch.cat([first[number] + torch.arange(self._sizes[number]) for number in numbers])
             for cut in self._cut(features["attention_mask"].sum(dim=1)):
                 batches.append({k: v[cut] if _by_row(v, len(rows)) else v for k, v in features.items()})
