@@ -52,6 +52,9 @@ def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
     small, whole = load(int8_folder), load(model_folder, device="cpu")
     assert small.prompts == whole.prompts and small.max_seq_length == whole.max_seq_length
     assert folder.identity(int8_folder) != folder.identity(model_folder)
+    before = folder.identity_in_memory(small)
+    small[0].model.digest = "others"
+    assert folder.identity_in_memory(small) != before
     assert measured(int8_folder, None).instructed == measured(model_folder, None).instructed
 
 

@@ -6,6 +6,7 @@ graph in OpenVINO's format (https://docs.openvino.ai): XML and plain numbers, no
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ class ExportedModel(nn.Module):
     Args:
         graph: The compiled model of OpenVINO.
         config: Of the model that was exported.
+        digest: Names the numbers: there are no tensors here from which to tell two exports apart.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, graph: Any, config: LusiferConfig) -> None:
+    def __init__(self, graph: Any, config: LusiferConfig, digest: str) -> None:
         super().__init__()
-        self.graph, self.config = graph, config
+        self.graph, self.config, self.digest = graph, config, digest
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
@@ -88,10 +90,11 @@ def load(folder: Path, device: str | None = None, dtype: object = None) -> Sente
     except RuntimeError as error:
         first = next(iter(str(error).splitlines()), "")
         raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); export the model again") from error
+    digest = hashlib.sha256((folder / NUMBERS).read_bytes() + (folder / GRAPH).read_bytes()).hexdigest()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     saved = told["config_sentence_transformers.json"]
     embedder = assemble(
-        ExportedModel(graph, LusiferConfig.from_dict(told["config.json"])),
+        ExportedModel(graph, LusiferConfig.from_dict(told["config.json"]), digest),
         tokenizer,
         prompts=saved.get("prompts"),
         max_seq_length=told[ABOUT]["max_seq_length"],

@@ -256,7 +256,8 @@ def identity_in_memory(embedder: SentenceTransformer) -> str:
     for name, tensor in sorted(embedder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    told = [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
+    told = [getattr(getattr(embedder[0], "model", None), "digest", None)]
+    told += [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
     configs = [getattr(module, "config", None) for module in embedder.modules()]
     told += [_lasting(config.to_dict()) for config in configs if hasattr(config, "to_dict")]
     digest.update(json.dumps(told, sort_keys=True, default=str).encode())

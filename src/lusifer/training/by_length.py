@@ -29,9 +29,9 @@ class ByLength:
         for numbers in _alike(columns):
             features = _join([columns[number] for number in numbers], embedder.tokenizer.pad_token_id or 0)
             rows = torch.cat([first[number] + torch.arange(self._sizes[number]) for number in numbers])
-            for cut in self._cut(features["attention_mask"].sum(dim=1)):
+            for cut in self._cut(features["attention_mask"].sum(dim=1).cpu()):  # one wait for a GPU
                 batches.append({k: v[cut] if _by_row(v, len(rows)) else v for k, v in features.items()})
-                places.append(rows[cut.cpu()])
+                places.append(rows[cut])
         self._place = torch.cat(places).argsort()
         return super().forward_cached(batches, labels)
 
