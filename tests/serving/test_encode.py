@@ -45,14 +45,6 @@ def test_the_default_prompt_of_a_model_is_used_and_counted(model_folder):
     assert not np.array_equal(encode.encode(embedder, ["water"]), without)
 
 
-def test_batches_stay_within_the_budget_and_cover_every_row_once():
-    lengths = [random.Random(1).randint(1, 64) for _ in range(200)]
-    found = list(encode.batches(lengths, 256))
-    assert sorted(row for batch in found for row in batch) == list(range(200))
-    assert all(len(batch) * max(lengths[row] for row in batch) <= 256 for batch in found)
-    assert list(encode.batches([300, 2], 256)) == [[0], [1]]
-
-
 def test_a_file_longer_than_a_chunk_keeps_its_order(embedder, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "ROWS_AT_ONCE", 7)
     texts = some_texts(20)

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
 from lusifer.errors import DataError, LusiferError, UsageError
+from lusifer.padding import cut
 from lusifer.serving.texts import Source
 from lusifer.serving.writers import writer
 
@@ -167,26 +168,6 @@ def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: st
     return [len(row) for row in ids]
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut rows into batches of like length whose padded size stays within the budget.
-
-    Args:
-        lengths: Tokens of each row as the model will read it.
-        budget: Most tokens of a batch, padding included; a row that is longer alone gets a batch of its own.
-
-    Yields:
-        Row numbers, the longest rows first: if memory runs out, it does so at once.
-    """
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
 def _chunks(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
     """Cut rows into lists of at most `ROWS_AT_ONCE` rows and, one row more or less, `CHARACTERS_AT_ONCE`."""
     chunk: list[tuple[str, str]] = []
@@ -231,7 +212,7 @@ def _encode(
         budget = BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
     vectors: np.ndarray | None = None
     before = report.rows
-    for batch in batches(read, budget):
+    for batch in cut(read, budget):
         part = embedder.encode(
             [texts[row] for row in batch], prompt=prompt, batch_size=len(batch), show_progress_bar=False
         ).astype(np.float32, copy=False)

@@ -8,10 +8,12 @@ padded size reaches the budget, and the embeddings are put back in columns and r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from lusifer.padding import cut
 
 Features = dict[str, Tensor]
 
@@ -29,21 +31,18 @@ class ByLength:
         for numbers in _alike(columns):
             features = _join([columns[number] for number in numbers], embedder.tokenizer.pad_token_id or 0)
             rows = torch.cat([first[number] + torch.arange(self._sizes[number]) for number in numbers])
-            for cut in self._cut(features["attention_mask"].sum(dim=1).cpu()):  # one wait for a GPU
-                batches.append({k: v[cut] if _by_row(v, len(rows)) else v for k, v in features.items()})
-                places.append(rows[cut])
+            for part in self._cut(features["attention_mask"].sum(dim=1).cpu()):  # one wait for a GPU
+                batches.append({k: v[part] if _by_row(v, len(rows)) else v for k, v in features.items()})
+                places.append(rows[part])
         self._place = torch.cat(places).argsort()
         return super().forward_cached(batches, labels)
 
-    def _cut(self, lengths: Tensor) -> Iterator[Tensor]:
+    def _cut(self, lengths: Tensor) -> list[list[int]]:
         """Row numbers of each mini-batch, the longest texts first: if memory runs out, it does so at once."""
-        order = lengths.argsort(descending=True, stable=True)
-        budget, start = self.mini_batch_num_tokens, 0
-        while start < len(order):
-            longest = max(int(lengths[order[start]]), 1)
-            count = self.mini_batch_size if budget is None else max(budget // longest, 1)
-            yield order[start : start + count]
-            start += count
+        if self.mini_batch_num_tokens is not None:
+            return cut(lengths.tolist(), self.mini_batch_num_tokens)
+        order = lengths.argsort(descending=True, stable=True).tolist()
+        return [order[start : start + self.mini_batch_size] for start in range(0, len(order), self.mini_batch_size)]
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
