@@ -63,6 +63,15 @@ def test_task_role_and_instruction_reach_the_model(model_folder, folder):
         assert np.abs(np.load("o.npy")[0] - embedder.encode(prefix + "water")).max() < 1e-6
 
 
+def test_layers_are_compiled_where_that_is_asked_for(model_folder, folder, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("lusifer.model.compiled.compile_layers", compiled.append)
+    Path("in.txt").write_text("water\n", encoding="utf-8")
+    assert embed(model_folder, "--input", "in.txt", "--output", "o.npy") == 0 and not compiled
+    assert embed(model_folder, "--input", "in.txt", "--output", "p.npy", "--compile") == 0
+    assert [type(one).__name__ for one in compiled] == ["SentenceTransformer"]
+
+
 def test_a_very_long_text_is_cut_and_reported_or_refused(model_folder, folder, capsys):
     Path("in.txt").write_text("short\n" + ("слово water " * 9000)[:100_000] + "\n", encoding="utf-8")
     assert embed(model_folder, "--input", "in.txt", "--output", "o.npy") == 0

@@ -39,6 +39,20 @@ def test_both_stages_move_what_trains_and_nothing_else(finished: Path) -> None:
     assert torch.equal(first["llm.embed_tokens.weight"], second["llm.embed_tokens.weight"])
 
 
+def test_layers_are_compiled_in_the_stages_that_say_so_adapters_and_all(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "lusifer.training.run.compile_layers", lambda model: seen.append(dict(model.named_parameters()))
+    )
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.read_text().replace("    kind: contrastive\n", "    kind: contrastive\n    compile: true\n"))
+    train(file, tmp_path / "run")
+    (names,) = seen
+    assert any("llm" in name and "lora_A" in name for name in names)
+
+
 def test_the_same_recipe_gives_the_same_weights(recipe: Path, finished: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "again")
     assert same(finished, tmp_path / "again")

@@ -76,6 +76,9 @@ def embed(
     ] = None,
     on_long: Annotated[OnLong, typer.Option(help="Texts too long to read: cut and report, or refuse.")] = OnLong.CUT,
     dtype: DtypeOption = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the layers first: a minute, for long jobs.")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Turn texts into vectors, order kept; the output is written whole or not at all."""
@@ -86,11 +89,14 @@ def embed(
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     from lusifer.embedder import folder
+    from lusifer.model.compiled import compile_layers
     from lusifer.serving import encode
 
     wish = (prompt, task, role and role.value)
     encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
     embedder = folder.load(locate(model), device=usable(device), dtype=dtype.value if dtype else None)
+    if compiled:
+        compile_layers(embedder)
     with terminal.progress("texts") as show:
         report = encode.embed_file(
             embedder,

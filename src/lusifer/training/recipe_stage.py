@@ -103,6 +103,9 @@ class StageSettings(Settings):
     """Mixed precision; auto uses it on a GPU that has it."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
+    compile: bool = False
+    """Compile the layers of the backbones: minutes at the start, less time a step. Needs a C++ compiler,
+    on a GPU triton."""
     save_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)

@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
+from lusifer.model.compiled import compile_layers
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training import align, bases, contrast, describe, inputs, preflight, recipe_io, watch
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
@@ -123,6 +124,8 @@ def _stage(
     model = assemble.lusifer_model(embedder)
     _prepare(model, stage)
     model.to(_device())
+    if stage.compile:
+        compile_layers(model)
     state = PartialState()
     with state.main_process_first():
         checkpoint = last_checkpoint(target)
