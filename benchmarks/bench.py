@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lusifer.folders import write_file
+
 ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))
 CASES = ("embedding", "embedding_bf16", "embedding_int8", "alignment", "contrastive")
@@ -39,10 +41,11 @@ def run(folder: Path, case: str, way: str, options: argparse.Namespace) -> dict[
     return json.loads(found.splitlines()[-1])
 
 
-def row(runs: list[dict[str, Any]]) -> dict[str, float]:
+def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of what rounds gave."""
     seconds = median(second for one in runs for second in one["seconds"])
-    made = {"seconds": seconds, "runs": sum(len(one["seconds"]) for one in runs)}
+    every = [second for one in runs for second in one["seconds"]]
+    made = {"seconds": seconds, "runs": len(every), "every": every}
     made["peak_mb"] = median(one["peak_mb"] for one in runs)
     if "texts" in runs[0]:
         made["texts_per_second"] = runs[0]["texts"] / seconds
@@ -54,17 +57,17 @@ def row(runs: list[dict[str, Any]]) -> dict[str, float]:
     return made
 
 
-def table(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+def table(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """Lines of Markdown."""
     lines = [
-        "| case | way | s | texts/s | tokens/s | of GEMM | GEMM, GFLOP/s | peak MB | times as fast as it | runs |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| case | way | s | least to most | texts/s | tokens/s | of GEMM | GFLOP/s | peak MB | to the first | runs |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for case, ways in found.items():
         ours = next(iter(ways.values()))
         for way, made in ways.items():
             share = f"{100 * made['of_gemm']:.0f} %" if "of_gemm" in made else ""
-            cells = [case, way, f"{made['seconds']:.2f}"]
+            cells = [case, way, f"{made['seconds']:.2f}", f"{min(made['every']):.2f} to {max(made['every']):.2f}"]
             for key in ("texts_per_second", "tokens_per_second"):
                 cells.append(f"{made[key]:,.1f}" if key in made else "")
             cells += [share, f"{made['gemm_gflops']:.0f}" if share else "", f"{made['peak_mb']:,.0f}"]
@@ -87,28 +90,39 @@ def main() -> None:
     options = parser.parse_args()
     import medium
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    packages = {name: version(name) for name in PACKAGES}
+    kept = options.output.with_suffix(".json")
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    # Cases that are not run now stay, if the packages are the same.
+    found = before["cases"] if before.get("versions") == packages else {}
     with tempfile.TemporaryDirectory() as made:
         medium.save(Path(made))
         for case in options.cases:
-            ways = [w for w in importlib.import_module(case).ways() if not options.ways or w in options.ways]
-            runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-            for _ in range(options.rounds):
-                for way in ways:
-                    runs[way].append(run(Path(made), case, way, options))
-                    sys.stderr.write(f"{case}, {way}: {runs[way][-1]}\n")
-            found[case] = {way: row(of_way) for way, of_way in runs.items()}
-            packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-            head = f"One thread, processor time, medians. {packages}, {platform.system()} {platform.machine()}."
-            lines = [head, "", *table(found)]
-            options.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            kept = {
-                "versions": {name: version(name) for name in PACKAGES},
-                "machine": f"{platform.system()} {platform.machine()}",
-            }
-            text = json.dumps(kept | {"cases": found}, indent=1)
-            options.output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write("\n".join(lines) + "\n")
+            found[case] = measure(Path(made), case, options)
+            write(options.output, packages, found)
+    sys.stdout.write("\n".join(table(found)) + "\n")
+
+
+def measure(folder: Path, case: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Every way of a case, in turn, `rounds` times: way -> its row."""
+    ways = [w for w in importlib.import_module(case).ways() if not options.ways or w in options.ways]
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for _ in range(options.rounds):
+        for way in ways:
+            runs[way].append(run(folder, case, way, options))
+            sys.stderr.write(f"{case}, {way}: {runs[way][-1]}\n")
+    return {way: row(of_way) for way, of_way in runs.items()}
+
+
+def write(output: Path, packages: dict[str, str], found: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Write the table (.md) and what stands behind it (.json)."""
+    machine = f"{platform.system()} {platform.machine()}"
+    named = ", ".join(f"{name} {number}" for name, number in packages.items())
+    lines = [f"One thread, processor time, medians. {named}, {machine}.", "", *table(found)]
+    made = {"versions": packages, "machine": machine, "cases": found}
+    for suffix, text in ((".md", "\n".join(lines)), (".json", json.dumps(made, indent=1))):
+        with write_file(output.with_suffix(suffix)) as file:
+            file.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ import torch
 from medium import LLM, VOCABULARY, adapted, flops
 
 from lusifer.model.alignment import LusiferForAlignment
+from lusifer.model.compiled import compile_layers
 
 BATCH, LENGTH, ROWS = 16, 128, 4
 
 
 def ways() -> tuple[str, ...]:
     """Ours first."""
-    return ("ours", "authors")
+    return ("ours", "ours compiled", "authors")
 
 
 def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float]]:
@@ -35,6 +36,8 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float
     else:
         model.config.alignment_bos = False
         ours = LusiferForAlignment(model.config, model, peers.with_head(folder, model).lm_head).train()
+        if way.endswith("compiled"):
+            compile_layers(ours)
 
         def loss(rows: slice = slice(None)) -> torch.Tensor:
             parts = (part[rows] for part in (ids, mask, target, torch.ones_like(target), labels))

@@ -10,6 +10,7 @@ import peers
 from medium import LONGEST, adapted, flops, texts, tokenizer
 
 from lusifer import load
+from lusifer.model.compiled import compile_layers
 from lusifer.serving import encode
 
 Work = Callable[[], np.ndarray]
@@ -17,7 +18,7 @@ Work = Callable[[], np.ndarray]
 
 def ways() -> tuple[str, ...]:
     """Ours first."""
-    return ("ours", "pipeline merged", "pipeline merged, sorted", "pipeline", "authors")
+    return ("ours", "ours compiled", "pipeline merged", "pipeline merged, sorted", "pipeline", "authors")
 
 
 def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
@@ -34,6 +35,8 @@ def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
             return lambda: chain.encode(rows, batch_size=32, show_progress_bar=False), facts
         parts = [rows[start : start + 32] for start in range(0, len(rows), 32)]
         return lambda: np.concatenate([chain.encode(part, batch_size=32) for part in parts]), facts
-    embedder = load(folder / "model", device="cpu", dtype=way.split()[1] if " " in way else None)
+    embedder = load(folder / "model", device="cpu", dtype="bfloat16" if way.endswith("bfloat16") else None)
+    if way.endswith("compiled"):
+        compile_layers(embedder)
     assert embedder.max_seq_length == LONGEST
     return lambda: encode.encode(embedder, rows), facts
