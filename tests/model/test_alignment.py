@@ -130,18 +130,27 @@ def test_the_loss_is_the_plain_cross_entropy(aligned, batch):
     assert len(out.token_loss) == 4 + 7
 
 
-def test_micro_batches_of_a_step_add_up(aligned, batch):
-    """Gradient accumulation: every label of the step weighs alike, however they are split."""
+@pytest.mark.parametrize("attention", ["prefix", "bidirectional"])
+def test_micro_batches_of_a_step_add_up(aligned, batch, attention):
+    """A step in parts: every label weighs alike however they are split, in the loss and in the gradients."""
     aligned, (ids, mask) = aligned(), batch([7, 2, 4])
     columns = target([3, 9, 5])
     count = int((columns[2] != -100).sum())
-    with torch.no_grad():
-        whole = aligned(ids, mask, *columns).loss
-        parts = [
-            aligned(ids[rows], mask[rows], *(c[rows] for c in columns), num_items_in_batch=count).loss
-            for rows in (slice(0, 1), slice(1, 3))
-        ]
-    assert torch.allclose(whole, sum(parts), atol=1e-6)
+    found = []
+    for parts in ([slice(0, 3)], [slice(0, 1), slice(1, 3)], [slice(2, 3), slice(1, 2), slice(0, 1)]):
+        aligned.zero_grad()
+        values = []
+        for rows in parts:
+            cut = (ids[rows], mask[rows], *(column[rows] for column in columns))
+            values.append(aligned(*cut, attention=attention, num_items_in_batch=count).loss)
+            values[-1].backward()
+        found.append((sum(values).detach(), {n: p.grad for n, p in aligned.named_parameters() if p.grad is not None}))
+    (whole, expected), *others = found
+    for value, grads in others:
+        assert torch.allclose(value, whole, atol=1e-6)
+        assert grads.keys() == expected.keys() and len(grads) > 10
+        largest = max(float(grad.abs().max()) for grad in expected.values())
+        assert max(float((grads[name] - grad).abs().max()) for name, grad in expected.items()) < 1e-5 * largest
 
 
 def test_hidden_keys_are_not_attended_but_keep_their_place():

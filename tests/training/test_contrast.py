@@ -13,6 +13,7 @@ from lusifer.model import build, tokenizer
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training import by_length
 from lusifer.training.contrast import loss
+from lusifer.training.rehearsal import Live
 
 ROWS = {
     "query": ["where is the river", "what is bread", "who sings at night", "how long is a day"],
@@ -112,6 +113,20 @@ def test_no_mini_batch_is_padded_beyond_its_budget_and_columns_share_them(embedd
     handle.remove()
     assert max(padded) <= 80 and sum(padded) < 1.2 * sum(real)
     assert len(padded) < 12  # texts of several columns are embedded together
+
+
+def test_memory_does_not_grow_with_the_batch(embedder: SentenceTransformer) -> None:
+    def peak(times: int, tokens: int) -> int:
+        rows = {key: [f"{text} {n}" for n in range(times) for text in texts] for key, texts in ROWS.items()}
+        batch, made = features(embedder, rows), loss(stage(mini_batch_tokens=tokens), embedder, True)
+        embedder.zero_grad()
+        with Live() as live:
+            made(batch, None).backward()
+        return live.peak
+
+    small, large = peak(2, 200), peak(16, 200)
+    assert large < 1.5 * small  # eight times the texts: what grows is ids, vectors and their similarities
+    assert peak(16, 1600) > 4 * small
 
 
 @pytest.mark.parametrize(("kind", "in_batch"), [("infonce", True), ("infonce", False), ("ntxent_l2", True)])
