@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from lusifer import cli, load
 from lusifer.embedder import describe, doctor, exported, folder
@@ -40,6 +41,20 @@ def test_vectors_are_near_those_of_the_model(int8_folder, model_folder):
     assert likeness.min() > 0.95
     assert likeness.min() < 0.9999999 or not np.array_equal(one, other)  # the numbers are others
     assert np.allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+
+
+def test_a_name_on_the_hub_is_loaded_like_the_folder(int8_folder, tmp_path, monkeypatch):
+    def download(name: str, allow_patterns: list[str]) -> str:
+        files = [str(file.relative_to(int8_folder)) for file in int8_folder.rglob("*") if file.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(int8_folder / file, tmp_path / file)
+        return str(tmp_path)
+
+    monkeypatch.setattr(folder, "snapshot_download", download)
+    assert np.array_equal(load("own/int8").encode(TEXTS[:3]), load(int8_folder).encode(TEXTS[:3]))
+    with pytest.raises(UsageError, match="one number format"):
+        load("own/int8", dtype="bfloat16")
 
 
 def test_a_vector_does_not_depend_on_the_texts_beside_it(int8_folder):

@@ -31,7 +31,7 @@ REQUIRED = (
     "tokenizer_config.json",
 )
 # Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", exported.GRAPH, exported.NUMBERS)
 KINDS = {list: "list", dict: "object"}
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -116,6 +116,8 @@ def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> Sen
         check(path)
     except ModelFolderError as error:
         raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
+    if exported.is_exported(path):
+        return exported.load(path, device, wishes.get("dtype"))
     return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
 
 
