@@ -27,7 +27,9 @@ from lusifer.folders import write_file
 
 ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))
-CASES = ("embedding", "embedding_bf16", "embedding_int8", "alignment", "contrastive")
+CASES = (
+    "embedding", "embedding_bf16", "embedding_int8", "mini", "alignment", "contrastive", "tokenizing", "loading",
+)  # fmt: skip
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft")
 
 
@@ -91,16 +93,20 @@ def main() -> None:
     import medium
 
     packages = {name: version(name) for name in PACKAGES}
-    kept = options.output.with_suffix(".json")
-    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    # Cases that are not run now stay, if the packages are the same.
-    found = before["cases"] if before.get("versions") == packages else {}
+    found = kept(options.output, packages)
     with tempfile.TemporaryDirectory() as made:
         medium.save(Path(made))
         for case in options.cases:
             found[case] = measure(Path(made), case, options)
             write(options.output, packages, found)
     sys.stdout.write("\n".join(table(found)) + "\n")
+
+
+def kept(output: Path, packages: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Cases of an earlier run with the same packages: what is not run now stays."""
+    file = output.with_suffix(".json")
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return before["cases"] if before.get("versions") == packages else {}
 
 
 def measure(folder: Path, case: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""The ways that the benchmark compares compute the same thing, on shapes that take no time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def room() -> Iterator[Callable[[str], ModuleType]]:
+    """Gives a module of benchmarks/speed, its model small; their plain names are forgotten afterwards."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in (BENCHMARKS, BENCHMARKS / "speed"):
+            patch.syspath_prepend(str(folder))
+        medium = importlib.import_module("medium")
+        patch.setattr(medium, "VOCABULARY", 400)
+        encoder = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        noise = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # gradients of two runs are compared
+        llm = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        llm |= {"head_dim": 8, "intermediate_size": 48}
+        for name, sizes in (("ENCODER", encoder | noise), ("LLM", llm)):
+            patch.setattr(medium, name, {**getattr(medium, name), **sizes, "vocab_size": 400})
+        yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if Path(str(getattr(sys.modules[name], "__file__", ""))).is_relative_to(BENCHMARKS):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def folder(room: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("medium")
+    room("medium").save(target)
+    return target
+
+
+def test_every_way_of_embedding_gives_the_same_vectors(room, folder, monkeypatch):
+    case = room("embedding")
+    few = room("medium").texts(40)
+    monkeypatch.setattr(case, "texts", lambda: few)
+    ours = case.prepare(folder, "ours")[0]()
+    assert len({tuple(np.round(row, 3)) for row in ours}) > 30  # not all alike
+    for way in ("pipeline merged", "pipeline merged, sorted", "pipeline"):
+        assert np.abs(case.prepare(folder, way)[0]() - ours).max() < 1e-4, way
+    # The authors' code counts padding in positions: another vector for a padded text, though nearly the same.
+    theirs = case.prepare(folder, "authors")[0]()
+    assert 1e-6 < np.abs(theirs - ours).max() and (theirs * ours).sum(axis=1).min() > 0.98
+    half = case.prepare(folder, "ours bfloat16")[0]()
+    assert 0.999 < (half * ours).sum(axis=1).min() < 1 - 1e-7
+
+
+def test_a_peer_without_the_adapters_would_be_noticed(room, folder, monkeypatch):
+    case, few = room("embedding"), room("medium").texts(8)
+    monkeypatch.setattr(case, "texts", lambda: few)
+    ours = case.prepare(folder, "ours")[0]()
+    plain = room("medium").adapted
+    monkeypatch.setattr(case, "adapted", lambda target: plain(target, trained=False))
+    assert np.abs(case.prepare(folder, "pipeline")[0]() - ours).max() > 1e-3
+
+
+def gradients(case: ModuleType, folder: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """What a step leaves in the parameters before it clears them."""
+    made, found = [], {}
+    plain = case.adapted
+    monkeypatch.setattr(case, "adapted", lambda *args, **kwargs: made.append(plain(*args, **kwargs)) or made[-1])
+    step = case.prepare(folder, way)[0]
+    (model,) = made
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: found.update({name: p.grad.clone()}))
+    step()
+    monkeypatch.undo()
+    return found
+
+
+@pytest.mark.parametrize("case", ["contrastive", "alignment"])
+def test_steps_have_the_same_gradients(room, folder, monkeypatch, case):
+    module = room(case)
+    ours = gradients(module, folder, "ours", monkeypatch)
+    if case == "alignment":  # in parts, as against the whole batch: the authors' mask and labels are others
+        monkeypatch.setattr(module, "ROWS", module.BATCH)
+    others = gradients(module, folder, "ours" if case == "alignment" else "pipeline", monkeypatch)
+    assert ours.keys() == others.keys() and len(ours) > 10
+    largest = max(float(grad.abs().max()) for grad in ours.values())
+    assert max(float((grad - others[name]).abs().max()) for name, grad in ours.items()) < 1e-3 * largest
+
+
+@pytest.mark.parametrize("way", ["ours", "authors"])
+def test_tokens_are_made(room, folder, monkeypatch, way):
+    case, few = room("tokenizing"), room("medium").texts(6)
+    monkeypatch.setattr(case, "texts", lambda: few)
+    work, facts = case.prepare(folder, way)
+    work()
+    assert facts["texts"] == 60 and facts["tokens"] > facts["texts"]
+
+
+def test_the_table_has_medians_and_keeps_cases_that_are_not_run_again(room, tmp_path):
+    bench = room("bench")
+    runs = [{"seconds": [s], "peak_mb": 100.0, "texts": 8, "flops": 6.0e9, "gemm": 6.0e9} for s in (1.0, 4.0, 2.0)]
+    ours, theirs = bench.row(runs), bench.row([one | {"seconds": [6.0]} for one in runs])
+    assert (ours["seconds"], ours["texts_per_second"], ours["of_gemm"], ours["runs"]) == (2.0, 4.0, 0.5, 3)
+    lines = bench.table({"embedding": {"ours": ours, "theirs": theirs}})
+    assert lines[2] == "| embedding | ours | 2.00 | 1.00 to 4.00 | 4.0 |  | 50 % | 6 | 100 |  | 3 |"
+    assert lines[3].endswith("| 3.00 | 3 |")
+    packages, output = {name: "1" for name in bench.PACKAGES}, tmp_path / "bench"
+    bench.write(output, packages, {"embedding": {"ours": ours}})
+    assert bench.kept(output, packages) == {"embedding": {"ours": ours}}
+    assert bench.kept(output, packages | {"torch": "2"}) == {}
+    assert json.loads(output.with_suffix(".json").read_text())["cases"]["embedding"]["ours"]["every"] == [1.0, 4.0, 2.0]
