@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,3 +118,10 @@ def test_the_table_has_medians_and_keeps_cases_that_are_not_run_again(room, tmp_
     assert bench.kept(output, packages) == {"embedding": {"ours": ours}}
     assert bench.kept(output, packages | {"torch": "2"}) == {}
     assert json.loads(output.with_suffix(".json").read_text())["cases"]["embedding"]["ours"]["every"] == [1.0, 4.0, 2.0]
+
+
+def test_the_peak_of_a_way_is_its_own_and_not_that_of_who_started_it(room):
+    held = np.ones(10**8)  # 800 MB
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS / 'speed')!r}); import worker; print(worker.peak_mb())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 20 < float(found) < held.nbytes / 2**20
