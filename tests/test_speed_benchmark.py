@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -65,12 +66,32 @@ def test_a_peer_without_the_adapters_would_be_noticed(room, folder, monkeypatch)
     monkeypatch.setattr(case, "texts", lambda: few)
     ours = case.prepare(folder, "ours")[0]()
     plain = room("medium").adapted
-    monkeypatch.setattr(case, "adapted", lambda target: plain(target, trained=False))
+    monkeypatch.setattr(case, "adapted", lambda target, **bases: plain(target, trained=False, **bases))
     assert np.abs(case.prepare(folder, "pipeline")[0]() - ours).max() > 1e-3
 
 
-def gradients(case: ModuleType, folder: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """What a step leaves in the parameters before it clears them."""
+@pytest.mark.parametrize("way", ["ours", "bases and adapters, merged", "authors"])
+def test_every_way_of_loading_reads_weights_once_and_gives_the_same_model(room, folder, monkeypatch, way):
+    work, _ = room("loading").prepare(folder, way)
+    read, plain = [], PreTrainedModel.from_pretrained.__func__
+
+    def counted(cls: type, path: object, *args: object, **kwargs: object) -> object:
+        read.append(Path(str(path)).name)
+        return plain(cls, path, *args, **kwargs)
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(counted))
+    loaded = work()
+    assert sorted(read) == (["model"] if way == "ours" else ["encoder", "llm"])
+    text = room("medium").texts(1)  # alone, so that no padding counts in positions
+    wanted = room("lusifer").load(folder / "model", device="cpu").encode(text)
+    found = loaded[1].encode(loaded[0], text, multiple=1) if way == "authors" else loaded.encode(text)
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+def gradients(
+    case: ModuleType, folder: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss of a step, and what it leaves in the parameters before it clears them."""
     made, found = [], {}
     plain = case.adapted
     monkeypatch.setattr(case, "adapted", lambda *args, **kwargs: made.append(plain(*args, **kwargs)) or made[-1])
@@ -79,18 +100,19 @@ def gradients(case: ModuleType, folder: Path, way: str, monkeypatch: pytest.Monk
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: found.update({name: p.grad.clone()}))
-    step()
+    loss = step()
     monkeypatch.undo()
-    return found
+    return loss, found
 
 
 @pytest.mark.parametrize("case", ["contrastive", "alignment"])
-def test_steps_have_the_same_gradients(room, folder, monkeypatch, case):
+def test_steps_have_the_same_loss_and_gradients(room, folder, monkeypatch, case):
     module = room(case)
-    ours = gradients(module, folder, "ours", monkeypatch)
+    loss, ours = gradients(module, folder, "ours", monkeypatch)
     if case == "alignment":  # in parts, as against the whole batch: the authors' mask and labels are others
         monkeypatch.setattr(module, "ROWS", module.BATCH)
-    others = gradients(module, folder, "ours" if case == "alignment" else "pipeline", monkeypatch)
+    other_loss, others = gradients(module, folder, "ours" if case == "alignment" else "pipeline", monkeypatch)
+    assert loss > 0.1 and abs(loss - other_loss) < 1e-5 * loss
     assert ours.keys() == others.keys() and len(ours) > 10
     largest = max(float(grad.abs().max()) for grad in ours.values())
     assert max(float((grad - others[name]).abs().max()) for name, grad in ours.items()) < 1e-3 * largest

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import peers
 import torch
 from medium import LLM, VOCABULARY, adapted, flops
 
+from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.compiled import compile_layers
 
@@ -20,37 +22,41 @@ def ways() -> tuple[str, ...]:
     return ("ours", "ours compiled", "authors")
 
 
-def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float]]:
-    """A function that computes loss and gradients, and what it does."""
-    model = adapted(folder, llm=False).train()
+def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, float]]:
+    """A function that computes gradients and gives the loss, and what it does."""
     chance = torch.Generator().manual_seed(0)
     ids, labels = (torch.randint(5, VOCABULARY, (BATCH, LENGTH), generator=chance) for _ in range(2))
     mask = torch.ones_like(ids)
     hidden = torch.rand(labels.shape, generator=chance) < 0.5
     target = labels.masked_fill(hidden, 3)
     facts = {"tokens": 2 * BATCH * LENGTH, "flops": work()}
-    trained = [p for p in model.parameters() if p.requires_grad]
     if way == "authors":
-        published = peers.Published(folder, model).train()
-        loss = lambda: published.align(ids, mask, target, labels)  # noqa: E731
+        published = peers.Published(folder, partial(adapted, llm=False)).train()
+        model = published.model
+        loss = lambda rows: published.align(ids, mask, target, labels)  # noqa: E731
     else:
+        model = adapted(folder, llm=False)
         model.config.alignment_bos = False
-        ours = LusiferForAlignment(model.config, model, peers.with_head(folder, model).lm_head).train()
+        head = build.read_lm_head(build.Base(str(folder / "llm")))
+        ours = LusiferForAlignment(model.config, model, head).train()
         if way.endswith("compiled"):
             compile_layers(ours)
 
-        def loss(rows: slice = slice(None)) -> torch.Tensor:
+        def loss(rows: slice) -> torch.Tensor:
             parts = (part[rows] for part in (ids, mask, target, torch.ones_like(target), labels))
             return ours(*parts, num_items_in_batch=BATCH * LENGTH).loss
 
-    def step() -> None:
-        if way == "authors":
-            loss().backward()
-        else:  # the recipe's `mini_batch_size: 4`: losses of parts, weighed by labels, have the batch's gradient
-            for start in range(0, BATCH, ROWS):
-                loss(slice(start, start + ROWS)).backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def step() -> float:
+        total, size = 0.0, BATCH if way == "authors" else ROWS
+        for start in range(0, BATCH, size):  # the recipe's `mini_batch_size: 4`: parts add up to the batch's gradient
+            part = loss(slice(start, start + size))
+            part.backward()
+            total += float(part.detach())
         for parameter in trained:
             parameter.grad = None
+        return total
 
     return step, facts
 

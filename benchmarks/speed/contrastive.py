@@ -26,41 +26,47 @@ def ways() -> tuple[str, ...]:
     return ("ours", "ours compiled", "pipeline", "authors")
 
 
-def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float]]:
-    """A function that computes loss and gradients, and what it does."""
-    model, own, told = adapted(folder), tokenizer(), " ".join(words()[:INSTRUCTION])
+def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, float]]:
+    """A function that computes gradients and gives the loss, and what it does."""
+    own, told = tokenizer(), " ".join(words()[:INSTRUCTION])
     rows = [f"{told} {text}" for text in texts(ROWS * COLUMNS, seed=1)]
     lengths = [len(ids) for ids in own(rows, truncation=True)["input_ids"]]
     # Two forward passes are the method's; the backward one computes gradients of what the layers read.
     facts = {"texts": len(rows), "tokens": sum(lengths), "flops": 3 * sum(flops(lengths))}
     columns = [rows[column * ROWS : (column + 1) * ROWS] for column in range(COLUMNS)]
-    trained = [p for p in model.parameters() if p.requires_grad]
     if way == "authors":
-        published = peers.Published(folder, model).train()
+        model = peers.Published(folder, adapted).train()
         padded = own(rows, truncation=True, padding=True, pad_to_multiple_of=8, return_tensors="pt")
-        step = lambda: cached(published, padded["input_ids"], padded["attention_mask"])  # noqa: E731
+        step = lambda: cached(model, padded["input_ids"], padded["attention_mask"])  # noqa: E731
     else:
         if way == "pipeline":
-            embedder = peers.chain(folder, model, merged=False).train()
-            loss = CachedMultipleNegativesRankingLoss(embedder, mini_batch_size=CHUNK)
+            model = peers.chain(folder, adapted, merged=False).train()
+            loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=CHUNK)
         else:
-            embedder = assemble(model, own, max_seq_length=LONGEST).train()
+            model = assemble(adapted(folder), own, max_seq_length=LONGEST).train()
             if way.endswith("compiled"):
-                compile_layers(embedder)
-            loss = InfoNCE(embedder, mini_batch_num_tokens=TOKENS)
-        features = [embedder.preprocess(column) for column in columns]
-        step = lambda: loss(features, None).backward()  # noqa: E731
+                compile_layers(model)
+            loss = InfoNCE(model, mini_batch_num_tokens=TOKENS)
+        features = [model.preprocess(column) for column in columns]
 
-    def whole() -> None:
-        step()
+        def step() -> float:
+            value = loss(features, None)
+            value.backward()
+            return float(value.detach())
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def whole() -> float:
+        value = step()
         for parameter in trained:
             parameter.grad = None
+        return value
 
     return whole, facts
 
 
-def cached(published: peers.Published, ids: torch.Tensor, mask: torch.Tensor) -> None:
-    """Gradient cache in chunks of 4 rows (36 texts), all texts padded to one length."""
+def cached(published: peers.Published, ids: torch.Tensor, mask: torch.Tensor) -> float:
+    """The loss, gradients left in the parameters: cached in chunks of 4 rows (36 texts), all padded to one length."""
     order = torch.arange(len(ids)).view(COLUMNS, ROWS).T.reshape(-1)
     parts, vectors, states = order.split(CHUNK * COLUMNS), [], []
     with torch.no_grad():
@@ -71,8 +77,10 @@ def cached(published: peers.Published, ids: torch.Tensor, mask: torch.Tensor) ->
     in_rows = leaf.view(ROWS, COLUMNS, -1)
     others = in_rows[:, 1:].transpose(0, 1).flatten(0, 1)
     scores = -torch.cdist(in_rows[:, 0], others) / 0.05
-    torch.nn.functional.cross_entropy(scores, torch.arange(ROWS)).backward()
+    value = torch.nn.functional.cross_entropy(scores, torch.arange(ROWS))
+    value.backward()
     for part, state, gradient in zip(parts, states, leaf.grad.split(CHUNK * COLUMNS), strict=True):
         with state:
             vector = published.embed(ids[part], mask[part])
         (vector * gradient).sum().backward()
+    return float(value.detach())

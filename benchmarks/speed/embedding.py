@@ -27,10 +27,10 @@ def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
     lengths = [len(ids) for ids in own(rows)["input_ids"]]
     facts = {"texts": len(rows), "tokens": sum(lengths), "flops": sum(flops(lengths))}
     if way == "authors":
-        published = peers.Published(folder, adapted(folder).eval()).eval()
+        published = peers.Published(folder, adapted).eval()
         return lambda: published.encode(own, rows), facts
     if way.startswith("pipeline"):
-        chain = peers.chain(folder, adapted(folder).eval(), merged="merged" in way).eval()
+        chain = peers.chain(folder, adapted, merged="merged" in way).eval()
         if way.endswith("sorted"):  # as the library sorts: all texts in one call
             return lambda: chain.encode(rows, batch_size=32, show_progress_bar=False), facts
         parts = [rows[start : start + 32] for start in range(0, len(rows), 32)]

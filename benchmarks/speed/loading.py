@@ -1,4 +1,7 @@
-"""Loading a model until it can embed: the finished folder beside bases and adapters, merged at every start."""
+"""Loading a model until it can embed: the finished folder beside bases and adapters put together at every start.
+
+Every way reads each file once, its tokenizer's included.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import peers
-from medium import adapted, tokenizer
+from medium import adapted
+from transformers import AutoTokenizer
 
 from lusifer import load
 
@@ -21,5 +25,5 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], object], dict[str, flo
     if way == "ours":
         return lambda: load(folder / "model", device="cpu"), {}
     if way == "authors":  # LM head included, adapters left beside the weights
-        return lambda: (tokenizer(), peers.Published(folder, adapted(folder).eval())), {}
-    return lambda: peers.chain(folder, adapted(folder).eval(), merged=True), {}
+        return lambda: (AutoTokenizer.from_pretrained(folder / "encoder"), peers.Published(folder, adapted)), {}
+    return lambda: peers.chain(folder, adapted, merged=True), {}

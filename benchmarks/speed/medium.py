@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -87,10 +88,30 @@ def save(target: Path) -> None:
     folder.save(assemble(model, tokenizer(), max_seq_length=LONGEST), target / "model")
 
 
-def adapted(target: Path, *, trained: bool = True, llm: bool = True, dropout: float = 0.0) -> LusiferModel:
-    """The model from its bases, with adapters on the encoder and, if `llm`, on the LLM."""
-    parts = [build.read_backbone(build.Base(str(target / tower)), tower) for tower in adapters.TOWERS]
-    model = build.join(*parts, num_soft_tokens=1)
+def adapted(
+    target: Path,
+    *,
+    encoder: nn.Module | None = None,
+    body: nn.Module | None = None,
+    trained: bool = True,
+    llm: bool = True,
+    dropout: float = 0.0,
+) -> LusiferModel:
+    """The model from its bases, with adapters on the encoder and, if `llm`, on the LLM.
+
+    Args:
+        target: where `save` wrote.
+        encoder: the base if a peer has loaded it already in its own way; None reads it.
+        body: likewise the LLM without its LM head.
+        trained: whether adapters, connector and projection are the saved ones; else as at the start of training.
+        llm: whether the LLM has adapters.
+        dropout: of the adapters.
+    """
+    parts = {"encoder": encoder, "llm": body}
+    for tower, part in parts.items():
+        if part is None:
+            parts[tower] = build.read_backbone(build.Base(str(target / tower)), tower)
+    model = build.join(**parts, num_soft_tokens=1)
     adapters.freeze(model, {"connector": True, "output_projection": True})
     for tower in adapters.TOWERS[: 1 + llm]:
         adapters.attach(model, tower, RANK, 2 * RANK, dropout)

@@ -6,6 +6,7 @@ anew from a description of it, nothing is copied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from transformers import AutoModelForCausalLM
 
 from lusifer.model import adapters
 from lusifer.model.lusifer import LusiferModel
+
+Make = Callable[..., LusiferModel]
+"""`medium.adapted`, or what a case puts in its place: folder and the bases already loaded -> the model."""
 
 
 class Rest(nn.Module):
@@ -41,28 +45,22 @@ class Rest(nn.Module):
         return features | {"sentence_embedding": self.projection(mean)}
 
 
-def chain(folder: Path, model: LusiferModel, merged: bool) -> SentenceTransformer:
+def chain(folder: Path, make: Make, merged: bool) -> SentenceTransformer:
     """The obvious pipeline: the library's module for the encoder, then the rest, then length 1."""
+    first = Transformer(str(folder / "encoder"), model_kwargs={"add_pooling_layer": False}, max_seq_length=256)
+    model = make(folder, encoder=first.model)
     if merged:
         adapters.merge(model)
-    first = Transformer(str(folder / "encoder"))
-    first.model, first.max_seq_length = model.encoder, 256
     return SentenceTransformer(modules=[first, Rest(model), Normalize()], device="cpu")
-
-
-def with_head(folder: Path, model: LusiferModel) -> nn.Module:
-    """The LLM with its LM head, the body being the model's."""
-    full = AutoModelForCausalLM.from_pretrained(folder / "llm").requires_grad_(False)
-    full.model = model.llm
-    return full
 
 
 class Published(nn.Module):
     """The authors' way: all hidden states kept, logits of every position in float32, adapters unmerged."""
 
-    def __init__(self, folder: Path, model: LusiferModel) -> None:
+    def __init__(self, folder: Path, make: Make) -> None:
         super().__init__()
-        self.model, self.full = model, with_head(folder, model)
+        self.full = AutoModelForCausalLM.from_pretrained(folder / "llm").requires_grad_(False)
+        self.model = make(folder, body=self.full.model)
 
     def prompt(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the LLM reads, (B, L + 1, d), and its mask; positions count the padding."""
@@ -81,12 +79,13 @@ class Published(nn.Module):
         return nn.functional.normalize(self.model.output_projection(mean), dim=-1)
 
     @torch.no_grad()
-    def encode(self, tokenizer: object, texts: list[str], batch: int = 32) -> np.ndarray:
-        """Texts in their order, each tokenised alone and twice, batches padded to a multiple of 8."""
+    def encode(self, tokenizer: object, texts: list[str], batch: int = 32, multiple: int = 8) -> np.ndarray:
+        """Texts in their order, each tokenised alone and twice, batches padded to a multiple of some tokens."""
         ids = [tokenizer(text, truncation=True)["input_ids"] for text in texts for _ in range(2)][::2]
         parts = []
         for start in range(0, len(ids), batch):
-            rows = tokenizer.pad({"input_ids": ids[start : start + batch]}, pad_to_multiple_of=8, return_tensors="pt")
+            part = {"input_ids": ids[start : start + batch]}
+            rows = tokenizer.pad(part, pad_to_multiple_of=multiple, return_tensors="pt")
             parts.append(self.embed(rows["input_ids"], rows["attention_mask"]).numpy())
         return np.concatenate(parts)
 
