@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOM))
 CASES = (
     "embedding", "embedding_bf16", "embedding_int8", "mini", "alignment", "contrastive", "tokenizing", "loading",
 )  # fmt: skip
-PACKAGES = ("torch", "transformers", "sentence-transformers", "peft")
+PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "openvino", "nncf")
 
 
 def run(folder: Path, case: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of what rounds gave."""
     seconds = median(second for one in runs for second in one["seconds"])
     every = [second for one in runs for second in one["seconds"]]
-    made = {"seconds": seconds, "runs": len(every), "every": every}
+    made = {"seconds": seconds, "runs": len(every), "every": every, "cold": runs[0].get("cold", False)}
     made["peak_mb"] = median(one["peak_mb"] for one in runs)
     if "texts" in runs[0]:
         made["texts_per_second"] = runs[0]["texts"] / seconds
@@ -72,8 +72,12 @@ def table(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
             cells = [case, way, f"{made['seconds']:.2f}", f"{min(made['every']):.2f} to {max(made['every']):.2f}"]
             for key in ("texts_per_second", "tokens_per_second"):
                 cells.append(f"{made[key]:,.1f}" if key in made else "")
-            cells += [share, f"{made['gemm_gflops']:.0f}" if share else "", f"{made['peak_mb']:,.0f}"]
-            cells += ["" if made is ours else f"{made['seconds'] / ours['seconds']:.2f}", str(made["runs"])]
+            cells += [share, f"{made['gemm_gflops']:.0f}" if share else ""]
+            cells.append(f"{made['peak_mb']:,.0f}" if "peak_mb" in made else "")
+            cells += [
+                "" if made is ours else f"{made['seconds'] / ours['seconds']:.2f}",
+                f"{made['runs']}{', first calls' * made['cold']}",
+            ]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -82,7 +86,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--ways", nargs="+", help="only these ways")
+    parser.add_argument("--ways", nargs="+", help="only these ways; the rows of others stay")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--times", type=int, default=1, help="runs of a process")
     parser.add_argument(
@@ -92,21 +96,38 @@ def main() -> None:
     options = parser.parse_args()
     import medium
 
+    known = {way for case in options.cases for way in importlib.import_module(case).ways()}
+    if unknown := set(options.ways or ()) - known:
+        parser.error(f"--ways {', '.join(sorted(unknown))}: these cases have {', '.join(sorted(known))}")
     packages = {name: version(name) for name in PACKAGES}
     found = kept(options.output, packages)
     with tempfile.TemporaryDirectory() as made:
         medium.save(Path(made))
         for case in options.cases:
-            found[case] = measure(Path(made), case, options)
+            found[case] = in_order(case, found.get(case, {}) | measure(Path(made), case, options))
             write(options.output, packages, found)
     sys.stdout.write("\n".join(table(found)) + "\n")
 
 
+def in_order(case: str, ways: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Ours first, as the case names them."""
+    return {way: ways[way] for way in importlib.import_module(case).ways() if way in ways}
+
+
+def processor() -> str:
+    """System and processor: rows of two machines do not belong into one table."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "model\t", "stepping"))]
+    return f"{platform.system()} {platform.machine()} {' / '.join(dict.fromkeys(names))}".strip()
+
+
 def kept(output: Path, packages: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Cases of an earlier run with the same packages: what is not run now stays."""
+    """Cases of an earlier run with the same packages on the same processor: what is not run now stays."""
     file = output.with_suffix(".json")
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return before["cases"] if before.get("versions") == packages else {}
+    same = before.get("versions") == packages and before.get("machine") == processor()
+    return before["cases"] if same else {}
 
 
 def measure(folder: Path, case: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -122,7 +143,7 @@ def measure(folder: Path, case: str, options: argparse.Namespace) -> dict[str, d
 
 def write(output: Path, packages: dict[str, str], found: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Write the table (.md) and what stands behind it (.json)."""
-    machine = f"{platform.system()} {platform.machine()}"
+    machine = processor()
     named = ", ".join(f"{name} {number}" for name, number in packages.items())
     lines = [f"One thread, processor time, medians. {named}, {machine}.", "", *table(found)]
     made = {"versions": packages, "machine": machine, "cases": found}

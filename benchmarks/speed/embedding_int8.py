@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +24,22 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], np.ndarray], dict[str,
     if way == "ours":
         return embedding.prepare(folder, way)
     rows, small = texts(), folder / "int8"
-    if not small.exists():
-        export.export(load(folder / "model", device="cpu"), small, texts(100, seed=9))
+    exported(str(folder / "model"), small, texts(100, seed=9))
     lengths = [len(ids) for ids in tokenizer()(rows)["input_ids"]]
     embedder = load(small)
     facts = {"texts": len(rows), "tokens": sum(lengths), "flops": sum(flops(lengths))}
     return lambda: encode.encode(embedder, rows), facts
+
+
+def exported(place: str, target: Path, rows: list[str]) -> None:
+    """Export a model where that has not been done, in a process of its own: its memory is not that of embedding."""
+    if not target.exists():
+        process = multiprocessing.get_context("spawn").Process(target=_export, args=(place, target, rows))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"export of {place} ended with {process.exitcode}")
+
+
+def _export(place: str, target: Path, rows: list[str]) -> None:
+    export.export(load(place, device="cpu"), target, rows)

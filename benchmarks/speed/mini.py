@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from embedding_int8 import exported
 
 from lusifer import load, parallel
-from lusifer.serving import encode, export
+from lusifer.serving import encode
 
 COUNT, BATCH = 256, 32
 
@@ -32,8 +33,8 @@ def texts(count: int = COUNT, seed: int = 0) -> list[str]:
 def prepare(folder: Path, way: str) -> tuple[Callable[[], np.ndarray], dict[str, float]]:
     """A function that embeds, and how much; the first process of int8 exports the model, from other texts."""
     rows, small = texts(), folder / "mini-int8"
-    if way == "ours int8" and not small.exists():
-        export.export(load("mini", device="cpu"), small, texts(100, seed=9))
+    if way == "ours int8":
+        exported("mini", small, texts(100, seed=9))
     dtype = "bfloat16" if way.endswith("bfloat16") else None
     embedder = load(small) if way == "ours int8" else load("mini", device="cpu", dtype=dtype)
     read = [min(tokens, embedder.max_seq_length) for tokens in encode.token_counts(embedder, rows)]

@@ -19,22 +19,26 @@ def ways() -> tuple[str, ...]:
     return ("ours", "authors")
 
 
-def prepare(folder: Path, way: str) -> tuple[Callable[[], None], dict[str, float]]:
+def prepare(folder: Path, way: str) -> tuple[Callable[[], int], dict[str, float]]:
     """A function that turns texts into padded batches of ids, and how many there are."""
     rows, own = texts(), tokenizer()
     tokens = sum(len(ids) for ids in own(rows)["input_ids"])
     facts = {"texts": TIMES * len(rows), "tokens": TIMES * tokens}
     if way == "authors":  # each text alone and twice, batches in their order, padded to a multiple of 8
 
-        def once() -> None:
-            ids = [own(text, truncation=True)["input_ids"] for text in rows for _ in range(2)][::2]
+        def once() -> int:
+            ids, made = [own(text, truncation=True)["input_ids"] for text in rows for _ in range(2)][::2], 0
             for start in range(0, len(ids), BATCH):
-                own.pad({"input_ids": ids[start : start + BATCH]}, pad_to_multiple_of=8, return_tensors="pt")
+                part = {"input_ids": ids[start : start + BATCH]}
+                made += int(own.pad(part, pad_to_multiple_of=8, return_tensors="pt")["attention_mask"].sum())
+            return made
     else:
         embedder = load(folder / "model", device="cpu")
 
-        def once() -> None:  # counted first, so that batches can be cut, then each batch again by the library
+        def once() -> int:  # counted first, so that batches can be cut, then each batch again by the library
+            made = 0
             for batch in cut(encode.token_counts(embedder, rows), encode.BATCH_TOKENS["cpu"]):
-                embedder.preprocess([rows[row] for row in batch])
+                made += int(embedder.preprocess([rows[row] for row in batch])["attention_mask"].sum())
+            return made
 
-    return lambda: [once() for _ in range(TIMES)] and None, facts
+    return lambda: sum(once() for _ in range(TIMES)), facts

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BATCH_PRICE = 1 / 32
-"""What a batch costs besides its tokens, as a share of a full one. Without a price every length gets a batch of its
-own; with 1/64 to 1/16 the time was the same within the noise (docs/performance.md)."""
+BATCH_PRICE, SHARE = 256, 1 / 32
+"""What a batch costs besides its tokens: as many as these, or this share of a full one if that is less. Without a price
+every length gets a batch of its own. Measured at a budget of 1,024 on a CPU (docs/performance.md); beyond it the price
+stands still, since a batch costs no more for having room."""
 
 
 def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -30,6 +31,7 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """
     if budget < 1:
         raise ValueError(f"a budget of {budget} tokens: at least 1")
+    price = min(BATCH_PRICE, SHARE * budget)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])  # stable: equal rows keep their order
     sizes = np.array([max(lengths[row], 1) for row in order], dtype=np.float64)
     # best[end]: least cost of the first `end` rows; came[end]: where their last batch begins.
@@ -41,7 +43,7 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
         starts = np.arange(first, end)
         cost = best[first:end] + (end - starts) * sizes[first:end]
         choice = int(cost.argmin())
-        came[end], best[end] = first + choice, cost[choice] + BATCH_PRICE * budget
+        came[end], best[end] = first + choice, cost[choice] + price
     batches, end = [], len(order)
     while end:
         batches.append(order[came[end] : end])

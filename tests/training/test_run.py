@@ -53,6 +53,20 @@ def test_layers_are_compiled_in_the_stages_that_say_so_adapters_and_all(
     assert any("llm" in name and "lora_A" in name for name in names)
 
 
+def test_a_stage_that_cannot_be_compiled_is_refused_before_the_first_trains(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: torch.device) -> None:
+        raise UsageError("torch cannot compile here")
+
+    monkeypatch.setattr("lusifer.training.preflight.refuse_without_compiler", refuse)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.read_text().replace("    kind: contrastive\n", "    kind: contrastive\n    compile: true\n"))
+    with pytest.raises(UsageError, match=r"stages\.contrast\.compile: torch cannot compile"):
+        train(file, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
 def test_the_same_recipe_gives_the_same_weights(recipe: Path, finished: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "again")
     assert same(finished, tmp_path / "again")

@@ -61,22 +61,23 @@ def is_exported(folder: Path) -> bool:
     return (folder / ABOUT).is_file()
 
 
-def load(folder: Path, device: str | None = None, dtype: object = None) -> SentenceTransformer:
+def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceTransformer:
     """Load such a folder.
 
     Args:
         folder: What `lusifer export` wrote.
         device: None or "cpu".
-        dtype: None: the numbers are what they are.
+        wishes: As in `folder.load`; none can be met: number format and attention are what they are.
 
     Raises:
         ModelFolderError: A file is missing or damaged.
         MissingExtraError: OpenVINO is not installed.
-        UsageError: A device or number format is asked for.
+        UsageError: A device, number format or attention is asked for.
     """
-    if dtype is not None or device not in (None, "cpu"):
+    if wishes or device not in (None, "cpu"):
+        asked = ", ".join([*wishes, *["device"] * (device not in (None, "cpu"))])
         raise UsageError(
-            f"{folder}: an int8 model runs on the processor only and has one number format: leave them out"
+            f"{folder}: an int8 model runs on the processor only and has one number format: leave {asked} out"
         )
     told = check(folder)
     openvino = extras.need("int8", "openvino")

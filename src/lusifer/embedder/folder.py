@@ -70,6 +70,8 @@ def load(
 
     Raises:
         ModelFolderError: no such folder, or a file of it is missing or damaged.
+        MissingExtraError: an int8 folder, and OpenVINO is not installed.
+        UsageError: a device, dtype or attention that an int8 folder does not have.
     """
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
@@ -80,7 +82,7 @@ def load(
     if path.exists():
         check(path)
         if exported.is_exported(path):
-            return exported.load(path, device, dtype)
+            return exported.load(path, device, **wishes)
         return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         along = f", {' or '.join(shipped.names())}, which comes along" if shipped.names() else ""
@@ -117,7 +119,7 @@ def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> Sen
     except ModelFolderError as error:
         raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
     if exported.is_exported(path):
-        return exported.load(path, device, wishes.get("dtype"))
+        return exported.load(path, device, **wishes)
     return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
 
 

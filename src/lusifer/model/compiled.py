@@ -1,14 +1,10 @@
 """Layers compiled by torch: what lies between the matrix products is fused, so memory is read and written less often.
 
 Layer by layer, since a model's layers are alike: one is compiled, the others use the same code. A model compiled whole
-takes minutes, and is compiled again for every kind of batch.
+takes longer, and is compiled again for every kind of batch.
 """
 
 from __future__ import annotations
-
-import importlib.util
-import os
-import shutil
 
 import torch
 from torch import nn
@@ -16,10 +12,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lusifer.errors import UsageError
 
-COMPILERS = ("g++", "clang++")
+OPTIONS = {"fallback_random": True}
+"""Dropout draws what it draws without compilation, in the same order."""
 MOST_VARIANTS = 64
 """Both towers share transformers' wrapper of a layer: with and without gradients, padding, and gradients of a layer's
-input they come to 16, more than torch's own limit of 8, beyond which it compiles no more and says so in one warning."""
+input they come to 15, more than torch's own limit of 8, beyond which it compiles no more and says so in one warning."""
 
 
 def compile_layers(model: nn.Module) -> int:
@@ -35,23 +32,34 @@ def compile_layers(model: nn.Module) -> int:
         How many layers.
 
     Raises:
-        UsageError: There is no compiler, or no layer to compile (an int8 folder is compiled already).
+        UsageError: torch cannot compile here, or the model has no layers of transformers.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise UsageError(
-            "compile: no layers to compile in this model (int8 folders are compiled already): leave it out"
-        )
-    _refuse_without_compiler(next(model.parameters()).device)
+        raise UsageError("this model has no layers that can be compiled: leave compile out")
+    refuse_without_compiler(next(model.parameters()).device)
     for layer in layers:
-        layer.compile(dynamic=True, options={"fallback_random": True}, recompile_limit=MOST_VARIANTS)
+        layer.compile(dynamic=True, options=OPTIONS, recompile_limit=MOST_VARIANTS)
     return len(layers)
 
 
-def _refuse_without_compiler(device: torch.device) -> None:
-    """Say at once what torch would say at the first batch, in many lines."""
-    if device.type == "cuda":
-        if importlib.util.find_spec("triton") is None:
-            raise UsageError("compile: needs the package triton on a GPU: install it, or leave compile out")
-    elif not any(map(shutil.which, (os.environ.get("CXX") or COMPILERS[0], *COMPILERS))):
-        raise UsageError("compile: needs a C++ compiler on a CPU (g++ or clang++): install one, or leave compile out")
+def refuse_without_compiler(device: torch.device) -> None:
+    """Compile one small function: what is missing is said at once, and not at the first batch.
+
+    Raises:
+        UsageError: torch cannot compile on this device; the message has torch's reason.
+    """
+    try:
+        torch.compile(_small, options=OPTIONS)(torch.ones(8, device=device))
+    except RuntimeError as error:  # of torch's own kinds, all of which are this
+        needed = "a C++ compiler (g++, or what CXX names) and the headers of Python"
+        if device.type == "cuda":
+            needed = "the package triton, a C compiler and the headers of Python"
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UsageError(
+            f"torch cannot compile here ({reason:.200}): it needs {needed}; or leave compile out"
+        ) from error
+
+
+def _small(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + 1

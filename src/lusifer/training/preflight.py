@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from lusifer.errors import UsageError
 from lusifer.model import build
+from lusifer.model.compiled import refuse_without_compiler
 from lusifer.model.tokenizer import read_tokenizer
 from lusifer.training import align, contrast, memory, trainer
 from lusifer.training.recipe import AlignmentStage, ContrastiveStage, Recipe
@@ -35,6 +38,11 @@ def refuse_unfit(recipe: Recipe, run: RunFolder) -> None:
 
 def _refuse_settings(recipe: Recipe, stage: Stage) -> None:
     trainer.batches(stage)
+    if stage.compile:
+        try:
+            refuse_without_compiler(torch.device(memory.here()))
+        except UsageError as error:
+            raise UsageError(f"stages.{stage.name}.compile: {error}") from error
     bases = {tower: getattr(recipe.model, tower) for tower in ("encoder", "llm")}
     configs = {name: build.read_config(build.Base(base.path, base.revision), name) for name, base in bases.items()}
     try:

@@ -20,8 +20,9 @@ from lusifer.training.recipe import Recipe
 from lusifer.training.recipe_override import Overrides, apply
 from lusifer.training.recipe_report import explain, place
 
-MAY_CHANGE = ("save_steps", "logging_steps", "keep_checkpoints")
-"""Keys of a stage that a resumed run may change: what it writes, not what it learns (max_steps bends the schedule)."""
+MAY_CHANGE = ("save_steps", "logging_steps", "keep_checkpoints", "compile")
+"""Keys of a stage that a resumed run may change: what it writes and how it computes, not what it learns (max_steps
+bends the schedule)."""
 
 
 def find(name: str | os.PathLike[str]) -> Path:
