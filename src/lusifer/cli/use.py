@@ -77,7 +77,7 @@ def embed(
     on_long: Annotated[OnLong, typer.Option(help="Texts too long to read: cut and report, or refuse.")] = OnLong.CUT,
     dtype: DtypeOption = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the layers first: a minute, for long jobs.")
+        bool, typer.Option("--compile", help="Compile the layers first: up to a minute, for long jobs.")
     ] = False,
     device: Device = None,
 ) -> None:

@@ -104,8 +104,8 @@ class StageSettings(Settings):
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     compile: bool = False
-    """Compile the layers of the backbones: minutes at the start, less time a step. Needs a C++ compiler,
-    on a GPU triton."""
+    """Compile the layers of the backbones: a minute or two at the start, less time a step. Needs a
+    C++ compiler and the headers of Python on a CPU, triton and a C compiler on a GPU."""
     save_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)
