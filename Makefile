@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## train the toy recipe, check the result, embed with it: fr
 	$(BIN)/lusifer demo --output demo-output
 
 test: $(INSTALLED)  ## all tests, no network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## linter and the rules of the house
 	$(BIN)/ruff check .
