@@ -86,7 +86,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--ways", nargs="+", help="only these ways; the rows of others stay")
+    parser.add_argument("--ways", nargs="+", help="only these ways; the rows of others stay, not in turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--times", type=int, default=1, help="runs of a process")
     parser.add_argument(

@@ -1,7 +1,8 @@
 """Layers compiled by torch: what lies between the matrix products is fused, so memory is read and written less often.
 
 Layer by layer, since a model's layers are alike: one is compiled, the others use the same code. A model compiled whole
-takes longer, and is compiled again for every kind of batch.
+takes longer, and is compiled again for every kind of batch. accelerate's `compile_regions` makes a new module in which
+weights have other names, and its variants in place compile every other part of the model too.
 """
 
 from __future__ import annotations
