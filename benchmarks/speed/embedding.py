@@ -13,7 +13,7 @@ from lusifer import load
 from lusifer.model.compiled import compile_layers
 from lusifer.serving import encode
 
-Work = Callable[[], np.ndarray]
+Work = Callable[..., np.ndarray]
 
 
 def ways() -> tuple[str, ...]:
@@ -21,22 +21,27 @@ def ways() -> tuple[str, ...]:
     return ("ours", "ours compiled", "pipeline merged", "pipeline merged, sorted", "pipeline", "authors")
 
 
+def warm_up(work: Work) -> None:
+    """Embed every eighth text: weights are read from their file, and the libraries have started."""
+    work(8)
+
+
 def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
-    """A function that embeds, and what it does: texts, tokens, useful operations."""
+    """A function that embeds every text, or every n-th; and what it does: texts, tokens, useful operations."""
     rows, own = texts(), tokenizer()
     lengths = [len(ids) for ids in own(rows)["input_ids"]]
     facts = {"texts": len(rows), "tokens": sum(lengths), "flops": sum(flops(lengths))}
     if way == "authors":
         published = peers.Published(folder, adapted).eval()
-        return lambda: published.encode(own, rows), facts
+        return lambda every=1: published.encode(own, rows[::every]), facts
     if way.startswith("pipeline"):
         chain = peers.chain(folder, adapted, merged="merged" in way).eval()
         if way.endswith("sorted"):  # as the library sorts: all texts in one call
-            return lambda: chain.encode(rows, batch_size=32, show_progress_bar=False), facts
+            return lambda every=1: chain.encode(rows[::every], batch_size=32, show_progress_bar=False), facts
         parts = [rows[start : start + 32] for start in range(0, len(rows), 32)]
-        return lambda: np.concatenate([chain.encode(part, batch_size=32) for part in parts]), facts
+        return lambda every=1: np.concatenate([chain.encode(part, batch_size=32) for part in parts[::every]]), facts
     embedder = load(folder / "model", device="cpu", dtype="bfloat16" if way.endswith("bfloat16") else None)
     if way.endswith("compiled"):
         compile_layers(embedder)
     assert embedder.max_seq_length == LONGEST
-    return lambda: encode.encode(embedder, rows), facts
+    return lambda every=1: encode.encode(embedder, rows[::every]), facts

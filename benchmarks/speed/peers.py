@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from medium import LONGEST
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize
@@ -45,9 +46,9 @@ class Rest(nn.Module):
         return features | {"sentence_embedding": self.projection(mean)}
 
 
-def chain(folder: Path, make: Make, merged: bool) -> SentenceTransformer:
+def chain(folder: Path, make: Make, merged: bool, longest: int = LONGEST) -> SentenceTransformer:
     """The obvious pipeline: the library's module for the encoder, then the rest, then length 1."""
-    first = Transformer(str(folder / "encoder"), model_kwargs={"add_pooling_layer": False}, max_seq_length=256)
+    first = Transformer(str(folder / "encoder"), model_kwargs={"add_pooling_layer": False}, max_seq_length=longest)
     model = make(folder, encoder=first.model)
     if merged:
         adapters.merge(model)
