@@ -1,11 +1,12 @@
 """Speed and memory of Lusifer beside what a user would run otherwise, in one table.
 
-    python benchmarks/bench.py [--cases embedding alignment] [--rounds 3] [--output benchmarks/results/bench]
+    python benchmarks/bench.py [--cases embedding alignment] [--rounds 3] [--output benchmarks/results/bench-avx2]
 
 Each way runs in a process of its own, one way after the other, `--rounds` times round (A B C A B C); the table has
 medians. Time is processor time of one thread, since other work on a machine changes it less than time on a clock. What
 cannot be kept away is memory traffic of others: the rate of a matrix product, measured in the same process before and
-after, is in the table, and shares are of that rate. Operations are counted on real tokens only.
+after, is in the table, and shares are of that rate. Operations are counted on real tokens only. Processors differ in
+what they are good at, so each kind has its table, named by its widest instructions.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ def main() -> None:
     parser.add_argument(
         "--cold", action="store_true", help="no run before the measured ones: half the time, less exact"
     )
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "bench")
+    parser.add_argument("--output", type=Path, help="without suffix; by default results/bench-INSTRUCTIONS")
     options = parser.parse_args()
+    options.output = options.output or Path(__file__).parent / "results" / f"bench-{instructions()}"
     import medium
 
     known = {way for case in options.cases for way in importlib.import_module(case).ways()}
@@ -120,6 +122,15 @@ def processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "model\t", "stepping"))]
     return f"{platform.system()} {platform.machine()} {' / '.join(dict.fromkeys(names))}".strip()
+
+
+def instructions() -> str:
+    """The widest instructions of the processor."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    kinds = {"amx_tile": "amx", "avx512_f": "avx512", "avx2": "avx2"}
+    return next((name for flag, name in kinds.items() if has.get(flag)), platform.machine())
 
 
 def kept(output: Path, packages: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -111,7 +111,9 @@ def test_steps_have_the_same_loss_and_gradients(room, folder, monkeypatch, case)
     loss, ours = gradients(module, folder, "ours", monkeypatch)
     if case == "alignment":  # in parts, as against the whole batch: the authors' mask and labels are others
         monkeypatch.setattr(module, "ROWS", module.BATCH)
-    other_loss, others = gradients(module, folder, "ours" if case == "alignment" else "pipeline", monkeypatch)
+    other_loss, others = gradients(
+        module, folder, "ours" if case == "alignment" else "pipeline, mini-batches of 4", monkeypatch
+    )
     assert loss > 0.1 and abs(loss - other_loss) < 1e-5 * loss
     assert ours.keys() == others.keys() and len(ours) > 10
     largest = max(float(grad.abs().max()) for grad in ours.values())

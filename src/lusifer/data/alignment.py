@@ -84,12 +84,21 @@ class AlignmentExamples:
         """Examples of the stage: steps times batch size."""
         return self.steps * self.batch_size
 
+    def objective(self, step: int) -> Objective:
+        """Name the objective of a step."""
+        return self.objectives[self._choice[step]]
+
+    def characters(self, index: int) -> int:
+        """Count the characters of example `index`, source and target: tokens are known only when a batch is made."""
+        example = self[index]
+        return len(example["source_text"]) + len(example["target_text"] or "")
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Give example `index`: index, epoch, objective, source_text, and target_text (None for distill)."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         step, slot = divmod(int(index), self.batch_size)
-        objective = self.objectives[self._choice[step]]
+        objective = self.objective(step)
         pool = self._pools[objective]
         epoch, position = divmod(int(self._before[step]) * self.batch_size + slot, len(pool))
         row, role = self._row(int(pool[self._order(objective, epoch)[position]]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from lusifer import hub
@@ -24,6 +25,28 @@ from lusifer.training.recipe import AlignmentStage, Recipe
 from lusifer.training.trainer import StageTrainer
 
 
+class StepsByLength(Sampler[int]):
+    """Numbers of a stage's examples, step after step, the longest of each step first.
+
+    Mini-batches are cut from them, and each is as wide as its longest text: cut from texts in drawn order, half of what
+    is computed would be padding (docs/performance.md). A step's gradient does not depend on how it was cut, except in
+    distill with a contrast, whose other texts are those of the mini-batch: such steps stay as they were drawn.
+    """
+
+    def __init__(self, examples: AlignmentExamples, contrast: bool) -> None:
+        self.examples, self.contrast = examples, contrast
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[int]:
+        size = self.examples.batch_size
+        for step in range(self.examples.steps):
+            numbers = range(step * size, (step + 1) * size)
+            drawn = self.contrast and self.examples.objective(step) == "distill"
+            yield from numbers if drawn else sorted(numbers, key=self.examples.characters, reverse=True)
+
+
 class AlignmentTrainer(StageTrainer, Trainer):
     """The library's loop over examples whose order is fixed by their number."""
 
@@ -33,8 +56,8 @@ class AlignmentTrainer(StageTrainer, Trainer):
         self.teacher = teacher
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
-        """Example number i is row i of step i // batch_size: shuffling happened when the examples were made."""
-        return SequentialSampler(self.train_dataset)
+        """Steps in order: shuffling happened when the examples were made."""
+        return StepsByLength(self.train_dataset, contrast=self.model.distill_contrast > 0)
 
     def compute_loss(
         self,
