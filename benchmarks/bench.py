@@ -29,7 +29,8 @@ from lusifer.folders import write_file
 ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))
 CASES = (
-    "embedding", "embedding_bf16", "embedding_int8", "mini", "alignment", "contrastive", "tokenizing", "loading",
+    "embedding", "embedding_bf16", "embedding_int8", "mini", "alignment", "alignment_lengths",
+    "contrastive", "tokenizing", "loading",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "openvino", "nncf")
 

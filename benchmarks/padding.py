@@ -1,4 +1,6 @@
-"""How much of what stage 2 embeds is padding, with mini-batches in row order and cut by length (training/by_length.py).
+"""How much of what both stages compute is padding, with mini-batches in row order and cut by length.
+
+Stage 1 sorts a step's rows by characters (training/align.py), stage 2 its texts by tokens (training/by_length.py).
 
     python benchmarks/padding.py --data DATA
 
@@ -14,10 +16,14 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from datasets import Dataset
 from transformers import AutoTokenizer
 
+from lusifer.data.alignment import AlignmentExamples
 from lusifer.model.build import resolve
+from lusifer.training.align import StepsByLength
 
 
 def padded(lengths: Sequence[int], size: int) -> int:
@@ -28,7 +34,7 @@ def padded(lengths: Sequence[int], size: int) -> int:
 
 def main() -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description="Count the padding of stage 2's mini-batches.")
+    parser = argparse.ArgumentParser(description="Count the padding of mini-batches.")
     parser.add_argument("--data", type=Path, required=True, help="folder with english/pairs.jsonl.gz")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--mini-batch", type=int, default=32)
@@ -39,6 +45,28 @@ def main() -> int:
     with gzip.open(options.data / "english" / "pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["negative"]]
     rows = random.Random(options.seed).sample(rows, options.batch * options.batches)
+    passages = [row["positive"][0] for row in rows]
+    lines = [f"{len(rows)} rows, seed {options.seed}"]
+    lines.append(told("stage 1, the positives as passages", *alignment(passages, tokenizer, options)))
+    lines.append(told("stage 2", *contrastive(rows, tokenizer, options)))
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def alignment(texts: list[str], tokenizer: Any, options: argparse.Namespace) -> tuple[int, int, int]:
+    """Tokens of the passages; those of mini-batches in drawn order, and of the trainer's."""
+    rows = Dataset.from_dict({"text": texts})
+    steps = len(texts) // options.batch
+    made = AlignmentExamples(
+        [(rows, "reconstruct")], {"reconstruction": 1}, batch_size=options.batch, steps=steps, seed=options.seed
+    )
+    lengths = [min(len(tokenizer(made[n]["source_text"])["input_ids"]), 512) for n in range(len(made))]
+    by_length = [lengths[number] for number in StepsByLength(made, contrast=False)]
+    return sum(lengths), padded(lengths, options.mini_batch), padded(by_length, options.mini_batch)
+
+
+def contrastive(rows: list[dict[str, Any]], tokenizer: Any, options: argparse.Namespace) -> tuple[int, int, int]:
+    """The same of queries, positives and negatives."""
     real = in_order = sorted_ = 0
     for start in range(0, len(rows), options.batch):
         batch = rows[start : start + options.batch]
@@ -49,11 +77,15 @@ def main() -> int:
             real += sum(lengths)
             in_order += padded(lengths, options.mini_batch)
             sorted_ += padded(sorted(lengths), options.mini_batch)
-    sys.stdout.write(
-        f"{len(rows)} rows, seed {options.seed}: {real} tokens; padded {in_order / real:.2f} times that in row order, "
-        f"{sorted_ / real:.2f} times cut by length\n"
+    return real, in_order, sorted_
+
+
+def told(stage: str, real: int, in_order: int, by_length: int) -> str:
+    """One line."""
+    return (
+        f"{stage}: {real} tokens; padded {in_order / real:.2f} times that in row order, "
+        f"{by_length / real:.2f} times cut by length"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -120,6 +120,15 @@ def test_steps_have_the_same_loss_and_gradients(room, folder, monkeypatch, case)
     assert max(float((grad - others[name]).abs().max()) for name, grad in ours.items()) < 1e-3 * largest
 
 
+def test_a_step_of_alignment_is_the_same_in_the_trainers_order_and_as_drawn(room, folder, monkeypatch):
+    case = room("alignment_lengths")
+    loss, ours = gradients(case, folder, "ours", monkeypatch)
+    other_loss, others = gradients(case, folder, "rows as drawn", monkeypatch)
+    assert loss > 0.1 and abs(loss - other_loss) < 1e-5 * loss
+    largest = max(float(grad.abs().max()) for grad in ours.values())
+    assert max(float((grad - others[name]).abs().max()) for name, grad in ours.items()) < 1e-3 * largest
+
+
 @pytest.mark.parametrize("way", ["ours", "authors"])
 def test_tokens_are_made(room, folder, monkeypatch, way):
     case, few = room("tokenizing"), room("medium").texts(6)

@@ -13,6 +13,7 @@ from medium import LLM, VOCABULARY, adapted, flops
 from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.compiled import compile_layers
+from lusifer.model.lusifer import LusiferModel
 
 BATCH, LENGTH, ROWS = 16, 128, 4
 
@@ -35,12 +36,7 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
         model = published.model
         loss = lambda rows: published.align(ids, mask, target, labels)  # noqa: E731
     else:
-        model = adapted(folder, llm=False)
-        model.config.alignment_bos = False
-        head = build.read_lm_head(build.Base(str(folder / "llm")))
-        ours = LusiferForAlignment(model.config, model, head).train()
-        if way.endswith("compiled"):
-            compile_layers(ours)
+        model = ours = network(folder, adapted, way.endswith("compiled"))
 
         def loss(rows: slice) -> torch.Tensor:
             parts = (part[rows] for part in (ids, mask, target, torch.ones_like(target), labels))
@@ -59,6 +55,17 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
         return total
 
     return step, facts
+
+
+def network(folder: Path, make: Callable[..., LusiferModel], compiled: bool = False) -> LusiferForAlignment:
+    """The model of stage 1 with the LLM frozen, made by `medium.adapted` or what stands for it."""
+    model = make(folder, llm=False)
+    model.config.alignment_bos = False
+    head = build.read_lm_head(build.Base(str(folder / "llm")))
+    ours = LusiferForAlignment(model.config, model, head).train()
+    if compiled:
+        compile_layers(ours)
+    return ours
 
 
 def work() -> float:
