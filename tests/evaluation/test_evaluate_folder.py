@@ -15,6 +15,7 @@ from lusifer.evaluation import results
 from lusifer.evaluation.encoder import Encoder, model_meta
 from lusifer.evaluation.evaluate import Hears, Options, evaluate
 from lusifer.evaluation.measured import Folder
+from lusifer.evaluation.subject import measured
 from lusifer.evaluation.summary import read_gap
 from lusifer.seen import SEEN
 
@@ -168,6 +169,22 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
     with pytest.raises(UsageError, match="is not empty and holds no evaluation"):
         evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "mine")
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores(data, model_folder, tmp_path):
+    tasks = ["SIB200Topics", "SIB200ZeroShotTopics"]  # a process each
+    options = {"data": data, "languages": ["en", "es"], "tasks": tasks, "devices": ["cpu"]}
+    saved = evaluate(model_folder, Options(**options), tmp_path / "saved")
+    half = evaluate(model_folder, Options(**options, dtype="bfloat16"), tmp_path / "half")
+    assert half["settings"]["dtype"] == "bfloat16" and saved["settings"]["dtype"] == "as saved"
+    assert half["model"]["identity"] == saved["model"]["identity"] + "-bfloat16"
+    two = evaluate(model_folder, Options(**options | {"devices": ["cpu", "cpu"]}, dtype="bfloat16"), tmp_path / "two")
+    assert [entry["score"] for entry in two["scores"]] == [entry["score"] for entry in half["scores"]]
+    assert lusifer_model(measured(model_folder, None, dtype="bfloat16").embedder).llm.dtype == torch.bfloat16
+    with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*-bfloat16' there"):
+        evaluate(model_folder, Options(**options), tmp_path / "half")
+    with pytest.raises(UsageError, match="dtype bfloat16: this model is loaded already"):
+        evaluate(Words(), Options(**options, dtype="bfloat16"))
 
 
 def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):

@@ -21,7 +21,7 @@ from lusifer.cli.data_options import (
     named,
     opened,
 )
-from lusifer.cli.models import Device, locate, usable
+from lusifer.cli.models import Device, Dtype, DtypeOption, locate, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,15 +48,6 @@ class Choose(StrEnum):
     TOP = "top"
 
 
-class Dtype(StrEnum):
-    """Number format of the model."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
 Labels = Annotated[bool, typer.Option("--labels", help="Pairs have a label: take texts of another one.")]
 Corpus = Annotated[
     list[str] | None, typer.Option(help="Files of passages to choose from, in place of the set's own texts.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Model, locate, usable
+from lusifer.cli.models import DtypeOption, Model, locate, usable
 from lusifer.errors import UsageError
 from lusifer.folders import refuse_unwritable, write_file
 
@@ -67,6 +67,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
     compare: Compare = None,
     device: Devices = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Score a model in every language; a language that cannot be measured is missing, never 0."""
     terminal.quiet()
@@ -82,8 +83,8 @@ def evaluate(
 
     others = [results.read(folder) for folder in compare or []]
     options = evaluation.Options(
-        suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices, seed,
-        command=shlex.join(["lusifer", *sys.argv[1:]]),
+        suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
+        dtype.value if dtype else None, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
     evaluation.check(options)
     with _folder(output) as path:

@@ -1,7 +1,8 @@
-"""The MODEL argument, which several commands take."""
+"""The MODEL argument, and the device and number format of it, which several commands take."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,17 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
+
+
+class Dtype(StrEnum):
+    """Number format of the model."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
 
 
 def locate(model: str) -> str:

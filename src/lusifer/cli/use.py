@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.data_models import DtypeOption
-from lusifer.cli.models import Device, Model, locate, usable
+from lusifer.cli.models import Device, DtypeOption, Model, locate, usable
 from lusifer.errors import LusiferError
 from lusifer.folders import refuse_unwritable
 

@@ -50,6 +50,7 @@ class Options:
             has any prompt. Else its own prompts named "query" and "document" or "passage" stand before the texts.
         minutes: Rows that are not begun by then are left for the next run.
         devices: Where to load the model, a process each if there are several; empty takes the best one here.
+        dtype: Number format to load the model in, as in "bfloat16"; None takes that of its folder.
         seed: Of the bootstrap intervals.
         command: What was typed, for the record.
     """
@@ -61,6 +62,7 @@ class Options:
     instructed: bool | None = None
     minutes: float | None = None
     devices: Sequence[str] = ()
+    dtype: str | None = None
     seed: int = 0
     command: str = ""
 
@@ -104,7 +106,7 @@ def evaluate(
     hears = hears or Hears()
     rows, absent = _rows(options)
     read = {} if options.data is None else digests(offline.files(options.data, _codes(options)))
-    measured = subject.measured(model, name, options.devices, options.instructed)
+    measured = subject.measured(model, name, options.devices, options.instructed, options.dtype)
     unit = options.suite in LOCAL
     plan = Plan(partial(workers.make, options.suite, options.data), measured.instructed, unit, deadline, absent)
     with _kept(output) as path:
@@ -112,7 +114,7 @@ def evaluate(
         kept.claim(_owner(options, rows, measured, read))
         encoder = measured.encoder(path / VECTORS, unit)
         if len(options.devices) > 1:
-            loaded = workers.Model(measured.place, measured.name, measured.identity, options.devices)
+            loaded = workers.Model(measured.place, measured.name, measured.identity, options.devices, options.dtype)
             entries = workers.run(rows, plan, loaded, encoder, kept, hears.progress)
         else:
             entries = run(rows, plan, encoder, kept, hears.progress)
@@ -234,6 +236,7 @@ def _settings(options: Options, embedder: SentenceTransformer, instructed: bool)
         "bootstrap": {"resamples": statistics.RESAMPLES, "interval": statistics.LEVEL},
         "instructions": instructed,
         "unit_vectors": options.suite in LOCAL,
+        "dtype": options.dtype or "as saved",
         "default_prompt": default_prompt(embedder),
     }
 

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer import seen
 from lusifer.embedder import folder as model_folder
 from lusifer.embedder.exported import ExportedModel
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.evaluation.encoder import Encoder, model_meta
 from lusifer.model.lusifer import LusiferModel
 
@@ -38,6 +38,7 @@ def measured(
     name: str | None,
     devices: Sequence[str] = (),
     instructed: bool | None = None,
+    dtype: str | None = None,
 ) -> Measured:
     """Load a model, or take the embedder itself.
 
@@ -46,12 +47,18 @@ def measured(
         name: What to call it in tables; None takes the folder's name.
         devices: Where to load it, the first one here; empty takes the best one.
         instructed: Whether queries get the instruction of their task; None: if it is one of ours with any prompt.
+        dtype: Number format to load it in; None takes that of the folder.
 
     Raises:
         ModelFolderError: No such folder, or a file of it is missing or damaged.
+        UsageError: A number format for a model that is loaded already.
     """
-    embedder = model if isinstance(model, SentenceTransformer) else _load(model, devices)
+    if dtype is not None and isinstance(model, SentenceTransformer):
+        raise UsageError(f"dtype {dtype}: this model is loaded already: give its folder, or leave dtype out")
+    embedder = model if isinstance(model, SentenceTransformer) else _load(model, devices, dtype)
     identity, place = _identity(model, embedder)
+    if dtype is not None:  # other vectors: not to be mixed with those of the folder's own format
+        identity = f"{identity}-{dtype}"
     named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
     told = _ours(embedder) and any(embedder.prompts.values())
     instructed = told if instructed is None else instructed
@@ -63,8 +70,8 @@ def _ours(embedder: SentenceTransformer) -> bool:
     return isinstance(getattr(embedder[0], "model", None), (LusiferModel, ExportedModel))
 
 
-def _load(model: str | os.PathLike[str], devices: Sequence[str]) -> SentenceTransformer:
-    return model_folder.load(model, device=devices[0] if devices else None)
+def _load(model: str | os.PathLike[str], devices: Sequence[str], dtype: str | None) -> SentenceTransformer:
+    return model_folder.load(model, device=devices[0] if devices else None, dtype=dtype)
 
 
 def _identity(

@@ -52,12 +52,13 @@ def shares(rows: Sequence[Row], count: int) -> list[list[Row]]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that a process can load: its place, its name in tables, its hash, a device a process."""
+    """A model that a process can load: its place, name in tables and hash, a device a process, its number format."""
 
     place: str | None
     name: str
     identity: str
     devices: Sequence[str]
+    dtype: str | None = None
 
 
 def run(
@@ -162,7 +163,7 @@ class _Gathered:
 def _work(rows: list[Row], plan: Plan, model: Model, number: int, path: Path, heard: Any) -> None:
     """A process: load, measure, report."""
     try:
-        embedder = model_folder.load(model.place, device=model.devices[number])
+        embedder = model_folder.load(model.place, device=model.devices[number], dtype=model.dtype)
         read = seen.of_model(Path(model.place)) if Path(model.place).is_dir() else None
         encoder = Encoder(
             embedder,
