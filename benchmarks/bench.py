@@ -12,6 +12,7 @@ what they are good at, so each kind has its table, named by its widest instructi
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
 import os
@@ -134,12 +135,27 @@ def instructions() -> str:
     return next((name for flag, name in kinds.items() if has.get(flag)), platform.machine())
 
 
+def definition(case: str) -> str:
+    """A hash of what a case is: its own file and those that all cases share."""
+    files = (f"{case}.py", "medium.py", "peers.py", "worker.py")
+    return hashlib.sha256(b"".join((ROOM / file).read_bytes() for file in files)).hexdigest()[:16]
+
+
 def kept(output: Path, packages: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Cases of an earlier run with the same packages on the same processor: what is not run now stays."""
+    """Cases of an earlier run, as they are defined now, with the same packages on the same processor.
+
+    What is not run now stays. A file of another processor or other packages is not written over: it is refused.
+    """
     file = output.with_suffix(".json")
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    same = before.get("versions") == packages and before.get("machine") == processor()
-    return before["cases"] if same else {}
+    if not file.exists():
+        return {}
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if before["versions"] != packages or before["machine"] != processor():
+        raise SystemExit(
+            f"{file} is of {before['machine']}, {before['versions']}: choose another --output, or remove it"
+        )
+    defined = before.get("definitions", {})
+    return {case: ways for case, ways in before["cases"].items() if defined.get(case) == definition(case)}
 
 
 def measure(folder: Path, case: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -158,7 +174,8 @@ def write(output: Path, packages: dict[str, str], found: dict[str, dict[str, dic
     machine = processor()
     named = ", ".join(f"{name} {number}" for name, number in packages.items())
     lines = [f"One thread, processor time, medians. {named}, {machine}.", "", *table(found)]
-    made = {"versions": packages, "machine": machine, "cases": found}
+    defined = {case: definition(case) for case in found}
+    made = {"versions": packages, "machine": machine, "definitions": defined, "cases": found}
     for suffix, text in ((".md", "\n".join(lines)), (".json", json.dumps(made, indent=1))):
         with write_file(output.with_suffix(suffix)) as file:
             file.write_text(text + "\n", encoding="utf-8")

