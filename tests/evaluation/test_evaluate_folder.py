@@ -1,6 +1,8 @@
 """An evaluation folder: whose it is, what a kill may leave in it, several devices."""
 
+import queue
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +13,11 @@ from lusifer.bloom import BloomFilter
 from lusifer.embedder import folder as model_folder_
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
-from lusifer.evaluation import results
+from lusifer.evaluation import results, workers
 from lusifer.evaluation.encoder import Encoder, model_meta
 from lusifer.evaluation.evaluate import Hears, Options, evaluate
 from lusifer.evaluation.measured import Folder
+from lusifer.evaluation.runner import Plan
 from lusifer.evaluation.subject import measured
 from lusifer.evaluation.summary import read_gap
 from lusifer.seen import SEEN
@@ -176,7 +179,11 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
     options = {"data": data, "languages": ["en", "es"], "tasks": tasks, "devices": ["cpu"]}
     saved = evaluate(model_folder, Options(**options), tmp_path / "saved")
     half = evaluate(model_folder, Options(**options, dtype="bfloat16"), tmp_path / "half")
-    assert half["settings"]["dtype"] == "bfloat16" and saved["settings"]["dtype"] == "as saved"
+    assert half["settings"]["dtype"] == "bfloat16" and saved["settings"]["dtype"] == "float32"
+    likeness = [abs(one["score"] - other["score"]) for one, other in zip(saved["scores"], half["scores"], strict=True)]
+    assert max(likeness) < 10
+    again = evaluate(model_folder, Options(**options, dtype="float32"), tmp_path / "saved")  # the same model: goes on
+    assert again["model"]["identity"] == saved["model"]["identity"]
     assert half["model"]["identity"] == saved["model"]["identity"] + "-bfloat16"
     two = evaluate(model_folder, Options(**options | {"devices": ["cpu", "cpu"]}, dtype="bfloat16"), tmp_path / "two")
     assert [entry["score"] for entry in two["scores"]] == [entry["score"] for entry in half["scores"]]
@@ -185,6 +192,18 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
         evaluate(model_folder, Options(**options), tmp_path / "half")
     with pytest.raises(UsageError, match="dtype bfloat16: this model is loaded already"):
         evaluate(Words(), Options(**options, dtype="bfloat16"))
+
+
+def test_a_process_loads_the_model_in_the_asked_format(data, model_folder, tmp_path, monkeypatch):
+    loaded, heard = [], queue.Queue()
+    plain = model_folder_.load
+    monkeypatch.setattr(
+        workers.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
+    )
+    model = workers.Model(str(model_folder), "tiny", "0" * 12, ["cpu", "cpu"], "bfloat16")
+    plan = Plan(partial(workers.make, "offline", data), False, True, None, {})
+    workers._work([], plan, model, 1, tmp_path, heard)
+    assert loaded == [{"device": "cpu", "dtype": "bfloat16"}] and heard.get() == ("done", 1, [])
 
 
 def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):

@@ -169,7 +169,7 @@ def _summary(
             "dimension": embedder.get_embedding_dimension(),
             "max_tokens": embedder.max_seq_length,
         },
-        "settings": _settings(options, embedder, measured.instructed),
+        "settings": _settings(options, measured),
         "versions": {
             "lusifer": __version__,
             "python": platform.python_version(),
@@ -230,14 +230,14 @@ def _parallel(options: Options) -> dict[str, Sequence[str]] | None:
     return offline.parallel(options.data, codes)
 
 
-def _settings(options: Options, embedder: SentenceTransformer, instructed: bool) -> dict[str, Any]:
+def _settings(options: Options, measured: Measured) -> dict[str, Any]:
     return {
         "seed": options.seed,
         "bootstrap": {"resamples": statistics.RESAMPLES, "interval": statistics.LEVEL},
-        "instructions": instructed,
+        "instructions": measured.instructed,
         "unit_vectors": options.suite in LOCAL,
-        "dtype": options.dtype or "as saved",
-        "default_prompt": default_prompt(embedder),
+        "dtype": measured.dtype,
+        "default_prompt": default_prompt(measured.embedder),
     }
 
 

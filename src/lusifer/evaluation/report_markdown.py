@@ -44,9 +44,7 @@ def _origins(facts: Facts) -> list[str]:
     found = []
     for name, each in zip(facts.names, facts.evaluations, strict=True):
         versions = ", ".join(f"{package} {number}" for package, number in each.versions.items())
-        found.append(
-            f"{name}: identity {(each.model.identity or 'not known')[:12]}; {versions or 'versions not known'}"
-        )
+        found.append(f"{name}: identity {each.model.identity or 'not known'}; {versions or 'versions not known'}")
     return found
 
 

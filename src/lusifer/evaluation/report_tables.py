@@ -25,7 +25,7 @@ def models(facts: Facts) -> str:
         identity = text(known.identity, "hash") if known.identity else text("not known", "missing")
         rows.append([text(name), identity, *map(count, numbers)])
     columns = ("model", "identity", "dimension", "longest text (tokens)", "scores", "missing", "seconds")
-    caption = "Models; the identity is a hash of weights and prompts"
+    caption = "Models; the identity is a hash of weights and prompts, then a number format that is not the folder's own"
     return table(Table(caption, columns, rows, numbers=frozenset(range(2, 7))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,13 @@ class Measured:
     identity: str
     place: str | None
     instructed: bool
+
+    @property
+    def dtype(self) -> str:
+        """Number format of the weights, the first of them where there are several."""
+        if isinstance(getattr(self.embedder[0], "model", None), ExportedModel):
+            return "int8"
+        return str(next(self.embedder.parameters()).dtype).removeprefix("torch.")
 
     def encoder(self, cache: Path, unit: bool) -> Encoder:
         """As mteb calls it."""
@@ -57,7 +65,7 @@ def measured(
         raise UsageError(f"dtype {dtype}: this model is loaded already: give its folder, or leave dtype out")
     embedder = model if isinstance(model, SentenceTransformer) else _load(model, devices, dtype)
     identity, place = _identity(model, embedder)
-    if dtype is not None:  # other vectors: not to be mixed with those of the folder's own format
+    if dtype not in (None, _saved_dtype(place)):  # other vectors, not to be mixed with those of the folder's own format
         identity = f"{identity}-{dtype}"
     named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
     told = _ours(embedder) and any(embedder.prompts.values())
@@ -87,6 +95,15 @@ def _identity(
         except ModelFolderError:
             return model_folder.identity_in_memory(embedder), os.fspath(model)
     return model_folder.identity(path), str(path)
+
+
+def _saved_dtype(place: str | None) -> str | None:
+    """Number format that a folder's configuration names, and in which it is loaded where none is asked for."""
+    file = None if place is None else Path(place) / "config.json"
+    if file is None or not file.is_file():
+        return None
+    told = json.loads(file.read_text(encoding="utf-8"))
+    return told.get("dtype") or told.get("torch_dtype")
 
 
 def _seen(place: str | None) -> seen.SeenTexts | None:
