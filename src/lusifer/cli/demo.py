@@ -63,7 +63,7 @@ def run(output: Path) -> None:
     typer.echo("")
     typer.echo(f"Done in {time.monotonic() - started:.0f} seconds. All of it, with a picture: {page}")
     typer.echo("Next:")
-    typer.echo("    lusifer embed mini --input texts.txt --output vectors.npy")
+    typer.echo("    lusifer embed mini --input YOUR-TEXTS.txt --output vectors.npy")
     typer.echo("    lusifer info mini")
 
 

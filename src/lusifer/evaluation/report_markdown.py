@@ -44,8 +44,14 @@ def _origins(facts: Facts) -> list[str]:
     found = []
     for name, each in zip(facts.names, facts.evaluations, strict=True):
         versions = ", ".join(f"{package} {number}" for package, number in each.versions.items())
-        found.append(f"{name}: identity {each.model.identity or 'not known'}; {versions or 'versions not known'}")
+        found.append(f"{name}: identity {_short(each.model.identity)}; {versions or 'versions not known'}")
     return found
+
+
+def _short(identity: str | None) -> str:
+    """The first of the hash, and a number format behind it."""
+    digest, dash, dtype = (identity or "not known").partition("-")
+    return digest[:12] + dash + dtype
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -28,9 +28,9 @@ from lusifer.training.trainer import StageTrainer
 class StepsByLength(Sampler[int]):
     """Numbers of a stage's examples, step after step, the longest of each step first.
 
-    Mini-batches are cut from them, and each is as wide as its longest text: cut from texts in drawn order, half of what
-    is computed would be padding (docs/performance.md). A step's gradient does not depend on how it was cut, except in
-    distill with a contrast, whose other texts are those of the mini-batch: such steps stay as they were drawn.
+    Mini-batches are cut from them, and each is as wide as its longest text: cut from texts in drawn order, most of
+    what is computed would be padding (benchmarks/padding.py). A step's gradient does not depend on how it was cut,
+    except in distill with a contrast, whose other texts are those of the mini-batch: such steps stay as drawn.
     """
 
     def __init__(self, examples: AlignmentExamples, contrast: bool) -> None:
