@@ -118,7 +118,7 @@ def export(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .parquet).")] = "text",
 ) -> None:
-    """Write an int8 copy of a model, smaller and faster on a processor; the texts set its scales."""
+    """Write an int8 copy of a model, smaller, and faster on a processor with AMX; the texts set its scales."""
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
     terminal.quiet()
     from lusifer.serving import export as exports

@@ -1,4 +1,4 @@
-"""A model into whole numbers (int8) for processors: smaller and faster, at a small cost in quality.
+"""A model into whole numbers (int8) for processors: smaller, on some faster, at a small cost in quality.
 
 Weights and the inputs of matrix products become 8-bit numbers with fixed scales (post-training quantization of NNCF,
 https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html). The scales come from sample texts, once: a
