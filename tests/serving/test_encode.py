@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lusifer import load
 from lusifer.errors import DataError, LusiferError, TextError, UsageError
@@ -113,3 +114,22 @@ def test_the_prompt_follows_instruction_task_role_and_model():
 
 def test_no_texts_give_no_vectors(embedder):
     assert encode.encode(embedder, []).shape == (0, embedder.get_embedding_dimension())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "has", "told"),
+    [
+        ("bfloat16", "cpu", {"avx2": True}, True),
+        ("bfloat16", "cpu", {"amx_bf16": True}, False),
+        ("bfloat16", "cpu", {"avx512_bf16": True}, False),
+        ("bfloat16", "cuda", {"avx2": True}, False),
+        ("float16", "cpu", {"amx_bf16": True}, True),
+        ("float32", "cpu", {}, False),
+        (None, "cpu", {}, False),
+    ],
+)
+def test_a_format_that_the_processor_has_no_instructions_for_is_said(monkeypatch, dtype, device, has, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **has})
+    said = encode.slow_format(torch.device(device), dtype)
+    assert (said is not None) == told
+    assert said is None or (dtype in said and "float32 is faster here" in said)

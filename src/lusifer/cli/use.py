@@ -94,6 +94,8 @@ def embed(
     wish = (prompt, task, role and role.value)
     encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
     embedder = folder.load(locate(model), device=usable(device), dtype=dtype.value if dtype else None)
+    if slow := encode.slow_format(embedder.device, dtype and dtype.value):
+        terminal.note(slow)
     if compiled:
         compile_layers(embedder)
     with terminal.progress("texts") as show:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
@@ -57,6 +58,20 @@ class Report:
             f"cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens "
             "(--on-long error refuses such texts)"
         )
+
+
+def slow_format(device: torch.device, dtype: str | None) -> str | None:
+    """Say that a processor has no instructions for products of a number format: float32 is then several times as fast.
+
+    Args:
+        device: Where the model is.
+        dtype: The format that was asked for; None is that of the model's folder.
+    """
+    needed = {"bfloat16": ("amx_bf16", "avx512_bf16"), "float16": ("amx_fp16", "avx512_fp16")}.get(dtype or "")
+    has = torch.cpu.get_capabilities()
+    if device.type != "cpu" or needed is None or has.get("architecture") != "x86_64" or any(map(has.get, needed)):
+        return None
+    return f"this processor has no instructions for {dtype} ({' or '.join(needed)}): float32 is faster here"
 
 
 def choose_prompt(
