@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -136,9 +137,14 @@ def instructions() -> str:
 
 
 def definition(case: str) -> str:
-    """A hash of what a case is: its own file and those that all cases share."""
-    files = (f"{case}.py", "medium.py", "peers.py", "worker.py")
-    return hashlib.sha256(b"".join((ROOM / file).read_bytes() for file in files)).hexdigest()[:16]
+    """A hash of what a case is: its own file, the one that runs it, and those beside them that they import."""
+    files, left = {}, [case, "worker"]
+    while left:
+        name = left.pop()
+        files[name] = (ROOM / f"{name}.py").read_text(encoding="utf-8")
+        imported = re.findall(r"^(?:from|import) (\w+)", files[name], re.MULTILINE)
+        left += [each for each in imported if each not in files and (ROOM / f"{each}.py").exists()]
+    return hashlib.sha256("".join(files[name] for name in sorted(files)).encode()).hexdigest()[:16]
 
 
 def kept(output: Path, packages: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -177,8 +177,11 @@ def test_a_case_that_changes_is_another_one(room, tmp_path, monkeypatch):
     shutil.copytree(bench.ROOM, tmp_path / "speed")
     with (tmp_path / "speed" / "peers.py").open("a") as file:
         file.write("# changed")
+    apart = {case: bench.definition(case) for case in ("embedding_int8", "tokenizing")}
     monkeypatch.setattr(bench, "ROOM", tmp_path / "speed")
     assert bench.definition("contrastive") != before
+    assert bench.definition("embedding_int8") != apart["embedding_int8"]  # by way of embedding.py
+    assert bench.definition("tokenizing") == apart["tokenizing"]  # has no peers
 
 
 def test_a_way_is_warmed_up_by_a_part_and_measured_whole(room, folder, monkeypatch, capsys):

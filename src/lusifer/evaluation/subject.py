@@ -33,7 +33,8 @@ class Measured:
         """Number format of the weights, the first of them where there are several."""
         if isinstance(getattr(self.embedder[0], "model", None), ExportedModel):
             return "int8"
-        return str(next(self.embedder.parameters()).dtype).removeprefix("torch.")
+        first = next(self.embedder.parameters(), None)
+        return "not known" if first is None else str(first.dtype).removeprefix("torch.")
 
     def encoder(self, cache: Path, unit: bool) -> Encoder:
         """As mteb calls it."""
