@@ -1,7 +1,8 @@
 """LoRA on the two towers: attach, say what trains, save just that, merge.
 
-peft does the arithmetic (`inject_adapter_in_model`). Connector and projection stay ordinary parameters that require
-gradients, so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
+peft puts them in (`inject_adapter_in_model`), `lora.py` computes them. Connector and projection stay ordinary
+parameters that require gradients, so what trains, what is counted and what is saved are one set:
+`trainable_state_dict`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def attach(
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    from lusifer.model.lora import AdaptedLinear
+
     module = getattr(model, tower)
     if any(lora_layers(module)):
         raise UsageError(f"{tower} carries adapters already: merge them first")
@@ -69,6 +72,7 @@ def attach(
         lora_dropout=dropout,
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
     )
+    config._register_custom_module({nn.Linear: AdaptedLinear})
     try:
         inject_adapter_in_model(config, module)
     except ValueError as error:
