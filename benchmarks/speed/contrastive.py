@@ -29,6 +29,10 @@ def ways() -> tuple[str, ...]:
     return ("ours", "ours compiled", *pipelines, "authors")
 
 
+def warm_up(step: Callable[[], float]) -> None:
+    """Nothing: one mini-batch of more than twenty runs cold."""
+
+
 def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, float]]:
     """A function that computes gradients and gives the loss, and what it does."""
     own, told = tokenizer(), " ".join(words()[:INSTRUCTION])

@@ -71,6 +71,8 @@ def test_output_and_gradients_are_those_of_peft(shape, bias, dropout, dtype, tur
     ours, theirs = pair(bias, dropout, dtype)
     agree(ours, theirs, x)
     agree(ours.eval(), theirs.eval(), x)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -156,16 +158,35 @@ def test_merged_it_is_the_merged_layer(products):
     assert len(products) == 1
 
 
-def test_without_gradients_it_makes_no_more_than_its_output_and_the_narrow_product():
+def made(layer, x):
+    """Most bytes that a call makes and holds at once, its output included."""
+    with torch.no_grad(), Live() as live:
+        layer(x)
+    return live.peak
+
+
+def test_it_makes_no_second_output(monkeypatch):
     ours, theirs = pair()
     x = torch.randn(1000, 6)
-    peak = {}
-    for name, layer in (("ours", ours), ("peft", theirs)):
-        with torch.no_grad(), Live() as live:
-            layer(x)
-        peak[name] = live.peak
-    assert peak["ours"] == 4 * 1000 * (10 + 3)
-    assert peak["peft"] >= 4 * 1000 * (10 + 10 + 3)
+    assert made(ours, x) == 4 * (1000 * 10 + 10 * 6)  # the output and the weight of the call
+    assert made(ours, x[:3]) == 4 * 3 * (10 + 3)  # few rows: the output and the narrow product
+    assert made(theirs, x) >= 4 * 1000 * (10 + 10 + 3)
+    monkeypatch.setattr(torch, "is_grad_enabled", lambda: True)
+    assert made(ours, x) == 4 * 1000 * (10 + 3)
+
+
+def test_a_weight_is_made_for_a_call_only_where_nothing_is_lost_by_it(products):
+    ours, theirs = pair(dropout=0.4)
+    x = torch.randn(64, 6)
+    with torch.no_grad():
+        ours(x)  # in training mode the adapter reads other numbers than the layer
+        assert len(products) == 1
+        ours.eval()(x)
+        assert len(products) == 1
+        with torch.autocast("cpu", torch.bfloat16):
+            ours(x)
+        assert len(products) == 2
+        torch.testing.assert_close(ours(x), theirs.eval()(x))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

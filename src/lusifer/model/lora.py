@@ -2,7 +2,8 @@
 
 peft adds the adapter's output to the layer's in two operations of their own, forward and backward, each of which reads
 and writes everything once more. Here the last product adds to what is there already, so nothing as large as the layer's
-output is made besides it. It is the same sum: `tests/model/test_lora.py` holds both against each other.
+output is made besides it. Without gradients and with many rows, the adapter is put into a weight made for the call,
+which is less work than two narrow products. All are the same sum: `tests/model/test_lora.py` holds them against peft.
 
 Imported by `adapters.attach` only, since peft takes long to import.
 """
@@ -44,12 +45,25 @@ class AdaptedLinear(Linear):
         if any(tensor is not None and tensor.dtype != x.dtype for tensor in weights):
             return super().forward(x)  # peft brings the formats together
         dropped = self.lora_dropout[name](x)
+        if dropped is x and _folding_pays(x, weights[0]):
+            weight, bias, lora_a, lora_b = weights
+            return nn.functional.linear(x, torch.addmm(weight, lora_b, lora_a, alpha=self.scaling[name]), bias)
         return AdaptedProduct.apply(x, None if dropped is x else dropped, *weights, self.scaling[name])
 
     def _plain(self, name: str, weights: list[torch.Tensor | None]) -> bool:
         """Whether the layer is W frozen and A, B beside it, and no more."""
         special = self.disable_adapters or self.merged or name in self.lora_variant or self.lora_bias[name]
         return not special and not any(weight is not None and weight.requires_grad for weight in weights[:2])
+
+
+def _folding_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether W + s B A is less work than two narrow products: r (out in) against r rows (out + in) multiplications.
+
+    Only where no gradient is wanted, as in the first pass of a gradient cache, and not in half precision, where most of
+    the update would be rounded away.
+    """
+    wide, rows = weight.shape[0] * weight.shape[1], x.numel() // x.shape[-1]
+    return not torch.is_grad_enabled() and x.dtype.itemsize >= 4 and wide < rows * sum(weight.shape)
 
 
 class AdaptedProduct(torch.autograd.Function):
