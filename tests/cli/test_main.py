@@ -38,7 +38,7 @@ def test_every_command_explains_itself(command, capsys):
         (["embedd"], "No such command 'embedd'"),
         (["embed"], "Missing argument 'MODEL'"),
         (["embed", "m", "--input", "a.txt"], "Missing option '--output'"),
-        (["embed", "m", "--input", "a", "--output", "b", "--role", "both"], "'both' is not one of"),
+        (["embed", "m", "--input", "a", "--output", "b", "--role", "both"], "'--role': 'both' is not one of"),
         (["embed", "m", "--input", "a", "--output", "b", "--batch-tokens", "0"], "greater than or equal to 1"),
         (["train", "tiny", "--output", "o", "--sett", "x"], "No such option: --sett"),
         (["--nonsense"], "No such option: --nonsense"),
@@ -53,10 +53,11 @@ def test_a_wrong_call_is_status_2_in_one_line(words, message, capsys):
     assert "--help`" in lines[0]
 
 
-def test_version(capsys):
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word, capsys):
     from lusifer import __version__
 
-    assert main(["version"]) == 0
+    assert main([word]) == 0
     assert capsys.readouterr().out == f"lusifer {__version__}\n"
 
 

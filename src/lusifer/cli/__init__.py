@@ -30,9 +30,18 @@ for room in (train, use, measure, ablate, report, data):
     room.register(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    number: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """LUSIFER: many languages for an English-centric embedder, learned from English text alone."""
 
@@ -80,7 +89,7 @@ def _usage(error: Exception, debug: bool) -> int:
     """Report a call that typer refused, with the command whose help says what is allowed."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lusifer"
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
     if not message:  # no arguments at all: typer has shown the help
         return error.exit_code
     return _fail(f"{message}: see `{path} --help`", error.exit_code, debug)

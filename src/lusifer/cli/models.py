@@ -50,15 +50,22 @@ def usable(device: str | None) -> str | None:
     """Give the device back, or refuse one that this machine does not have.
 
     Raises:
-        UsageError: torch cannot put anything there.
+        UsageError: torch knows no such device, or cannot put anything there.
     """
     if device is None:
         return None
     import torch
 
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.device(device)
+    except RuntimeError:  # its message lists every kind of device that torch has a word for
+        raise UsageError(
+            f"--device {device}: not the name of a device; use cpu, cuda, cuda:1 or mps, or leave it out to take the "
+            "best one"
+        ) from None
+    try:
+        torch.ones(1, device=device).item()  # "meta" holds no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise UsageError(f"--device {device}: not usable here ({reason}); leave it out to take the best one") from None
     return device
