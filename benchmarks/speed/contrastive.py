@@ -22,18 +22,21 @@ from lusifer.training.contrast import InfoNCE
 ROWS, COLUMNS, CHUNK, TOKENS = 32, 9, 4, 1024
 INSTRUCTION, LENGTH = 24, 128
 
+Work = Callable[..., float]
+
 
 def ways() -> tuple[str, ...]:
-    """Ours first; the library's loss with mini-batches of 32 rows a column, its default, of 4, and of our tokens."""
+    """Ours, and with adapters computed by peft; the library's loss with 32 rows (its default), 4, and our tokens."""
     pipelines = (f"pipeline, mini-batches of {size}" for size in (32, CHUNK, f"{TOKENS} tokens"))
-    return ("ours", "ours compiled", *pipelines, "authors")
+    return ("ours", "ours compiled", "ours, adapters by peft", *pipelines, "authors")
 
 
-def warm_up(step: Callable[[], float]) -> None:
-    """Nothing: one mini-batch of more than twenty runs cold."""
+def warm_up(work: Work) -> None:
+    """One text, forward and backward: weights are read from their file, and the libraries have started."""
+    work(warm=True)
 
 
-def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, float]]:
+def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
     """A function that computes gradients and gives the loss, and what it does."""
     own, told = tokenizer(), " ".join(words()[:INSTRUCTION])
     rows = [f"{told} {text}" for text in texts(ROWS * COLUMNS, seed=1)]
@@ -45,6 +48,7 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
         model = peers.Published(folder, adapted).train()
         kept = {"truncation": True, "max_length": LENGTH}
         padded = own(rows, **kept, padding=True, pad_to_multiple_of=8, return_tensors="pt")
+        embed = lambda: model.embed(padded["input_ids"][:1], padded["attention_mask"][:1])  # noqa: E731
         step = lambda: cached(model, padded["input_ids"], padded["attention_mask"])  # noqa: E731
     else:
         if way.startswith("pipeline"):
@@ -52,10 +56,14 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
             kind = "mini_batch_num_tokens" if way.endswith("tokens") else "mini_batch_size"
             loss = CachedMultipleNegativesRankingLoss(model, **{kind: int(way.split()[3])})
         else:
-            model = assemble(adapted(folder), own, max_seq_length=LENGTH).train()
+            plain = adapted(folder)
+            model = assemble(
+                peers.as_peft(plain) if way.endswith("peft") else plain, own, max_seq_length=LENGTH
+            ).train()
             if way.endswith("compiled"):
                 compile_layers(model)
             loss = InfoNCE(model, mini_batch_num_tokens=TOKENS)
+        embed = lambda: model(model.preprocess(rows[:1]))["sentence_embedding"]  # noqa: E731
         features = [model.preprocess(column) for column in columns]
 
         def step() -> float:
@@ -65,8 +73,10 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
 
     trained = [p for p in model.parameters() if p.requires_grad]
 
-    def whole() -> float:
-        value = step()
+    def whole(warm: bool = False) -> float:
+        if warm:
+            embed().sum().backward()
+        value = 0.0 if warm else step()
         for parameter in trained:
             parameter.grad = None
         return value

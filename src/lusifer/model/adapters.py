@@ -59,6 +59,7 @@ def attach(
         UsageError: no layer has one of these names, or the tower carries adapters already.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora.layer import Linear
 
     from lusifer.model.lora import AdaptedLinear
 
@@ -72,12 +73,13 @@ def attach(
         lora_dropout=dropout,
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
     )
-    config._register_custom_module({nn.Linear: AdaptedLinear})
     try:
         inject_adapter_in_model(config, module)
     except ValueError as error:
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
     for _, layer in lora_layers(module):
+        if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
+            layer.__class__ = AdaptedLinear  # nothing else changes; a custom module of peft's would be less public
         layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
         # Steps of training are lost in half precision; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
