@@ -113,7 +113,10 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
         (["--input", "in.txt", "--output", "o.npy", "--task", "sts", "--prompt", "x"], "exclude each other"),
         (["--input", "in.txt", "--output", "o.npy", "--device", "tpu"], "--device tpu: not the name of a device"),
         (["--input", "in.txt", "--output", "o.npy", "--device", "meta:x"], "--device meta:x: not the name of a device"),
-        (["--input", "in.txt", "--output", "o.npy", "--device", "hpu"], "--device hpu: not usable here ("),
+        (
+            ["--input", "in.txt", "--output", "o.npy", "--device", "hpu"],
+            "--device hpu: not usable here (torch has no hpu on this machine); use cpu",
+        ),
         (["--input", "in.txt", "--output", "o.npy", "--device", "meta"], "--device meta: not usable here ("),
     ],
 )

@@ -53,6 +53,14 @@ def test_a_wrong_call_is_status_2_in_one_line(words, message, capsys):
     assert "--help`" in lines[0]
 
 
+@pytest.mark.parametrize("words", [[], ["data"]])
+def test_without_a_command_the_help_is_shown(words, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(" ".join(["Usage: lusifer", *words, "[OPTIONS] COMMAND"])) and "error:" not in said
+    assert len(said.splitlines()) > 5
+
+
 @pytest.mark.parametrize("word", ["version", "--version"])
 def test_version(word, capsys):
     from lusifer import __version__

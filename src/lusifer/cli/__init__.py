@@ -31,6 +31,7 @@ for room in (train, use, measure, ablate, report, data):
 
 
 def _print_version(wanted: bool) -> None:
+    """Print the version and end, whatever else is on the line."""
     if wanted:
         version()
         raise typer.Exit
@@ -39,7 +40,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    number: Annotated[
+    print_version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
@@ -89,9 +90,10 @@ def _usage(error: Exception, debug: bool) -> int:
     """Report a call that typer refused, with the command whose help says what is allowed."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lusifer"
-    message = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
-    if not message:  # no arguments at all: typer has shown the help
+    if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: the message is the help
+        typer.echo(error.format_message(), err=True)
         return error.exit_code
+    message = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
     return _fail(f"{message}: see `{path} --help`", error.exit_code, debug)
 
 

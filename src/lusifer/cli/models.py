@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -56,16 +57,15 @@ def usable(device: str | None) -> str | None:
         return None
     import torch
 
+    mend = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except RuntimeError:  # its message lists every kind of device that torch has a word for
-        raise UsageError(
-            f"--device {device}: not the name of a device; use cpu, cuda, cuda:1 or mps, or leave it out to take the "
-            "best one"
-        ) from None
+        raise UsageError(f"--device {shlex.quote(device)}: not the name of a device; {mend}") from None
     try:
         torch.ones(1, device=device).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise UsageError(f"--device {device}: not usable here ({reason}); leave it out to take the best one") from None
+        # Where the device may be there, torch says what is missing; elsewhere it names its own parts.
+        reason = str(error).splitlines()[0] if kind in ("cuda", "xpu") else f"torch has no {kind} on this machine"
+        raise UsageError(f"--device {device}: not usable here ({reason}); {mend}") from None
     return device
