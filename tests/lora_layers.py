@@ -10,10 +10,10 @@ from torch import nn
 from lusifer.model.lora import AdaptedLinear
 
 
-def pair(bias=True, dropout=0.0, dtype=torch.float32, **settings):
+def pair(size=(6, 10), bias=True, dropout=0.0, dtype=torch.float32, **settings):
     """Our layer and peft's with the same weights, both in training mode."""
     torch.manual_seed(0)
-    base = nn.Sequential(nn.Linear(6, 10, bias=bias))
+    base = nn.Sequential(nn.Linear(*size, bias=bias))
     config = LoraConfig(r=3, lora_alpha=7, lora_dropout=dropout, target_modules=["0"], **settings)
     theirs = inject_adapter_in_model(config, base.to(dtype))[0]
     nn.init.normal_(theirs.lora_B["default"].weight)

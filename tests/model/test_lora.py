@@ -36,7 +36,7 @@ def test_output_and_gradients_are_those_of_peft(shape, bias, dropout, dtype, tur
     if turned and len(shape) > 1:
         x = torch.randn(*shape[::-1], 6, dtype=dtype).transpose(0, len(shape) - 1)
         assert x.shape == (*shape, 6)
-    ours, theirs = pair(bias, dropout, dtype)
+    ours, theirs = pair(bias=bias, dropout=dropout, dtype=dtype)
     agree(ours, theirs, x)
     agree(ours.eval(), theirs.eval(), x)
     with torch.no_grad():
