@@ -46,7 +46,7 @@ def made(layer, x):
 
 def test_it_makes_no_second_output(monkeypatch):
     ours, theirs = pair()
-    x = torch.randn(10, 100, 6)
+    x = torch.randn(2, 500, 6)
     assert made(ours, x) == 4 * (1000 * 10 + 10 * 6)  # the output and the weight of the call
     assert made(ours, x[0, :7]) == 4 * 7 * (10 + 3)  # few rows: the output and the narrow product
     assert made(ours, x[0, :8]) == 4 * (8 * 10 + 10 * 6)  # 2 x 60 multiplications against 8 x 16
