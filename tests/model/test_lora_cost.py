@@ -59,9 +59,8 @@ def test_a_weight_that_is_much_larger_than_the_output_is_not_made():
     ours, _ = pair(size=(40, 4))
     x = torch.randn(20, 40)
     assert made(ours, x) == 4 * (20 * 4 + 40 * 4)
-    assert made(ours, x[:19]) == 4 * 19 * (
-        4 + 3
-    )  # peft makes two outputs more: 2 x 19 x 4 numbers, and a weight has 160
+    # peft makes two outputs more: 2 x 19 x 4 numbers, where the weight has 160
+    assert made(ours, x[:19]) == 4 * 19 * (4 + 3)
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])

@@ -79,7 +79,7 @@ def attach(
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
     for _, layer in lora_layers(module):
         if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
-            layer.__class__ = AdaptedLinear  # nothing else changes; a custom module of peft's would be less public
+            layer.__class__ = AdaptedLinear  # the same but for its forward pass; peft's own way to this is private
         layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
         # Steps of training are lost in half precision; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
