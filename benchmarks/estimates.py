@@ -36,12 +36,13 @@ def one(recipe: str, steps: int) -> dict[str, Any]:
     """Measure the stage of a recipe in this process, and ask for the estimate."""
     import torch
 
-    from lusifer.training import measure, recipe_io
-    from lusifer.training.estimate import estimate
+    from lusifer.training.estimate.cost import estimate
+    from lusifer.training.recipe import load
+    from lusifer.training.run import measure
 
     torch.set_num_threads(1)
     measured = measure.measure(recipe, steps)[0]
-    stage = estimate(recipe_io.load(recipe))[0]
+    stage = estimate(load.load(recipe))[0]
     return {"estimate": stage.here.total, "measured": measured.memory, "processor": measured.processor}
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from lusifer.cli.models import locate
-from lusifer.data import mine as mining
 from lusifer.data import readers, sources
-from lusifer.data.negatives import MineSettings
+from lusifer.data.mining import mine as mining
+from lusifer.data.mining.negatives import MineSettings
 from lusifer.embedder import folder
 
 SOURCES = ("banking77", "clinc150", "nlu-evaluation")

@@ -21,9 +21,9 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from lusifer.data.alignment import AlignmentExamples
+from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.model.build import resolve
-from lusifer.training.align import StepsByLength
+from lusifer.training.stages.alignment import StepsByLength
 
 
 def padded(lengths: Sequence[int], size: int) -> int:

@@ -21,7 +21,7 @@ import lusifer
 from lusifer import languages
 from lusifer.cli.models import locate
 from lusifer.errors import LusiferError
-from lusifer.evaluation import sib
+from lusifer.evaluation.suites import sib
 from lusifer.model.build import resolve
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-import house_rules as rules
+import support.house_rules as rules
 from lusifer.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,10 @@ def test_rooms_import_only_leftwards():
 
 def test_no_circle_of_imports():
     assert rules.circle(SOURCES) == []
+
+
+def test_folders_are_not_crowded():
+    assert rules.crowded(SOURCES) == []
 
 
 def test_files_and_functions_are_short():
@@ -87,12 +91,17 @@ def test_installation_names_no_package_host():
 GOOD = {
     "lusifer": '"""Front."""\n',
     "lusifer.errors": '"""Errors."""\n',
+    "lusifer.io": '"""Room."""\n',
+    "lusifer.io.rows": '"""Rows."""\n',
     "lusifer.model": '"""Room."""\n',
     "lusifer.model.parts": '"""Parts."""\nimport torch\nfrom lusifer.errors import A\n',
     "lusifer.data": '"""Room."""\n',
     "lusifer.data.schema": '"""Rows."""\n',
     "lusifer.training": '"""Room."""\n',
-    "lusifer.training.run": '"""Run."""\nfrom lusifer.model import parts\nfrom lusifer import data\n',
+    "lusifer.training.run": '"""Room."""\n',
+    "lusifer.training.run.run": (
+        '"""Run."""\nfrom lusifer.model import parts\nfrom lusifer import data\nfrom lusifer.io import rows\n'
+    ),
     "lusifer.serving": '"""Room."""\n',
     "lusifer.serving.api": '"""Api."""\n',
 }
@@ -104,10 +113,11 @@ GOOD = {
         ("lusifer.errors", "from lusifer.model import parts", "leaves may not import model"),
         ("lusifer.errors", "def f():\n    from lusifer.model.parts import x", "leaves may not import model"),
         ("lusifer.errors", "import torch.nn", "torch at module level"),
-        ("lusifer.model.parts", "import lusifer.training.run", "model may not import training"),
+        ("lusifer.model.parts", "import lusifer.training.run.run", "model may not import training.run"),
+        ("lusifer.model.parts", "import lusifer.training", "model may not import training"),
         ("lusifer.model.parts", "from ..training import run", "model may not import training"),
         ("lusifer.model", "from ..training import run", "model may not import training"),
-        ("lusifer.training.run", "from lusifer import serving", "training may not import serving"),
+        ("lusifer.training.run.run", "from lusifer import serving", "training.run may not import serving"),
         ("lusifer.attic.box", "", "room attic is not in the table"),
     ],
 )
@@ -129,11 +139,36 @@ def test_notices_a_circle():
     assert rules.circle(GOOD | late) == []
     found = rules.circle(GOOD | {"lusifer.errors": "import lusifer.model.parts\n"})
     assert set(found) == {"lusifer.errors", "lusifer.model.parts"}
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import lusifer.model.parts\n"
+    assert set(rules.circle(GOOD | {"lusifer.errors": typed})) == {"lusifer.errors", "lusifer.model.parts"}
+
+
+def test_notices_a_crowded_folder():
+    more = {f"lusifer.model.a{number}": "" for number in range(rules.MAX_FOLDER - 2)}
+    assert rules.crowded(GOOD | more) == []
+    assert rules.crowded(GOOD | more | {"lusifer.model.b": ""}) == ["model: 13 files"]
+
+
+def test_notices_a_slice():
+    alone = GOOD | {"lusifer.model.slice": "x = 1\n" * 59, "lusifer.model.whole": "from lusifer.model import slice\n"}
+    found = [line for line in rules.slices(alone) if "slice" in line]
+    assert found == ["lusifer.model.slice: 59 lines, imported by lusifer.model.whole alone"]
+    long = {"lusifer.model.slice": "x = 1\n" * 60}
+    shared = {"lusifer.model.other": "from lusifer.model.slice import x\n"}
+    for mended in (long, shared):
+        assert not any("model.slice" in line for line in rules.slices(alone | mended))
+
+
+def test_notices_two_classes_of_one_name():
+    one = {"lusifer.model.parts": "class A:\n    pass\n"}
+    assert rules.doubled_classes(GOOD | one) == []
+    both = GOOD | one | {"lusifer.data.schema": "def f():\n    class A:\n        pass\n"}
+    assert rules.doubled_classes(both) == ["class A: lusifer.model.parts, lusifer.data.schema"]
 
 
 def test_notices_length():
-    assert rules.too_long("a.py", "x = 1\n" * 300) == []
-    assert rules.too_long("a.py", "x = 1\n" * 301) == ["a.py: 301 lines"]
+    assert rules.too_long("a.py", "x = 1\n" * 400) == []
+    assert rules.too_long("a.py", "x = 1\n" * 401) == ["a.py: 401 lines"]
     assert rules.too_long("a.py", "def f():\n" + "    x = 1\n" * 58) == []
     assert rules.too_long("a.py", "@g\ndef f():\n" + "    x = 1\n" * 58) == ["a.py:1: f has 60 lines"]
 

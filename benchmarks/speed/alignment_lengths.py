@@ -9,8 +9,8 @@ from alignment import network
 from datasets import Dataset
 from medium import LONGEST, adapted, texts, tokenizer
 
-from lusifer.data.alignment import AlignmentCollator, AlignmentExamples
-from lusifer.training.align import StepsByLength
+from lusifer.data.stages.alignment import AlignmentCollator, AlignmentExamples
+from lusifer.training.stages.alignment import StepsByLength
 
 BATCH, ROWS = 64, 8
 

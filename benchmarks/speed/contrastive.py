@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 
 from lusifer.embedder.assemble import assemble
 from lusifer.model.compiled import compile_layers
-from lusifer.training.contrast import InfoNCE
+from lusifer.training.stages.contrastive import InfoNCE
 
 ROWS, COLUMNS, CHUNK, TOKENS = 32, 9, 4, 1024
 INSTRUCTION, LENGTH = 24, 128

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoConfig
 from lusifer.model import adapters, backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
-from lusifer.training.estimate import _table
+from lusifer.training.estimate.cost import _table
 
 UNPADDED = "unpadded"
 SMALL = {

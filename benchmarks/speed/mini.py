@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from embedding_int8 import exported
 
-from lusifer import load, parallel
+from lusifer import load
+from lusifer.io import parallel_text
 from lusifer.serving import encode
 
 COUNT, BATCH = 256, 32
@@ -22,7 +23,7 @@ def ways() -> tuple[str, ...]:
 
 def texts(count: int = COUNT, seed: int = 0) -> list[str]:
     """1 to 12 sentences of one language each: log-normal, median 2."""
-    chance, sentences = random.Random(seed), parallel.sample().texts
+    chance, sentences = random.Random(seed), parallel_text.sample().texts
     found = []
     for _ in range(count):
         code, many = chance.choice(list(sentences)), min(max(round(chance.lognormvariate(0.7, 0.8)), 1), 12)

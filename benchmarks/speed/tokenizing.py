@@ -8,7 +8,7 @@ from pathlib import Path
 from medium import texts, tokenizer
 
 from lusifer import load
-from lusifer.padding import cut
+from lusifer.batching import cut
 from lusifer.serving import encode
 
 TIMES, BATCH = 10, 32

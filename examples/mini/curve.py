@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 import lusifer
 from lusifer.errors import LusiferError, UsageError
-from lusifer.evaluation import crosslingual
-from lusifer.folders import write_file
+from lusifer.evaluation.suites import sample
+from lusifer.io.atomic import write_file
 
 LINES = {
     "translation found, %": "#0072b2",
@@ -48,16 +48,16 @@ def checkpoints(run: Path) -> list[tuple[str, int, Path]]:
     return sorted(found)
 
 
-def look(folder: Path, texts: crosslingual.Sample) -> dict[str, float]:
+def look(folder: Path, texts: sample.Sample) -> dict[str, float]:
     """The gap of one checkpoint, means over languages without English."""
     model = lusifer.load(folder, device="cpu", dtype="float32")
 
     def embed(rows: object) -> np.ndarray:
         return model.encode(list(rows), normalize_embeddings=True, show_progress_bar=False)
 
-    seen = crosslingual.look(embed, texts)
-    english = seen.vectors[crosslingual.ENGLISH]
-    similar = [vectors @ english.T for code, vectors in seen.vectors.items() if code != crosslingual.ENGLISH]
+    seen = sample.look(embed, texts)
+    english = seen.vectors[sample.ENGLISH]
+    similar = [vectors @ english.T for code, vectors in seen.vectors.items() if code != sample.ENGLISH]
     size = len(english)
     own = mean(float(np.trace(table)) / size for table in similar)
     other = mean(float(table.sum() - np.trace(table)) / (size * size - size) for table in similar)
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--output", type=Path, default=Path("curve.png"), help="picture to write (default curve.png)")
     options = parser.parse_args()
-    texts = crosslingual.sample()
+    texts = sample.sample()
     try:
         rows = [
             {"stage": stage, "step": step} | look(folder, texts) for stage, step, folder in checkpoints(options.run)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from lusifer import languages
 from lusifer.errors import LusiferError
-from lusifer.evaluation import results
-from lusifer.evaluation.averages import boards
-from lusifer.evaluation.results import Results
+from lusifer.evaluation.scores import results
+from lusifer.evaluation.scores.averages import boards
+from lusifer.evaluation.scores.results import Results
 
 TASKS = {
     "SIB200ZeroShotTopics": ("topics", "SIB200Topics"),

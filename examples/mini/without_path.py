@@ -14,7 +14,7 @@ from pathlib import Path
 import lusifer
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError
-from lusifer.evaluation.evaluate import Options, evaluate
+from lusifer.evaluation.run.evaluate import Options, evaluate
 
 TASKS = ("SIB200ZeroShotTopics", "SIB200Topics", "SIB200TranslationToEnglish", "XQuADToEnglish", "XQuADFromEnglish")
 

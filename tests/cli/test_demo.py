@@ -9,9 +9,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from lusifer import languages, shipped
+from lusifer import languages
 from lusifer.cli import demo, main
-from tiny_folder import model_folder  # noqa: F401
+from lusifer.io import shipped
+from support.tiny_folder import model_folder  # noqa: F401
 
 
 @pytest.fixture

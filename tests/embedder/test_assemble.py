@@ -5,7 +5,7 @@ import torch
 from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.errors import UsageError
 from lusifer.model import adapters
-from tiny_folder import tiny_embedder
+from support.tiny_folder import tiny_embedder
 
 TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
 

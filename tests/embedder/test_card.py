@@ -8,7 +8,7 @@ import yaml
 from lusifer.embedder import card, contents
 from lusifer.embedder.scores import Score, with_scores
 from lusifer.errors import UsageError
-from tiny_folder import tiny_embedder
+from support.tiny_folder import tiny_embedder
 
 BASES = {"encoder": "`someone/encoder`", "llm": "`llm`"}
 

@@ -15,7 +15,7 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.model import adapters, connector
 from lusifer.model.build import resolve
 from lusifer.model.tiny import tiny_tokenizer
-from tiny_folder import model_folder, tiny_embedder  # noqa: F401  (a fixture)
+from support.tiny_folder import model_folder, tiny_embedder  # noqa: F401  (a fixture)
 
 
 def red(target) -> list[str]:

@@ -19,7 +19,7 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters, backbones
 from lusifer.model.tiny import make_tiny_base
-from tiny_folder import model_folder, tiny_embedder  # noqa: F401
+from support.tiny_folder import model_folder, tiny_embedder  # noqa: F401
 
 TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
 

@@ -11,7 +11,7 @@ import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.doctor import examine
 from lusifer.errors import ModelFolderError
-from tiny_folder import model_folder  # noqa: F401
+from support.tiny_folder import model_folder  # noqa: F401
 
 
 @pytest.fixture

@@ -12,8 +12,12 @@ import pytest
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-import fake_hub
-from hub_plans import (
+from lusifer.data.sources import SourceSpec
+from lusifer.data.sources import load as load_rows
+from lusifer.embedder import folder
+from lusifer.embedder.convert import convert
+from support import fake_hub
+from support.hub_plans import (
     BASES,
     DISTILL,
     DOWN,
@@ -30,13 +34,9 @@ from hub_plans import (
     streams,
     work,
 )
-from hub_repositories import NUMBERS, fill
-from lusifer.data.sources import SourceSpec
-from lusifer.data.sources import load as load_rows
-from lusifer.embedder import folder
-from lusifer.embedder.convert import convert
+from support.hub_repositories import NUMBERS, fill
 
-STEPS = Path(__file__).parents[1] / "hub_steps.py"
+STEPS = Path(__file__).parents[1] / "support" / "hub_steps.py"
 
 
 class Runs:

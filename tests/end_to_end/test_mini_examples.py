@@ -17,9 +17,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 
 import lusifer
-from evaluation.offline_files import Oracle, write_questions, write_split
-from lusifer.evaluation.evaluate import Options, evaluate
-from tiny_folder import model_folder  # noqa: F401
+from lusifer.evaluation.run.evaluate import Options, evaluate
+from support.offline_files import Oracle, write_questions, write_split
+from support.tiny_folder import model_folder  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "mini"
 WORDS = "water river house bread night train money road school doctor market letter garden winter bridge".split()

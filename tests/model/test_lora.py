@@ -10,9 +10,9 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import Linear
 from torch import nn
 
-from lora_layers import agree, pair, run
 from lusifer.model import adapters
 from lusifer.model.lora import AdaptedLinear, AdaptedProduct
+from support.lora_layers import agree, pair, run
 
 
 @pytest.fixture

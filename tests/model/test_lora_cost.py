@@ -5,8 +5,8 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lora_layers import pair
-from lusifer.training.rehearsal import Live
+from lusifer.training.estimate.rehearsal import Live
+from support.lora_layers import pair
 
 
 class Products(TorchDispatchMode):

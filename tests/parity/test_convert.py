@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError, UsageError
-from lusifer.model.published import published_prompt, read
+from lusifer.model.published.read import published_prompt, read
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "</s> is text"]
 

@@ -8,7 +8,7 @@ import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.pooling import pool
-from lusifer.model.published import published_prompt, read
+from lusifer.model.published.read import published_prompt, read
 
 TOLERANCE = 2e-5
 KINDS = ("lora", "nolora")

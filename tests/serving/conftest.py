@@ -1,1 +1,1 @@
-from tiny_folder import model_folder  # noqa: F401  (a fixture)
+from support.tiny_folder import model_folder  # noqa: F401  (a fixture)

@@ -1,1 +1,1 @@
-from training.small_run import finished, recipe  # noqa: F401  (fixtures)
+from support.small_run import finished, recipe  # noqa: F401  (fixtures)

@@ -14,7 +14,7 @@ from lusifer.cli import terminal
 from lusifer.cli.measure import Data, listed
 from lusifer.cli.train import Recipe, Set
 from lusifer.errors import LusiferError, UsageError
-from lusifer.folders import refuse_unwritable
+from lusifer.io.atomic import refuse_unwritable
 
 Only = Annotated[str | None, typer.Option(help="Variants to run, as in full,alignment-only; by default all.")]
 
@@ -35,14 +35,14 @@ def ablate(
     set_: Set = None,
 ) -> None:
     """Train and score every variant of a recipe. The same call goes on where one was stopped."""
-    from lusifer.training import recipe_io
+    from lusifer.training.recipe import load
 
-    names = _chosen(recipe_io.variants(recipe), only)
+    names = _chosen(load.variants(recipe), only)
     for name in names:  # what is wrong with the last one is said before the first one trains
-        recipe_io.load(recipe, set_ or [], variant=name)
+        load.load(recipe, set_ or [], variant=name)
     refuse_unwritable(output, "folder")
     terminal.quiet()
-    from lusifer.evaluation import evaluate as evaluation
+    from lusifer.evaluation.run import evaluate as evaluation
 
     asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
     evaluation.check(evaluation.Options(suite, data, *asked))  # likewise
@@ -87,8 +87,9 @@ def _command(words: list[str], quiet: bool = False) -> None:
 def _compare(folders: list[Path], output: Path) -> None:
     """The table, and the page with the bars."""
     from lusifer.cli.report import report
-    from lusifer.evaluation import results, tables
-    from lusifer.folders import write_file
+    from lusifer.evaluation.report import tables
+    from lusifer.evaluation.scores import results
+    from lusifer.io.atomic import write_file
 
     text = tables.page([results.read(folder) for folder in folders])
     typer.echo(text)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from lusifer.training.estimate import StageEstimate
-    from lusifer.training.measure import Measured
+    from lusifer.training.estimate.cost import StageEstimate
+    from lusifer.training.run.measure import Measured
 
 GIB = 2**30
 WIDTH = 110
@@ -35,13 +35,13 @@ def check(recipe: str, overrides: Sequence[str] = (), variant: str | None = None
     """
     from rich.console import Console
 
-    from lusifer.training import recipe_io
-    from lusifer.training.estimate import estimate
+    from lusifer.training.estimate.cost import estimate
+    from lusifer.training.recipe import load
 
-    loaded = recipe_io.load(recipe, overrides, variant=variant)
+    loaded = load.load(recipe, overrides, variant=variant)
     stages, measured = estimate(loaded), []
     if measure is not None:
-        from lusifer.training.measure import measure as train_some
+        from lusifer.training.run.measure import measure as train_some
 
         measured = train_some(recipe, measure, overrides, variant)
     text = io.StringIO()
@@ -107,7 +107,7 @@ def _parts(stage: StageEstimate) -> Table:
 
 def _cost(stage: StageEstimate) -> Table:
     """Memory and hours."""
-    from lusifer.training.estimate import cards
+    from lusifer.training.estimate.cost import cards
 
     table = _table(None, "estimate", "value", "this machine")
     memory = stage.memory

@@ -42,8 +42,8 @@ def inspect(
     field: Fields = None,
 ) -> None:
     """Read every row and say what is in the files; the first bad row stops it with its place and mend."""
-    from lusifer import seen as record
-    from lusifer.data import overview
+    from lusifer.data.cleaning import overview
+    from lusifer.io import seen as record
 
     kind, rows, bad = opened(files, skip_bad, field)
     filters = record.seen(seen) if seen else None
@@ -69,7 +69,8 @@ def dedup(
     field: Fields = None,
 ) -> None:
     """Normalise Unicode, drop repeats and near repeats, and rows that stand in evaluation files."""
-    from lusifer.data import clean, writers
+    from lusifer.data import writers
+    from lusifer.data.cleaning import clean
 
     kind, rows, bad = opened(files, skip_bad, field)
     held = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
@@ -96,10 +97,10 @@ def fetch(
 ) -> None:
     """Fetch a recipe's data sets into the cache and check every row, without training."""
     terminal.quiet()
-    from lusifer.training import fetch as fetching
-    from lusifer.training import recipe_io
+    from lusifer.training.recipe import load
+    from lusifer.training.run import fetch as fetching
 
-    loaded = recipe_io.load(recipe, set_ or [])
+    loaded = load.load(recipe, set_ or [])
     if dry_run:
         for line in fetching.lines(loaded):
             typer.echo(line)

@@ -25,7 +25,7 @@ from lusifer.cli.models import Device, Dtype, DtypeOption, locate, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
-    from lusifer.data.mine import Retriever
+    from lusifer.data.mining.mine import Retriever
 
 ModelOption = Annotated[
     str,
@@ -97,8 +97,8 @@ def mine(
     device: Device = None,
 ) -> None:
     """Give each row hard negatives. The same call again goes on where one was stopped."""
-    from lusifer.data import mine as mining
-    from lusifer.data.negatives import MineSettings
+    from lusifer.data.mining import mine as mining
+    from lusifer.data.mining.negatives import MineSettings
     from lusifer.data.readers import BadRows
 
     if translation and not corpus:
@@ -140,8 +140,8 @@ def cluster(
     device: Device = None,
 ) -> None:
     """Number the queries of each source by k-means: a batch of stage 2 then holds rows of one cluster."""
-    from lusifer.data import cluster as clustering
     from lusifer.data import writers
+    from lusifer.data.mining import cluster as clustering
 
     kind, rows, bad = opened(files, skip_bad, field)
     if kind != "pairs":
@@ -171,7 +171,7 @@ def _retriever(
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "16")
     terminal.quiet()
-    from lusifer.data.mine import Retriever
+    from lusifer.data.mining.mine import Retriever
     from lusifer.embedder import rerank
 
     embedder = rerank.retriever(locate(model), device=usable(device), dtype=dtype.value if dtype else None)

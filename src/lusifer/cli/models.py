@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lusifer import shipped
 from lusifer.errors import UsageError
+from lusifer.io import shipped
 
 Model = Annotated[
     str,

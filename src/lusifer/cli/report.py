@@ -10,7 +10,7 @@ import typer
 from lusifer import extras
 from lusifer.cli import terminal
 from lusifer.errors import UsageError
-from lusifer.folders import refuse_unwritable, write_file
+from lusifer.io.atomic import refuse_unwritable, write_file
 
 Folders = Annotated[list[Path], typer.Argument(help="Output folders of `lusifer evaluate`, the one of interest first.")]
 
@@ -32,8 +32,9 @@ def report(
         _check("--markdown", markdown, ".md")
     extras.need("report", "matplotlib")
     terminal.quiet()
-    from lusifer.evaluation import report as page
-    from lusifer.evaluation import report_facts, report_markdown
+    from lusifer.evaluation.report import facts as report_facts
+    from lusifer.evaluation.report import markdown as report_markdown
+    from lusifer.evaluation.report import page as page
 
     facts = report_facts.read(folders, seed)
     # Both texts are made before either is written: what fails leaves the old files as they were.

@@ -53,11 +53,11 @@ def train(
     variant: VariantOption = None,
 ) -> None:
     """Train a model by a recipe, stage after stage."""
-    from lusifer.training import recipe_io
+    from lusifer.training.recipe import load
 
-    recipe_io.load(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
+    load.load(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
     terminal.quiet()
-    from lusifer.training import run
+    from lusifer.training.run import run
 
     with listener() as listen:
         model = run.train(recipe, output, overrides=set_ or [], variant=variant, resume=resume, listen=listen)

@@ -11,7 +11,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import Device, DtypeOption, Model, locate, usable
 from lusifer.errors import LusiferError
-from lusifer.folders import refuse_unwritable
+from lusifer.io.atomic import refuse_unwritable
 
 
 class Role(StrEnum):

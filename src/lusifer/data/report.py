@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lusifer.folders import write_file
+from lusifer.io.atomic import write_file
 
 EXAMPLES = 20  # of each reason
 _CUT = 300  # characters of a text in a report

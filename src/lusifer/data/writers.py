@@ -13,7 +13,7 @@ from typing import BinaryIO
 from lusifer.data import store
 from lusifer.data.schema import Row
 from lusifer.errors import UsageError
-from lusifer.folders import refuse_unwritable, write_file
+from lusifer.io.atomic import refuse_unwritable, write_file
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 

@@ -11,8 +11,8 @@ from lusifer import prompts
 from lusifer.embedder import card, contents, folder
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import UsageError
-from lusifer.model.published import Published, published_prompt, read
-from lusifer.model.published_files import NAMES
+from lusifer.model.published.files import NAMES
+from lusifer.model.published.read import Published, published_prompt, read
 
 
 def convert(

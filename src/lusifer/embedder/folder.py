@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from lusifer import hub, shipped
 from lusifer.embedder import exported
 from lusifer.errors import ModelFolderError
-from lusifer.folders import write_folder
+from lusifer.io import hub, shipped
+from lusifer.io.atomic import write_folder
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 

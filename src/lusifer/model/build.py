@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from lusifer import hub
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io import hub
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel

@@ -7,8 +7,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lusifer import hub
 from lusifer.errors import UsageError
+from lusifer.io import hub
 
 FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
 """Any of these makes a tokenizer."""

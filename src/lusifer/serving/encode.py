@@ -14,8 +14,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
+from lusifer.batching import cut
 from lusifer.errors import DataError, LusiferError, UsageError
-from lusifer.padding import cut
 from lusifer.serving.texts import Source
 from lusifer.serving.writers import writer
 

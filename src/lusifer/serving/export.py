@@ -28,7 +28,7 @@ from lusifer.embedder import folder as model_folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.embedder.exported import ABOUT, GRAPH
 from lusifer.errors import DataError, UsageError
-from lusifer.folders import write_folder
+from lusifer.io.atomic import write_folder
 from lusifer.model import adapters
 from lusifer.serving.texts import Source
 

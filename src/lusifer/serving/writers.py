@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.folders import refuse_unwritable, write_file
+from lusifer.io.atomic import refuse_unwritable, write_file
 
 
 class Writer(ABC):

@@ -1,0 +1,1 @@
+"""Rows in, fewer rows out: repeats, near repeats, and texts that evaluation uses."""

@@ -1,0 +1,1 @@
+"""Hard negatives and clusters, by any embedder."""

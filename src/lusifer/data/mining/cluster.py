@@ -1,0 +1,133 @@
+"""Clusters of queries: rows whose questions are near each other are hard in-batch negatives for one another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lusifer.data import mixture, store
+from lusifer.data.mining.vectors import Encode, Vectors, embed
+from lusifer.data.report import Report
+from lusifer.data.schema import Row
+from lusifer.errors import DataError
+from lusifer.extras import need
+
+ITERATIONS = 20
+SAMPLE = 128  # vectors a centroid that k-means looks at, at most
+_ROWS = 16_384  # assigned at once
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def cluster(
+    rows: Iterable[Row],
+    encode: Encode,
+    *,
+    clusters: int = 1024,
+    min_points: int = 20,
+    cap: int | None = None,
+    seed: int = 0,
+    progress: Progress = lambda phase, done, total: None,
+) -> tuple[Iterator[Row], Report]:
+    """Number the rows of each source by the cluster of their query (published: 1,024 centroids, 20 points at least).
+
+    A source of n rows has at most n / `min_points` clusters; those that get fewer rows are dissolved into the nearest
+    others. Numbers begin at 0 in each source.
+
+    Args:
+        rows: Checked pairs; a cluster that they have is replaced.
+        encode: Queries -> vectors.
+        clusters: Most clusters of a source.
+        min_points: Least rows of a cluster, unless the source itself has fewer.
+        cap: Most rows of a source; more are drawn from each cluster by its share.
+        seed: Of k-means and of what is drawn.
+        progress: Called with (phase, done, total).
+
+    Returns:
+        The rows with `cluster`, in their order, to be read once; and the report.
+    """
+    report = Report("Clusters of queries")
+    table = store.collect(rows, "pairs")
+    if not len(table):
+        raise DataError("no row in the input: correct the path or the file")
+    report.count("rows read", by=len(table))
+    numbers = np.zeros(len(table), dtype=np.int64)
+    kept = np.ones(len(table), dtype=bool)
+    with tempfile.TemporaryDirectory() as folder:
+        known = embed(
+            Path(folder) / "queries.f16",
+            lambda part: store.texts(table, "query", part),
+            len(table),
+            encode,
+            lambda done, total: progress("queries embedded", done, total),
+        )
+        done = 0
+        for source, members in _sources(table):
+            numbers[members] = assign(known, members, clusters, min_points, seed)
+            sizes = np.bincount(numbers[members])
+            report.count(f"clusters of {source or 'rows without a source'}", by=len(sizes))
+            _examples(report, table, members, numbers, source)
+            if cap is not None and len(members) > cap:
+                kept[members] = False
+                kept[members[mixture.by_share(numbers[members], cap, seed)]] = True
+            done += len(members)
+            progress("rows clustered", done, len(table))
+    report.count("rows kept", by=int(kept.sum()))
+    return (table[int(row)] | {"cluster": int(numbers[row])} for row in np.flatnonzero(kept)), report
+
+
+def assign(known: Vectors, members: np.ndarray, clusters: int, min_points: int, seed: int) -> np.ndarray:
+    """Number the members of one source by cluster, 0, 1, ...; each number has `min_points` members at least.
+
+    Args:
+        known: Unit vectors of all rows.
+        members: Rows of the source, ascending.
+        clusters: Most clusters.
+        min_points: Least members of a cluster.
+        seed: Of k-means.
+    """
+    count = min(clusters, len(members) // min_points)
+    if count < 2:
+        return np.zeros(len(members), dtype=np.int64)
+    faiss = need("data", "faiss")
+    sample = np.sort(np.random.default_rng(seed).permutation(len(members))[: count * SAMPLE])
+    width = known.array.shape[1]
+    means = faiss.Kmeans(
+        width, count, niter=ITERATIONS, seed=seed, spherical=True, min_points_per_centroid=1,
+        max_points_per_centroid=SAMPLE,
+    )  # fmt: skip
+    means.train(known.take(members[sample]))
+    centroids = means.centroids
+    while True:
+        numbers = _nearest(known, members, centroids)
+        sizes = np.bincount(numbers, minlength=len(centroids))
+        if sizes.min() >= min_points:
+            return numbers
+        # Others only grow when one is dissolved: the smallest go first, as many as could not all be saved.
+        small = np.flatnonzero(sizes < min_points)
+        gone = small[np.argsort(sizes[small], kind="stable")[: max(1, len(small) // 2)]]
+        centroids = np.delete(centroids, gone, axis=0)
+
+
+def _nearest(known: Vectors, members: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """The nearest centroid of each member."""
+    parts = range(0, len(members), _ROWS)
+    return np.concatenate([(known.take(members[at : at + _ROWS]) @ centroids.T).argmax(axis=1) for at in parts])
+
+
+def _sources(table: object) -> Iterator[tuple[str | None, np.ndarray]]:
+    """Each source and its rows."""
+    names = np.array([name or "" for name in store.texts(table, "source", slice(None))], dtype=object)
+    for name in sorted(set(names)):
+        yield name or None, np.flatnonzero(names == name)
+
+
+def _examples(report: Report, table: object, members: np.ndarray, numbers: np.ndarray, source: str | None) -> None:
+    """Show five queries of the first clusters of a source."""
+    reason = f"clusters of {source or 'rows without a source'}"
+    for number in range(min(3, numbers[members].max() + 1)):
+        some = members[numbers[members] == number][:5]
+        report.examples[reason].append(" | ".join(store.texts(table, "query", some)))

@@ -1,0 +1,1 @@
+"""Rows as the examples and batches of a stage."""

@@ -1,0 +1,298 @@
+"""Stage 1's examples: which text the encoder reads and which the LLM should say, and the batches made of them.
+
+Everything drawn is a pure function of the seed and the example's number: order, objective, direction, masks. So a
+resumed run, or one on more processes, sees the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from lusifer.errors import UsageError
+from lusifer.io import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+Role = Literal["reconstruct", "passage_and_query", "query_to_passage"]
+Objective = Literal["reconstruction", "completion", "distill"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+PAIRED_ROLES: tuple[Role, ...] = ("passage_and_query", "query_to_passage")
+IGNORED = -100
+
+# Share of (source, target) by role in completion, as published; q is the query, p the passage.
+MIX: Mapping[Role, tuple[tuple[float, str, str], ...]] = {
+    "passage_and_query": ((0.3, "q", "p"), (0.28, "p", "p"), (0.42, "p", "q")),
+    "query_to_passage": ((0.1, "q", "q"), (0.9, "q", "p")),
+}
+# Purposes of draws, so that no two of them share random numbers.
+_OBJECTIVE, _ORDER, _CHOICE, _MASK, _DROP = range(5)
+
+
+class AlignmentExamples:
+    """A map-style data set over all steps of a stage: example number i is row i % batch_size of step i // batch_size.
+
+    All rows of a step have one objective. Every objective walks through its own rows, in a new order each epoch:
+    reconstruction through passages (or through the pairs' passages where there are none), completion through pairs,
+    distill through everything.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Dataset, Role]],
+        objectives: Mapping[str, float],
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        """Prepare the plan of a stage.
+
+        Args:
+            sources: Rows and their role: columns `text` for reconstruct, `query` and `positive` for pairs.
+            objectives: Weight by objective, at least one above 0: the share of steps.
+            batch_size: Rows of one step, over all processes.
+            steps: Steps of the stage.
+            seed: Of everything drawn.
+
+        Raises:
+            UsageError: An objective has no rows.
+        """
+        self.sources = list(sources)
+        self.skipped: list[str] = []
+        """Bad rows that were left out, each with its message."""
+        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+        self._starts = np.cumsum([0, *(len(rows) for rows, _ in self.sources)])
+        self.objectives = [name for name in OBJECTIVES if objectives.get(name, 0) > 0]
+        self._pools = {name: self._pool(name) for name in self.objectives}
+        weights = np.array([objectives[name] for name in self.objectives], dtype=float)
+        # One stream of numbers: the first steps do not depend on how many follow.
+        drawn = np.random.default_rng([seed, _OBJECTIVE]).random(steps)
+        self._choice = np.searchsorted(np.cumsum(weights / weights.sum())[:-1], drawn, side="right")
+        self._before = np.zeros(steps, dtype=np.int64)
+        for number in range(len(self.objectives)):
+            mine = self._choice == number
+            self._before[mine] = np.arange(mine.sum())
+        self._orders: dict[tuple[str, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Examples of the stage: steps times batch size."""
+        return self.steps * self.batch_size
+
+    def objective(self, step: int) -> Objective:
+        """Name the objective of a step."""
+        return self.objectives[self._choice[step]]
+
+    def characters(self, index: int) -> int:
+        """Count the characters of example `index`, source and target: tokens are known only when a batch is made."""
+        example = self[index]
+        return len(example["source_text"]) + len(example["target_text"] or "")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Give example `index`: index, epoch, objective, source_text, and target_text (None for distill)."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        step, slot = divmod(int(index), self.batch_size)
+        objective = self.objective(step)
+        pool = self._pools[objective]
+        epoch, position = divmod(int(self._before[step]) * self.batch_size + slot, len(pool))
+        row, role = self._row(int(pool[self._order(objective, epoch)[position]]))
+        source, target = self._texts(row, role, objective, np.random.default_rng([self.seed, _CHOICE, index]))
+        return {
+            "index": int(index), "epoch": epoch, "objective": objective, "source_text": source, "target_text": target,
+        }  # fmt: skip
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text that the stage trains on."""
+        for table, _ in self.sources:
+            yield from fingerprint.texts(table)
+
+    def rows(self) -> dict[str, int]:
+        """Rows that each objective draws from."""
+        return {name: len(pool) for name, pool in self._pools.items()}
+
+    def _pool(self, objective: str) -> np.ndarray:
+        """Numbers of the rows that an objective uses, counted over all sources."""
+        numbers = [np.arange(start, start + len(rows)) for start, (rows, _) in zip(self._starts, self.sources)]
+        paired = [role in PAIRED_ROLES for _, role in self.sources]
+        if objective == "completion":
+            numbers = [part for part, is_pair in zip(numbers, paired, strict=True) if is_pair]
+        elif objective == "reconstruction" and not all(paired):
+            numbers = [part for part, is_pair in zip(numbers, paired, strict=True) if not is_pair]
+        if not sum(map(len, numbers)):
+            raise UsageError(f"objective {objective} has no rows: add a data source for it, or set its weight to 0")
+        return np.concatenate(numbers)
+
+    def _order(self, objective: str, epoch: int) -> np.ndarray:
+        """The order of an objective's rows in an epoch; the last two are kept, since a batch may span both."""
+        key = (objective, epoch)
+        if key not in self._orders:
+            self._orders.pop((objective, epoch - 2), None)
+            number = OBJECTIVES.index(objective)
+            generator = np.random.default_rng([self.seed, _ORDER, number, epoch])
+            self._orders[key] = generator.permutation(len(self._pools[objective]))
+        return self._orders[key]
+
+    def _row(self, number: int) -> tuple[dict[str, Any], Role]:
+        """The row of a number counted over all sources, and its role."""
+        source = int(np.searchsorted(self._starts, number, side="right")) - 1
+        rows, role = self.sources[source]
+        return rows[number - int(self._starts[source])], role
+
+    @staticmethod
+    def _texts(
+        row: Mapping[str, Any], role: Role, objective: str, generator: np.random.Generator
+    ) -> tuple[str, str | None]:
+        """What the encoder reads and what the LLM should say."""
+        if role == "reconstruct":
+            return row["text"], None if objective == "distill" else row["text"]
+        texts = {"q": row["query"], "p": row["positive"][int(generator.integers(len(row["positive"])))]}
+        drawn = generator.random()
+        if objective == "distill":
+            return texts["q" if drawn < 0.5 else "p"], None
+        if objective == "reconstruction":
+            return texts["p"], texts["p"]
+        shares, chosen = np.cumsum([share for share, _, _ in MIX[role]]), MIX[role]
+        _, source, target = chosen[min(int(np.searchsorted(shares, drawn, side="right")), len(chosen) - 1)]
+        return texts[source], texts[target]
+
+
+class AlignmentCollator:
+    """Examples of one objective -> tensors of one batch, right-padded, encoder and LLM apart."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        llm_tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        mask_probability: float = 0.5,
+        attention_mask_probability: float | None = None,
+        token_dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Keep both tokenizers.
+
+        Args:
+            tokenizer: Of the encoder, one that reads special tokens in a text as text (`read_tokenizer`).
+            llm_tokenizer: Of the LLM, likewise.
+            max_length: Most tokens of a text on either side, special tokens included.
+            mask_probability: Probability that a target token's id becomes the mask token.
+            attention_mask_probability: Probability that a target token is hidden from attention; None is the same.
+            token_dropout: Most of a text's tokens, as a share, that the encoder does not get to read.
+            seed: Of the masks and of the tokens left out.
+
+        Raises:
+            UsageError: Masks are wanted, but the LLM's tokenizer has no token that could stand for "hidden".
+        """
+        self.tokenizer, self.llm_tokenizer = tokenizer, llm_tokenizer
+        self.max_length, self.seed = max_length, seed
+        names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+        self._around = frozenset(getattr(tokenizer, name) for name in names)  # an unknown token is a word
+        self.mask_probability, self.token_dropout = mask_probability, token_dropout
+        both = attention_mask_probability is None
+        self.attention_mask_probability = mask_probability if both else attention_mask_probability
+        # Llama 3 has neither mask nor unknown token: the next token that stands for nothing.
+        names = ("mask_token_id", "unk_token_id", "pad_token_id", "eos_token_id")
+        ids = [getattr(llm_tokenizer, name) for name in names]
+        self._mask_id = next((number for number in ids if number is not None), None)
+        if mask_probability > 0 and self._mask_id is None:
+            raise UsageError(
+                "the LLM's tokenizer has no mask, unknown, padding or end token to hide a target token with: "
+                "set mask_probability: 0 and attention_mask_probability, or give it a mask token"
+            )
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make a batch.
+
+        Args:
+            examples: Of `AlignmentExamples`, all with the same objective.
+
+        Returns:
+            `objective` (a string), input_ids and attention_mask (B, L) of the encoder, and for distill teacher_ids
+            and teacher_attention_mask (B, T): the text as the LLM itself reads it; else target_ids,
+            target_attention_mask and labels (B, T). Labels are -100 on padding and on the BOS, which is given.
+
+        Raises:
+            ValueError: Examples of different objectives.
+        """
+        objectives = {example["objective"] for example in examples}
+        if len(objectives) != 1:
+            raise ValueError(f"a batch has one objective, not {', '.join(sorted(objectives))}")
+        (objective,) = objectives
+        sources = [example["source_text"] for example in examples]
+        pad = self.tokenizer.pad_token_id or 0
+        ids = _ids(self.tokenizer, sources, self.max_length)
+        if self.token_dropout:
+            ids = [self._drop(row, example["index"]) for row, example in zip(ids, examples, strict=True)]
+        batch = {"objective": objective, "input_ids": _pad(ids, pad), "attention_mask": _pad(_ones(ids), 0)}
+        llm_pad = self._llm_pad()
+        if objective == "distill":
+            ids = _ids(self.llm_tokenizer, sources, self.max_length)
+            return batch | {"teacher_ids": _pad(ids, llm_pad), "teacher_attention_mask": _pad(_ones(ids), 0)}
+        targets = self._targets([example["target_text"] for example in examples])
+        leading = int(self.llm_tokenizer.bos_token_id is not None)
+        masked = [self._mask(row, leading, example["index"]) for row, example in zip(targets, examples, strict=True)]
+        return batch | {
+            "target_ids": _pad([row for row, _ in masked], llm_pad),
+            "target_attention_mask": _pad([visible for _, visible in masked], 0),
+            "labels": _pad([[IGNORED] * leading + row[leading:] for row in targets], IGNORED),
+        }
+
+    def _drop(self, ids: list[int], index: int) -> list[int]:
+        """Leave tokens out, special ones apart: a share that is drawn for the text, from none to `token_dropout`."""
+        generator = np.random.default_rng([self.seed, _DROP, index])
+        drawn, share = generator.random(len(ids)), generator.random() * self.token_dropout
+        words = [place for place, number in enumerate(ids) if number not in self._around]
+        if words:
+            drawn[words[int(drawn[words].argmax())]] = 1.0  # one word stays
+        return [number for number, u in zip(ids, drawn, strict=True) if u >= share or number in self._around]
+
+    def _targets(self, texts: list[str]) -> list[list[int]]:
+        """Ids of what the LLM should say: BOS, the text cut to fit, EOS, where the tokenizer has them."""
+        bos, eos = self.llm_tokenizer.bos_token_id, self.llm_tokenizer.eos_token_id
+        first, last = [bos] if bos is not None else [], [eos] if eos is not None else []
+        room = self.max_length - len(first) - len(last)
+        return [first + ids + last for ids in _ids(self.llm_tokenizer, texts, room, add_special_tokens=False)]
+
+    def _mask(self, ids: list[int], leading: int, index: int) -> tuple[list[int], list[int]]:
+        """Hide ids and, drawn apart, keys of one target; the leading BOS stays."""
+        drawn = np.random.default_rng([self.seed, _MASK, index]).random((2, len(ids)))
+        drawn[:, :leading] = 1.0  # never below a probability
+        shown = [self._mask_id if u < self.mask_probability else i for i, u in zip(ids, drawn[0], strict=True)]
+        return shown, [int(u >= self.attention_mask_probability) for u in drawn[1]]
+
+    def _llm_pad(self) -> int:
+        """An id for padding; Mistral and Llama have none, and it is masked in any case."""
+        ids = (self.llm_tokenizer.pad_token_id, self.llm_tokenizer.eos_token_id, 0)
+        return next(number for number in ids if number is not None)
+
+
+def _ids(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, add_special_tokens: bool = True
+) -> list[list[int]]:
+    """Ids with the tokenizer's own special tokens around, the final one kept when the text is cut."""
+    return tokenizer(
+        texts,
+        truncation=True,
+        max_length=max_length,
+        add_special_tokens=add_special_tokens,
+        split_special_tokens=True,  # "</s>" in a text is text
+    )["input_ids"]
+
+
+def _ones(ids: list[list[int]]) -> list[list[int]]:
+    """A one for each id."""
+    return [[1] * len(row) for row in ids]
+
+
+def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Rows of different lengths as one (B, longest) tensor, filled up on the right."""
+    import torch
+
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows], dtype=torch.long)

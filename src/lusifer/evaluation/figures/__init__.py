@@ -1,0 +1,1 @@
+"""Scores and vectors as pictures."""

@@ -1,0 +1,214 @@
+"""Figures of scores: a radar over languages, a heat map of one model, bars with intervals."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lusifer import extras
+from lusifer.errors import UsageError
+from lusifer.evaluation.figures import style
+from lusifer.evaluation.figures.style import INK, LINE, PAPER, SOFT, Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MISSING = "missing"
+FEWEST_SPOKES = 3
+HATCH = "////"
+EQUAL_CONTRAST = 0.179  # relative luminance at which black and white text are read equally well (WCAG 2, 1.4.3)
+STEPS = 24  # of the bar of colours: with 50 and more matplotlib makes an image of it, which a page may refuse
+LONG_LABEL = 14  # letters; longer names of columns are turned
+
+
+def span(values: Sequence[float | None], step: int = 10) -> tuple[float, float]:
+    """Give round limits for a scale, so that several figures can share one.
+
+    Args:
+        values: Scores; None is passed over.
+        step: Limits are multiples of it.
+
+    Returns:
+        Lower and upper limit, (0, 100) where there are no scores.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return 0.0, 100.0
+    low, high = math.floor(min(known) / step) * step, math.ceil(max(known) / step) * step
+    return float(low), float(max(high, low + step))
+
+
+def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figure:
+    """Draw one kind of score over languages, a line a model.
+
+    Args:
+        scores: Model -> language code -> percent. A language without a score leaves a gap in the line and is named in
+            the legend: a line that ran to 0, or past it to the next language, would be read as a measurement.
+        title: In words.
+
+    Returns:
+        The figure. The scale begins at 0, or lower where a score is negative.
+
+    Raises:
+        UsageError: There are fewer than three languages, or no score.
+        MissingExtraError: matplotlib is not installed.
+    """
+    codes = list(dict.fromkeys(code for row in scores.values() for code in row))
+    known = [value for row in scores.values() for value in row.values() if value is not None]
+    if len(codes) < FEWEST_SPOKES or not known:
+        raise UsageError(f"{title}: a radar needs scores, and at least {FEWEST_SPOKES} languages")
+    angles = 2 * np.pi * np.arange(len(codes)) / len(codes)
+    with style.style():
+        figure = style.new(6.2, 5.0)
+        axis = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
+        low, high = span([*known, 0.0], 20)
+        for name, mark in style.model_marks(list(scores)).items():
+            row = [scores[name].get(code) for code in codes]
+            values = np.array([np.nan if value is None else value for value in row])  # matplotlib leaves NaN out
+            axis.plot(
+                [*angles, angles[0]],
+                [*values, values[0]],
+                color=mark.colour,
+                marker=mark.marker,
+                linestyle=mark.dash,
+                markersize=5,
+                linewidth=1.8,
+                label=style.short(name) + _lacking(codes, row),
+            )
+        axis.set_ylim(low, high)
+        axis.set_xticks(angles, [style.label(code) for code in codes])
+        for angle, tick in zip(angles, axis.get_xticklabels(), strict=True):
+            side = math.sin(angle)
+            tick.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+        axis.set_yticks(np.arange(low + 20, high + 1, 20))
+        axis.tick_params(axis="y", labelsize=9, labelcolor=SOFT)
+        axis.set_rlabel_position(180 / len(codes))  # between two spokes, where no marker lies
+        axis.spines["polar"].set_color(LINE)
+        axis.set_title(f"{title} (%)", pad=16)
+        handles, labels = axis.get_lines(), [line.get_label() for line in axis.get_lines()]
+        figure.legend(handles, labels, loc="outside lower center", ncols=1)
+    return figure
+
+
+def _lacking(codes: Sequence[str], row: Sequence[float | None]) -> str:
+    gone = [code for code, value in zip(codes, row, strict=True) if value is None]
+    return f" ({MISSING}: {', '.join(gone)})" if gone else ""
+
+
+def heat_map(
+    scores: Mapping[str, Mapping[str, float | None]], title: str, limits: tuple[float, float] | None = None
+) -> Figure:
+    """Draw the scores of one model, languages by types or tasks.
+
+    Args:
+        scores: Language code -> type or task -> percent. None is missing: hatched and labelled, never a colour of the
+            scale. What a language does not have at all stays empty: it was not asked.
+        title: The model, and what the columns are.
+        limits: Of the colours, in percent; None fits them to the scores. Give the same for models that are compared.
+
+    Returns:
+        The figure; colours are cividis, which dichromats read as well, and each cell has its number.
+
+    Raises:
+        UsageError: There is no cell.
+        MissingExtraError: matplotlib is not installed.
+    """
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    if not columns:
+        raise UsageError(f"{title}: there is nothing to draw")
+    low, high = limits or span([value for row in scores.values() for value in row.values()])
+    with style.style():
+        names = [textwrap.fill(style.short(column, 48), 24, break_long_words=False) for column in columns]
+        turned = max(map(len, names)) > LONG_LABEL
+        figure = style.new(3.0 + 1.1 * len(columns), 1.5 + 0.31 * max(len(scores), 3) + 0.9 * turned)
+        axis = figure.subplots()
+        colours = extras.need("report", "matplotlib").colormaps["cividis"]
+        norm = extras.need("report", "matplotlib.colors").Normalize(low, high)
+        for place, row in enumerate(scores.values()):
+            for number, column in enumerate(columns):
+                if column in row:
+                    value = row[column]
+                    _cell(axis, number, place, value, None if value is None else colours(norm(value)))
+        axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(scores) - 0.5, -0.5))
+        axis.set_xticks(range(len(columns)), names, rotation=35 if turned else 0, ha="left" if turned else "center")
+        axis.set_yticks(range(len(scores)), [style.label(code) for code in scores])
+        axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+        axis.spines[:].set_visible(False)
+        axis.set_title(title, pad=10, loc="left")
+        mappable = extras.need("report", "matplotlib.cm").ScalarMappable(norm, colours.resampled(STEPS))
+        bar = figure.colorbar(mappable, ax=axis, label="score (%)", fraction=0.05, aspect=25)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _cell(axis: Axes, x: int, y: int, value: float | None, colour: tuple[float, ...] | None) -> None:
+    rectangle = extras.need("report", "matplotlib.patches").Rectangle
+    # The edge is the paper: a gap between cells. A hatch takes the edge's colour, so a missing cell has its own.
+    if value is None or colour is None:
+        axis.add_patch(
+            rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, hatch=HATCH, edgecolor=LINE, linewidth=0)
+        )
+        behind = {"facecolor": PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
+        axis.text(x, y, MISSING, ha="center", va="center", fontsize=8.5, style="italic", color=INK, bbox=behind)
+        return
+    axis.add_patch(rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    luminance = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    ink = "#ffffff" if luminance < EQUAL_CONTRAST else "#000000"
+    axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=9, color=ink)
+
+
+def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
+    """Draw variants by score with their 95 % intervals, as for an ablation; a panel a score.
+
+    Args:
+        scores: Name of the variant -> name of the score -> estimate. A missing one has no bar and says so.
+        title: In words.
+
+    Returns:
+        The figure. All panels share one scale that begins at 0 (lower where a score is negative): the length of a bar
+        is its meaning. The first variant is what the others are compared with, so a line runs down from its end.
+
+    Raises:
+        UsageError: There is nothing to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    panels = list(dict.fromkeys(panel for row in scores.values() for panel in row))
+    if not panels:
+        raise UsageError(f"{title}: there is nothing to draw")
+    edges = [each for row in scores.values() for cell in row.values() for each in (cell.value, cell.low, cell.high)]
+    low, high = span([*edges, 0.0])
+    with style.style():
+        figure = style.new(2.6 + 2.9 * len(panels), 1.3 + 0.42 * len(scores))
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            axis.grid(axis="x")
+            for place, row in enumerate(scores.values()):
+                _bar(axis, place, row.get(panel, Estimate(None)), first=place == 0, width=high - low)
+            axis.set(xlim=(low, high + 0.16 * (high - low)), ylim=(len(scores) - 0.4, -0.6), xlabel="%")
+            axis.set_title(style.short(panel, 34), fontsize=10)
+            axis.set_yticks(range(len(scores)), [style.short(name, 34) for name in scores])
+            axis.tick_params(axis="y", length=0)
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _bar(axis: Axes, place: int, cell: Estimate, first: bool, width: float) -> None:
+    if cell.value is None:
+        axis.text(0.01 * width, place, MISSING, va="center", fontsize=8.5, style="italic", color=SOFT)
+        return
+    colour = style.COLOURS[0 if first else 5]
+    axis.barh(place, cell.value, height=0.62, color=colour)
+    if first:
+        axis.axvline(cell.value, color=colour, linewidth=1, linestyle=":")
+    end = cell.value
+    if cell.low is not None and cell.high is not None:
+        sides = [[max(cell.value - cell.low, 0)], [max(cell.high - cell.value, 0)]]  # rounding may turn one negative
+        axis.errorbar(cell.value, place, xerr=sides, color=INK, capsize=3, linewidth=1.3)
+        end = max(end, cell.high)
+    axis.text(max(end, 0) + 0.015 * width, place, f"{cell.value:.1f}", va="center", fontsize=8.5)

@@ -1,0 +1,227 @@
+"""What all figures share: colours, marks and type, and how they become files or parts of a page.
+
+Figures need matplotlib, of the extra `report`. Their labels are English names and codes: the font that matplotlib
+brings (DejaVu Sans) has no Devanagari, Bengali, Telugu or Hangul and does not join Arabic letters. Texts in their own
+script belong on the HTML page, where the browser's fonts and shaping do the work.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lusifer import extras, languages
+from lusifer.errors import UsageError
+from lusifer.io.atomic import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b3a800")
+"""Told apart with any colour vision (Okabe and Ito, jfly.uni-koeln.de/color); the yellow is darkened, to be seen on
+white. Colour never stands alone: a marker or a pattern says the same."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+INK, SOFT, LINE, PAPER = "#1c2430", "#5d6877", "#d9dee5", "#fefefe"
+"""On a page these become the variables of its style, so that a figure follows light and dark."""
+VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
+SCRIPTS = {
+    "Arab": "Arabic", "Beng": "Bengali", "Cyrl": "Cyrillic", "Deva": "Devanagari", "Grek": "Greek", "Hang": "Hangul",
+    "Hans": "Chinese", "Jpan": "Japanese", "Latn": "Latin", "Telu": "Telugu", "Thai": "Thai",
+}  # fmt: skip
+STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # a model may be called a$b$
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.facecolor": "none",
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.color": SOFT,
+    "ytick.labelcolor": INK,
+    "grid.color": LINE,
+    "hatch.color": SOFT,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,  # long enough to show a pattern of dashes
+    "figure.facecolor": "none",
+    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud and follows the page's colours
+}
+WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score in percent with its 95 % interval; a `value` of None is missing, `low` and `high` of None unknown."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one series or group of points looks."""
+
+    colour: str
+    marker: str
+    dash: Any = "-"
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save in this project's style, whatever the user's matplotlibrc says.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with extras.need("report", "matplotlib.style").context(["default", STYLE]):
+        yield
+
+
+def new(width: float, height: float) -> Figure:
+    """Make an empty figure, without pyplot and its list of open windows; sizes in inches."""
+    return extras.need("report", "matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def model_marks(names: Sequence[str]) -> dict[str, Mark]:
+    """Give each series its colour, marker and dash, in order."""
+    return {
+        name: Mark(
+            COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
+        )
+        for number, name in enumerate(names)
+    }  # fmt: skip
+
+
+def language_marks(codes: Sequence[str], by: str) -> dict[str, dict[str, Mark]]:
+    """Give languages their marks: a colour a group, a marker a language in it, since 14 hues cannot be told apart.
+
+    Args:
+        codes: Of languages in the table.
+        by: "script" or "level", the resource level.
+
+    Returns:
+        Name of the group -> code -> mark, in the order of the table of languages. No two languages of the table look
+        alike; there are 12 markers of a colour.
+
+    Raises:
+        UsageError: A language is unknown, or there is no such grouping.
+    """
+    if by not in ("script", "level"):
+        raise UsageError(f"languages are grouped by script or level, not by {by!r}")
+    rows = [languages.language(code) for code in codes]
+    order = list(languages.table())
+    members: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: order.index(row.code)):
+        name = SCRIPTS.get(row.script, row.script) if by == "script" else level_name(row.level)
+        members.setdefault(name, []).append(row.code)
+    free = {colour: list(zip(MARKERS, cycle(DASHES), strict=False)) for colour in COLOURS}
+    groups: dict[str, dict[str, Mark]] = {}
+    for name, those in members.items():
+        # A colour of its own as long as there are any; then the one of which the most markers are left.
+        colour = max(COLOURS, key=lambda colour: len(free[colour]))
+        groups[name] = {code: Mark(colour, *(free[colour].pop(0) if free[colour] else ("o", "-"))) for code in those}
+    return groups
+
+
+def level_name(level: str | None) -> str:
+    """Name a resource level in words."""
+    return "outside the paper's 14" if level is None else f"{level.replace('_', ' ')} resource"
+
+
+def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]], lines: bool = False) -> None:
+    """Put a legend of languages at the right, group by group."""
+    line = extras.need("report", "matplotlib.lines").Line2D
+    handles, labels, heads = [], [], []
+    for name, marks in groups.items():
+        heads.append(len(labels))
+        handles.append(line([], [], linestyle="none"))
+        labels.append(name)
+        for code, mark in marks.items():
+            shown = mark.dash if lines else "none"
+            handles.append(line([], [], color=mark.colour, marker=mark.marker, linestyle=shown, markersize=6))
+            labels.append(label(code))
+    length = 3.2 if lines else 1.2
+    legend = figure.legend(handles, labels, loc="outside right center", fontsize=8.5, handlelength=length)
+    for number, text in enumerate(legend.get_texts()):
+        if number in heads:
+            text.set(weight="bold", color=SOFT)
+
+
+def label(code: str) -> str:
+    """Name a language as figures do: in English, with its code. What the table lacks goes by its code."""
+    known = languages.table().get(code)
+    return f"{known.name} ({code})" if known else short(code)
+
+
+def short(name: str, width: int = 30) -> str:
+    """Shorten a name in its middle, and drop what is no visible character, so that it fits into a figure."""
+    name = "".join(letter if letter.isprintable() else " " for letter in name).strip() or "(no name)"
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[:half]}…{name[-half:]}"
+
+
+def svg(figure: Figure, slug: str, title: str) -> str:
+    """Give a figure as an SVG element for an HTML page.
+
+    Args:
+        figure: Drawn within `style()`.
+        slug: A name that no other figure of the page has; all ids in it begin with this.
+        title: What it shows and what is to be seen in it, for those who do not see it.
+
+    Returns:
+        An `<svg>` element: no request, no metadata, its greys are the variables of the page. Its text has no font of
+        its own: the page gives `svg text` one.
+    """
+    buffer = io.StringIO()
+    with style(), extras.need("report", "matplotlib").rc_context({"svg.hashsalt": slug}):
+        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
+    found = re.search(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>(.*)</svg>', buffer.getvalue(), flags=re.DOTALL)
+    box, content = found.groups()  # type: ignore[union-attr]
+    # Its <style> would count for the whole page, whose own style says the same for `svg *`.
+    content = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", content, flags=re.DOTALL)
+    content = re.sub(r" font-family: [^;\"]*;?", "", content)
+    content = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{slug}-", content)
+    for colour, variable in VARIABLES.items():
+        content = content.replace(colour, variable)
+    points = float(box.split()[2])
+    size = f"width: {points * WIDE / 16:.1f}rem; min-width: {points * NARROW / 16:.1f}rem"
+    return f'<svg role="img" aria-label="{escape(title)}" viewBox="{box}" style="{size}">{content}</svg>'
+
+
+def write(figure: Figure, picture: Path) -> Path:
+    """Write a figure into a file, on white; the same figure gives the same bytes.
+
+    Args:
+        figure: Drawn within `style()`.
+        picture: A .png or .svg file.
+
+    Returns:
+        `picture`.
+
+    Raises:
+        UsageError: It is another kind of file.
+    """
+    kind = picture.suffix.lower()
+    if kind not in (".png", ".svg"):
+        raise UsageError(f"{picture}: figures are written as .png or .svg")
+    metadata = {"Software": None} if kind == ".png" else NO_METADATA
+    with style(), extras.need("report", "matplotlib").rc_context({"svg.hashsalt": "lusifer"}):
+        with write_file(picture) as temporary:
+            figure.savefig(temporary, format=kind[1:], dpi=160, facecolor="white", metadata=metadata)
+    return picture

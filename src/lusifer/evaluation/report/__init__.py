@@ -1,0 +1,1 @@
+"""Evaluation folders as one page, as Markdown and as a section of a model card."""

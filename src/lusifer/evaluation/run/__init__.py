@@ -1,0 +1,1 @@
+"""A model in, an evaluation folder out."""

@@ -1,0 +1,1 @@
+"""Evaluation folders in; means, intervals and paired tests out."""

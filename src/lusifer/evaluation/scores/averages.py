@@ -1,0 +1,175 @@
+"""Means over tasks and languages: what is in them, what is missing, and how sure they are.
+
+The mean of a language is over its tasks, and the mean over languages weighs every language the same, as in table 1 of
+the LUSIFER paper (arXiv 2501.00874). Cross-lingual scores are averaged as in its table 2: a task over its pairs of
+languages, then over tasks. The two are never in one mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lusifer import languages
+from lusifer.errors import UsageError
+from lusifer.evaluation.scores.bootstrap import Key, percentiles, resample
+from lusifer.evaluation.scores.results import Entry, Results, difference
+
+LANGUAGE, TASK = 0, 1
+"""Place in a key of what a mean weighs equally."""
+ENGLISH = "en"
+ABSENT = "not evaluated"
+FLAT = 1e-9  # percent
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean in percent, over fewer members than it should have where something is missing.
+
+    Attributes:
+        value: Of the scores that are there; None if there is none.
+        low: Of its 95 % interval; None if a member has no examples to resample.
+        high: Likewise.
+        there: Language and task of each score under it.
+        missing: Of those that should be under it and are not.
+        bare: Of those without examples to resample: why there is no interval.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    there: tuple[Key, ...]
+    missing: tuple[Key, ...]
+    bare: tuple[Key, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing: a mean over fewer is not comparable with one over all."""
+        return not self.missing
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """One model's scores by language and task, and resamples of those that have examples."""
+
+    results: Results
+    entries: dict[Key, Entry]
+    samples: dict[Key, np.ndarray]
+
+    def mean(self, keys: Iterable[Key], outer: int = LANGUAGE) -> Mean:
+        """The mean over some languages and tasks.
+
+        Args:
+            keys: What should be under it.
+            outer: `LANGUAGE`: the mean over each language's tasks, then over languages. `TASK`: the mean over each
+                task's languages, then over tasks; a language weighs as many as it has subsets (pairs), so that
+                each pair counts once.
+        """
+        keys = sorted(set(keys))
+        there = {key: score for key in keys if (score := self.entries[key].score) is not None}
+        missing = tuple(key for key in keys if key not in there)
+        if not there:
+            return Mean(None, None, None, (), missing, ())
+        pairs = {key: len(self.entries[key].subsets) if outer == TASK else 1 for key in there}
+        value = _nested(there, outer, pairs)
+        bare = tuple(key for key in there if key not in self.samples)
+        ends = None if bare else percentiles(_nested({key: self.samples[key] for key in there}, outer, pairs))
+        if ends is not None and ends[1] - ends[0] < FLAT:
+            ends = None  # all right or all wrong in every member: resampling sees no doubt, and there is some
+        low, high = ends or (None, None)
+        return Mean(float(value), low, high, tuple(there), missing, bare)
+
+
+def refuse_mix(entries: Iterable[Entry]) -> None:
+    """Refuse cross-lingual and monolingual scores together.
+
+    Raises:
+        UsageError: Both are there.
+    """
+    if len({entry.cross_lingual for entry in entries}) > 1:
+        raise UsageError(
+            "cross-lingual and monolingual scores are never in one table or mean: take them apart with Results.part"
+        )
+
+
+def boards(results: Sequence[Results], seed: int = 0) -> list[Board]:
+    """Lay the models beside each other: every language and task that any of them has stands in each.
+
+    What a model has not, or has by another metric, split or subsets than the first model that has it, is missing there
+    with this reason.
+
+    Args:
+        results: Of one or more models, either their monolingual or their cross-lingual part.
+        seed: Of the resampling.
+
+    Raises:
+        UsageError: Cross-lingual and monolingual scores are mixed.
+    """
+    refuse_mix(entry for result in results for entry in result.scores)
+    own = [{entry.key: entry for entry in result.scores} for result in results]
+    first: dict[Key, Entry] = {}
+    for entries in own:
+        for key, entry in entries.items():
+            if key not in first or (first[key].score is None and entry.score is not None):
+                first[key] = entry
+    order = order_of({key[LANGUAGE] for key in first})
+    keys = [key for code in order for key in first if key[LANGUAGE] == code]
+    found = []
+    for result, entries in zip(results, own, strict=True):
+        same = {key: _like(entries.get(key), first[key]) for key in keys}
+        fit = {key: rows for key, rows in result.examples.items() if key in same and same[key].score is not None}
+        samples = resample({key: rows for key, rows in fit.items() if rows.kind != "draws"}, seed)
+        # A single example cannot vary: it has no interval and gives none to a mean.
+        varied = {key: values for key, values in samples.items() if percentiles(values) is not None}
+        found.append(Board(result, same, varied))
+    return found
+
+
+def order_of(codes: Collection[str]) -> list[str]:
+    """Languages in the order of the paper, then of the table, then by code."""
+    known = list(languages.table())
+    return sorted(codes, key=lambda code: (known.index(code) if code in known else len(known), code))
+
+
+def groups(codes: Collection[str]) -> dict[str, list[str]]:
+    """The groups over which means are taken, by their label: all, without English, and the paper's resource levels.
+
+    A group that has the members of another one, or none, is left out.
+    """
+    order = order_of(codes)
+    known = languages.table()
+    found = {"all languages": order, "all but English": [code for code in order if code != ENGLISH]}
+    for level in languages.LEVELS:
+        label = f"{level.replace('_', ' ')} resources"
+        found[label] = [code for code in order if code in known and known[code].level == level]
+    distinct: dict[str, list[str]] = {}
+    for label, members in found.items():
+        if members and members not in distinct.values():
+            distinct[label] = members
+    return distinct
+
+
+def _like(entry: Entry | None, first: Entry) -> Entry:
+    """The entry, or in its place one that is missing: it is not there, or not of the same task."""
+    if entry is None:
+        return _gap(first, ABSENT)
+    other = difference(entry, first) if entry.score is not None and first.score is not None else None
+    return _gap(entry, f"not comparable: {other}") if other else entry
+
+
+def _gap(entry: Entry, reason: str) -> Entry:
+    return replace(entry, score=None, low=None, high=None, n=None, seconds=None, seen=None, missing=reason)
+
+
+def _nested(values: Mapping[Key, np.ndarray | float], outer: int, weights: Mapping[Key, int]) -> np.ndarray:
+    """The weighted mean over the other part of the keys, then the plain mean over the outer one."""
+    inner: dict[str, list[Key]] = {}
+    for key in sorted(values):
+        inner.setdefault(key[outer], []).append(key)
+    means = [
+        np.average([values[key] for key in keys], axis=0, weights=[weights[key] for key in keys])
+        for keys in inner.values()
+    ]
+    return np.mean(means, axis=0)

@@ -1,0 +1,251 @@
+"""Read what `lusifer evaluate` wrote: a summary, and the examples that each score was computed from.
+
+DIR/summary.json          an entry for each language and task, with a score or the reason why there is none
+DIR/examples/TASK.json    language -> kind, ids, values, gold; what is not there has no interval
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+from lusifer.errors import DataError
+from lusifer.evaluation.scores import bootstrap
+from lusifer.evaluation.scores.bootstrap import Examples, Key
+
+FORMAT = 2
+SUMMARY, EXAMPLES = "summary.json", "examples"
+AGAIN = "evaluate again"
+Parsed = TypeVar("Parsed", bound=BaseModel)
+TOLERANCE = 0.05
+"""Percent points between a score and its examples that rounding may make."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was measured; `identity` is a hash of weights and prompts, None where they were not on disk."""
+
+    name: str
+    identity: str | None = None
+    dimension: int | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How many of a task's texts the model met in training."""
+
+    seen: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One language and task; `score` in percent is None if and only if `missing` gives the reason.
+
+    `low` and `high` are the 95 % interval of the score, or None; `n` counts examples, queries or pairs.
+    """
+
+    language: str
+    task: str
+    title: str
+    type: str
+    metric: str
+    split: str
+    subsets: tuple[str, ...]
+    cross_lingual: bool
+    score: float | None
+    missing: str | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    seconds: float | None = None
+    prompt: Mapping[str, str | None] | None = None
+    seen: Seen | None = None
+
+    @property
+    def key(self) -> Key:
+        """Language and task."""
+        return self.language, self.task
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """One evaluation folder."""
+
+    suite: str
+    model: Model
+    scores: tuple[Entry, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+    folder: Path | None = None
+    examples: Mapping[Key, Examples] = field(default_factory=dict)
+
+    def part(self, cross_lingual: bool) -> Results:
+        """The cross-lingual entries alone, or the monolingual ones: the two are never in one mean."""
+        return replace(self, scores=tuple(entry for entry in self.scores if entry.cross_lingual == cross_lingual))
+
+
+def read(folder: Path) -> Results:
+    """Read one evaluation folder, and check that the examples are those of the scores.
+
+    Args:
+        folder: What `lusifer evaluate` wrote.
+
+    Raises:
+        DataError: A file is missing, damaged, of another format, or the files do not belong together; the message
+            names the file and the mend.
+    """
+    file = folder / SUMMARY
+    text = _text(file)
+    _check_format(file, text)
+    summary = _parse(_Summary, file, text)
+    _check_entries(file, summary.scores)
+    entries = {entry.key: entry for entry in summary.scores}
+    examples: dict[Key, Examples] = {}
+    for task in dict.fromkeys(entry.task for entry in summary.scores):
+        examples |= _examples(folder / EXAMPLES / f"{task}.json", task, entries)
+    fields = {name: getattr(summary, name) for name in _Summary.model_fields}
+    return Results(**fields, folder=folder, examples=examples)
+
+
+def names(results: Sequence[Results]) -> list[str]:
+    """A name for each model that no other has: where the same stands twice, with the folder of the evaluation."""
+    plain = [result.model.name for result in results]
+    longer = [
+        f"{name} ({result.folder.name})" if plain.count(name) > 1 and result.folder else name
+        for name, result in zip(plain, results, strict=True)
+    ]
+    return [
+        f"{name} {longer[: i + 1].count(name)}" if longer.count(name) > 1 else name for i, name in enumerate(longer)
+    ]
+
+
+def difference(one: Entry, other: Entry) -> str | None:
+    """Why two entries are not of the same task, although its name is the same; None if they are."""
+    for what in ("metric", "split", "subsets", "cross_lingual"):
+        mine, theirs = getattr(one, what), getattr(other, what)
+        if mine != theirs:
+            words = [", ".join(value) if isinstance(value, tuple) else str(value) for value in (mine, theirs)]
+            return f"{what.replace('_', '-')} {words[0]} against {words[1]}"
+    return None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{file}: no such file: an evaluation folder is what `lusifer evaluate` writes") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: damaged ({error}); {AGAIN}") from None
+
+
+def _check_format(file: Path, text: str) -> None:
+    try:
+        head = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: damaged ({error}); {AGAIN}") from None
+    found = head.get("format") if isinstance(head, dict) else None
+    if found != FORMAT:
+        mend = "update lusifer" if isinstance(found, int) and found > FORMAT else f"name another folder or {AGAIN}"
+        raise DataError(f"{file}: format {found!r}, not {FORMAT}: {mend}")
+
+
+class _Strict(BaseModel):
+    """Reads a file's numbers as numbers and its texts as texts; keys that it does not know are left aside."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Row(_Strict):
+    """The examples of one language as they stand in the file."""
+
+    kind: str
+    ids: tuple[str, ...]
+    values: tuple[float, ...]
+    gold: tuple[float, ...] | None = None
+
+
+class _Rows(RootModel[dict[str, _Row]]):
+    model_config = _Strict.model_config
+
+
+class _Summary(_Strict):
+    """The summary as it stands in the file."""
+
+    suite: str
+    model: Model
+    scores: tuple[Entry, ...]
+    settings: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    command: str = ""
+    data: dict[str, str] = {}
+    seconds: float | None = None
+
+
+def _parse(kind: type[Parsed], file: Path, text: str) -> Parsed:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        raise DataError(f"{file}: {place or 'damaged'}: {first['msg']}; {AGAIN}") from None
+
+
+def _check_entries(file: Path, entries: Sequence[Entry]) -> None:
+    """What the types do not say."""
+    found: set[Key] = set()
+    for entry in entries:
+        problem = None
+        if (entry.score is None) != bool(entry.missing):
+            problem = "a score or the reason why it is missing, and not both, must stand there"
+        elif (entry.low is None) != (entry.high is None) or (entry.low or 0) > (entry.high or 0):
+            problem = f"no interval: from {entry.low} to {entry.high}"
+        elif entry.score is None and entry.low is not None:
+            problem = "an interval without a score"
+        elif not re.fullmatch(r"\w[^/\\\0]*", entry.task):
+            problem = "the task's name cannot be that of a file"
+        elif entry.score is not None and not entry.subsets:
+            problem = "a score over no subset"
+        elif entry.key in found:
+            problem = "stands there twice"
+        if problem:
+            raise DataError(f"{file}: {entry.task} in {entry.language}: {problem}; {AGAIN}")
+        found.add(entry.key)
+
+
+def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, Examples]:
+    """The examples of one task, none if there is no file; each must give the score that the summary has."""
+    if not file.is_file():
+        return {}
+    found = {}
+    for language, row in _parse(_Rows, file, _text(file)).root.items():
+        entry = entries.get((language, task))
+        if entry is None or entry.score is None:
+            raise DataError(f"{file}: {language}: {SUMMARY} has no score for these examples; {AGAIN}")
+        try:
+            examples = Examples(
+                row.kind, row.ids, np.array(row.values), None if row.gold is None else np.array(row.gold)
+            )
+            value = bootstrap.score(examples)
+        except DataError as error:
+            raise DataError(f"{file}: {language}: {error}; {AGAIN}") from None
+        if abs(value - entry.score) > TOLERANCE:
+            raise DataError(
+                f"{file}: {language}: the examples give {value:.2f}, {SUMMARY} says {entry.score:.2f}: "
+                f"they are of two evaluations; {AGAIN}"
+            )
+        found[entry.key] = examples
+    return found

@@ -1,0 +1,1 @@
+"""What is scored: suites of tasks, from the hub and from local files."""

@@ -1,0 +1,116 @@
+"""Parallel text: the same sentences in several languages, from a file or from the sample in the package.
+
+A file has one object a line (.jsonl or .jsonl.gz): a sentence by language code, `{"en": "...", "sw": "..."}`, the same
+codes in every line, and perhaps its `topic`.
+
+The sample, `parallel.jsonl` beside this file: 28 sentences on seven topics, each in the 14 languages of the paper.
+Written for this project, under its licence (Apache-2.0). They are few and easy: good for a look, not for a score. The
+models that come along were not trained on them, and nothing of those models was tuned by them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lusifer.errors import DataError
+
+SAMPLE = "sample"
+ENGLISH, TOPIC = "en", "topic"
+_CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]+)*")
+_MEND = "one object a line is expected, a sentence by language code"
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """`texts[code][i]` says the same in every language; `topics[i]` is what it is about, None where a file has none."""
+
+    texts: dict[str, tuple[str, ...]]
+    topics: tuple[str, ...] | None = None
+
+    @property
+    def sentences(self) -> int:
+        """How many there are in each language."""
+        return len(self.texts[ENGLISH])
+
+
+def sample() -> Parallel:
+    """Read the sentences in the package."""
+    file = resources.files("lusifer.io").joinpath("parallel.jsonl")
+    return _parse(io.BytesIO(file.read_bytes()), "the sample")
+
+
+def read(source: str | Path) -> Parallel:
+    """Read parallel text.
+
+    Args:
+        source: A .jsonl or .jsonl.gz file, or "sample".
+
+    Returns:
+        The sentences, languages in the order of the first line.
+
+    Raises:
+        DataError: The file cannot be read, or a line is not like the others; the message has the file, the line, the
+            key and the mend.
+    """
+    if str(source) == SAMPLE:
+        return sample()
+    file = Path(source).expanduser()
+    if not file.name.endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(f"{file}: give a .jsonl or .jsonl.gz file, or `{SAMPLE}`")
+    try:
+        with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
+            return _parse(stream, str(file))
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file: correct the name, or give `{SAMPLE}`") from None
+    except gzip.BadGzipFile as error:
+        raise DataError(f"{file}: is not gzip ({error}): take .gz off its name, or copy it again") from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read to its end ({error}): copy it again") from error
+
+
+def _parse(stream: BinaryIO | gzip.GzipFile, name: str) -> Parallel:
+    """The sentences of a file."""
+    rows: list[dict[str, str]] = []
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            where = f"{name} line {number}"
+            rows.append(_row(line, where, rows[0] if rows else None))
+    if not rows:
+        raise DataError(f"{name}: holds no line: {_MEND}")
+    texts = {code: tuple(row[code] for row in rows) for code in rows[0] if code != TOPIC}
+    return Parallel(texts, tuple(row[TOPIC] for row in rows) if TOPIC in rows[0] else None)
+
+
+def _row(line: bytes, where: str, first: dict[str, str] | None) -> dict[str, str]:
+    """One line, checked by itself and against the first."""
+    try:
+        row: Any = json.loads(line.decode("utf-8-sig" if first is None else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error}): {_MEND}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: found {type(row).__name__}: {_MEND}")
+    for key, text in row.items():
+        if key != TOPIC and not _CODE.fullmatch(key):
+            raise DataError(f"{where}: key {key!r} is no language code: name it as in en or zh-Hans, or take it out")
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{where}: key {key}: expected a sentence, found {text!r:.40}: write it, or drop the line")
+        if not text.isascii() and re.search(r"[\ud800-\udfff]", text):
+            raise DataError(f"{where}: key {key}: half a surrogate pair, which is no character: mend the text")
+    if first is None:
+        if ENGLISH not in row or len(row.keys() - {TOPIC}) < 2:
+            raise DataError(f"{where}: key {ENGLISH} and at least one other language are needed: add them")
+    elif row.keys() != first.keys():
+        key = min(row.keys() ^ first.keys())
+        state = "is missing" if key in first else "is not in the lines before"
+        raise DataError(f"{where}: key {key} {state}: every line needs the same keys; mend it, or take the line out")
+    return row

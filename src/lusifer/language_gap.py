@@ -1,0 +1,250 @@
+"""How far apart a model keeps the languages: numbers from vectors of the same sentences in several languages.
+
+All vectors are set to length 1 first, so a product is a cosine. `en` is the language that the others are held against.
+A tie for the first place is a miss; tied candidates for the last of k places share it equally (`nearest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from lusifer import languages, nearest
+from lusifer.errors import DataError, LusiferError
+
+ENGLISH = "en"
+K = 10
+"""Neighbours that are looked at; the k of Radovanović et al. 2010."""
+_CELLS = 2**24  # similarities in memory at once, 64 MB
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""Texts -> vectors (n, d)."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """One language on its own. Shares are per cent; with L languages, both shares are 100 / L by chance.
+
+    anisotropy: mean cosine of two different sentences of the language, over all pairs: 0 where directions are spread
+        evenly (Ethayarajh 2019, arXiv 1909.00512, who draws pairs).
+    own_language: how many of a text's k nearest, among the texts of all languages, are of its own language. Near 100
+        the languages are islands (the language bias of Roy et al. 2020, arXiv 2004.05484).
+    predicted: texts whose language most of their k nearest have, a tie counted by halves, thirds and so on. Where
+        vectors tell nothing of the language (Libovický et al. 2020, arXiv 2004.05160) it is at chance.
+
+    For both shares a text's own sentence is left out in every language: a translation that is near is no sign of a
+    language.
+    """
+
+    anisotropy: float
+    own_language: float
+    predicted: float
+
+
+@dataclass(frozen=True)
+class Against:
+    """One language against English. Accuracies and `shift_share` are per cent.
+
+    to_english, from_english: texts whose nearest in the other language is their translation: accuracy at 1 (Artetxe and
+        Schwenk 2019, arXiv 1812.10464).
+    shift: distance of the two languages' mean vectors, from 0 to 2 (the gap of Liang et al. 2022, arXiv 2203.02053).
+    shift_share: shift squared by the mean squared distance of translations, which is shift squared and the variance of
+        their differences: 100 if every text of the language is its translation moved by one and the same vector. None
+        where all translations coincide.
+    translations, others: mean cosine of a text and its translation, and of a text and the other sentences in English.
+    hubness: skewness of how often an English sentence is among the k nearest English ones of the language's texts
+        (Radovanović et al. 2010, JMLR 11, 2487-2531); 0 where all are met equally often, and the greater, the
+        more a few sentences are among the nearest of many.
+    """
+
+    to_english: float
+    from_english: float
+    shift: float
+    shift_share: float | None
+    translations: float
+    others: float
+    hubness: float
+
+    @property
+    def retrieval(self) -> float:
+        """Accuracy at 1, the mean of both ways, in per cent."""
+        return (self.to_english + self.from_english) / 2
+
+    @property
+    def margin(self) -> float:
+        """How much nearer a translation is than another sentence, as a difference of mean cosines."""
+        return self.translations - self.others
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One model on parallel text: `sentences` a language, neighbours `k`, `within` each language, and `against` en."""
+
+    sentences: int
+    k: int
+    within: dict[str, Within]
+    against: dict[str, Against]
+
+    @property
+    def chance(self) -> float:
+        """What `own_language` and `predicted` are by chance, in per cent."""
+        return 100 / len(self.within)
+
+    def mean(self, name: str) -> float | None:
+        """Average a number over languages: one of `Within` over all, one of `Against` over those beside English.
+
+        Args:
+            name: Of a field, or `retrieval` or `margin`.
+
+        Returns:
+            The mean of the languages that have the number; None where none has.
+        """
+        rows = self.within if name in {field.name for field in fields(Within)} else self.against
+        found = [value for row in rows.values() if (value := getattr(row, name)) is not None]
+        return float(np.mean(found)) if found else None
+
+
+def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K, block: int | None = None) -> Gap:
+    """Embed parallel text and measure the gap between the languages.
+
+    Args:
+        embed: The model; vectors of any length.
+        texts: Language code -> texts; text i says the same in every language. `en` must be among them.
+        k: Neighbours.
+        block: Texts that are compared with all others at once; None bounds the memory that this takes to 64 MB, beside
+            one copy of the vectors in float32. It changes no number beyond rounding.
+
+    Raises:
+        DataError: No English, no other language, languages with different counts, or no more than k sentences.
+        LusiferError: A vector is not finite or 0, or the model gives another number of them than there are texts.
+    """
+    return _measure({code: len(rows) for code, rows in texts.items()}, lambda code: embed(texts[code]), k, block)
+
+
+def of_vectors(vectors: Mapping[str, np.ndarray], *, k: int = K, block: int | None = None) -> Gap:
+    """As `measure`, from vectors (n, d) by language; row i says the same in every language."""
+    return _measure({code: len(rows) for code, rows in vectors.items()}, vectors.__getitem__, k, block)
+
+
+def _measure(counts: Mapping[str, int], read: Callable[[str], np.ndarray], k: int, block: int | None) -> Gap:
+    """Measure languages with `counts` texts; `read` gives the vectors of one."""
+    sentences = _sentences(counts, k)
+    pool: np.ndarray | None = None
+    for place, code in enumerate(counts):
+        made = _unit(np.asarray(read(code)), code, sentences)
+        if pool is None:
+            pool = np.empty((len(counts), sentences, made.shape[1]), dtype=np.float32)
+        pool[place] = made
+    block = block or max(1, _CELLS // (len(counts) * sentences))
+    by_code = dict(zip(counts, pool))
+    english = by_code[ENGLISH]
+    against = {code: _against(rows, english, k, block) for code, rows in by_code.items() if code != ENGLISH}
+    own, predicted = nearest.neighbours(pool, k, block)
+    within = {
+        code: Within(_anisotropy(by_code[code]), 100 * float(own[place]), 100 * float(predicted[place]))
+        for place, code in enumerate(counts)
+    }
+    return Gap(sentences, k, within, against)
+
+
+def table(gap: Gap) -> str:
+    """Write a gap as a Markdown table: a row a language, their mean, and what the columns say.
+
+    Args:
+        gap: Of `measure`.
+    """
+    known = languages.table()
+    heads = ("language", "xx to en", "en to xx", "shift", "of the distance", "translations", "others", "hubness",
+             "anisotropy", "own-language neighbours", "language told")  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for code, within in gap.within.items():
+        cells = [_cell(getattr(gap.against.get(code), name, None), style) for name, style in _AGAINST.items()]
+        cells += [_cell(getattr(within, name), style) for name, style in _WITHIN.items()]
+        lines.append(f"| {known[code].name if code in known else code} | {' | '.join(cells)} |")
+    means = [_cell(gap.mean(name), style) for name, style in (_AGAINST | _WITHIN).items()]
+    lines.append(f"| mean | {' | '.join(means)} |")
+    lines += [
+        "",
+        f"{gap.sentences:,} sentences in each of {len(gap.within)} languages (xx: the row's). xx to en, en to xx: per "
+        "cent of texts whose nearest in the other language is the translation. Shift: distance of the mean vector from "
+        "that of English, and the per cent of the squared distance of translations that it makes up. Translations, "
+        "others: mean cosine with the translation, and with other English sentences. Hubness: skewness of how often an "
+        f"English sentence is among the {gap.k} nearest. Own-language neighbours: per cent of the {gap.k} nearest in "
+        "all languages; language told: per cent of texts whose neighbours give their language away; by chance both are "
+        f"{gap.chance:.1f}. Anisotropy: mean cosine of two sentences of the language.",
+    ]
+    return "\n".join(lines)
+
+
+_AGAINST = {
+    "to_english": ".1f",
+    "from_english": ".1f",
+    "shift": ".3f",
+    "shift_share": ".1f",
+    "translations": ".3f",
+    "others": ".3f",
+    "hubness": ".2f",
+}
+_WITHIN = {"anisotropy": ".3f", "own_language": ".1f", "predicted": ".1f"}
+
+
+def _cell(value: float | None, style: str) -> str:
+    """A number of the table; a dash where there is none, and no zero with a sign."""
+    return "-" if value is None else format(value, f"z{style}")
+
+
+def _sentences(counts: Mapping[str, int], k: int) -> int:
+    """How many sentences every language has."""
+    if ENGLISH not in counts or len(counts) < 2:
+        raise DataError(f"languages {', '.join(counts) or 'none'}: give en and at least one other")
+    wanted = counts[ENGLISH]
+    for code, count in counts.items():
+        if count != wanted:
+            raise DataError(f"{code} has {count:,} sentences and en {wanted:,}: give each sentence in every language")
+    if wanted <= k:
+        raise DataError(f"{wanted:,} sentences in each language: {k} neighbours need {k + 1} or more")
+    return wanted
+
+
+def _unit(vectors: np.ndarray, code: str, sentences: int) -> np.ndarray:
+    """Vectors (n, d) of length 1 in float32."""
+    if vectors.ndim != 2 or len(vectors) != sentences:
+        raise LusiferError(f"{code}: the model gives an array of shape {vectors.shape} for {sentences:,} texts")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    for problem, wrong in (("is not finite", ~np.isfinite(lengths)), ("has length 0", lengths == 0)):
+        if wrong.any():
+            row = int(wrong[:, 0].argmax()) + 1
+            raise LusiferError(
+                f"{code}: the vector of text {row:,} {problem}; see what `lusifer doctor` says of the model"
+            )
+    return (vectors / lengths).astype(np.float32)
+
+
+def _against(rows: np.ndarray, english: np.ndarray, k: int, block: int) -> Against:
+    """One language against English, both (n, d)."""
+    count = len(rows)
+    to_english, met = nearest.search(rows, english, k, block)
+    from_english, _ = nearest.search(english, rows, k, block)
+    apart = rows.astype(np.float64) - english
+    shift = float(np.linalg.norm(apart.mean(axis=0)))
+    distance = float((apart**2).sum(axis=1).mean())
+    pairs = float(np.einsum("ij,ij->", rows, english, dtype=np.float64))
+    every = float(rows.sum(axis=0, dtype=np.float64) @ english.sum(axis=0, dtype=np.float64))
+    return Against(
+        to_english=100 * to_english,
+        from_english=100 * from_english,
+        shift=shift,
+        shift_share=100 * shift**2 / distance if distance > 0 else None,
+        translations=pairs / count,
+        others=(every - pairs) / (count * (count - 1)),
+        hubness=nearest.skewness(met),
+    )
+
+
+def _anisotropy(rows: np.ndarray) -> float:
+    """Mean cosine of two different rows (n, d) of length 1: all products but those of a row with itself."""
+    whole, count = rows.sum(axis=0, dtype=np.float64), len(rows)
+    alone = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
+    return (float(whole @ whole) - alone) / (count * (count - 1))

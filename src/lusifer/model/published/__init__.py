@@ -1,0 +1,1 @@
+"""The authors' checkpoint: its files, and the model that they hold."""

@@ -1,0 +1,1 @@
+"""What a recipe needs: memory, operations and hours, before anything is downloaded."""

@@ -1,0 +1,207 @@
+"""The run folder: what a run writes, and what must be the same when it goes on.
+
+recipe.yaml                     as resolved, every default written out
+checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
+checkpoints/NN-STAGE/watch.json   what a stage was watched by, and the step that its model is from (also in checkpoints)
+checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
+metrics.jsonl                   one line a logged step
+inputs.json                     fingerprints of the bases and the data
+model/                          the result
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from lusifer.embedder.checkpoint import TRAINABLE
+from lusifer.errors import LusiferError, UsageError
+from lusifer.io.atomic import locked, write_file, write_folder
+from lusifer.training.recipe import load
+from lusifer.training.recipe.recipe import Recipe
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+INPUTS = "inputs.json"
+MODEL = "model"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+DATA = "data.json"  # of a stage: the rows of each source
+STEPS = "steps.jsonl"  # of a contrastive stage: what each step is made of
+WATCH = "watch.json"
+BEST = "best.safetensors"  # the tensors of the best step, in a checkpoint of a later one
+BAD_BATCH = "bad-batch.safetensors"
+TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoint that has it is whole
+
+
+class RunFolder:
+    """Paths of one run, and the rules for starting and resuming it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = root / MODEL
+        self.metrics = root / METRICS
+
+    @classmethod
+    @contextmanager
+    def start(cls, output: str | Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
+        """Make a new run folder, or open an old one to go on; no other process can while the block runs.
+
+        A run that failed before its first checkpoint has learned nothing: it may start again, and with another recipe.
+
+        Args:
+            output: the folder.
+            recipe: what is to be run.
+            resume: whether to go on with what is there.
+
+        Yields:
+            The run, its `recipe.yaml` written.
+
+        Raises:
+            UsageError: the folder holds a run already and `resume` is False; it holds no run and `resume` is True; it
+                holds other files; the recipe changed in a key that decides what is learned; or another process trains
+                there.
+        """
+        run = cls(Path(output).expanduser().resolve())
+        file = run.root / RECIPE
+        if run.root.is_file():
+            raise UsageError(f"{output}: is a file; give a folder")
+        # A lock, or a file that was being written when a run was killed, is no work of the user's. But a recipe.yaml
+        # may be: without the lock that every run leaves, only a resume takes the folder for a run.
+        others = run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir())
+        if others and not (file.is_file() and (resume or (run.root / LOCK).is_file())):
+            if resume:
+                mend = f"name a run folder (it has {RECIPE}), or choose another --output"
+                raise UsageError(f"{output}: holds files but no run to resume; {mend}")
+            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
+        if resume and not file.is_file():
+            raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
+        try:
+            run.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{output}: cannot be written to ({error.strerror}); choose another --output") from error
+        with locked(run.root / LOCK, f"{output}: another process trains in this folder; wait for it, or stop it"):
+            if run.model.is_dir() or any(_learned(folder) for folder in (run.root / CHECKPOINTS).glob("*")):
+                if not resume:
+                    raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
+                run._refuse_changes(recipe, file)
+            elif file.is_file():
+                run._clear()
+            with write_file(file) as temporary:
+                temporary.write_text(load.resolved(recipe), encoding="utf-8")
+            yield run
+
+    def _clear(self) -> None:
+        """Remove what a run that learned nothing has left: its lines and fingerprints are not those of another."""
+        for folder in (self.root / CHECKPOINTS).glob("[0-9][0-9]-*"):
+            shutil.rmtree(folder)
+        for file in (self.metrics, self.root / INPUTS):
+            file.unlink(missing_ok=True)
+
+    def _refuse_changes(self, recipe: Recipe, file: Path) -> None:
+        """A resumed run must learn the same thing."""
+        old = load.load(file, check_files=False)
+        stages = enumerate(old.stages, start=1)
+        begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
+        fixed = [key for key in load.changed(old, recipe) if not load.may_change(key, begun)]
+        if fixed:
+            raise UsageError(
+                f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
+                f"resume with the recipe of the run (only {', '.join(load.MAY_CHANGE)}, and keys of stages yet to "
+                "begin, may change), or start anew in another --output"
+            )
+
+    def stage(self, number: int, name: str) -> Path:
+        """The folder of stage `number` (from 1)."""
+        return self.root / CHECKPOINTS / f"{number:02d}-{name}"
+
+    def begun(self, number: int, name: str) -> bool:
+        """Whether a stage has left anything that was learned: a whole checkpoint or its model."""
+        return _learned(self.stage(number, name))
+
+    def trim_metrics(self, stage: str, step: int) -> None:
+        """Drop the lines of `stage` behind `step`: those steps are run again."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the run was killed
+            if row["stage"] != stage or row["step"] <= step:
+                kept.append(line)
+        with write_file(self.metrics) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def publish(self, source: Path) -> Path:
+        """Put the last stage's model in its final place and return that."""
+        with write_folder(self.model) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+        return self.model
+
+
+def _learned(stage: Path) -> bool:
+    return (stage / MODEL).is_dir() or any(stage.glob(f"checkpoint-*/{TRAINER_STATE}"))
+
+
+def last_checkpoint(stage: Path) -> Path | None:
+    """The newest checkpoint of a stage; halves that a killed run left are removed.
+
+    Raises:
+        LusiferError: it was whole once and is not any more: without one of its files a resumed run would go on silently
+            from other numbers.
+    """
+    found = sorted((folder for folder in stage.glob("checkpoint-*") if _step(folder) is not None), key=_step)
+    for folder in [folder for folder in found if not (folder / TRAINER_STATE).is_file()]:
+        shutil.rmtree(folder)
+        found.remove(folder)
+    if not found:
+        return None
+    newest = found[-1]
+    if not _is_json(newest / TRAINER_STATE):
+        shutil.rmtree(newest)  # the state is written last: the run was killed while it was
+        return last_checkpoint(stage)
+    damaged = next((name for name, whole in NEEDED.items() if not any(map(whole, newest.glob(name)))), None)
+    if damaged is not None:
+        raise LusiferError(
+            f"{newest / damaged}: missing or damaged; remove {newest} to resume from the checkpoint before it"
+        )
+    return newest
+
+
+def _step(folder: Path) -> int | None:
+    """The step of a checkpoint, None for a folder that only begins like one (checkpoint-500-copy)."""
+    number = folder.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # not UTF-8 or not JSON
+        return False
+    return True
+
+
+def _is_safetensors(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except SafetensorError:
+        return False
+
+
+NEEDED = {
+    TRAINABLE: _is_safetensors,
+    "optimizer.pt": zipfile.is_zipfile,  # torch.save writes archives, whose table of contents is at the end
+    "scheduler.pt": zipfile.is_zipfile,
+    "rng_state*.pth": zipfile.is_zipfile,
+}
+"""What a resume reads, and how to tell that it is whole."""

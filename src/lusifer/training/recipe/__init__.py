@@ -1,0 +1,1 @@
+"""Recipes: YAML in, checked settings out."""

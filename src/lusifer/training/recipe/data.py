@@ -1,0 +1,100 @@
+"""The data part of a recipe: where the rows of a stage come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lusifer.data.sources import published
+from lusifer.data.stages.alignment import Role
+
+
+class Settings(BaseModel):
+    """Base of every part of a recipe: unknown keys are refused, values are not converted, nothing changes later."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Source(Settings):
+    """Where rows come from: a local file (or a pattern of files), or a data set on the hub."""
+
+    path: str | None = Field(default=None, min_length=1)
+    """A .jsonl, .jsonl.gz, .parquet, .csv or .csv.gz file, a pattern such as parts/*.jsonl.gz, or `sample:NAME` (the
+    English sample in the package: passages, pairs, labelled). Relative to `data_root`."""
+    hub: str | None = Field(default=None, min_length=1)
+    """A data set id on the hub."""
+    config: str | None = None
+    """Configuration of the hub data set."""
+    split: str = "train"
+    """Split of the hub data set."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub data set; null takes the newest."""
+    limit: int | None = Field(default=None, ge=1)
+    """Most rows to use, drawn with the recipe's seed, from each cluster by its share where rows have a `cluster`; null
+    takes all."""
+    skip_bad: int = Field(default=0, ge=0)
+    """Bad rows to leave out and list in data.json, at most; one more stops the run before it trains."""
+    streaming: bool = False
+    """Read a hub data set over the network without keeping its files; with `limit` no more than that is read."""
+    fields: dict[str, str] = {}
+    """Our column -> the column in the file, where the names differ, as in {query: question}."""
+    language: str | None = None
+    """Language code; null is the one in the table of published sets, else English."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either path (a local file) or hub (a data set id), not both")
+        if self.streaming and self.hub is None:
+            raise ValueError("streaming reads from the hub, and this source is a local file: remove it")
+        return self
+
+
+class AlignmentSource(Source):
+    """Rows of an alignment stage."""
+
+    role: Role = "reconstruct"
+    """reconstruct: rows of `text`; passage_and_query: pairs used in both directions; query_to_passage: one way."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        """A published set knows its role, and its rows keep the text of reconstruction in `query`."""
+        if not isinstance(value, dict) or value.get("hub") not in published():
+            return value
+        roles = published()[value["hub"]].get("roles", [])
+        if value.get("role") is None:
+            if len(roles) != 1:
+                raise ValueError(f"role is needed for {value['hub']}: {' or '.join(roles) or 'it has none in stage 1'}")
+            value = {**value, "role": roles[0]}
+        if value["role"] == "reconstruct" and not value.get("fields"):
+            value = {**value, "fields": {"text": "query"}}
+        return value
+
+
+class PairSource(Source):
+    """Rows of a contrastive stage."""
+
+    instruction: str | None = None
+    """What the model is told before a query; null takes the row's `instruction` or `task`, else none."""
+    symmetric: bool | None = None
+    """Whether both sides are texts of one kind and carry the instruction; null asks the row's `task`, else false."""
+    in_batch_negatives: bool = True
+    """Whether other rows' texts are negatives; false where they may share the label (classes, clusters)."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often batches come from this source, relative to its number of rows."""
+    split_by_source: bool = True
+    """Whether rows with different `source` values are kept in batches of their own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        """A published set brings its instruction and says whether other rows may serve as negatives."""
+        if not isinstance(value, dict) or value.get("hub") not in published():
+            return value
+        facts = published()[value["hub"]]
+        known = {key: facts[key] for key in ("instruction", "in_batch_negatives", "symmetric") if key in facts}
+        return known | {key: item for key, item in value.items() if item is not None}

@@ -1,0 +1,225 @@
+"""What a training run is made of, as typed objects: the two bases, what joins them, the stages in order.
+
+Every number that a user may change stands here with its unit and default. A recipe is read with
+`lusifer.training.recipe_io.load`; an unknown key, a wrong type or an impossible combination is refused there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from lusifer.data.sources import SourceSpec, published
+from lusifer.training.recipe.data import Settings, Source
+from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
+from lusifer.training.recipe.variant import FULL, NAME, Variant
+
+__all__ = [
+    "AlignmentStage",
+    "Base",
+    "ContrastiveStage",
+    "Dtypes",
+    "ModelSettings",
+    "Recipe",
+    "language",
+    "longest",
+    "sources",
+    "spec",
+]
+
+
+class Base(Settings):
+    """One of the two bases."""
+
+    path: str = Field(min_length=1)
+    """A folder (begins with ./, ../, / or ~, or exists), a hub id, `package:NAME` (a folder of weights inside an
+    installed package) or `tiny:encoder` / `tiny:llm` (random weights of a few kilobytes, for tests)."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub id; null takes the newest."""
+
+
+class FeedForwardConnector(Settings):
+    """h -> h, ReLU, h -> d on each token, as published."""
+
+    type: Literal["ff"] = "ff"
+    num_soft_tokens: int = Field(default=1, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+
+
+class EmbeddingTableConnector(Settings):
+    """A mixture of the LLM's word embeddings for each token (published code)."""
+
+    type: Literal["embedding_table"]
+    num_soft_tokens: int = Field(default=0, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+
+
+class LatentAttentionConnector(Settings):
+    """A fixed number of trained latents that read the text by cross-attention."""
+
+    type: Literal["latent_attention"]
+    num_soft_tokens: int = Field(default=0, ge=0, le=64)
+    """Trained embeddings that follow the latents in the LLM's input."""
+    num_latents: int = Field(default=128, ge=1)
+    """Positions that the LLM sees, whatever the length of the text."""
+    num_heads: int = Field(default=8, ge=1)
+    """Attention heads; divides the encoder's hidden size."""
+    add_mean: bool = False
+    """Add the mean of the encoder's states to every position, by a linear map that starts as the identity."""
+
+
+class CompressConnector(Settings):
+    """Every `factor` neighbouring encoder states become one position of the LLM's input."""
+
+    type: Literal["compress"]
+    num_soft_tokens: int = Field(default=0, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+    factor: int = Field(default=4, ge=1)
+    """Encoder states per position."""
+
+
+Connector = Annotated[
+    FeedForwardConnector | EmbeddingTableConnector | LatentAttentionConnector | CompressConnector,
+    Field(discriminator="type"),
+]
+
+
+class Dtypes(Settings):
+    """Number formats of the weights. What trains, or has trained in a stage before, is float32."""
+
+    frozen: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of weights of the bases that never trained; auto is bfloat16 where the machine has it, else float32."""
+
+
+class ModelSettings(Settings):
+    """The two bases and what joins them."""
+
+    encoder: Base = Base(path="FacebookAI/xlm-roberta-large")
+    """The multilingual encoder that reads the text."""
+    llm: Base = Base(path="mistralai/Mistral-7B-Instruct-v0.3")
+    """The English-centric LLM (or embedder) that makes the vector."""
+    connector: Connector = FeedForwardConnector()
+    """From the encoder's states to the LLM's input embeddings."""
+    pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
+    """How the LLM's states become one vector."""
+    residual: bool = False
+    """Whether what the LLM reads is pooled as well and added to its vector: a path past the LLM, which the method as
+    published does not have."""
+    output_projection: bool = True
+    """Whether d -> d, ReLU, d -> d follows the pooling."""
+    include_prompt: bool = True
+    """Whether the tokens of the instruction take part in the pooling."""
+    dtype: Dtypes = Dtypes()
+    """Number formats."""
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
+    """Attention kernel of both backbones."""
+
+    @field_validator("connector", mode="before")
+    @classmethod
+    def _default_type(cls, value: Any) -> Any:
+        """A connector without a type is the published one."""
+        return {"type": "ff", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> ModelSettings:
+        tokenwise = ("ff", "embedding_table")
+        if not self.include_prompt and self.connector.type not in tokenwise:
+            raise ValueError(
+                f"include_prompt: false cannot work with connector {self.connector.type}, whose positions are no "
+                "longer tokens: set include_prompt: true, or take connector ff or embedding_table"
+            )
+        return self
+
+    def connector_kwargs(self) -> dict[str, int]:
+        """Settings of the connector beside its type and soft tokens, as `LusiferConfig.connector_kwargs`."""
+        settings = self.connector.model_dump(exclude={"type", "num_soft_tokens"})
+        return {key: value for key, value in settings.items() if value is not False}
+
+
+Stage = Annotated[AlignmentStage | ContrastiveStage, Field(discriminator="kind")]
+
+
+class Recipe(Settings):
+    """A whole training run."""
+
+    model_config = ConfigDict(title="recipe")
+
+    name: str = Field(default="lusifer", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the run and of the model."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of everything drawn: new weights, order of rows, masks, dropout."""
+    max_length: int = Field(default=512, ge=8)
+    """Longest text, in tokens of the encoder's tokenizer, special tokens included."""
+    english_only: bool = True
+    """Drop data sources in another language than English (the published alignment list has three in Chinese)."""
+    data_root: str | None = None
+    """Folder that relative data paths start from; null is the recipe's own folder. Relative to the recipe's folder
+    when it stands in the recipe, to the current folder when it is given by --set."""
+    model: ModelSettings = ModelSettings()
+    """The two bases and what joins them."""
+    stages: list[Stage] = Field(min_length=1)
+    """What trains, in order; each stage starts from the weights of the one before."""
+    variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
+    """Other trainings to compare this one with, by name (`lusifer ablate`, `lusifer train --variant NAME`)."""
+
+    @model_validator(mode="after")
+    def _variants_known(self) -> Recipe:
+        if FULL in self.variants:
+            raise ValueError(f"variants.{FULL}: is the recipe as it stands: take it out, or name it otherwise")
+        for name, variant in self.variants.items():
+            for stage in variant.stages or ():
+                if stage not in [each.name for each in self.stages]:
+                    raise ValueError(f"variants.{name}.stages: there is no stage {stage!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"stages: the name {twice[0]!r} is used twice: give each stage a name of its own")
+        for stage in self.stages:
+            if stage.train.output_projection and not self.model.output_projection:
+                raise ValueError(
+                    f"stages.{stage.name}.train.output_projection: true, but model.output_projection is false: "
+                    "there is nothing to train"
+                )
+            if longest(self, stage) > self.max_length:
+                raise ValueError(
+                    f"stages.{stage.name}.max_length {stage.max_length} is above the recipe's max_length "
+                    f"{self.max_length}: raise that, or lower this"
+                )
+            if not sources(self, stage)[0]:
+                raise ValueError(f"stages.{stage.name}.data: english_only leaves no source: add an English one")
+        return self
+
+
+def spec(source: Source, seed: int) -> SourceSpec:
+    """What `lusifer.data.sources.load` reads for a source of a recipe.
+
+    Args:
+        source: An item of `stages.N.data`.
+        seed: Of the rows drawn when there are more than `limit`.
+    """
+    kept = set(SourceSpec.__dataclass_fields__) & set(type(source).model_fields)
+    return SourceSpec(**{key: getattr(source, key) for key in kept}, seed=seed)
+
+
+def longest(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> int:
+    """Longest text of a stage, in tokens of the encoder's tokenizer."""
+    return stage.max_length or recipe.max_length
+
+
+def sources(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> tuple[list[Source], list[Source]]:
+    """Give the sources that a stage trains on, and those that `english_only` drops."""
+    kept: list[Source] = []
+    dropped: list[Source] = []
+    for source in stage.data:
+        (dropped if recipe.english_only and language(source) != "en" else kept).append(source)
+    return kept, dropped
+
+
+def language(source: Source) -> str:
+    """The language code of a source: its `language`, else the one in the table of published sets, else English."""
+    return source.language or published().get(source.hub or "", {}).get("language", "en")

@@ -1,0 +1,107 @@
+"""Step 0 of a run: the two bases become one model, and what cannot work is refused before anything trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from lusifer.embedder import assemble
+from lusifer.errors import LusiferError, UsageError
+from lusifer.model import adapters, build, probes, tiny
+from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
+from lusifer.prompts import prompt
+from lusifer.training.folder import RunFolder
+from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
+
+PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит билет до города?", "水", "How long is a day on Mars?")
+
+
+def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
+    """The model of step 0, probed: what is not bidirectional or depends on padding is refused before it trains."""
+    settings = recipe.model
+    # A tower that will train whole is never rounded first.
+    whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
+    dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
+    encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"])
+    llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"])
+    tokenizer = read_tokenizer(build.resolve(encoder.path), encoder.revision)
+    check_tokenizers(tokenizer)
+    model = build.join(
+        build.read_backbone(encoder, "encoder", settings.attn_implementation),
+        build.read_backbone(llm, "llm", settings.attn_implementation),
+        recipe.seed,
+        connector_type=settings.connector.type,
+        connector_kwargs=settings.connector_kwargs(),
+        num_soft_tokens=settings.connector.num_soft_tokens,
+        pooling=settings.pooling,
+        residual=settings.residual,
+        output_projection=settings.output_projection,
+        include_prompt=settings.include_prompt,
+    )
+    length = min(recipe.max_length, model.config.max_position_embeddings)
+    embedder = assemble.assemble(model, tokenizer, prompts=prompts(recipe), max_seq_length=length)
+    features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt")
+    found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
+    failed = [probe for probe in found if not probe.ok]
+    if failed:
+        raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
+    return embedder
+
+
+def refuse_unreadable(recipe: Recipe, output: Path) -> None:
+    """Read both configurations before the run folder exists: a wrong name must not leave a run behind.
+
+    Args:
+        recipe: of the run.
+        output: the run folder.
+
+    Raises:
+        UsageError: a base is not there or not known, or the run would be written into it.
+    """
+    for tower in adapters.TOWERS:
+        base = getattr(recipe.model, tower)
+        if base.path.startswith("tiny:"):
+            continue
+        build.read_config(build.Base(base.path, base.revision), tower)
+        if output.is_relative_to(Path(build.resolve(base.path)).resolve()):
+            raise UsageError(f"{output}: lies in the folder of model.{tower}; choose an --output outside it")
+
+
+def concrete(recipe: Recipe) -> Recipe:
+    """What `auto` means on this machine, written out: a run resumed on another computes the same, or is refused."""
+    auto, model = build.frozen_dtype(), recipe.model
+    if model.dtype.frozen == "auto":
+        dtype = model.dtype.model_copy(update={"frozen": str(auto).removeprefix("torch.")})
+        model = model.model_copy(update={"dtype": dtype})
+    stages = [
+        stage.model_copy(update={"bf16": auto == torch.bfloat16}) if stage.bf16 == "auto" else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"model": model, "stages": stages})
+
+
+def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
+    """Put folders in the place of `tiny:encoder` and `tiny:llm`, made from the seed inside the run folder."""
+    paths = {"encoder": recipe.model.encoder.path, "llm": recipe.model.llm.path}
+    if not any(path.startswith("tiny:") for path in paths.values()):
+        return recipe
+    made = dict(zip(("tiny:encoder", "tiny:llm"), tiny.make_tiny_bases(run.root / "bases", recipe.seed), strict=True))
+    bases = {
+        tower: getattr(recipe.model, tower).model_copy(update={"path": str(made.get(path, path))})
+        for tower, path in paths.items()
+    }
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases)})
+
+
+def prompts(recipe: Recipe) -> dict[str, str]:
+    """What the model folder remembers: `query` and `document`, and each instruction it was trained with."""
+    found = {"query": "", "document": ""}
+    for stage in recipe.stages:
+        if not isinstance(stage, ContrastiveStage):
+            continue
+        for source in stage.data:
+            if source.instruction:
+                found.setdefault(source.instruction, prompt(source.instruction, "query"))
+    return found

@@ -1,0 +1,267 @@
+"""What a run was trained on and by: said when a stage starts, kept beside its checkpoints, written on its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from lusifer.data.sources import short_name
+from lusifer.data.stages.alignment import AlignmentExamples
+from lusifer.embedder import card as cards
+from lusifer.embedder import contents
+from lusifer.io import fingerprint, parallel_text
+from lusifer.io.atomic import write_file
+from lusifer.training.folder import DATA, RECIPE, STEPS, WATCH, RunFolder
+from lusifer.training.recipe import load
+from lusifer.training.recipe import recipe as recipes
+from lusifer.training.recipe.data import Source
+from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
+from lusifer.training.stages.contrastive import PairRows
+
+ONE_KIND = "texts of one kind"
+_ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional": "both directions, labels are masked"}
+
+
+def data(
+    recipe: Recipe,
+    stage: AlignmentStage | ContrastiveStage,
+    rows: AlignmentExamples | PairRows,
+    digests: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """Say what a stage reads.
+
+    Args:
+        recipe: The whole run.
+        stage: One of its stages.
+        rows: As `align.examples` or `contrast.examples` gives them.
+        digests: Of each source that is read, file name -> SHA-256; of a hub set none.
+
+    Returns:
+        `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
+        the text before queries, of sets of pairs also the steps that they get, how often a row is read at `most` and
+        how many are `unread`, with clusters the steps that are `mixed` of several, and of small sets that were joined
+        the rows of each of the `parts`; `left_out`: name and language of the sources that `english_only` drops;
+        `skipped`: the bad rows that were left out; `read_from`: of every source name, rows as they were read, and the
+        commit or the digests of its files.
+    """
+    kept, left_out = recipes.sources(recipe, stage)
+    if isinstance(rows, PairRows):
+        reads = rows.reads()
+        sources = [_pairs(name, rows) | reads.get(name, {}) for name in rows.dropped]
+        read = rows.read
+    else:
+        sources = [
+            _source(source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
+            for source, (table, role) in zip(kept, rows.sources, strict=True)
+        ]
+        read = [len(table) for table, _ in rows.sources]
+    return {
+        "steps": rows.steps,
+        "sources": sources,
+        "left_out": [_source(source) for source in left_out],
+        "skipped": rows.skipped,
+        "read_from": [_origin_of(*each) for each in zip_longest(kept, read, digests, fillvalue={})],
+    }
+
+
+def _source(source: Source) -> dict[str, str]:
+    return {"name": short_name(source.path, source.hub), "language": recipes.language(source)}
+
+
+def _origin_of(source: Source, rows: int, files: Mapping[str, str]) -> dict[str, Any]:
+    """What was read, so that it is known again: a hub set by its commit, files by their content."""
+    known = {"revision": source.revision} if source.hub else {"sha256": dict(files)}
+    return {"name": short_name(source.path, source.hub), "rows": rows, **known}
+
+
+def _pairs(name: str, rows: PairRows) -> dict[str, Any]:
+    """One set of a contrastive stage."""
+    prompts = rows.prompts.get(name, {})
+    use = ONE_KIND if prompts.get("positive") else "query to document"
+    use += ", in-batch negatives" if rows.in_batch_negatives.get(name) else ", own negatives only"
+    return {
+        "name": name,
+        "language": rows.language[name],
+        "rows": len(rows.sets.get(name, ())),
+        "dropped": rows.dropped[name],
+        "use": use,
+        "prompt": prompts.get("query", ""),
+        **({"parts": dict(rows.parts[name])} if name in rows.parts else {}),
+    }
+
+
+def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows) -> None:
+    """Write what a stage reads into its folder: a later stage's card needs it, a resume may not read the rows.
+
+    `data.json` is what `data` says, `seen.safetensors` tells which texts it reads, and `steps.jsonl` of a stage of
+    pairs has a line for each step: its set and, where its rows share one, their cluster.
+    """
+    with write_file(folder / DATA) as temporary:
+        temporary.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fingerprint.keep(folder, rows.texts(), sum(1 for _ in rows.texts()))
+    if isinstance(rows, PairRows):
+        with write_file(folder / STEPS) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            for number, step in enumerate(rows.plan, start=1):
+                row = {"step": number, "source": step.name, "rows": len(step.rows), "cluster": step.cluster}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
+    """The model card of a stage's result.
+
+    Args:
+        run: Has the recipe, and `data.json` of the stages that are done.
+        number: The stage, from 1.
+        embedder: What is to be saved, adapters merged.
+    """
+    # As resolved: in memory the folders that were made for `tiny:` bases stand in their place.
+    recipe = load.load(run.root / RECIPE, check_files=False)
+    stages = recipe.stages[:number]
+    said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]
+    bases = {"encoder": recipe.model.encoder, "llm": recipe.model.llm}
+    sources = [source for stage in stages for source in recipes.sources(recipe, stage)[0]]
+    facts = cards.Card(
+        name=recipe.name if number == len(recipe.stages) else f"{recipe.name}, after stage {stages[-1].name}",
+        origin=_origin(recipe, number, sources),
+        base_models=[base.path for base in bases.values() if cards.is_hub_id(base.path)],
+        datasets=[source.hub for source in sources if source.hub],
+        languages=[recipes.language(source) for source in sources],
+        stages=[_stage(recipe, place, said[place - 1]) for place in range(1, number + 1)],
+        instructions=_instructions(said),
+        limits=_limits(recipe, stages),
+        versions=cards.versions(),
+    )
+    names = {
+        tower: f"`{cards.public_name(base.path)}`" + (f" at revision `{base.revision}`" if base.revision else "")
+        for tower, base in bases.items()
+    }
+    return cards.text(facts, contents.read(embedder, names))
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """What `keep` wrote, or nothing where an older version ran the stage; `watch` is what was watched, if it was."""
+    said: dict[str, Any] = {"sources": [], "left_out": []}
+    for file, key in ((folder / DATA, None), (folder / WATCH, "watch")):
+        if file.is_file():
+            read = json.loads(file.read_text(encoding="utf-8"))
+            said |= read if key is None else {key: read}
+    return said
+
+
+def _origin(recipe: Recipe, number: int, sources: Sequence[Source]) -> list[str]:
+    """Recipe, seed and languages."""
+    done = "" if number == len(recipe.stages) else f" (so far stage {number} of {len(recipe.stages)})"
+    languages = sorted({recipes.language(source) for source in sources})
+    if languages == ["en"]:
+        spoken = (
+            "The training text is English, as the recipe states its sources; what the model does in other languages "
+            "comes from what its encoder knew before."
+        )
+    else:
+        spoken = f"Languages of the training text, as the recipe states its sources: {', '.join(languages)}."
+    by = f"With `lusifer train`, by the recipe `{recipe.name}`{done}, seed {recipe.seed}; "
+    return [f"{by}the run's `recipe.yaml` has every setting. {spoken}"]
+
+
+def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
+    """Stage `number` (from 1) in words, with its rows by source."""
+    stage = recipe.stages[number - 1]
+    steps, watched = said.get("steps", stage.max_steps), said.get("watch")
+    length = f"{steps:,}" if steps else f"{stage.epochs:g} times through the data"
+    if watched and watched["model_step"] != steps:
+        length = f"{watched['model_step']:,} of {length}"
+    warm = f", {stage.warmup(said['steps'])} steps of warm-up" if "steps" in said else ""
+    settings = _objective(stage) | {
+        "steps": f"{length}, {stage.batch_size} rows each",
+        "learning rate": f"{stage.learning_rate:g} at its highest ({stage.schedule}{warm}), AdamW",
+        "longest text": f"{recipes.longest(recipe, stage)} tokens",
+        "trained": _trained(stage, recipe.model.output_projection),
+    }
+    if watched:
+        settings["watched"] = _watched(watched)
+    if said["left_out"]:
+        names = ", ".join(f"{source['name']} ({source['language']})" for source in said["left_out"])
+        settings["left out, because not English"] = names
+    if said.get("skipped"):
+        settings["bad rows left out"] = f"{len(said['skipped']):,}"
+    rows = [
+        {
+            "source": source["name"],
+            "language": source["language"],
+            "rows": f"{source['rows']:,}",
+            "dropped for want of a negative": f"{source['dropped']:,}" if source["dropped"] else "",
+            "use": source["use"],
+        }
+        for source in said["sources"]
+    ] or [{"source": short_name(source.path, source.hub)} for source in recipes.sources(recipe, stage)[0]]
+    kind = "" if stage.name == stage.kind else f" ({stage.kind})"
+    return cards.Stage(f"Stage {number}: {stage.name}{kind}", settings, rows)
+
+
+def _watched(said: dict[str, Any]) -> str:
+    """What a stage was watched on, and whether its model was chosen by that."""
+    name = "the sample in the package" if said["parallel"] == parallel_text.SAMPLE else f"`{said['parallel']}`"
+    what = f"{said['metric']} on {name}, in {', '.join(said['languages'])}; none of it was trained on"
+    if said["patience"] is None:
+        return f"{what}, and nothing was chosen by it"
+    ended = "" if said["stopped"] is None else f", and the stage was ended by it at step {said['stopped']:,}"
+    return f"{what}; the model is that of step {said['model_step']:,}, the best by it ({said['best']:.4g}){ended}"
+
+
+def _objective(stage: AlignmentStage | ContrastiveStage) -> dict[str, str]:
+    """What the loss is made of."""
+    if isinstance(stage, AlignmentStage):
+        shares = {name: share for name, share in stage.objectives.model_dump().items() if share > 0}
+        whole = sum(shares.values())
+        named = ", ".join(f"{name} in {share / whole:.0%} of the steps" for name, share in shares.items())
+        found = {"objective": named if len(shares) > 1 else next(iter(shares))}
+        if stage.distill_contrast:
+            found["distill's contrast with the other texts"] = f"weight {stage.distill_contrast:g}"
+        if stage.token_dropout:
+            found["tokens kept from the encoder"] = f"up to {stage.token_dropout:.0%} of a text"
+        predicts = set(shares) != {"distill"}
+        return found | ({"attention to what is predicted": _ATTENTION[stage.attention]} if predicts else {})
+    losses = {"infonce": "InfoNCE on cosine similarity", "ntxent_l2": "NT-Xent on the L2 distance, pairs mined"}
+    found = {"loss": f"{losses[stage.loss]}, temperature {stage.temperature:g}"}
+    found["hard negatives"] = f"{stage.hard_negatives} a row"
+    if stage.matryoshka_dims:
+        found["leading dimensions trained as well"] = ", ".join(map(str, stage.matryoshka_dims))
+    return found
+
+
+def _trained(stage: AlignmentStage | ContrastiveStage, projection: bool) -> str:
+    """Which parts moved, and how; `projection` says whether the model has that part."""
+    ways = {}
+    for tower, name in (("encoder", "encoder"), ("llm", "LLM")):
+        lora = getattr(stage.lora, tower)
+        way = getattr(stage.train, tower)
+        ways[name] = f"by LoRA of rank {lora.r}" if way == "lora" and lora else "" if way == "frozen" else "all weights"
+    ways["connector"] = "all weights" if stage.train.connector else ""
+    if projection:
+        ways["output projection"] = "all weights" if stage.train.output_projection else ""
+    frozen = [name for name, way in ways.items() if not way]
+    parts = ", ".join(f"{name} ({way})" for name, way in ways.items() if way)
+    return parts + (f"; not: {', '.join(frozen)}" if frozen else "")
+
+
+def _instructions(said: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """Prefixes of stage 2 -> whether documents had them too."""
+    sources = [source for data in said for source in data["sources"] if source["prompt"] and source["rows"]]
+    return {source["prompt"]: source["use"].startswith(ONE_KIND) for source in sources}
+
+
+def _limits(recipe: Recipe, stages: Sequence[AlignmentStage | ContrastiveStage]) -> list[str]:
+    """What this model must not be taken for."""
+    found = []
+    if any(base.path.startswith("tiny:") for base in (recipe.model.encoder, recipe.model.llm)):
+        found.append("Its bases are random weights of toy size: it shows that the software works, no more.")
+    if not any(isinstance(stage, ContrastiveStage) for stage in stages):
+        distilled = any(stage.objectives.distill for stage in stages)
+        were = "the vectors were trained to match the LLM's own" if distilled else "nothing has trained the vectors yet"
+        found.append(f"No contrastive stage was run: {were}.")
+    return found

@@ -1,0 +1,211 @@
+"""A whole run: build, then stage after stage; each stage reads a model folder and writes one."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from sentence_transformers import SentenceTransformer
+
+from lusifer.embedder import assemble, folder
+from lusifer.errors import LusiferError, UsageError
+from lusifer.model import adapters
+from lusifer.model.compiled import compile_layers
+from lusifer.model.lusifer import LusiferModel
+from lusifer.training.folder import RunFolder, last_checkpoint
+from lusifer.training.recipe import load
+from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
+from lusifer.training.run import bases, card, inputs, preflight
+from lusifer.training.stages import alignment, contrastive, watch
+from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, batches, free_space_for
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def train(
+    recipe_path: str | Path,
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    variant: str | None = None,
+    resume: bool = False,
+    listen: Listener | None = None,
+) -> Path:
+    """Run a recipe from where it stands to its end.
+
+    Args:
+        recipe_path: a YAML file or the name of a recipe in the package.
+        output: the run folder.
+        overrides: "key.path=value" each.
+        variant: one of the recipe's `variants` in place of the recipe as it stands.
+        resume: go on with what `output` holds; without it the folder must be new.
+        listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
+            `"data"`, `"step"`, `"log"`, `"saved"`.
+
+    Returns:
+        The folder of the finished model.
+
+    Raises:
+        UsageError: the recipe, the bases or the folder do not fit; nothing was trained.
+        LusiferError: training failed; checkpoints stay.
+    """
+    _refuse_data_parallel()
+    recipe = bases.concrete(load.load(recipe_path, overrides, variant=variant))
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if listen is None or not state.is_main_process:
+        listen = _silence
+    run = RunFolder(Path(output).expanduser().resolve())
+    bases.refuse_unreadable(recipe, run.root)
+    with ExitStack() as held:
+        if state.is_main_process:  # the others wait for what the first one writes
+            held.enter_context(RunFolder.start(output, recipe, resume))
+            inputs.remember(run, recipe, inputs.fingerprints(recipe))
+        state.wait_for_everyone()
+        recipe = inputs.pinned(recipe, run)
+        with state.main_process_first():
+            recipe = bases.with_tiny(recipe, run)
+        state.wait_for_everyone()
+        return _stages(recipe, run, listen)
+
+
+def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
+    """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
+    frozen = getattr(torch, recipe.model.dtype.frozen)
+    state = PartialState()
+    preflight.refuse_unfit(recipe, run)
+    finished = run.model.is_dir()
+    before: Path | None = None
+    for number, stage in enumerate(recipe.stages, start=1):
+        target = run.stage(number, stage.name)
+        if not (target / "model").is_dir():
+            embedder = bases.build_model(recipe, frozen) if before is None else _load(before, recipe)
+            finished = False
+            _stage(recipe, stage, number, run, embedder, frozen, listen)
+            del embedder
+            gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
+        before = target / "model"
+    if state.is_main_process and not finished:  # its card may have been edited
+        run.publish(before)
+    state.wait_for_everyone()
+    return run.model
+
+
+def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
+    """The model that a stage before wrote, with the recipe's attention kernel (a folder does not keep it)."""
+    embedder = folder.load(path, attn_implementation=recipe.model.attn_implementation)
+    embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
+    return embedder
+
+
+def _silence(event: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+def _stage(
+    recipe: Recipe,
+    stage: AlignmentStage | ContrastiveStage,
+    number: int,
+    run: RunFolder,
+    embedder: SentenceTransformer,
+    frozen: torch.dtype,
+    listen: Listener,
+) -> None:
+    """Train one stage from its start or its last checkpoint and write its model folder."""
+    target = run.stage(number, stage.name)
+    target.mkdir(parents=True, exist_ok=True)
+    seed = recipe.seed + number
+    transformers.set_seed(seed)
+    model = assemble.lusifer_model(embedder)
+    _prepare(model, stage)
+    model.to(_device())
+    if stage.compile:
+        compile_layers(model)
+    state = PartialState()
+    with state.main_process_first():
+        checkpoint = last_checkpoint(target)
+    free_space_for(target, stage, model)
+    counts = [asdict(row) for row in adapters.report(model)]
+    listen({"event": "counts", "stage": stage.name, "parts": counts})
+    kind = alignment if isinstance(stage, AlignmentStage) else contrastive
+    rows = kind.examples(recipe, stage, seed)
+    data = card.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
+    if state.is_main_process:
+        card.keep(target, data, rows)
+    listen({"event": "data", "stage": stage.name, **data})
+    length = embedder.max_seq_length
+    embedder.max_seq_length = min(stage.max_length or length, length)
+    settings = arguments(stage, target, rows.steps, seed, bool(stage.bf16))
+    settings |= batches(stage)
+    trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
+    trainer.max_seq_length = length
+    done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if state.is_main_process:
+        run.trim_metrics(stage.name, done)
+    log = MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
+    trainer.add_callback(log)
+    watch.attach(trainer, stage, log.write, checkpoint)
+    trainer.remove_callback(transformers.PrinterCallback)
+    listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
+    _train(trainer, checkpoint, done, rows.steps)
+    if state.is_main_process:
+        model.cpu()  # merged in float32 it may not fit beside the optimizer
+        if trainer.watcher is not None:
+            trainer.watcher.finish(model, target, max(done, trainer.state.global_step))
+        merged = adapters.merge(model)
+        embedder.eval()
+        embedder.max_seq_length = length
+        folder.save(embedder, target / "model", card.card(run, number, embedder))
+        written = str(target / "model")
+        listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": written})
+    state.wait_for_everyone()
+
+
+def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
+    """Train from step `done` to the last one, and not one less or more, unless what is watched ends the stage."""
+    if done >= steps or trainer.stopped:  # killed after its last step: transformers would train one more
+        trainer._load_from_checkpoint(str(checkpoint))
+        return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step != steps and not trainer.stopped:
+        raise LusiferError(
+            f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "
+            "lower batch_size or max_steps and start anew in another --output"
+        )
+
+
+def _refuse_data_parallel() -> None:
+    """One process that sees several GPUs: transformers would spread each batch, and a step not be the recipe's."""
+    if "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1:
+        raise UsageError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _prepare(model: LusiferModel, stage: AlignmentStage | ContrastiveStage) -> None:
+    """Freeze, and attach adapters; what trains is float32 (AdamW's steps are lost in half precision).
+
+    Nothing is rounded here: a tower that a stage before has trained came out in float32 and stays so.
+    """
+    whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
+    parts = whole | {"connector": stage.train.connector, "output_projection": stage.train.output_projection}
+    for tower, trains in whole.items():
+        if trains:
+            getattr(model, tower).float()
+    adapters.freeze(model, parts)
+    for tower in adapters.TOWERS:
+        lora = getattr(stage.lora, tower)
+        if getattr(stage.train, tower) == "lora" and lora is not None:
+            adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""The two stages: what a step reads, its loss, and what is watched."""

@@ -1,0 +1,236 @@
+"""Stage 2: representation finetuning with sentence-transformers' trainer and cached losses."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+
+from lusifer.data import sources as data_sources
+from lusifer.data.readers import BadRows
+from lusifer.data.stages import pairs
+from lusifer.data.stages.batches import PairBatches, StepRows
+from lusifer.data.stages.joined import join_small
+from lusifer.errors import UsageError
+from lusifer.io import fingerprint
+from lusifer.model.lusifer import LusiferModel
+from lusifer.training.recipe import recipe as recipes
+from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
+from lusifer.training.stages.by_length import ByLength
+from lusifer.training.stages.losses import NTXentL2
+from lusifer.training.stages.own_negatives import CachedOwnNegativesLoss
+from lusifer.training.stages.trainer import StageTrainer
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps.
+
+    `dropped` counts rows without any negative and `language` has the code, both also for sets that lost all their rows.
+    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read, and `parts`
+    those of the small sets that a joined one is made of.
+    """
+
+    sets: dict[str, Dataset]
+    prompts: dict[str, dict[str, str]]
+    in_batch_negatives: dict[str, bool]
+    batches: PairBatches
+    steps: int
+    dropped: dict[str, int]
+    language: dict[str, str]
+    skipped: list[str]
+    read: list[int]
+    parts: dict[str, Mapping[str, int]]
+
+    @cached_property
+    def plan(self) -> list[StepRows]:
+        """What each step is made of."""
+        return list(self.batches.make_up())
+
+    def reads(self) -> dict[str, dict[str, int]]:
+        """Give by set how many steps it gets, how often its rows are read at most, and how many never are.
+
+        Of a set with clusters also how many of its steps are `mixed`: their rows are not of one cluster.
+        """
+        counts = {name: np.zeros(len(table), dtype=np.int64) for name, table in self.sets.items()}
+        steps = Counter(step.name for step in self.plan)
+        mixed = Counter(step.name for step in self.plan if step.cluster is None)
+        for step in self.plan:
+            np.add.at(counts[step.name], step.rows, 1)
+        return {
+            name: {"steps": steps[name], "most": int(often.max()), "unread": int((often == 0).sum())}
+            | ({"mixed": mixed[name]} if name in self.batches.clusters else {})
+            for name, often in counts.items()
+        }
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text that the stage trains on."""
+        for table in self.sets.values():
+            yield from fingerprint.texts(table)
+
+
+class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
+    """The library's loop with our checkpoints and our plan of batches."""
+
+    def __init__(self, *args: Any, batches: PairBatches, **kwargs: Any) -> None:
+        self.batches = batches
+        self.names: list[str] = []
+        """Set of each step."""
+        self._logged = 0
+        super().__init__(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Say with each line how many of the steps since the last one were made of which set."""
+        if "loss" in logs:
+            steps = self.names[max(self._logged, self.first_step) : self.state.global_step]
+            self._logged = self.state.global_step
+            logs["made_of"] = dict(sorted(Counter(steps).items()))
+        super().log(logs, *args, **kwargs)
+
+    def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> PairBatches:
+        """The plan, over the sets in the order in which the library lays them one behind the other."""
+        return self.batches
+
+
+class InfoNCE(ByLength, CachedMultipleNegativesRankingLoss):
+    """The library's loss, its mini-batches cut by length."""
+
+
+class OwnNegatives(ByLength, CachedOwnNegativesLoss):
+    """InfoNCE over own negatives, its mini-batches cut by length."""
+
+
+class NTXent(ByLength, NTXentL2):
+    """The published loss, its mini-batches cut by length."""
+
+
+def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
+    """The rows of a stage: columns query, positive, negative_1 .. negative_k.
+
+    Args:
+        recipe: the whole run.
+        stage: one of its contrastive stages.
+        seed: of what is drawn to fill missing negatives and of weights.
+    """
+    sets: dict[str, Dataset] = {}
+    prompts: dict[str, dict[str, str]] = {}
+    in_batch: dict[str, bool] = {}
+    clusters: dict[str, np.ndarray] = {}
+    skipped: list[str] = []
+    dropped: dict[str, int] = {}
+    language: dict[str, str] = {}
+    read: list[int] = []
+    parts: dict[str, Mapping[str, int]] = {}
+    kept, _ = recipes.sources(recipe, stage)
+    for source in kept:
+        bad = BadRows(source.skip_bad)
+        rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs", bad)
+        skipped += bad.messages
+        read.append(len(rows))
+        found = pairs.columns(rows, source, stage.hard_negatives, seed)
+        for made in join_small(found, stage.batch_size, source.in_batch_negatives):
+            name = pairs.free_name(made.name, dropped)  # files of one name in two folders
+            dropped[name], language[name] = made.dropped, recipes.language(source)
+            if made.parts:
+                parts[name] = made.parts
+            if not len(made.rows):
+                continue  # the library's trainer cannot read a set without rows
+            sets[name], prompts[name] = made.rows, made.prompts
+            in_batch[name] = source.in_batch_negatives
+            if made.clusters is not None:
+                clusters[name] = made.clusters
+    steps = stage.steps(sum(map(len, sets.values())))
+    batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters)
+    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language, skipped, read, parts)
+
+
+def refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, max_length: int) -> None:
+    """Refuse a prompt that fills the texts' length: all queries would be cut to the same tokens.
+
+    Args:
+        stage: for its name.
+        rows: of `examples`.
+        tokenizer: of the encoder.
+        max_length: tokens kept of a text, prompt and special tokens included.
+
+    Raises:
+        UsageError: names the set, the tokens and the limit.
+    """
+    for name, prompts in rows.prompts.items():
+        for prompt in set(prompts.values()):
+            tokens = len(tokenizer(prompt)["input_ids"])
+            if prompt and tokens >= max_length:
+                raise UsageError(
+                    f"stages.{stage.name}: the prompt of {name} ({prompt[:40]!r}) has {tokens} tokens, and max_length "
+                    f"{max_length} leaves none for the text: raise max_length, or shorten the instruction"
+                )
+
+
+def trainer(
+    recipe: Recipe,
+    stage: ContrastiveStage,
+    embedder: SentenceTransformer,
+    model: LusiferModel,
+    rows: PairRows,
+    arguments: dict[str, Any],
+    frozen: torch.dtype,
+) -> ContrastiveTrainer:
+    """Put a stage together; arguments as for `align.trainer`."""
+    refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)
+    embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
+    # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
+    keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
+    made = ContrastiveTrainer(
+        model=embedder,
+        args=SentenceTransformerTrainingArguments(
+            **arguments,
+            prompts={keys[name]: prompts for name, prompts in rows.prompts.items()},
+            # A batch is planned for all processes and cut into equal parts, one for each.
+            accelerator_config={"split_batches": True},
+            dataloader_drop_last=True,
+        ),
+        batches=rows.batches,
+        train_dataset={keys[name]: table for name, table in rows.sets.items()},
+        loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},
+    )
+    made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
+    made.names = [step.name for step in rows.plan]
+    return made
+
+
+def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negatives: bool) -> torch.nn.Module:
+    """The loss of one set.
+
+    Args:
+        stage: temperature, mini-batches, Matryoshka dimensions.
+        embedder: the model.
+        in_batch_negatives: whether other rows' texts are negatives; False where they may share the label.
+    """
+    chunks = {"mini_batch_size": stage.mini_batch_size, "mini_batch_num_tokens": stage.mini_batch_tokens}
+    if stage.loss == "ntxent_l2":
+        chunks |= {"in_batch_negatives": in_batch_negatives, "miner_epsilon": stage.miner_epsilon}
+        return NTXent(embedder, stage.temperature, **chunks)
+    if in_batch_negatives:
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        made = InfoNCE(embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks)
+    else:
+        made = OwnNegatives(embedder, stage.temperature, **chunks)
+    if stage.matryoshka_dims:
+        # The library trains the listed dimensions only: the whole vector is one of them.
+        whole = embedder.get_embedding_dimension()
+        made = MatryoshkaLoss(embedder, made, sorted({*stage.matryoshka_dims, whole}, reverse=True))
+    return made

@@ -1,0 +1,227 @@
+"""What both stages' trainers share: complete checkpoints, strict resume, a stop at the first loss that is no number.
+
+The loops themselves are transformers' Trainer (alignment) and sentence-transformers' trainer (contrastive).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback
+
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.embedder.checkpoint import TRAINABLE, TRAINABLE_COUNTS
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
+from lusifer.model import adapters
+from lusifer.training.folder import BAD_BATCH, RunFolder
+from lusifer.training.recipe.stage import StageSettings
+
+MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
+SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+class StageWatch(Protocol):
+    """What a trainer asks of whatever watches its stage (`stages/watch.py`)."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended the stage."""
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write into the checkpoint of `step` what a resume needs."""
+
+
+class StageTrainer:
+    """Mixin in front of a Trainer class; set its attributes before training.
+
+    `max_seq_length` is what checkpoints keep: a stage may cut its texts shorter than the model will.
+    """
+
+    embedder: SentenceTransformer
+    stage_folder: Path
+    max_seq_length: int
+    first_step: int = 0
+    """Steps that were done before this call."""
+    watcher: StageWatch | None = None
+    """Measures the gap between languages where the recipe says so."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the stage was ended before its last step, by what was measured."""
+        return self.watcher is not None and self.watcher.stopped
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
+        folder = Path(output_dir or self.args.output_dir)
+        model = lusifer_model(self.embedder)
+        tensors = adapters.trainable_state_dict(model)
+        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise LusiferError(
+                f"{broken[0]} is not finite at step {self.state.global_step}, so no checkpoint is written; {MEND}"
+            )
+        trained_on, self.embedder.max_seq_length = self.embedder.max_seq_length, self.max_seq_length
+        try:
+            self.embedder.save_pretrained(str(folder), create_model_card=False)
+        finally:
+            self.embedder.max_seq_length = trained_on
+        save_file(tensors, folder / TRAINABLE)
+        parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
+        counts = {"tensors": sorted(tensors), "parts": parts}
+        (folder / TRAINABLE_COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
+        if self.watcher is not None:
+            self.watcher.save(folder, self.state.global_step)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Put back the tensors that train; frozen ones come from where the stage started."""
+        file = Path(resume_from_checkpoint) / TRAINABLE
+        if not file.is_file():
+            raise ModelFolderError(f"{file}: missing; remove that checkpoint to resume from the one before")
+        adapters.load_trainable_state_dict(lusifer_model(self.embedder), load_file(file))
+
+    def _load_best_model(self) -> None:
+        raise LusiferError("no checkpoint is chosen by a score here: the last step is the result")
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One step of the library, refused when its loss is NaN or infinite: the batch is kept for a look."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss).all():
+            file = self.stage_folder / BAD_BATCH
+            tensors = {key: value.cpu().contiguous() for key, value in inputs.items() if torch.is_tensor(value)}
+            save_file(tensors, file)
+            raise LusiferError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}; {MEND}"
+            )
+        return loss
+
+
+class MetricsLog(TrainerCallback):
+    """Append what the trainer logs to metrics.jsonl, and hand it to a listener (a progress line, a bar)."""
+
+    def __init__(self, run: RunFolder, stage: str, listen: Any = None) -> None:
+        self.run, self.stage, self.listen = run, stage, listen
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log and save as often as the recipe says now: a resumed state remembers what it said before."""
+        state.compute_steps(args, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        """Write one line: stage, step and the numbers."""
+        if state.is_world_process_zero:
+            self.write(logs or {}, state)
+
+    def write(self, numbers: dict[str, Any], state: Any) -> None:
+        """Append a line with stage, step and these numbers, and hand it to the listener."""
+        row = {"stage": self.stage, "step": state.global_step, **numbers}
+        with self.run.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if self.listen is not None:
+            self.listen(row, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say that a step is done: a bar should move between two lines of the log."""
+        if state.is_world_process_zero and self.listen is not None:
+            self.listen({"event": "step", "stage": self.stage, "step": state.global_step}, state.max_steps)
+
+
+def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
+    """The settings of a stage in the names of `transformers.TrainingArguments`.
+
+    Args:
+        stage: of the recipe.
+        folder: where checkpoints go.
+        steps: optimizer steps.
+        seed: of order and dropout.
+        bf16: whether to compute in mixed precision.
+    """
+    decay = {"min_lr": stage.min_learning_rate} if stage.schedule == "cosine" else {}
+    return {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": SCHEDULES[stage.schedule],
+        "lr_scheduler_kwargs": decay,
+        "warmup_steps": stage.warmup(steps),
+        "weight_decay": stage.weight_decay,
+        "max_grad_norm": stage.max_grad_norm,
+        "bf16": bf16,
+        "gradient_checkpointing": stage.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
+        "save_steps": stage.save_steps,
+        "save_total_limit": stage.keep_checkpoints,
+        "logging_steps": stage.logging_steps,
+        "logging_nan_inf_filter": False,
+        "seed": seed,
+        "log_level_replica": "error",  # the first process says it for all
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "ddp_find_unused_parameters": _some_steps_skip_parameters(stage),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def batches(stage: StageSettings) -> dict[str, int]:
+    """Rows a process holds and micro-batches a step, from the batch over all processes, by the library's names.
+
+    Raises:
+        UsageError: they cannot be divided evenly.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    if stage.batch_size % processes:
+        raise UsageError(
+            f"stages.{stage.name}.batch_size: {stage.batch_size} is no multiple of the {processes} processes"
+        )
+    if stage.kind == "contrastive":
+        return {"per_device_train_batch_size": stage.batch_size}  # split over the processes (contrast.trainer)
+    share = stage.batch_size // processes
+    mini = min(stage.mini_batch_size, share)
+    if share % mini:
+        raise UsageError(
+            f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {processes}) are no "
+            f"multiple of {mini}"
+        )
+    return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
+
+
+def _some_steps_skip_parameters(stage: StageSettings) -> bool:
+    """Whether a step can leave a trainable part without gradient: the projection is reached by distill alone."""
+    objectives = getattr(stage, "objectives", None)
+    return (
+        objectives is not None
+        and stage.train.output_projection
+        and objectives.reconstruction + objectives.completion > 0
+    )
+
+
+def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -> None:
+    """Refuse a stage whose checkpoints will not fit on the disk, before it starts.
+
+    Raises:
+        LusiferError: says how much is needed and how much is free.
+    """
+    towers = adapters.adapted_towers(model)
+    size = sum(
+        p.numel() * (4 if name.partition(".")[0] in towers else p.element_size())
+        for name, p in model.named_parameters()
+    )
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written;
+    # where a measure may choose the model, the best weights as well.
+    copies = 4 if stage.watch is not None and stage.watch.patience is not None else 3
+    needed = (stage.keep_checkpoints + 1) * (size + copies * 4 * trainable) + size
+    # Checkpoints of this stage that are there already make room for the new ones as those are written.
+    there = sum(file.stat().st_size for file in folder.glob("checkpoint-*/**/*") if file.is_file())
+    free = shutil.disk_usage(folder).free
+    if needed > free + there:
+        raise LusiferError(
+            f"{folder}: checkpoints need about {needed / 1e9:.1f} GB, {(free + there) / 1e9:.1f} GB are there for "
+            "them; lower keep_checkpoints or choose another --output"
+        )

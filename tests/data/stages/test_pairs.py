@@ -1,0 +1,149 @@
+"""Stage 2's columns: k negatives in every row, and none that is secretly a positive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lusifer.data.schema import PAIR_COLUMNS, check_pair
+from lusifer.data.sources import SourceSpec, load
+from lusifer.data.stages.pairs import columns
+from lusifer.errors import DataError
+from lusifer.prompts import table
+
+
+@dataclass
+class Source:
+    path: str | None = "folder/toy.jsonl"
+    hub: str | None = None
+    instruction: str | None = None
+    symmetric: bool | None = None
+    in_batch_negatives: bool = True
+    weight: float = 1.0
+    split_by_source: bool = True
+
+
+def rows(*given_rows: dict) -> Dataset:
+    checked = [check_pair(row, "row") for row in given_rows]
+    return Dataset.from_dict({name: [row[name] for row in checked] for name in PAIR_COLUMNS})
+
+
+def simple(count: int, **more: object) -> list[dict]:
+    return [{"query": f"q{n}", "positive": [f"p{n}"], "negative": [], **more} for n in range(count)]
+
+
+def test_long_lists_are_cut_and_short_ones_filled_from_other_rows() -> None:
+    given_rows = simple(20)
+    given_rows[0]["negative"] = ["n1", "n2", "n3", "n4"]
+    given_rows[1]["negative"] = ["m1"]
+    (made,) = columns(rows(*given_rows), Source(), 3, seed=0)
+    assert made.rows.column_names == ["query", "positive", "negative_1", "negative_2", "negative_3"]
+    first, second = made.rows[0], made.rows[1]
+    assert [first[f"negative_{n}"] for n in (1, 2, 3)] == ["n1", "n2", "n3"]
+    assert second["negative_1"] == "m1" and second["negative_2"].startswith("p") and second["negative_2"] != "p1"
+    assert columns(rows(*given_rows), Source(), 3, seed=0)[0].rows[:] == made.rows[:]
+    assert columns(rows(*given_rows), Source(), 3, seed=1)[0].rows[:] != made.rows[:]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 3), max_size=3)), min_size=1, max_size=12),
+    st.booleans(),
+    st.integers(1, 4),
+)
+def test_no_negative_is_a_positive_or_shares_the_label(pattern: list, in_batch: bool, negatives: int) -> None:
+    given_rows = [
+        {
+            "query": f"query {n}",
+            "positive": [f"text {label} {n}"],
+            "negative": [f"other {m}" for m in own],
+            "label": label,
+        }
+        for n, (label, own) in enumerate(pattern)
+    ]
+    labels = {row["positive"][0]: row["label"] for row in given_rows}
+    try:
+        (made,) = columns(rows(*given_rows), Source(in_batch_negatives=in_batch), negatives, seed=0)
+    except DataError:
+        assert len({label for label, _ in pattern}) == 1 and not any(own for _, own in pattern)
+        return
+    assert len(made.rows) + made.dropped == len(pattern)
+    for row in made.rows:
+        own = labels[row["positive"]]
+        for number in range(1, negatives + 1):
+            assert labels.get(row[f"negative_{number}"], -1) != own
+
+
+def test_a_weight_that_leaves_no_row_is_named() -> None:
+    with pytest.raises(DataError, match=r"weight 0\.01 leaves none of its 3 rows: raise it"):
+        columns(rows(*simple(3)), Source(weight=0.01), 1, seed=0)
+
+
+def test_without_labels_own_negatives_repeat_and_rows_without_any_are_dropped() -> None:
+    given_rows = simple(3)
+    given_rows[0]["negative"] = ["n1", "n2"]
+    (made,) = columns(rows(*given_rows), Source(in_batch_negatives=False), 5, seed=0)
+    assert [made.rows[0][f"negative_{n}"] for n in range(1, 6)] == ["n1", "n2", "n1", "n2", "n1"]
+    assert (len(made.rows), made.dropped) == (1, 2)
+    with pytest.raises(DataError, match="no row has a negative"):
+        columns(rows(*simple(3)), Source(in_batch_negatives=False), 1, seed=0)
+
+
+def test_sets_are_split_by_source_and_instruction_and_carry_their_prompts() -> None:
+    tasks = table()
+    made = columns(
+        rows(*simple(2, task="retrieval", source="a"), *simple(2, task="sts", source="a"), *simple(2, source="b")),
+        Source(), 0, seed=0,
+    )  # fmt: skip
+    prompts = {group.name: group.prompts for group in made}
+    assert len(made) == 3 and sorted(prompts) == ["toy/a", "toy/a-2", "toy/b"]
+    ask, same = f"{tasks['retrieval']['instruction']}\n", f"{tasks['sts']['instruction']}\n"
+    found = sorted((p["query"], p["positive"]) for p in prompts.values())
+    assert found == sorted([("", ""), (ask, ""), (same, same)])
+    (one,) = columns(rows(*simple(2, source="a"), *simple(2, source="b")), Source(split_by_source=False), 1, seed=0)
+    assert len(one.rows) == 4 and one.prompts["negative_1"] == ""
+    (told,) = columns(rows(*simple(2, task="sts")), Source(instruction="Find it.", symmetric=False), 0, seed=0)
+    assert told.prompts == {"query": "Find it.\n", "positive": ""}
+
+
+def test_unknown_task_is_refused_unless_an_instruction_is_given() -> None:
+    with pytest.raises(DataError, match="toy: row 1: task cooking is unknown"):
+        columns(rows(*simple(1, task="cooking")), Source(), 0, seed=0)
+    assert (
+        columns(rows(*simple(1, task="cooking")), Source(instruction="Cook."), 0, seed=0)[0].prompts["query"]
+        == "Cook.\n"
+    )
+
+
+@pytest.mark.parametrize(("weight", "count"), [(0.5, 5), (1.0, 10), (2.0, 20), (2.5, 25)])
+def test_weight_repeats_and_draws_rows(weight: float, count: int) -> None:
+    (made,) = columns(rows(*simple(10)), Source(weight=weight), 0, seed=0)
+    assert len(made.rows) == count
+    assert max(made.rows["query"][:].count(f"q{n}") for n in range(10)) <= -(-weight // 1)
+
+
+def test_sample_of_the_package_gives_two_sets() -> None:
+    made = columns(load(SourceSpec(path="sample:pairs"), "pairs"), Source(path="sample:pairs"), 3, seed=0)
+    assert {group.name: len(group.rows) for group in made} == {"pairs/paraphrases": 60, "pairs/questions": 190}
+
+
+def test_a_text_that_answers_two_queries_is_never_a_negative_of_either() -> None:
+    shared = [{"query": f"q{n}", "positive": ["shared"], "negative": ["own"]} for n in range(5)]
+    (made,) = columns(rows(*shared, *simple(1)), Source(), 3, seed=0)
+    for row in made.rows:
+        negatives = [row[f"negative_{n}"] for n in (1, 2, 3)]
+        assert row["positive"] not in negatives
+        if row["positive"] == "shared":  # one other text exists; then the row's own one again
+            assert negatives == ["own", "p0", "own"] or negatives == ["own", "own", "own"]
+
+
+def test_large_sets_are_filled_by_draws_and_contradictions_are_left_out() -> None:
+    given_rows = simple(600)
+    given_rows[0]["negative"] = ["p0", "n"]
+    (made,) = columns(rows(*given_rows), Source(), 2, seed=0)
+    assert len(made.rows) == 600 and made.rows[0]["negative_1"] == "n"
+    for row in made.rows:
+        assert len({row["positive"], row["negative_1"], row["negative_2"]}) == 3

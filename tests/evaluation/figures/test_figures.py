@@ -1,0 +1,83 @@
+"""Figures in general: languages can be told apart, and the SVG is part of a page without asking for anything."""
+
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lusifer import languages
+from lusifer.errors import MissingExtraError, UsageError
+from lusifer.evaluation.figures import scores, style
+from lusifer.evaluation.figures.style import Estimate
+
+NAME = '<script>a$b\\frac$_x & "c"</script>'
+GRID = {"en": {"STS": 71.0, "Clustering": None}, "te": {"STS": 42.0}}
+
+
+@pytest.mark.parametrize("by", ["script", "level"])
+def test_no_two_languages_look_alike(by):
+    groups = style.language_marks(list(languages.table()), by)
+    marks = [(mark.colour, mark.marker) for group in groups.values() for mark in group.values()]
+    assert len(set(marks)) == len(marks) == len(languages.table())
+    paper = style.language_marks([language.code for language in languages.paper()], by)
+    assert all(len({mark.colour for mark in group.values()}) == 1 for group in paper.values())
+    assert len({next(iter(group.values())).colour for group in paper.values()}) == len(paper)  # a colour a group
+
+
+def test_groups_have_names_in_words():
+    assert list(style.language_marks(["sw", "ko", "en"], "level")) == [
+        "high resource", "medium resource", "extremely low resource",
+    ]  # fmt: skip
+    assert list(style.language_marks(["hi", "en"], "script")) == ["Latin", "Devanagari"]
+    with pytest.raises(UsageError, match="script or level, not by 'hue'"):
+        style.language_marks(["en"], "hue")
+
+
+def test_an_svg_asks_for_nothing_and_has_ids_of_its_own():
+    one, other = (style.svg(scores.heat_map(GRID, NAME), slug, NAME) for slug in ("a", "b"))
+    assert one.startswith("<svg ") and one.endswith("</svg>")
+    assert not re.search(r"<(image|script|style|metadata)|http|url\((?!#)|@import", one)
+    ids = [set(re.findall(r'\bid="([^"]*)"', each)) for each in (one, other)]
+    assert ids[0] and not ids[0] & ids[1]
+    used = re.findall(r'(?:href="#|url\(#)([^")]*)', one)
+    assert used and set(used) <= ids[0]
+    assert "var(--ink)" in one and style.INK not in one
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path):
+    def draw():
+        return scores.bars({"a": {"x": Estimate(50, 40, 61)}, "b": {"x": Estimate(None)}}, "t")
+
+    assert style.svg(draw(), "s", "t") == style.svg(draw(), "s", "t")
+    for name in ("a.png", "a.svg"):
+        first = style.write(draw(), tmp_path / name).read_bytes()
+        assert style.write(draw(), tmp_path / name).read_bytes() == first
+        assert b"20" not in re.findall(rb"<dc:date>(..)", first)
+    with pytest.raises(UsageError, match=r"a\.pdf: figures are written as"):
+        style.write(draw(), tmp_path / "a.pdf")
+
+
+def test_without_matplotlib_the_install_line_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lusifer\[report\]'"):
+        scores.heat_map(GRID, "t")
+
+
+@given(st.text(max_size=80), st.integers(8, 40))
+def test_a_short_name_is_short_visible_and_keeps_both_ends(name, width):
+    found = style.short(name, width)
+    assert 0 < len(found) <= max(width, len("(no name)")) and found.isprintable()
+    if name.isprintable() and name.strip():
+        assert found[:3] == name.strip()[:3] and found[-3:] == name.strip()[-3:]
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.floats(-100, 100).map(lambda value: round(value, 4)))), st.sampled_from([10, 20])
+)
+def test_limits_are_round_and_hold_every_score(values, step):
+    low, high = scores.span(values, step)
+    assert low % step == high % step == 0 and low < high
+    assert all(low <= value <= high for value in values if value is not None)

@@ -1,0 +1,225 @@
+"""An evaluation folder: whose it is, what a kill may leave in it, several devices."""
+
+import queue
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+from lusifer.embedder import folder as model_folder_
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import LusiferError, UsageError
+from lusifer.evaluation.run import workers
+from lusifer.evaluation.run.encoder import Encoder, model_meta
+from lusifer.evaluation.run.evaluate import Hears, Options, evaluate
+from lusifer.evaluation.run.folder import Folder
+from lusifer.evaluation.run.model import measured
+from lusifer.evaluation.run.runner import Plan
+from lusifer.evaluation.scores import results
+from lusifer.evaluation.scores.summary import read_gap
+from lusifer.io.bloom import BloomFilter
+from lusifer.io.seen import SEEN
+from support.offline_files import write_split
+from support.words import Words
+
+CODES = ("en", "es", "ru", "fr")
+
+
+def test_two_models_never_share_a_score(data, tmp_path):
+    options = Options(data=data, languages=["es"])
+    first = evaluate(Words(seed=1), options, tmp_path / "scores")
+    with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*' there, '.*' now\).*--output"):
+        evaluate(Words(seed=2), options, tmp_path / "scores")
+    whose = (tmp_path / "scores" / "run.json").read_text()
+    for damage in ("{", "null", "[]", whose[:40]):
+        (tmp_path / "scores" / "run.json").write_text(damage)
+        with pytest.raises(UsageError, match=r"run\.json: damaged, so whose scores"):
+            evaluate(Words(seed=2), options, tmp_path / "scores")
+    (tmp_path / "scores" / "run.json").write_text(whose)
+    again = evaluate(Words(seed=1), options, tmp_path / "scores")
+    assert again["scores"] == first["scores"]
+    with pytest.raises(UsageError, match=r"languages \['es'\] there"):
+        evaluate(Words(seed=1), Options(data=data, languages=["es", "en"]), tmp_path / "scores")
+
+
+def test_two_calls_at_once_do_not_share_a_folder(data, tmp_path):
+    from lusifer.io.atomic import locked
+
+    (tmp_path / "scores").mkdir()
+    with locked(tmp_path / "scores" / ".lock", "held"), pytest.raises(UsageError, match="another process evaluates"):
+        evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "scores")
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("scores/SIB200Topics.json", "{"),
+        ("scores/SIB200Topics.json", "null"),
+        ("scores/SIB200Topics.json", '{"es": {"score": "abc"}}'),
+        ("scores/SIB200Topics.json", None),
+        ("examples/SIB200Topics.json", "{"),
+        ("examples/SIB200Topics.json", "[]"),
+        ("examples/SIB200Topics.json", '{"es": {"kind": "mean", "ids": ["1"], "values": [0.5]}}'),
+        ("examples/SIB200Topics.json", None),
+        ("predictions/SIB200Topics_predictions.json", "[]"),
+        ("results/*/*/SIB200Topics.json", "{}"),
+        ("results/*/*/SIB200Topics.json", "["),
+        ("gap.json", "{"),
+        ("summary.json", "{"),
+        ("vectors/index.json", None),
+        ("vectors/index.json", "{"),
+        ("vectors/vectors.npy", None),
+        ("vectors/vectors.npy", ""),
+        ("vectors/dimension", "100"),
+    ],
+)
+def test_whatever_a_kill_leaves_the_next_call_ends_with_the_same_scores(data, tmp_path, place, content):
+    options = Options(data=data, languages=["es", "fr"], tasks=["SIB200Topics", "STSFile"])
+    first = evaluate(Words(), options, tmp_path / "scores")
+    evaluation = tmp_path / "scores"
+    if place.startswith("vectors"):  # as if it had been stopped before the vectors went
+        meta = model_meta("x", first["model"]["identity"])
+        encoder = Encoder(Words(), meta, evaluation / "vectors", instructed=False)
+        encoder.vectors(["one", "two"])
+        encoder.save()
+    file = next(evaluation.glob(place))
+    file.unlink() if content is None else file.write_text(content)
+    if place.startswith(("vectors", "predictions", "results")):
+        (evaluation / "scores" / "SIB200Topics.json").unlink()
+    again = evaluate(Words(), options, evaluation)
+    assert [entry | {"seconds": 0} for entry in again["scores"]] == [
+        entry | {"seconds": 0} for entry in first["scores"]
+    ]
+    assert results.read(evaluation).examples.keys() == {("es", "SIB200Topics"), ("es", "STSFile")}
+
+
+def test_examples_without_a_score_do_not_block_the_folder(data, tmp_path):
+    options = {"data": data, "languages": ["es"], "tasks": ["SIB200Topics", "STSFile"]}
+    evaluate(Words(), Options(**options), tmp_path / "scores")
+    (tmp_path / "scores" / "scores" / "SIB200Topics.json").unlink()
+    evaluate(Words(), Options(**options, minutes=0), tmp_path / "scores")
+    assert results.read(tmp_path / "scores").examples.keys() == {("es", "STSFile")}
+
+
+def test_texts_met_in_training_are_counted_again_where_a_task_is_measured_again(data, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints" / "01-align").mkdir(parents=True)
+    BloomFilter(3).save(tmp_path / "run" / "checkpoints" / "01-align" / SEEN)
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics"], devices=["cpu"])
+    first = evaluate(tmp_path / "run" / "model", options, tmp_path / "scores")["scores"][0]
+    (tmp_path / "scores" / "scores" / "SIB200Topics.json").write_text("{")
+    again = evaluate(tmp_path / "run" / "model", options, tmp_path / "scores")["scores"][0]
+    assert again["seen"] == first["seen"] == {"seen": 0, "of": 12}
+
+
+def test_vectors_go_where_nothing_is_left_to_measure(data, model_folder, tmp_path):
+    options = Options(data=data, languages=["en", "es", "fr"], devices=["cpu", "cpu"])
+    found = evaluate(model_folder, options, tmp_path / "scores")
+    assert any(entry["missing"] for entry in found["scores"])  # for good: there is no file
+    assert not list((tmp_path / "scores").glob("vectors*"))
+    late = Options(data=data, languages=["en", "es", "fr"], devices=["cpu"], minutes=0)
+    with pytest.raises(LusiferError, match="nothing could be measured"):
+        evaluate(model_folder, late, tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+    (tmp_path / "late").mkdir()
+    kept = Folder(tmp_path / "late", print)
+    kept.claim({"suite": "offline"})
+    (tmp_path / "late" / "thesis.txt").write_text("mine")
+    kept.give_up()
+    assert [file.name for file in (tmp_path / "late").iterdir()] == ["thesis.txt"]
+
+
+def test_too_few_parallel_sentences_cost_the_gap_and_no_score(tmp_path):
+    for code in ("en", "es"):
+        write_split(tmp_path, code, "train", list(range(9)))
+        write_split(tmp_path, code, "dev", list(range(9)))
+    notes = []
+    found = evaluate(
+        Words(), Options(data=tmp_path, languages=["es"]), tmp_path / "scores", hears=Hears(note=notes.append)
+    )
+    assert read_gap(tmp_path / "scores") is None and found["scores"] and "9 sentences in each language" in notes[0]
+
+
+def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_folder, data, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
+    weights = other / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(bytes(raw))
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics"], devices=["cpu"])
+    found = [evaluate(path, options, tmp_path / f"scores-{i}") for i, path in enumerate((model_folder, other))]
+    names = {entry["model"]["name"] for entry in found}
+    assert len(names) == 1 and found[0]["model"]["identity"] != found[1]["model"]["identity"]
+    kept = [next((tmp_path / f"scores-{i}" / "results").glob("*/*")).name for i in range(2)]
+    assert kept == [entry["model"]["identity"] for entry in found]
+
+
+def test_in_memory_a_model_is_known_by_weights_settings_prompts_and_limit(model_folder):
+    names = {model_folder_.identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
+    assert len(names) == 3 and model_folder_.identity_in_memory(Words()) in names
+    ours = model_folder_.load(model_folder, device="cpu")
+    before = model_folder_.identity_in_memory(ours)
+    lusifer_model(ours).config.residual = True  # the same weights, and another vector
+    assert model_folder_.identity_in_memory(ours) != before
+    half = Words()
+    half.weight = torch.nn.Parameter(half.weight.to(torch.bfloat16))
+    assert len(model_folder_.identity_in_memory(half)) == 12
+
+
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no evaluation"):
+        evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores(data, model_folder, tmp_path):
+    tasks = ["SIB200Topics", "SIB200ZeroShotTopics"]  # a process each
+    options = {"data": data, "languages": ["en", "es"], "tasks": tasks, "devices": ["cpu"]}
+    saved = evaluate(model_folder, Options(**options), tmp_path / "saved")
+    half = evaluate(model_folder, Options(**options, dtype="bfloat16"), tmp_path / "half")
+    assert half["settings"]["dtype"] == "bfloat16" and saved["settings"]["dtype"] == "float32"
+    likeness = [abs(one["score"] - other["score"]) for one, other in zip(saved["scores"], half["scores"], strict=True)]
+    assert max(likeness) < 10
+    again = evaluate(model_folder, Options(**options, dtype="float32"), tmp_path / "saved")  # the same model: goes on
+    assert again["model"]["identity"] == saved["model"]["identity"]
+    assert half["model"]["identity"] == saved["model"]["identity"] + "-bfloat16"
+    two = evaluate(model_folder, Options(**options | {"devices": ["cpu", "cpu"]}, dtype="bfloat16"), tmp_path / "two")
+    assert [entry["score"] for entry in two["scores"]] == [entry["score"] for entry in half["scores"]]
+    assert lusifer_model(measured(model_folder, None, dtype="bfloat16").embedder).llm.dtype == torch.bfloat16
+    with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*-bfloat16' there"):
+        evaluate(model_folder, Options(**options), tmp_path / "half")
+    with pytest.raises(UsageError, match="dtype bfloat16: this model is loaded already"):
+        evaluate(Words(), Options(**options, dtype="bfloat16"))
+
+
+def test_a_process_loads_the_model_in_the_asked_format(data, model_folder, tmp_path, monkeypatch):
+    loaded, heard = [], queue.Queue()
+    plain = model_folder_.load
+    monkeypatch.setattr(
+        workers.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
+    )
+    model = workers.Model(str(model_folder), "tiny", "0" * 12, ["cpu", "cpu"], "bfloat16")
+    plan = Plan(partial(workers.make, "offline", data), False, True, None, {})
+    workers._work([], plan, model, 1, tmp_path, heard)
+    assert loaded == [{"device": "cpu", "dtype": "bfloat16"}] and heard.get() == ("done", 1, [])
+
+
+def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):
+    options = {"data": data, "languages": ["en", "es", "fr"]}
+    one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
+    told = []
+    two = evaluate(model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", hears=Hears(told.append))
+    plain = [[{**entry, "seconds": None} for entry in summary["scores"]] for summary in (one, two)]
+    assert plain[0] == plain[1] and told[-1].rows == told[-1].of == len(two["scores"])
+    with pytest.raises(UsageError, match="several devices load the model from its folder"):
+        evaluate(Words(), Options(**options, devices=["cpu", "cpu"]))
+
+
+def test_a_process_that_fails_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
+    options = Options(data=data, languages=["en", "es"], devices=["cpu", "nowhere:9"])
+    with pytest.raises(LusiferError, match=r"a process failed \(.*nowhere.*run the same command again"):
+        evaluate(model_folder, options, tmp_path / "scores")
+    assert list((tmp_path / "scores" / "scores").glob("*.json"))

@@ -1,0 +1,79 @@
+"""Published scores, and the means that stand beside them."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+
+import pytest
+
+from lusifer import languages
+from lusifer.errors import UsageError
+from lusifer.evaluation.report import tables
+from lusifer.evaluation.scores import published
+from lusifer.evaluation.scores.averages import LANGUAGE, TASK, boards
+from lusifer.evaluation.scores.results import Entry, Model, Results
+
+ROWS = {table: published.rows(table) for table in published.tables()}
+
+
+def results_of(row: published.Published, table: str) -> Results:
+    """A published row as if it had been measured: a task a language, or a language with each task."""
+    cross = table == "cross_lingual"
+    entries = [
+        Entry(
+            *(("es", name) if cross else (name, "task")),
+            title=name, type="STS", metric="m", split="test", subsets=("en-es" if cross else name,),
+            cross_lingual=cross, score=score,
+        )
+        for name, score in row.scores.items()
+    ]  # fmt: skip
+    return Results("paper", Model(row.model), tuple(entries))
+
+
+def average(row: published.Published, table: str) -> float:
+    """The overall mean by the code that makes our tables, half up at two decimals as in the paper."""
+    board = boards([results_of(row, table)])[0]
+    value = board.mean(board.entries, TASK if table == "cross_lingual" else LANGUAGE).value
+    return float(Decimal(str(round(value, 9))).quantize(Decimal("0.01"), ROUND_HALF_UP))
+
+
+def test_the_tables_are_those_of_the_paper():
+    codes = [language.code for language in languages.paper()]
+    assert [list(row.scores) for row in ROWS["by_language"]] == [codes] * 14
+    tasks = ["MLQARetrieval", "BelebeleRetrieval", "STS17", "STS22", "IndicCrosslingualSTS"]
+    assert [list(row.scores) for row in ROWS["cross_lingual"]] == [tasks] * 9
+    assert [row.model for row in ROWS["by_language"] if row.multilingual_data] == [
+        "Jina-embeddings-v3", "mGTE-base", "BGE-M3", "Multilingual-E5-large", "UDEVER-Bloom-7B"
+    ]  # fmt: skip
+    assert all("2501.00874" in row.source for table in ROWS.values() for row in table)
+    with pytest.raises(UsageError, match="by_language, cross_lingual"):
+        published.rows("table1")
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [(table, row) for table, rows in ROWS.items() for row in rows],
+    ids=lambda part: getattr(part, "model", part),
+)
+def test_published_averages_come_out_of_the_code_of_our_tables(table, row):
+    assert average(row, table) == row.average
+
+
+def test_the_two_averages_that_the_paper_is_about():
+    known = {row.model: row for row in ROWS["by_language"]}
+    assert (average(known["LUSIFER"], "by_language"), average(known["E5-Mistral"], "by_language")) == (62.63, 59.44)
+    # What a mean of a level is, by hand: Bengali and Telugu.
+    board = boards([results_of(known["LUSIFER"], "by_language")])[0]
+    assert board.mean([("bn", "task"), ("te", "task")]).value == pytest.approx((58.43 + 69.30) / 2)
+    text = tables.averages([results_of(known["LUSIFER"], "by_language")])
+    assert "| mean of all languages | 62.6, 14 languages |" in text
+    assert "| mean of low resources (bn, te) | 63.9, 2 languages |" in text
+
+
+def test_a_published_average_covers_what_mteb_has_no_monolingual_subset_for():
+    covers = published.covers("by_language")
+    assert {("fr", "STS17"), ("hi", "IndicCrosslingualSTS")} <= covers and ("sw", "XNLI") in covers
+    assert {language for language, _ in covers} == {language.code for language in languages.paper()}
+    assert all(task in ROWS["cross_lingual"][0].scores for _, task in published.covers("cross_lingual"))
+    with pytest.raises(UsageError, match="by_language, cross_lingual"):
+        published.covers("table1")

@@ -1,0 +1,85 @@
+"""The look across languages: what is near to what, and the page about it."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lusifer import languages
+from lusifer.evaluation.figures import plots
+from lusifer.evaluation.report.demo_page import Search, page
+from lusifer.evaluation.suites import sample as crosslingual
+from lusifer.evaluation.suites.sample import Sample
+
+TEXTS = Sample(
+    ("a", "a", "b", "b"), {"en": ("0", "1", "2", "3"), "es": ("0", "1", "2", "3"), "ru": ("3", "0", "x", "2")}
+)
+
+
+def embed(texts: list[str]) -> np.ndarray:
+    """0 and 1 lie together, 2 and 3 as well; x is near to none."""
+    known = {"0": (1, 0.1, 0), "1": (1, -0.1, 0), "2": (0.1, 1, 0), "3": (-0.1, 1, 0), "x": (0, 0, 1)}
+    vectors = np.array([known[text] for text in texts], dtype=float)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_sample_is_parallel_and_in_the_languages_of_the_paper() -> None:
+    sample = crosslingual.sample()
+    assert set(sample.texts) == {language.code for language in languages.paper()}
+    assert {len(texts) for texts in sample.texts.values()} == {len(sample.topics)} == {28}
+    assert all(sample.topics.count(topic) == 4 for topic in sample.topics)
+    everything = [text for texts in sample.texts.values() for text in texts]
+    assert len(set(everything)) == len(everything) == 392  # no sentence stands there twice, in no two languages
+
+
+def test_translations_and_topics_are_found_where_vectors_are_near() -> None:
+    look = crosslingual.look(embed, TEXTS)
+    assert look.found == {"es": 100, "ru": 0}
+    assert look.topic["es"] == 100  # not by the sentence's own translation, which is left out
+    assert look.topic["ru"] == 50  # the first says b, the second a, the fourth b; the third says nothing
+
+
+def test_search_gives_the_nearest_of_all_languages() -> None:
+    vectors = crosslingual.look(embed, TEXTS).vectors
+    hits = crosslingual.search(embed, "0", TEXTS, vectors, 4)
+    assert [(hit.code, hit.text) for hit in hits[:3]] == [("en", "0"), ("es", "0"), ("ru", "0")]
+    assert hits[0].similarity == pytest.approx(1) and hits[3].similarity < 1 and len(hits) == 4
+
+
+class Words(HTMLParser):
+    """Texts and tags of a page, and whether every tag is closed."""
+
+    VOID = {"meta", "img"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.images: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.images += [value for key, value in attrs if key in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_stands_alone_and_shows_what_was_found(tmp_path: Path) -> None:
+    look = crosslingual.look(embed, TEXTS)
+    hits = crosslingual.search(embed, "0", TEXTS, look.vectors, 3)
+    models = {"old <one>": look.vectors, "new": look.vectors}
+    picture = plots.islands(models, tmp_path / "islands.png")
+    html = page("A & B", ["Words."], ("old <one>", "new"), look, look, [Search("1 < 2?", hits, hits)], picture)
+    read = Words()
+    read.feed(html)
+    read.close()
+    assert not read.open
+    assert {"A & B", "Words.", "old <one>", "1 < 2?", "Spanish", "Russian"} <= set(read.words)
+    assert read.words.count("100") == 4 and "mean" in read.words
+    assert len(read.images) == 1 and read.images[0].startswith("data:image/png;base64,")

@@ -1,0 +1,82 @@
+"""A run of both stages in a few seconds, and copies of it as a kill would leave them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lusifer.training.run.run import train
+
+RECIPE = """
+name: small
+seed: 1
+max_length: 48
+model:
+  encoder: {path: "tiny:encoder"}
+  llm: {path: "tiny:llm"}
+stages:
+  - name: align
+    kind: alignment
+    train: {encoder: lora, connector: true}
+    objectives: {reconstruction: 1, completion: 1}
+    data: [{path: "sample:passages"}, {path: "sample:pairs", role: passage_and_query}]
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 4
+    learning_rate: 1.0e-3
+    save_steps: 2
+    logging_steps: 1
+  - name: contrast
+    kind: contrastive
+    train: {encoder: lora, llm: lora, connector: true, output_projection: true}
+    data: [{path: "sample:pairs"}]
+    hard_negatives: 1
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 4
+    learning_rate: 1.0e-3
+    save_steps: 2
+    logging_steps: 1
+"""
+TEXTS = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+@pytest.fixture(scope="session")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, both stages done."""
+    output = tmp_path_factory.mktemp("run") / "run"
+    train(recipe, output)
+    return output
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def unfinish(run: Path, copy: Path, stage: str, step: int) -> Path:
+    """A copy of `run` as a kill right after checkpoint `step` of `stage` would leave it."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "model")
+    stages = sorted((copy / "checkpoints").iterdir())
+    begun = [folder for folder in stages if folder.name >= stage]
+    shutil.rmtree(begun[0] / "model")
+    for folder in begun[0].glob("checkpoint-*"):
+        if int(folder.name.rpartition("-")[2]) > step:
+            shutil.rmtree(folder)
+    for folder in begun[1:]:
+        shutil.rmtree(folder)
+    return copy

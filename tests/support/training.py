@@ -1,0 +1,112 @@
+"""What several tests of training start from: rows, stages, a recipe, and runs on one process and on two."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+from torch.nn.parallel import DistributedDataParallel
+
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.model import adapters
+from lusifer.training.stages.contrastive import loss
+
+RECIPE = """\
+name: small
+model:
+  encoder: {path: "tiny:encoder"}
+  llm: {path: "tiny:llm"}
+stages:
+  - name: first
+    kind: alignment
+    train: {encoder: lora}
+    objectives: {distill: 1}
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 3
+    learning_rate: 1e-4
+    data:
+      - {path: "sample:passages"}
+  - name: second
+    kind: contrastive
+    train: {encoder: frozen, llm: lora}
+    batch_size: 8
+    mini_batch_size: 4
+    epochs: 2
+    learning_rate: 1e-4
+    data:
+      - {path: "sample:pairs"}
+"""
+ROWS = {
+    "query": ["where is the river", "what is bread", "who sings at night", "how long is a day"],
+    "positive": ["The river is in the north.", "Bread is baked dough.", "An owl sings.", "A day has 24 hours."],
+    "negative": ["The lake is deep.", "Water is wet.", "A cat sleeps all day.", "A year has twelve months."],
+}
+
+
+def stage(**changes: object) -> SimpleNamespace:
+    settings = {"loss": "infonce", "temperature": 0.05, "mini_batch_size": 2, "mini_batch_tokens": None}
+    return SimpleNamespace(**(settings | {"matryoshka_dims": None, "miner_epsilon": 0.25} | changes))
+
+
+def features(embedder: SentenceTransformer, rows: dict[str, list[str]] = ROWS) -> list[dict[str, torch.Tensor]]:
+    return [embedder.preprocess(texts) for texts in rows.values()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rank_gradients(rank: int, port: int, model: str, output: str, loss_name: str) -> None:
+    """One of two ranks: half of the rows, DDP, gradients written by rank 0."""
+    torch.set_num_threads(1)
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    embedder = SentenceTransformer(model, device="cpu").eval()
+    adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
+    half = {key: texts[rank * 2 : rank * 2 + 2] for key, texts in ROWS.items()}
+    made = loss(stage(mini_batch_size=1, loss=loss_name), embedder, in_batch_negatives=True)
+    made.model = DistributedDataParallel(embedder)
+    made(features(embedder, half), None).backward()
+    if rank == 0:
+        save_file({name: p.grad for name, p in embedder.named_parameters() if p.grad is not None}, output)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def losses(tmp_path: Path, command: list[str], stage: str = "alignment") -> dict[str, list[tuple[float, float]]]:
+    """Loss and gradient norm of each step of a stage, on one process and on two."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    rows = {}
+    for name, launcher in (("one", []), ("two", torchrun)):
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "lusifer.cli", "train", *command, "--output", str(tmp_path / name)],
+            env=environment, capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        said, told = done.stdout.decode(), done.stderr.decode()
+        assert said.count("done; check it with") == len(said.splitlines()) == 1  # the first process speaks for all
+        assert told.count(f"lusifer: {stage}: connector: ") == 1
+        assert "[transformers]" not in told
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        rows[name] = [(row["loss"], row["grad_norm"]) for row in lines if row["stage"] == stage and "loss" in row]
+    return rows
+
+
+def without_dropout(encoder: Path) -> None:
+    """Switch the dropout of an encoder off, which each process would draw for itself."""
+    config = json.loads((encoder / "config.json").read_text())
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (encoder / "config.json").write_text(json.dumps(config | quiet))

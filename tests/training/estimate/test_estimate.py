@@ -1,0 +1,108 @@
+"""What `lusifer check` says: exact counts, and costs that follow the recipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from lusifer.cli.check import check
+from lusifer.errors import UsageError
+from lusifer.training.estimate.cost import StageEstimate, cards, estimate
+from lusifer.training.recipe import load as recipe_io
+
+
+def stages(name: str, *overrides: str) -> dict[str, StageEstimate]:
+    return {stage.name: stage for stage in estimate(recipe_io.load(name, overrides, check_files=False))}
+
+
+def counts(stage: StageEstimate) -> dict[str, tuple[int, int]]:
+    return {part.part: (part.parameters, part.trainable) for part in stage.parts}
+
+
+@pytest.fixture(scope="module")
+def paper() -> dict[str, StageEstimate]:
+    return stages("paper-mistral")
+
+
+def test_paper_recipe_is_counted_without_a_network(paper: dict[str, StageEstimate]) -> None:
+    first, retrieval = counts(paper["alignment-reconstruction"]), counts(paper["retrieval"])
+    # Mistral 7B v0.3 has 7,248,023,552 parameters, its LM head 32,768 x 4,096 of them.
+    assert first["llm"] == (7_248_023_552 - 32_768 * 4_096, 0)
+    h, d = 1024, 4096
+    assert first["connector"] == ((h * h + h) + (h * d + d) + d,) * 2
+    assert first["output_projection"] == (2 * (d * d + d), 0)
+    # XLM-R large without pooler, and rank 16 on query, key, value, attention output and both feed-forward layers.
+    lora = 24 * 16 * (4 * (h + h) + 2 * (h + 4 * h))
+    assert first["encoder"] == (558_840_832 + lora, lora)
+    kv, up = 1024, 14336
+    lora = 32 * 16 * (2 * (d + d) + 2 * (d + kv) + 3 * (d + up))
+    assert retrieval["llm"] == (7_113_805_824 + lora, lora)
+
+
+def test_steps_follow_rows_and_are_shared_by_source(paper: dict[str, StageEstimate]) -> None:
+    load = paper["alignment-completion"].load
+    assert load.dropped == ["Hieuman/dureader", "Hieuman/t2ranking", "Hieuman/zh_MIRACL"]
+    rows = 31 * 100_000 - 2_600
+    assert load.steps == -(-rows // 256)
+    assert sum(source.steps for source in load.sources) == pytest.approx(load.steps)
+
+
+def test_memory_is_what_the_formula_says(paper: dict[str, StageEstimate]) -> None:
+    stage = paper["alignment-reconstruction"]
+    trained = sum(part.trainable for part in stage.parts)
+    assert (stage.memory.gradients, stage.memory.optimizer) == (4 * trained, 8 * trained)
+    # Backbones in 16 bit; adapters, connector and projection in 32.
+    precise = trained + 2 * (4096 * 4096 + 4096)
+    total = sum(part.parameters for part in stage.parts)
+    head = 32_768 * 4_096
+    assert stage.memory.weights == 2 * (total - precise + head) + 4 * precise
+
+
+def test_forward_flops_are_near_two_per_parameter_and_token(paper: dict[str, StageEstimate]) -> None:
+    stage = paper["alignment-reconstruction"]
+    # LLM: forward, recomputed, gradient towards the input, over 512 soft and 512 target positions a row.
+    tokens = 256 * 1025
+    assert stage.flops == pytest.approx(3 * 2 * 7.0e9 * tokens, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("override", "part", "grows"),
+    [
+        ("stages.0.gradient_checkpointing=true", "flops", True),
+        ("stages.0.gradient_checkpointing=true", "activations", False),
+        ("stages.0.train.encoder=full", "trainable", True),
+        ("stages.0.batch_size=32", "flops", True),
+        ("stages.0.mini_batch_size=16", "activations", True),
+        ("model.connector.type=compress", "flops", False),
+        ("max_length=16", "flops", False),
+    ],
+)
+def test_costs_follow_the_recipe(override: str, part: str, grows: bool) -> None:
+    def value(stage: StageEstimate) -> float:
+        trainable = sum(part.trainable for part in stage.parts)
+        return {"flops": stage.flops, "activations": stage.memory.activations, "trainable": trainable}[part]
+
+    before, after = value(stages("tiny")["alignment"]), value(stages("tiny", override)["alignment"])
+    assert after != before and (after > before) is grows
+
+
+def test_more_negatives_cost_more() -> None:
+    one, three = stages("tiny"), stages("tiny", "stages.contrastive.hard_negatives=4")
+    ratio = three["contrastive"].flops / one["contrastive"].flops
+    assert ratio == pytest.approx((2 + 4) / (2 + 1))
+
+
+def test_what_only_the_llm_can_tell_is_refused(minilm_like_folder) -> None:  # noqa: ANN001
+    llm = f"model.llm.path={minilm_like_folder}"
+    with pytest.raises(UsageError, match="bert has no LM head.*distill: 1"):
+        stages("tiny", llm)
+    with pytest.raises(UsageError, match="matryoshka_dims: 9999 is more than"):
+        stages("tiny", "stages.contrastive.matryoshka_dims=[8, 9999]")
+    with pytest.raises(UsageError, match="hf download someone/unheard-of config.json"):
+        stages("tiny", "model.llm.path=someone/unheard-of")
+
+
+def test_output_says_what_is_exact_and_what_is_not() -> None:
+    text = check("tiny", ["stages.alignment.max_steps=8"])
+    assert "estimates, not measurements" in " ".join(text.split())
+    assert all(name in text for name in (*cards(), "passages", "pairs", "alignment", "contrastive"))
+    assert max(map(len, text.splitlines())) <= 110

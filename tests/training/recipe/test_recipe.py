@@ -1,0 +1,256 @@
+"""Recipes: what is read, what is refused and with which words, what comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lusifer.errors import RecipeError, UsageError
+from lusifer.training.recipe import load, yaml12
+from lusifer.training.recipe.recipe import Recipe, sources, spec
+from support.training import RECIPE
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def edited(file: Path, old: str, new: str) -> Path:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return file
+
+
+def refusal(path: Path | str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load.load(path, overrides)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UsageError) and caught.value.status == 2
+    return str(caught.value)
+
+
+def test_misspelt_key_names_file_line_key_and_neighbour(file: Path) -> None:
+    edited(file, "    learning_rate: 1e-4", "    learning_rat: 1e-4")
+    message = refusal(file)
+    assert message.startswith(f"{file} line 13: stages.first.learning_rat: unknown key; did you mean learning_rate?")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("batch_size: 8", "batch_size: eight", 10, "batch_size: input should be a valid integer, found 'eight'"),
+        ("batch_size: 8", "batch_size: true", 10, "valid integer, found True"),
+        ("batch_size: 8", "batch_size: 6", 10, "batch_size 6 is not a multiple of mini_batch_size 4"),
+        ("    train: {encoder: lora}\n", "", 6, "stages.first.train: is missing"),
+        ("kind: alignment", "kind: align", 7, "kind must be one of 'alignment', 'contrastive', found align"),
+        ("{distill: 1}", "{distill: 0}", 9, "the weights add up to 0"),
+        ("{distill: 1}", "{completion: 1}", 9, "completion needs paired data"),
+        ("{distill: 1}", "{distill: .inf}", 9, "finite"),
+        ("name: second", "name: first", 5, "the name 'first' is used twice"),
+        ("  - name: first\n    kind: alignment\n", "  - kind: alignment\n    sze: 1\n", 7, "stages.0.sze: unknown"),
+        ("train: {encoder: lora}", "train: {encoder: lora, llm: lora}", 8, "set it to frozen"),
+        ("train: {encoder: frozen, llm: lora}", "train: {encoder: frozen, connector: false}", 18, "is frozen"),
+        ("epochs: 2", "epochs: 2\n    max_steps: 4", 16, "either max_steps or epochs"),
+        ("    epochs: 2\n", "", 16, "either max_steps or epochs"),
+        ("    epochs: 2\n", "    epochs: 2\n    hard_negatives: 0\n    loss: ntxent_l2\n    matryoshka_dims: [8]\n", 24,
+         "works with loss: infonce only"),
+        ('{path: "sample:pairs"}', '{path: "sample:pairs", hub: a/b}', 24, "either path (a local file) or hub"),
+        ('{path: "sample:pairs"}', "{path: nowhere.jsonl}", 24, "nowhere.jsonl: no such file"),
+        ('{path: "sample:pairs"}', "{hub: Hieuman/MSMarco, language: zh}", 23, "english_only leaves no source"),
+        ('{path: "sample:passages"}', "{hub: Hieuman/imdb}", 15, "role is needed for Hieuman/imdb"),
+        ('{path: "tiny:llm"}', "{path: package:no_such_package_here}", 4, "pip install no-such-package-here"),
+        ('{path: "tiny:llm"}', "{path: ./nowhere}", 4, "no model folder at"),
+        ('{path: "tiny:llm"}', '{path: "not a name"}', 4, "neither a folder nor a hub id"),
+        ("name: small", "name: small\nname: again", 2, "key name stands twice"),
+        ("name: small", "name: [", 3, "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_wrong_recipe_is_refused_where_it_is_wrong(file: Path, old: str, new: str, line: int, words: str) -> None:
+    message = refusal(edited(file, old, new))
+    assert words in message
+    assert message.startswith(f"{file} line {line}: ")
+
+
+def test_a_base_that_is_not_there_is_refused_with_what_the_recipe_says_of_it(file: Path) -> None:
+    edited(file, '{path: "tiny:encoder"}', '{path: "./a #1"}  # make_it.py makes it')
+    wanted = "(no config.json; the recipe says: make_it.py makes it): make it first, or give another: "
+    assert refusal(file).endswith(f"no model folder at {file.parent}/a #1 {wanted}--set model.encoder.path=FOLDER")
+    said = refusal(file, "model.encoder.path=./b")  # the remark is on the other one
+    assert "/b (no config.json): make it first" in said
+    edited(file, "encoder: {path", "encoder:\n    {path")
+    assert "make_it.py makes it" in refusal(file)
+
+
+def test_mini_names_the_script_that_makes_its_encoder(tmp_path: Path) -> None:
+    text = (ROOT / "recipes" / "mini.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "mini.yaml").write_text(text, encoding="utf-8")  # no runs/mini-encoder beside it
+    said = refusal(tmp_path / "mini" / "mini.yaml")
+    assert "examples/mini/train_encoder.py" in said and "--set model.encoder.path=FOLDER" in said
+    assert (ROOT / "examples" / "mini" / "train_encoder.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stages.0.max_stps=1", "stages.0.max_stps: unknown key; did you mean max_steps?"),
+        ("stages.secnd.epochs=1", "no such item: did you mean second?"),
+        ("stages.7.epochs=1", "no such item"),
+        ("stages.first.max_steps=abc", ": stages.first.max_steps: input should be a valid integer"),
+        ("stages.1.epochs=abc", ": stages.second.epochs: input should be a valid"),
+        ("stages.first.data.4.path=x", ": stages.first.data.4: no such item"),
+        ("sed=1", "unknown key; did you mean seed?"),
+        ("seed", "expected key.path=value"),
+        ("seed=-1", "--set seed=-1: seed: input should be greater than or equal to 0"),
+        ("seed.x=1", "seed.x: unknown key"),
+        ("model.connector.factor=2", "model.connector.factor: unknown key"),
+        ("model.include_prompt=[", "not valid YAML"),
+        ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),
+        ("stages.first.train.output_projection=yes", "valid boolean, found 'yes'"),
+        ("stages.first.attention=bidirectional", "has no meaning for distill alone"),
+        ("stages.first.token_dropout=1.0", "token_dropout"),
+        ("stages.first.max_length=1024", "above the recipe's max_length"),
+    ],
+)
+def test_wrong_override_is_refused_by_name(file: Path, override: str, words: str) -> None:
+    message = refusal(file, override)
+    assert words in message
+    assert message.startswith(f"--set {override}") or "stages.first.max_length" in message
+
+
+@pytest.mark.parametrize("connector", ["compress", "latent_attention"])
+def test_prompt_cannot_be_left_out_where_positions_are_no_tokens(file: Path, connector: str) -> None:
+    message = refusal(file, "model.include_prompt=false", f"model.connector.type={connector}")
+    assert f"cannot work with connector {connector}" in message
+    assert load.load(file, ["model.include_prompt=false"]).model.include_prompt is False
+
+
+def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
+    recipe = load.load(
+        file, ["stages.second.learning_rate=2e-5", "stages.0.lora.encoder.r=2", "model.connector.type=compress"]
+    )
+    assert recipe.stages[1].learning_rate == 2e-5
+    assert recipe.stages[0].lora.encoder.r == 2
+    assert recipe.model.connector_kwargs() == {"factor": 4}
+
+
+def test_the_mean_path_is_a_setting_of_the_connector_only_where_it_is_on(file: Path) -> None:
+    latents = {"num_latents": 128, "num_heads": 8}
+    for value, more in (("false", {}), ("true", {"add_mean": True})):
+        overrides = ["model.connector.type=latent_attention", f"model.connector.add_mean={value}"]
+        assert load.load(file, overrides).model.connector_kwargs() == latents | more
+
+
+def test_lora_has_published_settings_where_none_are_given(file: Path) -> None:
+    first, second = load.load(file).stages
+    assert (first.lora.encoder.r, first.lora.encoder.alpha, first.lora.encoder.dropout) == (16, 32, 0.1)
+    assert first.lora.llm is None and second.lora.encoder is None and second.lora.llm.r == 16
+
+
+def test_data_root_of_the_file_starts_at_the_file_and_of_set_from_here(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("data", "here/data"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.jsonl").write_text('{"text": "x"}\n')
+    edited(file, "name: small", "name: small\ndata_root: data")
+    edited(file, '"sample:passages"', '"*.jsonl"')
+    monkeypatch.chdir(tmp_path / "here")
+    assert load.load(file).stages[0].data[0].path == str(tmp_path / "data" / "*.jsonl")
+    other = load.load(file, ["data_root=data"])
+    assert other.stages[0].data[0].path == str(tmp_path / "here" / "data" / "*.jsonl")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_is_valid_and_comes_back(path: Path, tmp_path: Path) -> None:
+    recipe = load.load(path.stem, check_files=False)
+    assert recipe.name == path.stem
+    copy = tmp_path / "recipe.yaml"
+    copy.write_text(load.resolved(recipe), encoding="utf-8")
+    # Variants are other trainings: the record of this one does not name them.
+    assert load.load(copy, check_files=False) == recipe.model_copy(update={"variants": {}})
+
+
+def test_resolved_recipe_spells_every_default(file: Path) -> None:
+    written = yaml.safe_load(load.resolved(load.load(file)))
+    assert written["stages"][1]["temperature"] == 0.05
+    assert set(written["stages"][0]) == set(type(load.load(file).stages[0]).model_fields)
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1)
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), WORDS,
+    st.sampled_from(["1e-4", "no", "010", "1:30", "~", "", "2024-01-01", "0x1", "1_000", ".5", "on", "<<", "= "]),
+)  # fmt: skip
+
+
+@given(st.dictionaries(WORDS, st.one_of(SCALARS, st.lists(SCALARS), st.dictionaries(WORDS, SCALARS))))
+def test_yaml_comes_back_as_written(value: dict) -> None:
+    back = yaml12.read(yaml12.write(value), "x")[0]
+    assert back == value
+    assert repr(back) == repr(value)  # 1, True and 1.0 are equal in Python
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rate=st.floats(1e-7, 1.0),
+    instruction=st.one_of(st.none(), WORDS),
+    dims=st.one_of(st.none(), st.lists(st.integers(1, 64), min_size=1, max_size=3, unique=True)),
+    steps=st.integers(1, 10**9),
+)
+def test_any_recipe_loads_back_equal(tmp_path_factory, seed, rate, instruction, dims, steps) -> None:  # noqa: ANN001
+    value, _ = yaml12.read(RECIPE, "x")
+    value["seed"] = seed
+    value["stages"][1] |= {"learning_rate": rate, "matryoshka_dims": dims, "epochs": None, "max_steps": steps}
+    value["stages"][1]["data"][0]["instruction"] = instruction
+    recipe = Recipe.model_validate(value)
+    file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    file.write_text(load.resolved(recipe), encoding="utf-8")
+    assert load.load(file) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("no", "no"), ("010", 10), ("1:30", "1:30"), ("true", True), ("~", None), ("1_000", 1000),
+     ("2024-01-01", "2024-01-01"), ("5.", 5.0)],
+)  # fmt: skip
+def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
+    read = yaml12.value_of(text, "x")
+    assert read == value and type(read) is type(value)
+
+
+def test_published_sets_bring_their_facts_and_chinese_ones_are_dropped() -> None:
+    recipe = load.load("paper-mistral", check_files=False)
+    kept, dropped = sources(recipe, recipe.stages[1])
+    assert [source.hub for source in dropped] == ["Hieuman/dureader", "Hieuman/t2ranking", "Hieuman/zh_MIRACL"]
+    assert {source.role for source in kept} == {"reconstruct", "passage_and_query", "query_to_passage"}
+    everything = load.load("paper-mistral", ["english_only=false"], check_files=False)
+    assert len(sources(everything, everything.stages[1])[0]) == len(kept) + 3
+    sets = {source.hub: source for source in recipe.stages[3].data}
+    assert len(sets) == 38 and sets["Hieuman/SQuAD"].limit == 97400
+    assert sets["Hieuman/Emotion"].in_batch_negatives is False and sets["Hieuman/20NewsGroups"].in_batch_negatives
+    assert sets["Hieuman/Fever"].instruction == "Given a claim, retrieve documents that support or refute the claim."
+    assert [stage.name for stage in recipe.stages] == [
+        "alignment-reconstruction", "alignment-completion", "retrieval", "all-sets",
+    ]  # fmt: skip
+    assert spec(recipe.stages[0].data[0], 3).fields == {"text": "query"}
+
+
+def test_warmup_is_the_smaller_of_share_and_bound(file: Path) -> None:
+    stage = load.load(file).stages[0]
+    assert (stage.warmup(100), stage.warmup(100_000)) == (10, 500)
+    assert load.load(file).stages[1].steps(100) == 25
+
+
+def test_unknown_recipe_lists_the_known() -> None:
+    assert "mini, paper-llama, paper-mistral, tiny" in refusal("nowhere")

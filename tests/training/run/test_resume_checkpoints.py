@@ -1,0 +1,124 @@
+"""What a resume may change, and what it refuses to read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.training import folder as record
+from lusifer.training.recipe import load
+from lusifer.training.run import bases, inputs
+from lusifer.training.run.run import train
+from support.small_run import same, unfinish
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_checkpoint_that_is_not_whole_any_more_is_refused(
+    recipe: Path, finished: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    file = broken / "checkpoints" / "02-contrast" / "checkpoint-2" / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(LusiferError, match=rf"{name[:9]}.*: missing or damaged; remove .*checkpoint-2 to resume"):
+        train(recipe, broken, resume=True)
+    shutil.rmtree(file.parent)
+    train(recipe, broken, resume=True)  # the mend of the message
+    assert same(finished, broken)
+
+
+def test_a_copy_of_a_checkpoint_is_none(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 4)
+    stage = broken / "checkpoints" / "02-contrast"
+    shutil.copytree(stage / "checkpoint-2", stage / "checkpoint-2-copy")
+    assert record.last_checkpoint(stage) == stage / "checkpoint-4"
+    train(recipe, broken, resume=True)
+    assert same(finished, broken) and (stage / "checkpoint-2-copy").is_dir()
+
+
+def test_stages_in_another_order_are_another_run(recipe: Path, finished: Path) -> None:
+    settings = bases.concrete(load.load(recipe))
+    turned = settings.model_copy(update={"stages": settings.stages[::-1]})
+    with pytest.raises(UsageError, match="the recipe changed in stages;"):
+        with record.RunFolder.start(finished, turned, resume=True):
+            pass
+
+
+def test_a_stage_that_has_not_begun_can_be_mended(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 0)
+    shutil.rmtree(broken / "checkpoints" / "02-contrast")
+    folder = broken / "checkpoints" / "01-align" / "model" / "config_sentence_transformers.json"
+    said = json.loads(folder.read_text())
+    folder.write_text(json.dumps({**said, "prompts": {**said["prompts"], "Find it": "Find it\n"}}))  # before the mend
+    mended = ["stages.contrast.learning_rate=0.002", "stages.contrast.data.0.instruction=Find the answer"]
+    with pytest.raises(UsageError, match=r"changed in stages\.align\.learning_rate; .* keys of stages yet to begin"):
+        train(recipe, broken, overrides=[*mended, "stages.align.learning_rate=0.002"], resume=True)
+    model = train(recipe, broken, overrides=mended, resume=True)
+    assert not same(finished, broken)
+    prompts = json.loads((model / "config_sentence_transformers.json").read_text())["prompts"]
+    assert "Find the answer" in prompts and "Find it" not in prompts
+
+
+def test_logging_and_saving_follow_the_recipe_of_the_resume(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    more = ["stages.contrast.logging_steps=2", "stages.contrast.save_steps=1", "stages.contrast.keep_checkpoints=9"]
+    train(recipe, broken, overrides=more, resume=True)
+    assert same(finished, broken)
+    rows = map(json.loads, (broken / "metrics.jsonl").read_text().splitlines())
+    assert [row["step"] for row in rows if row["stage"] == "contrast" and "loss" in row] == [1, 2, 4]
+    assert (broken / "checkpoints" / "02-contrast" / "checkpoint-3").is_dir()
+
+
+def test_a_run_that_learned_nothing_leaves_nothing_to_the_next(recipe: Path, tmp_path: Path) -> None:
+    bad = ["stages.align.learning_rate=1e38", "stages.align.max_grad_norm=1e38", "stages.align.save_steps=9"]
+    with pytest.raises(LusiferError, match="loss is nan"):
+        train(recipe, tmp_path / "run", overrides=bad)
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+    renamed = ["stages.align.name=first", "stages.first.max_steps=1", "stages.contrast.max_steps=1"]
+    train(recipe, tmp_path / "run", overrides=renamed)
+    rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert {row["stage"] for row in rows} == {"first", "contrast"}
+    assert not (tmp_path / "run" / "checkpoints" / "01-align").exists()
+
+
+def test_a_recipe_of_the_users_own_makes_no_run_of_its_folder(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe.read_text())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "thesis.bin").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        train(tmp_path / "recipe.yaml", tmp_path)
+    assert (tmp_path / "recipe.yaml").read_text() == recipe.read_text()
+    assert (tmp_path / "checkpoints" / "thesis.bin").is_file()
+
+
+def test_hidden_files_are_no_work_of_the_users(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / ".recipe.yaml.host-1-00.yaml").write_text("name: ha")  # what a kill left of the first file written
+    with record.RunFolder.start(tmp_path, load.load(recipe), resume=False) as run:
+        assert (run.root / record.RECIPE).is_file()
+
+
+def test_an_output_that_cannot_be_made_is_said_in_one_line(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"cannot be written to \(Not a directory\); choose another --output"):
+        train(recipe, tmp_path / "file" / "run")
+
+
+def test_files_of_one_name_in_two_folders_are_two_fingerprints(recipe: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(json.dumps({"text": f"A sentence of {folder}."}) + "\n")
+    setting = f"stages.align.data=[{{path: '{tmp_path}/*/rows.jsonl'}}]"
+    found = inputs.fingerprints(load.load(recipe, [setting, "stages.align.objectives={reconstruction: 1}"]))
+    assert sorted(found["stages.align.data.0"]) == ["a/rows.jsonl", "b/rows.jsonl"]
+
+
+@pytest.mark.parametrize("text", ["[]", '{"model.llm": 3}', "{", "\udcff"])
+def test_damaged_fingerprints_are_named(recipe: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / record.INPUTS).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(LusiferError, match=r"inputs\.json: damaged .*; remove it to go on without this check"):
+        inputs.pinned(load.load(recipe), record.RunFolder(tmp_path))
