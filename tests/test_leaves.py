@@ -157,7 +157,7 @@ def test_an_exception_leaves_the_old_folder_and_nothing_else(target):
 
 KILLED = """
 import os, signal, sys
-from lusifer.folders import write_file, write_folder
+from lusifer.io.atomic import write_file, write_folder
 with write_folder(sys.argv[1]) as folder, write_file(sys.argv[2]) as file:
     (folder / "new").write_text("half")
     file.write_text("half")

@@ -24,7 +24,7 @@ def models(model_folder: Path, minilm_like_folder: Path, tmp_path: Path, monkeyp
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(english, create_model_card=False)
     monkeypatch.setattr(demo, "ENGLISH_EMBEDDER", english)
     shutil.copytree(model_folder, tmp_path / "models" / "lusifer-mini")
-    monkeypatch.setattr(shipped, "_roots", lambda: [tmp_path / "models"])
+    monkeypatch.setattr(shipped, "roots", lambda kind: [tmp_path / "models"])
     return tmp_path / "models"
 
 

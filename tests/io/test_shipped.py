@@ -18,7 +18,7 @@ def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A place of models that holds `lusifer-toy`; the working folder is another one."""
     folder = tmp_path / "models"
     shutil.copytree(model_folder, folder / "lusifer-toy")
-    monkeypatch.setattr(shipped, "_roots", lambda: [tmp_path / "nowhere", folder])
+    monkeypatch.setattr(shipped, "roots", lambda kind: [tmp_path / "nowhere", folder])
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return folder

@@ -1,4 +1,4 @@
-"""Models that come along with the library: `mini` is the folder `models/lusifer-mini`."""
+"""What comes along with the library: recipes, and models (`mini` is the folder `models/lusifer-mini`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PREFIX = "lusifer-"
 
 def names() -> list[str]:
     """The short names of the models that are here."""
-    return sorted(folder.name.removeprefix(PREFIX) for root in _roots() for folder in root.glob(f"{PREFIX}*"))
+    return sorted(folder.name.removeprefix(PREFIX) for root in roots("models") for folder in root.glob(f"{PREFIX}*"))
 
 
 def find(name: str | os.PathLike[str]) -> Path | None:
@@ -20,11 +20,11 @@ def find(name: str | os.PathLike[str]) -> Path | None:
         name: `mini`, `lusifer-mini`, or anything else that a user may call a model.
     """
     short = os.fspath(name).removeprefix(PREFIX)
-    folders = (root / f"{PREFIX}{short}" for root in _roots())
+    folders = (root / f"{PREFIX}{short}" for root in roots("models"))
     return next((folder for folder in folders if short in names() and folder.is_dir()), None)
 
 
-def _roots() -> list[Path]:
-    """In the wheel models lie inside the package, in a checkout at its root."""
-    here = Path(__file__).resolve()
-    return [here.parent / "models", here.parents[2] / "models"]
+def roots(kind: str) -> list[Path]:
+    """Folders where `recipes` or `models` lie: in the wheel inside the package, in a checkout at its root."""
+    package = Path(__file__).resolve().parents[1]
+    return [package / kind, package.parents[1] / kind]
