@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from lusifer.cli.models import locate
-from lusifer.data import readers, sources
+from lusifer.data import sources
 from lusifer.data.mining import mine as mining
 from lusifer.data.mining.negatives import MineSettings
 from lusifer.embedder import folder
+from lusifer.io import rows as readers
 
 SOURCES = ("banking77", "clinc150", "nlu-evaluation")
 WAYS = {

@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from lusifer import languages
 from lusifer.cli import demo, main
-from lusifer.io import shipped
+from lusifer.io import names
 from support.tiny_folder import model_folder  # noqa: F401
 
 
@@ -24,7 +24,7 @@ def models(model_folder: Path, minilm_like_folder: Path, tmp_path: Path, monkeyp
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(english, create_model_card=False)
     monkeypatch.setattr(demo, "ENGLISH_EMBEDDER", english)
     shutil.copytree(model_folder, tmp_path / "models" / "lusifer-mini")
-    monkeypatch.setattr(shipped, "roots", lambda kind: [tmp_path / "models"])
+    monkeypatch.setattr(names, "roots", lambda kind: [tmp_path / "models"])
     return tmp_path / "models"
 
 

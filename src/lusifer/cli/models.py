@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lusifer.errors import UsageError
-from lusifer.io import shipped
+from lusifer.io import names
 
 Model = Annotated[
     str,
@@ -40,7 +40,7 @@ def locate(model: str) -> str:
         UsageError: `package:NAME` is not installed or carries no model.
     """
     if not model.startswith("package:"):
-        known = None if Path(model).expanduser().exists() else shipped.find(model)
+        known = None if Path(model).expanduser().exists() else names.shipped_model(model)
         return str(known or model)  # a folder or hub name, checked where it is loaded
     from lusifer.model.build import resolve
 

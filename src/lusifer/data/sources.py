@@ -13,12 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lusifer.data import readers, store
+from lusifer.data import store
 from lusifer.data.mixture import draw, stratified
-from lusifer.data.readers import SUFFIXES, BadRows
 from lusifer.data.schema import CHECKS, LABELLED_COLUMNS, PAIR_COLUMNS, Lists, Row, kind_of
 from lusifer.errors import DataError, UsageError
 from lusifer.io import hub
+from lusifer.io import rows as readers
+from lusifer.io.rows import SUFFIXES, BadRows
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from lusifer.embedder import exported
 from lusifer.errors import ModelFolderError
-from lusifer.io import hub, shipped
+from lusifer.io import hub, names
 from lusifer.io.atomic import write_folder
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
@@ -76,7 +76,7 @@ def load(
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
     if not path.exists():
-        path = shipped.find(name) or path
+        path = names.shipped_model(name) or path
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     if path.exists():
@@ -85,7 +85,7 @@ def load(
             return exported.load(path, device, **wishes)
         return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        along = f", {' or '.join(shipped.names())}, which comes along" if shipped.names() else ""
+        along = f", {' or '.join(names.shipped_models())}, which comes along" if names.shipped_models() else ""
         raise ModelFolderError(
             f"{name}: no such folder; give a model folder{along}, or a hub name of the form owner/model"
         )

@@ -10,17 +10,15 @@ models that come along were not trained on them, and nothing of those models was
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import re
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lusifer.errors import DataError
+from lusifer.io.rows import json_lines, open_bytes
 
 SAMPLE = "sample"
 ENGLISH, TOPIC = "en", "topic"
@@ -44,7 +42,7 @@ class Parallel:
 def sample() -> Parallel:
     """Read the sentences in the package."""
     file = resources.files("lusifer.io").joinpath("parallel.jsonl")
-    return _parse(io.BytesIO(file.read_bytes()), "the sample")
+    return _parse(file.read_bytes().splitlines(), "the sample")
 
 
 def read(source: str | Path) -> Parallel:
@@ -65,38 +63,25 @@ def read(source: str | Path) -> Parallel:
     file = Path(source).expanduser()
     if not file.name.endswith((".jsonl", ".jsonl.gz")):
         raise DataError(f"{file}: give a .jsonl or .jsonl.gz file, or `{SAMPLE}`")
-    try:
-        with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
-            return _parse(stream, str(file))
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file: correct the name, or give `{SAMPLE}`") from None
-    except gzip.BadGzipFile as error:
-        raise DataError(f"{file}: is not gzip ({error}): take .gz off its name, or copy it again") from error
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{file}: cannot be read to its end ({error}): copy it again") from error
+    with open_bytes(file) as stream:
+        return _parse(stream, str(file))
 
 
-def _parse(stream: BinaryIO | gzip.GzipFile, name: str) -> Parallel:
+def _parse(stream: Iterable[bytes], name: str) -> Parallel:
     """The sentences of a file."""
     rows: list[dict[str, str]] = []
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            where = f"{name} line {number}"
-            rows.append(_row(line, where, rows[0] if rows else None))
+    for where, value in json_lines(stream, name):
+        rows.append(_row(value, where, rows[0] if rows else None))
     if not rows:
         raise DataError(f"{name}: holds no line: {_MEND}")
     texts = {code: tuple(row[code] for row in rows) for code in rows[0] if code != TOPIC}
     return Parallel(texts, tuple(row[TOPIC] for row in rows) if TOPIC in rows[0] else None)
 
 
-def _row(line: bytes, where: str, first: dict[str, str] | None) -> dict[str, str]:
+def _row(row: Any, where: str, first: dict[str, str] | None) -> dict[str, str]:
     """One line, checked by itself and against the first."""
-    try:
-        row: Any = json.loads(line.decode("utf-8-sig" if first is None else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}): {_MEND}") from None
+    if isinstance(row, DataError):
+        raise row
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}: {_MEND}")
     for key, text in row.items():

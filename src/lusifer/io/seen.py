@@ -1,15 +1,130 @@
-"""Which texts a training run has read, by the filters that its stages left in its folder."""
+"""Which texts a model was trained on, without keeping them: a Bloom filter a stage, beside the stage's model.
+
+The filter is over the letters and digits of each text. A text that was put in is always found; one that was not is
+found by chance, rarely (`false_positives`). So a count of test texts that training has seen is never too low, and too
+high by no more than that share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lusifer.errors import UsageError
-from lusifer.io.bloom import BloomFilter
+import numpy as np
+
+from lusifer.errors import DataError, UsageError
+from lusifer.io.atomic import write_file
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SEEN = "seen.safetensors"
 _PLACES = (f"checkpoints/*/{SEEN}", f"*/{SEEN}", SEEN)  # in a run folder, in its checkpoints, in a stage's folder
+_FORMAT = "lusifer-bloom-1"
+_CHUNK = 1_000  # rows of a table that are Python objects at once
+
+
+def text_key(text: str) -> str:
+    """Give what makes two texts the same one: letters, marks and digits, without case, width, spaces, punctuation."""
+    return unicodedata.normalize("NFKC", text).casefold().translate(_kept())
+
+
+class _Kept(dict[int, str | None]):
+    """Characters by code: itself for a letter, mark or digit, None for any other; filled as they come."""
+
+    def __missing__(self, code: int) -> str | None:
+        self[code] = chr(code) if unicodedata.category(chr(code))[0] in "LMN" else None
+        return self[code]
+
+
+@cache
+def _kept() -> _Kept:
+    return _Kept()
+
+
+class BloomFilter:
+    """A set of texts that only answers whether a text is in it (Bloom 1970; k positions from two hashes)."""
+
+    def __init__(self, capacity: int, false_positives: float = 1e-3) -> None:
+        """Make an empty one.
+
+        Args:
+            capacity: Texts that it will hold; with more of them, chance hits become more frequent.
+            false_positives: Share of chance hits when it is full.
+        """
+        bits = max(64, math.ceil(-max(capacity, 1) * math.log(false_positives) / math.log(2) ** 2))
+        self.bits = np.zeros(-(-bits // 8), dtype=np.uint8)
+        self.hashes = max(1, round(-math.log2(false_positives)))
+        self.false_positives = false_positives
+        self.texts = 0
+
+    def add(self, text: str) -> None:
+        """Put a text in; one without a letter or digit is no text."""
+        positions = self._positions(text)
+        if positions is not None:
+            np.bitwise_or.at(self.bits, positions >> 3, (1 << (positions & 7)).astype(np.uint8))
+            self.texts += 1
+
+    def update(self, texts: Iterable[str]) -> None:
+        """Put many texts in."""
+        for text in texts:
+            self.add(text)
+
+    def __contains__(self, text: str) -> bool:
+        """Whether the text was put in, or chance says so."""
+        positions = self._positions(text)
+        if positions is None:
+            return False
+        return bool(np.all(self.bits[positions >> 3] >> (positions & 7).astype(np.uint8) & 1))
+
+    def save(self, file: Path) -> None:
+        """Write it as safetensors."""
+        from safetensors.numpy import save_file
+
+        facts = {
+            "format": _FORMAT,
+            "hashes": str(self.hashes),
+            "texts": str(self.texts),
+            "false_positives": repr(self.false_positives),
+        }
+        with write_file(file) as temporary:
+            save_file({"bits": self.bits}, temporary, metadata=facts)
+
+    @classmethod
+    def load(cls, file: Path) -> BloomFilter:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: It is something else, or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "np") as opened:
+                facts = opened.metadata() or {}
+                if facts.get("format") != _FORMAT:
+                    raise DataError(f"{file}: not a filter of seen texts: give one that `lusifer train` wrote")
+                made = cls(1, float(facts["false_positives"]))
+                made.bits, made.hashes = opened.get_tensor("bits"), int(facts["hashes"])
+                made.texts = int(facts["texts"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise DataError(f"{file}: cannot be read ({error}): train again, or take it from a copy") from error
+        return made
+
+    def _positions(self, text: str) -> np.ndarray | None:
+        """The k bits of a text; None where nothing is left of it."""
+        key = text_key(text)
+        if not key:
+            return None
+        digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+        one, two = (int.from_bytes(digest[start : start + 8], "little") for start in (0, 8))
+        size = 8 * len(self.bits)
+        return np.array([(one + number * (two | 1)) % size for number in range(self.hashes)], dtype=np.int64)
 
 
 class SeenTexts:
@@ -29,7 +144,7 @@ class SeenTexts:
         return sum(each.texts for each in self.filters)
 
 
-def seen(run: Path) -> SeenTexts:
+def of_run(run: Path) -> SeenTexts:
     """Read the texts that a training run has seen.
 
     Args:
@@ -48,4 +163,36 @@ def seen(run: Path) -> SeenTexts:
 def of_model(folder: Path) -> SeenTexts | None:
     """Read the texts that a model was trained on, where it still lies in the folder of its run; None elsewhere."""
     run = folder.resolve().parent
-    return seen(run) if any(run.glob(_PLACES[0])) else None
+    return of_run(run) if any(run.glob(_PLACES[0])) else None
+
+
+def table_texts(table: Dataset) -> Iterator[str]:
+    """Yield the texts of a table, whatever its columns are called: columns of text, and of lists of texts."""
+    import pyarrow as pa
+
+    for field in table.data.schema:
+        if field.name in ("source", "label", "task", "instruction"):
+            continue
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            yield from _values(table, field.name)
+        elif pa.types.is_list(field.type):
+            for values in _values(table, field.name):
+                yield from values
+
+
+def write(folder: Path, texts: Iterable[str], count: int) -> None:
+    """Write the filter of a stage into its folder.
+
+    Args:
+        folder: Of the stage.
+        texts: Every text that it trains on.
+        count: How many there are, or more.
+    """
+    made = BloomFilter(count)
+    made.update(texts)
+    made.save(folder / SEEN)
+
+
+def _values(table: Dataset, column: str) -> Iterator:
+    for start in range(0, len(table), _CHUNK):
+        yield from table.data.column(column)[start : start + _CHUNK].to_pylist()

@@ -12,8 +12,8 @@ from lusifer.data.mining import mine as mining
 from lusifer.data.mining import negatives, parts, search, vectors
 from lusifer.data.mining.negatives import MineSettings
 from lusifer.data.mining.related import Related, key
-from lusifer.data.readers import BadRows
 from lusifer.errors import DataError, LusiferError, UsageError
+from lusifer.io.rows import BadRows
 from support.small_mine import FEW, mine, pairs, read, write
 from support.words_model import encode, retriever
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lusifer.data import readers, sources
+from lusifer.data import sources
 from lusifer.data.mining import mine as mining
 from lusifer.data.mining import parts, search, vectors
 from lusifer.data.mining.negatives import MineSettings
 from lusifer.errors import DataError, UsageError
+from lusifer.io import rows as readers
 from support.small_mine import FEW, mine, pairs, write
 from support.words_model import encode, retriever
 

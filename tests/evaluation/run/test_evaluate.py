@@ -11,8 +11,7 @@ from lusifer.evaluation.run.evaluate import Options, evaluate, suites
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.summary import read_gap, read_islands
 from lusifer.evaluation.suites import sib, xquad
-from lusifer.io.bloom import BloomFilter
-from lusifer.io.seen import SEEN
+from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import Oracle, write_questions
 from support.words import Words
 

@@ -18,8 +18,7 @@ from lusifer.evaluation.run.model import measured
 from lusifer.evaluation.run.runner import Plan
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.summary import read_gap
-from lusifer.io.bloom import BloomFilter
-from lusifer.io.seen import SEEN
+from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import write_split
 from support.words import Words
 

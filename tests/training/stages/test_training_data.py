@@ -52,7 +52,7 @@ def test_a_run_keeps_what_each_stage_has_read(finished: Path) -> None:
 
 
 def test_texts_that_training_has_seen_are_known_again(finished: Path, tmp_path: Path, capsys) -> None:
-    seen = record.seen(finished)
+    seen = record.of_run(finished)
     passage = sources.load(sources.SourceSpec(path="sample:passages"), "passages")["text"][0]
     pair = sources.load(sources.SourceSpec(path="sample:pairs"), "pairs")[0]
     assert passage.upper() in seen and pair["query"] in seen and pair["positive"][0] in seen

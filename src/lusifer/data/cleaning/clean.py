@@ -16,7 +16,7 @@ from lusifer.data.cleaning import minhash
 from lusifer.data.cleaning.held_out import LETTERS, evaluation_texts
 from lusifer.data.report import Report
 from lusifer.data.schema import Row
-from lusifer.io.bloom import text_key
+from lusifer.io.seen import text_key
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lusifer.data import readers
 from lusifer.errors import DataError, UsageError
-from lusifer.io.bloom import text_key
+from lusifer.io import rows as readers
+from lusifer.io.seen import text_key
 
 _KINDS = (*readers.SUFFIXES, ".json")
 LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere

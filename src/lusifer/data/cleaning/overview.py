@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lusifer.data.schema import Row
-from lusifer.io.bloom import text_key
-from lusifer.io.seen import SeenTexts
+from lusifer.io.seen import SeenTexts, text_key
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
 _LETTERS = 12  # a shorter text tells nothing about what was seen

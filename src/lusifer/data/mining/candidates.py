@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lusifer.data import readers, store
+from lusifer.data import store
 from lusifer.data.mining.related import key
-from lusifer.data.readers import BadRows
 from lusifer.data.schema import Row, check_passage, text_column
+from lusifer.io import rows as readers
 from lusifer.io.atomic import write_file
+from lusifer.io.rows import BadRows
 
 if TYPE_CHECKING:
     from datasets import Dataset

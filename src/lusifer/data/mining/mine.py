@@ -32,7 +32,7 @@ from lusifer.errors import DataError, UsageError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from lusifer.data.readers import BadRows
+    from lusifer.io.rows import BadRows
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (phase, done, total)."""

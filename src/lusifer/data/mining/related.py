@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lusifer.io.bloom import text_key
+from lusifer.io.seen import text_key
 
 _MOST = 256  # partners of a partner that count; not the thousands of questions of a label or a passage
 

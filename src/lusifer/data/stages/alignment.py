@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.io import fingerprint
+from lusifer.io import seen
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +110,7 @@ class AlignmentExamples:
     def texts(self) -> Iterator[str]:
         """Yield every text that the stage trains on."""
         for table, _ in self.sources:
-            yield from fingerprint.texts(table)
+            yield from seen.table_texts(table)
 
     def rows(self) -> dict[str, int]:
         """Rows that each objective draws from."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from lusifer.data import sources
 from lusifer.errors import DataError, RecipeError, UsageError
-from lusifer.io import parallel_text, shipped
+from lusifer.io import names, parallel_text
 from lusifer.training.recipe import variant as recipe_variant
 from lusifer.training.recipe import watch as recipe_watch
 from lusifer.training.recipe import yaml12
@@ -36,7 +36,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {file.stem: file for folder in reversed(shipped.roots("recipes")) for file in sorted(folder.glob("*.yaml"))}
+    known = {file.stem: file for folder in reversed(names.roots("recipes")) for file in sorted(folder.glob("*.yaml"))}
     if str(name) in known:
         return known[str(name)]
     raise RecipeError(f"{name}: no such recipe: give a file, or one of {', '.join(sorted(known))}")

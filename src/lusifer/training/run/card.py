@@ -14,7 +14,7 @@ from lusifer.data.sources import short_name
 from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.embedder import card as cards
 from lusifer.embedder import contents
-from lusifer.io import fingerprint, parallel_text
+from lusifer.io import parallel_text, seen
 from lusifer.io.atomic import write_file
 from lusifer.training.folder import DATA, RECIPE, STEPS, WATCH, RunFolder
 from lusifer.training.recipe import load
@@ -103,7 +103,7 @@ def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows)
     """
     with write_file(folder / DATA) as temporary:
         temporary.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    fingerprint.keep(folder, rows.texts(), sum(1 for _ in rows.texts()))
+    seen.write(folder, rows.texts(), sum(1 for _ in rows.texts()))
     if isinstance(rows, PairRows):
         with write_file(folder / STEPS) as temporary, temporary.open("w", encoding="utf-8") as stream:
             for number, step in enumerate(rows.plan, start=1):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from lusifer.data import sources as data_sources
-from lusifer.data.readers import BadRows
 from lusifer.data.stages.alignment import PAIRED_ROLES
+from lusifer.io.rows import BadRows
 from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.data import AlignmentSource, Source
 from lusifer.training.recipe.recipe import Recipe

