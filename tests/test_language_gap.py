@@ -172,15 +172,3 @@ def test_a_model_that_loses_texts_is_refused() -> None:
     texts = {"en": ("a",) * 12, "sw": ("b",) * 12}
     with pytest.raises(LusiferError, match=r"en: the model gives an array of shape \(11, 3\) for 12 texts"):
         language_gap.measure(lambda rows: np.ones((len(rows) - 1, 3)), texts)
-
-
-def test_the_table_has_a_row_a_language_and_a_dash_for_what_is_not_there() -> None:
-    found = language_gap.of_vectors({"en": cloud(1), "sw": cloud(1), "tlh": cloud(2)})
-    lines = language_gap.table(found).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
-    rows = {row[0]: row[1:] for row in cells}
-    assert list(rows) == ["English", "Swahili", "tlh", "mean"]
-    assert all(len(row) == lines[0].count(" | ") for row in rows.values())
-    assert rows["English"][:7] == ["-"] * 7 and rows["Swahili"][0] == "100.0" and rows["Swahili"][3] == "-"
-    assert rows["mean"][0] == f"{(100 + found.against['tlh'].to_english) / 2:.1f}"
-    assert "30 sentences in each of 3 languages" in lines[-1] and "by chance both are 33.3" in lines[-1]

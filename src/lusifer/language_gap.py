@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from lusifer import languages, nearest
+from lusifer import nearest
 from lusifer.errors import DataError, LusiferError
 
 ENGLISH = "en"
@@ -147,52 +147,6 @@ def _measure(counts: Mapping[str, int], read: Callable[[str], np.ndarray], k: in
         for place, code in enumerate(counts)
     }
     return Gap(sentences, k, within, against)
-
-
-def table(gap: Gap) -> str:
-    """Write a gap as a Markdown table: a row a language, their mean, and what the columns say.
-
-    Args:
-        gap: Of `measure`.
-    """
-    known = languages.table()
-    heads = ("language", "xx to en", "en to xx", "shift", "of the distance", "translations", "others", "hubness",
-             "anisotropy", "own-language neighbours", "language told")  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for code, within in gap.within.items():
-        cells = [_cell(getattr(gap.against.get(code), name, None), style) for name, style in _AGAINST.items()]
-        cells += [_cell(getattr(within, name), style) for name, style in _WITHIN.items()]
-        lines.append(f"| {known[code].name if code in known else code} | {' | '.join(cells)} |")
-    means = [_cell(gap.mean(name), style) for name, style in (_AGAINST | _WITHIN).items()]
-    lines.append(f"| mean | {' | '.join(means)} |")
-    lines += [
-        "",
-        f"{gap.sentences:,} sentences in each of {len(gap.within)} languages (xx: the row's). xx to en, en to xx: per "
-        "cent of texts whose nearest in the other language is the translation. Shift: distance of the mean vector from "
-        "that of English, and the per cent of the squared distance of translations that it makes up. Translations, "
-        "others: mean cosine with the translation, and with other English sentences. Hubness: skewness of how often an "
-        f"English sentence is among the {gap.k} nearest. Own-language neighbours: per cent of the {gap.k} nearest in "
-        "all languages; language told: per cent of texts whose neighbours give their language away; by chance both are "
-        f"{gap.chance:.1f}. Anisotropy: mean cosine of two sentences of the language.",
-    ]
-    return "\n".join(lines)
-
-
-_AGAINST = {
-    "to_english": ".1f",
-    "from_english": ".1f",
-    "shift": ".3f",
-    "shift_share": ".1f",
-    "translations": ".3f",
-    "others": ".3f",
-    "hubness": ".2f",
-}
-_WITHIN = {"anisotropy": ".3f", "own_language": ".1f", "predicted": ".1f"}
-
-
-def _cell(value: float | None, style: str) -> str:
-    """A number of the table; a dash where there is none, and no zero with a sign."""
-    return "-" if value is None else format(value, f"z{style}")
 
 
 def _sentences(counts: Mapping[str, int], k: int) -> int:

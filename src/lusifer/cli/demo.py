@@ -118,11 +118,13 @@ def _show_searches(searches: Sequence[Search]) -> None:
 
 def _write(output: Path, looks: dict[str, Look], searches: Sequence[Search]) -> Path:
     """The picture and the page."""
-    from lusifer.evaluation.figures import plots
+    from lusifer.evaluation.figures import languages as figures
+    from lusifer.evaluation.figures import style
     from lusifer.evaluation.report.demo_page import page
 
     terminal.note("drawing the picture")
-    picture = plots.islands({name: look.vectors for name, look in looks.items()}, output / "islands.png")
+    drawn = figures.islands({name: look.vectors for name, look in looks.items()})
+    picture = style.write(drawn, output / "islands.png")
     html = page("An English embedder learns languages", WORDS, (BEFORE, AFTER), *looks.values(), searches, picture)
     with write_file(output / "demo.html") as file:
         file.write_text(html, encoding="utf-8")

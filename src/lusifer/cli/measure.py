@@ -141,7 +141,6 @@ def _progress() -> Iterator[Callable[[Done], None]]:
 
 def _tables(results: list[Results], path: Path, seed: int) -> str:
     """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
-    from lusifer import language_gap
     from lusifer.evaluation.report import tables
     from lusifer.evaluation.scores import published
     from lusifer.evaluation.scores.summary import read_gap
@@ -155,7 +154,7 @@ def _tables(results: list[Results], path: Path, seed: int) -> str:
     shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()
     text = tables.page(results, *shown, seed=seed)
     found = read_gap(path)
-    return text if found is None else f"{text}\n\n## Language gap\n\n{language_gap.table(found)}"
+    return text if found is None else f"{text}\n\n## Language gap\n\n{tables.language_gap(found)}"
 
 
 def _say(made: Results) -> None:

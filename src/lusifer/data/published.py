@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lusifer.data.sources import published
+from lusifer.io import markdown as io_markdown
 
 _ROLES = {
     "reconstruct": "reconstruct",
@@ -24,28 +25,25 @@ def markdown(english_only: bool = False) -> str:
     other = {name: facts for name, facts in sets.items() if facts.get("language", "en") != "en"}
     if english_only:
         sets = {name: facts for name, facts in sets.items() if name not in other}
-    lines = [
-        "| set | language | stage 1 | stage 2: negatives | both sides alike | most rows | instruction of stage 2 |",
-        "|---|---|---|---|---|--:|---|",
-        *(_row(name, facts) for name, facts in sets.items()),
-        "",
-        _sums(sets),
-    ]
+    header = (
+        "set", "language", "stage 1", "stage 2: negatives", "both sides alike", "most rows", "instruction of stage 2",
+    )  # fmt: skip
+    table = io_markdown.table(header, [_row(name, facts) for name, facts in sets.items()], left=len(header))
+    lines = [table, "", _sums(sets)]
     if english_only:
         lines.append(f"Left out by english_only: {', '.join(other)} (Chinese).")
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, facts: Mapping[str, Any]) -> str:
+def _row(name: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
     roles = ", ".join(_ROLES[role] for role in facts["roles"]) or "-"
     negatives = "-"
     if "group" in facts:
         negatives = "own and in-batch" if facts["in_batch_negatives"] else "own only"
     alike = "yes" if facts.get("symmetric") else "-"
-    cells = (
+    return (
         name, facts.get("language", "en"), roles, negatives, alike, f"{facts['cap']:,}", facts.get("instruction", "-"),
     )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
 
 
 def _sums(sets: Mapping[str, Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lusifer.io import markdown
 from lusifer.io.atomic import write_file
 
 EXAMPLES = 20  # of each reason
@@ -34,8 +35,8 @@ class Report:
 
     def markdown(self) -> str:
         """Give the report as a page."""
-        lines = [f"# {self.title}", "", "| what | how many |", "|---|--:|"]
-        lines += [f"| {reason} | {number:,} |" for reason, number in self.counts.items()]
+        rows = [(reason, f"{number:,}") for reason, number in self.counts.items()]
+        lines = [f"# {self.title}", "", markdown.table(("what", "how many"), rows)]
         for reason, shown in self.examples.items():
             if shown:
                 lines += ["", f"## {reason}", "", *(f"- {text}" for text in shown)]

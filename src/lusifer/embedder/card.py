@@ -6,7 +6,7 @@ Only plain values go in, and no date and no path: a run that was resumed writes 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -14,6 +14,8 @@ import yaml
 
 from lusifer import __version__
 from lusifer.embedder.contents import Contents
+from lusifer.io import markdown
+from lusifer.io.markdown import bullets
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
@@ -128,13 +130,8 @@ def versions() -> dict[str, str]:
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows with the same keys as a Markdown table; columns that are empty in all rows are left out."""
     columns = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if columns else ""
-
-
-def bullets(lines: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {line}" for line in lines)
+    cells = [[row[name] for name in columns] for row in rows]
+    return markdown.table(columns, cells, left=len(columns)) if columns else ""
 
 
 def code(value: str) -> str:
@@ -142,10 +139,6 @@ def code(value: str) -> str:
     quoted = repr(value)
     longest = max(map(len, re.findall("`+", quoted)), default=0)
     return f"{'`' * (longest + 1)}{quoted}{'`' * (longest + 1)}"
-
-
-def _cell(value: str) -> str:
-    return " ".join(value.split()).replace("|", "\\|")
 
 
 def _use(card: Card, contents: Contents) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lusifer import languages
-from lusifer.embedder.card import SCORES, bullets, table
+from lusifer.embedder.card import SCORES, table
 from lusifer.errors import UsageError
+from lusifer.io.markdown import bullets
 
 MISSING = "missing"
 

@@ -223,14 +223,6 @@ def test_other_settings_and_data_are_told(tmp_path):
     assert "Prompts: those of a." in page and "Data files: those of a" not in page
 
 
-def test_models_named_by_steps_get_curves(tmp_path):
-    folders = [example.write(tmp_path / f"run-{step}", f"run-{step}", 0.4 + step / 1000, codes=FEW, tasks=["Topics"])
-               for step in (300, 100, 200)]  # fmt: skip
-    page = report.page(report_facts.read(folders))
-    assert 'id="curves-figure_1"' in page
-    assert 'id="curves-figure_1"' not in report.page(report_facts.read(folders[:2]))
-
-
 def test_folders_that_cannot_be_told_apart_or_compared_are_refused(tmp_path):
     one = example.write(tmp_path / "a", codes=FEW, tasks=["Topics"])
     with pytest.raises(UsageError, match="given twice"):

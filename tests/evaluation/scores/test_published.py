@@ -65,7 +65,7 @@ def test_the_two_averages_that_the_paper_is_about():
     # What a mean of a level is, by hand: Bengali and Telugu.
     board = boards([results_of(known["LUSIFER"], "by_language")])[0]
     assert board.mean([("bn", "task"), ("te", "task")]).value == pytest.approx((58.43 + 69.30) / 2)
-    text = tables.averages([results_of(known["LUSIFER"], "by_language")])
+    text = tables.page([results_of(known["LUSIFER"], "by_language")])
     assert "| mean of all languages | 62.6, 14 languages |" in text
     assert "| mean of low resources (bn, te) | 63.9, 2 languages |" in text
 

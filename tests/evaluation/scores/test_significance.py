@@ -9,12 +9,17 @@ from scipy.stats import permutation_test
 from lusifer.errors import DataError
 from lusifer.evaluation.scores import significance
 from lusifer.evaluation.scores.bootstrap import Examples
-from lusifer.evaluation.scores.significance import holm, paired, why_not
+from lusifer.evaluation.scores.significance import differences, holm, why_not
 from support.score_folders import right
 
 
 def pairs(values, gold) -> Examples:
     return Examples("spearman", tuple(map(str, range(len(values)))), values, gold)
+
+
+def paired(one, other):
+    """Two models on one language and task."""
+    return differences({("", ""): one}, {("", ""): other})[0]["", ""]
 
 
 def test_mcnemar_by_hand():

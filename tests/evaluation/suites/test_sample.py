@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lusifer import languages
-from lusifer.evaluation.figures import plots
+from lusifer.evaluation.figures import languages as figures
+from lusifer.evaluation.figures import style
 from lusifer.evaluation.report.demo_page import Search, page
 from lusifer.evaluation.suites import sample as crosslingual
 from lusifer.evaluation.suites.sample import Sample
@@ -74,7 +75,7 @@ def test_the_page_stands_alone_and_shows_what_was_found(tmp_path: Path) -> None:
     look = crosslingual.look(embed, TEXTS)
     hits = crosslingual.search(embed, "0", TEXTS, look.vectors, 3)
     models = {"old <one>": look.vectors, "new": look.vectors}
-    picture = plots.islands(models, tmp_path / "islands.png")
+    picture = style.write(figures.islands(models), tmp_path / "islands.png")
     html = page("A & B", ["Words."], ("old <one>", "new"), look, look, [Search("1 < 2?", hits, hits)], picture)
     read = Words()
     read.feed(html)

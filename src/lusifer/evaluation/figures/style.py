@@ -144,7 +144,7 @@ def level_name(level: str | None) -> str:
     return "outside the paper's 14" if level is None else f"{level.replace('_', ' ')} resource"
 
 
-def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]], lines: bool = False) -> None:
+def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]]) -> None:
     """Put a legend of languages at the right, group by group."""
     line = extras.need("report", "matplotlib.lines").Line2D
     handles, labels, heads = [], [], []
@@ -153,11 +153,9 @@ def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]], lin
         handles.append(line([], [], linestyle="none"))
         labels.append(name)
         for code, mark in marks.items():
-            shown = mark.dash if lines else "none"
-            handles.append(line([], [], color=mark.colour, marker=mark.marker, linestyle=shown, markersize=6))
+            handles.append(line([], [], color=mark.colour, marker=mark.marker, linestyle="none", markersize=6))
             labels.append(label(code))
-    length = 3.2 if lines else 1.2
-    legend = figure.legend(handles, labels, loc="outside right center", fontsize=8.5, handlelength=length)
+    legend = figure.legend(handles, labels, loc="outside right center", fontsize=8.5, handlelength=1.2)
     for number, text in enumerate(legend.get_texts()):
         if number in heads:
             text.set(weight="bold", color=SOFT)

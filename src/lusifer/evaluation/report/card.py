@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.report.cells import markdown, mean_cell, name_of, score_cell, title_of
-from lusifer.evaluation.report.notes import notes
+from lusifer.evaluation.report.tables import mean_cell, name_of, notes, score_cell, title_of
 from lusifer.evaluation.scores.averages import TASK, Board, boards
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
 from lusifer.evaluation.scores.results import Results
+from lusifer.io import markdown as md
 
 
 def model_card(results: Sequence[Results], seed: int = 0) -> str:
@@ -62,7 +62,7 @@ def _task(board: Board, keys: Sequence[Key], seed: int) -> list[str]:
         rows.append(["mean", mean_cell(board.mean(keys, TASK)), "", "", ""])
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
-    blocks = [f"**{title_of(board.entries[keys[0]])}**", markdown(header, rows), notes([board], keys, rows)]
+    blocks = [f"**{title_of(board.entries[keys[0]])}**", md.table(header, rows), notes([board], keys, rows)]
     return [block for block in blocks if block]
 
 

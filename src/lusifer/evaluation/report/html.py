@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from lusifer.evaluation.figures.style import Estimate
-from lusifer.evaluation.report import cells
+from lusifer.evaluation.report import tables as cells
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lusifer.evaluation.figures.style import Estimate
-from lusifer.evaluation.report.cells import name_of
 from lusifer.evaluation.report.facts import Facts, Part, Row
 from lusifer.evaluation.report.html import Cell, Table, count, score, table, text
+from lusifer.evaluation.report.tables import name_of
 from lusifer.evaluation.scores.averages import Mean, order_of
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE, Comparison
 

@@ -84,4 +84,4 @@ def _sections(facts: Facts) -> list[tuple[str, str, list[str]]]:
 
 def _verdict(facts: Facts) -> list[str]:
     items = "".join(f"<li>{said(words)}</li>" for words in verdict.sentences(facts))
-    return [f"<ul>{items}</ul>", pictures.bars(facts), pictures.curves(facts)]
+    return [f"<ul>{items}</ul>", pictures.bars(facts)]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-from lusifer.evaluation.figures import curves as figures_curves
 from lusifer.evaluation.figures import languages, style
 from lusifer.evaluation.figures import scores as figures_scores
 from lusifer.evaluation.figures.style import Estimate
-from lusifer.evaluation.report.cells import name_of
 from lusifer.evaluation.report.facts import Facts, Part
 from lusifer.evaluation.report.html import figure
 from lusifer.evaluation.report.html_tables import estimate
+from lusifer.evaluation.report.tables import name_of
 
-FEWEST_STEPS = 3
 HALF = 4  # columns of a heat map that fit into half of the page
 
 
@@ -98,27 +95,6 @@ def bars(facts: Facts) -> str:
     words = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
     drawn = figures_scores.bars(scores, "Means")
     return figure(style.svg(drawn, "means", words), words)
-
-
-def curves(facts: Facts) -> str:
-    """Means over steps, where the models' names differ in a number at their end only; else empty."""
-    found = [re.fullmatch(r"(.*?)(\d+)", name, flags=re.DOTALL) for name in facts.names]
-    stems = {match[1] for match in found if match}
-    if None in found or len(stems) != 1 or len(found) < FEWEST_STEPS:
-        return ""
-    steps = [float(match[2]) for match in found if match]
-    lines: dict[str, list[tuple[float, Estimate]]] = {}
-    for part in facts.parts:
-        title = "cross-lingual" if part.cross_lingual else "monolingual"
-        means = part.row("", part.keys).means
-        lines[title] = sorted(
-            ((step, estimate(mean)) for step, mean in zip(steps, means, strict=True)), key=lambda point: point[0]
-        )
-    if not any(point.value is not None for line in lines.values() for _, point in line):
-        return ""
-    stem = style.short(stems.pop() or "number")
-    words = f"Means over the number at the end of the models' names ({stem}…), with 95 % intervals as bands"
-    return figure(style.svg(figures_curves.curves({"": lines}, "mean score (%)", "number"), "curves", words), words)
 
 
 def islands(facts: Facts) -> str:

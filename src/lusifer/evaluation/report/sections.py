@@ -9,9 +9,9 @@ from typing import Any
 from lusifer import languages
 from lusifer.evaluation.figures.style import SCRIPTS, level_name
 from lusifer.evaluation.report import html_tables, pictures
-from lusifer.evaluation.report.cells import name_of
 from lusifer.evaluation.report.facts import Facts, Part
 from lusifer.evaluation.report.html import Cell, Table, count, figures, fold, paragraph, said, table, text
+from lusifer.evaluation.report.tables import name_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
 from lusifer.evaluation.suites import sample as crosslingual
@@ -27,8 +27,9 @@ CROSS = (
 )
 READING = (
     "Scores are percent; what a score counts is its metric. Small numbers behind a score are its 95 % interval: of "
-    f"{RESAMPLES:,} resamples of the examples, from the 2.5th to the 97.5th percentile. Had other texts of "
-    "the same kind been drawn, the score would lie in such an interval in about 95 of 100 cases.",
+    f"{RESAMPLES:,} resamples of the examples, from the 2.5th to the 97.5th percentile. In about "
+    "95 of 100 samples of texts such an interval contains the score on all texts of this kind. The score of one new "
+    "sample falls into a given interval less often, in about 83 of 100 cases.",
     "Examples of a task that are translations of each other are drawn together in all languages: they are easy or hard "
     "together. A mean has an interval only where each result under it has examples; clustering has none, because its "
     "values are resamplings of the task's own. Where every example is right, or none, resamples do not differ: a "

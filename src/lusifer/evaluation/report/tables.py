@@ -1,4 +1,4 @@
-"""Scores as Markdown: what is missing stays missing, and every mean says over how much it is.
+"""Scores as Markdown tables: a missing score stays missing, and every mean says how many scores it covers.
 
 Models stand side by side as columns. Monolingual and cross-lingual scores have separate tables. A score has one
 decimal; a mean has its 95 % interval behind it where all its members have examples. No table ends with a line break.
@@ -6,38 +6,43 @@ decimal; a mean has its 95 % interval behind it where all its members have examp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from lusifer.evaluation.report.cells import (
-    NO_SUCH,
-    count_of,
-    markdown,
-    mean_cell,
-    name_of,
-    score_cell,
-    title_of,
-    with_interval,
-)
-from lusifer.evaluation.report.notes import notes
-from lusifer.evaluation.scores.averages import LANGUAGE, TASK, Board, boards, groups, order_of
+from lusifer import languages
+from lusifer.evaluation.scores.averages import LANGUAGE, TASK, Board, Mean, boards, groups, order_of
 from lusifer.evaluation.scores.bootstrap import Key
-from lusifer.evaluation.scores.compare import Comparison, sentence
-from lusifer.evaluation.scores.results import Results, names
+from lusifer.evaluation.scores.results import Entry, Results, names
+from lusifer.io import markdown
+from lusifer.language_gap import Gap
 
+MISSING, NO_SUCH = "missing", "-"
+FEWER = "over fewer: "
 NOT_COMPARABLE, NOT_PUBLISHED = "not comparable", "not published"
 COLUMNS = 6
-"""Tasks or types of one model that still stand side by side; of more, each has a table of its own."""
-Published = Mapping[str, Mapping[str, float]]
+"""Up to so many tasks or types of one model stand side by side; of more, each has a table of its own."""
+PublishedRows = Mapping[str, Mapping[str, float]]
 """Name of a published row -> language (cross-lingual: task) -> score in percent."""
+GAP_COLUMNS = {
+    "xx to en": ("to_english", ".1f"),
+    "en to xx": ("from_english", ".1f"),
+    "shift": ("shift", ".3f"),
+    "of the distance": ("shift_share", ".1f"),
+    "translations": ("translations", ".3f"),
+    "others": ("others", ".3f"),
+    "hubness": ("hubness", ".2f"),
+    "anisotropy": ("anisotropy", ".3f"),
+    "own-language neighbours": ("own_language", ".1f"),
+    "language told": ("predicted", ".1f"),
+}
 
 
 def page(
     results: Sequence[Results],
-    monolingual: tuple[Published, Collection[Key]] = ({}, ()),
-    cross_lingual: tuple[Published, Collection[Key]] = ({}, ()),
+    monolingual: tuple[PublishedRows, Collection[Key]] = ({}, ()),
+    cross_lingual: tuple[PublishedRows, Collection[Key]] = ({}, ()),
     seed: int = 0,
 ) -> str:
-    """All tables: averages, by type and by task, of the monolingual scores and then of the cross-lingual ones.
+    """Lay out all tables: averages, by type and by task, of the monolingual scores and then of the cross-lingual ones.
 
     Args:
         results: Of one or more models.
@@ -46,146 +51,186 @@ def page(
         seed: Of the resampling.
     """
     sections = []
-    for cross, title, (published, covers) in (
-        (False, "Monolingual", monolingual),
-        (True, "Cross-lingual", cross_lingual),
-    ):
+    for cross, title, published in ((False, "Monolingual", monolingual), (True, "Cross-lingual", cross_lingual)):
         parts = [result.part(cross) for result in results]
         if any(part.scores for part in parts):
             held = boards(parts, seed)
-            sections.append(f"## {title}: averages\n\n{_averages(held, published, covers)}")
+            sections.append(f"## {title}: averages\n\n{_averages(held, *published)}")
             sections.append(f"## {title}: by type of task\n\n{_by(held, 'type')}")
             sections.append(f"## {title}: by task\n\n{_by(held, 'task')}")
     return "\n\n".join(sections)
 
 
-def by_task(results: Sequence[Results], seed: int = 0) -> str:
-    """Languages by task: a row a language and a column a task for one model, else a table a task and a column a model.
-
-    Args:
-        results: Of one or more models, either their monolingual or their cross-lingual part.
-        seed: Of the resampling.
-
-    Raises:
-        UsageError: Cross-lingual and monolingual scores are mixed.
-    """
-    return _by(boards(results, seed), "task")
-
-
-def by_type(results: Sequence[Results], seed: int = 0) -> str:
-    """Languages by type of task: the mean over a language's tasks of the type, with their number.
-
-    Args:
-        results: As for `by_task`.
-        seed: Of the resampling.
-
-    Raises:
-        UsageError: Cross-lingual and monolingual scores are mixed.
-    """
-    return _by(boards(results, seed), "type")
-
-
-def averages(
-    results: Sequence[Results], published: Published | None = None, covers: Collection[Key] = (), seed: int = 0
-) -> str:
-    """The averages of the LUSIFER paper's tables 1 and 2, with its groups of languages by resources.
-
-    Monolingual: a row a language, the mean over its tasks, then the mean over languages. Cross-lingual: a row a task,
-    the mean over its languages, then the mean over tasks.
-
-    Args:
-        results: As for `by_task`.
-        published: Rows to show beside ours where the same tasks were run, and nowhere else.
-        covers: Language and task of every score under the published rows.
-        seed: Of the resampling.
-
-    Raises:
-        UsageError: Cross-lingual and monolingual scores are mixed.
-    """
-    return _averages(boards(results, seed), published or {}, covers)
-
-
-def comparison(found: Comparison) -> str:
-    """A comparison of two models: its sentence, a row a language, and the mean of the differences."""
+def language_gap(gap: Gap) -> str:
+    """Lay out the gap between the languages: a row a language, their mean, and what the columns say."""
+    known = languages.table()
     rows = []
-    for row in found.rows:
-        change, p = row.difference, "" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
-        difference = with_interval(change.value, change.low, change.high, sign="+") if change else ""
-        scores = [score_cell(value) for value in row.scores]
-        rows.append([name_of(row.language), *scores, difference, p, row.verdict or NOT_COMPARABLE])
-    if found.mean is not None:
-        number = sum(row.difference is not None for row in found.rows)
-        mean = with_interval(found.mean, found.low, found.high, sign="+")
-        rows.append([f"mean of {count_of(number, 'language')}", "", "", mean, "", ""])
-    table = markdown(["language", *found.names, "difference (95 %)", "p, corrected", "verdict on the first"], rows)
-    tests = dict.fromkeys(row.difference.test for row in found.rows if row.difference)
-    used = f"\n\n- p by {', '.join(tests)}; corrected after Holm over the comparisons of this task" if tests else ""
-    kind = ", cross-lingual" * found.cross_lingual
-    return f"**{found.title}{kind}**\n\n{sentence(found)}\n\n{table}{used}"
+    for code, within in gap.within.items():
+        against = gap.against.get(code)
+        values = (getattr(within, name, getattr(against, name, None)) for name, _ in GAP_COLUMNS.values())
+        rows.append([known[code].name if code in known else code, *values])
+    rows.append(["mean", *(gap.mean(name) for name, _ in GAP_COLUMNS.values())])
+    styles = [style for _, style in GAP_COLUMNS.values()]
+    cells = [
+        [label, *("-" if value is None else f"{value:z{style}}" for value, style in zip(row, styles, strict=True))]
+        for label, *row in rows
+    ]
+    words = (
+        f"{gap.sentences:,} sentences in each of {len(gap.within)} languages (xx: the row's). xx to en, en to xx: per "
+        "cent of texts whose nearest in the other language is the translation. Shift: distance of the mean vector from "
+        "that of English, and the per cent of the squared distance of translations that it makes up. Translations, "
+        "others: mean cosine with the translation, and with other English sentences. Hubness: skewness of how often an "
+        f"English sentence is among the {gap.k} nearest. Own-language neighbours: per cent of the {gap.k} nearest in "
+        "all languages; language told: per cent of texts whose neighbours give their language away; by chance both are "
+        f"{gap.chance:.1f}. Anisotropy: mean cosine of two sentences of the language."
+    )
+    return f"{markdown.table(['language', *GAP_COLUMNS], cells)}\n\n{words}"
+
+
+def name_of(code: str) -> str:
+    """A language for readers: name and code."""
+    known = languages.table()
+    return f"{known[code].name} ({code})" if code in known else code
+
+
+def title_of(entry: Entry) -> str:
+    """A task for readers: title, metric and split."""
+    return f"{entry.title} ({entry.metric}, %, {entry.split})"
+
+
+def count_of(number: int, word: str) -> str:
+    """A number with its noun: 1 language, 2 languages."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def score_cell(value: float | None, sign: str = "-") -> str:
+    """A score, or that it is missing. One decimal; what rounds to 0 has no minus. Sign "+" is for differences."""
+    return MISSING if value is None else f"{value:{'+' if sign == '+' else ''}z.1f}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, sign: str = "-") -> str:
+    """A number with its interval behind it, if it has one: 64.6 (55.2 to 73.1)."""
+    ends = "" if low is None else f" ({score_cell(low, sign)} to {score_cell(high, sign)})"
+    return score_cell(value, sign) + ends
+
+
+def mean_cell(mean: Mean) -> str:
+    """A mean with its interval and the number of languages and tasks under it; "over fewer" where some are missing."""
+    if mean.value is None:
+        return MISSING
+    every = (*mean.there, *mean.missing)
+    sizes = [
+        (word, len({key[place] for key in mean.there}), len({key[place] for key in every}))
+        for place, word in ((LANGUAGE, "language"), (TASK, "task"))
+    ]
+    several = [size for size in sizes if size[2] > 1] or sizes[1:]
+    if len(several) > 1 and not mean.complete:
+        # All languages and all tasks may be there, and yet not each task in each language.
+        several.append(("score", len(mean.there), len(every)))
+    counts = [
+        count_of(total, word) if there == total else f"{there} of {count_of(total, word)}"
+        for word, there, total in several
+    ]
+    fewer = "" if mean.complete else FEWER
+    return f"{with_interval(mean.value, mean.low, mean.high)}, {fewer}{', '.join(counts)}"
+
+
+def notes(held: Sequence[Board], keys: Iterable[Key], rows: Iterable[Sequence[str]]) -> str:
+    """List what stands beneath a table: missing scores with their reasons, means without interval, texts in training.
+
+    Args:
+        held: Its models.
+        keys: Language and task of its scores.
+        rows: Its cells.
+
+    Returns:
+        A Markdown list; empty if there is nothing to say.
+    """
+    keys = list(dict.fromkeys(keys))
+    cells = [cell for row in rows for cell in row]
+    lines = []
+    if NO_SUCH in cells:
+        lines.append(f"`{NO_SUCH}`: the task has no scores in this language")
+    if any(FEWER in cell for cell in cells):
+        lines.append("a mean over fewer is not comparable with one over all")
+    for name, board in zip(names([board.results for board in held]), held, strict=True):
+        of = f"{name}: " if len(held) > 1 else ""
+        lines += [of + line for line in _notes(board, [key for key in keys if key in board.entries])]
+    return markdown.bullets(" ".join(line.split()) for line in lines)
+
+
+def _notes(board: Board, keys: Sequence[Key]) -> list[str]:
+    missing: dict[str, list[Key]] = {}
+    bare: dict[str, list[Key]] = {}
+    for key in keys:
+        entry, examples = board.entries[key], board.results.examples.get(key)
+        if entry.missing:
+            missing.setdefault(entry.missing, []).append(key)
+        if entry.score is not None and key not in board.samples:
+            why = "without examples" if examples is None else "with too few examples"
+            if examples is not None and examples.kind == "draws":
+                why = "whose values are the task's own resamplings"
+            bare.setdefault(why, []).append(key)
+    lines = [f"missing: {_listed(those)}: {reason}" for reason, those in missing.items()]
+    lines += [f"no interval of scores {why}: {_listed(those)}, and of means over them" for why, those in bare.items()]
+    seen = [(key, entry.seen) for key in keys if (entry := board.entries[key]).seen and entry.seen.seen]
+    known = ", ".join(f"{task} ({code}): {seen.seen} of {seen.of}" for (code, task), seen in seen)
+    return lines + ([f"texts met in training: {known}"] if known else [])
+
+
+def _listed(keys: Iterable[Key]) -> str:
+    """Tasks with their languages: A (es, fr), B (fr)."""
+    tasks: dict[str, list[str]] = {}
+    for code, task in keys:
+        tasks.setdefault(task, []).append(code)
+    return ", ".join(f"{task} ({', '.join(codes)})" for task, codes in tasks.items())
 
 
 def _by(held: Sequence[Board], what: str) -> str:
-    """Languages by task or by type."""
-    entries = held[0].entries if held else {}
+    """Languages by task or by type: of one model one table where its columns fit, else a table a task or type."""
     columns: dict[str, list[Key]] = {}
-    for key, entry in entries.items():
+    for key, entry in held[0].entries.items():
         columns.setdefault(entry.task if what == "task" else entry.type, []).append(key)
+    entries = {name: held[0].entries[keys[0]] for name, keys in columns.items()}
+    titles = {name: title_of(entry) if what == "task" else entry.type for name, entry in entries.items()}
     if len(held) == 1 and 1 < len(columns) <= COLUMNS:
         title = "Scores by task" if what == "task" else "Means by type of task"
-        return _grid(title, [(_title(held[0], keys, what), held[0], keys) for keys in columns.values()], what)
+        return _grid(title, [(titles[name], held[0], keys) for name, keys in columns.items()], what)
     called = names([board.results for board in held])
     return "\n\n".join(
-        _grid(_title(held[0], keys, what), [(n, b, keys) for n, b in zip(called, held, strict=True)], what)
-        for keys in columns.values()
+        _grid(titles[name], [(n, board, keys) for n, board in zip(called, held, strict=True)], what)
+        for name, keys in columns.items()
     )
-
-
-def _title(board: Board, keys: Sequence[Key], what: str) -> str:
-    """A task with its metric, or a type."""
-    entry = board.entries[keys[0]]
-    return title_of(entry) if what == "task" else entry.type
 
 
 def _grid(title: str, columns: Sequence[tuple[str, Board, Sequence[Key]]], what: str) -> str:
     """A table with a row a language, then the means over languages; columns are name, model and keys."""
     codes = order_of({key[LANGUAGE] for _, _, keys in columns for key in keys})
-    rows = []
-    for code in codes:
-        cells = []
-        for _, board, keys in columns:
-            mine = [key for key in keys if key[LANGUAGE] == code]
-            if what == "task":
-                cells.append(score_cell(board.entries[mine[0]].score) if mine else NO_SUCH)
-            else:
-                cells.append(mean_cell(board.mean(mine)) if mine else NO_SUCH)
-        rows.append([name_of(code), *cells])
-    every = [key for _, _, keys in columns for key in keys]
     cross = any(board.entries[key].cross_lingual for _, board, keys in columns for key in keys)
-    for label, members in _sets(codes, cross).items() if len(codes) > 1 else ():
-        cells = [_over(board, keys, members, cross=cross) for _, board, keys in columns]
-        rows.append([f"mean of {label}", *cells])
-    table = markdown(["language", *(name for name, _, _ in columns)], rows)
+
+    def cell(board: Board, keys: Sequence[Key], members: Collection[str], outer: int) -> str:
+        mine = [key for key in keys if key[LANGUAGE] in members]
+        if mine and outer < 0:
+            return score_cell(board.entries[mine[0]].score)
+        return mean_cell(board.mean(mine, outer)) if mine else NO_SUCH
+
+    own = -1 if what == "task" else LANGUAGE
+    rows = [[name_of(code), *(cell(board, keys, [code], own) for _, board, keys in columns)] for code in codes]
+    if len(codes) > 1:
+        # The groups by resources stand in the averages alone.
+        sets = {"all pairs": codes} if cross else {k: v for k, v in groups(codes).items() if "resources" not in k}
+        outer = TASK if cross else LANGUAGE
+        for label, members in sets.items():
+            rows.append([f"mean of {label}", *(cell(board, keys, members, outer) for _, board, keys in columns)])
+    table = markdown.table(["language", *(name for name, _, _ in columns)], rows)
+    every = [key for _, _, keys in columns for key in keys]
     beneath = notes(list(dict.fromkeys(board for _, board, _ in columns)), every, rows)
     return "\n\n".join(part for part in (f"**{title}**", table, beneath) if part)
 
 
-def _sets(codes: Sequence[str], cross: bool) -> dict[str, list[str]]:
-    """The languages of each mean beneath a table; the groups by resources stand in the averages alone."""
-    if cross:
-        return {"all pairs": list(codes)}
-    return {label: members for label, members in groups(codes).items() if "resources" not in label}
-
-
-def _over(board: Board, keys: Sequence[Key], codes: Collection[str], cross: bool) -> str:
-    chosen = [key for key in keys if key[LANGUAGE] in codes]
-    return mean_cell(board.mean(chosen, TASK if cross else LANGUAGE)) if chosen else NO_SUCH
-
-
-def _averages(held: Sequence[Board], published: Published, covers: Collection[Key]) -> str:
+def _averages(held: Sequence[Board], published: PublishedRows, covers: Collection[Key]) -> str:
     """Rows of languages (cross-lingual: of tasks), then of groups; columns of models, then of published rows."""
-    entries = held[0].entries if held else {}
-    if not entries:
-        return ""
+    entries = held[0].entries
     cross = any(entry.cross_lingual for entry in entries.values())
     outer = TASK if cross else LANGUAGE
     members = list(dict.fromkeys(key[outer] for key in entries))
@@ -194,8 +239,7 @@ def _averages(held: Sequence[Board], published: Published, covers: Collection[Ke
     titles = {key[TASK]: entry.title for key, entry in entries.items()}
     named = [(titles[member] if cross else name_of(member), [member]) for member in members]
     if len(members) > 1:
-        sets = {"all tasks": members} if cross else groups(members)
-        for label, chosen in sets.items():
+        for label, chosen in ({"all tasks": members} if cross else groups(members)).items():
             which = f" ({', '.join(chosen)})" if "resources" in label else ""
             named.append((f"mean of {label}{which}", chosen))
     rows = []
@@ -209,12 +253,12 @@ def _averages(held: Sequence[Board], published: Published, covers: Collection[Ke
         rows.append(["mean of the scores that all models have", *cells, *[""] * len(shown)])
     called = names([board.results for board in held])
     header = ["task" if cross else "language", *called, *(f"{name} (published)" for name in shown)]
-    beneath = "\n".join(part for part in ("\n".join(lines), notes(held, entries, rows)) if part)
-    return "\n\n".join(part for part in (markdown(header, rows), beneath) if part)
+    beneath = "\n".join(part for part in (markdown.bullets(lines), notes(held, entries, rows)) if part)
+    return "\n\n".join(part for part in (markdown.table(header, rows), beneath) if part)
 
 
 def _comparable(held: Sequence[Board], covers: Collection[Key], outer: int) -> tuple[set[str], list[str]]:
-    """The languages (or tasks) of which a model has all that is under a published mean and nothing else; the others."""
+    """The languages (or tasks) of which a model has exactly what a published mean covers; why the others are not."""
     ours = {key: any(board.entries[key].score is not None for board in held) for key in held[0].entries}
     found, lines = set(), []
     for member in dict.fromkeys(key[outer] for key in ours):
@@ -226,7 +270,7 @@ def _comparable(held: Sequence[Board], covers: Collection[Key], outer: int) -> t
         short = ", ".join(sorted(key[1 - outer] for key in theirs - run))
         more = ", ".join(sorted(key[1 - outer] for key in run - theirs))
         why = [f"not run here: {short}"] * bool(short) + [f"not under the published mean: {more}"] * bool(more)
-        lines.append(f"- no published score beside {member}: {'; '.join(why) or 'no model has all of its tasks'}")
+        lines.append(f"no published score beside {member}: {'; '.join(why) or 'no model has all of its tasks'}")
     return found, lines
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lusifer.evaluation.report import cells
 from lusifer.evaluation.report import facts as report_facts
-from lusifer.evaluation.report.cells import count_of
+from lusifer.evaluation.report import tables as cells
 from lusifer.evaluation.report.facts import Facts, Part
+from lusifer.evaluation.report.tables import count_of
 from lusifer.evaluation.scores.averages import Mean
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 

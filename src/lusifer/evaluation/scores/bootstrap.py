@@ -1,9 +1,10 @@
 """How sure a score is: intervals by resampling the examples that it was computed from.
 
-What an interval covers: the choice of the examples. Had other texts of the same kind been drawn, the score would lie in
-it for about 95 of 100 such draws. What it does not cover: the choice of tasks and languages, the seeds of training, the
-sampling of a classifier's training texts, errors in the gold labels, and texts that the model met in training. Source
-of the method: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
+What an interval covers: the choice of the examples. It is made so that in about 95 of 100 samples of texts it contains
+the score on all texts of this kind. The score of a new sample falls into a given interval less often, in about 83 of
+100 cases, because both samples vary. What it does not cover: the choice of tasks and languages, the seeds of training,
+the sampling of a classifier's training texts, errors in the gold labels, and texts that the model met in training.
+Source of the method: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
 
 Where all examples have the same value no resample differs. Of a single score that is 0 or 100 % right, `interval` gives
 the exact one; in means and differences such a member counts as certain, which makes their interval a little narrow.

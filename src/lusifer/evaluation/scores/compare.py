@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.scores.averages import ABSENT, order_of, refuse_mix
+from lusifer.evaluation.scores.averages import ABSENT, order_of
 from lusifer.evaluation.scores.bootstrap import percentiles
 from lusifer.evaluation.scores.results import Entry, Results, difference, names
 from lusifer.evaluation.scores.significance import Difference, differences, holm, why_not
@@ -68,23 +68,6 @@ class Comparison:
         return [row.language for row in self.rows if row.verdict == verdict]
 
 
-def compare(one: Results, other: Results, task: str, seed: int = 0) -> Comparison:
-    """Compare two models on one task.
-
-    Args:
-        one: The model that the verdicts are about.
-        other: The model that it is compared with.
-        task: Its name.
-        seed: Of the draws.
-
-    Raises:
-        UsageError: Neither has the task, or its scores are cross-lingual and monolingual: take them apart with
-            `Results.part`.
-    """
-    first, second = names([one, other])
-    return _judged([_differences(one, other, (first, second), task, seed)])[0]
-
-
 def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
     """Compare the first model with each of the others, on every task that any of them has.
 
@@ -115,28 +98,9 @@ def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
     return found
 
 
-def sentence(comparison: Comparison) -> str:
-    """The verdicts in words; the reasons stand behind the number of languages that are not comparable."""
-    first, second = comparison.names
-    better, worse, noise, apart = (len(comparison.languages(verdict)) for verdict in (BETTER, WORSE, NOISE, None))
-    total = len(comparison.rows)
-    reasons: dict[str, list[str]] = {}
-    for row in comparison.rows:
-        if row.reason:
-            reasons.setdefault(row.reason, []).append(row.language)
-    why = "; ".join(f"{', '.join(codes)}: {reason}" for reason, codes in reasons.items())
-    return (
-        f"{first} is better than {second} in {better} of {total} language{'s' * (total != 1)}, worse in {worse}, "
-        f"within noise in {noise}; not comparable in {apart}{f' ({why})' if why else ''}."
-    )
-
-
 def _differences(one: Results, other: Results, called: tuple[str, str], task: str, seed: int) -> Comparison:
     """What the tests say, one by one, without verdicts."""
     mine, theirs = ({entry.language: entry for entry in result.scores if entry.task == task} for result in (one, other))
-    if not mine and not theirs:
-        raise UsageError(f"task {task!r}: neither {called[0]} nor {called[1]} has it")
-    refuse_mix((*mine.values(), *theirs.values()))
     codes = order_of({*mine, *theirs})
     pairs = {code: (mine.get(code), theirs.get(code)) for code in codes}
     reasons = {code: _why_not(pair, called, one, other) for code, pair in pairs.items()}

@@ -66,21 +66,6 @@ def why_not(one: Examples, other: Examples) -> str | None:
     return None
 
 
-def paired(one: Examples, other: Examples, seed: int = 0) -> Difference:
-    """Compare two models on the same examples of one language and task.
-
-    Args:
-        one: Of the first model.
-        other: Of the second one, the same ids in any order.
-        seed: Of the draws.
-
-    Raises:
-        DataError: They are not comparable; `why_not` says so before. Or a rank correlation has no value.
-        MissingExtraError: The tests need scipy, which comes with scikit-learn.
-    """
-    return differences({("", ""): one}, {("", ""): other}, seed)[0]["", ""]
-
-
 def differences(
     one: Mapping[Key, Examples], other: Mapping[Key, Examples], seed: int = 0
 ) -> tuple[dict[Key, Difference], dict[Key, np.ndarray]]:
@@ -96,8 +81,8 @@ def differences(
         them: from their means follow the intervals of mean differences.
 
     Raises:
-        DataError: As for `paired`.
-        MissingExtraError: As for `paired`.
+        DataError: They are not comparable; `why_not` says so before. Or a rank correlation has no value.
+        MissingExtraError: The tests need scipy, which comes with scikit-learn.
     """
     for key in one:
         reason = why_not(one[key], other[key])
