@@ -37,12 +37,12 @@ def one(recipe: str, steps: int) -> dict[str, Any]:
     import torch
 
     from lusifer.training.estimate.cost import estimate
-    from lusifer.training.recipe import load
+    from lusifer.training.recipe.load import load_recipe
     from lusifer.training.run import measure
 
     torch.set_num_threads(1)
     measured = measure.measure(recipe, steps)[0]
-    stage = estimate(load.load(recipe))[0]
+    stage = estimate(load_recipe(recipe))[0]
     return {"estimate": stage.here.total, "measured": measured.memory, "processor": measured.processor}
 
 

@@ -64,9 +64,9 @@ def test_check_says_what_trains(capsys):
 
 @pytest.mark.parametrize("command", [["check", "r.yaml"], ["train", "r.yaml", "--output", "run"]])
 def test_a_misspelt_key_is_named_with_its_line_and_nothing_is_made(folder, capsys, command):
-    from lusifer.training.recipe.load import find
+    from lusifer.training.recipe.load import find_recipe
 
-    text = find("tiny").read_text(encoding="utf-8").replace("learning_rate", "lerning_rate", 1)
+    text = find_recipe("tiny").read_text(encoding="utf-8").replace("learning_rate", "lerning_rate", 1)
     Path("r.yaml").write_text(text, encoding="utf-8")
     assert main(command) == 2
     line = one_line(capsys)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases
 from lusifer.training.stages import contrastive
 from lusifer.training.stages.trainer import arguments, batches
@@ -21,7 +21,7 @@ from lusifer.training.stages.trainer import arguments, batches
 
 def main(file: str, folder: str) -> None:
     """Go through the data of the stage as training does, without a model that learns."""
-    recipe = load.load(file)
+    recipe = load_recipe(file)
     stage = recipe.stages[0]
     state = PartialState(cpu=True)
     embedder = bases.build_model(recipe, torch.float32)

@@ -35,11 +35,11 @@ def ablate(
     set_: Set = None,
 ) -> None:
     """Train and score every variant of a recipe. The same call goes on where one was stopped."""
-    from lusifer.training.recipe import load
+    from lusifer.training.recipe.load import load_recipe
 
-    names = _chosen(load.variants(recipe), only)
+    names = _chosen(load_recipe(recipe, check_files=False).variant_names, only)
     for name in names:  # what is wrong with the last one is said before the first one trains
-        load.load(recipe, set_ or [], variant=name)
+        load_recipe(recipe, set_ or [], variant=name)
     refuse_unwritable(output, "folder")
     terminal.quiet()
     from lusifer.evaluation.run import evaluate as evaluation

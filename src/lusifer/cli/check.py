@@ -36,9 +36,9 @@ def check(recipe: str, overrides: Sequence[str] = (), variant: str | None = None
     from rich.console import Console
 
     from lusifer.training.estimate.cost import estimate
-    from lusifer.training.recipe import load
+    from lusifer.training.recipe.load import load_recipe
 
-    loaded = load.load(recipe, overrides, variant=variant)
+    loaded = load_recipe(recipe, overrides, variant=variant)
     stages, measured = estimate(loaded), []
     if measure is not None:
         from lusifer.training.run.measure import measure as train_some

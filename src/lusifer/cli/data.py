@@ -97,10 +97,10 @@ def fetch(
 ) -> None:
     """Fetch a recipe's data sets into the cache and check every row, without training."""
     terminal.quiet()
-    from lusifer.training.recipe import load
+    from lusifer.training.recipe.load import load_recipe
     from lusifer.training.run import fetch as fetching
 
-    loaded = load.load(recipe, set_ or [])
+    loaded = load_recipe(recipe, set_ or [])
     if dry_run:
         for line in fetching.lines(loaded):
             typer.echo(line)

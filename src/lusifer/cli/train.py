@@ -53,9 +53,9 @@ def train(
     variant: VariantOption = None,
 ) -> None:
     """Train a model by a recipe, stage after stage."""
-    from lusifer.training.recipe import load
+    from lusifer.training.recipe.load import load_recipe
 
-    load.load(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
+    load_recipe(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
     terminal.quiet()
     from lusifer.training.run import run
 

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from lusifer.embedder.checkpoint import TRAINABLE
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.atomic import locked, write_file, write_folder
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import MAY_CHANGE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 
 RECIPE = "recipe.yaml"
@@ -94,7 +94,7 @@ class RunFolder:
             elif file.is_file():
                 run._clear()
             with write_file(file) as temporary:
-                temporary.write_text(load.resolved(recipe), encoding="utf-8")
+                temporary.write_text(resolved_yaml(recipe), encoding="utf-8")
             yield run
 
     def _clear(self) -> None:
@@ -106,14 +106,14 @@ class RunFolder:
 
     def _refuse_changes(self, recipe: Recipe, file: Path) -> None:
         """A resumed run must learn the same thing."""
-        old = load.load(file, check_files=False)
+        old = load_recipe(file, check_files=False)
         stages = enumerate(old.stages, start=1)
         begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
-        fixed = [key for key in load.changed(old, recipe) if not load.may_change(key, begun)]
+        fixed = [key for key in changed_keys(old, recipe) if not may_change(key, begun)]
         if fixed:
             raise UsageError(
                 f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
-                f"resume with the recipe of the run (only {', '.join(load.MAY_CHANGE)}, and keys of stages yet to "
+                f"resume with the recipe of the run (only {', '.join(MAY_CHANGE)}, and keys of stages yet to "
                 "begin, may change), or start anew in another --output"
             )
 

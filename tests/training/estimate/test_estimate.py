@@ -7,11 +7,11 @@ import pytest
 from lusifer.cli.check import check
 from lusifer.errors import UsageError
 from lusifer.training.estimate.cost import StageEstimate, cards, estimate
-from lusifer.training.recipe import load as recipe_io
+from lusifer.training.recipe.load import load_recipe
 
 
 def stages(name: str, *overrides: str) -> dict[str, StageEstimate]:
-    return {stage.name: stage for stage in estimate(recipe_io.load(name, overrides, check_files=False))}
+    return {stage.name: stage for stage in estimate(load_recipe(name, overrides, check_files=False))}
 
 
 def counts(stage: StageEstimate) -> dict[str, tuple[int, int]]:

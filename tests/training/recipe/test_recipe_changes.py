@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from lusifer.training.recipe import load
+from lusifer.training.recipe.document import Document, write
+from lusifer.training.recipe.load import changed_keys, load_recipe, may_change
 from support.training import RECIPE
 
 
@@ -17,15 +17,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_changes_are_named_and_only_those_that_do_not_teach_are_allowed(file: Path) -> None:
-    old = load.load(file)
-    assert load.changed(old, load.load(file)) == []
-    new = load.load(file, ["stages.first.max_steps=9", "stages.1.save_steps=7", "stages.1.learning_rate=0.1", "seed=1"])
-    keys = load.changed(old, new)
+    old = load_recipe(file)
+    assert changed_keys(old, load_recipe(file)) == []
+    new = load_recipe(
+        file, ["stages.first.max_steps=9", "stages.1.save_steps=7", "stages.1.learning_rate=0.1", "seed=1"]
+    )
+    keys = changed_keys(old, new)
     assert keys == ["seed", "stages.first.max_steps", "stages.second.learning_rate", "stages.second.save_steps"]
-    assert [load.may_change(key, ["first", "second"]) for key in keys] == [False, False, False, True]
-    assert [load.may_change(key, ["first"]) for key in keys] == [False, False, True, True]
+    assert [may_change(key, ["first", "second"]) for key in keys] == [False, False, False, True]
+    assert [may_change(key, ["first"]) for key in keys] == [False, False, True, True]
     other = old.model_copy(update={"stages": old.stages[::-1]})
-    assert load.changed(old, other) == ["stages"] and not load.may_change("stages", [])
+    assert changed_keys(old, other) == ["stages"] and not may_change("stages", [])
 
 
 def test_paths_start_where_they_were_written(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,13 +36,13 @@ def test_paths_start_where_they_were_written(file: Path, tmp_path: Path, monkeyp
     away.mkdir()
     monkeypatch.chdir(away)
     text = file.read_text()
-    value = yaml.safe_load(text)
+    value = Document.parse(text, "x").value
     value["model"]["encoder"] = {"path": "./bases/encoder"}
     value["stages"][0]["data"] = [{"path": "rows.jsonl"}]
-    file.write_text(yaml.safe_dump(value))
+    file.write_text(write(value))
 
     def read(*given: str) -> tuple[str, str]:
-        loaded = load.load(file, given, check_files=False)
+        loaded = load_recipe(file, given, check_files=False)
         return loaded.model.encoder.path, loaded.stages[0].data[0].path
 
     inside = (str(file.parent / "bases" / "encoder"), str(file.parent / "rows.jsonl"))

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lusifer.errors import RecipeError
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import changed_keys, load_recipe, resolved_yaml
 
 RECIPE = """
 name: small
@@ -42,42 +41,48 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_a_variant_is_the_recipe_with_its_changes_and_a_name_of_its_own(recipe):
-    assert load.variants(recipe) == ["full", "alignment-only", "contrastive-only", "frozen"]
-    align = load.load(recipe, variant="alignment-only")
+    names = load_recipe(recipe, check_files=False).variant_names
+    assert names == [
+        "full",
+        "alignment-only",
+        "contrastive-only",
+        "frozen",
+    ]
+    align = load_recipe(recipe, variant="alignment-only")
     assert (align.name, [stage.name for stage in align.stages]) == ("small-alignment-only", ["align"])
-    contrast = load.load(recipe, variant="contrastive-only")
+    contrast = load_recipe(recipe, variant="contrastive-only")
     assert [stage.max_steps for stage in contrast.stages] == [9] and Path(contrast.stages[0].data[0].path).is_absolute()
-    frozen = load.load(recipe, variant="frozen")
+    frozen = load_recipe(recipe, variant="frozen")
     assert frozen.stages[0].train.encoder == "frozen" and len(frozen.stages) == 2
-    assert load.load(recipe, variant="full") == load.load(recipe).model_copy(update={"variants": {}})
+    assert load_recipe(recipe, variant="full") == load_recipe(recipe).model_copy(update={"variants": {}})
 
 
 def test_overrides_come_before_what_the_variant_sets(recipe):
     given = ["stages.contrast.max_steps=5", "stages.align.max_steps=7", "stages.contrast.temperature=0.1"]
-    made = load.load(recipe, given, variant="contrastive-only")
+    made = load_recipe(recipe, given, variant="contrastive-only")
     assert (made.stages[0].max_steps, made.stages[0].temperature) == (9, 0.1)
-    assert load.load(recipe, given, variant="frozen").stages[0].max_steps == 7
+    assert load_recipe(recipe, given, variant="frozen").stages[0].max_steps == 7
 
 
 def test_the_run_records_the_variant_as_a_plain_recipe(recipe, tmp_path):
-    made = load.load(recipe, variant="contrastive-only")
-    (tmp_path / "again.yaml").write_text(load.resolved(made))
-    assert "variants" not in yaml.safe_load((tmp_path / "again.yaml").read_text())
-    assert load.load(tmp_path / "again.yaml") == made
+    made = load_recipe(recipe, variant="contrastive-only")
+    (tmp_path / "again.yaml").write_text(resolved_yaml(made))
+    assert "variants" not in (tmp_path / "again.yaml").read_text()
+    assert load_recipe(tmp_path / "again.yaml") == made
     # A variant more is no other training.
-    assert load.changed(load.load(recipe), load.load(recipe, variant="full")) == []
+    assert changed_keys(load_recipe(recipe), load_recipe(recipe, variant="full")) == []
 
 
 def test_errors_in_what_is_left_name_their_own_line(recipe):
     recipe.write_text(RECIPE.replace("max_steps: 3", "max_steps: many"))
     line = 1 + RECIPE.splitlines().index("    max_steps: 3")
     with pytest.raises(RecipeError, match=rf"r\.yaml:{line}|line {line}"):
-        load.load(recipe, variant="frozen")
+        load_recipe(recipe, variant="frozen")
     (recipe.parent / "mine.jsonl").unlink()
     recipe.write_text(RECIPE)
     with pytest.raises(RecipeError, match=rf"(:|line ){line + 2}\b"):
-        load.load(recipe, variant="contrastive-only")
-    assert load.load(recipe, variant="alignment-only")  # it does not read that file
+        load_recipe(recipe, variant="contrastive-only")
+    assert load_recipe(recipe, variant="alignment-only")  # it does not read that file
 
 
 @pytest.mark.parametrize(
@@ -92,19 +97,19 @@ def test_errors_in_what_is_left_name_their_own_line(recipe):
 def test_a_variant_that_cannot_be_is_refused_when_the_recipe_is_read(recipe, change, message):
     recipe.write_text(RECIPE.replace(*change))
     with pytest.raises(RecipeError, match=message):
-        load.load(recipe)
+        load_recipe(recipe)
 
 
 def test_unknown_variants_and_keys_are_named(recipe):
     with pytest.raises(RecipeError, match="variant 'half' is unknown: use one of full, alignment-only"):
-        load.load(recipe, variant="half")
+        load_recipe(recipe, variant="half")
     recipe.write_text(RECIPE.replace("train.encoder=frozen", "train.encodre=frozen"))
     with pytest.raises(RecipeError, match="did you mean encoder"):
-        load.load(recipe, variant="frozen")
+        load_recipe(recipe, variant="frozen")
 
 
 @pytest.mark.parametrize("name", ["tiny", "paper-mistral", "paper-llama"])
 def test_every_variant_of_the_recipes_that_come_along_can_be_read(name):
-    names = load.variants(name)
+    names = load_recipe(name, check_files=False).variant_names
     assert len(names) >= 5
-    assert len({load.resolved(load.load(name, variant=each, check_files=False)) for each in names}) == len(names)
+    assert len({resolved_yaml(load_recipe(name, variant=each, check_files=False)) for each in names}) == len(names)

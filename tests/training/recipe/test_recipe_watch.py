@@ -8,7 +8,7 @@ import pytest
 from lusifer.cli import check, train
 from lusifer.errors import RecipeError
 from lusifer.model.tiny import make_tiny_bases
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import load_recipe, resolved_yaml
 from support.training import RECIPE, losses, without_dropout
 
 FIRST = "    objectives: {distill: 1}\n"
@@ -42,7 +42,7 @@ def test_a_wrong_watch_is_refused_where_it_is_wrong(tmp_path: Path, watch: str, 
     rows(tmp_path / "few.jsonl", 10)
     file = written(tmp_path, watch)
     with pytest.raises(RecipeError) as caught:
-        load.load(file)
+        load_recipe(file)
     assert str(caught.value).startswith(f"{file} line 10: ") and words in str(caught.value)
 
 
@@ -53,12 +53,12 @@ def test_a_file_is_found_from_the_recipe_and_with_set_from_here(
     file = written(tmp_path, "{parallel: rows.jsonl}")
     beside, here = rows(tmp_path / "rows.jsonl", 11), rows(tmp_path / "here" / "rows.jsonl", 12)
     monkeypatch.chdir(tmp_path / "here")
-    assert load.load(file).stages[0].watch.parallel == str(beside)
-    typed = load.load(file, ["stages.first.watch.parallel=rows.jsonl"])
+    assert load_recipe(file).stages[0].watch.parallel == str(beside)
+    typed = load_recipe(file, ["stages.first.watch.parallel=rows.jsonl"])
     assert typed.stages[0].watch.parallel == str(here)
-    (tmp_path / "resolved.yaml").write_text(load.resolved(typed))
-    assert load.load(tmp_path / "resolved.yaml") == typed
-    assert load.load(file, ["stages.first.watch=null"]).stages[0].watch is None
+    (tmp_path / "resolved.yaml").write_text(resolved_yaml(typed))
+    assert load_recipe(tmp_path / "resolved.yaml") == typed
+    assert load_recipe(file, ["stages.first.watch=null"]).stages[0].watch is None
 
 
 def test_check_says_what_is_watched() -> None:

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lusifer.errors import UsageError
+from lusifer.training.recipe.document import Document, write
 from lusifer.training.run.run import train
 
 LATER = {
@@ -33,10 +33,10 @@ def test_a_tokenizer_that_only_a_later_stage_would_miss_is_named_at_once(
     settings = json.loads((llm / "tokenizer_config.json").read_text())
     del settings["eos_token"]
     (llm / "tokenizer_config.json").write_text(json.dumps(settings))
-    value = yaml.safe_load(recipe.read_text())
+    value = Document.parse(recipe.read_text(), "x").value
     value["stages"].reverse()  # the stage that needs the token comes last
     turned = tmp_path / "turned.yaml"
-    turned.write_text(yaml.safe_dump(value))
+    turned.write_text(write(value))
     with pytest.raises(UsageError, match=r"model\.llm: its tokenizer has no eos token; set eos_token"):
         train(turned, tmp_path / "run", overrides=[f"model.llm.path={llm}"])
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.training import folder as record
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases, inputs
 from lusifer.training.run.run import train
 from support.small_run import same, unfinish
@@ -42,7 +42,7 @@ def test_a_copy_of_a_checkpoint_is_none(recipe: Path, finished: Path, tmp_path: 
 
 
 def test_stages_in_another_order_are_another_run(recipe: Path, finished: Path) -> None:
-    settings = bases.concrete(load.load(recipe))
+    settings = bases.concrete(load_recipe(recipe))
     turned = settings.model_copy(update={"stages": settings.stages[::-1]})
     with pytest.raises(UsageError, match="the recipe changed in stages;"):
         with record.RunFolder.start(finished, turned, resume=True):
@@ -98,7 +98,7 @@ def test_a_recipe_of_the_users_own_makes_no_run_of_its_folder(recipe: Path, tmp_
 
 def test_hidden_files_are_no_work_of_the_users(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / ".recipe.yaml.host-1-00.yaml").write_text("name: ha")  # what a kill left of the first file written
-    with record.RunFolder.start(tmp_path, load.load(recipe), resume=False) as run:
+    with record.RunFolder.start(tmp_path, load_recipe(recipe), resume=False) as run:
         assert (run.root / record.RECIPE).is_file()
 
 
@@ -113,7 +113,7 @@ def test_files_of_one_name_in_two_folders_are_two_fingerprints(recipe: Path, tmp
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "rows.jsonl").write_text(json.dumps({"text": f"A sentence of {folder}."}) + "\n")
     setting = f"stages.align.data=[{{path: '{tmp_path}/*/rows.jsonl'}}]"
-    found = inputs.fingerprints(load.load(recipe, [setting, "stages.align.objectives={reconstruction: 1}"]))
+    found = inputs.fingerprints(load_recipe(recipe, [setting, "stages.align.objectives={reconstruction: 1}"]))
     assert sorted(found["stages.align.data.0"]) == ["a/rows.jsonl", "b/rows.jsonl"]
 
 
@@ -121,4 +121,4 @@ def test_files_of_one_name_in_two_folders_are_two_fingerprints(recipe: Path, tmp
 def test_damaged_fingerprints_are_named(recipe: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / record.INPUTS).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(LusiferError, match=r"inputs\.json: damaged .*; remove it to go on without this check"):
-        inputs.pinned(load.load(recipe), record.RunFolder(tmp_path))
+        inputs.pinned(load_recipe(recipe), record.RunFolder(tmp_path))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.training import folder
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases, inputs
 from lusifer.training.run.run import train
 from support.small_run import same, unfinish
@@ -36,7 +36,7 @@ def test_a_resumed_run_logs_each_step_once(recipe: Path, finished: Path, tmp_pat
 
 
 def test_two_processes_cannot_train_in_one_folder(recipe: Path, finished: Path) -> None:
-    settings = bases.concrete(load.load(recipe))
+    settings = bases.concrete(load_recipe(recipe))
     with folder.RunFolder.start(finished, settings, resume=True):
         with pytest.raises(UsageError, match="another process trains in this folder"):
             train(recipe, finished, resume=True)
@@ -121,7 +121,7 @@ def test_checkpoints_that_will_be_replaced_count_as_room(
 def test_a_resumed_run_reads_hub_names_at_the_commits_it_began_with(recipe: Path, tmp_path: Path) -> None:
     names = ["model.encoder={path: a/encoder, revision: main}", "model.llm.path=a/llm"]
     names += ["stages.contrast.data=[{hub: a/pairs}, {path: 'sample:pairs'}]"]
-    settings = load.load(recipe, names)
+    settings = load_recipe(recipe, names)
     run = folder.RunFolder(tmp_path)
     keys = ("model.encoder", "model.llm", "stages.contrast.data.0")
     assert inputs.pinned(settings, run) == settings  # nothing known yet

@@ -12,7 +12,7 @@ import lusifer
 from lusifer.cli import main
 from lusifer.embedder import folder
 from lusifer.training.folder import RunFolder
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card as describe
 from lusifer.training.stages import contrastive
 from support.tiny_folder import tiny_embedder
@@ -63,7 +63,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_rows_without_a_negative_and_sources_in_another_language_are_counted(recipe: Path) -> None:
-    read = load.load(recipe)
+    read = load_recipe(recipe)
     said = describe.data(read, read.stages[0], contrastive.examples(read, read.stages[0], 0))
     found = {source["name"]: (source["rows"], source["dropped"]) for source in said["sources"]}
     assert found == {"half": (5, 5), "v1.0/kept": (4, 4), "v1.0/lost": (0, 1)}
@@ -85,7 +85,7 @@ def test_two_files_of_one_name_keep_all_their_rows(tmp_path: Path) -> None:
         + STAGE.format(name="c")
         + f"      - {{path: {one}}}\n      - {{path: {other}}}\n"
     )
-    read = load.load(tmp_path / "r.yaml")
+    read = load_recipe(tmp_path / "r.yaml")
     rows = contrastive.examples(read, read.stages[0], 0)
     assert sorted(map(len, rows.sets.values())) == [20, 40, 60]
 
@@ -144,7 +144,7 @@ def test_a_run_leaves_cards_that_tell_how_it_went_and_no_path(recipe: Path, tmp_
 
 
 def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe = load.load("paper-mistral", ["english_only=false"])
+    recipe = load_recipe("paper-mistral", ["english_only=false"])
     with RunFolder.start(tmp_path / "run", recipe, resume=False) as run:
         pass
     embedder = tiny_embedder(bases_folder)
@@ -164,7 +164,7 @@ def test_local_bases_are_named_by_their_last_name(
 ) -> None:
     encoder, llm = bases_folder
     changes = [f"model.encoder.path={encoder}", f"model.llm.path={llm}"]
-    with RunFolder.start(tmp_path / "run", load.load(recipe, changes), resume=False) as run:
+    with RunFolder.start(tmp_path / "run", load_recipe(recipe, changes), resume=False) as run:
         pass
     card = describe.card(run, 1, tiny_embedder(bases_folder))
     assert "`encoder` (xlm-roberta)" in card and str(encoder.parent) not in card
@@ -173,6 +173,6 @@ def test_local_bases_are_named_by_their_last_name(
 
 def test_what_the_encoder_does_not_get_to_read_is_on_the_card() -> None:
     mini = Path(__file__).parents[3] / "recipes" / "mini.yaml"
-    told = describe._objective(load.load(mini, check_files=False).stages[0])
+    told = describe._objective(load_recipe(mini, check_files=False).stages[0])
     assert told["distill's contrast with the other texts"] == "weight 0.1"
     assert told["tokens kept from the encoder"] == "up to 20% of a text"

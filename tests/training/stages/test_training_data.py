@@ -18,8 +18,7 @@ from lusifer.data import sources
 from lusifer.data.published import markdown
 from lusifer.errors import DataError, UsageError
 from lusifer.io import seen as record
-from lusifer.training.recipe import load
-from lusifer.training.recipe import recipe as recipes
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card
 from lusifer.training.run.run import train
 from lusifer.training.stages import contrastive
@@ -107,7 +106,7 @@ def test_small_sets_that_are_joined_are_counted_by_source(tmp_path: Path) -> Non
     file = write_rows(tmp_path, bad=0)
     rows = [{"query": f"q{n}", "positive": [f"p{n}"], "source": "abbccc"[n % 6]} for n in range(12)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read = load.load(file, ["stages.contrast.data.0.split_by_source=true"])
+    read = load_recipe(file, ["stages.contrast.data.0.split_by_source=true"])
     said = card.data(read, read.stages[0], contrastive.examples(read, read.stages[0], 0))
     parts = {source["name"]: source.get("parts") for source in said["sources"]}
     assert parts == {"rows/c and 2 smaller": {"rows/a": 2, "rows/b": 4, "rows/c": 6}}
@@ -118,7 +117,7 @@ def test_steps_that_mix_clusters_are_counted(size: int, mixed: int, tmp_path: Pa
     file = write_rows(tmp_path, bad=0)
     rows = [{"query": f"q{n}", "positive": [f"p{n}"], "negative": [f"n{n}"], "cluster": n // size} for n in range(12)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read = load.load(file, ["stages.contrast.max_steps=3"])
+    read = load_recipe(file, ["stages.contrast.max_steps=3"])
     said = card.data(read, read.stages[0], contrastive.examples(read, read.stages[0], 0))
     assert [source["mixed"] for source in said["sources"]] == [mixed]
     say({"event": "data", "stage": "contrast", **said})
@@ -130,7 +129,7 @@ def test_steps_that_mix_clusters_are_counted(size: int, mixed: int, tmp_path: Pa
 def test_streaming_is_for_the_hub(tmp_path: Path) -> None:
     file = write_rows(tmp_path, bad=0)
     with pytest.raises(UsageError, match="streaming reads from the hub, and this source is a local file"):
-        load.load(file, ["stages.contrast.data.0.streaming=true"])
+        load_recipe(file, ["stages.contrast.data.0.streaming=true"])
 
 
 def test_what_would_be_fetched_is_said_without_the_hub(capsys: pytest.CaptureFixture) -> None:
@@ -143,8 +142,8 @@ def test_what_would_be_fetched_is_said_without_the_hub(capsys: pytest.CaptureFix
     assert lines[-2] == (
         "left out by english_only: Hieuman/dureader (zh), Hieuman/t2ranking (zh), Hieuman/zh_MIRACL (zh)"
     )
-    loaded = load.load("paper-mistral")
-    read = [source for stage in loaded.stages for source in recipes.sources(loaded, stage)[0]]
+    loaded = load_recipe("paper-mistral")
+    read = [source for stage in loaded.stages for source in loaded.sources(stage)]
     rows = sum(source.limit for source in read)
     assert lines[-1] == (
         f"in all: 39 sets to fetch, 0 to stream, 0 local; {len(read)} sources of stages read {rows:,} rows at most"

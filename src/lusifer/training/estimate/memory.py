@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lusifer.training.recipe.recipe import Recipe, longest
+from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _targets(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> list[i
     """Tokens that are predicted, by objective: none in distill and in a stage of pairs."""
     if not isinstance(stage, AlignmentStage):
         return [0]
-    return [longest(recipe, stage)] * predicts(stage) + [0] * (stage.objectives.distill > 0)
+    return [recipe.longest(stage)] * predicts(stage) + [0] * (stage.objectives.distill > 0)
 
 
 def predicts(stage: AlignmentStage) -> bool:
@@ -147,7 +147,7 @@ def _step(
     from lusifer.training.estimate import rehearsal
 
     setting = rehearsal.setting(
-        stage, rows_at_once(recipe, stage), longest(recipe, stage), target,
+        stage, rows_at_once(recipe, stage), recipe.longest(stage), target,
         {tower: dtype(recipe, stage, tower, kind) for tower in ("encoder", "llm")},
         kind == "cuda" if stage.bf16 == "auto" else stage.bf16,
     )  # fmt: skip
@@ -180,7 +180,7 @@ def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 def rows_at_once(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> int:
     """Rows of full length that are in memory at once."""
     if isinstance(stage, ContrastiveStage) and stage.mini_batch_tokens:
-        return max(1, stage.mini_batch_tokens // longest(recipe, stage))
+        return max(1, stage.mini_batch_tokens // recipe.longest(stage))
     return stage.mini_batch_size
 
 

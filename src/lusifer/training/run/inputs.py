@@ -8,6 +8,7 @@ from then on, wherever its branch has moved. What nothing was learned from may c
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -20,7 +21,6 @@ from lusifer.io import hub, parallel_text
 from lusifer.io.atomic import write_file
 from lusifer.model import build
 from lusifer.training.folder import INPUTS, RunFolder
-from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
 
 TOWERS = ("encoder", "llm")
@@ -55,7 +55,7 @@ def fingerprints(recipe: Recipe) -> Found:
         else:
             found[key] = {_COMMIT: _commit(key, base.path, base.revision, "model")}
     for stage in recipe.stages:
-        for number, source in enumerate(recipes.sources(recipe, stage)[0]):
+        for number, source in enumerate(recipe.sources(stage)):
             key = f"stages.{stage.name}.data.{number}"
             if source.hub is not None:
                 found[key] = {_COMMIT: _commit(key, source.hub, source.revision, "dataset")}
@@ -106,7 +106,7 @@ def digests(recipe: Recipe, stage: AlignmentStage | ContrastiveStage, run: RunFo
         run: the run folder, whose `inputs.json` has them.
     """
     known = _read(run.root)
-    found = (known.get(f"stages.{stage.name}.data.{n}", {}) for n in range(len(recipes.sources(recipe, stage)[0])))
+    found = (known.get(f"stages.{stage.name}.data.{n}", {}) for n in range(len(recipe.sources(stage))))
     return [{name: value for name, value in names.items() if name != _COMMIT} for names in found]
 
 
@@ -121,9 +121,9 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
     bases = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
     stages = []
     for stage in recipe.stages:
-        kept = recipes.sources(recipe, stage)[0]
+        number = itertools.count()  # sources are numbered without those that are left out
         data = [
-            _pin(source, known, f"stages.{stage.name}.data.{kept.index(source)}") if source in kept else source
+            _pin(source, known, f"stages.{stage.name}.data.{next(number)}") if recipe.reads(source) else source
             for source in stage.data
         ]
         stages.append(stage.model_copy(update={"data": data}))

@@ -22,8 +22,8 @@ import torch
 
 from lusifer.errors import UsageError
 from lusifer.training.estimate import memory
-from lusifer.training.recipe import load
-from lusifer.training.recipe.recipe import Recipe, sources
+from lusifer.training.recipe.load import load_recipe
+from lusifer.training.recipe.recipe import Recipe
 
 
 @dataclass
@@ -61,7 +61,7 @@ def measure(path: str | Path, steps: int, overrides: Sequence[str] = (), variant
 
     if steps < 1:
         raise UsageError(f"--measure {steps}: give 1 step or more")
-    recipe = load.load(path, overrides, variant=variant)
+    recipe = load_recipe(path, overrides, variant=variant)
     _refuse_remote(recipe)
     more = [
         line
@@ -116,7 +116,7 @@ def _refuse_remote(recipe: Recipe) -> None:
         if not path.startswith(("tiny:", "package:")) and not Path(path).expanduser().is_dir():
             raise UsageError(f"--measure: model.{tower}.path: {path} is not a folder on this machine: fetch it first")
     for stage in recipe.stages:
-        for source in sources(recipe, stage)[0]:
+        for source in recipe.sources(stage):
             if source.path is None:
                 raise UsageError(f"--measure: stages.{stage.name}.data: {source.hub} is on the hub: fetch it first")
 

@@ -21,7 +21,7 @@ from lusifer.model import adapters
 from lusifer.model.compiled import compile_layers
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import RunFolder, last_checkpoint
-from lusifer.training.recipe import load
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.run import bases, card, inputs, preflight
 from lusifer.training.stages import alignment, contrastive, watch
@@ -58,7 +58,7 @@ def train(
         LusiferError: training failed; checkpoints stay.
     """
     _refuse_data_parallel()
-    recipe = bases.concrete(load.load(recipe_path, overrides, variant=variant))
+    recipe = bases.concrete(load_recipe(recipe_path, overrides, variant=variant))
     state = PartialState(cpu=not torch.cuda.is_available())
     if listen is None or not state.is_main_process:
         listen = _silence

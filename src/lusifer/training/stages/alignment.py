@@ -20,7 +20,6 @@ from lusifer.io.rows import BadRows
 from lusifer.model import build, tokenizer
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.lusifer import LusiferModel
-from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
 from lusifer.training.stages.trainer import StageTrainer
 
@@ -89,12 +88,11 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
         stage: one of its alignment stages.
         seed: of order, objective and direction.
     """
-    kept, _ = recipes.sources(recipe, stage)
     loaded, skipped = [], []
-    for source in kept:
+    for source in recipe.sources(stage):
         kind = "pairs" if source.role in PAIRED_ROLES else "passages"
         bad = BadRows(source.skip_bad)
-        loaded.append((data_sources.load(recipes.spec(source, recipe.seed), kind, bad), source.role))
+        loaded.append((data_sources.load(source.spec(recipe.seed), kind, bad), source.role))
         skipped += bad.messages
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
     weights = stage.objectives.model_dump()

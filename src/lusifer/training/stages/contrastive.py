@@ -28,7 +28,6 @@ from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.io.rows import BadRows
 from lusifer.model.lusifer import LusiferModel
-from lusifer.training.recipe import recipe as recipes
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.by_length import ByLength
 from lusifer.training.stages.losses import NTXentL2
@@ -135,16 +134,15 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     language: dict[str, str] = {}
     read: list[int] = []
     parts: dict[str, Mapping[str, int]] = {}
-    kept, _ = recipes.sources(recipe, stage)
-    for source in kept:
+    for source in recipe.sources(stage):
         bad = BadRows(source.skip_bad)
-        rows = data_sources.load(recipes.spec(source, recipe.seed), "pairs", bad)
+        rows = data_sources.load(source.spec(recipe.seed), "pairs", bad)
         skipped += bad.messages
         read.append(len(rows))
         found = pairs.columns(rows, source, stage.hard_negatives, seed)
         for made in join_small(found, stage.batch_size, source.in_batch_negatives):
             name = pairs.free_name(made.name, dropped)  # files of one name in two folders
-            dropped[name], language[name] = made.dropped, recipes.language(source)
+            dropped[name], language[name] = made.dropped, source.language_code
             if made.parts:
                 parts[name] = made.parts
             if not len(made.rows):

@@ -1,0 +1,325 @@
+"""A recipe as plain values that remember where they come from: a line of the file, or the words of `--set`.
+
+Numbers and truth values follow YAML 1.2: `1e-4` is a number, `no` a text, `010` ten.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import RoundTripConstructor
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from lusifer.errors import LusiferError, RecipeError
+from lusifer.training.recipe.recipe import Recipe
+
+KeyPath = tuple[str | int, ...]
+
+_COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found", "union_tag_invalid")
+"""Kinds of error whose message needs no "found ..."."""
+
+
+class _Constructor(RoundTripConstructor):
+    """Reads a date as a text."""
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes no aliases, and nothing that readers of YAML 1.1 would take for another number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, value: str) -> ScalarNode:
+        """Double quotes are the only style that escapes line breaks and invisible characters."""
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+
+    def represent_float(self, value: float) -> ScalarNode:
+        node = super().represent_float(value)
+        node.value = re.sub(r"^(-?\d+)e", r"\1.0e", node.value)
+        return node
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+_Representer.add_representer(str, _Representer.represent_str)
+_Representer.add_representer(float, _Representer.represent_float)
+
+
+@dataclass
+class Document:
+    """A recipe that was read but not checked yet.
+
+    `value` is plain; `lines` and `remarks` have the line of each key and list item by its path, and the comment behind
+    it; `given` has the words of the user by the path of each key that `--set` changed.
+    """
+
+    file: str
+    value: Any = None
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    remarks: dict[KeyPath, str] = field(default_factory=dict)
+    given: dict[KeyPath, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Document:
+        """Read YAML.
+
+        Args:
+            text: The document.
+            where: The file, for messages.
+
+        Raises:
+            RecipeError: Not YAML, or a key that stands twice.
+        """
+        yaml = YAML(pure=True)
+        yaml.Constructor = _Constructor
+        try:
+            loaded = yaml.load(text)
+        except (YAMLError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{where} line {mark.line + 1}" if mark is not None else where
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise RecipeError(f"{place}: not valid YAML: {problem}") from error
+        document = cls(where)
+        document.value = document._plain(loaded, ())
+        return document
+
+    def _plain(self, node: Any, path: KeyPath) -> Any:
+        """Note the lines and remarks of everything below a node, and take it without them."""
+        if isinstance(node, CommentedMap | CommentedSeq):
+            items = list(node.items() if isinstance(node, CommentedMap) else enumerate(node))
+            for key, _ in items:
+                if key in (node.lc.data or {}):
+                    self.lines[*path, key] = node.lc.data[key][0] + 1
+                comment = next((token for token in node.ca.items.get(key, [])[2:3] if token), None)
+                if comment is not None and comment.value.startswith("#"):
+                    self.remarks[*path, key] = comment.value.splitlines()[0].lstrip("# ").rstrip()
+            plain = {key: self._plain(item, (*path, key)) for key, item in items}
+            return plain if isinstance(node, CommentedMap) else list(plain.values())
+        if node is None or isinstance(node, bool | ScalarBoolean):
+            return None if node is None else bool(node)
+        return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), node)
+
+    def is_given(self, path: KeyPath) -> bool:
+        """Whether `--set` gave a key, or what it is part of."""
+        return any(path[:length] in self.given for length in range(1, len(path) + 1))
+
+    def remark(self, path: KeyPath) -> str:
+        """The comment behind a key's value, or behind the mapping that it is in; "" where there is none."""
+        return "" if self.is_given(path) else self.remarks.get(path) or self.remarks.get(path[:-1], "")
+
+    def set(self, overrides: Sequence[str]) -> None:
+        """Put overrides in. Whether the keys exist is seen when the recipe is checked.
+
+        Args:
+            overrides: "key.path=value" each. A list item is named by its number or its `name`, as in
+                "stages.retrieval.max_steps=10" or "stages.0.max_steps=10"; the value is YAML.
+
+        Raises:
+            RecipeError: Not of that form, or there is no such list item; the message names the nearest.
+        """
+        for text in overrides:
+            key, sign, new = text.partition("=")
+            words = f"--set {text}"
+            if not sign or not key.strip():
+                raise RecipeError(f"{words}: expected key.path=value, as in stages.0.max_steps=10")
+            value, path, parts = self.value, (), key.strip().split(".")
+            for number, part in enumerate(parts, start=1):
+                if not isinstance(value, dict | list):
+                    raise RecipeError(f"{words}: {'.'.join(parts[: number - 1])} has no keys below it")
+                place = part if isinstance(value, dict) else _child(value, part)
+                if place is None:
+                    raise RecipeError(f"{words}: {'.'.join(parts[:number])}: no such item: {_items(value, part)}")
+                path = (*path, place)
+                if number == len(parts):
+                    value[place] = Document.parse(new, words).value
+                elif isinstance(value, dict) and value.get(place) is None:
+                    value[place] = {}
+                value = value[place]
+            self.given[path] = words
+
+    def keep_stages(self, names: Sequence[str]) -> None:
+        """Take out the stages of other names; what is known by place moves with the stages that stay."""
+        numbers = [number for number, stage in enumerate(self.value["stages"]) if stage["name"] in names]
+        self.value["stages"] = [self.value["stages"][number] for number in numbers]
+
+        def moved(by_path: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
+            of_stages = {path: item for path, item in by_path.items() if path[:1] == ("stages",) and len(path) > 1}
+            others = {path: item for path, item in by_path.items() if path not in of_stages}
+            return others | {
+                ("stages", numbers.index(path[1]), *path[2:]): item
+                for path, item in of_stages.items()
+                if path[1] in numbers
+            }
+
+        self.lines, self.remarks, self.given = moved(self.lines), moved(self.remarks), moved(self.given)
+
+    def place(self, path: KeyPath) -> str:
+        """Where a key comes from: a line of the file, or the words of `--set`."""
+        if path and path not in self.lines:  # a part that exists only because --set named something below it
+            below = [words for key, words in self.given.items() if key[: len(path)] == path]
+            if below:
+                return below[0]
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.given:
+                return self.given[path[:length]]
+            if path[:length] in self.lines:
+                return f"{self.file} line {self.lines[path[:length]]}"
+        return self.file
+
+    def spoken(self, path: KeyPath) -> str:
+        """A path in words, list items by their name where only one has it: "stages.retrieval.max_steps"."""
+        words, value = [], self.value
+        for part in path:
+            name = None
+            if isinstance(value, list) and isinstance(part, int) and part < len(value):
+                names = _names(value)
+                name = names[part] if names.count(names[part]) == 1 else None
+            words.append(str(name or part))
+            value = _below(value, part)
+        return ".".join(words)
+
+    @contextmanager
+    def at(self, *path: str | int) -> Iterator[None]:
+        """Say of errors inside the block where the key is that causes them."""
+        try:
+            yield
+        except LusiferError as error:
+            raise RecipeError(f"{self.place(path)}: {self.spoken(path)}: {error}") from None
+
+    def explain(self, error: ValidationError) -> RecipeError:
+        """Turn pydantic's report into one line: the first error in the order of the file, and how many more."""
+        found: dict[KeyPath, list[ErrorDetails]] = {}
+        for detail in error.errors(include_url=False):
+            found.setdefault(self._path(detail), []).append(detail)
+
+        def order(path: KeyPath) -> tuple[bool, int, bool, int]:
+            above = (self.lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in self.lines)
+            # A misspelt key is missing under its right name too: say the cause first.
+            return found[path][0]["type"] == "missing", next(above, 0), path != (), len(path)
+
+        first = min(found, key=order)
+        # The branches of a union each complain: one key, one message.
+        message = " or ".join(dict.fromkeys(map(_message, found[first])))
+        place = self.place(self._named(first, message))
+        if found[first][0]["type"] not in _COMPLETE:
+            message += f", found {found[first][0]['input']!r}"
+        key = f"{self.spoken(first)}: " if first else ""
+        more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+        return RecipeError(f"{place}: {key}{message}{more}")
+
+    def _path(self, detail: ErrorDetails) -> KeyPath:
+        """The location of an error without the names of union branches, which are not keys."""
+        path, value = (), self.value
+        for number, part in enumerate(detail["loc"], start=1):
+            absent = detail["type"] == "missing" and number == len(detail["loc"])
+            if (
+                isinstance(value, list)
+                and isinstance(part, int)
+                or isinstance(value, dict)
+                and (part in value or absent)
+            ):
+                path, value = (*path, part), _below(value, part)
+        return path
+
+    def _named(self, path: KeyPath, message: str) -> KeyPath:
+        """The place that a message about several keys names first, as in "lora.llm is given, but ..."."""
+        value = self.value
+        for part in path:
+            value = _below(value, part)
+        for word in message.split(" ")[0].rstrip(":").split("."):
+            part = _child(value, word)
+            if part is None:
+                break
+            path, value = (*path, part), _below(value, part)
+        return path
+
+
+def write(value: Any) -> str:
+    """Write plain values as YAML that `Document.parse` gives back."""
+    yaml = YAML(pure=True)
+    yaml.Representer = _Representer
+    yaml.width, yaml.default_flow_style = 110, False
+    text = StringIO()
+    yaml.dump(value, text)
+    return text.getvalue()
+
+
+def _names(items: list[Any]) -> list[Any]:
+    return [item.get("name") if isinstance(item, dict) else None for item in items]
+
+
+def _below(value: Any, part: str | int) -> Any:
+    """What is under a key or a number; None where nothing is."""
+    if isinstance(value, list) and isinstance(part, int):
+        return value[part] if part < len(value) else None
+    return value.get(part) if isinstance(value, dict) else None
+
+
+def _child(value: Any, word: str) -> str | int | None:
+    """The key, or the number of the list item, that a word means; None where there is none."""
+    if isinstance(value, list):
+        names = _names(value)
+        if word in names:
+            return names.index(word)
+        return int(word) if word.isdecimal() and int(word) < len(value) else None
+    return word if isinstance(value, dict) and word in value else None
+
+
+def _items(value: list[Any], word: str) -> str:
+    """What there is in a list instead of an item that there is not."""
+    numbers = f"0 to {len(value) - 1}" if value else "no item to change"
+    names = [str(name) for name in _names(value) if name is not None]
+    return f"{_suggestion(word, names)} (or {numbers})" if names else numbers
+
+
+def _message(detail: ErrorDetails) -> str:
+    """Words for one error."""
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key; {_suggestion(str(detail['loc'][-1]), _known_keys(detail['loc']))}"
+    if kind == "missing":
+        return "is missing: add it"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        tag = detail["ctx"]["discriminator"].strip("'")
+        expected = detail["ctx"].get("expected_tags") or "'alignment', 'contrastive'"
+        found = f"found {detail['ctx']['tag']}" if "tag" in detail["ctx"] else "it is missing"
+        return f"{tag} must be one of {expected}, {found}"
+    return detail["msg"][:1].lower() + detail["msg"][1:]
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    """What to say about a key that does not exist: the nearest one, or all."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that may stand where pydantic found one too many; `location` has the names of union branches."""
+    schema = node = Recipe.model_json_schema()
+    for part in (*location[:-1], None):
+        while "$ref" in node or "anyOf" in node:
+            options = [option for option in node.get("anyOf", [node]) if option.get("type") != "null"]
+            node = schema["$defs"][options[0]["$ref"].rpartition("/")[2]] if "$ref" in options[0] else options[0]
+        if part is None:
+            break
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            node = node["items"]
+        else:
+            of_any_name = next(iter(node.get("patternProperties", {}).values()), {})
+            node = node.get("properties", {}).get(part, of_any_name)
+    return list(node.get("properties", {}))
