@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lusifer.cli import main
-from lusifer.embedder import scores
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert re.search(r"lusifer: missing: \d of \d+: sib200-sw-dev.jsonl.gz: no such file", said.err)
     assert Path("scores/table.md").read_text(encoding="utf-8") == said.out
     summary = json.loads(Path("scores/summary.json").read_text(encoding="utf-8"))
-    found = {(row.task, row.language): row.value for row in scores.rows(summary)}
+    found = {(f"{row['title']} ({row['metric']}, %)", row["language"]): row["score"] for row in summary["scores"]}
     dev = "SIB-200, the English translation among 99 (accuracy, %)"
     assert 0 <= found[dev, "es"] <= 100 and found[dev, "sw"] is None
     assert len(summary["model"]["identity"]) == 12 and summary["command"] == "lusifer evaluate m"

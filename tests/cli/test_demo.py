@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from lusifer import languages
-from lusifer.cli import demo, main
+from lusifer.cli import main, report
 from lusifer.io import names
 from support.tiny_folder import model_folder  # noqa: F401
 
@@ -22,7 +22,7 @@ def models(model_folder: Path, minilm_like_folder: Path, tmp_path: Path, monkeyp
     modules = [Transformer(str(minilm_like_folder)), Pooling(48)]
     english = str(tmp_path / "english")
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(english, create_model_card=False)
-    monkeypatch.setattr(demo, "ENGLISH_EMBEDDER", english)
+    monkeypatch.setattr(report, "ENGLISH_EMBEDDER", english)
     shutil.copytree(model_folder, tmp_path / "models" / "lusifer-mini")
     monkeypatch.setattr(names, "roots", lambda kind: [tmp_path / "models"])
     return tmp_path / "models"
@@ -33,9 +33,9 @@ def test_the_demo_shows_a_table_a_search_and_a_page(models: Path, capsys: pytest
     said = capsys.readouterr().out
     for language in languages.paper():
         assert (f"   {language.name}" in said) == (language.code != "en")
-    assert "   mean" in said and all(query in said for query in demo.QUERIES)
+    assert "   mean" in said and all(query in said for query in report.QUERIES)
     page = Path("out/demo.html").read_text(encoding="utf-8")
-    assert page.startswith("<!doctype html>") and all(query in page for query in demo.QUERIES)
+    assert page.startswith("<!doctype html>") and all(query in page for query in report.QUERIES)
     assert Path("out/islands.png").stat().st_size > 10_000
     assert main(["demo", "--output", "out"]) == 0  # and again, over what is there
 

@@ -62,12 +62,12 @@ def test_a_wrong_call_is_one_line_and_leaves_nothing(
 
 
 def test_a_failure_between_the_two_files_keeps_the_old_ones(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lusifer.evaluation.report import markdown
+    from lusifer.evaluation.report import card
 
     def fail(*_: object) -> str:
         raise OSError(28, "No space left on device", "card.md")
 
     Path("page.html").write_text("old")
-    monkeypatch.setattr(markdown, "card", fail)
+    monkeypatch.setattr(card, "markdown", fail)
     assert main(["report", "a", "--output", "page.html", "--markdown", "card.md"]) == 1
     assert Path("page.html").read_text() == "old" and not Path("card.md").exists()

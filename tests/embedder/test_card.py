@@ -4,12 +4,16 @@ import re
 
 import pytest
 import yaml
+from huggingface_hub import EvalResult, ModelCard
 
 from lusifer.embedder import card, contents
-from lusifer.embedder.scores import Score, with_scores
 from lusifer.errors import UsageError
 from support.tiny_folder import tiny_embedder
 
+SCORE = EvalResult(
+    task_type="Classification", dataset_type="topics", dataset_name="Topics, English (en)", dataset_config="en",
+    metric_type="accuracy", metric_name="accuracy, %", metric_value=84.84,
+)  # fmt: skip
 BASES = {"encoder": "`someone/encoder`", "llm": "`llm`"}
 
 
@@ -97,20 +101,23 @@ def test_a_score_that_is_missing_is_not_a_zero(made):
     before = sections(text)["Scores by language"]
     assert "Not measured" in before and "lusifer evaluate DIR" in before
     assert not re.search(r"\| *0", before)
-    rows = [Score("topics", "sw", None, "no file"), Score("topics", "en", 84.84), Score("found", "en", 0.0)]
-    scored = with_scores(text, rows, "Measured on SIB-200.")
-    found = sections(scored)["Scores by language"].splitlines()
-    assert "| English (en) | 84.8 | 0.0 |" in found
-    assert "| Swahili (sw) | missing | missing |" in found
-    assert "- sw is missing: no file" in found and "Measured on SIB-200." in found
-    assert "Not measured" not in scored
-    again = with_scores(scored, [Score("topics", "xx", 50.0)], "Again.")
-    assert "| xx | 50.0 |" in again and "84.8" not in again
+    assert "model-index" not in text
+    scored = card.with_scores(text, "mini", "| English (en) | 84.8 |", [SCORE])
+    assert "| English (en) | 84.8 |" in sections(scored)["Scores by language"] and "Not measured" not in scored
+    again = card.with_scores(scored, "mini", "| xx | missing |", [])
+    assert "| xx | missing |" in again and "84.8" not in again and "model-index" not in again
     assert sections(again)["Limits"] == sections(text)["Limits"]
+    assert again.split("---")[1] == text.split("---")[1]  # the rest of the front matter stays
 
 
-def test_scores_need_a_place_and_a_number(made):
+def test_the_hub_reads_the_scores_in_the_front_matter(made):
+    scored = card.with_scores(card.text(card.Card("a", [], languages=["no"]), made), "mini", "words", [SCORE])
+    found = ModelCard(scored).data
+    assert (found.model_name, found.eval_results, found.language) == ("mini", [SCORE], ["no"])
+    index = yaml.safe_load(scored.split("---")[1])["model-index"]
+    assert index[0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 84.84, "name": "accuracy, %"}]
+
+
+def test_scores_need_a_place(made):
     with pytest.raises(UsageError, match="no place for scores"):
-        with_scores("# another card", [Score("topics", "en", 1.0)], "")
-    with pytest.raises(UsageError, match="no score was given"):
-        with_scores(card.text(card.Card("a", []), made), [], "")
+        card.with_scores("# another card", "mini", "words", [SCORE])

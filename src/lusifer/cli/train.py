@@ -1,4 +1,4 @@
-"""Commands that train: check, train, demo."""
+"""Commands that train: check, train."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    for command in (check, train, demo):
+    for command in (check, train):
         app.command()(command)
 
 
@@ -63,16 +63,6 @@ def train(
         model = run.train(recipe, output, overrides=set_ or [], variant=variant, resume=resume, listen=listen)
     if os.environ.get("RANK", "0") == "0":  # torchrun brings every process here
         typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
-
-
-def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the page and the picture.")] = Path("lusifer-demo"),
-) -> None:
-    """An English embedder alone and with LUSIFER, on sentences in 14 languages: a table, a search, a page."""
-    from lusifer.cli import demo as steps
-
-    terminal.quiet()
-    steps.run(output)
 
 
 @contextmanager

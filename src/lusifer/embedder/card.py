@@ -1,34 +1,29 @@
 """The text of README.md in a model folder: what a stranger needs to use the model and to judge it.
 
-Only plain values go in, and no date and no path: a run that was resumed writes the same card.
+The template `card.md` has the words. Only plain values go in, and no date and no path: a run that was resumed writes
+the same card.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-import yaml
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from lusifer import __version__
 from lusifer.embedder.contents import Contents
+from lusifer.errors import UsageError
 from lusifer.io import markdown
-from lusifer.io.markdown import bullets
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
-METHOD = "[LUSIFER, arXiv 2501.00874](https://arxiv.org/abs/2501.00874)"
 SCORES = ("<!-- scores:begin -->", "<!-- scores:end -->")
-UNMEASURED = """Not measured: no score is known in any language, which is not a score of 0. With SIB-200 files in the
-folder DATA, this measures 14 languages:
-
-```sh
-lusifer evaluate DIR --suite offline --data DATA --output scores
-```"""
-_WHERE = {False: "before queries only", True: "before both texts of a pair"}
-_QUESTION, _ANSWER = "Where is the station?", "La estación está en el norte."
+"""Lines between which a card has its scores."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +65,75 @@ def text(card: Card, contents: Contents) -> str:
     Returns:
         YAML front matter for the Hub, then Markdown; ends with a line break.
     """
-    sections = {
-        "Use": _use(card, contents),
-        "What it is made of": _made_of(contents),
-        "How it was trained": "\n\n".join([*card.origin, *map(_stage, card.stages)]),
-        "Scores by language": "\n".join([SCORES[0], UNMEASURED, SCORES[1]]),
-        "Limits": bullets([*card.limits, *_limits(contents)]),
-        "Licence": "The licences of the bases and of the data apply. Whoever publishes this model reads them and adds "
-        "`license:` at the head of this file.",
-    }
-    if card.versions:
-        sections["Made with"] = ", ".join(f"{name} {number}" for name, number in card.versions.items()) + "."
-    summary = (
-        "A text embedder: a multilingual encoder reads the text, a connector hands what it understood to an LLM, and "
-        f"the LLM, {contents.attention}, turns it into a vector of {contents.dimension} numbers. "
-        f"The method is {METHOD}."
+    roles = {"query", "document"} <= contents.prompts.keys()
+    # The example has an instruction, if there is one: one for queries alone before one for both sides.
+    chosen = sorted(card.instructions.items(), key=lambda item: item[1])[:1]
+    prompt = f", prompt={chosen[0][0]!r}" if chosen and not contents.prompts.get("query") else ""
+    parts = [
+        {"part": part.name, "what": part.what, "parameters": f"{part.parameters:,}", "weights": part.dtype}
+        for part in contents.parts
+    ]
+    body = _template().render(
+        card=card,
+        contents=contents,
+        roles=roles,
+        query_prompt=prompt,
+        document_prompt=prompt if chosen and chosen[0][1] else "",
+        saved={name: words for name, words in contents.prompts.items() if words},
+        parts=_table(parts),
+        scores=SCORES,
     )
-    body = [f"# {card.name}", summary, *(f"## {title}\n\n{content}" for title, content in sections.items())]
-    return f"---\n{front_matter(card)}---\n\n" + "\n\n".join(body) + "\n"
+    return f"---\n{front_matter(card)}---\n\n{body.rstrip()}\n"
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lusifer.embedder"),
+        autoescape=False,  # Markdown of plain values of ours
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"code": code, "rows": _table}
+    return environment.get_template("card.md")
 
 
 def front_matter(card: Card) -> str:
     """The YAML that the Hub reads, without its two lines of dashes."""
     bases = list(dict.fromkeys(card.base_models))
-    values = {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity",
-        "tags": list(TAGS),
-        "base_model": bases,
+    values = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=list(TAGS),
+        base_model=bases or None,
         # Without it the Hub takes a model with two bases for a merge of them.
-        "base_model_relation": "finetune" if bases else None,
-        "datasets": list(dict.fromkeys(card.datasets)),
-        "language": sorted(set(card.languages)),
-    }
-    return yaml.safe_dump({key: value for key, value in values.items() if value}, sort_keys=False, allow_unicode=True)
+        base_model_relation="finetune" if bases else None,
+        datasets=list(dict.fromkeys(card.datasets)) or None,
+        language=sorted(set(card.languages)) or None,
+    )
+    return values.to_yaml() + "\n"
+
+
+def with_scores(card: str, name: str, section: str, scores: Sequence[EvalResult]) -> str:
+    """Put scores into the text of a card, in the place of those it has.
+
+    Args:
+        card: The text of README.md.
+        name: Of the model, for the front matter.
+        section: Markdown to read, as `lusifer.evaluation.report.card.model_card` makes it.
+        scores: For the front matter (`model-index`), which the Hub shows beside a model; a missing score is none.
+
+    Raises:
+        UsageError: The card has no place for scores.
+    """
+    before, begin, rest = card.partition(SCORES[0])
+    _, end, after = rest.partition(SCORES[1])
+    if not (begin and end):
+        raise UsageError(f"the card has no place for scores: put the lines {SCORES[0]} and {SCORES[1]} into it")
+    made = ModelCard(f"{before}{begin}\n{section}\n{end}{after}")
+    made.data.model_name, made.data.eval_results = (name, list(scores)) if scores else (None, None)
+    return str(made)
 
 
 def public_name(name: str) -> str:
@@ -127,13 +157,6 @@ def versions() -> dict[str, str]:
     return {"lusifer": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows with the same keys as a Markdown table; columns that are empty in all rows are left out."""
-    columns = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    cells = [[row[name] for name in columns] for row in rows]
-    return markdown.table(columns, cells, left=len(columns)) if columns else ""
-
-
 def code(value: str) -> str:
     """A text as inline code, with its line breaks and quotation marks written out."""
     quoted = repr(value)
@@ -141,67 +164,8 @@ def code(value: str) -> str:
     return f"{'`' * (longest + 1)}{quoted}{'`' * (longest + 1)}"
 
 
-def _use(card: Card, contents: Contents) -> str:
-    """The lines to type, import first, and the prompts."""
-    roles = {"query", "document"} <= contents.prompts.keys()
-    queries, documents = ("encode_query", "encode_document") if roles else ("encode", "encode")
-    told = sorted(card.instructions.items(), key=lambda item: item[1])[:1]  # one for queries alone, if there is one
-    prompt = f", prompt={told[0][0]!r}" if told and not contents.prompts.get("query") else ""
-    both = prompt if prompt and told[0][1] else ""
-    lines = [
-        "```python",
-        "import lusifer  # first: it registers the architecture, and no flag is needed",
-        "from sentence_transformers import SentenceTransformer",
-        "",
-        'model = SentenceTransformer("DIR")  # this folder, or its name on the Hub',
-        f"queries = model.{queries}([{_QUESTION!r}]{prompt})",
-        f"documents = model.{documents}([{_ANSWER!r}]{both})",
-        "print(model.similarity(queries, documents))",
-        "```",
-    ]
-    parts = ["The Python package `lusifer` must be installed.", "\n".join(lines)]
-    if card.instructions:
-        words = "In training these words, line break included, stood before a text; take those that fit your texts:"
-        rows = [f"{code(told)}, {_WHERE[both]}" for told, both in card.instructions.items()]
-        parts.append(f"{words}\n\n{bullets(rows)}")
-    saved = {name: prompt for name, prompt in contents.prompts.items() if prompt}
-    if saved:
-        rows = [
-            f"{code(name)}: {code(prompt)}" + (" (the default)" if name == contents.default_prompt else "")
-            for name, prompt in saved.items()
-        ]
-        words = "Prompts saved in the folder, for `prompt_name=`:"
-        if roles:
-            words = "Prompts saved in the folder, for `prompt_name=`; `encode_query` and `encode_document` take theirs:"
-        parts.append(f"{words}\n\n{bullets(rows)}")
-    elif roles:
-        parts.append("The folder itself puts nothing before a text: without a prompt both calls equal `encode`.")
-    return "\n\n".join(parts)
-
-
-def _made_of(contents: Contents) -> str:
-    parts = [
-        {"part": part.name, "what": part.what, "parameters": f"{part.parameters:,}", "weights": part.dtype}
-        for part in contents.parts
-    ]
-    length = "length 1" if contents.normalized else "the length that the model gives them"
-    facts = [
-        f"pooling: {contents.pooling}",
-        f"vectors: {contents.dimension} numbers, of {length}; compare them by {contents.similarity}",
-        f"longest text: {contents.max_tokens} tokens of the encoder's tokenizer, prompt and special tokens included",
-    ]
-    return f"{table(parts)}\n\n{bullets(facts)}"
-
-
-def _stage(stage: Stage) -> str:
-    settings = bullets(f"{name}: {value}" for name, value in stage.settings.items())
-    return "\n\n".join(part for part in (f"### {stage.name}", settings, table(stage.data)) if part)
-
-
-def _limits(contents: Contents) -> list[str]:
-    """What holds for every model of this kind."""
-    return [
-        f"A text longer than {contents.max_tokens} tokens is cut at its end.",
-        "How good it is in a language is known only where a score stands above.",
-        "What the bases and the training text have in errors and prejudice remains; nothing was done against it.",
-    ]
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows with the same keys as a Markdown table; columns that are empty in all rows are left out."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    cells = [[row[name] for name in columns] for row in rows]
+    return markdown.table(columns, cells, left=len(columns)) if columns else ""

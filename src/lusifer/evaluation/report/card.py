@@ -1,19 +1,99 @@
-"""The scores of one model for its card: a table a task, with the interval of each language."""
+"""The report as Markdown, and the scores of one model for its card: tables to read, and the Hub's list of results."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import jinja2
 
 from lusifer.errors import UsageError
+from lusifer.evaluation.report import tables, verdict
+from lusifer.evaluation.report.facts import Facts
 from lusifer.evaluation.report.tables import mean_cell, name_of, notes, score_cell, title_of
 from lusifer.evaluation.scores.averages import TASK, Board, boards
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
 from lusifer.evaluation.scores.results import Results
-from lusifer.io import markdown as md
+from lusifer.io.markdown import table
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+
+def markdown(facts: Facts) -> str:
+    """Lay out the facts: the verdict, then the tables of scores; no figure, no HTML.
+
+    It names no command: Markdown is published, and a command names local folders.
+
+    Args:
+        facts: As `facts.read` gives them.
+
+    Returns:
+        Markdown with headings of the second level and below; ends with a line break.
+    """
+    lay_out = model_card if len(facts.evaluations) == 1 else tables.page
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lusifer.evaluation.report"),
+        autoescape=False,  # every value goes through `plain`, which escapes for Markdown and HTML
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = _plain
+    return (
+        environment.get_template("report.md").render(
+            suite=facts.evaluations[0].suite,
+            verdict=verdict.sentences(facts),
+            tables=_without_tags(lay_out(facts.evaluations, seed=facts.seed)),
+            evaluations=list(zip(facts.names, facts.evaluations, strict=True)),
+        )
+        + "\n"
+    )
+
+
+def _plain(words: object) -> str:
+    """Escape what Markdown or HTML would read as markup, on one line."""
+    plain = " ".join(str(words).split())
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", plain)
+
+
+def _without_tags(text: str) -> str:
+    """Escape what may begin a tag in Markdown that is laid out already: renderers let tags through."""
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
+
+
+def eval_results(results: Sequence[Results]) -> list[EvalResult]:
+    """Give the scores as the Hub reads them in the front matter of a card (`model-index`).
+
+    Args:
+        results: Evaluation folders of one model.
+
+    Returns:
+        One for each score that is there, in percent; a missing score has none.
+    """
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=entry.type,
+            dataset_type=entry.task,
+            dataset_name=f"{entry.title}, {name_of(entry.language)}",
+            dataset_config=", ".join(entry.subsets) if entry.cross_lingual else entry.language,
+            dataset_split=entry.split,
+            metric_type=entry.metric,
+            metric_name=f"{entry.metric}, %",
+            metric_value=round(entry.score, 2),
+        )
+        for result in results
+        for entry in result.scores
+        if entry.score is not None
+    ]
 
 
 def model_card(results: Sequence[Results], seed: int = 0) -> str:
-    """Lay out the scores of one model, for the section of its card that tells them.
+    """Lay out the scores of one model for its card: a table a task, with the interval of each language.
 
     Args:
         results: Evaluation folders of the model, such as those of several suites.
@@ -38,50 +118,38 @@ def model_card(results: Sequence[Results], seed: int = 0) -> str:
             )
     blocks = []
     for result in results:
-        for cross in (False, True):
+        for cross, kind in ((False, "within each language"), (True, "from one language to another")):
             part = result.part(cross)
             if part.scores:
-                kind = "from one language to another" if cross else "within each language"
+                board = boards([part], seed)[0]
                 blocks.append(f"### Suite {result.suite}, {kind}")
-                blocks += _tasks(boards([part], seed)[0], seed)
+                blocks += [_task(board, task, seed) for task in dict.fromkeys(key[TASK] for key in board.entries)]
     return "\n\n".join(blocks)
 
 
-def _tasks(board: Board, seed: int) -> list[str]:
-    tasks: dict[str, list[Key]] = {}
-    for key in board.entries:
-        tasks.setdefault(key[1], []).append(key)
-    return [block for keys in tasks.values() for block in _task(board, keys, seed)]
-
-
-def _task(board: Board, keys: Sequence[Key], seed: int) -> list[str]:
-    """Title, table and notes."""
+def _task(board: Board, task: str, seed: int) -> str:
+    """Title, table and notes of one task."""
+    keys = [key for key in board.entries if key[TASK] == task]
     header = ["language", "score", "95 % interval", "examples", "met in training"]
-    rows = [_row(board, key, seed) for key in keys]
+    rows = []
+    for key in keys:
+        entry = board.entries[key]
+        seen = f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else ""
+        examples = "" if entry.n is None else f"{entry.n:,}"
+        rows.append([name_of(entry.language), score_cell(entry.score), _interval(board, key, seed), examples, seen])
     if len(keys) > 1:
         rows.append(["mean", mean_cell(board.mean(keys, TASK)), "", "", ""])
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
-    blocks = [f"**{title_of(board.entries[keys[0]])}**", md.table(header, rows), notes([board], keys, rows)]
-    return [block for block in blocks if block]
+    blocks = [f"**{title_of(board.entries[keys[0]])}**", table(header, rows), notes([board], keys, rows)]
+    return "\n\n".join(block for block in blocks if block)
 
 
-def _row(board: Board, key: Key, seed: int) -> list[str]:
-    entry = board.entries[key]
-    return [
-        name_of(entry.language),
-        score_cell(entry.score),
-        _sure(board, key, seed),
-        "" if entry.n is None else f"{entry.n:,}",
-        f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else "",
-    ]
-
-
-def _sure(board: Board, key: Key, seed: int) -> str:
+def _interval(board: Board, key: Key, seed: int) -> str:
     """The interval of a score as it was written, else as its examples give it; of draws their spread."""
-    entry, rows = board.entries[key], board.results.examples.get(key)
-    if rows is not None and rows.kind == "draws":
-        deviation = spread(rows)
-        return "" if deviation is None else f"none; standard deviation of {len(rows.ids)} draws {deviation:.1f}"
-    ends = (entry.low, entry.high) if entry.low is not None else interval(rows, seed) if rows is not None else None
+    entry, examples = board.entries[key], board.results.examples.get(key)
+    if examples is not None and examples.kind == "draws":
+        deviation = spread(examples)
+        return "" if deviation is None else f"none; standard deviation of {len(examples.ids)} draws {deviation:.1f}"
+    ends = (entry.low, entry.high) if entry.low is not None else interval(examples, seed) if examples else None
     return f"{score_cell(ends[0])} to {score_cell(ends[1])}" if ends else ""

@@ -1,12 +1,13 @@
-"""What a report says, as values: means over what models share, what is missing, what training has seen, the verdict."""
+"""What a report says, as values: means over what models share, what is missing, and what training has seen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +16,19 @@ from lusifer.evaluation.scores import averages, compare, results, summary
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.compare import Comparison
-from lusifer.evaluation.scores.results import Entry, Results
-from lusifer.language_gap import Gap as LanguageGap
+from lusifer.evaluation.scores.results import Entry, Results, Seen
+from lusifer.language_gap import Gap
 
 
 @dataclass(frozen=True)
-class Row:
+class MeanRow:
     """One line of a table of means.
 
     Attributes:
         label: The language, type, task or group.
-        of: How many results should be under it.
+        of: How many scores should be under it.
         shared: How many every model has that has any; the means are over these alone, so they can be compared.
-        means: One a model; the value is None where a model has none of the results, or not all that the others share.
+        means: One a model; the value is None where a model has none of the scores, or not all that the others share.
     """
 
     label: str
@@ -36,32 +37,14 @@ class Row:
     means: tuple[Mean, ...]
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Results that a model lacks for one reason."""
-
-    model: str
-    task: str
-    reason: str
-    languages: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Met:
-    """Test texts of a task in a language that stand in training data, or None where nobody knows."""
-
-    task: str
-    language: str
-    seen: results.Seen | None
-
-
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The monolingual results of all models, or the cross-lingual ones: the two are never in one mean."""
+class ScoreSet:
+    """The monolingual scores of all models, or the cross-lingual ones: the two are never in one mean."""
 
     boards: tuple[Board, ...]
     names: tuple[str, ...]
     cross_lingual: bool
+    _means: dict[tuple[Key, ...], tuple[int, tuple[Mean, ...]]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def outer(self) -> int:
@@ -69,8 +52,13 @@ class Part:
         return TASK if self.cross_lingual else LANGUAGE
 
     @property
+    def kind(self) -> str:
+        """The word for it: cross-lingual or monolingual."""
+        return "cross-lingual" if self.cross_lingual else "monolingual"
+
+    @cached_property
     def keys(self) -> list[Key]:
-        """Language and task of all that any model was to be measured on, languages in our order."""
+        """Language and task of all that any model was to be measured on, languages in the order of the paper."""
         return list(self.boards[0].entries)
 
     def about(self, key: Key) -> Entry:
@@ -79,70 +67,88 @@ class Part:
         return next((entry for entry in entries if entry.score is not None), entries[0])
 
     def shared(self, keys: Iterable[Key]) -> list[Key]:
-        """The results that every model has that has any of them."""
+        """The keys of the scores that every model has that has any of them."""
         keys = list(keys)
-        parts = [
-            part
-            for board in self.boards
-            if (part := {key for key in keys if board.entries[key].score is not None})
-        ]  # fmt: skip
-        return [key for key in keys if parts and all(key in part for part in parts)]
+        known = [{key for key in keys if board.entries[key].score is not None} for board in self.boards]
+        known = [each for each in known if each]
+        return [key for key in keys if known and all(key in each for each in known)]
 
-    def row(self, label: str, keys: Sequence[Key]) -> Row:
-        """Average some results, for every model over the same ones."""
-        shared = self.shared(keys)
-        nothing = Mean(None, None, None, (), tuple(keys), ())
-        means = tuple(found if (found := board.mean(shared, self.outer)).complete else nothing for board in self.boards)
-        return Row(label, len(keys), len(shared), means)
+    def row(self, label: str, keys: Iterable[Key]) -> MeanRow:
+        """Average some scores, for every model over the same ones; each mean is computed once."""
+        keys = tuple(keys)
+        if keys not in self._means:
+            shared, nothing = self.shared(keys), Mean(None, None, None, (), keys, ())
+            means = [board.mean(shared, self.outer) for board in self.boards]
+            self._means[keys] = len(shared), tuple(mean if mean.complete else nothing for mean in means)
+        return MeanRow(label, len(keys), *self._means[keys])
 
-    def rows(self, label: Callable[[Key], str]) -> list[Row]:
-        """Average by what `label` says of a result: its language, type or task."""
+    @property
+    def whole(self) -> MeanRow:
+        """The mean over everything."""
+        return self.row("all", self.keys)
+
+    def rows(self, label: Callable[[Key], str]) -> list[MeanRow]:
+        """Average by what `label` says of a key: its language, type or task."""
         groups: dict[str, list[Key]] = {}
         for key in self.keys:
             groups.setdefault(label(key), []).append(key)
         return [self.row(name, keys) for name, keys in groups.items()]
 
-    def groups(self) -> list[Row]:
+    def groups(self) -> list[MeanRow]:
         """Average over the groups of languages: all, all but English, resource levels."""
         found = averages.groups({code for code, _ in self.keys})
         return [self.row(name, [key for key in self.keys if key[0] in codes]) for name, codes in found.items()]
 
-    def missing(self) -> list[Gap]:
-        """What each model lacks, and why; languages with the same reason together."""
+    def missing(self) -> dict[tuple[str, str, str], list[str]]:
+        """Model, task and reason -> the languages in which the model has no score for that reason."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, board in zip(self.names, self.boards, strict=True):
             for (code, task), entry in board.entries.items():
                 if entry.missing:
                     found.setdefault((name, task, entry.missing), []).append(code)
-        return [Gap(*head, tuple(codes)) for head, codes in found.items()]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """The evaluations of a report; a part of which there is nothing is None, as is the gap that was not measured."""
+    """The evaluations of a report; a set without scores is None, as is a gap that was not measured."""
 
     evaluations: tuple[Results, ...]
     names: tuple[str, ...]
-    own: Part | None
-    cross: Part | None
+    own: ScoreSet | None
+    cross: ScoreSet | None
     seed: int
-    gaps: tuple[LanguageGap | None, ...]
+    gaps: tuple[Gap | None, ...]
     islands: tuple[dict[str, np.ndarray] | None, ...] = ()
 
     @property
-    def parts(self) -> list[Part]:
-        """Those of which there is something."""
-        return [part for part in (self.own, self.cross) if part is not None]
+    def sets(self) -> list[ScoreSet]:
+        """The monolingual and the cross-lingual scores, as far as there are any."""
+        return [scores for scores in (self.own, self.cross) if scores is not None]
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """The first model against each other one, task by task; none for a single model."""
         return compare.compare_all(self.evaluations, self.seed) if len(self.evaluations) > 1 else []
 
-    def met(self, model: int) -> list[Met]:
-        """What one model's training has seen of the tests that it was measured on."""
-        scores = self.evaluations[model].scores
-        return [Met(entry.task, entry.language, entry.seen) for entry in scores if entry.score is not None]
+    def seen(self, model: int) -> dict[Key, Seen | None]:
+        """Language and task of each score of a model -> test texts in its training data; None where it is unknown."""
+        return {entry.key: entry.seen for entry in self.evaluations[model].scores if entry.score is not None}
+
+    def differing(self, what: str) -> list[str] | None:
+        """Name what the models do not share.
+
+        Args:
+            what: "data", "settings" or "versions" of the evaluations.
+
+        Returns:
+            The keys that differ; None for a single model, and where nothing is known of any.
+        """
+        values: list[Mapping[str, Any]] = [getattr(each, what) for each in self.evaluations]
+        keys = dict.fromkeys(key for value in values for key in value)
+        if len(values) < 2 or not keys:
+            return None
+        return [key for key in keys if any(value.get(key) != values[0].get(key) for value in values)]
 
 
 def read(folders: Sequence[Path], seed: int = 0) -> Facts:
@@ -194,7 +200,7 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     parts = []
     for cross_lingual in (False, True):
         boards = averages.boards([each.part(cross_lingual) for each in evaluations], seed)
-        parts.append(Part(tuple(boards), names, cross_lingual) if boards[0].entries else None)
+        parts.append(ScoreSet(tuple(boards), names, cross_lingual) if boards[0].entries else None)
     if parts == [None, None]:
         raise UsageError(f"{first.folder}: nothing was evaluated in it: there is nothing to report")
     gaps = tuple(_gap(each.folder) for each in evaluations)
@@ -202,7 +208,7 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     return Facts(tuple(evaluations), names, parts[0], parts[1], seed, gaps, islands)
 
 
-def _gap(folder: Path | None) -> LanguageGap | None:
+def _gap(folder: Path | None) -> Gap | None:
     """The gap between languages, where the suite measured one."""
     found = None if folder is None else summary.read_gap(folder)
     if folder is not None and found is not None:
@@ -231,25 +237,25 @@ class Distance:
     tasks: int
 
 
-def distances(part: Part) -> dict[str, Distance]:
+def distances(scores: ScoreSet) -> dict[str, Distance]:
     """By model, over the tasks that all models have in English and in another language; empty if there are none."""
     spoken: dict[str, list[str]] = {}
-    for code, task in part.shared(part.keys):
+    for code, task in scores.shared(scores.keys):
         spoken.setdefault(task, []).append(code)
     tasks = {task: codes for task, codes in spoken.items() if ENGLISH in codes and len(codes) > 1}
     english = [(ENGLISH, task) for task in tasks]
     others = [(code, task) for task, codes in tasks.items() for code in codes if code != ENGLISH]
     found = {}
-    for name, board in zip(part.names, part.boards, strict=True):
+    for name, board in zip(scores.names, scores.boards, strict=True):
         one, rest = board.mean(english, TASK), board.mean(others, TASK)
         if one.value is not None and rest.value is not None and one.complete and rest.complete:
             found[name] = Distance(one.value, rest.value, len({code for code, _ in others}), len(tasks))
     return found
 
 
-def in_all_languages(part: Part) -> list[Key]:
+def in_all_languages(scores: ScoreSet) -> list[Key]:
     """The shared results of those tasks that every language has: over these, languages can be compared."""
-    shared = part.shared(part.keys)
+    shared = scores.shared(scores.keys)
     codes = {code for code, _ in shared}
     spoken = {task: {code for code, each in shared if each == task} for _, task in shared}
     return [key for key in shared if spoken[key[1]] == codes]

@@ -1,22 +1,54 @@
-"""The report page: one HTML file about one or more evaluation folders, which asks for no other file and no network."""
+"""The report page and the page of the demo: facts and figures, which the templates beside this file lay out.
+
+A page is one HTML file that asks for no other file and no network. Templates escape every value; only figures, which
+are drawn here, are taken as markup.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-from importlib import resources
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from lusifer.evaluation.report import html_tables, pictures, verdict
-from lusifer.evaluation.report import sections as report_sections
-from lusifer.evaluation.report.facts import Facts
-from lusifer.evaluation.report.html import paragraph, said, section
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from lusifer import languages
+from lusifer.evaluation.figures import drawings, style
+from lusifer.evaluation.figures.style import Estimate
+from lusifer.evaluation.report import tables, verdict
+from lusifer.evaluation.report.facts import Facts, ScoreSet
+from lusifer.evaluation.scores.averages import order_of
+from lusifer.evaluation.scores.bootstrap import RESAMPLES
+from lusifer.evaluation.scores.results import Results
+from lusifer.evaluation.suites import sample
+from lusifer.evaluation.suites.sample import Hit, Look
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HALF = 4  # columns of a heat map that fit into half of the page
+
+
+@dataclass(frozen=True)
+class Search:
+    """A query and what each model found for it, the best first."""
+
+    query: str
+    before: Sequence[Hit]
+    after: Sequence[Hit]
 
 
 def page(facts: Facts) -> str:
     """Lay out the report.
 
     Args:
-        facts: As `report_facts.read` gives them.
+        facts: As `facts.read` gives them.
 
     Returns:
         HTML; the same facts give the same bytes.
@@ -24,64 +56,166 @@ def page(facts: Facts) -> str:
     Raises:
         MissingExtraError: matplotlib is not installed, or scikit-learn where models are compared.
     """
-    sections = _sections(facts)
-    links = "".join(f'<li><a href="#{slug}">{said(title)}</a></li>' for slug, title, _ in sections)
-    intro = f"Suite: {facts.evaluations[0].suite}. Scores are percent; a click on the head of a column sorts by it."
-    title = f"Evaluation: {', '.join(facts.names)}"
-    style, script = (_file(f"report.{kind}") for kind in ("css", "js"))
+    return _render(
+        "report.html",
+        title=f"Evaluation: {', '.join(facts.names)}",
+        facts=facts,
+        verdict=verdict.sentences(facts),
+        by=lambda scores, what: scores.rows(lambda key: getattr(scores.about(key), what)),
+        by_language=lambda scores: scores.rows(lambda key: tables.name_of(key[0])),
+        prompts=_prompts,
+        sentences=sample.sample().texts,
+        languages=languages.table(),
+        resamples=RESAMPLES,
+        order_of=order_of,
+        bars=_bars(facts),
+        heat_maps=_heat_maps,
+        radars=_radars,
+        islands=_islands(facts),
+    )
+
+
+def demo(
+    title: str, words: Sequence[str], looks: Mapping[str, Look], searches: Sequence[Search], islands: Figure
+) -> str:
+    """Lay out the page of the demo.
+
+    Args:
+        title: Of the page.
+        words: Paragraphs under it: what was compared, on which texts, and what it does not show.
+        looks: Name -> what was measured, of two models.
+        searches: What each model found.
+        islands: The figure of both models' vectors in the plane.
+
+    Returns:
+        HTML.
+    """
+    alternative = f"t-SNE of the sentences: {', '.join(looks)}"
+    svg = Markup(style.svg(islands, "islands", alternative))
+    known = languages.table()
+    return _render("demo.html", title=title, words=words, looks=looks, searches=searches, islands=svg, languages=known)
+
+
+def _render(template: str, **values: Any) -> str:
+    loader = _environment().loader
+    css, script = (Markup(loader.get_source(_environment(), f"page.{kind}")[0]) for kind in ("css", "js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    body = "\n".join(section(slug, heading, parts) for slug, heading, parts in sections)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{said(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><h1>{said(title)}</h1>
-{paragraph(intro, "note")}
-<nav aria-label="Sections"><ul>{links}</ul></nav></header>
-<main>
-{body}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return _environment().get_template(template).render(css=css, script=script, digest=digest, **values)
 
 
-def _file(name: str) -> str:
-    return resources.files("lusifer.evaluation.report").joinpath(name).read_text(encoding="utf-8")
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """How all pages and the Markdown are made: HTML is escaped, and an unknown name is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lusifer.evaluation.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "language": tables.name_of,
+        "score": tables.score_cell,
+        "json": lambda value, indent=None: json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=True),
+        "script": lambda code: style.SCRIPTS.get(code, code),
+        "level": style.level_name,
+    }
+    return environment
 
 
-def _sections(facts: Facts) -> list[tuple[str, str, list[str]]]:
-    """Slug, heading and parts of each."""
-    found = [
-        ("verdict", "Verdict", _verdict(facts)),
-        ("measured", "What was measured", report_sections.measured(facts)),
-    ]
-    if facts.own is not None:
-        found.append(("averages", "Monolingual", report_sections.own(facts.own)))
-    if facts.cross is not None:
-        found.append(("cross-lingual", "Cross-lingual", report_sections.cross(facts.cross)))
-    if any(gap is not None for gap in facts.gaps):
-        found.append(("gap", "Language gap", report_sections.gap(facts)))
-    if facts.comparisons:
-        found.append(("comparison", "Comparison", report_sections.comparison(facts)))
-    gaps = [html_tables.missing(part) for part in facts.parts]
-    return [
-        *found,
-        ("missing", "Missing, and why", gaps if any(gaps) else [paragraph("Nothing is missing.")]),
-        ("seen", "Test texts seen in training", report_sections.seen(facts)),
-        ("reading", "How to read this", report_sections.reading(facts)),
-    ]
+def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
+    """Task, prompt of queries and prompt of documents, where they are known."""
+    return list(
+        dict.fromkeys(
+            (entry.task, entry.prompt.get("query"), entry.prompt.get("document"))
+            for entry in each.scores
+            if entry.prompt is not None
+        )
+    )
 
 
-def _verdict(facts: Facts) -> list[str]:
-    items = "".join(f"<li>{said(words)}</li>" for words in verdict.sentences(facts))
-    return [f"<ul>{items}</ul>", pictures.bars(facts)]
+def _figure(drawn: Figure, slug: str, caption: str, alternative: str = "", wide: bool = False) -> dict[str, Any]:
+    """A figure for the macro of this name; `alternative` says more to those who do not see it than the caption."""
+    return {"svg": Markup(style.svg(drawn, slug, alternative or caption)), "caption": caption, "wide": wide}
+
+
+def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
+    """A heat map a model: languages by types, or by tasks where they are cross-lingual; all on one scale."""
+    grids = {name: _grid(scores, place) for place, name in enumerate(scores.names)}
+    limits = drawings.span([value for grid in grids.values() for row in grid.values() for value in row.values()])
+    what = "task" if scores.cross_lingual else "type of task"
+    found = []
+    for number, (name, grid) in enumerate(grids.items()):
+        values = [(value, code, column) for code, row in grid.items() for column, value in row.items()]
+        known = [each for each in values if each[0] is not None]
+        gone = "none is missing" if len(known) == len(values) else "hatched cells are missing, or lack a task"
+        caption = alternative = f"{name}: mean score by language and {what}, of what this model has; {gone}"
+        if known:  # what those who do not see the figure need beside the tables: its range
+            ends = [f"{each[2]} in {tables.name_of(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
+            alternative = f"{caption}. Lowest: {ends[0]}; highest: {ends[1]}."
+        drawn = drawings.heat_map(grid, f"{style.short(name, 40)}: languages by {what}", limits)
+        wide = len({column for row in grid.values() for column in row}) > HALF
+        found.append(_figure(drawn, f"{slug}-{number}", caption, alternative, wide))
+    return found
+
+
+def _grid(scores: ScoreSet, place: int) -> dict[str, dict[str, float | None]]:
+    """Language -> type or task -> mean of one model's own scores; None where it lacks one of those it should have."""
+    cells: dict[str, dict[str, list[float | None]]] = {}
+    for key in scores.keys:
+        column = key[1] if scores.cross_lingual else scores.about(key).type
+        value = scores.boards[place].entries[key].score
+        cells.setdefault(key[0], {}).setdefault(column, []).append(value)
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    return {
+        # A mean over fewer than all would look like one over all: it is missing.
+        code: {name: None if None in row[name] else float(np.mean(row[name])) for name in columns if name in row}
+        for code, row in cells.items()
+    }
+
+
+def _radars(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
+    """A radar a type of task, for those with three languages or more."""
+    found = []
+    for number, kind in enumerate(dict.fromkeys(scores.about(key).type for key in scores.keys)):
+        keys = [key for key in scores.keys if scores.about(key).type == kind]
+        codes = dict.fromkeys(code for code, _ in keys)
+        means = {code: scores.row(code, [key for key in keys if key[0] == code]).means for code in codes}
+        lines = {name: {code: row[place].value for code, row in means.items()}
+                 for place, name in enumerate(scores.names)}  # fmt: skip
+        there = {code for line in lines.values() for code, value in line.items() if value is not None}
+        if len(there) >= drawings.FEWEST_SPOKES:
+            which = ", over the results that the models share" if len(lines) > 1 else ""
+            caption = f"{kind} by language{which}; a gap in a line is a missing score"
+            found.append(_figure(drawings.radar(lines, kind), f"{slug}-{number}", caption))
+    return found
+
+
+def _bars(facts: Facts) -> dict[str, Any] | None:
+    """The overall means of all models; None for a single one."""
+    if len(facts.names) < 2:
+        return None
+    means = [(scores.kind, scores.whole.means) for scores in facts.sets]
+    bars = {
+        name: {kind: Estimate(row[place].value, row[place].low, row[place].high) for kind, row in means}
+        for place, name in enumerate(facts.names)
+    }
+    caption = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
+    return _figure(drawings.bars(bars, "Means"), "means", caption)
+
+
+def _islands(facts: Facts) -> dict[str, Any] | None:
+    """The texts of each model in the plane, where its folder has vectors of the same texts as the first; else None."""
+    known = {name: each for name, each in zip(facts.names, facts.islands, strict=False) if each is not None}
+    if not known:
+        return None
+    sizes = {name: {code: len(rows) for code, rows in each.items()} for name, each in known.items()}
+    first = next(iter(sizes.values()))
+    same = {name: each for name, each in known.items() if sizes[name] == first}
+    caption = (
+        f"{sum(first.values())} texts in {len(first)} languages by t-SNE, the same seed for each model: where "
+        "languages are islands, a model tells languages apart before meanings. The number is of the vectors and not of "
+        "the picture"
+    )
+    return _figure(drawings.islands(same, facts.seed), "islands", caption)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lusifer import languages
 from lusifer.errors import MissingExtraError, UsageError
-from lusifer.evaluation.figures import scores, style
+from lusifer.evaluation.figures import drawings, style
 from lusifer.evaluation.figures.style import Estimate
 
 NAME = '<script>a$b\\frac$_x & "c"</script>'
@@ -36,7 +36,7 @@ def test_groups_have_names_in_words():
 
 
 def test_an_svg_asks_for_nothing_and_has_ids_of_its_own():
-    one, other = (style.svg(scores.heat_map(GRID, NAME), slug, NAME) for slug in ("a", "b"))
+    one, other = (style.svg(drawings.heat_map(GRID, NAME), slug, NAME) for slug in ("a", "b"))
     assert one.startswith("<svg ") and one.endswith("</svg>")
     assert not re.search(r"<(image|script|style|metadata)|http|url\((?!#)|@import", one)
     ids = [set(re.findall(r'\bid="([^"]*)"', each)) for each in (one, other)]
@@ -48,7 +48,7 @@ def test_an_svg_asks_for_nothing_and_has_ids_of_its_own():
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path):
     def draw():
-        return scores.bars({"a": {"x": Estimate(50, 40, 61)}, "b": {"x": Estimate(None)}}, "t")
+        return drawings.bars({"a": {"x": Estimate(50, 40, 61)}, "b": {"x": Estimate(None)}}, "t")
 
     assert style.svg(draw(), "s", "t") == style.svg(draw(), "s", "t")
     for name in ("a.png", "a.svg"):
@@ -63,7 +63,7 @@ def test_without_matplotlib_the_install_line_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.style", None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lusifer\[report\]'"):
-        scores.heat_map(GRID, "t")
+        drawings.heat_map(GRID, "t")
 
 
 @given(st.text(max_size=80), st.integers(8, 40))
@@ -78,6 +78,6 @@ def test_a_short_name_is_short_visible_and_keeps_both_ends(name, width):
     st.lists(st.one_of(st.none(), st.floats(-100, 100).map(lambda value: round(value, 4)))), st.sampled_from([10, 20])
 )
 def test_limits_are_round_and_hold_every_score(values, step):
-    low, high = scores.span(values, step)
+    low, high = drawings.span(values, step)
     assert low % step == high % step == 0 and low < high
     assert all(low <= value <= high for value in values if value is not None)

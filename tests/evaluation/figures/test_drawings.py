@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.figures import scores as figures_scores
+from lusifer.evaluation.figures import drawings
 from lusifer.evaluation.figures.style import Estimate
 
 CODES = ("en", "es", "te", "sw")
@@ -15,7 +15,7 @@ def words(axis):
 
 
 def test_a_radar_leaves_a_gap_and_says_so():
-    figure = figures_scores.radar({"whole": dict.fromkeys(CODES, 40.0), "part": {"en": 70.0, "te": None}}, "STS")
+    figure = drawings.radar({"whole": dict.fromkeys(CODES, 40.0), "part": {"en": 70.0, "te": None}}, "STS")
     axis = figure.axes[0]
     whole, part = axis.get_lines()
     assert not np.isnan(whole.get_ydata()).any()
@@ -26,29 +26,29 @@ def test_a_radar_leaves_a_gap_and_says_so():
 
 
 def test_a_radar_of_negative_scores_begins_below_zero():
-    assert figures_scores.radar({"a": dict(zip(CODES, (-12, 5, 30, 90)))}, "STS").axes[0].get_ylim() == (-20, 100)
+    assert drawings.radar({"a": dict(zip(CODES, (-12, 5, 30, 90)))}, "STS").axes[0].get_ylim() == (-20, 100)
 
 
 @pytest.mark.parametrize("row", [{"en": 1.0, "es": 2.0}, dict.fromkeys(CODES), {}])
 def test_a_radar_needs_three_languages_and_a_score(row):
     with pytest.raises(UsageError, match="at least 3 languages"):
-        figures_scores.radar({"a": row}, "STS")
+        drawings.radar({"a": row}, "STS")
 
 
 def test_a_heat_map_tells_missing_from_low_and_from_not_asked():
     scores = {"en": {"STS": 0.0, "Clustering": 90.0}, "te": {"STS": None}}
-    axis = figures_scores.heat_map(scores, "mini").axes[0]
+    axis = drawings.heat_map(scores, "mini").axes[0]
     assert sorted(words(axis)) == ["0.0", "90.0", "missing"]
     filled = [patch for patch in axis.patches if patch.get_fill()]
     hatched = [patch for patch in axis.patches if patch.get_hatch()]
     assert (len(filled), len(hatched)) == (2, 1)  # nothing at all for Telugu clustering
     assert hatched[0].get_y() > 0.5 > hatched[0].get_x()  # Telugu, STS
     with pytest.raises(UsageError, match="nothing to draw"):
-        figures_scores.heat_map({"en": {}}, "mini")
+        drawings.heat_map({"en": {}}, "mini")
 
 
 def test_numbers_in_cells_can_be_read_on_their_colour():
-    axis = figures_scores.heat_map({"en": {str(value): float(value) for value in range(0, 101, 10)}}, "m").axes[0]
+    axis = drawings.heat_map({"en": {str(value): float(value) for value in range(0, 101, 10)}}, "m").axes[0]
     for patch, text in zip(axis.patches, axis.texts, strict=True):
         assert contrast(patch.get_facecolor()[:3], (1, 1, 1) if text.get_color() == "#ffffff" else (0, 0, 0)) >= 4.5
 
@@ -65,19 +65,19 @@ def contrast(one, other):
 
 
 def test_models_that_are_compared_share_a_scale():
-    limits = figures_scores.span([12.0, 88.0])
+    limits = drawings.span([12.0, 88.0])
     for value in (12.0, 88.0):
-        figure = figures_scores.heat_map({"en": {"STS": value}}, "m", limits)
+        figure = drawings.heat_map({"en": {"STS": value}}, "m", limits)
         assert figure.axes[1].get_ylim() == (10, 90)
 
 
 def test_bars_begin_at_zero_and_have_their_intervals():
     scores = {"full": {"a": Estimate(60, 55, 66), "b": Estimate(20)}, "less": {"a": Estimate(None)}}
-    left, right = figures_scores.bars(scores, "Ablation").axes
+    left, right = drawings.bars(scores, "Ablation").axes
     assert [patch.get_width() for patch in left.patches] == [60]
     assert words(left) == ["60.0", "missing"] and words(right) == ["20.0", "missing"]
     assert left.get_xlim()[0] == right.get_xlim()[0] == 0 and left.get_xlim() == right.get_xlim()
     segment = left.containers[1].lines[2][0].get_segments()[0]
     np.testing.assert_allclose(segment[:, 0], [55, 66])
     with pytest.raises(UsageError, match="nothing to draw"):
-        figures_scores.bars({}, "Ablation")
+        drawings.bars({}, "Ablation")
