@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 import support.example_evaluations as example
 from lusifer.cli import main
@@ -14,6 +15,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a", "b"):
         example.write(Path(name), name, 0.9 if name == "a" else 0.6, codes=["en", "sw"], tasks=["Topics"])
     example.write(Path("paper"), "c", codes=["en"], tasks=["Topics"], suite="paper")
+    Path("plain.md").write_text("# A model")
     Path("empty").mkdir()
     Path("empty.html").mkdir()
     Path("old").mkdir()
@@ -33,6 +35,22 @@ def test_a_page_and_a_card(folders: Path, capsys: pytest.CaptureFixture) -> None
     assert Path("out/page.html").read_text(encoding="utf-8") == before
 
 
+def test_scores_go_into_the_card_of_the_first_model(folders: Path) -> None:
+    card = Path("README.md")
+    card.write_text(
+        "---\nlicense: mit\n---\n\n# a\n\n<!-- scores:begin -->\nnone\n<!-- scores:end -->\n", encoding="utf-8"
+    )
+    for _ in range(2):  # and again, in the place of those that are there
+        assert main(["report", "a", "b", "--output", "page.html", "--card", "README.md"]) == 0
+        made = ModelCard(card.read_text(encoding="utf-8"))
+        assert (made.data.license, made.data.model_name) == ("mit", "a")
+        assert [(found.dataset_type, found.dataset_config) for found in made.data.eval_results] == [
+            ("Topics", "en"), ("Topics", "sw"),
+        ]  # fmt: skip
+        assert "| Swahili (sw) | " in made.text and "none" not in made.text
+        assert made.text.count("<!-- scores:begin -->") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -48,6 +66,8 @@ def test_a_page_and_a_card(folders: Path, capsys: pytest.CaptureFixture) -> None
         (["a", "--output", "a/summary.json/x.html"], 2, "nothing can be written"),
         (["a", "--markdown", "page.html"], 2, "--markdown page.html: name a file that ends in .md"),
         (["a", "--output", "a/summary.json"], 2, "name a file that ends in .html"),
+        (["a", "--card", "card.md"], 2, "--card card.md: no such file: name README.md of a model folder"),
+        (["a", "--card", "plain.md"], 2, "the card has no place for scores"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_leaves_nothing(

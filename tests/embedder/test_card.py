@@ -102,22 +102,22 @@ def test_a_score_that_is_missing_is_not_a_zero(made):
     assert "Not measured" in before and "lusifer evaluate DIR" in before
     assert not re.search(r"\| *0", before)
     assert "model-index" not in text
-    scored = card.with_scores(text, "mini", "| English (en) | 84.8 |", [SCORE])
+    scored = card.with_scores(text, "| English (en) | 84.8 |", [SCORE])
     assert "| English (en) | 84.8 |" in sections(scored)["Scores by language"] and "Not measured" not in scored
-    again = card.with_scores(scored, "mini", "| xx | missing |", [])
+    again = card.with_scores(scored, "| xx | missing |", [])
     assert "| xx | missing |" in again and "84.8" not in again and "model-index" not in again
     assert sections(again)["Limits"] == sections(text)["Limits"]
     assert again.split("---")[1] == text.split("---")[1]  # the rest of the front matter stays
 
 
 def test_the_hub_reads_the_scores_in_the_front_matter(made):
-    scored = card.with_scores(card.text(card.Card("a", [], languages=["no"]), made), "mini", "words", [SCORE])
+    scored = card.with_scores(card.text(card.Card("a", [], languages=["no"]), made), "words", [SCORE])
     found = ModelCard(scored).data
-    assert (found.model_name, found.eval_results, found.language) == ("mini", [SCORE], ["no"])
+    assert (found.model_name, found.eval_results, found.language) == ("a", [SCORE], ["no"])
     index = yaml.safe_load(scored.split("---")[1])["model-index"]
     assert index[0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 84.84, "name": "accuracy, %"}]
 
 
 def test_scores_need_a_place(made):
     with pytest.raises(UsageError, match="no place for scores"):
-        card.with_scores("# another card", "mini", "words", [SCORE])
+        card.with_scores("# another card", "words", [SCORE])

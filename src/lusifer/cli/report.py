@@ -43,18 +43,15 @@ def register(app: typer.Typer) -> None:
 def report(
     folders: Folders,
     output: Annotated[Path, typer.Option(help="HTML file to write; it needs no other file and no network.")],
-    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write too, for a model card.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write too: the words and the tables.")] = None,
     card: Annotated[
-        Path | None, typer.Option(help="README.md of the first folder's model: put the scores of this model into it.")
+        Path | None, typer.Option(help="README.md of the first folder's model, to put its scores in.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling behind intervals and tests.")] = 0,
 ) -> None:
     """Lay evaluations beside each other on a page: means, intervals, what is missing, what training has seen."""
-    for option, file, suffix in (
-        ("--output", output, ".html"),
-        ("--markdown", markdown, ".md"),
-        ("--card", card, ".md"),
-    ):
+    checked = (("--output", output, ".html"), ("--markdown", markdown, ".md"), ("--card", card, ".md"))
+    for option, file, suffix in checked:
         if file is not None:
             # With another suffix an evaluation's own files could be lost.
             if file.suffix.lower() != suffix:
@@ -77,7 +74,7 @@ def report(
     if card is not None:
         first = facts.evaluations[:1]
         section, scores = report_card.model_card(first, seed), report_card.eval_results(first)
-        texts[card] = with_scores(card.read_text(encoding="utf-8"), first[0].model.name, section, scores)
+        texts[card] = with_scores(card.read_text(encoding="utf-8"), section, scores)
     for file, text in texts.items():
         with write_file(file) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -115,12 +115,11 @@ def front_matter(card: Card) -> str:
     return values.to_yaml() + "\n"
 
 
-def with_scores(card: str, name: str, section: str, scores: Sequence[EvalResult]) -> str:
+def with_scores(card: str, section: str, scores: Sequence[EvalResult]) -> str:
     """Put scores into the text of a card, in the place of those it has.
 
     Args:
-        card: The text of README.md.
-        name: Of the model, for the front matter.
+        card: The text of README.md; its title is the model's name in the front matter.
         section: Markdown to read, as `lusifer.evaluation.report.card.model_card` makes it.
         scores: For the front matter (`model-index`), which the Hub shows beside a model; a missing score is none.
 
@@ -132,7 +131,9 @@ def with_scores(card: str, name: str, section: str, scores: Sequence[EvalResult]
     if not (begin and end):
         raise UsageError(f"the card has no place for scores: put the lines {SCORES[0]} and {SCORES[1]} into it")
     made = ModelCard(f"{before}{begin}\n{section}\n{end}{after}")
-    made.data.model_name, made.data.eval_results = (name, list(scores)) if scores else (None, None)
+    title = re.search(r"^# +(.+?) *$", made.text, flags=re.MULTILINE)
+    made.data.model_name = (title[1] if title else "model") if scores else None
+    made.data.eval_results = list(scores) or None
     return str(made)
 
 

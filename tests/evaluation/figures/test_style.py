@@ -16,23 +16,20 @@ NAME = '<script>a$b\\frac$_x & "c"</script>'
 GRID = {"en": {"STS": 71.0, "Clustering": None}, "te": {"STS": 42.0}}
 
 
-@pytest.mark.parametrize("by", ["script", "level"])
-def test_no_two_languages_look_alike(by):
-    groups = style.language_marks(list(languages.table()), by)
+def test_no_two_languages_look_alike():
+    groups = style.language_marks(list(languages.table()))
     marks = [(mark.colour, mark.marker) for group in groups.values() for mark in group.values()]
     assert len(set(marks)) == len(marks) == len(languages.table())
-    paper = style.language_marks([language.code for language in languages.paper()], by)
+    paper = style.language_marks([language.code for language in languages.paper()])
     assert all(len({mark.colour for mark in group.values()}) == 1 for group in paper.values())
     assert len({next(iter(group.values())).colour for group in paper.values()}) == len(paper)  # a colour a group
 
 
 def test_groups_have_names_in_words():
-    assert list(style.language_marks(["sw", "ko", "en"], "level")) == [
-        "high resource", "medium resource", "extremely low resource",
-    ]  # fmt: skip
-    assert list(style.language_marks(["hi", "en"], "script")) == ["Latin", "Devanagari"]
-    with pytest.raises(UsageError, match="script or level, not by 'hue'"):
-        style.language_marks(["en"], "hue")
+    assert list(style.language_marks(["hi", "en"])) == ["Latin", "Devanagari"]
+    levels = [style.level_name(language.level) for language in map(languages.language, ("en", "sw"))]
+    assert levels == ["high resource", "extremely low resource"]
+    assert style.level_name(None) == "outside the paper's 14"
 
 
 def test_an_svg_asks_for_nothing_and_has_ids_of_its_own():

@@ -190,6 +190,15 @@ def test_what_is_missing_is_told_with_its_reason(facts, page):
     assert all(reason in page and reason in card for _, _, reason in gaps)
 
 
+def test_the_hub_gets_each_score_that_is_there_once(facts):
+    second = facts.evaluations[1:]
+    found = report_card.eval_results(second)
+    there = [entry for entry in second[0].scores if entry.score is not None]
+    assert 0 < len(found) == len(there) < len(second[0].scores)
+    assert len({each.unique_identifier for each in found}) == len(found)
+    assert [each.metric_value for each in found] == [round(entry.score, 2) for entry in there]
+
+
 def test_the_page_tells_the_command_and_the_card_no_path(facts, page):
     for each in facts.evaluations:
         assert f"<pre>{each.command}</pre>" in page

@@ -73,16 +73,10 @@ def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figur
         for name, mark in style.model_marks(list(scores)).items():
             row = [scores[name].get(code) for code in codes]
             values = np.array([np.nan if value is None else value for value in row])  # matplotlib leaves NaN out
-            axis.plot(
-                [*angles, angles[0]],
-                [*values, values[0]],
-                color=mark.colour,
-                marker=mark.marker,
-                linestyle=mark.dash,
-                markersize=5,
-                linewidth=1.8,
-                label=style.short(name) + _lacking(codes, row),
-            )
+            look = {"color": mark.colour, "marker": mark.marker, "linestyle": mark.dash}
+            text = style.short(name) + _lacking(codes, row)
+            closed = [*angles, angles[0]], [*values, values[0]]
+            axis.plot(*closed, **look, markersize=5, linewidth=1.8, label=text)
         axis.set_ylim(low, high)
         axis.set_xticks(angles, [style.label(code) for code in codes])
         for angle, tick in zip(angles, axis.get_xticklabels(), strict=True):
@@ -244,9 +238,7 @@ def language_told(vectors: Mapping[str, np.ndarray], neighbours: int = NEIGHBOUR
     return 100 * float(nearest.neighbours(pool, asked, BLOCK)[1].mean()), asked
 
 
-def islands(
-    models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0, by: str = "script", neighbours: int = NEIGHBOURS
-) -> Figure:
+def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Figure:
     """Draw the texts of each model in the plane by t-SNE (as in the paper's figure 6), models side by side.
 
     Under each picture stands `language_told`, so that the picture is not the only evidence.
@@ -254,11 +246,9 @@ def islands(
     Args:
         models: Name -> language code -> vectors (n, d) of the same texts.
         seed: Of t-SNE, the same for all models.
-        by: What the colours say: "script" or "level"; the marker says the language.
-        neighbours: Of `language_told`.
 
     Returns:
-        The figure.
+        The figure: a colour a script, a marker a language.
 
     Raises:
         UsageError: There is no model, the models have other languages, or there are too few texts.
@@ -267,14 +257,14 @@ def islands(
     codes = [list(vectors) for vectors in models.values()]
     if not models or any(set(each) != set(codes[0]) for each in codes):
         raise UsageError("models are shown side by side on texts of the same languages")
-    groups = style.language_marks(codes[0], by)
+    groups = style.language_marks(codes[0])
     columns = min(len(models), 3)
     rows = -(-len(models) // columns)
     with style.style():
         figure = style.new(4.4 * columns + 1.8, 4.6 * rows)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for axis, (name, vectors) in zip(axes, models.items(), strict=False):
-            accuracy, asked = language_told(vectors, neighbours)
+            accuracy, asked = language_told(vectors)
             places = _places(vectors, seed)
             _scatter(axis, places, {code: mark for group in groups.values() for code, mark in group.items()})
             axis.set(title=style.short(name), xticks=[], yticks=[])
@@ -293,15 +283,9 @@ def _scatter(axis: Axes, places: Mapping[str, np.ndarray], marks: Mapping[str, M
         layers = min(LAYERS, len(places[code]))
         for layer in range(layers):
             depth = (number + layer * len(marks) // layers) % len(marks) / len(marks)
-            axis.scatter(
-                *places[code][layer::layers].T,
-                s=30,
-                color=mark.colour,
-                marker=mark.marker,
-                edgecolors=PAPER,
-                linewidths=0.5,
-                zorder=2 + depth / 2,
-            )
+            points = places[code][layer::layers].T
+            look = {"color": mark.colour, "marker": mark.marker, "edgecolors": PAPER, "linewidths": 0.5}
+            axis.scatter(*points, s=30, zorder=2 + depth / 2, **look)
 
 
 def _places(vectors: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

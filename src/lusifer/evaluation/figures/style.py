@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,42 +99,33 @@ def new(width: float, height: float) -> Figure:
 
 def model_marks(names: Sequence[str]) -> dict[str, Mark]:
     """Give each series its colour, marker and dash, in order."""
-    return {
-        name: Mark(
-            COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
-        )
-        for number, name in enumerate(names)
-    }  # fmt: skip
+    looks = (COLOURS, MARKERS, DASHES)
+    return {name: Mark(*(each[number % len(each)] for each in looks)) for number, name in enumerate(names)}
 
 
-def language_marks(codes: Sequence[str], by: str) -> dict[str, dict[str, Mark]]:
-    """Give languages their marks: a colour a group, a marker a language in it, since 14 hues cannot be told apart.
+def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
+    """Give languages their marks: a colour a script, a marker a language in it, since 14 hues cannot be told apart.
 
     Args:
         codes: Of languages in the table.
-        by: "script" or "level", the resource level.
 
     Returns:
-        Name of the group -> code -> mark, in the order of the table of languages. No two languages of the table look
+        Name of the script -> code -> mark, in the order of the table of languages. No two languages of the table look
         alike; there are 12 markers of a colour.
 
     Raises:
-        UsageError: A language is unknown, or there is no such grouping.
+        UsageError: A language is unknown.
     """
-    if by not in ("script", "level"):
-        raise UsageError(f"languages are grouped by script or level, not by {by!r}")
-    rows = [languages.language(code) for code in codes]
     order = list(languages.table())
     members: dict[str, list[str]] = {}
-    for row in sorted(rows, key=lambda row: order.index(row.code)):
-        name = SCRIPTS.get(row.script, row.script) if by == "script" else level_name(row.level)
-        members.setdefault(name, []).append(row.code)
-    free = {colour: list(zip(MARKERS, cycle(DASHES), strict=False)) for colour in COLOURS}
+    for row in sorted((languages.language(code) for code in codes), key=lambda row: order.index(row.code)):
+        members.setdefault(SCRIPTS.get(row.script, row.script), []).append(row.code)
+    free = {colour: list(MARKERS) for colour in COLOURS}
     groups: dict[str, dict[str, Mark]] = {}
     for name, those in members.items():
         # A colour of its own as long as there are any; then the one of which the most markers are left.
         colour = max(COLOURS, key=lambda colour: len(free[colour]))
-        groups[name] = {code: Mark(colour, *(free[colour].pop(0) if free[colour] else ("o", "-"))) for code in those}
+        groups[name] = {code: Mark(colour, free[colour].pop(0) if free[colour] else "o") for code in those}
     return groups
 
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import jinja2
-
 from lusifer.errors import UsageError
 from lusifer.evaluation.report import tables, verdict
 from lusifer.evaluation.report.facts import Facts
@@ -33,23 +31,15 @@ def markdown(facts: Facts) -> str:
         Markdown with headings of the second level and below; ends with a line break.
     """
     lay_out = model_card if len(facts.evaluations) == 1 else tables.page
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lusifer.evaluation.report"),
-        autoescape=False,  # every value goes through `plain`, which escapes for Markdown and HTML
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    text = tables.render(
+        "report.md",
+        suite=facts.evaluations[0].suite,
+        verdict=verdict.sentences(facts),
+        tables=_without_tags(lay_out(facts.evaluations, seed=facts.seed)),
+        evaluations=list(zip(facts.names, facts.evaluations, strict=True)),
+        plain=_plain,
     )
-    environment.filters["plain"] = _plain
-    return (
-        environment.get_template("report.md").render(
-            suite=facts.evaluations[0].suite,
-            verdict=verdict.sentences(facts),
-            tables=_without_tags(lay_out(facts.evaluations, seed=facts.seed)),
-            evaluations=list(zip(facts.names, facts.evaluations, strict=True)),
-        )
-        + "\n"
-    )
+    return text.rstrip() + "\n"
 
 
 def _plain(words: object) -> str:

@@ -189,9 +189,9 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
                 f"{other.folder}: suite {other.suite!r}, but {first.folder} is of suite {first.suite!r}: "
                 "report on each suite alone"
             )
-    told = [(each.model.name, each.folder.name if each.folder else "") for each in evaluations]
-    for number, pair in enumerate(told):
-        if pair in told[:number]:
+    labels = [(each.model.name, each.folder.name if each.folder else "") for each in evaluations]
+    for number, pair in enumerate(labels):
+        if pair in labels[:number]:
             raise UsageError(
                 f"{evaluations[number].folder}: model {pair[0]!r} in a folder {pair[1]!r} is given already, and a "
                 "reader could not tell the two apart: rename one of the folders"

@@ -7,14 +7,12 @@ are drawn here, are taken as markup.
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -97,31 +95,10 @@ def demo(
 
 
 def _render(template: str, **values: Any) -> str:
-    loader = _environment().loader
-    css, script = (Markup(loader.get_source(_environment(), f"page.{kind}")[0]) for kind in ("css", "js"))
+    folder = resources.files("lusifer.evaluation.report").joinpath("templates")
+    css, script = (Markup(folder.joinpath(f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template(template).render(css=css, script=script, digest=digest, **values)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    """How all pages and the Markdown are made: HTML is escaped, and an unknown name is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lusifer.evaluation.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.do"],
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "language": tables.name_of,
-        "score": tables.score_cell,
-        "json": lambda value, indent=None: json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=True),
-        "script": lambda code: style.SCRIPTS.get(code, code),
-        "level": style.level_name,
-    }
-    return environment
+    return tables.render(template, css=css, script=script, digest=digest, **values)
 
 
 def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:

@@ -1,4 +1,4 @@
-"""Scores as Markdown tables: a missing score stays missing, and every mean says how many scores it covers.
+"""Scores as Markdown tables, and the templates of all pages: a missing score stays missing, a mean says what it covers.
 
 Models stand side by side as columns. Monolingual and cross-lingual scores have separate tables. A score has one
 decimal; a mean has its 95 % interval behind it where all its members have examples. No table ends with a line break.
@@ -6,9 +6,15 @@ decimal; a mean has its 95 % interval behind it where all its members have examp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import functools
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
 
 from lusifer import languages
+from lusifer.evaluation.figures import style
 from lusifer.evaluation.scores.averages import LANGUAGE, TASK, Board, Mean, boards, groups, order_of
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.results import Entry, Results, names
@@ -23,17 +29,18 @@ COLUMNS = 6
 PublishedRows = Mapping[str, Mapping[str, float]]
 """Name of a published row -> language (cross-lingual: task) -> score in percent."""
 GAP_COLUMNS = {
-    "xx to en": ("to_english", ".1f"),
-    "en to xx": ("from_english", ".1f"),
-    "shift": ("shift", ".3f"),
-    "of the distance": ("shift_share", ".1f"),
-    "translations": ("translations", ".3f"),
-    "others": ("others", ".3f"),
-    "hubness": ("hubness", ".2f"),
-    "anisotropy": ("anisotropy", ".3f"),
-    "own-language neighbours": ("own_language", ".1f"),
-    "language told": ("predicted", ".1f"),
+    "xx to en": ("to_english", "z.1f"),
+    "en to xx": ("from_english", "z.1f"),
+    "shift": ("shift", "z.3f"),
+    "of the distance": ("shift_share", "z.1f"),
+    "translations": ("translations", "z.3f"),
+    "others": ("others", "z.3f"),
+    "hubness": ("hubness", "z.2f"),
+    "anisotropy": ("anisotropy", "z.3f"),
+    "own-language neighbours": ("own_language", "z.1f"),
+    "language told": ("predicted", "z.1f"),
 }
+"""Column -> number of a language gap, and how it is written."""
 
 
 def page(
@@ -64,27 +71,17 @@ def page(
 def language_gap(gap: Gap) -> str:
     """Lay out the gap between the languages: a row a language, their mean, and what the columns say."""
     known = languages.table()
+
+    def row(label: str, value: Callable[[str], float | None]) -> list[str]:
+        values = [(value(name), style) for name, style in GAP_COLUMNS.values()]
+        return [label, *("-" if number is None else format(number, style) for number, style in values)]
+
     rows = []
     for code, within in gap.within.items():
-        against = gap.against.get(code)
-        values = (getattr(within, name, getattr(against, name, None)) for name, _ in GAP_COLUMNS.values())
-        rows.append([known[code].name if code in known else code, *values])
-    rows.append(["mean", *(gap.mean(name) for name, _ in GAP_COLUMNS.values())])
-    styles = [style for _, style in GAP_COLUMNS.values()]
-    cells = [
-        [label, *("-" if value is None else f"{value:z{style}}" for value, style in zip(row, styles, strict=True))]
-        for label, *row in rows
-    ]
-    words = (
-        f"{gap.sentences:,} sentences in each of {len(gap.within)} languages (xx: the row's). xx to en, en to xx: per "
-        "cent of texts whose nearest in the other language is the translation. Shift: distance of the mean vector from "
-        "that of English, and the per cent of the squared distance of translations that it makes up. Translations, "
-        "others: mean cosine with the translation, and with other English sentences. Hubness: skewness of how often an "
-        f"English sentence is among the {gap.k} nearest. Own-language neighbours: per cent of the {gap.k} nearest in "
-        "all languages; language told: per cent of texts whose neighbours give their language away; by chance both are "
-        f"{gap.chance:.1f}. Anisotropy: mean cosine of two sentences of the language."
-    )
-    return f"{markdown.table(['language', *GAP_COLUMNS], cells)}\n\n{words}"
+        numbers = vars(within) | (vars(gap.against[code]) if code in gap.against else {})
+        rows.append(row(known[code].name if code in known else code, numbers.get))
+    table = markdown.table(["language", *GAP_COLUMNS], [*rows, row("mean", gap.mean)])
+    return render("gap.md", gap=gap, table=table).rstrip()
 
 
 def name_of(code: str) -> str:
@@ -281,3 +278,34 @@ def _published(row: Mapping[str, float], members: Sequence[str], comparable: set
     if not set(members) <= row.keys():
         return NOT_PUBLISHED
     return score_cell(sum(row[member] for member in members) / len(members))
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template.
+
+    Args:
+        template: Name of its file; in an `.html` one every value is escaped that is not marked as safe.
+        values: What it names; a name that is not given is an error.
+    """
+    return environment().get_template(template).render(**values)
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates, with filters that give scores, languages and other values as readers see them."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("lusifer.evaluation.report"),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "language": name_of,
+        "score": score_cell,
+        "level": style.level_name,
+        "script": lambda code: style.SCRIPTS.get(code, code),
+        "json": lambda value, indent=None: json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=True),
+    }
+    return made
