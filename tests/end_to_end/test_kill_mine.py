@@ -1,47 +1,46 @@
 """A `lusifer data mine` that is killed goes on when the call is repeated, and ends with the same file."""
 
 import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "lusifer.cli", "data", "mine", "sample:pairs", "--model", "mini", "--skip", "5"]
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+from support.processes import ENVIRONMENT, LUSIFER, Started, lusifer
+
+COMMAND = ["data", "mine", "sample:pairs", "--model", "mini", "--skip", "5"]
 
 
-def mine(output: Path) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, "--output", str(output)], env=ENVIRONMENT, stderr=subprocess.PIPE)
+def mine(folder: Path) -> Started:
+    return lusifer(folder.parent, *COMMAND, "--output", folder / "mined.jsonl")
 
 
-def kill_when(process: subprocess.Popen, file: Path) -> None:
+def kill_when(started: Started, file: Path) -> None:
     """Kill as soon as a file is there."""
     end = time.monotonic() + 120
     while not file.exists():
-        assert process.poll() is None and time.monotonic() < end, process.stderr.read().decode()
+        assert started.process.is_alive() and time.monotonic() < end, started.stderr
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    started.process.kill()
+    assert started.wait() == -9
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a fresh Python mines: what is compared with it was mined by others."""
     output = tmp_path_factory.mktemp("whole") / "mined.jsonl"
-    process = mine(output)
-    assert process.communicate(timeout=120) and process.returncode == 0
+    subprocess.run([*LUSIFER, *COMMAND, "--output", str(output)], env=os.environ | ENVIRONMENT, check=True, timeout=300)
     return output.read_bytes()
 
 
 @pytest.mark.parametrize("file", ["corpus.f16.done", "queries.f16.done"])
 def test_killed_and_repeated_is_the_same(file: str, whole: bytes, tmp_path: Path) -> None:
-    output = tmp_path / "mined.jsonl"
-    kill_when(mine(output), tmp_path / "mined.jsonl.work" / file)
+    output = tmp_path / "work" / "mined.jsonl"
+    output.parent.mkdir()
+    kill_when(mine(output.parent), output.parent / "mined.jsonl.work" / file)
     assert not output.exists()
-    process = mine(output)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error.decode()
+    again = mine(output.parent)
+    assert again.wait() == 0, again.stderr
     assert output.read_bytes() == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mined.jsonl", "mined.jsonl.report.md"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["mined.jsonl", "mined.jsonl.report.md"]

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.model import adapters
 from lusifer.training.stages.contrastive import loss
+from support import processes
 
 RECIPE = """\
 name: small
@@ -68,10 +69,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def rank_gradients(rank: int, port: int, model: str, output: str, loss_name: str) -> None:
+def rank_gradients(model: str, output: str, loss_name: str) -> None:
     """One of two ranks: half of the rows, DDP, gradients written by rank 0."""
-    torch.set_num_threads(1)
-    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    rank = int(os.environ["RANK"])
     dist.init_process_group("gloo", rank=rank, world_size=2)
     embedder = SentenceTransformer(model, device="cpu").eval()
     adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
@@ -85,24 +85,45 @@ def rank_gradients(rank: int, port: int, model: str, output: str, loss_name: str
     dist.destroy_process_group()
 
 
-def losses(tmp_path: Path, command: list[str], stage: str = "alignment") -> dict[str, list[tuple[float, float]]]:
-    """Loss and gradient norm of each step of a stage, on one process and on two."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+def losses(
+    tmp_path: Path, command: list[str], stage: str = "alignment", torchrun: bool = False
+) -> dict[str, list[tuple[float, float]]]:
+    """Loss and gradient norm of each step of a stage, on one process and on two.
+
+    Args:
+        tmp_path: Where the runs `one` and `two` are written.
+        command: Of `lusifer train`, without its output.
+        stage: Whose steps.
+        torchrun: Start the two as users do, each a fresh Python, and not with what torchrun tells them.
+    """
+    words = {name: ["train", *command, "--output", str(tmp_path / name)] for name in ("one", "two")}
+    one = processes.lusifer(tmp_path, *words["one"], name="alone")
+    written = {"two": _torchrun(words["two"]) if torchrun else _two_ranks(words["two"], tmp_path)}
+    assert one.wait() == 0, one.stderr
+    written["one"] = (one.stdout, one.stderr)
     rows = {}
-    for name, launcher in (("one", []), ("two", torchrun)):
-        done = subprocess.run(
-            [sys.executable, *launcher, "-m", "lusifer.cli", "train", *command, "--output", str(tmp_path / name)],
-            env=environment, capture_output=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr.decode()
-        said, told = done.stdout.decode(), done.stderr.decode()
+    for name, (said, told) in written.items():
         assert said.count("done; check it with") == len(said.splitlines()) == 1  # the first process speaks for all
         assert told.count(f"lusifer: {stage}: connector: ") == 1
         assert "[transformers]" not in told
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
         rows[name] = [(row["loss"], row["grad_norm"]) for row in lines if row["stage"] == stage and "loss" in row]
     return rows
+
+
+def _torchrun(words: list[str]) -> tuple[str, str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "lusifer.cli", *words],
+        env=os.environ | processes.ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def _two_ranks(words: list[str], folder: Path) -> tuple[str, str]:
+    ranks = processes.two_ranks(processes.command, tuple(words), folder, free_port())
+    return "".join(rank.stdout for rank in ranks), "".join(rank.stderr for rank in ranks)
 
 
 def without_dropout(encoder: Path) -> None:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
@@ -13,6 +12,7 @@ from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.model import adapters, build, tokenizer
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training.stages.contrastive import loss
+from support.processes import two_ranks
 from support.training import features, free_port, losses, rank_gradients, stage, without_dropout
 
 
@@ -28,7 +28,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("loss_name", ["infonce", "ntxent_l2"])
 def test_two_processes_have_the_gradients_of_one(model_folder: Path, tmp_path: Path, loss_name: str) -> None:
     output = str(tmp_path / "gradients.safetensors")
-    mp.spawn(rank_gradients, (free_port(), str(model_folder), output, loss_name), nprocs=2)
+    two_ranks(rank_gradients, (str(model_folder), output, loss_name), tmp_path, free_port())
     embedder = SentenceTransformer(str(model_folder), device="cpu").eval()
     adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
     loss(stage(mini_batch_size=4, loss=loss_name), embedder, True)(features(embedder), None).backward()
@@ -45,7 +45,7 @@ def test_alignment_on_two_processes_has_the_losses_and_gradient_norms_of_one(tmp
     command = ["tiny", "--set", f"model.encoder.path={encoder}", "--set", f"model.llm.path={llm}"]
     for setting in ("max_steps=3", "logging_steps=1", "lora.encoder.dropout=0.0", "mini_batch_size=4"):
         command += ["--set", f"stages.0.{setting}"]
-    rows = losses(tmp_path, [*command, "--set", "stages.1.max_steps=1"])
+    rows = losses(tmp_path, [*command, "--set", "stages.1.max_steps=1"], torchrun=True)
     assert len(rows["one"]) == 3
     assert rows["two"] == [pytest.approx(row, rel=1e-3) for row in rows["one"]]
 

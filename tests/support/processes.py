@@ -1,0 +1,100 @@
+"""Processes of their own that start in a moment: forked from a server that has imported the libraries once.
+
+A fresh `python -m lusifer.cli` spends more time on imports than these tests spend on anything else. A forked one is as
+much a process as that one: with memory of its own, killed by a signal, one of two ranks. It shares one thing, the order
+in which Python walks through sets; so each file of tests that compares two processes has one that is truly fresh.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["torch", "sentence_transformers", "datasets", "peft", "lusifer.cli.train", "lusifer.training.run.run"]
+)
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+LUSIFER = [sys.executable, "-m", "lusifer.cli"]
+"""The command of a fresh process."""
+
+
+class Started:
+    """A process that was started, with what it writes in two files."""
+
+    def __init__(self, work: Callable[..., object], words: tuple, folder: Path, name: str, **more: str) -> None:
+        self.files = [folder / f"{name}.stdout", folder / f"{name}.stderr"]
+        self.process: BaseProcess = CONTEXT.Process(
+            target=_begin, args=(work, words, [str(file) for file in self.files], os.getcwd(), more)
+        )
+        self.process.start()
+
+    @property
+    def stdout(self) -> str:
+        return self.files[0].read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self.files[1].read_text()
+
+    def wait(self, timeout: float = 300) -> int:
+        """The exit status, negative for a signal."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(self.stderr)
+        return self.process.exitcode
+
+
+def _begin(work: Callable[..., object], words: tuple, files: list[str], folder: str, more: dict[str, str]) -> None:
+    for number, file in enumerate(files, start=1):
+        target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, number)
+        os.close(target)
+    os.environ |= more
+    os.chdir(folder)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.exit(work(*words))
+
+
+def command(*words: str) -> int:
+    """What a process does that runs `lusifer WORDS`."""
+    from lusifer.cli import main
+
+    return main(list(words))
+
+
+def _script(file: str, *words: str) -> None:
+    sys.argv = [file, *words]
+    sys.path.insert(0, str(Path(file).parent))
+    runpy.run_path(file, run_name="__main__")
+
+
+def lusifer(folder: Path, *words: str | Path, name: str = "lusifer") -> Started:
+    """Start a command; what it writes goes into `folder`, into files that begin with `name`."""
+    return Started(command, tuple(map(str, words)), folder, name)
+
+
+def script(file: Path, folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python script to its end, as `python FILE WORDS` does."""
+    started = Started(_script, tuple(map(str, (file, *words))), folder, file.stem)
+    return subprocess.CompletedProcess([file, *words], started.wait(), started.stdout, started.stderr)
+
+
+def two_ranks(work: Callable[..., object], words: tuple, folder: Path, port: int) -> list[Started]:
+    """Run work on two processes, with the variables by which torchrun tells each its place, to their end."""
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        Started(work, words, folder, f"rank{rank}", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)
+    ]
+    for rank in ranks:
+        assert rank.wait() == 0, rank.stderr
+    return ranks
