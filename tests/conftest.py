@@ -1,7 +1,8 @@
-"""Tiny models and tokenizers, made in memory: no test needs the network."""
+"""Tiny bases, models and runs that many tests share; no test needs the network."""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Random examples would make one run differ from the next; slow machines would trip over the deadline.
 settings.register_profile("lusifer", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("lusifer")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of garbage collections: trainers ask for whole ones, a third of a short run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -75,3 +82,34 @@ def llm_tokenizer() -> PreTrainedTokenizerFast:
     from lusifer.model.tiny import tiny_tokenizer
 
     return tiny_tokenizer("mistral")
+
+
+@pytest.fixture(scope="session")
+def model_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model folder of random weights, as training writes it: reads 64 tokens, gives 48 numbers. Read only."""
+    from lusifer.embedder import folder
+    from support.tiny_folder import tiny_embedder
+
+    target = tmp_path_factory.mktemp("trained") / "model"
+    folder.save(tiny_embedder(bases_folder), target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of a small run of both stages."""
+    from support.small_run import RECIPE
+
+    file = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+@pytest.fixture(scope="session")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that run, both stages done."""
+    from lusifer.training.run.run import train
+
+    output = tmp_path_factory.mktemp("run") / "run"
+    train(recipe, output)
+    return output

@@ -12,11 +12,10 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from lusifer import languages
 from lusifer.cli import main, report
 from lusifer.io import names
-from support.tiny_folder import model_folder  # noqa: F401
 
 
 @pytest.fixture
-def models(model_folder: Path, minilm_like_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def models(model_folder: Path, minilm_like_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Toys in the place of both models."""
     monkeypatch.chdir(tmp_path)
     modules = [Transformer(str(minilm_like_folder)), Pooling(48)]

@@ -15,7 +15,7 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.model import adapters, connector
 from lusifer.model.build import resolve
 from lusifer.model.tiny import tiny_tokenizer
-from support.tiny_folder import model_folder, tiny_embedder  # noqa: F401  (a fixture)
+from support.tiny_folder import tiny_embedder
 
 
 def red(target) -> list[str]:
@@ -27,7 +27,7 @@ def detail(target, name: str) -> str:
 
 
 @pytest.fixture
-def copy(model_folder: Path, tmp_path: Path) -> Path:  # noqa: F811
+def copy(model_folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 

@@ -19,13 +19,13 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters, backbones
 from lusifer.model.tiny import make_tiny_base
-from support.tiny_folder import model_folder, tiny_embedder  # noqa: F401
+from support.tiny_folder import tiny_embedder
 
 TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
 
 
 @pytest.fixture
-def copy(model_folder, tmp_path):  # noqa: F811
+def copy(model_folder, tmp_path):
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 
@@ -78,7 +78,7 @@ def test_each_tower_keeps_its_dtype(encoder, llm, adapted, bases_folder, tmp_pat
     assert folder.identity(tmp_path / "again") == folder.identity(tmp_path / "model")
 
 
-def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(model_folder):  # noqa: F811
+def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(model_folder):
     model = lusifer_model(lusifer.load(model_folder, device="cpu", dtype="bfloat16"))
     for tower in (model.encoder, model.llm):
         assert {p.dtype for p in tower.parameters()} == {torch.bfloat16}
@@ -86,7 +86,7 @@ def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(m
     assert model.llm.rotary_emb.inv_freq.dtype == torch.float32
 
 
-def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):  # noqa: F811
+def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):
     """tests/test_import.py tries the orders of the imports; here the vectors are compared."""
     program = (
         "import lusifer\n"
@@ -127,7 +127,7 @@ def test_every_llm_has_a_folder_that_loads(llm, encoder_folder, tmp_path):
     assert np.abs(loaded.encode(TEXTS) - embedder.encode(TEXTS)).max() == 0
 
 
-def test_there_is_no_pickle_and_no_adapter_in_it(model_folder):  # noqa: F811
+def test_there_is_no_pickle_and_no_adapter_in_it(model_folder):
     names = {file.suffix for file in model_folder.rglob("*") if file.is_file()}
     assert names <= {".json", ".safetensors", ".md"}
     assert not [key for key in folder.weights(model_folder) if "lora" in key or "lm_head" in key or "pooler" in key]
@@ -168,7 +168,7 @@ def test_a_name_that_the_hub_does_not_give():
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_is_no_folder(model_folder):  # noqa: F811
+def test_a_file_is_no_folder(model_folder):
     with pytest.raises(ModelFolderError, match="is a file; give the model folder that holds modules.json"):
         lusifer.load(model_folder / "config.json")
 
@@ -195,7 +195,7 @@ def test_an_embedder_of_another_kind_and_layout_is_loaded(other):
         lusifer.load(other)
 
 
-def test_a_text_longer_than_the_backbones_is_said_in_numbers(model_folder):  # noqa: F811
+def test_a_text_longer_than_the_backbones_is_said_in_numbers(model_folder):
     loaded = lusifer.load(model_folder, device="cpu")
     longest = lusifer_model(loaded).config.max_position_embeddings
     loaded.max_seq_length = longest + 10
@@ -218,12 +218,12 @@ def test_an_interrupted_save_leaves_the_old_folder(bases_folder, copy, monkeypat
 
 
 class TestIdentity:
-    def test_a_copy_has_the_same(self, copy, model_folder):  # noqa: F811
+    def test_a_copy_has_the_same(self, copy, model_folder):
         assert folder.identity(copy) == folder.identity(model_folder)
         (copy / "README.md").write_text("another card")
         assert folder.identity(copy) == folder.identity(model_folder)
 
-    def test_one_weight_changes_it(self, copy, model_folder):  # noqa: F811
+    def test_one_weight_changes_it(self, copy, model_folder):
         tensors = load_file(copy / folder.WEIGHTS)
         tensors["connector.soft_tokens"][0, 0] += 1
         save_file(tensors, copy / folder.WEIGHTS, metadata={"format": "pt"})
@@ -236,14 +236,14 @@ class TestIdentity:
         save_file({key: tensor + 1 for key, tensor in tensors.items()}, other / name, metadata={"format": "pt"})
         assert folder.identity(other) != before
 
-    def test_a_prompt_changes_it(self, copy, model_folder):  # noqa: F811
+    def test_a_prompt_changes_it(self, copy, model_folder):
         file = copy / "config_sentence_transformers.json"
         content = json.loads(file.read_text())
         content["prompts"]["query"] = "another: "
         file.write_text(json.dumps(content))
         assert folder.identity(copy) != folder.identity(model_folder)
 
-    def test_the_limit_changes_it(self, copy, model_folder):  # noqa: F811
+    def test_the_limit_changes_it(self, copy, model_folder):
         loaded = lusifer.load(copy, device="cpu")
         loaded.max_seq_length = 32
         folder.save(loaded, copy)

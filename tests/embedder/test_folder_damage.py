@@ -11,11 +11,10 @@ import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.doctor import examine
 from lusifer.errors import ModelFolderError
-from support.tiny_folder import model_folder  # noqa: F401
 
 
 @pytest.fixture
-def copy(model_folder, tmp_path):  # noqa: F811
+def copy(model_folder, tmp_path):
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 

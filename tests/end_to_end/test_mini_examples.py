@@ -19,7 +19,6 @@ from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 import lusifer
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from support.offline_files import Oracle, write_questions, write_split
-from support.tiny_folder import model_folder  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "mini"
 WORDS = "water river house bread night train money road school doctor market letter garden winter bridge".split()
@@ -109,7 +108,7 @@ def test_words_at_a_smaller_width_give_the_layers_nearly_what_the_teacher_reads(
     assert found.norm(dim=-1).mean() == pytest.approx(wanted.norm(dim=-1).mean().item(), rel=0.15)
 
 
-def test_a_curve_tells_of_every_checkpoint(model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_curve_tells_of_every_checkpoint(model_folder: Path, tmp_path: Path) -> None:
     missing = script("curve.py", tmp_path)
     assert missing.returncode == 2 and "no checkpoints there" in missing.stderr
     for place in ("01-alignment/checkpoint-20", "01-alignment/checkpoint-100", "02-contrastive/checkpoint-5"):
@@ -140,7 +139,7 @@ def test_the_tables_of_the_card_come_from_evaluation_folders(tmp_path: Path) -> 
     assert script("results.py", f"oracle={tmp_path}").returncode == 2
 
 
-def test_a_small_folder_gives_the_vectors_of_the_model(model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_small_folder_gives_the_vectors_of_the_model(model_folder: Path, tmp_path: Path) -> None:
     refused = script("ship.py", model_folder, tmp_path / "small", "--card", tmp_path / "none.md")
     assert refused.returncode == 2 and "none.md: no such file" in refused.stderr
     done = script("ship.py", model_folder, tmp_path / "small")

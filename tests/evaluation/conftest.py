@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from support.offline_files import write_pairs, write_questions, write_split
-from support.tiny_folder import model_folder  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from lusifer.cli import models
 from lusifer.errors import ModelFolderError
 from lusifer.evaluation.suites import sample
 from lusifer.io import names
-from support.tiny_folder import model_folder  # noqa: F401
 
 
 @pytest.fixture
-def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place of models that holds `lusifer-toy`; the working folder is another one."""
     folder = tmp_path / "models"
     shutil.copytree(model_folder, folder / "lusifer-toy")

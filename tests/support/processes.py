@@ -7,6 +7,7 @@ in which Python walks through sets; so each file of tests that compares two proc
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -59,6 +60,7 @@ def _begin(work: Callable[..., object], words: tuple, files: list[str], folder: 
         os.close(target)
     os.environ |= more
     os.chdir(folder)
+    gc.freeze()
     import torch
 
     torch.set_num_threads(1)

@@ -1,13 +1,10 @@
-"""A run of both stages in a few seconds, and copies of it as a kill would leave them."""
+"""The recipe of a run of both stages in a few seconds, and copies of a run as a kill would leave them."""
 
 import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
-
-from lusifer.training.run.run import train
 
 RECIPE = """
 name: small
@@ -41,21 +38,6 @@ stages:
     logging_steps: 1
 """
 TEXTS = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
-
-
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("recipe") / "small.yaml"
-    file.write_text(RECIPE)
-    return file
-
-
-@pytest.fixture(scope="session")
-def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder, both stages done."""
-    output = tmp_path_factory.mktemp("run") / "run"
-    train(recipe, output)
-    return output
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 
 def tiny_embedder(bases: tuple[Path, Path], limit: int = 64, **settings: Any) -> Any:
     """A SentenceTransformer around tiny XLM-R and tiny Mistral; `settings` are fields of LusiferConfig."""
@@ -26,13 +24,3 @@ def tiny_embedder(bases: tuple[Path, Path], limit: int = 64, **settings: Any) ->
         prompts={"query": "", "document": "", "passage": "Find: "},
         max_seq_length=limit,
     )
-
-
-@pytest.fixture(scope="session")
-def model_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole model folder that reads 64 tokens and gives 48 numbers. Read only."""
-    from lusifer.embedder import folder
-
-    target = tmp_path_factory.mktemp("trained") / "model"
-    folder.save(tiny_embedder(bases_folder), target)
-    return target

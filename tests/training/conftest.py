@@ -1,1 +1,0 @@
-from support.small_run import finished, recipe  # noqa: F401  (fixtures)
