@@ -6,19 +6,18 @@ the same card.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from lusifer import __version__
 from lusifer.embedder.contents import Contents
 from lusifer.errors import UsageError
 from lusifer.io import markdown
+from lusifer.io.templates import environment
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
@@ -73,7 +72,8 @@ def text(card: Card, contents: Contents) -> str:
         {"part": part.name, "what": part.what, "parameters": f"{part.parameters:,}", "weights": part.dtype}
         for part in contents.parts
     ]
-    body = _template().render(
+    template = environment("lusifer.embedder", code=code, rows=_table).get_template("card.md")
+    body = template.render(
         card=card,
         contents=contents,
         roles=roles,
@@ -84,19 +84,6 @@ def text(card: Card, contents: Contents) -> str:
         scores=SCORES,
     )
     return f"---\n{front_matter(card)}---\n\n{body.rstrip()}\n"
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lusifer.embedder"),
-        autoescape=False,  # Markdown of plain values of ours
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"code": code, "rows": _table}
-    return environment.get_template("card.md")
 
 
 def front_matter(card: Card) -> str:

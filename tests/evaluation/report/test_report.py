@@ -146,6 +146,8 @@ def test_models_are_averaged_over_what_they_share(facts):
             entry.score for entry in each.scores if entry.language == "te" and entry.task in ("Topics", "Clusters")
         ]
         assert rows["te"].means[place].value == pytest.approx(sum(scores) / 2)
+    keys = [("te", task) for task in ("Topics", "Clusters")]
+    assert facts.own.row("a", keys).means is facts.own.row("b", keys).means  # each mean is computed once
     crossing = {row.label: row for row in facts.cross.rows(lambda key: key[0])}
     assert crossing["ko"].means[0].value is not None and crossing["ko"].means[1].value is None
     whole = facts.cross.row("all", facts.cross.keys)

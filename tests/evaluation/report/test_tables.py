@@ -173,7 +173,8 @@ def test_texts_that_were_met_in_training_are_said():
 
 def test_what_rounds_to_nothing_has_no_minus():
     assert tables.score_cell(-0.04) == "0.0"
-    assert tables.with_interval(-0.04, -10.04, 0.04, sign="+") == "+0.0 (-10.0 to +0.0)"
+    assert tables.with_interval(-0.04, -10.04, 0.04) == "0.0 (-10.0 to 0.0)"
+    assert [tables.score_cell(value, "+") for value in (-0.04, -10.04, 0.06)] == ["+0.0", "-10.0", "+0.1"]
 
 
 def test_a_card_has_a_table_a_task_with_the_intervals():

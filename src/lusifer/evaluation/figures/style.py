@@ -119,7 +119,7 @@ def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
     order = list(languages.table())
     members: dict[str, list[str]] = {}
     for row in sorted((languages.language(code) for code in codes), key=lambda row: order.index(row.code)):
-        members.setdefault(SCRIPTS.get(row.script, row.script), []).append(row.code)
+        members.setdefault(script_name(row.script), []).append(row.code)
     free = {colour: list(MARKERS) for colour in COLOURS}
     groups: dict[str, dict[str, Mark]] = {}
     for name, those in members.items():
@@ -127,6 +127,11 @@ def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
         colour = max(COLOURS, key=lambda colour: len(free[colour]))
         groups[name] = {code: Mark(colour, free[colour].pop(0) if free[colour] else "o") for code in those}
     return groups
+
+
+def script_name(script: str) -> str:
+    """Name a script in words; one that is not known goes by its code."""
+    return SCRIPTS.get(script, script)
 
 
 def level_name(level: str | None) -> str:

@@ -6,12 +6,9 @@ decimal; a mean has its 95 % interval behind it where all its members have examp
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
-
-import jinja2
 
 from lusifer import languages
 from lusifer.evaluation.figures import style
@@ -19,6 +16,7 @@ from lusifer.evaluation.scores.averages import LANGUAGE, TASK, Board, Mean, boar
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.results import Entry, Results, names
 from lusifer.io import markdown
+from lusifer.io.templates import environment
 from lusifer.language_gap import Gap
 
 MISSING, NO_SUCH = "missing", "-"
@@ -105,10 +103,10 @@ def score_cell(value: float | None, sign: str = "-") -> str:
     return MISSING if value is None else f"{value:{'+' if sign == '+' else ''}z.1f}"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, sign: str = "-") -> str:
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
     """A number with its interval behind it, if it has one: 64.6 (55.2 to 73.1)."""
-    ends = "" if low is None else f" ({score_cell(low, sign)} to {score_cell(high, sign)})"
-    return score_cell(value, sign) + ends
+    ends = "" if low is None else f" ({score_cell(low)} to {score_cell(high)})"
+    return score_cell(value) + ends
 
 
 def mean_cell(mean: Mean) -> str:
@@ -281,31 +279,16 @@ def _published(row: Mapping[str, float], members: Sequence[str], comparable: set
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template.
+    """Fill a template of a report; its filters give scores, languages and other values as readers see them.
 
     Args:
-        template: Name of its file; in an `.html` one every value is escaped that is not marked as safe.
-        values: What it names; a name that is not given is an error.
+        template: Name of its file.
+        values: What it names.
     """
-    return environment().get_template(template).render(**values)
+    words = {"language": name_of, "score": score_cell, "level": style.level_name, "script": style.script_name}
+    opened = environment("lusifer.evaluation.report", **words, json=_json)
+    return opened.get_template(template).render(**values)
 
 
-@functools.cache
-def environment() -> jinja2.Environment:
-    """The templates, with filters that give scores, languages and other values as readers see them."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("lusifer.evaluation.report"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
-        undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.do"],
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "language": name_of,
-        "score": score_cell,
-        "level": style.level_name,
-        "script": lambda code: style.SCRIPTS.get(code, code),
-        "json": lambda value, indent=None: json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=True),
-    }
-    return made
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=True)
