@@ -5,7 +5,7 @@
 Rows of recipes that are not run again stay in the table; each is of one machine.
 
 Memory: `check`'s total for this machine, and what the process held while the steps of `lusifer train` ran, beyond what
-it held before the model was built and what reading the rows added (`training/measure.py`). On a CPU it is measured
+it held before the model was built and what reading the rows added (`training/run/measure.py`). On a CPU it is measured
 twice: with glibc made to give every freed array back (MALLOC_MMAP_THRESHOLD_=65536), which is what the estimate is of,
 and as it is by default, where freed arrays stay in its heap. Time: seconds a step by `check --measure 2`, and the mean
 of 4 steps of another process, both in processor time of one thread.
@@ -38,11 +38,12 @@ def one(recipe: str, steps: int) -> dict[str, Any]:
 
     from lusifer.training.estimate.cost import estimate
     from lusifer.training.recipe.load import load_recipe
-    from lusifer.training.run import measure
+    from lusifer.training.run.measure import measure
 
     torch.set_num_threads(1)
-    measured = measure.measure(recipe, steps)[0]
-    stage = estimate(load_recipe(recipe))[0]
+    loaded = load_recipe(recipe)
+    measured = measure(loaded, steps)[0]
+    stage = estimate(loaded)[0]
     return {"estimate": stage.here.total, "measured": measured.memory, "processor": measured.processor}
 
 

@@ -108,7 +108,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of that run, both stages done."""
-    from lusifer.training.run.run import train
+    from support.small_run import train
 
     output = tmp_path_factory.mktemp("run") / "run"
     train(recipe, output)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lusifer.cli import ablate, main
+from lusifer.cli import main, train
 
 CALL = ["ablate", "tiny", "--suite", "sample", "--languages", "en,sw", "--output", "out"]
 
@@ -19,7 +19,7 @@ def here(tmp_path, monkeypatch) -> list[list[str]]:
         ran.append(words)
         assert main([str(word) for word in words]) == 0
 
-    monkeypatch.setattr(ablate, "_command", command)
+    monkeypatch.setattr(train, "_command", command)
     return ran
 
 
@@ -41,7 +41,7 @@ def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothi
 
 def test_a_finished_run_of_another_recipe_is_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablate, "_command", lambda words, quiet=False: main(words) and pytest.fail("refused"))
+    monkeypatch.setattr(train, "_command", lambda words, quiet=False: main(words) and pytest.fail("refused"))
     call = [*CALL, "--only", "alignment-only", "--set"]
     assert main([*call, "stages.alignment.max_steps=2"]) == 0
     capfd.readouterr()

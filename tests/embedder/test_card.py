@@ -3,8 +3,8 @@
 import re
 
 import pytest
-import yaml
 from huggingface_hub import EvalResult, ModelCard
+from ruamel.yaml import YAML
 
 from lusifer.embedder import card, contents
 from lusifer.errors import UsageError
@@ -59,11 +59,11 @@ def test_a_path_past_the_llm_is_named(bases_folder):
 
 
 def test_front_matter_has_only_what_is_known():
-    empty = yaml.safe_load(card.front_matter(card.Card("a", [])))
+    empty = YAML(typ="safe", pure=True).load(card.front_matter(card.Card("a", [])))
     assert empty.keys() == {"library_name", "pipeline_tag", "tags"}
     assert "lusifer" in empty["tags"]
     full = card.Card("a", [], base_models=["x/y", "x/y"], datasets=["d/e"], languages=["no", "en", "en"])
-    found = yaml.safe_load(card.front_matter(full))
+    found = YAML(typ="safe", pure=True).load(card.front_matter(full))
     assert (found["base_model"], found["datasets"], found["language"]) == (["x/y"], ["d/e"], ["en", "no"])
 
 
@@ -114,7 +114,7 @@ def test_the_hub_reads_the_scores_in_the_front_matter(made):
     scored = card.with_scores(card.text(card.Card("a", [], languages=["no"]), made), "words", [SCORE])
     found = ModelCard(scored).data
     assert (found.model_name, found.eval_results, found.language) == ("a", [SCORE], ["no"])
-    index = yaml.safe_load(scored.split("---")[1])["model-index"]
+    index = YAML(typ="safe", pure=True).load(scored.split("---")[1])["model-index"]
     assert index[0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 84.84, "name": "accuracy, %"}]
 
 

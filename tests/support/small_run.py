@@ -1,10 +1,14 @@
 """The recipe of a run of both stages in a few seconds, and copies of a run as a kill would leave them."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+from lusifer.training.recipe.load import load_recipe
+from lusifer.training.run import run
 
 RECIPE = """
 name: small
@@ -38,6 +42,13 @@ stages:
     logging_steps: 1
 """
 TEXTS = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
+
+
+def train(
+    recipe: str | Path, output: Path, overrides: Sequence[str] = (), variant: str | None = None, **settings: object
+) -> Path:
+    """Train a recipe by its file or name."""
+    return run.train(load_recipe(recipe, overrides, variant=variant), output, **settings)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -45,66 +46,39 @@ def interactive() -> bool:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[..., None]]:
-    """Show how far a piece of work is, on standard error.
-
-    Args:
-        what: Words in front of the numbers.
-
-    Yields:
-        A function to call with (done, total) and perhaps words on what is left; total may be None. Off a terminal a
-        line appears every ten seconds at most, and none for work that is shorter.
-    """
-    if interactive():
-        with _bar(what) as show:
-            yield show
-        return
-    last = time.monotonic()
-
-    def line(done: int, total: int | None, left: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            note(f"{what}: {done:,}" + (f" of {total:,}" if total else "") + (f", {left}" if left else ""))
-
-    yield line
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[..., None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total, left="": bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def phases() -> Iterator[Callable[[str, int, int | None], None]]:
+def phases(transient: bool = False) -> Iterator[Callable[..., None]]:
     """Show work of several phases, on standard error.
 
+    Args:
+        transient: Whether the bar goes when the work is done.
+
     Yields:
-        A function to call with (phase, done, total): a bar a phase on a terminal; elsewhere a line every ten seconds
-        at most, and none for work that is shorter.
+        A function to call with (phase, done, total) and perhaps words on what is left; total may be None. A bar for
+        each phase on a terminal; elsewhere a line every ten seconds at most, and none for work that is shorter.
     """
     last, now = time.monotonic(), ""
-    with StageBar() as bar:
+    with StageBar(transient) as bar:
 
-        def show(phase: str, done: int, total: int | None) -> None:
+        def show(phase: str, done: int, total: int | None, left: str = "") -> None:
             nonlocal last, now
             if not interactive():
                 if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
                     last = time.monotonic()
-                    note(f"{phase}: {done:,}" + (f" of {total:,}" if total else ""))
+                    note(f"{phase}: {done:,}" + (f" of {total:,}" if total else "") + (f", {left}" if left else ""))
                 return
             if phase != now:
                 bar.open(phase, total)
                 now = phase
-            bar.move(done)
+            bar.update(completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[..., None]]:
+    """Show how far a piece of work is, as `phases` does for one of its phases, without the name of the phase."""
+    with phases(transient=True) as show:
+        yield partial(show, what)
 
 
 class StageBar:
@@ -113,7 +87,8 @@ class StageBar:
     As a context it closes the bar however the work ends, so that an error is printed on a line of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transient: bool = False) -> None:
+        self._transient = transient
         self._progress: Progress | None = None
 
     def __enter__(self) -> StageBar:
@@ -135,6 +110,7 @@ class StageBar:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[words]}", markup=False),
             console=Console(stderr=True),
+            transient=self._transient,
             redirect_stdout=False,  # what goes to a pipe must not turn up on the screen
             refresh_per_second=2,
             speed_estimate_period=3600,  # a step may take minutes
@@ -142,15 +118,10 @@ class StageBar:
         self._progress.add_task(what, total=total, completed=done, words="")
         self._progress.start()
 
-    def move(self, done: int) -> None:
-        """Show that `done` steps are done."""
+    def update(self, **values: int | str | None) -> None:
+        """Show how many steps are done (`completed`), of how many (`total`), or `words` behind the numbers."""
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=done)
-
-    def tell(self, words: str) -> None:
-        """Put words behind the numbers."""
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], words=words)
+            self._progress.update(self._progress.task_ids[0], **values)
 
     def close(self) -> None:
         """Leave the bar as it stands; what is printed next begins on a new line."""

@@ -1,9 +1,11 @@
-"""Commands that train: check, train."""
+"""Commands that train: `train`, and `ablate` over the variants of a recipe."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from lusifer.cli import terminal
+from lusifer.cli.measure import Data, listed
+from lusifer.cli.report import report
+from lusifer.errors import LusiferError, UsageError
+from lusifer.io.atomic import refuse_unwritable, write_file
 
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that comes along.")]
-Set = Annotated[
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that comes along.")
+]
+SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.align.max_steps=100."),
 ]
@@ -25,44 +33,97 @@ _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    for command in (check, train):
+    for command in (train, ablate):
         app.command()(command)
 
 
-def check(
-    recipe: Recipe,
-    set_: Set = None,
-    variant: VariantOption = None,
-    measure: Annotated[
-        int | None,
-        typer.Option("--measure", metavar="N", help="Train N steps of every stage on this device, and time them."),
-    ] = None,
-) -> None:
-    """Say what a recipe would train, and what it needs, before anything is downloaded."""
-    from lusifer.cli import check as report
-
-    terminal.quiet()
-    typer.echo(report.check(recipe, set_ or [], variant, measure))
-
-
 def train(
-    recipe: Recipe,
+    recipe: RecipeArgument,
     output: Annotated[Path, typer.Option(help="The run folder.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
-    set_: Set = None,
+    set_: SetOption = None,
     variant: VariantOption = None,
 ) -> None:
     """Train a model by a recipe, stage after stage."""
     from lusifer.training.recipe.load import load_recipe
 
-    load_recipe(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
+    loaded = load_recipe(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
     terminal.quiet()
     from lusifer.training.run import run
 
     with listener() as listen:
-        model = run.train(recipe, output, overrides=set_ or [], variant=variant, resume=resume, listen=listen)
+        model = run.train(loaded, output, resume=resume, listen=listen)
     if os.environ.get("RANK", "0") == "0":  # torchrun brings every process here
         typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
+
+
+def ablate(
+    recipe: RecipeArgument,
+    output: Annotated[Path, typer.Option(help="Folder: a run and an evaluation for each variant, and the tables.")],
+    data: Data = None,
+    suite: Annotated[str, typer.Option(help="As for `lusifer evaluate`.")] = "offline",
+    languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names of tasks; by default all of the suite.")] = None,
+    only: Annotated[str | None, typer.Option(help="Variants, as in full,alignment-only; by default all.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Train and score every variant of a recipe. The same call goes on where one was stopped."""
+    from lusifer.training.recipe.load import load_recipe
+
+    names = _chosen(load_recipe(recipe, check_files=False).variant_names, only)
+    for name in names:  # what is wrong with the last one is said before the first one trains
+        load_recipe(recipe, set_ or [], variant=name)
+    refuse_unwritable(output, "folder")
+    terminal.quiet()
+    from lusifer.evaluation.run import evaluate as evaluation
+
+    asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
+    evaluation.check(evaluation.Options(suite, data, *asked))  # likewise
+    changes = [word for change in set_ or [] for word in ("--set", change)]
+    given = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks}
+    words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+    for name in names:
+        run, scores = output / name / "run", output / name / "scores"
+        terminal.note(f"{name}: training")
+        # A finished run is soon done with, and one of another recipe is refused.
+        resume = ["--resume"] if (run / "recipe.yaml").is_file() else []
+        _command(["train", recipe, "--output", str(run), "--variant", name, *changes, *resume])
+        terminal.note(f"{name}: scoring")
+        _command(["evaluate", str(run / "model"), "--output", str(scores), "--name", name, *words], quiet=True)
+    _compare([output / name / "scores" for name in names], output)
+
+
+def _chosen(known: Sequence[str], only: str | None) -> list[str]:
+    """The variants that are run, in the recipe's order."""
+    asked = [name.strip() for name in only.split(",") if name.strip()] if only else list(known)
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise UsageError(f"--only {unknown[0]}: no such variant: use some of {', '.join(known)}")
+    if len(known) < 2:
+        raise UsageError("the recipe has no variants to compare with: add `variants:` to it (docs/how-to/evaluate.md)")
+    return [name for name in known if name in asked]
+
+
+def _command(words: list[str], quiet: bool = False) -> None:
+    """Run a command of ours in a process of its own, so that a model's memory is free before the next one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lusifer.cli", *words], stdout=subprocess.DEVNULL if quiet else None, check=False
+    )
+    if done.returncode:
+        raise LusiferError(f"lusifer {' '.join(words)}: ended with status {done.returncode}; see above")
+
+
+def _compare(folders: list[Path], output: Path) -> None:
+    """The table, and the page with the bars."""
+    from lusifer.evaluation.report import tables
+    from lusifer.evaluation.scores import results
+
+    text = tables.page([results.read(folder) for folder in folders])
+    typer.echo(text)
+    with write_file(output / "ablation.md") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    terminal.note(f"{output / 'ablation.md'} written")
+    report(folders, output / "ablation.html")
 
 
 @contextmanager
@@ -75,63 +136,67 @@ def listener() -> Iterator[Callable[[dict[str, Any]], None]]:
         words = {}  # what stands behind the numbers of the bar
 
         def show(event: dict[str, Any]) -> None:
-            kind = event.get("event")
-            if kind == "stage":
-                bar.open(event["stage"], event["steps"], event.get("done", 0))
-                words.clear()
-            elif kind == "step":
-                bar.move(event["step"])
-            elif kind == "log":
-                if "loss" in event:
-                    words["loss"] = f"loss {event['loss']:.4g}"
-                if "watch" in event:
-                    words["watch"] = watched(event["watch"])
-                bar.tell(", ".join(words.values()))
-            else:
-                bar.close()  # the stage is over, or has not begun
-                say(event)
+            match event:
+                case {"event": "stage", "stage": stage, "steps": steps}:
+                    bar.open(stage, steps, event.get("done", 0))
+                    words.clear()
+                case {"event": "step", "step": step}:
+                    bar.update(completed=step)
+                case {"event": "log"}:
+                    if "loss" in event:
+                        words["loss"] = f"loss {event['loss']:.4g}"
+                    if "watch" in event:
+                        words["watch"] = _watched(event["watch"])
+                    bar.update(words=", ".join(words.values()))
+                case _:
+                    bar.close()  # the stage is over, or has not begun
+                    say(event)
 
         yield show
 
 
 def say(event: dict[str, Any]) -> None:
-    """Print one event of a training run as a line on standard error."""
-    kind = event.get("event")
-    if kind == "counts":
-        for part in event["parts"]:
-            terminal.note(
-                f"{event['stage']}: {part['part']}: {part['trainable']:,} of {part['parameters']:,} parameters train "
-                f"({part['trainable_tensors']} tensors)"
-            )
-    elif kind == "data":
-        for source in event["sources"]:
-            if source["dropped"]:
-                terminal.note(
-                    f"{event['stage']}: {source['name']}: {source['rows']:,} rows, {source['dropped']:,} more dropped: "
-                    "no negative could be found for them"
-                )
-            if mixed := source.get("mixed"):
-                share = f"{mixed:,} of {source['steps']:,} steps mix clusters"
-                mend = "" if mixed * 2 <= source["steps"] else _LARGER_CLUSTERS
-                terminal.note(f"{event['stage']}: {source['name']}: {share}{mend}")
-        for message in event["skipped"]:
-            terminal.note(f"{event['stage']}: bad row left out: {message}")
-        for source in event["left_out"]:
-            why = f"its language is {source['language']}, and english_only is on"
-            terminal.note(f"{event['stage']}: {source['name']}: left out: {why}")
-    elif kind == "stage":
-        done = f", {event['done']} done already" if event.get("done") else ""
-        terminal.note(f"{event['stage']}: {event['steps']} steps{done}")
-    elif kind == "log" and "loss" in event:
-        numbers = ", ".join(f"{key} {event[key]:.4g}" for key in ("loss", "learning_rate", "grad_norm") if key in event)
-        terminal.note(f"{event['stage']}: step {event['step']} of {event['steps']}: {numbers}")
-    elif kind == "log" and "watch" in event:
-        terminal.note(f"{event['stage']}: step {event['step']} of {event['steps']}: {watched(event['watch'])}")
-    elif kind == "saved":
-        terminal.note(f"{event['stage']}: {event['merged_layers']} adapters merged, {event['folder']} written")
+    """Print one event of a training run as lines on standard error."""
+    for line in _lines(event):
+        terminal.note(f"{event['stage']}: {line}")
 
 
-def watched(row: dict[str, Any]) -> str:
+def _lines(event: dict[str, Any]) -> Iterator[str]:
+    match event:
+        case {"event": "counts", "parts": parts}:
+            for part in parts:
+                trains = f"{part['trainable']:,} of {part['parameters']:,} parameters train"
+                yield f"{part['part']}: {trains} ({part['trainable_tensors']} tensors)"
+        case {"event": "data"}:
+            yield from _data_lines(event)
+        case {"event": "stage", "steps": steps}:
+            yield f"{steps} steps" + (f", {event['done']} done already" if event.get("done") else "")
+        case {"event": "log", "loss": _}:
+            keys = [key for key in ("loss", "learning_rate", "grad_norm") if key in event]
+            numbers = ", ".join(f"{key} {event[key]:.4g}" for key in keys)
+            yield f"step {event['step']} of {event['steps']}: {numbers}"
+        case {"event": "log", "watch": watch}:
+            yield f"step {event['step']} of {event['steps']}: {_watched(watch)}"
+        case {"event": "saved", "merged_layers": merged, "folder": folder}:
+            yield f"{merged} adapters merged, {folder} written"
+
+
+def _data_lines(event: dict[str, Any]) -> Iterator[str]:
+    """What a reader should know of the rows of a stage."""
+    for source in event["sources"]:
+        if source["dropped"]:
+            dropped = f"{source['dropped']:,} more dropped: no negative could be found for them"
+            yield f"{source['name']}: {source['rows']:,} rows, {dropped}"
+        if mixed := source.get("mixed"):
+            advice = "" if mixed * 2 <= source["steps"] else _LARGER_CLUSTERS
+            yield f"{source['name']}: {mixed:,} of {source['steps']:,} steps mix clusters{advice}"
+    for message in event["skipped"]:
+        yield f"bad row left out: {message}"
+    for source in event["left_out"]:
+        yield f"{source['name']}: left out: its language is {source['language']}, and english_only is on"
+
+
+def _watched(row: dict[str, Any]) -> str:
     """Say one measurement of a stage that is watched."""
     unit = " %" if row["metric"] == "retrieval" else ""
     best = f" (best {row['best']:.4g}{unit} at step {row['best_step']})"

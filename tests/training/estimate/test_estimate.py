@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lusifer.cli.check import check
+from lusifer.cli.check import describe
 from lusifer.errors import UsageError
 from lusifer.training.estimate.cost import StageEstimate, cards, estimate
 from lusifer.training.recipe.load import load_recipe
@@ -102,7 +102,7 @@ def test_what_only_the_llm_can_tell_is_refused(minilm_like_folder) -> None:  # n
 
 
 def test_output_says_what_is_exact_and_what_is_not() -> None:
-    text = check("tiny", ["stages.alignment.max_steps=8"])
+    text = describe("tiny", ["stages.alignment.max_steps=8"])
     assert "estimates, not measurements" in " ".join(text.split())
     assert all(name in text for name in (*cards(), "passages", "pairs", "alignment", "contrastive"))
     assert max(map(len, text.splitlines())) <= 110

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lusifer.cli import check, train
+from lusifer.cli import train
+from lusifer.cli.check import describe
 from lusifer.errors import RecipeError
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
@@ -62,11 +63,11 @@ def test_a_file_is_found_from_the_recipe_and_with_set_from_here(
 
 
 def test_check_says_what_is_watched() -> None:
-    said = " ".join(check.check("tiny", ["stages.contrastive.watch={every: 7, patience: 2}"]).split())
+    said = " ".join(describe("tiny", ["stages.contrastive.watch={every: 7, patience: 2}"]).split())
     assert said.count("watched every") == 1
     assert "watched every 7 steps and at the end (3 times in 20 steps): 392 texts, 28 sentences in 14 languages" in said
     assert "ends the stage after 2 measurements without a better retrieval" in said
-    assert "ends no stage" in " ".join(check.check("tiny", ["stages.alignment.watch={}"]).split())
+    assert "ends no stage" in " ".join(describe("tiny", ["stages.alignment.watch={}"]).split())
 
 
 def test_a_measurement_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:

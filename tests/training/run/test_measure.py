@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lusifer.cli.check import check
+from lusifer.cli.check import describe
 from lusifer.errors import UsageError
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run.measure import measure
 
 
 def test_steps_are_counted_without_the_first(recipe: Path) -> None:
-    found = measure(recipe, 2)
+    found = measure(load_recipe(recipe), 2)
     assert [(each.stage, len(each.seconds), len(each.processor)) for each in found] == [
         ("align", 2, 2),
         ("contrast", 2, 2),
@@ -23,13 +24,13 @@ def test_steps_are_counted_without_the_first(recipe: Path) -> None:
 
 def test_output_has_both(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = check(str(recipe), measure=1)
+    text = describe(str(recipe), measure=1)
     assert text.count("measured here, 1 steps") == 2 and text.count("seconds a step") == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_downloaded_and_0_steps_are_refused(recipe: Path) -> None:
     with pytest.raises(UsageError, match=r"model\.llm\.path: someone/far is not a folder on this machine"):
-        measure(recipe, 1, ["model.llm.path=someone/far"])
+        measure(load_recipe(recipe, ["model.llm.path=someone/far"]), 1)
     with pytest.raises(UsageError, match="--measure 0: give 1 step or more"):
-        measure(recipe, 0)
+        measure(load_recipe(recipe), 0)

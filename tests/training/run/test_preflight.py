@@ -8,7 +8,7 @@ import pytest
 
 from lusifer.errors import UsageError
 from lusifer.training.recipe.document import Document, write
-from lusifer.training.run.run import train
+from support.small_run import train
 
 LATER = {
     "stages.contrast.lora.llm.targets=[no_such_layer]": r"stages\.contrast: lora\.llm\.targets.*fits no linear layer",

@@ -11,8 +11,7 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.training import folder
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases, inputs
-from lusifer.training.run.run import train
-from support.small_run import same, unfinish
+from support.small_run import same, train, unfinish
 
 
 @pytest.mark.parametrize("stage", ["align", "contrast"])

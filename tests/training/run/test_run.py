@@ -13,8 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 import lusifer
 from lusifer.errors import LusiferError, UsageError
 from lusifer.training import folder as record
-from lusifer.training.run.run import train
-from support.small_run import TEXTS, same, unfinish, weights
+from support.small_run import TEXTS, same, train, unfinish, weights
 
 
 def test_a_run_writes_what_the_design_names(finished: Path) -> None:

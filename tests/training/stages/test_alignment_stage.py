@@ -10,8 +10,8 @@ from transformers import TrainingArguments
 
 from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.model.tiny import make_tiny_bases
-from lusifer.training.run.run import train
 from lusifer.training.stages.alignment import AlignmentTrainer, StepsByLength
+from support.small_run import train
 
 PASSAGES = Dataset.from_dict({"text": ["a" * (1 + 37 * n % 101) for n in range(101)]})
 

@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from lusifer.training.run import run as run_module
-from lusifer.training.run.run import train
-from support.small_run import TEXTS, same, unfinish
+from support.small_run import TEXTS, same, train, unfinish
 
 HALF = ["model.dtype.frozen=bfloat16", "model.attn_implementation=eager"]
 

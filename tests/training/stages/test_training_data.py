@@ -20,8 +20,8 @@ from lusifer.errors import DataError, UsageError
 from lusifer.io import seen as record
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card
-from lusifer.training.run.run import train
 from lusifer.training.stages import contrastive
+from support.small_run import train
 from support.training import free_port
 
 ROOT = Path(__file__).parents[3]

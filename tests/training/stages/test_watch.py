@@ -16,9 +16,8 @@ import lusifer
 from lusifer import language_gap
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import parallel_text
-from lusifer.training.run.run import train
 from lusifer.training.stages.watch import Course, Watcher
-from support.small_run import same, unfinish
+from support.small_run import same, train, unfinish
 
 BOTH = ["stages.align.watch={every: 1}", "stages.contrast.watch={every: 3}"]
 CHECKPOINTS = ["stages.align.save_steps=1", "stages.align.keep_checkpoints=9"]

@@ -1,19 +1,19 @@
-"""A few real steps of every stage on this device: seconds and memory, to hold an estimate against.
+"""A few real steps of every stage on this device: seconds and memory, to compare with an estimate.
 
-The stages are trained as `run.train` trains them, in a folder that is removed, each for a few steps. The first step is
-not counted: it pays for what later ones find done.
+The stages are trained as `run.train` trains them, in a temporary folder, each for a few steps. The first step is not
+counted, because later ones find done what it pays for.
 
-Memory, on a GPU, is the most that torch had given out. On a CPU it is the most that was resident while the steps ran,
+Memory on a GPU is the most that torch had allocated. On a CPU it is the highest resident memory while the steps ran,
 less what the process had before the model was built and less what reading the rows added; the allocator's own waste is
-in it.
+included.
 """
 
 from __future__ import annotations
 
 import gc
+import re
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lusifer.errors import UsageError
 from lusifer.training.estimate import memory
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.recipe.recipe import Recipe
+from lusifer.training.run import run
 
 
 @dataclass
@@ -44,70 +45,67 @@ class Measured:
         return sum(self.seconds) / len(self.seconds)
 
 
-def measure(path: str | Path, steps: int, overrides: Sequence[str] = (), variant: str | None = None) -> list[Measured]:
+def measure(recipe: Recipe, steps: int) -> list[Measured]:
     """Train every stage for some steps and throw the result away.
 
     Args:
-        path: A recipe, as for `run.train`.
+        recipe: What to train.
         steps: That count, 1 or more.
-        overrides: "key.path=value" each.
-        variant: One of the recipe's variants.
 
     Raises:
         UsageError: A base or data are not on this machine: nothing is downloaded.
         LusiferError: Training failed.
     """
-    from lusifer.training.run import run
-
     if steps < 1:
         raise UsageError(f"--measure {steps}: give 1 step or more")
-    recipe = load_recipe(path, overrides, variant=variant)
     _refuse_remote(recipe)
-    more = [
-        line
-        for stage in recipe.stages
-        for line in (
-            f"stages.{stage.name}.max_steps={steps + 1}",
-            f"stages.{stage.name}.epochs=null",
-            f"stages.{stage.name}.watch=null",
-            f"stages.{stage.name}.save_steps={10**9}",
-        )
-    ]
     with tempfile.TemporaryDirectory() as folder:
         # What libraries load when they are first used is the process's memory, not the recipe's.
-        run.train("tiny", Path(folder) / "first", overrides=[f"stages.{n}.max_steps=1" for n in (0, 1)])
+        run.train(_shortened(load_recipe("tiny"), 1), Path(folder) / "first")
         gc.collect()
-        clock = _Clock(_resident())
-        run.train(path, Path(folder) / "run", overrides=[*overrides, *more], variant=variant, listen=clock)
-    return clock.found
+        clock = _Clock()
+        run.train(_shortened(recipe, steps + 1), Path(folder) / "run", listen=clock)
+    return clock.stages
+
+
+def _shortened(recipe: Recipe, steps: int) -> Recipe:
+    """The same recipe for a few steps, without checkpoints and measurements on the way."""
+    changes = {"max_steps": steps, "epochs": None, "watch": None, "save_steps": 10**9}
+    return recipe.model_copy(update={"stages": [stage.model_copy(update=changes) for stage in recipe.stages]})
 
 
 class _Clock:
     """Listens to a run."""
 
-    def __init__(self, before: int | None) -> None:
-        self.found: list[Measured] = []
-        self._before, self._rows, self._counts = before, 0, 0
+    def __init__(self) -> None:
+        self.stages: list[Measured] = []
+        self._before, self._rows, self._counts = _resident("VmRSS"), 0, 0
         self._last: tuple[float, float] | None = None
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event in."""
         kind = event["event"]
         if kind == "counts":
-            self._counts = _resident() or 0
+            self._counts = _resident("VmRSS")
         elif kind == "data":
-            self._rows = max(0, (_resident() or 0) - self._counts)
+            self._rows = max(0, _resident("VmRSS") - self._counts)
         elif kind == "stage":
-            self.found.append(Measured(event["stage"]))
+            self.stages.append(Measured(event["stage"]))
             self._last = None
             _forget_peak()
         elif kind == "step":
             now = (time.perf_counter(), time.process_time())
             if self._last is not None:
-                self.found[-1].seconds.append(now[0] - self._last[0])
-                self.found[-1].processor.append(now[1] - self._last[1])
+                self.stages[-1].seconds.append(now[0] - self._last[0])
+                self.stages[-1].processor.append(now[1] - self._last[1])
             self._last = now
-            self.found[-1].memory = _peak(self._before, self._rows)
+            self.stages[-1].memory = self._peak()
+
+    def _peak(self) -> int | None:
+        if memory.here() == "cuda":
+            return torch.cuda.max_memory_allocated()
+        added = _resident("VmHWM") - self._before - self._rows
+        return added if added > 0 else None  # a small model fits into memory that the process had freed before
 
 
 def _refuse_remote(recipe: Recipe) -> None:
@@ -121,20 +119,6 @@ def _refuse_remote(recipe: Recipe) -> None:
                 raise UsageError(f"--measure: stages.{stage.name}.data: {source.hub} is on the hub: fetch it first")
 
 
-def _resident() -> int | None:
-    return _status("VmRSS")
-
-
-def _peak(before: int | None, rows: int) -> int | None:
-    if memory.here() == "cuda":
-        return torch.cuda.max_memory_allocated()
-    peak = _status("VmHWM")
-    if peak is None or before is None:
-        return None
-    added = peak - before - rows
-    return added if added > 0 else None  # a small model fits into what the process had let go: nothing was seen
-
-
 def _forget_peak() -> None:
     """Start the peak anew from what is there now; where the system cannot, the peak of loading stays in it."""
     if memory.here() == "cuda":
@@ -143,10 +127,8 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _status(key: str) -> int | None:
-    """A line of Linux's account of this process, in bytes."""
+def _resident(key: str) -> int:
+    """Resident memory of this process in bytes, now (`VmRSS`) or at most (`VmHWM`); 0 where the system is not Linux."""
     file = Path("/proc/self/status")
-    if not file.is_file():
-        return None
-    found = [line.split()[1] for line in file.read_text(encoding="ascii").splitlines() if line.startswith(key + ":")]
-    return int(found[0]) * 1024 if found else None
+    found = re.search(rf"{key}:\s+(\d+) kB", file.read_text(encoding="ascii")) if file.is_file() else None
+    return int(found[1]) * 1024 if found else 0

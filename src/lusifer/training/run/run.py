@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,6 @@ from lusifer.model import adapters
 from lusifer.model.compiled import compile_layers
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import RunFolder, last_checkpoint
-from lusifer.training.recipe.load import load_recipe
 from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
 from lusifer.training.run import bases, card, inputs, preflight
 from lusifer.training.stages import alignment, contrastive, watch
@@ -31,21 +30,17 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 def train(
-    recipe_path: str | Path,
+    recipe: Recipe,
     output: str | Path,
     *,
-    overrides: Sequence[str] = (),
-    variant: str | None = None,
     resume: bool = False,
     listen: Listener | None = None,
 ) -> Path:
     """Run a recipe from where it stands to its end.
 
     Args:
-        recipe_path: a YAML file or the name of a recipe in the package.
+        recipe: what to train, as `load_recipe` gives it.
         output: the run folder.
-        overrides: "key.path=value" each.
-        variant: one of the recipe's `variants` in place of the recipe as it stands.
         resume: go on with what `output` holds; without it the folder must be new.
         listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
             `"data"`, `"step"`, `"log"`, `"saved"`.
@@ -58,7 +53,7 @@ def train(
         LusiferError: training failed; checkpoints stay.
     """
     _refuse_data_parallel()
-    recipe = bases.concrete(load_recipe(recipe_path, overrides, variant=variant))
+    recipe = bases.concrete(recipe)
     state = PartialState(cpu=not torch.cuda.is_available())
     if listen is None or not state.is_main_process:
         listen = _silence
