@@ -98,17 +98,17 @@ def fetch(
     """Fetch a recipe's data sets into the cache and check every row, without training."""
     terminal.quiet()
     from lusifer.training.recipe.load import load_recipe
-    from lusifer.training.run import fetch as fetching
+    from lusifer.training.run import inputs
 
     loaded = load_recipe(recipe, set_ or [])
     if dry_run:
-        for line in fetching.lines(loaded):
+        for line in inputs.lines(loaded):
             typer.echo(line)
         return
 
-    def said(each: fetching.Wanted, rows: int, skipped: list[str]) -> None:
-        typer.echo(f"{each.stage}: {each.name}: {rows:,} rows")
+    def said(each: inputs.PlannedSource, rows: int, skipped: list[str]) -> None:
+        typer.echo(f"{each.stage}: {each.source.name}: {rows:,} rows")
         for message in skipped:
             terminal.note(f"left out: {message}")
 
-    fetching.fetch(loaded, said)
+    inputs.fetch(loaded, said)

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lusifer.data.sources import SourceSpec, published
-from lusifer.data.stages.alignment import Role
+from lusifer.data.sources import SourceSpec, published, short_name
+from lusifer.data.stages.alignment import PAIRED_ROLES, Role
 
 
 class Settings(BaseModel):
@@ -53,6 +53,16 @@ class Source(Settings):
         return self
 
     @property
+    def row_kind(self) -> str:
+        """Which columns the rows have: those of "pairs" or of "passages"."""
+        return "pairs"
+
+    @property
+    def name(self) -> str:
+        """The hub id, or the file without folder and suffixes."""
+        return short_name(self.path, self.hub)
+
+    @property
     def language_code(self) -> str:
         """`language`, else the one in the table of published sets, else English."""
         return self.language or published().get(self.hub or "", {}).get("language", "en")
@@ -68,6 +78,11 @@ class AlignmentSource(Source):
 
     role: Role = "reconstruct"
     """reconstruct: rows of `text`; passage_and_query: pairs used in both directions; query_to_passage: one way."""
+
+    @property
+    def row_kind(self) -> str:
+        """Pairs where the role needs them."""
+        return "pairs" if self.role in PAIRED_ROLES else "passages"
 
     @model_validator(mode="before")
     @classmethod

@@ -1,127 +1,176 @@
-"""What a run reads, by content: a resume that would go on with other bases or other data is refused.
+"""What a run reads: listed and fetched beforehand, and known again by content.
 
 `inputs.json` in the run folder holds, by key of the recipe, the SHA-256 of every local file and the commit of every
 hub name. What a stage with a checkpoint has read must not change any more, and a hub name is read at its first commit
-from then on, wherever its branch has moved. What nothing was learned from may change: the run then reads it anew.
+from then on, wherever its branch has moved. Inputs of stages that have not begun may change: the run reads them anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lusifer.data import sources as data_sources
 from lusifer.errors import ModelFolderError, UsageError
-from lusifer.io import hub, parallel_text
-from lusifer.io.atomic import write_file
-from lusifer.model import build
+from lusifer.io import hub, names, parallel_text
+from lusifer.io.jsonfile import read_json, sha256, write_json
+from lusifer.io.rows import BadRows
 from lusifer.training.folder import INPUTS, RunFolder
-from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
+from lusifer.training.recipe.data import Source
+from lusifer.training.recipe.recipe import Recipe, Stage
 
 TOWERS = ("encoder", "llm")
 _BASE_FILES = (".json", ".safetensors", ".bin", ".txt", ".model")
 _COMMIT = "commit"
 
-Found = dict[str, dict[str, str]]
+Fingerprints = dict[str, dict[str, str]]
+"""By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file name -> SHA-256, or "commit" -> commit.
+Sources are numbered without those that `english_only` leaves out."""
 
 
-def fingerprints(recipe: Recipe) -> Found:
-    """Look at everything that a run reads.
+@dataclass(frozen=True)
+class PlannedSource:
+    """A source of a stage, and whether `english_only` leaves it out."""
+
+    stage: str
+    source: Source
+    left_out: bool
+
+    @property
+    def place(self) -> str:
+        """Where it is, and how it is read."""
+        source = self.source
+        if source.hub is None:
+            return f"{source.path}: local"
+        config = f", configuration {source.config}" if source.config else ""
+        split = f", split {source.split}" if source.split != "train" else ""
+        where = f"hf://datasets/{source.hub}@{source.revision or 'newest'}{config}{split}"
+        return f"{where}: {'streamed' if source.streaming else 'fetched whole'}"
+
+
+def planned(recipe: Recipe) -> Iterator[PlannedSource]:
+    """Yield every source of every stage in order, those that are left out too. Asks nobody."""
+    for stage in recipe.stages:
+        for source in stage.data:
+            yield PlannedSource(stage.name, source, left_out=not recipe.reads(source))
+
+
+def lines(recipe: Recipe) -> Iterator[str]:
+    """Say what would be read, a line for each set or file and the sums at the end. Asks nobody."""
+    places: dict[str, list[PlannedSource]] = {}
+    for each in planned(recipe):
+        if not each.left_out:
+            places.setdefault(each.place, []).append(each)
+    for place, uses in places.items():
+        limits = [each.source.limit for each in uses]
+        rows = "all rows" if None in limits else f"{max(limits):,} rows at most"
+        yield f"{place}, {rows}, for {', '.join(dict.fromkeys(each.stage for each in uses))}"
+    left_out = (each.source for each in planned(recipe) if each.left_out)
+    if described := dict.fromkeys(f"{source.name} ({source.language_code})" for source in left_out):
+        yield f"left out by english_only: {', '.join(described)}"
+    yield _sums(places.values())
+
+
+def _sums(places: Collection[Sequence[PlannedSource]]) -> str:
+    """How much it is together."""
+    limits = [each.source.limit for uses in places for each in uses]
+    known, whole = [limit for limit in limits if limit is not None], limits.count(None)
+    rows = [f"{sum(known):,} rows at most"] * bool(known) + [f"all rows of {whole:,}"] * bool(whole)
+    sets = [uses[0].source for uses in places if uses[0].source.hub is not None]
+    streamed = sum(source.streaming for source in sets)
+    kinds = f"{len(sets) - streamed:,} sets to fetch, {streamed:,} to stream, {len(places) - len(sets):,} local"
+    return f"in all: {kinds}; {len(limits):,} sources of stages read {' and '.join(rows) or 'nothing'}"
+
+
+def fetch(recipe: Recipe, listen: Callable[[PlannedSource, int, list[str]], None]) -> None:
+    """Read every row of a recipe as training will, so that it lies in the cache and is known to be whole.
 
     Args:
-        recipe: as the user gave it.
-
-    Returns:
-        By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file name -> SHA-256, or "commit" ->
-        commit. A base that is made from the seed (`tiny:`) is left out, and so is the sample of parallel text.
+        recipe: The whole run.
+        listen: Is called with each source that is not left out, its rows, and the bad rows that were skipped.
 
     Raises:
-        UsageError: a hub name cannot be resolved.
+        UsageError: The hub does not give a set.
+        DataError: A row is not what it should be.
     """
-    found: Found = {}
+    for each in planned(recipe):
+        if not each.left_out:
+            bad = BadRows(each.source.skip_bad)
+            rows = data_sources.load(each.source.spec(recipe.seed), each.source.row_kind, bad)
+            listen(each, len(rows), bad.messages)
+
+
+def fingerprints(recipe: Recipe) -> Fingerprints:
+    """Look at everything that a run reads, as the user gave it; `tiny:` bases and samples in the package are left out.
+
+    Raises:
+        UsageError: A hub name cannot be resolved.
+    """
+    found: Fingerprints = {}
     for tower in TOWERS:
         base, key = getattr(recipe.model, tower), f"model.{tower}"
-        if base.path.startswith("tiny:"):
+        if names.is_tiny(base.path):
             continue
-        place = Path(build.resolve(base.path))
-        if place.is_dir():
+        place = names.base(base.path)
+        if isinstance(place, Path):
             files = [file for file in sorted(place.rglob("*")) if file.suffix in _BASE_FILES and file.is_file()]
-            found[key] = {str(file.relative_to(place)): _sha256(file) for file in files}
+            found[key] = _digests(files, place)
         else:
-            found[key] = {_COMMIT: _commit(key, base.path, base.revision, "model")}
+            found[key] = _commit(key, place, base.revision, "model")
     for stage in recipe.stages:
         for number, source in enumerate(recipe.sources(stage)):
             key = f"stages.{stage.name}.data.{number}"
             if source.hub is not None:
-                found[key] = {_COMMIT: _commit(key, source.hub, source.revision, "dataset")}
+                found[key] = _commit(key, source.hub, source.revision, "dataset")
             else:
                 files = data_sources.files(source.path or "")
-                top = os.path.commonpath([file.parent for file in files])
-                found[key] = {str(file.relative_to(top)): _sha256(file) for file in files}
+                found[key] = _digests(files, os.path.commonpath([file.parent for file in files]))
         if stage.watch is not None and stage.watch.parallel != parallel_text.SAMPLE:
             file = Path(stage.watch.parallel)
-            found[f"stages.{stage.name}.watch.parallel"] = {file.name: _sha256(file)}
+            found[f"stages.{stage.name}.watch.parallel"] = _digests([file], file.parent)
     return found
 
 
-def remember(run: RunFolder, recipe: Recipe, found: Found) -> None:
-    """Keep what was found, unless it contradicts what something was learned from.
-
-    Args:
-        run: the run folder.
-        recipe: of the run.
-        found: as `fingerprints` gives it.
+def remember(run: RunFolder, recipe: Recipe, found: Fingerprints) -> None:
+    """Keep what `fingerprints` found, unless it contradicts what something was learned from.
 
     Raises:
-        UsageError: names the first file that changed, came or went.
-        ModelFolderError: the file of fingerprints is damaged.
+        UsageError: Names the first file that changed, came or went.
+        ModelFolderError: The file of fingerprints is damaged.
     """
-    known = _read(run.root)
+    known = _read(run)
     stages = {stage.name for number, stage in enumerate(recipe.stages, start=1) if run.begun(number, stage.name)}
-    for key, names in found.items():
+    for key, digests_now in found.items():
         used = bool(stages) if key.startswith("model.") else key.split(".")[1] in stages
         if not used or key not in known:
-            known[key] = names
-        elif _COMMIT not in known[key] and names != known[key]:
-            changed = sorted(dict(known[key].items() ^ names.items()))
+            known[key] = digests_now
+        elif _COMMIT not in known[key] and digests_now != known[key]:
+            changed = sorted(dict(known[key].items() ^ digests_now.items()))
             raise UsageError(
                 f"{key}: {changed[0]} is not what it was when this run read it ({run.root / INPUTS}); put it back, or "
                 "start anew in another --output"
             )
-    with write_file(run.root / INPUTS) as temporary:
-        temporary.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(run.root / INPUTS, known)
 
 
-def digests(recipe: Recipe, stage: AlignmentStage | ContrastiveStage, run: RunFolder) -> list[dict[str, str]]:
-    """Give the fingerprints of a stage's sources, file name -> SHA-256, in their order; of a hub set none.
-
-    Args:
-        recipe: as the user gave it.
-        stage: one of its stages.
-        run: the run folder, whose `inputs.json` has them.
-    """
-    known = _read(run.root)
-    found = (known.get(f"stages.{stage.name}.data.{n}", {}) for n in range(len(recipe.sources(stage))))
-    return [{name: value for name, value in names.items() if name != _COMMIT} for names in found]
+def digests(recipe: Recipe, stage: Stage, run: RunFolder) -> list[dict[str, str]]:
+    """Give the fingerprints of a stage's sources, file name -> SHA-256, in their order; of a hub set none."""
+    known = _read(run)
+    found = (known.get(f"stages.{stage.name}.data.{number}", {}) for number in range(len(recipe.sources(stage))))
+    return [{name: value for name, value in files.items() if name != _COMMIT} for files in found]
 
 
 def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
-    """The recipe with every hub name at the commit in `inputs.json`.
-
-    Args:
-        recipe: as the user gave it.
-        run: the run folder.
-    """
-    known = _read(run.root)
+    """The recipe with every hub name at the commit that the run's `inputs.json` has for it."""
+    known = _read(run)
     bases = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
     stages = []
     for stage in recipe.stages:
-        number = itertools.count()  # sources are numbered without those that are left out
+        number = itertools.count()
         data = [
             _pin(source, known, f"stages.{stage.name}.data.{next(number)}") if recipe.reads(source) else source
             for source in stage.data
@@ -135,24 +184,18 @@ def _pin(settings: Any, known: Mapping[str, Mapping[str, str]], key: str) -> Any
     return settings.model_copy(update={"revision": commit}) if commit else settings
 
 
-def _commit(key: str, name: str, revision: str | None, kind: str) -> str:
+def _digests(files: Sequence[Path], top: str | Path) -> dict[str, str]:
+    return {str(file.relative_to(top)): sha256(file) for file in files}
+
+
+def _commit(key: str, name: str, revision: str | None, kind: str) -> dict[str, str]:
     with hub.asking(f"{key}: {name}", UsageError):
-        return hub.commit(name, revision, kind) or ""
+        return {_COMMIT: hub.commit(name, revision, kind) or ""}
 
 
-def _read(root: Path) -> Found:
-    file = root / INPUTS
-    if not file.is_file():
-        return {}
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        if not (isinstance(known, dict) and all(isinstance(names, dict) for names in known.values())):
-            raise ValueError("not names and their fingerprints by key")
-    except ValueError as error:  # not UTF-8 or not JSON is one too
-        raise ModelFolderError(f"{file}: damaged ({error}); remove it to go on without this check") from error
+def _read(run: RunFolder) -> Fingerprints:
+    file, advice = run.root / INPUTS, "remove it to go on without this check"
+    known = read_json(file, advice, ModelFolderError, dict) if file.is_file() else {}
+    if not all(isinstance(files, dict) for files in known.values()):
+        raise ModelFolderError(f"{file}: damaged, not names and their fingerprints by key; {advice}")
     return known
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
