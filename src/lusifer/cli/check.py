@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lusifer.training.estimate.cost import StageEstimate
-    from lusifer.training.run.measure import Measured
+    from lusifer.training.run.measure import StageTiming
 
 GIB = 2**30
 WIDTH = 110
@@ -85,7 +85,7 @@ def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = N
     return "\n".join(line.rstrip() for line in text.get().splitlines())
 
 
-def _measured(stage: StageEstimate, found: Measured) -> Table:
+def _measured(stage: StageEstimate, found: StageTiming) -> Table:
     """Seconds and memory of the steps that were trained, and what they come to."""
     hours = None if stage.load.steps is None else found.step * stage.load.steps / 3600
     rows = [

@@ -28,7 +28,7 @@ _BASE_FILES = (".json", ".safetensors", ".bin", ".txt", ".model")
 _COMMIT = "commit"
 
 Fingerprints = dict[str, dict[str, str]]
-"""By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file name -> SHA-256, or "commit" -> commit.
+"""By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file -> SHA-256, or "commit" -> commit.
 Sources are numbered without those that `english_only` leaves out."""
 
 

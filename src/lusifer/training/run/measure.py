@@ -28,7 +28,7 @@ from lusifer.training.run import run
 
 
 @dataclass
-class Measured:
+class StageTiming:
     """One stage.
 
     `seconds` and `processor` seconds of each counted step; `memory` in bytes, None where it cannot be read.
@@ -45,7 +45,7 @@ class Measured:
         return sum(self.seconds) / len(self.seconds)
 
 
-def measure(recipe: Recipe, steps: int) -> list[Measured]:
+def measure(recipe: Recipe, steps: int) -> list[StageTiming]:
     """Train every stage for some steps and throw the result away.
 
     Args:
@@ -63,7 +63,7 @@ def measure(recipe: Recipe, steps: int) -> list[Measured]:
         # What libraries load when they are first used is the process's memory, not the recipe's.
         run.train(_shortened(load_recipe("tiny"), 1), Path(folder) / "first")
         gc.collect()
-        clock = _Clock()
+        clock = _StageClock()
         run.train(_shortened(recipe, steps + 1), Path(folder) / "run", listen=clock)
     return clock.stages
 
@@ -74,11 +74,11 @@ def _shortened(recipe: Recipe, steps: int) -> Recipe:
     return recipe.model_copy(update={"stages": [stage.model_copy(update=changes) for stage in recipe.stages]})
 
 
-class _Clock:
+class _StageClock:
     """Listens to a run."""
 
     def __init__(self) -> None:
-        self.stages: list[Measured] = []
+        self.stages: list[StageTiming] = []
         self._before, self._rows, self._counts = _resident("VmRSS"), 0, 0
         self._last: tuple[float, float] | None = None
 
@@ -90,7 +90,7 @@ class _Clock:
         elif kind == "data":
             self._rows = max(0, _resident("VmRSS") - self._counts)
         elif kind == "stage":
-            self.stages.append(Measured(event["stage"]))
+            self.stages.append(StageTiming(event["stage"]))
             self._last = None
             _forget_peak()
         elif kind == "step":
