@@ -9,9 +9,8 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -36,10 +35,7 @@ class _Constructor(RoundTripConstructor):
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes no aliases, and nothing that readers of YAML 1.1 would take for another number."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    """Writes every text so that it comes back, and numbers as readers of YAML 1.1 know them."""
 
     def represent_str(self, value: str) -> ScalarNode:
         """Double quotes are the only style that escapes line breaks and invisible characters."""
@@ -56,19 +52,22 @@ _Representer.add_representer(str, _Representer.represent_str)
 _Representer.add_representer(float, _Representer.represent_float)
 
 
-@dataclass
+class Origin(NamedTuple):
+    """Where a key of a recipe comes from: a line of the file with the comment behind it, or an override (line 0)."""
+
+    words: str
+    line: int = 0
+    remark: str = ""
+    override: bool = False
+
+
 class Document:
-    """A recipe that was read but not checked yet.
+    """A recipe that was read but not checked yet: plain values, and where each of its keys and items comes from."""
 
-    `value` is plain; `lines` and `remarks` have the line of each key and list item by its path, and the comment behind
-    it; `given` has the words of the user by the path of each key that `--set` changed.
-    """
-
-    file: str
-    value: Any = None
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-    remarks: dict[KeyPath, str] = field(default_factory=dict)
-    given: dict[KeyPath, str] = field(default_factory=dict)
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.value: Any = None
+        self._origins: dict[KeyPath, Origin] = {(): Origin(file)}
 
     @classmethod
     def parse(cls, text: str, where: str) -> Document:
@@ -95,28 +94,31 @@ class Document:
         return document
 
     def _plain(self, node: Any, path: KeyPath) -> Any:
-        """Note the lines and remarks of everything below a node, and take it without them."""
+        """Note the origin of everything below a node, and take its value without the comments."""
         if isinstance(node, CommentedMap | CommentedSeq):
             items = list(node.items() if isinstance(node, CommentedMap) else enumerate(node))
             for key, _ in items:
                 if key in (node.lc.data or {}):
-                    self.lines[*path, key] = node.lc.data[key][0] + 1
-                comment = next((token for token in node.ca.items.get(key, [])[2:3] if token), None)
-                if comment is not None and comment.value.startswith("#"):
-                    self.remarks[*path, key] = comment.value.splitlines()[0].lstrip("# ").rstrip()
+                    line = node.lc.data[key][0] + 1
+                    comment = next((token.value for token in node.ca.items.get(key, [])[2:3] if token), "")
+                    remark = comment.splitlines()[0].lstrip("# ").rstrip() if comment.startswith("#") else ""
+                    self._origins[*path, key] = Origin(f"{self.file} line {line}", line, remark)
             plain = {key: self._plain(item, (*path, key)) for key, item in items}
             return plain if isinstance(node, CommentedMap) else list(plain.values())
         if node is None or isinstance(node, bool | ScalarBoolean):
             return None if node is None else bool(node)
         return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), node)
 
-    def is_given(self, path: KeyPath) -> bool:
-        """Whether `--set` gave a key, or what it is part of."""
-        return any(path[:length] in self.given for length in range(1, len(path) + 1))
+    def origin(self, path: KeyPath) -> Origin:
+        """Where a key comes from, or the nearest part above it that has a place of its own."""
+        return next(
+            self._origins[path[:length]] for length in range(len(path), -1, -1) if path[:length] in self._origins
+        )
 
     def remark(self, path: KeyPath) -> str:
         """The comment behind a key's value, or behind the mapping that it is in; "" where there is none."""
-        return "" if self.is_given(path) else self.remarks.get(path) or self.remarks.get(path[:-1], "")
+        own = self.origin(path)
+        return own.remark if own.override else own.remark or self.origin(path[:-1]).remark
 
     def set(self, overrides: Sequence[str]) -> None:
         """Put overrides in. Whether the keys exist is seen when the recipe is checked.
@@ -145,37 +147,22 @@ class Document:
                     value[place] = Document.parse(new, words).value
                 elif isinstance(value, dict) and value.get(place) is None:
                     value[place] = {}
+                    self._origins.setdefault(path, Origin(words))
                 value = value[place]
-            self.given[path] = words
+            others = {known: origin for known, origin in self._origins.items() if known[: len(path)] != path}
+            self._origins = others | {path: Origin(words, override=True)}
 
     def keep_stages(self, names: Sequence[str]) -> None:
-        """Take out the stages of other names; what is known by place moves with the stages that stay."""
+        """Take out the stages of other names; the origins move with the stages that stay."""
         numbers = [number for number, stage in enumerate(self.value["stages"]) if stage["name"] in names]
         self.value["stages"] = [self.value["stages"][number] for number in numbers]
-
-        def moved(by_path: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
-            of_stages = {path: item for path, item in by_path.items() if path[:1] == ("stages",) and len(path) > 1}
-            others = {path: item for path, item in by_path.items() if path not in of_stages}
-            return others | {
-                ("stages", numbers.index(path[1]), *path[2:]): item
-                for path, item in of_stages.items()
-                if path[1] in numbers
-            }
-
-        self.lines, self.remarks, self.given = moved(self.lines), moved(self.remarks), moved(self.given)
-
-    def place(self, path: KeyPath) -> str:
-        """Where a key comes from: a line of the file, or the words of `--set`."""
-        if path and path not in self.lines:  # a part that exists only because --set named something below it
-            below = [words for key, words in self.given.items() if key[: len(path)] == path]
-            if below:
-                return below[0]
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.given:
-                return self.given[path[:length]]
-            if path[:length] in self.lines:
-                return f"{self.file} line {self.lines[path[:length]]}"
-        return self.file
+        origins = {}
+        for path, origin in self._origins.items():
+            if path[:1] != ("stages",) or len(path) < 2:
+                origins[path] = origin
+            elif path[1] in numbers:
+                origins["stages", numbers.index(path[1]), *path[2:]] = origin
+        self._origins = origins
 
     def spoken(self, path: KeyPath) -> str:
         """A path in words, list items by their name where only one has it: "stages.retrieval.max_steps"."""
@@ -195,7 +182,7 @@ class Document:
         try:
             yield
         except LusiferError as error:
-            raise RecipeError(f"{self.place(path)}: {self.spoken(path)}: {error}") from None
+            raise RecipeError(f"{self.origin(path).words}: {self.spoken(path)}: {error}") from None
 
     def explain(self, error: ValidationError) -> RecipeError:
         """Turn pydantic's report into one line: the first error in the order of the file, and how many more."""
@@ -204,14 +191,13 @@ class Document:
             found.setdefault(self._path(detail), []).append(detail)
 
         def order(path: KeyPath) -> tuple[bool, int, bool, int]:
-            above = (self.lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in self.lines)
             # A misspelt key is missing under its right name too: say the cause first.
-            return found[path][0]["type"] == "missing", next(above, 0), path != (), len(path)
+            return found[path][0]["type"] == "missing", self.origin(path).line, path != (), len(path)
 
         first = min(found, key=order)
         # The branches of a union each complain: one key, one message.
         message = " or ".join(dict.fromkeys(map(_message, found[first])))
-        place = self.place(self._named(first, message))
+        place = self.origin(self._named(first, message)).words
         if found[first][0]["type"] not in _COMPLETE:
             message += f", found {found[first][0]['input']!r}"
         key = f"{self.spoken(first)}: " if first else ""

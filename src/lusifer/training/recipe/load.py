@@ -115,38 +115,32 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _checked(document: Document, folder: Path) -> Recipe:
     """Check the values of a document, its local paths made absolute."""
-    root = document.value.get("data_root")
-    root = _absolute(root, Path.cwd() if document.is_given(("data_root",)) else folder) if isinstance(root, str) else ""
 
-    def placed(value: Any, path: KeyPath) -> Any:
-        """Paths in the file start from its folder or `data_root`, those of --set from the current folder."""
+    def placed(value: Any, path: KeyPath, root: Path) -> Any:
+        """Paths in the file start from its folder, of data from `root`; those of --set from the current folder."""
         if isinstance(value, dict):
-            return {key: placed(item, (*path, key)) for key, item in value.items()}
+            return {key: placed(item, (*path, key), root) for key, item in value.items()}
         if isinstance(value, list):
-            return [placed(item, (*path, number)) for number, item in enumerate(value)]
-        if not isinstance(value, str) or not value:
-            return value
-        start = Path.cwd() if document.is_given(path) else folder if path[0] == "model" else folder / root
-        match path:
-            case ("data_root",):
-                return root
-            case ("stages", _, "data", _, "path") if not value.startswith(sources.SAMPLE):
-                return _absolute(value, start)
-            case ("stages", _, "watch", "parallel") if value != parallel_text.SAMPLE:
-                return _absolute(value, start)
-            case ("model", _, "path") if not value.startswith((names.PACKAGE, "tiny:")):
+            return [placed(item, (*path, number), root) for number, item in enumerate(value)]
+        start = Path.cwd() if document.origin(path).override else root if path[:1] == ("stages",) else folder
+        match path, value:
+            case ("data_root",), str():
+                local = True
+            case ("stages", _, "data", _, "path"), str():
+                local = not value.startswith(sources.SAMPLE)
+            case ("stages", _, "watch", "parallel"), str():
+                local = value != parallel_text.SAMPLE
+            case ("model", _, "path"), str() if not value.startswith((names.PACKAGE, "tiny:")):
                 local = value.startswith((".", "/", "~")) or (start / value).is_dir()
-                return _absolute(value, start) if local else value
-        return value
+            case _:
+                local = False
+        return os.path.normpath(start / Path(value).expanduser()) if value and local else value
 
+    root = placed(document.value.get("data_root"), ("data_root",), folder)
     try:
-        return Recipe.model_validate(placed(document.value, ()))
+        return Recipe.model_validate(placed(document.value, (), Path(root) if isinstance(root, str) else folder))
     except ValidationError as error:
         raise document.explain(error) from None
-
-
-def _absolute(path: str, start: Path) -> str:
-    return os.path.normpath(start / Path(path).expanduser())
 
 
 def _take_variant(document: Document, recipe: Recipe, name: str) -> None:
