@@ -34,7 +34,7 @@ def rows(file: Path, count: int) -> Path:
         ("{evry: 3}", "stages.first.watch.evry: unknown key; did you mean every?"),
         ("{patience: 0}", "stages.first.watch.patience: input should be greater than or equal to 1, found 0"),
         ("{metric: shift}", "stages.first.watch.metric: input should be 'retrieval' or 'margin', found 'shift'"),
-        ("{parallel: nowhere.jsonl}", "nowhere.jsonl: no such file: correct the name, or give `sample`"),
+        ("{parallel: nowhere.jsonl}", "nowhere.jsonl: no such file: correct the name"),
         ("{parallel: few.jsonl}", "few.jsonl: 10 sentences a language: 11 or more are needed"),
         ("{parallel: small.yaml}", "small.yaml: give a .jsonl or .jsonl.gz file"),
     ],
