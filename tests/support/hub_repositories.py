@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from lusifer.embedder import folder
-from lusifer.evaluation.suites import sib
+from lusifer.evaluation.suites import sib200
 from lusifer.model.tiny import make_tiny_base, make_tiny_bases, sentences
 from support.fake_hub import Hub
 from support.tiny_folder import tiny_embedder
@@ -56,7 +56,7 @@ def sentences_with_topics(folder_: Path) -> None:
     folder_.mkdir()
     for split, count in (("train", 12), ("dev", 6)):
         rows = [{"text": sentences()[i], "label": "ab"[i % 2], "index_id": i} for i in range(count)]
-        with gzip.open(sib.file_of(folder_, "en", split), "wt", encoding="utf-8") as file:
+        with gzip.open(sib200.file_of(folder_, "en", split), "wt", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
 

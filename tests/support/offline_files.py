@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.evaluation.suites import sib, xquad
+from lusifer.evaluation.suites import sib200, xquad
 from support.words import Words
 
 LABELS = ("science", "sports", "travel")
@@ -14,7 +14,7 @@ LABELS = ("science", "sports", "travel")
 
 def write_split(folder: Path, code: str, split: str, ids: list[int]) -> None:
     rows = [{"text": f"{code} {split} {i}", "label": LABELS[i % 3], "index_id": i} for i in ids]
-    with gzip.open(sib.file_of(folder, code, split), "wt", encoding="utf-8") as file:
+    with gzip.open(sib200.file_of(folder, code, split), "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 

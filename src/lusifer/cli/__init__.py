@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lusifer.cli import check, data, measure, report, train, use
+from lusifer.cli import check, data, evaluate, report, train, use
 from lusifer.errors import LusiferError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells give it
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (check, train, use, measure, report, data):
+for room in (check, train, use, evaluate, report, data):
     room.register(app)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.measure import Data, listed
+from lusifer.cli.evaluate import Data, listed
 from lusifer.cli.report import report
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.atomic import refuse_unwritable, write_file
@@ -78,7 +78,7 @@ def ablate(
     from lusifer.evaluation.run import evaluate as evaluation
 
     asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
-    evaluation.check(evaluation.Options(suite, data, *asked))  # likewise
+    evaluation.Options(suite, data, *asked).select()  # likewise
     changes = [word for change in set_ or [] for word in ("--set", change)]
     given = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks}
     words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]

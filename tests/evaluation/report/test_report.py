@@ -16,7 +16,7 @@ from lusifer.evaluation.report import card as report_card
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import page as report
 from lusifer.evaluation.report import verdict
-from lusifer.evaluation.scores import summary
+from lusifer.evaluation.scores.folder import EvaluationFolder
 
 EVIL = "<script>alert('$x$')</script> & \"q\" | *b* `c`"
 FEW = ["en", "es", "te"]
@@ -82,8 +82,7 @@ def test_texts_in_the_plane_are_drawn_where_the_folders_have_their_vectors(tmp_p
     noise = np.random.default_rng(0)
     for folder in folders:
         vectors = {code: noise.normal(size=(12, 6)) for code in ("te", "en")}
-        summary.write_islands(vectors, folder)
-        summary.write_gap(gap.of_vectors(vectors), folder)
+        EvaluationFolder(folder).write_gap(gap.of_vectors(vectors), vectors)
     found = report_facts.read(folders)
     assert [list(each) for each in found.islands] == [["en", "te"]] * 2  # in the paper's order
     page = report.page(found)
@@ -283,7 +282,7 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
     generator = np.random.default_rng(0)
     found = gap.of_vectors({code: generator.normal(size=(12, 8)) for code in FEW})
     folders = [example.write(tmp_path / name, name, codes=FEW, tasks=["Topics"]) for name in ("a", "b")]
-    summary.write_gap(found, folders[0])
+    EvaluationFolder(folders[0]).write_gap(found)
     page = report.page(report_facts.read(folders))
     section = page[page.index('<section id="gap"') : page.index('<section id="comparison"')]
     assert "12 sentences in each of 3 languages, by chance 33.3. Not measured for b." in section
@@ -293,7 +292,7 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
     )
     with pytest.raises(DataError, match="gap.json: damaged"):
         report_facts.read(folders)
-    summary.write_gap(found, folders[0])
+    EvaluationFolder(folders[0]).write_gap(found)
     broken = (
         (folders[0] / "gap.json")
         .read_text()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lusifer.errors import DataError, LusiferError, UsageError
-from lusifer.evaluation.run.evaluate import Options, evaluate, suites
+from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
-from lusifer.evaluation.scores.summary import read_gap, read_islands
-from lusifer.evaluation.suites import sib, xquad
+from lusifer.evaluation.scores.folder import EvaluationFolder
+from lusifer.evaluation.suites import sib200, suite, xquad
 from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import Oracle, write_questions
 from support.words import Words
@@ -43,9 +43,9 @@ def test_the_topics_are_those_of_a_classifier_on_all_training_sentences(data, tm
     from sklearn.linear_model import LogisticRegression
 
     model = Words(seed=4)
-    train, test = (sib.read(sib.file_of(data, "es", split)) for split in ("train", "dev"))
+    train, test = (sib200.read(sib200.file_of(data, "es", split)) for split in ("train", "dev"))
     vectors = [model.encode(split.texts, normalize_embeddings=True) for split in (train, test)]
-    learned = LogisticRegression(**sib.CLASSIFIER).fit(vectors[0], train.labels)
+    learned = LogisticRegression(**sib200.CLASSIFIER).fit(vectors[0], train.labels)
     share = 100 * np.mean(learned.predict(vectors[1]) == np.array(test.labels))
     found = evaluate(Words(seed=4), Options(data=data, languages=["es"], tasks=["SIB200Topics"]))
     assert scores(found, "SIB200Topics") == {"es": pytest.approx(share, abs=1e-3)}
@@ -82,15 +82,15 @@ def test_the_folder_reads_as_what_was_returned(summary, tmp_path):
 
 
 def test_the_gap_between_languages_is_measured_on_the_sentences_that_all_have(summary, tmp_path):
-    found = read_gap(tmp_path / "scores")
+    found = EvaluationFolder(tmp_path / "scores").read_gap()
     assert found.sentences == 30 and set(found.within) == {"en", "es"}
     assert found.against["es"].shift == pytest.approx(0, abs=1e-6)  # of training texts the oracle knows the topic alone
-    drawn = read_islands(tmp_path / "scores")
+    drawn = EvaluationFolder(tmp_path / "scores").read_islands()
     assert {code: rows.shape for code, rows in drawn.items()} == {"en": (30, 64), "es": (30, 64)}
     assert np.allclose(np.linalg.norm(drawn["en"], axis=1), 1, atol=1e-2)
     (tmp_path / "scores" / "gap.json").write_text("{")
     with pytest.raises(DataError, match=r"gap\.json: damaged"):
-        read_gap(tmp_path / "scores")
+        EvaluationFolder(tmp_path / "scores").read_gap()
 
 
 def test_the_sample_suite_needs_no_files(tmp_path):
@@ -99,7 +99,7 @@ def test_the_sample_suite_needs_no_files(tmp_path):
         "SampleTranslationToEnglish", "SampleTranslationFromEnglish",
     }  # fmt: skip
     assert all(entry["n"] == 28 and entry["cross_lingual"] for entry in found["scores"])
-    assert read_gap(tmp_path / "scores").sentences == 28
+    assert EvaluationFolder(tmp_path / "scores").read_gap().sentences == 28
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_hub_that_cannot_be_reached_leaves_nothing_measured_and_says_why(tmp_p
 
 
 def test_tasks_and_languages_are_chosen_by_name(data):
-    assert "offline" in suites() and "paper" in suites()
+    assert "offline" in suite.names() and "paper" in suite.names()
     found = evaluate(Words(), Options(data=data, languages=["spa"], tasks=["STSFile"]))
     assert [(entry["task"], entry["language"]) for entry in found["scores"]] == [("STSFile", "es")]
     with pytest.raises(UsageError, match="task 'STS99' is in none"):
@@ -187,8 +187,8 @@ def test_tasks_and_languages_are_chosen_by_name(data):
     [
         ('{"text": "x", "label": "y"}', "line 1: expected an object with text, label and index_id"),
         ('{"text": "", "label": "y", "index_id": 1}', "line 1: the text is empty"),
-        ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: index_id 1 stands there twice"),
-        ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', no number"),
+        ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: index_id 1 is there twice"),
+        ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', not a whole number"),
         ("{", "line 1: not JSON"),
         ("", "no rows"),
     ],
@@ -199,17 +199,17 @@ def test_wrong_rows_of_sib_are_named(tmp_path, line, message):
     with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
         file.write(line)
     with pytest.raises(DataError, match=message):
-        sib.read(tmp_path / "a.jsonl.gz")
+        sib200.read(tmp_path / "a.jsonl.gz")
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         ('{"sentence1": "a", "sentence2": "b"}', "line 1: expected an object with sentence1, sentence2 and score"),
-        ('{"sentence1": "a", "sentence2": "b", "score": NaN}', "line 1: score is nan, no number"),
-        ('{"sentence1": "a", "sentence2": "b", "score": true}', "line 1: score is True, no number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": NaN}', "line 1: score is nan, not a finite number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": true}', "line 1: score is True, not a finite number"),
         ('{"sentence1": "a", "sentence2": "", "score": 1}', "line 1: the text is empty"),
-        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "fewer than two different scores"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "undefined: all scores are equal"),
         ("[]", "line 1: expected an object"),
     ],
 )

@@ -1,8 +1,7 @@
 """An evaluation folder: whose it is, what a kill may leave in it, several devices."""
 
-import queue
 import shutil
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +9,14 @@ import torch
 from lusifer.embedder import folder as model_folder_
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
-from lusifer.evaluation.run import workers
+from lusifer.evaluation.run import devices
+from lusifer.evaluation.run import model as model_
 from lusifer.evaluation.run.encoder import Encoder, model_meta
-from lusifer.evaluation.run.evaluate import Hears, Options, evaluate
-from lusifer.evaluation.run.folder import Folder
-from lusifer.evaluation.run.model import measured
+from lusifer.evaluation.run.evaluate import Listener, Options, evaluate
+from lusifer.evaluation.run.model import load_model
 from lusifer.evaluation.run.runner import Plan
 from lusifer.evaluation.scores import results
-from lusifer.evaluation.scores.summary import read_gap
+from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import write_split
 from support.words import Words
@@ -33,7 +32,7 @@ def test_two_models_never_share_a_score(data, tmp_path):
     whose = (tmp_path / "scores" / "run.json").read_text()
     for damage in ("{", "null", "[]", whose[:40]):
         (tmp_path / "scores" / "run.json").write_text(damage)
-        with pytest.raises(UsageError, match=r"run\.json: damaged, so whose scores"):
+        with pytest.raises(UsageError, match=r"run\.json: damaged.*choose another --output"):
             evaluate(Words(seed=2), options, tmp_path / "scores")
     (tmp_path / "scores" / "run.json").write_text(whose)
     again = evaluate(Words(seed=1), options, tmp_path / "scores")
@@ -66,11 +65,11 @@ def test_two_calls_at_once_do_not_share_a_folder(data, tmp_path):
         ("results/*/*/SIB200Topics.json", "["),
         ("gap.json", "{"),
         ("summary.json", "{"),
-        ("vectors/index.json", None),
-        ("vectors/index.json", "{"),
-        ("vectors/vectors.npy", None),
-        ("vectors/vectors.npy", ""),
-        ("vectors/dimension", "100"),
+        ("vectors/keys.bin", None),
+        ("vectors/keys.bin", "{"),
+        ("vectors/vectors.bin", None),
+        ("vectors/vectors.bin", "incomplete"),
+        ("vectors/model.json", "100"),
     ],
 )
 def test_whatever_a_kill_leaves_the_next_call_ends_with_the_same_scores(data, tmp_path, place, content):
@@ -81,7 +80,6 @@ def test_whatever_a_kill_leaves_the_next_call_ends_with_the_same_scores(data, tm
         meta = model_meta("x", first["model"]["identity"])
         encoder = Encoder(Words(), meta, evaluation / "vectors", instructed=False)
         encoder.vectors(["one", "two"])
-        encoder.save()
     file = next(evaluation.glob(place))
     file.unlink() if content is None else file.write_text(content)
     if place.startswith(("vectors", "predictions", "results")):
@@ -122,10 +120,10 @@ def test_vectors_go_where_nothing_is_left_to_measure(data, model_folder, tmp_pat
         evaluate(model_folder, late, tmp_path / "late")
     assert not (tmp_path / "late").exists()
     (tmp_path / "late").mkdir()
-    kept = Folder(tmp_path / "late", print)
+    kept = EvaluationFolder(tmp_path / "late", print)
     kept.claim({"suite": "offline"})
     (tmp_path / "late" / "thesis.txt").write_text("mine")
-    kept.give_up()
+    kept.discard()
     assert [file.name for file in (tmp_path / "late").iterdir()] == ["thesis.txt"]
 
 
@@ -135,9 +133,10 @@ def test_too_few_parallel_sentences_cost_the_gap_and_no_score(tmp_path):
         write_split(tmp_path, code, "dev", list(range(9)))
     notes = []
     found = evaluate(
-        Words(), Options(data=tmp_path, languages=["es"]), tmp_path / "scores", hears=Hears(note=notes.append)
+        Words(), Options(data=tmp_path, languages=["es"]), tmp_path / "scores", listener=Listener(note=notes.append)
     )
-    assert read_gap(tmp_path / "scores") is None and found["scores"] and "9 sentences in each language" in notes[0]
+    assert EvaluationFolder(tmp_path / "scores").read_gap() is None and found["scores"]
+    assert "9 sentences in each language" in notes[0]
 
 
 def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_folder, data, tmp_path):
@@ -187,30 +186,62 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
     assert half["model"]["identity"] == saved["model"]["identity"] + "-bfloat16"
     two = evaluate(model_folder, Options(**options | {"devices": ["cpu", "cpu"]}, dtype="bfloat16"), tmp_path / "two")
     assert [entry["score"] for entry in two["scores"]] == [entry["score"] for entry in half["scores"]]
-    assert lusifer_model(measured(model_folder, None, dtype="bfloat16").embedder).llm.dtype == torch.bfloat16
+    assert lusifer_model(load_model(model_folder, None, dtype="bfloat16").embedder).llm.dtype == torch.bfloat16
     with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*-bfloat16' there"):
         evaluate(model_folder, Options(**options), tmp_path / "half")
     with pytest.raises(UsageError, match="dtype bfloat16: this model is loaded already"):
         evaluate(Words(), Options(**options, dtype="bfloat16"))
 
 
-def test_a_process_loads_the_model_in_the_asked_format(data, model_folder, tmp_path, monkeypatch):
-    loaded, heard = [], queue.Queue()
+def test_a_process_loads_the_model_once_in_the_asked_format(data, model_folder, tmp_path, monkeypatch):
+    loaded = []
     plain = model_folder_.load
     monkeypatch.setattr(
-        workers.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
+        model_.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
     )
-    model = workers.Model(str(model_folder), "tiny", "0" * 12, ["cpu", "cpu"], "bfloat16")
-    plan = Plan(partial(workers.make, "offline", data), False, True, None, {})
-    workers._work([], plan, model, 1, tmp_path, heard)
-    assert loaded == [{"device": "cpu", "dtype": "bfloat16"}] and heard.get() == ("done", 1, [])
+    source = model_.ModelSource(str(model_folder), "tiny", "0" * 12, False, "cpu", "bfloat16")
+    selection = Options(data=data, languages=["es"], tasks=["SIB200Topics", "STSFile"]).select()
+    plan = Plan(selection.make, False, True)
+    for row in selection.rows:
+        ((_, entry, measured),) = devices._task([row], plan, source, tmp_path, 1)
+        assert measured and entry["score"] is not None
+    assert loaded == [{"device": "cpu", "dtype": "bfloat16"}]
+
+
+def test_a_process_that_dies_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
+    import os
+
+    selection = Options(data=data, languages=["en", "es"]).select()
+    source = load_model(model_folder, None, "cpu").source
+    folder = EvaluationFolder(tmp_path / "scores")
+    encoder = load_model(model_folder, None, "cpu").encoder(tmp_path / "vectors", True)
+    plan = Plan(Dies(os.getpid(), selection.make), False, True)
+    with pytest.raises(LusiferError, match=r"a process failed \(BrokenProcessPool.*run the same command again"):
+        devices.run(selection.rows, plan, [source, replace(source)], encoder, folder)
+    assert list((tmp_path / "scores" / "scores").glob("*.json"))
+
+
+class Dies:
+    """Makes tasks in one process and ends every other one."""
+
+    def __init__(self, process, make) -> None:
+        self.process, self.make = process, make
+
+    def __call__(self, rows):
+        import os
+
+        if os.getpid() != self.process:
+            os._exit(9)
+        return self.make(rows)
 
 
 def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):
     options = {"data": data, "languages": ["en", "es", "fr"]}
     one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
     told = []
-    two = evaluate(model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", hears=Hears(told.append))
+    two = evaluate(
+        model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", listener=Listener(told.append)
+    )
     plain = [[{**entry, "seconds": None} for entry in summary["scores"]] for summary in (one, two)]
     assert plain[0] == plain[1] and told[-1].rows == told[-1].of == len(two["scores"])
     with pytest.raises(UsageError, match="several devices load the model from its folder"):

@@ -12,9 +12,9 @@ from mteb import mocks
 
 from lusifer.evaluation.run import runner
 from lusifer.evaluation.run.encoder import Encoder, model_meta
-from lusifer.evaluation.run.folder import Folder
 from lusifer.evaluation.run.runner import Plan, run
-from lusifer.evaluation.suites.rows import Row
+from lusifer.evaluation.scores.folder import EvaluationFolder
+from lusifer.evaluation.suites.rows import SuiteRow
 from support.words import Words
 
 MOCKS = (
@@ -42,7 +42,7 @@ def by_name() -> dict:
     return {mock.metadata.name: mock for mock in MOCKS}
 
 
-def row_of(mock: type, **changes) -> Row:
+def row_of(mock: type, **changes) -> SuiteRow:
     metadata = mock.metadata
     made = {
         "language": "en",
@@ -54,10 +54,10 @@ def row_of(mock: type, **changes) -> Row:
         "instruction": "Do it.",
         "cost": 10,
     }
-    return Row(**{**made, **changes})
+    return SuiteRow(**{**made, **changes})
 
 
-def make(rows: list[Row]):
+def make(rows: list[SuiteRow]):
     task = by_name()[rows[0].task]()
     task.hf_subsets = [subset for row in rows for subset in row.subsets]
     return task
@@ -68,8 +68,8 @@ def encoder(path: Path, identity: str = "a", **options) -> Encoder:
     return Encoder(Words(), model_meta("words", identity), vectors, **{"instructed": False, **options})
 
 
-def measure(path: Path, rows: list[Row], plan: Plan | None = None, model: Encoder | None = None, notes=None):
-    folder = Folder(path, (notes if notes is not None else []).append)
+def measure(path: Path, rows: list[SuiteRow], plan: Plan | None = None, model: Encoder | None = None, notes=None):
+    folder = EvaluationFolder(path, (notes if notes is not None else []).append)
     folder.claim({"suite": "mocks"})
     return run(rows, plan or Plan(make, instructed=False), model or encoder(path), folder)
 
@@ -99,7 +99,7 @@ def test_every_type_of_task_runs_and_its_score_is_that_of_mteb(mock, tmp_path):
 def test_examples_are_those_that_the_score_is_made_of(mock, kind, tmp_path):
     row = row_of(mock)
     score = measure(tmp_path, [row])[0]["score"]
-    made = Folder(tmp_path, print).examples(row.task).get("en")
+    made = EvaluationFolder(tmp_path).examples(row.task).get("en")
     assert (made and made["kind"]) == kind
     if kind in ("mean", "draws"):
         assert 100 * np.mean(made["values"]) == pytest.approx(score, abs=0.01)
@@ -188,7 +188,7 @@ def test_cheap_tasks_come_first_and_the_time_left_shrinks_to_nothing(tmp_path):
     rows = [row_of(mock, cost=cost) for mock, cost in zip(MOCKS[:3], (500, None, 20))]
     assert [group[0].cost for group in runner.tasks(rows)] == [20, 500, None]
     told = []
-    folder = Folder(tmp_path, print)
+    folder = EvaluationFolder(tmp_path)
     run(rows, Plan(make, instructed=False), encoder(tmp_path), folder, told.append)
     assert [done.rows for done in told] == [1, 2, 3] and told[-1].seconds_left == 0
 
@@ -221,7 +221,7 @@ def test_vectors_of_another_model_or_prompt_are_not_reused(tmp_path):
 def test_a_damaged_vector_file_is_made_again(tmp_path):
     row = row_of(mocks.MockRetrievalTask)
     score = measure(tmp_path / "a", [row], model=encoder(tmp_path))[0]["score"]
-    (tmp_path.with_name(tmp_path.name + "-vectors") / "index.json").write_text("{")
+    (tmp_path.with_name(tmp_path.name + "-vectors") / "keys.bin").write_text("{")
     assert measure(tmp_path / "b", [row], model=encoder(tmp_path))[0]["score"] == score
 
 

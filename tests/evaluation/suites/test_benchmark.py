@@ -13,7 +13,9 @@ import pytest
 
 from lusifer import languages
 from lusifer.errors import UsageError
-from lusifer.evaluation.suites import benchmark, benchmark_cost
+from lusifer.evaluation.suites import benchmark
+from lusifer.evaluation.suites.rows import select
+from support import suite_table
 
 SUITES = {name: benchmark.suite(name) for name in benchmark.names()}
 PAPER = SUITES["paper"]
@@ -24,12 +26,12 @@ PAGE = (Path(__file__).parents[3] / "docs" / "benchmark.md").read_text(encoding=
 
 def row_of(language, task, suite="paper"):
     """The one row of a language and a task."""
-    (row,) = benchmark.select(SUITES[suite], [language], [task])
+    (row,) = select(SUITES[suite], [language], [task])
     return row
 
 
 def test_agrees_with_the_installed_mteb():
-    assert benchmark.check([row for rows in SUITES.values() for row in rows]) == []
+    assert suite_table.check([row for rows in SUITES.values() for row in rows]) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_agrees_with_the_installed_mteb():
 def test_each_disagreement_has_its_sentence(change, sentence):
     row = row_of("es", "STS17")
     assert (row.subsets, row.cost) == (("es-es",), 500)
-    problems = benchmark.check([replace(row, **change)])
+    problems = suite_table.check([replace(row, **change)])
     assert any(re.match(sentence, problem) for problem in problems), problems
 
 
@@ -58,7 +60,7 @@ def test_a_language_in_another_script_is_another_subset():
     row = row_of("hi", "BelebeleRetrieval")
     assert row.subsets == ("hin_Deva-hin_Deva",)
     latin = replace(row, subsets=("hin_Latn-hin_Latn",))
-    assert "is in hin-Latn and hin-Latn" in benchmark.check([latin])[0]
+    assert "is in hin-Latn and hin-Latn" in suite_table.check([latin])[0]
 
 
 def test_paper_holds_the_figure_for_the_languages_of_the_lists():
@@ -126,16 +128,16 @@ def test_rows_come_cheapest_first(rows):
 
 
 def test_select_by_language_and_task():
-    rows = benchmark.select(PAPER, ["bn", "te"], ["IndicQARetrieval", "XNLIV2"])
+    rows = select(PAPER, ["bn", "te"], ["IndicQARetrieval", "XNLIV2"])
     assert {(row.language, row.task) for row in rows} == {
         ("bn", "IndicQARetrieval"), ("te", "IndicQARetrieval"), ("bn", "XNLIV2")
     }  # fmt: skip
-    assert benchmark.select(PAPER[::-1]) == sorted(PAPER[::-1], key=lambda row: row.cost or float("inf"))
-    assert benchmark.select(PAPER, ["sw"], ["STS12"]) == []
+    assert select(PAPER[::-1]) == sorted(PAPER[::-1], key=lambda row: row.cost or float("inf"))
+    assert select(PAPER, ["sw"], ["STS12"]) == []
     with pytest.raises(UsageError, match="language 'de' is in none of these rows: use one of .*sw"):
-        benchmark.select(PAPER, ["sw", "de"])
+        select(PAPER, ["sw", "de"])
     with pytest.raises(UsageError, match="task 'STS22.v3' .*STS22.v2"):
-        benchmark.select(PAPER, tasks=["STS22.v3"])
+        select(PAPER, tasks=["STS22.v3"])
     with pytest.raises(UsageError, match="suite 'all' is unknown: use one of paper, cross-lingual, lists-only, quick"):
         benchmark.suite("all")
 
@@ -168,18 +170,18 @@ class Mteb:
 def test_costs_count_what_the_model_reads():
     parts = {"num_samples": 9, "hf_subset_descriptive_stats": {"es": {"num_samples": 4}, "fr": {"num_samples": 5}}}
     pairs = Mteb("STS", {"test": parts})
-    assert benchmark_cost.texts(pairs, "test", ["es", "fr"]) == 18
-    assert benchmark_cost.texts(pairs, "test", ["es", "xx"]) is None
-    assert benchmark_cost.texts(pairs, "test", ["default"]) is None
-    assert benchmark_cost.texts(pairs, "dev", ["es"]) is None
-    assert benchmark_cost.texts(Mteb("STS", None), "test", ["default"]) is None
+    assert suite_table.texts(pairs, "test", ["es", "fr"]) == 18
+    assert suite_table.texts(pairs, "test", ["es", "xx"]) is None
+    assert suite_table.texts(pairs, "test", ["default"]) is None
+    assert suite_table.texts(pairs, "dev", ["es"]) is None
+    assert suite_table.texts(Mteb("STS", None), "test", ["default"]) is None
     drawn = {"test": {"num_samples": 5000}}
-    assert benchmark_cost.texts(Mteb("Clustering", drawn, max_document_to_embed=2048), "test", ["default"]) == 2048
+    assert suite_table.texts(Mteb("Clustering", drawn, max_document_to_embed=2048), "test", ["default"]) == 2048
     share = Mteb("Clustering", drawn, max_document_to_embed=None, max_fraction_of_documents_to_embed=0.04)
-    assert benchmark_cost.texts(share, "test", ["default"]) == 200
+    assert suite_table.texts(share, "test", ["default"]) == 200
     train = {"num_samples": 1000, "label_statistics": {"labels": {"a": {"count": 990}, "b": {"count": 10}}}}
     taught = Mteb("Classification", {"test": {"num_samples": 7}, "train": train}, samples_per_label=8, n_experiments=10)
-    assert benchmark_cost.texts(taught, "test", ["default"]) == 7 + 80 + 10
+    assert suite_table.texts(taught, "test", ["default"]) == 7 + 80 + 10
 
 
 def test_the_page_has_the_numbers_of_the_table():

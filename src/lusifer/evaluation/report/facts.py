@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from lusifer.errors import DataError, UsageError
-from lusifer.evaluation.scores import averages, compare, results, summary
+from lusifer.evaluation.scores import averages, compare, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.compare import Comparison
+from lusifer.evaluation.scores.folder import GAP, EvaluationFolder
 from lusifer.evaluation.scores.results import Entry, Results, Seen
 from lusifer.language_gap import Gap
 
@@ -204,18 +205,18 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     if parts == [None, None]:
         raise UsageError(f"{first.folder}: nothing was evaluated in it: there is nothing to report")
     gaps = tuple(_gap(each.folder) for each in evaluations)
-    islands = tuple(each.folder and summary.read_islands(each.folder) for each in evaluations)
+    islands = tuple(each.folder and EvaluationFolder(each.folder).read_islands() for each in evaluations)
     return Facts(tuple(evaluations), names, parts[0], parts[1], seed, gaps, islands)
 
 
 def _gap(folder: Path | None) -> Gap | None:
     """The gap between languages, where the suite measured one."""
-    found = None if folder is None else summary.read_gap(folder)
+    found = None if folder is None else EvaluationFolder(folder).read_gap()
     if folder is not None and found is not None:
         rows = [*found.within.values(), *found.against.values()]
         numbers = [value for row in rows for value in vars(row).values() if value is not None]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-            raise DataError(f"{folder / summary.GAP}: damaged (a value is no finite number): evaluate again")
+            raise DataError(f"{folder / GAP}: damaged (a value is no finite number): evaluate again")
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +14,14 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from lusifer.errors import LusiferError
-from lusifer.evaluation.suites.rows import Row
+from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io.atomic import write_file
 from lusifer.io.seen import SeenTexts
 from lusifer.prompts import Role
 
 CACHED_TEXTS = 200_000  # rows with more texts are not kept: at 4,096 numbers a text these are 3.3 GB
-DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 OWNER = "model.json"
+KEY = 16  # bytes of a hash
 
 
 def model_meta(name: str, identity: str) -> Any:
@@ -79,7 +81,7 @@ class Encoder:
         self._seen = seen
         self._read: dict[int, bool] = {}
 
-    def turn_to(self, row: Row) -> None:
+    def use(self, row: SuiteRow) -> None:
         """Use the prompts of a row from now on, and forget which texts were read."""
         self._prefix = prefixes(row, self._embedder, self._instructed)
         self._split = row.split
@@ -122,11 +124,12 @@ class Encoder:
         prefix = default_prompt(self._embedder) if prefix is None else prefix
         distinct = list(dict.fromkeys(texts))
         new = [text for text in distinct if (prefix, text) not in self._vectors]
+        old = [text for text in distinct if (prefix, text) in self._vectors]
+        known = dict(zip(old, self._vectors.read([(prefix, text) for text in old]), strict=True))
         made = self._embed(new, prefix)
         if self._keep:
             self._vectors.add([(prefix, text) for text in new], made)
-        fresh = dict(zip(new, made, strict=True))
-        known = {text: fresh[text] if text in fresh else self._vectors[prefix, text] for text in distinct}
+        known |= zip(new, made, strict=True)
         return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
 
     def _embed(self, texts: Sequence[str], prefix: str) -> np.ndarray:
@@ -144,10 +147,6 @@ class Encoder:
             raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")
         return vectors.astype(np.float32, copy=False)
 
-    def save(self) -> None:
-        """Keep what was embedded for a later run."""
-        self._vectors.save()
-
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Cosine similarity of all vectors of one side with all of the other."""
         from mteb.similarity_functions import cos_sim
@@ -161,7 +160,7 @@ class Encoder:
         return pairwise_cos_sim(embeddings1, embeddings2)
 
 
-def prefixes(row: Row, embedder: SentenceTransformer, instructed: bool) -> dict[Role, str]:
+def prefixes(row: SuiteRow, embedder: SentenceTransformer, instructed: bool) -> dict[Role, str]:
     """Give what stands before the texts of a row.
 
     Args:
@@ -184,64 +183,49 @@ def default_prompt(embedder: SentenceTransformer) -> str:
 
 
 class VectorFile:
-    """Vectors by prefix and text, in mteb's own cache on disk."""
+    """Vectors by prefix and text in two files that only grow: 16 bytes a key, and float32 numbers.
 
-    def __init__(self, folder: Path, identity: str, dimension: int | None = None) -> None:
-        """Open the file of a model; what belongs to another model or is not whole is thrown away."""
-        self._folder, self._owner = folder, json.dumps([identity, dimension])
-        try:
-            self._cache = self._opened()
-        except DAMAGED:
+    A kill leaves at most an incomplete end, which is cut off; what belongs to another model is deleted.
+    """
+
+    def __init__(self, folder: Path, identity: str, dimension: int) -> None:
+        """Open the files of a model, or begin them."""
+        self._keys, self._rows = folder / "keys.bin", folder / "vectors.bin"
+        self._dimension = dimension
+        owner, marker = json.dumps([identity, dimension]), folder / OWNER
+        if not marker.is_file() or marker.read_bytes() != owner.encode():
             shutil.rmtree(folder, ignore_errors=True)
-            self._cache = self._new()
-
-    def _new(self) -> Any:
-        from mteb.models.cache_wrappers.cache_backends.numpy_cache import NumpyCache
-
-        cache = NumpyCache(self._folder)
-        with write_file(self._folder / OWNER) as temporary:
-            temporary.write_text(self._owner, encoding="utf-8")
-        return cache
-
-    def _opened(self) -> Any:
-        """The cache that is there.
-
-        Raises:
-            ValueError, OSError, KeyError, TypeError, RuntimeError: It is not this model's, or not whole.
-        """
-        from mteb.models.cache_wrappers.cache_backends.numpy_cache import NumpyCache
-
-        if (self._folder / OWNER).read_text(encoding="utf-8") != self._owner:
-            raise ValueError("of another model")
-        if not (self._folder / "index.json").is_file():
-            raise ValueError("stopped before its first index")
-        cache = NumpyCache(self._folder)
-        cache.load()
-        places = cache.hash_to_index.values()
-        if cache.vectors is None or [cache.vector_dim] != json.loads(self._owner)[1:]:
-            raise ValueError("without vectors")
-        if sorted(places) != list(range(len(places))) or len(places) > len(cache.vectors):
-            raise ValueError("index and vectors do not belong together")
-        return cache
+            folder.mkdir(parents=True)
+            with write_file(marker) as temporary:
+                temporary.write_text(owner, encoding="utf-8")
+        for file in (self._keys, self._rows):
+            file.touch()
+        count = min(self._keys.stat().st_size // KEY, self._rows.stat().st_size // (4 * dimension))
+        os.truncate(self._keys, KEY * count)
+        os.truncate(self._rows, 4 * dimension * count)
+        keys = self._keys.read_bytes()
+        self._places = {keys[KEY * place : KEY * (place + 1)]: place for place in range(count)}
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         """Whether the vector of (prefix, text) is there."""
-        return _item(key) in self._cache
+        return _hash(key) in self._places
 
-    def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
-        """Give the vector of (prefix, text)."""
-        return np.array(self._cache.get_vector(_item(key)), dtype=np.float32)
+    def read(self, keys: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Give the vectors of (prefix, text), which must all be there, (n, d)."""
+        if not keys:
+            return np.zeros((0, self._dimension), np.float32)
+        shape = (len(self._places), self._dimension)
+        return np.array(np.memmap(self._rows, np.float32, "r", shape=shape)[[self._places[_hash(key)] for key in keys]])
 
     def add(self, keys: Sequence[tuple[str, str]], vectors: np.ndarray) -> None:
-        """Keep vectors (n, d); they last for a later run once `save` is called."""
-        if keys:
-            self._cache.add([_item(key) for key in keys], vectors)
-
-    def save(self) -> None:
-        """Write the index: it grows with all texts, so once a row is enough."""
-        if self._cache.vectors is not None:
-            self._cache.save()
+        """Keep vectors (n, d) float32 of keys that are not there yet."""
+        hashes = [_hash(key) for key in keys]
+        for file, content in ((self._rows, vectors.tobytes()), (self._keys, b"".join(hashes))):
+            with file.open("ab") as stream:
+                stream.write(content)
+        self._places |= {key: place for place, key in enumerate(hashes, start=len(self._places))}
 
 
-def _item(key: tuple[str, str]) -> dict[str, str]:
-    return {"text": json.dumps(key, ensure_ascii=False)}
+def _hash(key: tuple[str, str]) -> bytes:
+    text = json.dumps(key)  # in ASCII: half of a surrogate pair is a text as well
+    return hashlib.blake2b(text.encode(), digest_size=KEY).digest()

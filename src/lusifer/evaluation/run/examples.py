@@ -12,30 +12,42 @@ from typing import Any
 
 import numpy as np
 
+from lusifer.evaluation.suites.rows import SuiteRow
+
 Examples = dict[str, Any]
 """{"kind": "mean" | "spearman" | "draws", "ids": [...], "values": [...], "gold": [...] for "spearman"}."""
 
 AGREEMENT = 1e-4  # mteb rounds its scores to six digits
 
 
-def of_subset(
-    type_: str, metric: str, scores: Mapping[str, Any], predictions: Any, data: Any, subset: str
+def of_row(
+    row: SuiteRow, scores: Mapping[str, Any], predictions: Mapping[str, Any], data: Mapping[str, Any]
 ) -> Examples | None:
-    """Give the examples of one subset.
+    """Give the examples of a row.
+
+    The score of several subsets is the mean of theirs: for subsets of unlike size it is no mean over examples.
 
     Args:
-        type_: mteb's type of the task.
-        metric: The main metric.
-        scores: What mteb reports of the subset.
-        predictions: What it predicted there; None where it kept nothing.
-        data: The split that was tested, as mteb holds it.
-        subset: Its name; it stands before ids that only count rows.
+        row: The row.
+        scores: What mteb reports, by subset.
+        predictions: What it predicted, by subset and split; of some tasks it keeps nothing.
+        data: The split that was tested as mteb holds it, by subset.
 
     Returns:
-        The examples, or None where the metric is none of theirs or they do not give the score.
+        The examples, or None where the metric is no mean over examples or they do not give the score.
     """
-    made = _made(type_, metric, scores, predictions, data, subset)
-    return made if made is not None and _agrees(made, float(scores[metric])) else None
+    parts = []
+    for subset in row.subsets:
+        predicted = predictions.get(subset, {}).get(row.split)
+        made = _made(row.type, row.metric, scores[subset], predicted, data[subset], subset)
+        parts.append(made if made is not None and _agrees(made, float(scores[subset][row.metric])) else None)
+    if len(parts) == 1:
+        return parts[0]
+    whole = [part for part in parts if part is not None and part["kind"] == "mean"]
+    if len(whole) < len(parts) or len({len(part["values"]) for part in whole}) > 1:
+        return None
+    ids = [f"{number}:{name}" for number, part in enumerate(whole) for name in part["ids"]]
+    return {"kind": "mean", "ids": ids, "values": [value for part in whole for value in part["values"]]}
 
 
 def _made(
@@ -103,19 +115,3 @@ def _agrees(made: Examples, score: float) -> bool:
 
         return bool(abs(float(spearmanr(made["values"], made["gold"])[0]) - score) < AGREEMENT)
     return bool(made["values"]) and abs(float(np.mean(made["values"])) - score) < AGREEMENT
-
-
-def joined(parts: Sequence[Examples | None]) -> Examples | None:
-    """Put the examples of a row's subsets together; None where that does not give the row's score.
-
-    The score of several subsets is the mean of theirs: for subsets of unlike size it is no mean over examples.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    whole = [part for part in parts if part is not None]
-    if len(whole) < len(parts) or not whole or any(part["kind"] != "mean" for part in whole):
-        return None
-    if len({len(part["values"]) for part in whole}) > 1:
-        return None
-    ids = [f"{number}:{name}" for number, part in enumerate(whole) for name in part["ids"]]
-    return {"kind": "mean", "ids": ids, "values": [value for part in whole for value in part["values"]]}

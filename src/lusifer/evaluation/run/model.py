@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +13,41 @@ from lusifer.embedder.exported import ExportedModel
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import Encoder, model_meta
 from lusifer.io import seen
+from lusifer.io.jsonfile import read_json
 from lusifer.model.lusifer import LusiferModel
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The model that is scored; `place` is its folder or name, None for one that is only in memory."""
+class ModelSource:
+    """What a process needs to load the model.
 
-    embedder: SentenceTransformer
+    Attributes:
+        folder: Its folder or name; None for one that is only in memory.
+        name: What it is called in tables.
+        identity: The hash by which its scores are kept.
+        instructed: Whether queries get the instruction of their task.
+        device: Where to load it; None takes the best one.
+        dtype: Number format to load it in; None takes that of its folder.
+    """
+
+    folder: str | None
     name: str
     identity: str
-    place: str | None
     instructed: bool
+    device: str | None = None
+    dtype: str | None = None
+
+    def load(self) -> ScoredModel:
+        """Load it."""
+        return ScoredModel(model_folder.load(self.folder or self.name, device=self.device, dtype=self.dtype), self)
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """The model that is scored, and where it comes from."""
+
+    embedder: SentenceTransformer
+    source: ModelSource
 
     @property
     def dtype(self) -> str:
@@ -37,24 +58,26 @@ class Measured:
         return "not known" if first is None else str(first.dtype).removeprefix("torch.")
 
     def encoder(self, cache: Path, unit: bool) -> Encoder:
-        """As mteb calls it."""
-        meta = model_meta(self.name, self.identity)
-        return Encoder(self.embedder, meta, cache, instructed=self.instructed, unit=unit, seen=_seen(self.place))
+        """As mteb calls it; `cache` and `unit` as for `Encoder`. The texts of its training run are looked up."""
+        folder = self.source.folder
+        trained_on = seen.of_model(Path(folder)) if folder is not None and Path(folder).is_dir() else None
+        meta = model_meta(self.source.name, self.source.identity)
+        return Encoder(self.embedder, meta, cache, instructed=self.source.instructed, unit=unit, seen=trained_on)
 
 
-def measured(
+def load_model(
     model: str | os.PathLike[str] | SentenceTransformer,
     name: str | None,
-    devices: Sequence[str] = (),
+    device: str | None = None,
     instructed: bool | None = None,
     dtype: str | None = None,
-) -> Measured:
+) -> ScoredModel:
     """Load a model, or take the embedder itself.
 
     Args:
         model: A folder or hub name, or the embedder itself.
         name: What to call it in tables; None takes the folder's name.
-        devices: Where to load it, the first one here; empty takes the best one.
+        device: Where to load it; None takes the best one.
         instructed: Whether queries get the instruction of their task; None: if it is one of ours with any prompt.
         dtype: Number format to load it in; None takes that of the folder.
 
@@ -62,25 +85,22 @@ def measured(
         ModelFolderError: No such folder, or a file of it is missing or damaged.
         UsageError: A number format for a model that is loaded already.
     """
-    if dtype is not None and isinstance(model, SentenceTransformer):
+    in_memory = isinstance(model, SentenceTransformer)
+    if dtype is not None and in_memory:
         raise UsageError(f"dtype {dtype}: this model is loaded already: give its folder, or leave dtype out")
-    embedder = model if isinstance(model, SentenceTransformer) else _load(model, devices, dtype)
-    identity, place = _identity(model, embedder)
-    if dtype not in (None, _saved_dtype(place)):  # other vectors, not to be mixed with those of the folder's own format
+    embedder = model if in_memory else model_folder.load(model, device=device, dtype=dtype)
+    identity, folder = _identity(model, embedder)
+    if dtype not in (None, _saved_dtype(folder)):  # other vectors than in the folder's own format: not to be mixed
         identity = f"{identity}-{dtype}"
-    named = name or (Path(os.fspath(model)).name if not isinstance(model, SentenceTransformer) else "in memory")
-    told = _ours(embedder) and any(embedder.prompts.values())
-    instructed = told if instructed is None else instructed
-    return Measured(embedder, named, identity, place, instructed)
+    called = name or ("in memory" if in_memory else Path(os.fspath(model)).name)
+    if instructed is None:
+        instructed = _ours(embedder) and any(embedder.prompts.values())
+    return ScoredModel(embedder, ModelSource(folder, called, identity, instructed, device, dtype))
 
 
 def _ours(embedder: SentenceTransformer) -> bool:
     """Whether a model was trained here: another one's prompts are its own, and our instructions are none of them."""
     return isinstance(getattr(embedder[0], "model", None), (LusiferModel, ExportedModel))
-
-
-def _load(model: str | os.PathLike[str], devices: Sequence[str], dtype: str | None) -> SentenceTransformer:
-    return model_folder.load(model, device=devices[0] if devices else None, dtype=dtype)
 
 
 def _identity(
@@ -103,10 +123,5 @@ def _saved_dtype(place: str | None) -> str | None:
     file = None if place is None else Path(place) / "config.json"
     if file is None or not file.is_file():
         return None
-    told = json.loads(file.read_text(encoding="utf-8"))
-    return told.get("dtype") or told.get("torch_dtype")
-
-
-def _seen(place: str | None) -> seen.SeenTexts | None:
-    """The texts that a model was trained on, where it lies in its run's folder."""
-    return seen.of_model(Path(place)) if place is not None and Path(place).is_dir() else None
+    config = read_json(file, "save the model again", ModelFolderError, dict)
+    return config.get("dtype") or config.get("torch_dtype")

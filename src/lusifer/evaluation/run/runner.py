@@ -1,9 +1,10 @@
-"""Run rows with mteb: cheapest first, within a budget of time, going on where an earlier run stopped."""
+"""Run rows with mteb: cheapest first, within a budget of time, on one device or several."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +15,22 @@ from filelock import FileLock
 from lusifer.errors import LusiferError
 from lusifer.evaluation.run import examples
 from lusifer.evaluation.run.encoder import Encoder
-from lusifer.evaluation.run.folder import PREDICTIONS, Folder
-from lusifer.evaluation.suites.rows import Row
+from lusifer.evaluation.scores.folder import PREDICTIONS, EvaluationFolder
+from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io import hub
 
-Make = Callable[[list[Row]], Any]
-"""Rows of one task -> mteb's task with their subsets, its data not yet loaded."""
+Make = Callable[[list[SuiteRow]], Any]
+"""Rows of one task -> mteb's task, its data not yet loaded."""
+Result = dict[str, Any]
+"""An entry of `summary.json`."""
 
 UNKNOWN_COST = 5_000  # texts, where a task does not tell: between the small and the large ones
+FIELDS = (
+    *("language", "task", "title", "type", "metric", "split", "subsets", "cross_lingual", "prompt"),
+    *("score", "low", "high", "n", "seconds", "seen", "missing"),
+)
+"""Keys of an entry."""
+LATE = "the time budget was spent before it"
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,11 @@ class Plan:
     unit: bool = False  # whether vectors are brought to length 1
     deadline: float | None = None  # of time.monotonic()
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (task, language) -> why it cannot be run
+
+    @property
+    def late(self) -> bool:
+        """Whether nothing may be begun any more."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 @dataclass(frozen=True)
@@ -50,23 +64,48 @@ class Done:
     seconds_left: float | None
 
 
-def tasks(rows: Iterable[Row]) -> list[list[Row]]:
+class Progress:
+    """Counts rows and texts, and estimates how long the rest takes."""
+
+    def __init__(self, rows: Sequence[SuiteRow], tell: Callable[[Done], None] | None = None) -> None:
+        """Take all rows, and who is told after each of them."""
+        self._left = sum(map(cost, rows))
+        self._done = self._rows = 0
+        self._of = len(rows)
+        self._tell = tell
+        self._started = time.monotonic()
+
+    def count(self, row: SuiteRow, *, measured: bool) -> None:
+        """Count a row; one that was not measured now says nothing about the speed."""
+        self._left -= cost(row)
+        self._done += cost(row) if measured else 0
+        self._rows += 1
+        if self._tell is not None:
+            passed = time.monotonic() - self._started
+            self._tell(Done(self._rows, self._of, passed / self._done * self._left if self._done else None))
+
+
+def tasks(rows: Iterable[SuiteRow]) -> list[list[SuiteRow]]:
     """Group rows by task, the cheapest task first and within it the cheapest language."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[SuiteRow]] = {}
     for row in rows:
         groups.setdefault(row.task, []).append(row)
     ordered = [sorted(group, key=cost) for group in groups.values()]
     return sorted(ordered, key=lambda group: (sum(map(cost, group)), group[0].task))
 
 
-def cost(row: Row) -> int:
+def cost(row: SuiteRow) -> int:
     """Texts to embed, a guess where that is not known."""
     return row.cost if row.cost is not None else UNKNOWN_COST
 
 
 def run(
-    rows: Sequence[Row], plan: Plan, encoder: Encoder, folder: Folder, tell: Callable[[Done], None] | None = None
-) -> list[dict[str, Any]]:
+    rows: Sequence[SuiteRow],
+    plan: Plan,
+    encoder: Encoder,
+    folder: EvaluationFolder,
+    tell: Callable[[Done], None] | None = None,
+) -> list[Result]:
     """Measure rows, or read those that are done.
 
     Args:
@@ -79,67 +118,78 @@ def run(
     Returns:
         An entry a row, as in `summary.json`, in the order of `rows`; one that could not be measured says why.
     """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    clock = _Clock(rows, tell)
-    cut = False
-    with ExitStack() as cut_off:
-        for group in tasks(rows):
+    progress = Progress(rows, tell)
+    found = {}
+    for row, entry, measured in results(tasks(rows), plan, encoder, folder):
+        found[row.key] = entry
+        progress.count(row, measured=measured)
+    return [found[row.key] for row in rows]
+
+
+def results(
+    groups: Iterable[list[SuiteRow]], plan: Plan, encoder: Encoder, folder: EvaluationFolder
+) -> Iterator[tuple[SuiteRow, Result, bool]]:
+    """Yield each row, its entry, and whether it was measured now; after a hub was not reached, only its cache is used.
+
+    Args:
+        groups: Rows by task.
+        plan: How.
+        encoder: The model.
+        folder: Where finished rows are kept.
+    """
+    with ExitStack() as offline:
+        cut = False
+        for group in groups:
             done = folder.done(group[0].task)
-            todo = [row for row in group if row.language not in done]
-            for row in group:
-                if row.language in done:
-                    found[row.task, row.language] = done[row.language]
-                    clock.skip(row)
-            for entry in _task(todo, plan, encoder, folder):
+            yield from ((row, done[row.language], False) for row in group if row.language in done)
+            unreachable = False
+            for row, entry in _task([row for row in group if row.language not in done], plan, encoder, folder):
                 if cut and entry["missing"]:  # it was not the user who set it
                     entry["missing"] = entry["missing"].replace(hub.OFFLINE, hub.UNREACHABLE)
-                found[entry["task"], entry["language"]] = entry
-                row = next(row for row in todo if row.language == entry["language"])
-                clock.skip(row) if entry["missing"] else clock.finish(row)
-            if not cut and any(hub.UNREACHABLE in (found[row.task, row.language]["missing"] or "") for row in todo):
-                cut_off.enter_context(hub.offline())
+                unreachable = unreachable or hub.UNREACHABLE in (entry["missing"] or "")
+                yield row, entry, entry["missing"] is None
+            if unreachable and not cut:
+                offline.enter_context(hub.offline())
                 cut = True
-    return [found[row.task, row.language] for row in rows]
 
 
-def _task(rows: list[Row], plan: Plan, encoder: Encoder, folder: Folder) -> Iterable[dict[str, Any]]:
+def _task(
+    rows: list[SuiteRow], plan: Plan, encoder: Encoder, folder: EvaluationFolder
+) -> Iterator[tuple[SuiteRow, Result]]:
     """Measure rows of one task; its data are loaded once."""
-    runnable = [row for row in rows if (row.task, row.language) not in plan.absent]
-    yield from (missing(row, plan, plan.absent[row.task, row.language]) for row in rows if row not in runnable)
-    if not runnable:
-        return
-    if _late(plan):
-        yield from (missing(row, plan, "the time budget was spent before it") for row in runnable)
-        return
-    try:
-        loaded = plan.make(runnable)
-        loaded.load_data()
-    except Exception as error:
-        # A hub that is down, a gated data set, a task that another mteb has not: said, not hidden
-        yield from (missing(row, plan, f"cannot be loaded: {_short(error)}") for row in runnable)
-        return
+    runnable = [row for row in rows if row.key not in plan.absent]
+    yield from ((row, missing(row, plan, plan.absent[row.key])) for row in rows if row.key in plan.absent)
+    loaded = None
     for row in runnable:
-        if _late(plan):
-            yield missing(row, plan, "the time budget was spent before it")
+        if plan.late:
+            yield row, missing(row, plan, LATE)
             continue
+        if loaded is None:
+            try:
+                loaded = plan.make(runnable)
+                loaded.hf_subsets = list(dict.fromkeys(subset for row in runnable for subset in row.subsets))
+                loaded._eval_splits = list(dict.fromkeys(row.split for row in runnable))
+                loaded.load_data()
+            except Exception as error:
+                # A hub that is down, a gated data set, a task that another mteb does not have: reported, not hidden
+                reason = f"cannot be loaded: {_short(error)}"
+                yield from ((row, missing(row, plan, reason)) for row in runnable)
+                return
         try:
             entry, made = _row(row, loaded, plan, encoder, folder)
         except Exception as error:  # the other rows of a long run are still worth having
-            yield missing(row, plan, f"failed: {_short(error)}")
+            yield row, missing(row, plan, f"failed: {_short(error)}")
             continue
-        folder.keep(row, entry, made)
-        encoder.save()
-        yield entry
-    loaded.unload_data()
-
-
-def _late(plan: Plan) -> bool:
-    return plan.deadline is not None and time.monotonic() >= plan.deadline
+        folder.keep(row.task, row.language, entry, made)
+        yield row, entry
+    if loaded is not None:
+        loaded.unload_data()
 
 
 def _row(
-    row: Row, loaded: Any, plan: Plan, encoder: Encoder, folder: Folder
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    row: SuiteRow, loaded: Any, plan: Plan, encoder: Encoder, folder: EvaluationFolder
+) -> tuple[Result, dict[str, Any] | None]:
+    """Measure one row: its entry and its examples."""
     import mteb
 
     started = time.monotonic()
@@ -147,7 +197,7 @@ def _row(
     task = type(loaded)()
     task.dataset, task.data_loaded = loaded.dataset, True
     task.hf_subsets, task._eval_splits = list(row.subsets), [row.split]
-    encoder.turn_to(row)
+    encoder.use(row)
     cache = result_cache(folder.path)
     predicted = folder.path / PREDICTIONS
     result = cache.get_task_result_path(row.task, encoder.mteb_model_meta)
@@ -168,68 +218,39 @@ def _row(
     values = [float(scores[subset][row.metric]) for subset in row.subsets]
     if not all(value == value for value in values):
         raise LusiferError(f"{row.metric} is not a number")
-    made = _examples(row, task, scores, predicted)
-    score = round(100 * sum(values) / len(values), 4)
-    count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(row, task)
-    made_of = {"score": score, "n": count, "seconds": round(time.monotonic() - started, 3)}
-    told = {"prompt": encoder.prompts, "seen": encoder.seen_in_training()}
-    return _entry(row, plan) | made_of | told, made
-
-
-def _examples(row: Row, task: Any, scores: Mapping[str, Any], predicted: Path) -> dict[str, Any] | None:
-    import json
-
+    parts = {subset: _split(task, subset, row.split) for subset in row.subsets}
     file = task._predictions_path(predicted)
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    parts = [
-        examples.of_subset(
-            row.type,
-            row.metric,
-            scores[subset],
-            kept.get(subset, {}).get(row.split),
-            _split(task, subset, row.split),
-            subset,
-        )
-        for subset in row.subsets
-    ]
-    return examples.joined(parts)
+    predictions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    made = examples.of_row(row, scores, predictions, parts)
+    count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(parts.values())
+    return _entry(row, plan) | {
+        "score": round(100 * sum(values) / len(values), 4),
+        "n": count,
+        "seconds": round(time.monotonic() - started, 3),
+        "prompt": encoder.prompts,
+        "seen": encoder.seen_in_training(),
+    }, made
 
 
 def _split(task: Any, subset: str, split: str) -> Any:
     return task.dataset[subset][split] if subset in task.dataset else task.dataset[split]
 
 
-def _size(row: Row, task: Any) -> int | None:
+def _size(parts: Iterable[Any]) -> int | None:
     """How many examples or queries were tested."""
-    parts = [_split(task, subset, row.split) for subset in row.subsets]
     try:
         return sum(len(part["queries"]) if isinstance(part, dict) else len(part) for part in parts)
     except (KeyError, TypeError):
         return None
 
 
-def _entry(row: Row, plan: Plan) -> dict[str, Any]:
-    return {
-        "language": row.language,
-        "task": row.task,
-        "title": row.title or row.task,
-        "type": row.type,
-        "metric": row.metric,
-        "split": row.split,
-        "subsets": list(row.subsets),
-        "cross_lingual": row.cross_lingual,
-        "prompt": row.prompts(plan.instructed),
-        "score": None,
-        "low": None,
-        "high": None,
-        "n": None,
-        "seconds": None,
-        "seen": None,
-        "missing": None,
-    }
+def _entry(row: SuiteRow, plan: Plan) -> Result:
+    plain = {name: getattr(row, name) for name in ("language", "task", "type", "metric", "split", "cross_lingual")}
+    more = {"title": row.title or row.task, "subsets": list(row.subsets), "prompt": row.prompts(plan.instructed)}
+    return {**dict.fromkeys(FIELDS), **plain, **more}
 
 
-def missing(row: Row, plan: Plan, reason: str) -> dict[str, Any]:
+def missing(row: SuiteRow, plan: Plan, reason: str) -> Result:
     """Make the entry of a row that has no score."""
     return _entry(row, plan) | {"missing": reason}
 
@@ -247,36 +268,10 @@ def result_cache(path: Path) -> Any:
     """Give the cache of results that mteb keeps in a folder; several processes may write to it."""
     from mteb.cache import ResultCache
 
-    class Locked(ResultCache):
+    class LockedCache(ResultCache):
         def save_to_cache(self, *args: Any, **kwargs: Any) -> None:
             # Settings of all tasks go into one file, which is read, changed and written.
             with FileLock(Path(self.cache_path) / ".results.lock"):
                 super().save_to_cache(*args, **kwargs)
 
-    return Locked(path)
-
-
-class _Clock:
-    """Counts rows and texts, and says how long the rest takes."""
-
-    def __init__(self, rows: Sequence[Row], tell: Callable[[Done], None] | None) -> None:
-        self._left = sum(map(cost, rows))
-        self._done = self._rows = 0
-        self._of = len(rows)
-        self._tell = tell
-        self._started = time.monotonic()
-
-    def skip(self, row: Row) -> None:
-        self._left -= cost(row)
-        self._show()
-
-    def finish(self, row: Row) -> None:
-        self._left -= cost(row)
-        self._done += cost(row)
-        self._show()
-
-    def _show(self) -> None:
-        self._rows += 1
-        if self._tell is not None:
-            passed = time.monotonic() - self._started
-            self._tell(Done(self._rows, self._of, passed / self._done * self._left if self._done else None))
+    return LockedCache(path)

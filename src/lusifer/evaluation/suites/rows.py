@@ -1,20 +1,18 @@
-"""What a suite is made of: one row a language and task, as data."""
+"""What a suite is made of: one row for each task and language."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from lusifer.errors import UsageError
 from lusifer.prompts import ROLES, Role, prompt
-
-LOCAL = ("offline", "sample")
-"""Suites of our own tasks, which read no hub."""
 
 
 @dataclass(frozen=True)
-class Row:
+class SuiteRow:
     """One language of one task.
 
     Attributes:
@@ -45,6 +43,11 @@ class Row:
     figure: str | None = None
     title: str | None = None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Task and language."""
+        return self.task, self.language
+
     def prompts(self, instructed: bool = True) -> dict[Role, str]:
         """Give the prefix of each role, as `lusifer.prompts` makes it.
 
@@ -55,16 +58,51 @@ class Row:
         return {role: prompt(instruction, role, symmetric=self.symmetric) for role in ROLES}
 
 
-def fingerprint(rows: Iterable[Row], instructed: bool) -> str:
-    """Name what is measured: 12 hexadecimal digits over rows and prompts, in whatever order the rows come.
+def fingerprint(rows: Iterable[SuiteRow], instructed: bool) -> str:
+    """Hash what is measured: 12 hexadecimal digits over rows and prompts, whatever the order of the rows.
 
-    What a row costs and what it is called in tables do not count: neither changes a score.
+    Cost and title are left out, because neither changes a score.
     """
-    told = sorted(
+    lines = sorted(
         json.dumps(
             {**asdict(row), "cost": None, "title": None, "figure": None, "prompts": row.prompts(instructed)},
             sort_keys=True,
         )
         for row in rows
     )
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def select(
+    rows: Sequence[SuiteRow], languages: Iterable[str] | None = None, tasks: Iterable[str] | None = None
+) -> list[SuiteRow]:
+    """Choose rows by language and task.
+
+    Args:
+        rows: Of a suite.
+        languages: ISO 639-1 codes, or None for all.
+        tasks: Names in mteb, or None for all.
+
+    Returns:
+        The rows of these languages and these tasks, cheapest first. There may be none: not each language has each task.
+
+    Raises:
+        UsageError: A language or task is in none of the rows; the message lists those that are.
+    """
+    languages = _known("language", languages, [row.language for row in rows])
+    tasks = _known("task", tasks, [row.task for row in rows])
+    return cheapest_first([row for row in rows if row.language in languages and row.task in tasks])
+
+
+def cheapest_first(rows: Iterable[SuiteRow]) -> list[SuiteRow]:
+    """Sort rows by their cost; those of unknown cost come last."""
+    return sorted(rows, key=lambda row: (row.cost is None, row.cost or 0))
+
+
+def _known(what: str, asked: Iterable[str] | None, names: Sequence[str]) -> set[str]:
+    known = dict.fromkeys(names)
+    wanted = set(known if asked is None else asked)
+    unknown = sorted(wanted - set(known))
+    if unknown:
+        raise UsageError(f"{what} {unknown[0]!r} is in none of these rows: use one of {', '.join(known)}")
+    return wanted

@@ -6,24 +6,17 @@ scores may have any scale, since ranks are compared.
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from mteb.abstasks import AbsTaskSTS
 
 from lusifer.errors import DataError
+from lusifer.evaluation.suites.local import LocalTask
+from lusifer.io import rows
 from lusifer.prompts import check_text
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two sentences and how like they are, higher for more."""
-
-    sentence1: str
-    sentence2: str
-    score: float
 
 
 def file_of(folder: Path, code: str) -> Path:
@@ -32,31 +25,48 @@ def file_of(folder: Path, code: str) -> Path:
     return packed if packed.is_file() else folder / f"sts-{code}.jsonl"
 
 
-def read(file: Path) -> list[Pair]:
-    """Read one language.
+def read(file: Path) -> list[dict[str, Any]]:
+    """Read the pairs of one language, as `{"sentence1", "sentence2", "score"}`.
 
     Raises:
         DataError: The file is missing, damaged, has a row of another form or no two different scores.
     """
-    if not file.is_file():
-        raise DataError(f"{file.name}: no such file")
-    pairs: list[Pair] = []
-    where = file.name
-    try:
-        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                where = f"{file.name} line {number}"
-                row = json.loads(line)
-                score = row["score"]
-                if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-                    raise DataError(f"{where}: score is {score!r}, no number")
-                pairs.append(Pair(check_text(row["sentence1"], where), check_text(row["sentence2"], where), score))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{file.name}: damaged ({error}): fetch it again") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg})") from error
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{where}: expected an object with sentence1, sentence2 and score") from error
-    if len({pair.score for pair in pairs}) < 2:
-        raise DataError(f"{file.name}: fewer than two different scores: a rank correlation needs them")
+    pairs = list(rows.read(file, _pair))
+    if len({pair["score"] for pair in pairs}) < 2:
+        raise DataError(f"{file}: the rank correlation is undefined: all scores are equal: give different scores")
     return pairs
+
+
+def _pair(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict) or not {"sentence1", "sentence2", "score"} <= row.keys():
+        raise DataError(f"{where}: expected an object with sentence1, sentence2 and score")
+    score = row["score"]
+    try:
+        number = math.nan if isinstance(score, bool) or not isinstance(score, int | float) else float(score)
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: score is {score!r:.40}, not a finite number")
+    return {"score": number, **{name: check_text(row[name], where) for name in ("sentence1", "sentence2")}}
+
+
+class STSFile(LocalTask, AbsTaskSTS):
+    """The rank correlation of cosine and score."""
+
+    title, type, metric = "similarity of sentences, from sts-xx.jsonl", "STS", "cosine_spearman"
+    instruction = "Find a sentence with the same meaning."
+    optional = True
+    parse = staticmethod(read)
+
+    @classmethod
+    def files(cls, folder: Path, subset: str) -> list[Path]:
+        """The one file of the language."""
+        return [file_of(folder, subset)]
+
+    @classmethod
+    def build(cls, subset: str, pairs: list[dict[str, Any]]) -> DatasetDict:
+        """Make the only split."""
+        return DatasetDict(all=Dataset.from_list(pairs))
+
+
+TASKS = (STSFile,)

@@ -7,11 +7,16 @@ are the same in every language.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from mteb.abstasks import AbsTaskRetrieval
 
 from lusifer.errors import DataError
+from lusifer.evaluation.suites.local import LocalTask
+from lusifer.io.jsonfile import read_json
 from lusifer.prompts import check_text
 
 
@@ -34,23 +39,59 @@ def read(file: Path) -> Questions:
     Raises:
         DataError: The file is missing, damaged, or not of that form.
     """
+    value = read_json(file, "download it again")
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{file.name}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file.name}: damaged ({error}): fetch it again") from error
-    try:
-        paragraphs = {row["id"]: check_text(row["text"], f"{file.name}: {row['id']}") for row in value["paragraphs"]}
+        paragraphs = {row["id"]: check_text(row["text"], f"{file}: {row['id']}") for row in value["paragraphs"]}
         questions = tuple(
-            (row["id"], check_text(row["text"], f"{file.name}: {row['id']}"), row["paragraph_id"])
+            (row["id"], check_text(row["text"], f"{file}: {row['id']}"), row["paragraph_id"])
             for row in value["questions"]
         )
+        lost = next((number for number, _, paragraph in questions if paragraph not in paragraphs), None)
     except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{file.name}: expected paragraphs (id, text) and questions (id, text, paragraph_id)"
-        ) from error
-    lost = next((number for number, _, paragraph in questions if paragraph not in paragraphs), None)
+        raise DataError(f"{file}: expected paragraphs (id, text) and questions (id, text, paragraph_id)") from error
     if lost is not None or not questions:
-        raise DataError(f"{file.name}: " + (f"question {lost} has no paragraph" if questions else "no questions in it"))
+        raise DataError(f"{file}: " + (f"question {lost} has no paragraph" if questions else "no questions in it"))
     return Questions(paragraphs, questions)
+
+
+class XQuADParagraphs(LocalTask, AbsTaskRetrieval):
+    """The nearest paragraph should be the one that answers the question."""
+
+    title, type, metric = "XQuAD, question and paragraph in the language", "Retrieval", "accuracy"
+    instruction, symmetric, cost = "Given a question, find passages that answer it.", False, 1430
+    parse = staticmethod(read)
+
+    @classmethod
+    def files(cls, folder: Path, subset: str) -> list[Path]:
+        """The file of the questions, and that of the paragraphs if it is another one."""
+        return [file_of(folder, code) for code in subset.split("-")]
+
+    @classmethod
+    def build(cls, subset: str, asked: Questions, answers: Questions | None = None) -> dict[str, Any]:
+        """Make queries and corpus; a question whose paragraph the other language lacks is left out."""
+        paragraphs = (answers or asked).paragraphs
+        known = [row for row in asked.questions if row[2] in paragraphs]
+        corpus = [{"id": number, "text": text, "title": ""} for number, text in paragraphs.items()]
+        return {
+            "all": {
+                "corpus": Dataset.from_list(corpus),
+                "queries": Dataset.from_list([{"id": number, "text": text} for number, text, _ in known]),
+                "relevant_docs": {number: {paragraph: 1} for number, _, paragraph in known},
+                "top_ranked": None,
+            }
+        }
+
+
+class XQuADToEnglish(XQuADParagraphs):
+    """The paragraphs are in English."""
+
+    title, subset, cross_lingual = "XQuAD, paragraph in English", "{}-en", True
+
+
+class XQuADFromEnglish(XQuADParagraphs):
+    """The questions are in English."""
+
+    title, subset, cross_lingual = "XQuAD, question in English", "en-{}", True
+
+
+TASKS = (XQuADParagraphs, XQuADToEnglish, XQuADFromEnglish)

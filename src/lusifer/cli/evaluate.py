@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate."""
+"""`lusifer evaluate`: score a model in every language."""
 
 from __future__ import annotations
 
@@ -86,11 +86,13 @@ def evaluate(
         suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
         dtype.value if dtype else None, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
-    evaluation.check(options)
+    chosen = options.select()
     with _folder(output) as path:
         with _progress() as show:
-            hears = evaluation.Hears(show, terminal.note)
-            evaluation.evaluate(locate(model), options, path, name=name or model, hears=hears)
+            evaluation.evaluate(
+                locate(model), options, path, name=name or model,
+                listener=evaluation.Listener(show, terminal.note), selection=chosen,
+            )  # fmt: skip
         made = results.read(path)
         text = _tables([*others, made], path, seed)
     typer.echo(text)
@@ -143,8 +145,8 @@ def _tables(results: list[Results], path: Path, seed: int) -> str:
     """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
     from lusifer.evaluation.report import tables
     from lusifer.evaluation.scores import published
-    from lusifer.evaluation.scores.summary import read_gap
-    from lusifer.evaluation.suites.rows import LOCAL
+    from lusifer.evaluation.scores.folder import EvaluationFolder
+    from lusifer.evaluation.suites.suite import LOCAL
 
     rows = {
         table: ({row.model: row.scores for row in published.rows(table)}, published.covers(table))
@@ -153,7 +155,7 @@ def _tables(results: list[Results], path: Path, seed: int) -> str:
     from_hub = results[-1].suite not in LOCAL
     shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()
     text = tables.page(results, *shown, seed=seed)
-    found = read_gap(path)
+    found = EvaluationFolder(path).read_gap()
     return text if found is None else f"{text}\n\n## Language gap\n\n{tables.language_gap(found)}"
 
 

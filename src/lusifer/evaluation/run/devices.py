@@ -1,0 +1,129 @@
+"""Several devices: a process for each, all of them writing into the same folder. A process takes whole tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.evaluation.run import runner
+from lusifer.evaluation.run.encoder import Encoder
+from lusifer.evaluation.run.model import ModelSource
+from lusifer.evaluation.run.runner import Done, Plan, Progress, Result
+from lusifer.evaluation.scores.folder import VECTORS, EvaluationFolder
+from lusifer.evaluation.suites.rows import SuiteRow
+
+AGAIN = "finished rows are kept: run the same command again"
+
+
+def shares(rows: Sequence[SuiteRow], count: int) -> list[list[list[SuiteRow]]]:
+    """Deal whole tasks out so that the shares cost about the same: the dearest first, to whoever has least."""
+    dealt: list[list[list[SuiteRow]]] = [[] for _ in range(count)]
+    for group in sorted(runner.tasks(rows), key=_cost, reverse=True):
+        min(dealt, key=lambda share: sum(map(_cost, share))).append(group)
+    return [sorted(share, key=_cost) for share in dealt]
+
+
+def run(
+    rows: Sequence[SuiteRow],
+    plan: Plan,
+    sources: Sequence[ModelSource],
+    encoder: Encoder,
+    folder: EvaluationFolder,
+    tell: Callable[[Done], None] | None = None,
+) -> list[Result]:
+    """Measure rows on several devices: this process uses the first one, and one is started for each of the others.
+
+    Args:
+        rows: What to measure.
+        plan: How; it is sent to the processes.
+        sources: What each device loads.
+        encoder: The model on the first device.
+        folder: Where finished rows are kept; it must have been claimed.
+        tell: Called as rows are finished.
+
+    Returns:
+        An entry a row, in the order of `rows`.
+
+    Raises:
+        LusiferError: A process failed or died.
+        UsageError: The model is only in memory.
+    """
+    if sources[0].folder is None:
+        raise UsageError("several devices load the model from its folder: give that, or one device")
+    progress = Progress(rows, tell)
+    found: dict[tuple[str, str], Result] = {}
+
+    def take(row: SuiteRow, entry: Result, measured: bool) -> None:
+        found[row.key] = entry
+        progress.count(row, measured=measured)
+
+    mine, *others = shares(rows, len(sources))
+    with _processes() as start:
+        futures: set[Future] = set()
+        for number, share in enumerate(others, start=1):
+            executor = start() if share else None
+            for group in share:
+                futures.add(executor.submit(_task, group, plan, sources[number], folder.path, number))
+        for result in runner.results(mine, plan, encoder, folder):
+            take(*result)
+            futures = _collect(futures, take, 0)
+        while futures:
+            futures = _collect(futures, take, None)
+    return [found[row.key] for row in rows]
+
+
+def _collect(futures: set[Future], take: Callable[..., None], seconds: float | None) -> set[Future]:
+    """Wait for one of the futures, hand its rows over, and give those that are not done."""
+    done, left = wait(futures, seconds, FIRST_COMPLETED)
+    for future in done:
+        try:
+            finished = future.result()
+        except Exception as error:  # one of the process, or that it died
+            raise LusiferError(f"a process failed ({type(error).__name__}: {error}); {AGAIN}") from error
+        for result in finished:
+            take(*result)
+    return left
+
+
+@contextmanager
+def _processes() -> Iterator[Callable[[], ProcessPoolExecutor]]:
+    """Starts executors of one process each; after a failure, the processes are ended at once."""
+    before = set(multiprocessing.active_children())
+    executors: list[ProcessPoolExecutor] = []
+
+    def start() -> ProcessPoolExecutor:
+        executors.append(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
+        return executors[-1]
+
+    try:
+        yield start
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        for executor in executors:
+            executor.shutdown(cancel_futures=True)
+
+
+def _task(
+    rows: list[SuiteRow], plan: Plan, source: ModelSource, path: Path, number: int
+) -> list[tuple[SuiteRow, Result, bool]]:
+    """Measure one task in a process of its own."""
+    folder = EvaluationFolder(path)  # files to measure again were named when the folder was claimed
+    return list(runner.results([rows], plan, _encoder(source, path / f"{VECTORS}-{number}", plan.unit), folder))
+
+
+@lru_cache(1)
+def _encoder(source: ModelSource, cache: Path, unit: bool) -> Encoder:
+    """The model of this process, loaded once."""
+    return source.load().encoder(cache, unit)
+
+
+def _cost(group: Sequence[SuiteRow]) -> int:
+    return sum(map(runner.cost, group))

@@ -1,0 +1,225 @@
+"""The evaluation folder: everything that writes and reads what `lusifer evaluate` leaves.
+
+run.json             whose evaluation it is
+scores/TASK.json     the finished rows of a task, by language, with which a next call goes on
+examples/TASK.json   what each score was computed from, by language
+summary.json         all entries; gap.json and islands.safetensors: the gap between languages
+results/, predictions/   mteb's own files; vectors*/: what was embedded
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from lusifer.errors import DataError, UsageError
+from lusifer.evaluation.scores.averages import order_of
+from lusifer.evaluation.scores.bootstrap import Examples, score
+from lusifer.evaluation.scores.results import AGAIN, EXAMPLES, SUMMARY, TOLERANCE, Entry
+from lusifer.io.atomic import write_file
+from lusifer.io.jsonfile import read_json, write_json
+from lusifer.language_gap import Against, Gap, Within
+
+RUN, SCORES, PREDICTIONS, VECTORS = "run.json", "scores", "predictions", "vectors"
+GAP, ISLANDS = "gap.json", "islands.safetensors"
+_ENTRY = TypeAdapter(Entry)
+
+
+class EvaluationFolder:
+    """One evaluation: a model, a suite, languages, tasks, a set of prompts."""
+
+    def __init__(self, path: Path, note: Callable[[str], None] = lambda _: None) -> None:
+        """Take a folder, which need not be there yet; `note` gets a sentence for every file that has to be redone."""
+        self.path = path
+        self._note = note
+        self._noted: set[str] = set()
+        self._tasks: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    def claim(self, owner: Mapping[str, Any]) -> None:
+        """Make the folder that of one evaluation, or go on with it.
+
+        Args:
+            owner: What must be equal for a run to go on: suite, identity of the model, languages, tasks, prompts.
+
+        Raises:
+            UsageError: The folder is of another evaluation, holds something else, or does not say whose it is.
+        """
+        file = self.path / RUN
+        if file.exists():
+            known = read_json(file, "choose another --output, or remove the folder", UsageError, dict)
+            other = [key for key in owner if known.get(key) != owner[key]]
+            if other:
+                words = "; ".join(f"{key} {known.get(key)!r} there, {owner[key]!r} now" for key in other)
+                raise UsageError(f"{self.path}: holds another evaluation ({words}): choose another --output")
+            return
+        if self.path.is_dir() and any(each.name != ".lock" for each in self.path.iterdir()):
+            raise UsageError(f"{self.path}: is not empty and holds no evaluation: choose another --output")
+        self._write(RUN, dict(owner))
+
+    def done(self, task: str) -> dict[str, dict[str, Any]]:
+        """Give the finished rows of a task by language.
+
+        A row that is not what an evaluation writes, or whose examples do not give its score, counts as none and its
+        file is named.
+        """
+        return dict(self._task(task)[0])
+
+    def examples(self, task: str) -> dict[str, Any]:
+        """Give the examples of the finished rows of a task by language; not every row has them."""
+        return dict(self._task(task)[1])
+
+    def keep(self, task: str, language: str, entry: Mapping[str, Any], examples: Mapping[str, Any] | None) -> None:
+        """Write a finished row. The examples come first: a row with a score has them."""
+        rows, known = self._task(task)
+        known.pop(language, None)
+        if examples is not None:
+            known[language] = dict(examples)
+        self._write(f"{EXAMPLES}/{task}.json", known)
+        rows[language] = dict(entry)
+        content = {code: {"entry": each, "sampled": code in known} for code, each in rows.items()}
+        self._write(f"{SCORES}/{task}.json", content)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`, and drop the examples of rows that have no score: a kill leaves them."""
+        for task in {entry["task"] for entry in summary["scores"]}:
+            known = self.examples(task)
+            if (self._read(f"{EXAMPLES}/{task}.json") or {}).keys() != known.keys():
+                self._write(f"{EXAMPLES}/{task}.json", known)
+        self._write(SUMMARY, summary)
+
+    def forget(self, result: Path, predicted: Path, split: str, subsets: Sequence[str]) -> None:
+        """Take a row out of mteb's own files, so that it is measured and not read; what cannot be read goes whole.
+
+        mteb writes in place: a kill leaves half a file.
+        """
+        known = self._read(result)
+        try:
+            left = [part for part in known["scores"][split] if part["hf_subset"] not in subsets] if known else []
+        except (KeyError, TypeError):
+            left = []
+        if known and left:
+            known["scores"][split] = left
+            self._write(result, known)
+        else:
+            result.unlink(missing_ok=True)
+        if self._read(predicted) is None:
+            predicted.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Take back what a run without a single finished row has written, and nothing else."""
+        if (self.path / SCORES).exists():
+            return
+        self.drop_vectors()
+        for name in ("results", PREDICTIONS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (RUN, ".results.lock"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def drop_vectors(self) -> None:
+        """Remove what was embedded: nothing is left that needs it."""
+        for place in self.path.glob(f"{VECTORS}*"):
+            shutil.rmtree(place, ignore_errors=True)
+
+    def write_gap(self, gap: Gap, vectors: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write how far apart the model keeps the languages.
+
+        Args:
+            gap: As `lusifer.language_gap` measures it.
+            vectors: Of the same few texts by language, (n, d), for a picture in a report.
+        """
+        self._write(GAP, asdict(gap))
+        if vectors is not None:
+            tensors = {code: np.ascontiguousarray(rows, dtype=np.float16) for code, rows in vectors.items()}
+            with write_file(self.path / ISLANDS) as temporary:
+                temporary.write_bytes(save(tensors))
+
+    def read_gap(self) -> Gap | None:
+        """Read the gap between languages; None where the suite measures none.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        file = self.path / GAP
+        if not file.is_file():
+            return None
+        made = read_json(file, AGAIN, kind=dict)
+        try:
+            within = {code: Within(**row) for code, row in made["within"].items()}
+            against = {code: Against(**row) for code, row in made["against"].items()}
+            return Gap(made["sentences"], made["k"], within, against)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{file}: damaged ({error}); {AGAIN}") from error
+
+    def read_islands(self) -> dict[str, np.ndarray] | None:
+        """Read the vectors for a picture, (n, d) by language in the paper's order; None where there are none.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        file = self.path / ISLANDS
+        if not file.is_file():
+            return None
+        try:
+            found = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{file}: damaged ({error}); {AGAIN}") from error
+        return {code: found[code].astype(np.float32) for code in order_of(found)}
+
+    def _task(self, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The finished rows of a task and their examples, by language; read and checked once."""
+        if task not in self._tasks:
+            name = f"{SCORES}/{task}.json"
+            made = self._read(f"{EXAMPLES}/{task}.json") or {}
+            rows = {}
+            for language, known in (self._read(name) or {}).items():
+                problem = _problem(known, made.get(language))
+                if problem:
+                    self._again(f"{self.path / name}: {language}: {problem}; its row is measured again")
+                else:
+                    rows[language] = known["entry"]
+            self._tasks[task] = rows, {code: each for code, each in made.items() if code in rows}
+        return self._tasks[task]
+
+    def _again(self, words: str) -> None:
+        if words not in self._noted:
+            self._noted.add(words)
+            self._note(words)
+
+    def _read(self, name: str | Path) -> dict[str, Any] | None:
+        """The content of a file; None where there is none, or where it is damaged, which is noted."""
+        file = self.path / name
+        try:
+            return read_json(file, "its rows are measured again", kind=dict) if file.exists() else None
+        except DataError as error:
+            self._again(str(error))
+            return None
+
+    def _write(self, name: str | Path, content: Any) -> None:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / name, content)
+
+
+def _problem(known: Any, made: Any) -> str | None:
+    """What is wrong with a finished row and its examples, if anything is."""
+    if not isinstance(known, dict) or known.keys() != {"entry", "sampled"} or not isinstance(known["entry"], dict):
+        return "not what an evaluation writes"
+    try:
+        entry = _ENTRY.validate_python(known["entry"])
+        if entry.score is None or entry.missing:
+            return "has no score"
+        if not known["sampled"]:
+            return None
+        if not isinstance(made, dict):
+            return "its examples are missing"
+        value = score(Examples(**made))
+    except (ValidationError, DataError, TypeError, ValueError) as error:
+        return f"not what an evaluation writes ({str(error).splitlines()[0]})"
+    return None if abs(value - entry.score) <= TOLERANCE else "its examples do not give the score"

@@ -1,0 +1,222 @@
+"""Local tasks: mteb task classes whose data lie in files of a folder, or come with the package.
+
+A task is one class, derived from `LocalTask` and from one of mteb's task classes; `MODULES` names the modules that
+hold those of the library, and `register` adds one from outside. The modules import mteb, so they are imported late.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lusifer import extras, languages
+from lusifer.errors import DataError
+from lusifer.evaluation.suites.rows import SuiteRow
+
+ENGLISH = "en"
+MODULES: dict[str, list[str]] = {
+    "offline": [f"lusifer.evaluation.suites.{name}" for name in ("sib200", "xquad", "sts")],
+    "sample": ["lusifer.evaluation.suites.packaged"],
+}
+"""Suite -> modules with its tasks, each in a tuple `TASKS`."""
+_ADDED: dict[str, list[type[LocalTask]]] = {suite: [] for suite in MODULES}
+
+
+class DataFolder:
+    """A folder of evaluation files; each is parsed once, whichever tasks and languages read it."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Take a folder; None for tasks that read no files."""
+        self.path = path
+        self._parsed: dict[Path, Any] = {}
+
+    def read(self, file: Path, parse: Callable[[Path], Any]) -> Any:
+        """Give the content of a file.
+
+        Raises:
+            DataError: The file is missing or damaged.
+        """
+        if file not in self._parsed:
+            self._parsed[file] = parse(file)
+        return self._parsed[file]
+
+
+class LocalTask:
+    """The part of a local task that mteb does not have; name it before mteb's class among the bases.
+
+    Attributes:
+        title: What is measured, in words, for tables. A class without one is no task, but a base of others.
+        type: mteb's type, as in "Classification".
+        metric: mteb's main metric of that type.
+        split: The split that is tested.
+        subset: The subset of a language: "{}" is replaced by its code.
+        cross_lingual: Whether English takes part beside the language; English itself has no row then.
+        instruction: What stands before a query for a model that was trained with instructions.
+        symmetric: Whether documents carry the instruction too.
+        cost: Texts that a row embeds; None where that is not known.
+        optional: Whether a language without a file has no row at all; else its score is missing, with the reason.
+    """
+
+    title: ClassVar[str]
+    type: ClassVar[str]
+    metric: ClassVar[str]
+    split: ClassVar[str] = "all"
+    subset: ClassVar[str] = "{}"
+    cross_lingual: ClassVar[bool] = False
+    instruction: ClassVar[str | None] = None
+    symmetric: ClassVar[bool] = True
+    cost: ClassVar[int | None] = None
+    optional: ClassVar[bool] = False
+    source = DataFolder(None)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "title"):
+            cls.metadata = _metadata(cls)
+
+    @classmethod
+    def files(cls, folder: Path, subset: str) -> list[Path]:
+        """List the files that a subset is made of, whether they are there or not."""
+        return []
+
+    @staticmethod
+    def parse(file: Path) -> Any:
+        """Read one file.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, subset: str, *contents: Any) -> Any:
+        """Make mteb's data of a subset, by split.
+
+        Args:
+            subset: Its name.
+            contents: What `parse` gave for each of its files.
+        """
+        raise NotImplementedError
+
+    def load_data(self, **_: Any) -> None:
+        """Fill `dataset` with the subsets that will be run, as mteb asks for it."""
+        if not self.data_loaded:
+            self.dataset = {subset: self._load(subset) for subset in self.hf_subsets}
+            self.data_loaded = True
+
+    def _load(self, subset: str) -> Any:
+        files = [] if self.source.path is None else self.files(self.source.path, subset)
+        return self.build(subset, *(self.source.read(file, self.parse) for file in files))
+
+    @classmethod
+    def row(cls, code: str) -> SuiteRow | None:
+        """The row of a language; None for English in a task that compares with English."""
+        if cls.cross_lingual and code == ENGLISH:
+            return None
+        return SuiteRow(
+            language=code,
+            task=cls.__name__,
+            type=cls.type,
+            subsets=(cls.subset.format(code),),
+            split=cls.split,
+            metric=cls.metric,
+            instruction=cls.instruction,
+            symmetric=cls.symmetric,
+            cross_lingual=cls.cross_lingual,
+            cost=cls.cost,
+            title=cls.title,
+        )
+
+
+def _metadata(task: type[LocalTask]) -> Any:
+    """Describe a task to mteb, for all languages of our table."""
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    scripts = {code: f"{row.code3}-{row.script}" for code, row in languages.table().items()}
+    subsets = [task.subset.format(code) for code in scripts if not (task.cross_lingual and code == ENGLISH)]
+    return TaskMetadata(
+        name=task.__name__,
+        description=task.title,
+        type=task.type,
+        main_score=task.metric,
+        eval_splits=[task.split],
+        eval_langs={subset: [scripts[code] for code in subset.split("-")] for subset in subsets},
+        dataset={"path": f"local/{task.__name__}", "revision": "files"},
+    )
+
+
+def register(task: type[LocalTask], suite: str = "offline") -> None:
+    """Add a task of your own to a local suite, for this process.
+
+    Args:
+        task: The class; with several devices it must lie in a module that can be imported.
+        suite: "offline" or "sample".
+    """
+    if task not in _ADDED[suite]:
+        _ADDED[suite].append(task)
+
+
+def tasks(suite: str) -> list[type[LocalTask]]:
+    """Give the tasks of a local suite; this imports mteb.
+
+    Raises:
+        MissingExtraError: mteb is not installed.
+    """
+    extras.need("eval", "mteb")
+    known = [task for module in MODULES[suite] for task in importlib.import_module(module).TASKS]
+    return [*known, *_ADDED[suite]]
+
+
+def survey(
+    kinds: Sequence[type[LocalTask]], codes: Sequence[str], data: DataFolder
+) -> tuple[list[SuiteRow], dict[tuple[str, str], str], list[Path]]:
+    """List what tasks measure, and read every file: a damaged one must not be found after hours.
+
+    Args:
+        kinds: The tasks.
+        codes: Languages; the files of English are read as well.
+        data: Where the files lie.
+
+    Returns:
+        The rows; task and language of those that lack a file, with the reason; and the files that are there.
+
+    Raises:
+        DataError: There is nothing to measure in the folder, or a file is damaged.
+    """
+    rows: list[SuiteRow] = []
+    absent: dict[tuple[str, str], str] = {}
+    found: dict[Path, None] = {}
+    for code in dict.fromkeys([*codes, ENGLISH]):
+        for task in kinds:
+            needed = [] if data.path is None else task.files(data.path, task.subset.format(code))
+            there = [file for file in needed if file.is_file()]
+            for file in there:
+                data.read(file, task.parse)
+                found[file] = None
+            row = task.row(code) if code in codes else None
+            if row is None or (task.optional and there != needed):
+                continue
+            rows.append(row)
+            if there != needed:
+                absent[row.key] = f"{next(file.name for file in needed if file not in there)}: no such file"
+    if data.path is not None and not found:
+        names = dict.fromkeys(file.name for task in kinds for file in task.files(data.path, "xx") if "xx" in file.name)
+        raise DataError(
+            f"{data.path}: nothing to measure in it: expected {', '.join(names)}, xx for a language code such as en"
+        )
+    return rows, absent, list(found)
+
+
+def make(kinds: Sequence[type[LocalTask]], data: DataFolder, rows: Sequence[SuiteRow]) -> Any:
+    """Make mteb's task of rows that share it, its data not yet loaded.
+
+    Args:
+        kinds: The tasks of the suite.
+        data: Where its files lie.
+        rows: Rows of one task.
+    """
+    task = next(kind for kind in kinds if kind.__name__ == rows[0].task)()
+    task.source = data
+    return task

@@ -1,0 +1,194 @@
+"""SIB-200: one sentence a row, one of seven topics, the same sentences in every language.
+
+SIB-200: Adelani et al., "SIB-200: A Simple, Inclusive, and Big Evaluation Dataset for Topic Classification in 200+
+Languages and Dialects" (arXiv 2309.07445).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from mteb.abstasks import AbsTaskBitextMining, AbsTaskClassification, AbsTaskClustering
+from sklearn.linear_model import LogisticRegression
+
+from lusifer.errors import DataError
+from lusifer.evaluation.suites.local import ENGLISH, DataFolder, LocalTask
+from lusifer.io import rows
+from lusifer.prompts import check_text
+
+POOL = 204
+"""Sentences of the larger pool of translations, the first of the train split: as many as SIB-200's test split has."""
+CLASSIFIER: dict[str, Any] = {"C": 1.0, "solver": "lbfgs", "max_iter": 1000}
+"""C is the default of the library, and mteb's as well; the vectors have length 1, so nothing is scaled."""
+EVERY_ROW = 1_000_000  # more than a split has: the classifier learns from all of them
+TOPIC = "Identify the topic of the text."
+TRANSLATION = "Find a sentence with the same meaning."
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """One split of one language, ordered by `ids`; sentences of two languages with one id are translations."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def file_of(folder: Path, code: str, split: str) -> Path:
+    """Where a split lies: `split` is "train" or "dev"."""
+    return folder / f"sib200-{code}-{split}.jsonl.gz"
+
+
+def read(file: Path) -> Sentences:
+    """Read one split.
+
+    Raises:
+        DataError: The file is missing, damaged, or a row is not `{"text", "label", "index_id"}`.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    for number, text, label, where in rows.read(file, _row):
+        if number in found:
+            raise DataError(f"{where}: index_id {number} is there twice: remove one of the two rows")
+        found[number] = (text, label)
+    if not found:
+        raise DataError(f"{file}: no rows in it: download it again")
+    ids = tuple(sorted(found))
+    return Sentences(ids, tuple(found[i][0] for i in ids), tuple(found[i][1] for i in ids))
+
+
+def _row(row: Any, where: str) -> tuple[int, str, str, str]:
+    if not isinstance(row, dict) or not {"text", "label", "index_id"} <= row.keys():
+        raise DataError(f"{where}: expected an object with text, label and index_id")
+    if not isinstance(row["index_id"], int):
+        raise DataError(f"{where}: index_id is {row['index_id']!r:.40}, not a whole number")
+    return row["index_id"], check_text(row["text"], where), check_text(row["label"], where), where
+
+
+def parallel(data: DataFolder, codes: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    """Give the first 204 sentences that all languages with a train file have; None for fewer than two languages.
+
+    Args:
+        data: The folder.
+        codes: Languages, English among them.
+    """
+    files = {} if data.path is None else {code: file_of(data.path, code, "train") for code in codes}
+    splits = {code: data.read(file, read) for code, file in files.items() if file.is_file()}
+    if ENGLISH not in splits or len(splits) < 2:
+        return None
+    ids = sorted(set.intersection(*(set(split.ids) for split in splits.values())))[:POOL]
+    texts = {code: dict(zip(split.ids, split.texts)) for code, split in splits.items()}
+    return {code: tuple(known[number] for number in ids) for code, known in texts.items()}
+
+
+def translations(one: Mapping[int, str], other: Mapping[int, str], pair: str) -> Dataset:
+    """Lay texts by id beside their translations, as mteb's bitext mining takes them.
+
+    Raises:
+        DataError: They share no id.
+    """
+    ids = [number for number in one if number in other]
+    if not ids:
+        raise DataError(f"{pair}: the two languages have no sentence in common: give files with the same ids")
+    sides = {"sentence1": [one[number] for number in ids], "sentence2": [other[number] for number in ids]}
+    return Dataset.from_dict({**sides, "id": [str(number) for number in ids]})
+
+
+class _Sib200(LocalTask):
+    """What the tasks on SIB-200 share."""
+
+    splits: tuple[str, ...] = ("train", "dev")
+    parse = staticmethod(read)
+
+    @classmethod
+    def files(cls, folder: Path, subset: str) -> list[Path]:
+        return [file_of(folder, code, split) for code in subset.split("-") for split in cls.splits]
+
+
+class SIB200Topics(_Sib200, AbsTaskClassification):
+    """A logistic regression on all training sentences, once: mteb's default draws a few of each label."""
+
+    title, type, metric, split = "SIB-200 topics, learned in the language", "Classification", "accuracy", "dev"
+    instruction, cost = TOPIC, 800
+    samples_per_label = EVERY_ROW
+    n_experiments = 1
+    evaluator_model = LogisticRegression(**CLASSIFIER)
+
+    @classmethod
+    def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
+        """Make the split that the classifier learns from, and the one that is tested."""
+        return DatasetDict(
+            {
+                name: Dataset.from_dict({"text": part.texts, "label": part.labels, "id": list(map(str, part.ids))})
+                for name, part in (("train", train), ("dev", dev))
+            }
+        )
+
+
+class SIB200ZeroShotTopics(SIB200Topics):
+    """The classifier learns on English sentences."""
+
+    title = "SIB-200 topics, learned on English"
+    cross_lingual = True
+
+    @classmethod
+    def files(cls, folder: Path, subset: str) -> list[Path]:
+        """English to learn from, the language to test."""
+        return [file_of(folder, ENGLISH, "train"), file_of(folder, subset, "dev")]
+
+
+class SIB200Clusters(_Sib200, AbsTaskClustering):
+    """Every sentence is embedded; k-means runs on ten draws from them, as mteb does it."""
+
+    title, type, metric = "SIB-200 topics, found by k-means", "Clustering", "v_measure"
+    instruction, cost = TOPIC, 800
+    max_fraction_of_documents_to_embed = None
+    max_documents_per_cluster = 1024
+
+    @classmethod
+    def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
+        """Put the sentences of both splits together."""
+        both = {"sentences": [*train.texts, *dev.texts], "labels": [*train.labels, *dev.labels]}
+        return DatasetDict(all=Dataset.from_dict(both))
+
+
+class SIB200TranslationToEnglish(_Sib200, AbsTaskBitextMining):
+    """The nearest English sentence among 204 should be the translation."""
+
+    title, split, subset = "SIB-200, the English translation among 204", "train", "{}-en"
+    type, metric, cross_lingual = "BitextMining", "accuracy", True
+    instruction, cost = TRANSLATION, 2 * POOL
+    splits = ("train",)
+    pool: int | None = POOL
+
+    @classmethod
+    def build(cls, subset: str, one: Sentences, other: Sentences) -> DatasetDict:
+        """Lay the first sentences of both languages beside each other."""
+        sides = (dict(zip(side.ids[: cls.pool], side.texts)) for side in (one, other))
+        return DatasetDict({cls.split: translations(*sides, subset)})
+
+
+class SIB200TranslationFromEnglish(SIB200TranslationToEnglish):
+    """The nearest sentence of the language among 204 should be the translation of the English one."""
+
+    title, subset = "SIB-200, the translation of the English among 204", "en-{}"
+
+
+class SIB200TranslationToEnglishDev(SIB200TranslationToEnglish):
+    """The same on the 99 sentences of the dev split."""
+
+    title, split, splits = "SIB-200, the English translation among 99", "dev", ("dev",)
+    cost, pool = 198, None
+
+
+TASKS = (
+    SIB200Topics,
+    SIB200Clusters,
+    SIB200ZeroShotTopics,
+    SIB200TranslationToEnglish,
+    SIB200TranslationFromEnglish,
+    SIB200TranslationToEnglishDev,
+)

@@ -1,0 +1,104 @@
+"""What an evaluation measures: the rows of a suite in some languages, chosen and checked before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lusifer import languages as languages_
+from lusifer.errors import UsageError
+from lusifer.evaluation.suites import benchmark, local
+from lusifer.evaluation.suites.rows import SuiteRow, select
+from lusifer.io import parallel_text
+from lusifer.io.jsonfile import sha256
+
+LOCAL = tuple(local.MODULES)
+"""Suites of our own tasks, which need no hub."""
+
+
+def names() -> tuple[str, ...]:
+    """Name the suites."""
+    return (*LOCAL, *benchmark.names())
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is measured.
+
+    Attributes:
+        suite: Name of the suite.
+        rows: A language of a task each, cheapest first.
+        make: Makes mteb's task of rows that share it.
+        absent: Task and language of rows that cannot be run -> the reason.
+        digests: SHA-256 of the files by name.
+        parallel: The same sentences in several languages, for the gap between languages; None where there are none.
+    """
+
+    suite: str
+    rows: list[SuiteRow]
+    make: Callable[[Sequence[SuiteRow]], Any]
+    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    parallel: Mapping[str, Sequence[str]] | None = None
+
+
+def choose(
+    suite: str,
+    data: Path | None = None,
+    languages: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> Selection:
+    """Choose what is measured; files are read here, once.
+
+    Args:
+        suite: One of `names`.
+        data: Folder with the files of the offline suite; None for the others.
+        languages: Codes; None takes the 14 of the paper.
+        tasks: Names of tasks; None takes all of the suite.
+
+    Raises:
+        DataError: A file of the offline suite is damaged, or there is none.
+        MissingExtraError: The suite is a local one, and mteb is not installed.
+        UsageError: A suite, language or task is unknown, or the offline suite has no folder.
+    """
+    if suite not in names():
+        raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
+    asked = languages or [row.code for row in languages_.paper()]
+    codes = list(dict.fromkeys(languages_.language(code).code for code in asked))
+    if suite not in LOCAL:
+        return Selection(suite, select(benchmark.suite(suite), codes, tasks), benchmark.make)
+    if suite == "sample":
+        known = parallel_text.sample().texts
+        unknown = [code for code in codes if code not in known]
+        if unknown:
+            raise UsageError(f"language {unknown[0]!r} is not in the sample: use some of {', '.join(known)}")
+        if codes == [local.ENGLISH]:
+            raise UsageError("--languages: the sample compares languages with English: name another one")
+    elif data is None:
+        raise UsageError("the offline suite reads files: name their folder with --data")
+    folder = local.DataFolder(data if suite != "sample" else None)
+    kinds = local.tasks(suite)
+    rows, absent, files = local.survey(kinds, codes, folder)
+    return Selection(
+        suite,
+        select(rows, None, tasks),
+        partial(local.make, kinds, folder),
+        absent,
+        {file.name: sha256(file) for file in files},
+        _parallel(suite, folder, [local.ENGLISH, *(code for code in codes if code != local.ENGLISH)]),
+    )
+
+
+def _parallel(suite: str, folder: local.DataFolder, codes: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
+    """SIB-200 where it is there, or the packaged sentences."""
+    if len(codes) < 2:
+        return None
+    if suite == "sample":
+        known = parallel_text.sample().texts
+        return {code: known[code] for code in codes}
+    from lusifer.evaluation.suites import sib200
+
+    return sib200.parallel(folder, codes)
