@@ -30,7 +30,7 @@ def numbers(found: language_gap.Gap) -> dict[str, float]:
 
 
 def test_languages_with_the_same_vectors_have_no_gap() -> None:
-    found = language_gap.of_vectors(dict.fromkeys(("en", "sw", "fi"), cloud(1)))
+    found = language_gap.measure(np.asarray, dict.fromkeys(("en", "sw", "fi"), cloud(1)))
     assert found.against["sw"] == found.against["fi"]
     row = found.against["sw"]
     assert row.to_english == row.from_english == row.retrieval == 100
@@ -44,7 +44,7 @@ def test_languages_with_the_same_vectors_have_no_gap() -> None:
 def test_islands_are_all_of_one_language() -> None:
     far = np.zeros(16)
     far[0] = 50
-    found = language_gap.of_vectors({"en": cloud(1) + far, "sw": cloud(1) - far})
+    found = language_gap.measure(np.asarray, {"en": cloud(1) + far, "sw": cloud(1) - far})
     assert found.mean("own_language") == found.mean("predicted") == 100
     assert found.against["sw"].shift == pytest.approx(2, abs=0.02)
     assert found.against["sw"].shift_share == pytest.approx(100, abs=1)
@@ -56,7 +56,7 @@ def test_what_is_moved_by_one_vector_is_all_shift() -> None:
     circle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     around = np.stack([0.6 * np.cos(circle), 0.6 * np.sin(circle)], axis=1)
     rows = {code: np.column_stack([around, np.full(24, height)]) for code, height in (("en", 0.8), ("sw", -0.8))}
-    row = language_gap.of_vectors(rows, k=5).against["sw"]
+    row = language_gap.measure(np.asarray, rows, k=5).against["sw"]
     assert row.shift == pytest.approx(1.6) and row.shift_share == pytest.approx(100)
     assert row.retrieval == 100 and row.hubness == pytest.approx(0, abs=1e-6)
 
@@ -65,7 +65,7 @@ def test_retrieval_counts_each_direction_for_itself() -> None:
     english = np.eye(12)
     other = np.eye(12)
     other[3] = english[4] + 0.1 * english[3]  # its nearest is 4, and nothing else is near to the English 3
-    row = language_gap.of_vectors({"en": english, "sw": other}).against["sw"]
+    row = language_gap.measure(np.asarray, {"en": english, "sw": other}).against["sw"]
     assert row.to_english == pytest.approx(100 * 11 / 12)
     assert row.from_english == 100
     length = np.hypot(1, 0.1)
@@ -74,7 +74,7 @@ def test_retrieval_counts_each_direction_for_itself() -> None:
 
 
 def test_a_model_that_gives_one_vector_for_all_finds_nothing() -> None:
-    found = language_gap.of_vectors({"en": np.ones((20, 3)), "sw": np.ones((20, 3))})
+    found = language_gap.measure(np.asarray, {"en": np.ones((20, 3)), "sw": np.ones((20, 3))})
     assert found.against["sw"].to_english == found.against["sw"].from_english == 0
     assert found.against["sw"].hubness == 0
     assert found.within["en"].anisotropy == pytest.approx(1)
@@ -83,9 +83,9 @@ def test_a_model_that_gives_one_vector_for_all_finds_nothing() -> None:
 
 def test_one_sentence_that_answers_everything_is_a_hub() -> None:
     english, other = cloud(1, 60, 64), cloud(2, 60, 64) + 0.4
-    without = language_gap.of_vectors({"en": english, "sw": other}).against["sw"].hubness
+    without = language_gap.measure(np.asarray, {"en": english, "sw": other}).against["sw"].hubness
     english[7] = other.mean(axis=0)
-    assert language_gap.of_vectors({"en": english, "sw": other}).against["sw"].hubness > without + 1
+    assert language_gap.measure(np.asarray, {"en": english, "sw": other}).against["sw"].hubness > without + 1
 
 
 def test_hubness_is_the_skewness_of_occurrences() -> None:
@@ -94,14 +94,14 @@ def test_hubness_is_the_skewness_of_occurrences() -> None:
     nearest = np.argsort(-(unit["sw"] @ unit["en"].T), axis=1)[:, :10]
     counts = np.bincount(nearest.ravel(), minlength=24)
     expected = ((counts - counts.mean()) ** 3).mean() / counts.std() ** 3
-    assert language_gap.of_vectors(vectors).against["sw"].hubness == pytest.approx(expected)
+    assert language_gap.measure(np.asarray, vectors).against["sw"].hubness == pytest.approx(expected)
 
 
 def test_a_texts_own_sentence_tells_nothing_of_its_language() -> None:
     """Both are at chance whether a translation is the nearest of all or far away."""
     english = cloud(4, 400, 4)
-    near = language_gap.of_vectors({"en": english, "sw": english + 1e-3 * cloud(5, 400, 4)})
-    apart = language_gap.of_vectors({"en": english, "sw": cloud(6, 400, 4)})
+    near = language_gap.measure(np.asarray, {"en": english, "sw": english + 1e-3 * cloud(5, 400, 4)})
+    apart = language_gap.measure(np.asarray, {"en": english, "sw": cloud(6, 400, 4)})
     for found in (near, apart):
         assert found.mean("own_language") == pytest.approx(50, abs=5)
         assert found.mean("predicted") == pytest.approx(50, abs=10)
@@ -112,16 +112,16 @@ def test_a_rotation_changes_nothing(seed: int, languages: int) -> None:
     vectors = mixed(seed, languages)
     turn, _ = np.linalg.qr(cloud(seed + 1, 16, 16))
     turned = {code: 3 * rows @ turn for code, rows in vectors.items()}
-    assert numbers(language_gap.of_vectors(turned)) == pytest.approx(
-        numbers(language_gap.of_vectors(vectors)), abs=1e-4
+    assert numbers(language_gap.measure(np.asarray, turned)) == pytest.approx(
+        numbers(language_gap.measure(np.asarray, vectors)), abs=1e-4
     )
 
 
 @given(seed=st.integers(0, 10_000), block=st.integers(1, 80))
 def test_blocks_change_nothing(seed: int, block: int) -> None:
     vectors = mixed(seed)
-    assert numbers(language_gap.of_vectors(vectors, block=block)) == pytest.approx(
-        numbers(language_gap.of_vectors(vectors)), abs=1e-4
+    assert numbers(language_gap.measure(np.asarray, vectors, block=block)) == pytest.approx(
+        numbers(language_gap.measure(np.asarray, vectors)), abs=1e-4
     )
 
 
@@ -129,7 +129,9 @@ def test_blocks_change_nothing(seed: int, block: int) -> None:
 def test_the_order_of_sentences_and_languages_changes_nothing(seed: int, order: list[int]) -> None:
     vectors = mixed(seed)
     moved = {code: rows[order] for code, rows in reversed(vectors.items())}
-    assert numbers(language_gap.of_vectors(moved)) == pytest.approx(numbers(language_gap.of_vectors(vectors)), abs=1e-4)
+    assert numbers(language_gap.measure(np.asarray, moved)) == pytest.approx(
+        numbers(language_gap.measure(np.asarray, vectors)), abs=1e-4
+    )
 
 
 def test_texts_are_embedded_a_language_at_a_time_whatever_the_number_format() -> None:
@@ -141,7 +143,7 @@ def test_texts_are_embedded_a_language_at_a_time_whatever_the_number_format() ->
         calls.append(len(rows))
         return np.stack([vectors[row[:2]][int(row[3:])] for row in rows])
 
-    assert numbers(language_gap.measure(embed, texts)) == numbers(language_gap.of_vectors(vectors))
+    assert numbers(language_gap.measure(embed, texts)) == numbers(language_gap.measure(np.asarray, vectors))
     assert calls == [24, 24, 24]
 
 
@@ -165,7 +167,7 @@ def broken(value: float) -> np.ndarray:
 )
 def test_what_cannot_be_measured_is_refused(vectors: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises((DataError, LusiferError), match=words):
-        language_gap.of_vectors(vectors)
+        language_gap.measure(np.asarray, vectors)
 
 
 def test_a_model_that_loses_texts_is_refused() -> None:

@@ -1,7 +1,8 @@
 """How far apart a model keeps the languages: numbers from vectors of the same sentences in several languages.
 
-All vectors are set to length 1 first, so a product is a cosine. `en` is the language that the others are held against.
-A tie for the first place is a miss; tied candidates for the last of k places share it equally (`nearest`).
+All vectors are set to length 1 first, so a product is a cosine. `en` is the language that the others are compared with.
+Similarities that differ by less than `TIE` (rounding in float32) are tied: a tie for the first place is a miss, and
+tied candidates for the last of k places share it equally. So no number depends on the order of the texts.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from lusifer import nearest
 from lusifer.errors import DataError, LusiferError
 
 ENGLISH = "en"
 K = 10
 """Neighbours that are looked at; the k of Radovanović et al. 2010."""
+TIE = 1e-6
 _CELLS = 2**24  # similarities in memory at once, 64 MB
 
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -120,31 +121,21 @@ def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K, blo
         DataError: No English, no other language, languages with different counts, or no more than k sentences.
         LusiferError: A vector is not finite or 0, or the model gives another number of them than there are texts.
     """
-    return _measure({code: len(rows) for code, rows in texts.items()}, lambda code: embed(texts[code]), k, block)
-
-
-def of_vectors(vectors: Mapping[str, np.ndarray], *, k: int = K, block: int | None = None) -> Gap:
-    """As `measure`, from vectors (n, d) by language; row i says the same in every language."""
-    return _measure({code: len(rows) for code, rows in vectors.items()}, vectors.__getitem__, k, block)
-
-
-def _measure(counts: Mapping[str, int], read: Callable[[str], np.ndarray], k: int, block: int | None) -> Gap:
-    """Measure languages with `counts` texts; `read` gives the vectors of one."""
-    sentences = _sentences(counts, k)
+    sentences = _sentences({code: len(rows) for code, rows in texts.items()}, k)
     pool: np.ndarray | None = None
-    for place, code in enumerate(counts):
-        made = _unit(np.asarray(read(code)), code, sentences)
+    for place, (code, rows) in enumerate(texts.items()):
+        vectors = _unit(np.asarray(embed(rows)), code, sentences)
         if pool is None:
-            pool = np.empty((len(counts), sentences, made.shape[1]), dtype=np.float32)
-        pool[place] = made
-    block = block or max(1, _CELLS // (len(counts) * sentences))
-    by_code = dict(zip(counts, pool))
+            pool = np.empty((len(texts), *vectors.shape), dtype=np.float32)
+        pool[place] = vectors
+    block = block or max(1, _CELLS // (len(texts) * sentences))
+    by_code = dict(zip(texts, pool))
     english = by_code[ENGLISH]
     against = {code: _against(rows, english, k, block) for code, rows in by_code.items() if code != ENGLISH}
-    own, predicted = nearest.neighbours(pool, k, block)
+    own, predicted = neighbours(pool, k, block)
     within = {
         code: Within(_anisotropy(by_code[code]), 100 * float(own[place]), 100 * float(predicted[place]))
-        for place, code in enumerate(counts)
+        for place, code in enumerate(texts)
     }
     return Gap(sentences, k, within, against)
 
@@ -179,8 +170,8 @@ def _unit(vectors: np.ndarray, code: str, sentences: int) -> np.ndarray:
 def _against(rows: np.ndarray, english: np.ndarray, k: int, block: int) -> Against:
     """One language against English, both (n, d)."""
     count = len(rows)
-    to_english, met = nearest.search(rows, english, k, block)
-    from_english, _ = nearest.search(english, rows, k, block)
+    to_english, met = _search(rows, english, k, block)
+    from_english, _ = _search(english, rows, k, block)
     apart = rows.astype(np.float64) - english
     shift = float(np.linalg.norm(apart.mean(axis=0)))
     distance = float((apart**2).sum(axis=1).mean())
@@ -193,7 +184,7 @@ def _against(rows: np.ndarray, english: np.ndarray, k: int, block: int) -> Again
         shift_share=100 * shift**2 / distance if distance > 0 else None,
         translations=pairs / count,
         others=(every - pairs) / (count * (count - 1)),
-        hubness=nearest.skewness(met),
+        hubness=_skewness(met),
     )
 
 
@@ -202,3 +193,72 @@ def _anisotropy(rows: np.ndarray) -> float:
     whole, count = rows.sum(axis=0, dtype=np.float64), len(rows)
     alone = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
     return (float(whole @ whole) - alone) / (count * (count - 1))
+
+
+def _search(queries: np.ndarray, documents: np.ndarray, k: int, block: int) -> tuple[float, np.ndarray]:
+    """Search translations by cosine: document i, of (n, d), is the translation of query i, of (n, d).
+
+    Returns:
+        Accuracy at 1, from 0 to 1, and how often each document is among the k nearest of a query, (n,).
+    """
+    hits, met = 0, np.zeros(len(documents))
+    for start in range(0, len(queries), block):
+        similar = queries[start : start + block] @ documents.T
+        certain, tied, share = _nearest(similar, k)
+        met += certain.sum(axis=0) + share @ tied
+        places = np.arange(len(similar)), np.arange(start, start + len(similar))
+        translations = similar[places]
+        similar[places] = -np.inf
+        hits += int((translations > similar.max(axis=1) + TIE).sum())
+    return hits / len(queries), met
+
+
+def _nearest(similar: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mark the k nearest in each row of similarities (q, n).
+
+    Returns:
+        The certain ones, those tied for the last places, and the share of a place that each tied one gets, (q,).
+    """
+    last = np.partition(similar, -k, axis=1)[:, -k, None]
+    certain, tied = similar > last + TIE, np.abs(similar - last) <= TIE
+    return certain, tied, (k - certain.sum(axis=1)) / tied.sum(axis=1)
+
+
+def neighbours(pool: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Look at the k nearest of every text among the texts of all languages, its own sentence left out in each.
+
+    Args:
+        pool: (L, n, d), by language and sentence.
+        k: Neighbours.
+        block: Texts at once.
+
+    Returns:
+        By language, from 0 to 1: the mean share of neighbours of the text's own language, and the share of texts whose
+        language most of their neighbours have (a tie between m languages counts 1 / m), each (L,).
+    """
+    count, sentences, _ = pool.shape
+    flat = pool.reshape(count * sentences, -1)
+    own, predicted = np.zeros(count), np.zeros(count)
+    for start in range(0, len(flat), block):
+        rows = np.arange(start, min(start + block, len(flat)))
+        here, of = np.arange(len(rows)), rows // sentences
+        similar = (flat[rows] @ flat.T).reshape(len(rows), count, sentences)
+        similar[here, :, rows % sentences] = -np.inf
+        certain, tied, share = _nearest(similar.reshape(len(rows), -1), k)
+        votes = _by_language(certain, count) + share[:, None] * _by_language(tied, count)
+        first = votes >= votes.max(axis=1, keepdims=True) - TIE
+        own += np.bincount(of, votes[here, of] / k, minlength=count)
+        predicted += np.bincount(of, first[here, of] / first.sum(axis=1), minlength=count)
+    return own / sentences, predicted / sentences
+
+
+def _by_language(marked: np.ndarray, count: int) -> np.ndarray:
+    """How many are marked (q, L * n), by language (q, L)."""
+    return marked.reshape(len(marked), count, -1).sum(axis=2)
+
+
+def _skewness(counts: np.ndarray) -> float:
+    """Give the third central moment divided by the cube of the standard deviation; 0 where all counts are equal."""
+    apart = counts - counts.mean()
+    variance = float((apart**2).mean())
+    return float((apart**3).mean()) / variance**1.5 if variance > 1e-9 else 0.0

@@ -34,7 +34,7 @@ def test_it_is_the_number_of_the_language_gap():
     generator = np.random.default_rng(1)
     vectors = {code: rows + 0.4 * generator.normal(size=rows.shape) for code, rows in islands(30).items()}
     accuracy, _ = drawings.language_told(vectors)
-    assert accuracy == pytest.approx(language_gap.of_vectors(vectors).mean("predicted"), abs=0.1)
+    assert accuracy == pytest.approx(language_gap.measure(np.asarray, vectors).mean("predicted"), abs=0.1)
     assert 40 < accuracy < 100
     assert drawings.language_told({code: 7 * rows for code, rows in vectors.items()})[0] == accuracy
 

@@ -82,7 +82,7 @@ def test_texts_in_the_plane_are_drawn_where_the_folders_have_their_vectors(tmp_p
     noise = np.random.default_rng(0)
     for folder in folders:
         vectors = {code: noise.normal(size=(12, 6)) for code in ("te", "en")}
-        EvaluationFolder(folder).write_gap(gap.of_vectors(vectors), vectors)
+        EvaluationFolder(folder).write_gap(gap.measure(np.asarray, vectors), vectors)
     found = report_facts.read(folders)
     assert [list(each) for each in found.islands] == [["en", "te"]] * 2  # in the paper's order
     page = report.page(found)
@@ -280,7 +280,7 @@ def test_where_nothing_can_be_measured_or_compared_the_verdict_says_so(tmp_path)
 
 def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
     generator = np.random.default_rng(0)
-    found = gap.of_vectors({code: generator.normal(size=(12, 8)) for code in FEW})
+    found = gap.measure(np.asarray, {code: generator.normal(size=(12, 8)) for code in FEW})
     folders = [example.write(tmp_path / name, name, codes=FEW, tasks=["Topics"]) for name in ("a", "b")]
     EvaluationFolder(folders[0]).write_gap(found)
     page = report.page(report_facts.read(folders))

@@ -204,7 +204,7 @@ def test_a_card_is_of_one_model():
 
 
 def test_the_table_has_a_row_a_language_and_a_dash_for_what_is_not_there() -> None:
-    found = language_gap.of_vectors({"en": CLOUD, "sw": CLOUD, "tlh": -(CLOUD[::-1] ** 2)})
+    found = language_gap.measure(np.asarray, {"en": CLOUD, "sw": CLOUD, "tlh": -(CLOUD[::-1] ** 2)})
     lines = tables.language_gap(found).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
     rows = {row[0]: row[1:] for row in cells}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lusifer import extras, nearest
+from lusifer import extras, language_gap
 from lusifer.errors import UsageError
 from lusifer.evaluation.figures import style
 from lusifer.evaluation.figures.style import INK, LINE, PAPER, SOFT, Estimate, Mark
@@ -235,7 +235,7 @@ def language_told(vectors: Mapping[str, np.ndarray], neighbours: int = NEIGHBOUR
     pool = np.stack([np.asarray(part, dtype=np.float64) for part in vectors.values()])
     pool /= np.maximum(np.linalg.norm(pool, axis=2, keepdims=True), 1e-12)
     asked = min(neighbours, min(counts) - 1)
-    return 100 * float(nearest.neighbours(pool, asked, BLOCK)[1].mean()), asked
+    return 100 * float(language_gap.neighbours(pool, asked, BLOCK)[1].mean()), asked
 
 
 def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Figure:
