@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 
 import lusifer
 from lusifer.errors import LusiferError, UsageError
-from lusifer.evaluation.suites import sample
+from lusifer.evaluation.report import look as compare
+from lusifer.io import parallel_text
 from lusifer.io.atomic import write_file
 
 LINES = {
@@ -48,16 +49,16 @@ def checkpoints(run: Path) -> list[tuple[str, int, Path]]:
     return sorted(found)
 
 
-def look(folder: Path, texts: sample.Sample) -> dict[str, float]:
+def look(folder: Path, texts: parallel_text.Parallel) -> dict[str, float]:
     """The gap of one checkpoint, means over languages without English."""
     model = lusifer.load(folder, device="cpu", dtype="float32")
 
     def embed(rows: object) -> np.ndarray:
         return model.encode(list(rows), normalize_embeddings=True, show_progress_bar=False)
 
-    seen = sample.look(embed, texts)
-    english = seen.vectors[sample.ENGLISH]
-    similar = [vectors @ english.T for code, vectors in seen.vectors.items() if code != sample.ENGLISH]
+    seen = compare.look(embed, texts)
+    english = seen.vectors[parallel_text.ENGLISH]
+    similar = [vectors @ english.T for code, vectors in seen.vectors.items() if code != parallel_text.ENGLISH]
     size = len(english)
     own = mean(float(np.trace(table)) / size for table in similar)
     other = mean(float(table.sum() - np.trace(table)) / (size * size - size) for table in similar)
@@ -88,7 +89,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--output", type=Path, default=Path("curve.png"), help="picture to write (default curve.png)")
     options = parser.parse_args()
-    texts = sample.sample()
+    texts = parallel_text.sample()
     try:
         rows = [
             {"stage": stage, "step": step} | look(folder, texts) for stage, step, folder in checkpoints(options.run)

@@ -10,7 +10,7 @@ from huggingface_hub.utils import filter_repo_objects
 from lusifer import cli, load
 from lusifer.embedder import describe, doctor, exported, folder
 from lusifer.errors import DataError, ModelFolderError, UsageError
-from lusifer.evaluation.run.model import load_model
+from lusifer.evaluation.run.encoder import load_model
 from lusifer.serving import encode, export
 from lusifer.serving.texts import Source
 

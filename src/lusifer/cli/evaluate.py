@@ -144,13 +144,13 @@ def _progress() -> Iterator[Callable[[Done], None]]:
 def _tables(results: list[Results], path: Path, seed: int) -> str:
     """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
     from lusifer.evaluation.report import tables
-    from lusifer.evaluation.scores import published
     from lusifer.evaluation.scores.folder import EvaluationFolder
+    from lusifer.evaluation.suites import benchmark
     from lusifer.evaluation.suites.suite import LOCAL
 
     rows = {
-        table: ({row.model: row.scores for row in published.rows(table)}, published.covers(table))
-        for table in published.tables()
+        table: ({row.model: row.scores for row in benchmark.published(table)}, benchmark.covers(table))
+        for table in benchmark.published_tables()
     }
     from_hub = results[-1].suite not in LOCAL
     shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()

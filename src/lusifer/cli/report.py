@@ -18,8 +18,8 @@ from lusifer.io.atomic import refuse_unwritable, write_file
 if TYPE_CHECKING:
     import numpy as np
 
+    from lusifer.evaluation.report.look import Look
     from lusifer.evaluation.report.page import Search
-    from lusifer.evaluation.suites.sample import Look
 
 Folders = Annotated[list[Path], typer.Argument(help="Output folders of `lusifer evaluate`, the one of interest first.")]
 BEFORE, AFTER = "MiniLM", "mini"
@@ -94,17 +94,18 @@ def demo(
     if mini is None:
         raise LusiferError("the model mini is not here: it comes with the package, in models/ of the repository")
     from lusifer.evaluation.figures import drawings, style
+    from lusifer.evaluation.report import look as compare
     from lusifer.evaluation.report import page
-    from lusifer.evaluation.suites import sample
+    from lusifer.io import parallel_text
     from lusifer.model.build import resolve
 
-    texts = sample.sample()
-    typer.echo(f"{len(texts.topics)} sentences in each of {len(texts.texts)} languages, written for this demo.")
+    texts = parallel_text.sample()
+    typer.echo(f"{texts.sentences} sentences in each of {len(texts.texts)} languages, written for this demo.")
     embeds = {BEFORE: _embed(resolve(ENGLISH_EMBEDDER)), AFTER: _embed(mini)}
-    looks = {name: sample.look(embed, texts) for name, embed in embeds.items()}
+    looks = {name: compare.look(embed, texts) for name, embed in embeds.items()}
     _show_table(looks)
     searches = [
-        page.Search(q, *(sample.search(embeds[name], q, texts, looks[name].vectors, 6) for name in (BEFORE, AFTER)))
+        page.Search(q, *(compare.search(embeds[name], q, texts, looks[name].vectors, 6) for name in (BEFORE, AFTER)))
         for q in QUERIES
     ]
     _show_searches(searches)

@@ -10,10 +10,9 @@ from lusifer.embedder import folder as model_folder_
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.run import devices
-from lusifer.evaluation.run import model as model_
-from lusifer.evaluation.run.encoder import Encoder, model_meta
+from lusifer.evaluation.run import encoder as encoder_
+from lusifer.evaluation.run.encoder import Encoder, load_model, model_meta
 from lusifer.evaluation.run.evaluate import Listener, Options, evaluate
-from lusifer.evaluation.run.model import load_model
 from lusifer.evaluation.run.runner import Plan
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
@@ -197,9 +196,9 @@ def test_a_process_loads_the_model_once_in_the_asked_format(data, model_folder, 
     loaded = []
     plain = model_folder_.load
     monkeypatch.setattr(
-        model_.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
+        encoder_.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
     )
-    source = model_.ModelSource(str(model_folder), "tiny", "0" * 12, False, "cpu", "bfloat16")
+    source = encoder_.ModelSource(str(model_folder), "tiny", "0" * 12, False, "cpu", "bfloat16")
     selection = Options(data=data, languages=["es"], tasks=["SIB200Topics", "STSFile"]).select()
     plan = Plan(selection.make, False, True)
     for row in selection.rows:

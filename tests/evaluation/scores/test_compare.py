@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from lusifer.errors import UsageError
 from lusifer.evaluation.scores.bootstrap import Examples
-from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE, compare_all
-from lusifer.evaluation.scores.significance import differences
+from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE, compare_all, differences
 from support.score_folders import entry, results, right
 
 HIGH, LOW, MIXED = [1.0] * 27 + [0.0] * 3, [0.0] * 27 + [1.0] * 3, [1.0, 0.0] * 15

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
 from lusifer.errors import DataError
-from lusifer.evaluation.scores import significance
+from lusifer.evaluation.scores import compare
 from lusifer.evaluation.scores.bootstrap import Examples
-from lusifer.evaluation.scores.significance import differences, holm, why_not
+from lusifer.evaluation.scores.compare import differences, holm, why_not
 from support.score_folders import right
 
 
@@ -58,7 +58,7 @@ def test_a_better_ranking_is_told_from_an_equal_one():
 
 def test_no_chance_is_zero():
     values = np.linspace(0.5, 0.9, 30)
-    assert paired(right(*values), right(*values - 0.4)).p == 1 / (1 + significance.FLIPS)
+    assert paired(right(*values), right(*values - 0.4)).p == 1 / (1 + compare.FLIPS)
 
 
 def test_equal_models_do_not_differ():
@@ -67,12 +67,12 @@ def test_equal_models_do_not_differ():
 
 
 def test_a_true_hypothesis_is_rejected_about_as_often_as_promised(monkeypatch):
-    monkeypatch.setattr(significance, "FLIPS", 199)
+    monkeypatch.setattr(compare, "FLIPS", 199)
     generator = np.random.default_rng(0)
     rejected = 0
     for _ in range(200):
         gold, one, other = generator.normal(size=(3, 40))
-        test = significance._test(pairs(gold + one, gold), pairs(gold + other, gold), generator)
+        test = compare._test(pairs(gold + one, gold), pairs(gold + other, gold), generator)
         rejected += test[0] <= 0.05
     assert 1 <= rejected <= 22  # 10 are expected; more than 22 come up once in 5,000 times
 

@@ -21,11 +21,11 @@ from lusifer.evaluation.figures import drawings, style
 from lusifer.evaluation.figures.style import Estimate
 from lusifer.evaluation.report import tables, verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
+from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.scores.averages import order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
-from lusifer.evaluation.suites import sample
-from lusifer.evaluation.suites.sample import Hit, Look
+from lusifer.io import parallel_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def page(facts: Facts) -> str:
         by=lambda scores, what: scores.rows(lambda key: getattr(scores.about(key), what)),
         by_language=lambda scores: scores.rows(lambda key: tables.name_of(key[0])),
         prompts=_prompts,
-        sentences=sample.sample().texts,
+        sentences=parallel_text.sample().texts,
         languages=languages.table(),
         resamples=RESAMPLES,
         order_of=order_of,

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.run import runner
-from lusifer.evaluation.run.encoder import Encoder
-from lusifer.evaluation.run.model import ModelSource
+from lusifer.evaluation.run.encoder import Encoder, ModelSource
 from lusifer.evaluation.run.runner import Done, Plan, Progress, Result
 from lusifer.evaluation.scores.folder import VECTORS, EvaluationFolder
 from lusifer.evaluation.suites.rows import SuiteRow

@@ -18,8 +18,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer import __version__, extras, language_gap
 from lusifer.errors import LusiferError
 from lusifer.evaluation.run import devices, runner
-from lusifer.evaluation.run.encoder import Encoder, default_prompt
-from lusifer.evaluation.run.model import ScoredModel, load_model
+from lusifer.evaluation.run.encoder import Encoder, ScoredModel, default_prompt, load_model
 from lusifer.evaluation.run.runner import Done, Plan, Result
 from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.folder import VECTORS, EvaluationFolder

@@ -1,24 +1,63 @@
-"""Is one model better than another, language by language? Only where both were measured on the same examples."""
+"""Is one model better than another, language by language? Paired tests, only on the same examples.
+
+Which test, after Dror et al. 2018 (The Hitchhiker's Guide to Testing Statistical Significance in NLP, ACL):
+
+- values of 0 and 1 (accuracy): McNemar's test, exact: of the examples that only one model has right, is the part of the
+  first one compatible with a fair coin?
+- other values of examples or queries (nDCG, a mean over several classifiers): sign flips. Were the models equal, each
+  difference could as well have the other sign (Fisher 1935; for retrieval Smucker et al. 2007, CIKM).
+- rank correlation: swaps. Were the models equal, their predictions for a pair could be exchanged; ranks are exchanged
+  and not cosines, because two models' cosines have different scales (approximate randomisation, Noreen 1989).
+
+The two with chance draw `FLIPS` times and count the observed outcome as one more, so that no p is 0 (Phipson and Smyth
+2010). All are two-sided. What they test is the models as they are on texts of this kind: another seed of training makes
+another model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import numpy as np
 
-from lusifer.errors import UsageError
+from lusifer import extras
+from lusifer.errors import DataError, UsageError
 from lusifer.evaluation.scores.averages import ABSENT, order_of
-from lusifer.evaluation.scores.bootstrap import percentiles
+from lusifer.evaluation.scores.bootstrap import Examples, Key, blocks, percentiles, resample, score
 from lusifer.evaluation.scores.results import Entry, Results, difference, names
-from lusifer.evaluation.scores.significance import Difference, differences, holm, why_not
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 ALPHA = 0.05
+FLIPS = 9999
+ROUNDING = 1e-9
+"""Sums that differ by less are equal: they were added in another order."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Difference:
+    """The first model's score minus the second one's, in percent points.
+
+    Attributes:
+        value: Of all examples.
+        low: Of the 95 % interval by paired bootstrap (both models' scores of the same resampled examples); None where
+            it has none.
+        high: Likewise.
+        p: Two-sided, of one test alone.
+        test: Its name.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float
+    test: str
+
+
+@dataclass(frozen=True)
+class ComparedLanguage:
     """One language.
 
     Attributes:
@@ -57,7 +96,7 @@ class Comparison:
     names: tuple[str, str]
     task: str
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedLanguage, ...]
     mean: float | None = None
     low: float | None = None
     high: float | None = None
@@ -107,7 +146,7 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
     fit = [(code, task) for code in codes if reasons[code] is None]
     found, samples = differences(*({key: each.examples[key] for key in fit} for each in (one, other)), seed=seed)
     rows = tuple(
-        Row(code, (_score(pair[0]), _score(pair[1])), found.get((code, task)), reason=reasons[code])
+        ComparedLanguage(code, (_score(pair[0]), _score(pair[1])), found.get((code, task)), reason=reasons[code])
         for code, pair in pairs.items()
     )
     entry = next(iter((mine or theirs).values()))
@@ -152,6 +191,129 @@ def _judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _verdict(row: Row, p: float) -> Row:
+def _verdict(row: ComparedLanguage, p: float) -> ComparedLanguage:
     value = row.difference.value if row.difference else 0.0
     return replace(row, p=p, verdict=NOISE if p >= ALPHA or value == 0 else BETTER if value > 0 else WORSE)
+
+
+def why_not(one: Examples, other: Examples) -> str | None:
+    """Why two scores cannot be compared example by example; None if they can."""
+    if one.kind != other.kind:
+        return f"one score is of the kind {one.kind}, the other of {other.kind}"
+    if one.kind == "draws":
+        return "the values are the task's own resamplings, not examples"
+    mine, theirs = set(one.ids), set(other.ids)
+    if mine != theirs:
+        return f"other examples: {len(mine - theirs)} only in the first, {len(theirs - mine)} only in the second"
+    if one.gold is not None and not np.array_equal(one.gold, other.ordered(one.ids).gold):
+        return "the same examples with other gold values"
+    return None
+
+
+def differences(
+    one: Mapping[Key, Examples], other: Mapping[Key, Examples], seed: int = 0
+) -> tuple[dict[Key, Difference], dict[Key, np.ndarray]]:
+    """Compare two models on the same examples of several languages and tasks.
+
+    Args:
+        one: Of the first model, by language and task.
+        other: Of the second one, the same keys.
+        seed: Of the draws.
+
+    Returns:
+        The differences, and those of the resamples in percent points, (resamples,), as `statistics.resample` draws
+        them: from their means follow the intervals of mean differences.
+
+    Raises:
+        DataError: They are not comparable; `why_not` says so before. Or a rank correlation has no value.
+        MissingExtraError: The tests need scipy, which comes with scikit-learn.
+    """
+    for key in one:
+        reason = why_not(one[key], other[key])
+        if reason:
+            raise DataError(f"not comparable: {reason}")
+    # The same ids and seed: both models are resampled alike.
+    drawn = [resample(members, seed) for members in (one, other)]
+    samples = {key: drawn[0][key] - drawn[1][key] for key in one}
+    found = {}
+    for key in one:
+        mine, theirs = (members[key].ordered(sorted(members[key].ids)) for members in (one, other))
+        low, high = percentiles(samples[key]) or (None, None)
+        p, name = _test(mine, theirs, np.random.default_rng(seed))
+        found[key] = Difference(score(mine) - score(theirs), low, high, p, name)
+    return found, samples
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Correct the p of several tests, so that all that follow from no difference are rejected in 5 % of tables at most.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure. It assumes nothing about how the tests
+    depend on each other: languages of one task share their texts.
+
+    Args:
+        ps: In any order.
+
+    Returns:
+        The corrected ones in the same order; compare them with 0.05.
+    """
+    corrected = [0.0] * len(ps)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = highest
+    return corrected
+
+
+def _test(one: Examples, other: Examples, generator: np.random.Generator) -> tuple[float, str]:
+    """The p and the name of the test that fits the values."""
+    if one.gold is not None:
+        return _swaps(one, other, generator), "swaps of ranks"
+    if np.isin(np.concatenate([one.values, other.values]), (0, 1)).all():
+        return _mcnemar(one.values - other.values), "McNemar, exact"
+    return _flips(one.values - other.values, generator), "sign flips"
+
+
+def _mcnemar(differences: np.ndarray) -> float:
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(_scipy().binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
+
+
+def _scipy() -> ModuleType:
+    """scipy.stats, which comes with scikit-learn: whoever lacks it gets the install line."""
+    extras.need("eval", "sklearn")
+    return importlib.import_module("scipy.stats")
+
+
+def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:
+    """Part of the sign flips whose sum is as far from 0 as the observed one."""
+    # Equal sizes are flipped together: how many of m keep their sign is binomial. The outcomes are the same, and a mean
+    # over ten classifiers has eleven values for any number of examples.
+    sizes, counts = np.unique(np.abs(differences[differences != 0]).round(12), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    far = 0
+    for size in blocks(FLIPS, len(sizes)):
+        kept = generator.binomial(counts, 0.5, size=(size, len(sizes)))
+        far += int((np.abs((2 * kept - counts) @ sizes) >= abs(differences.sum()) - ROUNDING).sum())
+    return (1 + far) / (1 + FLIPS)
+
+
+def _swaps(one: Examples, other: Examples, generator: np.random.Generator) -> float:
+    """Part of the swaps of predictions after which the correlations differ as much as they do."""
+    first, second, gold = (_scipy().rankdata(row) for row in (one.values, other.values, one.gold))
+    observed = abs(_correlations(first[None], gold) - _correlations(second[None], gold))[0]
+    far = 0
+    for size in blocks(FLIPS, len(gold)):
+        swap = generator.integers(0, 2, size=(size, len(gold)), dtype=np.int8).astype(bool)
+        there, back = np.where(swap, second, first), np.where(swap, first, second)
+        differences = np.abs(_correlations(there, gold) - _correlations(back, gold))
+        # A swap that leaves no ranks to correlate counts against a difference.
+        far += int((~(differences < observed - ROUNDING)).sum())
+    return (1 + far) / (1 + FLIPS)
+
+
+def _correlations(rows: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row, (r, n), with `gold`, (n,); NaN for a row of equal numbers."""
+    rows, gold = rows - rows.mean(axis=1, keepdims=True), gold - gold.mean()
+    length = np.sqrt((rows**2).sum(axis=1) * (gold**2).sum())
+    return np.divide(rows @ gold, length, out=np.full(len(rows), np.nan), where=length > ROUNDING)

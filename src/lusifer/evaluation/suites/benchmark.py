@@ -1,6 +1,7 @@
-"""The benchmark suites as data: which tasks of mteb a suite runs for which language; the facts: `benchmark.toml`.
+"""The benchmark as data: which tasks of mteb a suite runs for which language, and the scores that others published.
 
-Reading the table imports no mteb. `tests/support/suite_table.py` says where the table and the installed mteb differ.
+The facts are in `benchmark.toml` and `published.toml`. Reading them imports no mteb; a test compares them with the one
+that is installed (`tests/support/suite_table.py`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -61,8 +63,12 @@ def make(rows: Sequence[SuiteRow]) -> Any:
 
 
 def table() -> dict[str, Any]:
-    """Read the facts."""
-    file = resources.files("lusifer.evaluation.suites").joinpath("benchmark.toml")
+    """Read the facts of the suites."""
+    return _facts("benchmark.toml")
+
+
+def _facts(name: str) -> dict[str, Any]:
+    file = resources.files("lusifer.evaluation.suites").joinpath(name)
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
@@ -94,3 +100,63 @@ def _quick(rows: Sequence[SuiteRow]) -> list[SuiteRow]:
     for row in sorted(small, key=lambda row: (-spread[row.figure], row.cost, row.task)):
         chosen.setdefault((row.language, row.type), row)
     return cheapest_first([row for row in rows if row in chosen.values()])
+
+
+@dataclass(frozen=True)
+class PublishedScores:
+    """One row of a published table.
+
+    Attributes:
+        model: Name as published.
+        multilingual_data: Whether the model was trained on multilingual data, by the grouping of the paper.
+        scores: Percent by language, or by data set.
+        average: The published average, percent with two decimals.
+        source: Where it was published.
+    """
+
+    model: str
+    multilingual_data: bool
+    scores: dict[str, float]
+    average: float
+    source: str
+
+
+def published_tables() -> tuple[str, ...]:
+    """Name the published tables: `by_language` (table 1 of the paper) and `cross_lingual` (table 2)."""
+    return tuple(_facts("published.toml"))
+
+
+def published(table: str) -> list[PublishedScores]:
+    """Give a published table, in its order.
+
+    Raises:
+        UsageError: There is no such table; the message lists those there are.
+    """
+    known = _facts("published.toml")
+    if table not in known:
+        raise UsageError(f"table {table!r} is unknown: use one of {', '.join(known)}")
+    facts = known[table]
+    return [
+        PublishedScores(
+            model=model,
+            multilingual_data=row["multilingual_data"],
+            scores=dict(zip(facts["columns"], row["scores"], strict=True)),
+            average=row["average"],
+            source=facts["source"],
+        )
+        for model, row in facts["models"].items()
+    ]
+
+
+def covers(table: str) -> set[tuple[str, str]]:
+    """Give the language and task of every score under the rows of a published table, as far as the lists tell.
+
+    Ours may stand beside a published average only where all of these were run.
+
+    Raises:
+        UsageError: There is no such table.
+    """
+    published(table)
+    facts = _facts("published.toml")[table]
+    also = {(language, task) for language, tasks in facts.get("also", {}).items() for task in tasks}
+    return also | {(row.language, row.task) for row in suite(facts["suite"])}

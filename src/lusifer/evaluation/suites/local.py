@@ -18,7 +18,7 @@ from lusifer.evaluation.suites.rows import SuiteRow
 ENGLISH = "en"
 MODULES: dict[str, list[str]] = {
     "offline": [f"lusifer.evaluation.suites.{name}" for name in ("sib200", "xquad", "sts")],
-    "sample": ["lusifer.evaluation.suites.packaged"],
+    "sample": ["lusifer.evaluation.suites.sample"],
 }
 """Suite -> modules with its tasks, each in a tuple `TASKS`."""
 _ADDED: dict[str, list[type[LocalTask]]] = {suite: [] for suite in MODULES}

@@ -1,85 +1,36 @@
-"""A look at a model across languages, on the few parallel sentences that come with the package."""
+"""Translations among the sentences that come with the package: the suite `sample`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from datasets import DatasetDict
+from mteb.abstasks import AbsTaskBitextMining
 
-import numpy as np
-
+from lusifer.evaluation.suites.local import LocalTask
+from lusifer.evaluation.suites.sib200 import TRANSLATION, translations
 from lusifer.io import parallel_text
 
-ENGLISH = "en"
-Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts -> vectors (n, d) of length 1."""
+_COUNT = 28  # sentences in each language
 
 
-@dataclass(frozen=True)
-class Sample:
-    """`texts[code][i]` says the same in every language; `topics[i]` is what it is about."""
+class SampleTranslationToEnglish(LocalTask, AbsTaskBitextMining):
+    """The nearest English sentence should be the translation."""
 
-    topics: tuple[str, ...]
-    texts: dict[str, tuple[str, ...]]
+    title = f"packaged sentences, the English translation among {_COUNT}"
+    type, metric, split, subset = "BitextMining", "accuracy", "sample", "{}-en"
+    cross_lingual, instruction, cost = True, TRANSLATION, 2 * _COUNT
 
-
-@dataclass(frozen=True)
-class Look:
-    """One model: vectors (n, d) by language, and two accuracies in per cent by language other than English.
-
-    `found`: the nearest English sentence is the translation. `topic`: the English sentences of its topic are nearer on
-    average than those of any other, its own translation left out.
-    """
-
-    vectors: dict[str, np.ndarray]
-    found: dict[str, float]
-    topic: dict[str, float]
+    @classmethod
+    def build(cls, subset: str) -> DatasetDict:
+        """Lay the sentences of both languages beside each other."""
+        texts = parallel_text.sample().texts
+        sides = (dict(enumerate(texts[code])) for code in subset.split("-"))
+        return DatasetDict({cls.split: translations(*sides, subset)})
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One result of a search."""
+class SampleTranslationFromEnglish(SampleTranslationToEnglish):
+    """The nearest sentence of the language should be the translation of the English one."""
 
-    code: str
-    text: str
-    similarity: float
+    title, subset = f"packaged sentences, the translation among {_COUNT}", "en-{}"
 
 
-def sample() -> Sample:
-    """Read the sentences."""
-    found = parallel_text.sample()
-    return Sample(found.topics or (), found.texts)
-
-
-def look(embed: Embed, texts: Sample) -> Look:
-    """Embed the sample and see what is near to what."""
-    vectors = {code: embed(rows) for code, rows in texts.texts.items()}
-    english, topics = vectors[ENGLISH], np.array(texts.topics)
-    names = np.unique(topics)
-    found, topic = {}, {}
-    for code, rows in vectors.items():
-        if code == ENGLISH:
-            continue
-        similar = rows @ english.T
-        found[code] = 100 * float(np.mean(similar.argmax(axis=1) == np.arange(len(rows))))
-        others = similar.copy()
-        np.fill_diagonal(others, np.nan)
-        means = np.stack([np.nanmean(others[:, topics == name], axis=1) for name in names], axis=1)
-        topic[code] = 100 * float(np.mean(names[means.argmax(axis=1)] == topics))
-    return Look(vectors, found, topic)
-
-
-def search(embed: Embed, query: str, texts: Sample, vectors: dict[str, np.ndarray], count: int) -> list[Hit]:
-    """The sentences of all languages that are nearest to a query.
-
-    Args:
-        embed: The model.
-        query: A text in any language.
-        texts: What is searched.
-        vectors: Of the same model, as in `Look`.
-        count: Hits to give.
-    """
-    codes = [code for code in vectors for _ in texts.texts[code]]
-    sentences = [sentence for code in vectors for sentence in texts.texts[code]]
-    similar = np.concatenate(list(vectors.values())) @ embed([query])[0]
-    best = np.argsort(-similar, kind="stable")[:count]
-    return [Hit(codes[row], sentences[row], float(similar[row])) for row in best]
+TASKS = (SampleTranslationToEnglish, SampleTranslationFromEnglish)

@@ -9,14 +9,14 @@ import pytest
 from lusifer import languages
 from lusifer.errors import UsageError
 from lusifer.evaluation.report import tables
-from lusifer.evaluation.scores import published
 from lusifer.evaluation.scores.averages import LANGUAGE, TASK, boards
 from lusifer.evaluation.scores.results import Entry, Model, Results
+from lusifer.evaluation.suites import benchmark
 
-ROWS = {table: published.rows(table) for table in published.tables()}
+ROWS = {table: benchmark.published(table) for table in benchmark.published_tables()}
 
 
-def results_of(row: published.Published, table: str) -> Results:
+def results_of(row: benchmark.PublishedScores, table: str) -> Results:
     """A published row as if it had been measured: a task a language, or a language with each task."""
     cross = table == "cross_lingual"
     entries = [
@@ -30,7 +30,7 @@ def results_of(row: published.Published, table: str) -> Results:
     return Results("paper", Model(row.model), tuple(entries))
 
 
-def average(row: published.Published, table: str) -> float:
+def average(row: benchmark.PublishedScores, table: str) -> float:
     """The overall mean by the code that makes our tables, half up at two decimals as in the paper."""
     board = boards([results_of(row, table)])[0]
     value = board.mean(board.entries, TASK if table == "cross_lingual" else LANGUAGE).value
@@ -47,7 +47,7 @@ def test_the_tables_are_those_of_the_paper():
     ]  # fmt: skip
     assert all("2501.00874" in row.source for table in ROWS.values() for row in table)
     with pytest.raises(UsageError, match="by_language, cross_lingual"):
-        published.rows("table1")
+        benchmark.published("table1")
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_the_two_averages_that_the_paper_is_about():
 
 
 def test_a_published_average_covers_what_mteb_has_no_monolingual_subset_for():
-    covers = published.covers("by_language")
+    covers = benchmark.covers("by_language")
     assert {("fr", "STS17"), ("hi", "IndicCrosslingualSTS")} <= covers and ("sw", "XNLI") in covers
     assert {language for language, _ in covers} == {language.code for language in languages.paper()}
-    assert all(task in ROWS["cross_lingual"][0].scores for _, task in published.covers("cross_lingual"))
+    assert all(task in ROWS["cross_lingual"][0].scores for _, task in benchmark.covers("cross_lingual"))
     with pytest.raises(UsageError, match="by_language, cross_lingual"):
-        published.covers("table1")
+        benchmark.covers("table1")

@@ -7,12 +7,13 @@ import pytest
 
 from lusifer import languages
 from lusifer.evaluation.figures import drawings
+from lusifer.evaluation.report import look as compare
 from lusifer.evaluation.report.page import Search, demo
-from lusifer.evaluation.suites import sample as crosslingual
-from lusifer.evaluation.suites.sample import Sample
+from lusifer.io import parallel_text
+from lusifer.io.parallel_text import Parallel
 
-TEXTS = Sample(
-    ("a", "a", "b", "b"), {"en": ("0", "1", "2", "3"), "es": ("0", "1", "2", "3"), "ru": ("3", "0", "x", "2")}
+TEXTS = Parallel(
+    {"en": ("0", "1", "2", "3"), "es": ("0", "1", "2", "3"), "ru": ("3", "0", "x", "2")}, ("a", "a", "b", "b")
 )
 
 
@@ -24,7 +25,7 @@ def embed(texts: list[str]) -> np.ndarray:
 
 
 def test_the_sample_is_parallel_and_in_the_languages_of_the_paper() -> None:
-    sample = crosslingual.sample()
+    sample = parallel_text.sample()
     assert set(sample.texts) == {language.code for language in languages.paper()}
     assert {len(texts) for texts in sample.texts.values()} == {len(sample.topics)} == {28}
     assert all(sample.topics.count(topic) == 4 for topic in sample.topics)
@@ -33,15 +34,15 @@ def test_the_sample_is_parallel_and_in_the_languages_of_the_paper() -> None:
 
 
 def test_translations_and_topics_are_found_where_vectors_are_near() -> None:
-    look = crosslingual.look(embed, TEXTS)
+    look = compare.look(embed, TEXTS)
     assert look.found == {"es": 100, "ru": 0}
     assert look.topic["es"] == 100  # not by the sentence's own translation, which is left out
     assert look.topic["ru"] == 50  # the first says b, the second a, the fourth b; the third says nothing
 
 
 def test_search_gives_the_nearest_of_all_languages() -> None:
-    vectors = crosslingual.look(embed, TEXTS).vectors
-    hits = crosslingual.search(embed, "0", TEXTS, vectors, 4)
+    vectors = compare.look(embed, TEXTS).vectors
+    hits = compare.search(embed, "0", TEXTS, vectors, 4)
     assert [(hit.code, hit.text) for hit in hits[:3]] == [("en", "0"), ("es", "0"), ("ru", "0")]
     assert hits[0].similarity == pytest.approx(1) and hits[3].similarity < 1 and len(hits) == 4
 
@@ -70,8 +71,8 @@ class Words(HTMLParser):
 
 
 def test_the_page_stands_alone_and_shows_what_was_found() -> None:
-    look = crosslingual.look(embed, TEXTS)
-    hits = crosslingual.search(embed, "0", TEXTS, look.vectors, 3)
+    look = compare.look(embed, TEXTS)
+    hits = compare.search(embed, "0", TEXTS, look.vectors, 3)
     looks = {"old <one>": look, "new": look}
     islands = drawings.islands({name: each.vectors for name, each in looks.items()})
     html = demo("A & B", ["Words."], looks, [Search("1 < 2?", hits, hits)], islands)

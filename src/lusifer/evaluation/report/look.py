@@ -1,0 +1,70 @@
+"""What `lusifer demo` compares: translations, topics and a search on the sentences that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lusifer.io.parallel_text import ENGLISH, Parallel
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""Texts -> vectors (n, d) of length 1."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One model: vectors (n, d) by language, and two accuracies in per cent by language other than English.
+
+    `found`: the nearest English sentence is the translation. `topic`: the English sentences of its topic are nearer on
+    average than those of any other, its own translation left out.
+    """
+
+    vectors: dict[str, np.ndarray]
+    found: dict[str, float]
+    topic: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result of a search."""
+
+    code: str
+    text: str
+    similarity: float
+
+
+def look(embed: Embed, texts: Parallel) -> Look:
+    """Embed the sample and see what is near to what."""
+    vectors = {code: embed(rows) for code, rows in texts.texts.items()}
+    english, topics = vectors[ENGLISH], np.array(texts.topics)
+    names = np.unique(topics)
+    found, topic = {}, {}
+    for code, rows in vectors.items():
+        if code == ENGLISH:
+            continue
+        similar = rows @ english.T
+        found[code] = 100 * float(np.mean(similar.argmax(axis=1) == np.arange(len(rows))))
+        others = similar.copy()
+        np.fill_diagonal(others, np.nan)
+        means = np.stack([np.nanmean(others[:, topics == name], axis=1) for name in names], axis=1)
+        topic[code] = 100 * float(np.mean(names[means.argmax(axis=1)] == topics))
+    return Look(vectors, found, topic)
+
+
+def search(embed: Embed, query: str, texts: Parallel, vectors: dict[str, np.ndarray], count: int) -> list[Hit]:
+    """The sentences of all languages that are nearest to a query.
+
+    Args:
+        embed: The model.
+        query: A text in any language.
+        texts: What is searched.
+        vectors: Of the same model, as in `Look`.
+        count: Hits to give.
+    """
+    codes = [code for code in vectors for _ in texts.texts[code]]
+    sentences = [sentence for code in vectors for sentence in texts.texts[code]]
+    similar = np.concatenate(list(vectors.values())) @ embed([query])[0]
+    best = np.argsort(-similar, kind="stable")[:count]
+    return [Hit(codes[row], sentences[row], float(similar[row])) for row in best]
