@@ -8,14 +8,8 @@ import pytest
 import lusifer
 from lusifer.cli import models
 from lusifer.errors import ModelFolderError
-<<<<<<< HEAD
-from lusifer.evaluation.suites import sample
-from lusifer.io import names
-=======
 from lusifer.evaluation.report import look
 from lusifer.io import names, parallel_text
-from support.tiny_folder import model_folder  # noqa: F401
->>>>>>> 04f653b (Comparison and its tests in one file; published scores beside the suites; what the demo compares belongs to the report)
 
 
 @pytest.fixture
