@@ -1,0 +1,51 @@
+"""The examples of `docs/extend.md` work: each section's files are written, and its scripts run in order."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "extend.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def blocks(section: str) -> Iterator[str]:
+    """The python blocks of a section."""
+    (text,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.M | re.S)
+    yield from re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+
+def run(section: str) -> dict[str, object]:
+    """Write the files, run the other blocks, and give the names that these leave."""
+    names: dict[str, object] = {"__name__": "example"}
+    for block in blocks(section):
+        file = re.match(r"# (\w+\.py)\n", block)
+        if file:
+            Path(file[1]).write_text(block, encoding="utf-8")
+        else:
+            exec(compile(block, f"{PAGE.name}: {section}", "exec"), names)
+    return names
+
+
+def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lusifer.evaluation.scores import results
+    from lusifer.evaluation.suites import local
+
+    monkeypatch.setattr(local, "_ADDED", {suite: [] for suite in local.MODULES})
+    run("An evaluation task from local files")
+    english, swahili = results.read(folder / "scores").scores
+    assert english.task == "Paraphrases" and english.score == pytest.approx(100) and english.n == 4
+    assert swahili.missing == "paraphrases-sw.jsonl: no such file"
+    Path("data/paraphrases-en.jsonl").write_text('{"sentence1": "a"}\n')
+    from lusifer.errors import DataError
+    from lusifer.evaluation.run.evaluate import Options
+
+    with pytest.raises(DataError, match=r"paraphrases-en\.jsonl line 1: expected an object with sentence1"):
+        Options(data=Path("data"), languages=["en"], tasks=["Paraphrases"]).select()
