@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,12 +87,11 @@ def evaluate(
         dtype.value if dtype else None, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
     chosen = options.select()
-    with _folder(output) as path:
-        with _progress() as show:
-            evaluation.evaluate(
-                locate(model), options, path, name=name or model,
-                listener=evaluation.Listener(show, terminal.note), selection=chosen,
-            )  # fmt: skip
+    with ExitStack() as stack:
+        path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))
+        with terminal.progress("languages and tasks") as show:
+            listener = evaluation.Listener(lambda done: show(done.rows, done.of, _left(done)), terminal.note)
+            evaluation.evaluate(locate(model), options, path, name=name or model, listener=listener, selection=chosen)
         made = results.read(path)
         text = _tables([*others, made], path, seed)
     typer.echo(text)
@@ -117,28 +116,9 @@ def listed(words: str | None, option: str) -> list[str] | None:
     return found
 
 
-@contextmanager
-def _folder(output: Path | None) -> Iterator[Path]:
-    """Where the evaluation goes: the user's folder, or one that is gone afterwards."""
-    if output is not None:
-        yield output
-        return
-    with tempfile.TemporaryDirectory(prefix="lusifer-evaluation-") as path:
-        yield Path(path)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Done], None]]:
-    """Rows done, and the hours left where that is no guess."""
-    with terminal.progress("languages and tasks") as show:
-
-        def told(done: Done) -> None:
-            left = (
-                "" if done.seconds_left is None or terminal.interactive() else f"{done.seconds_left / 3600:.1f} h left"
-            )
-            show(done.rows, done.of, left)
-
-        yield told
+def _left(done: Done) -> str:
+    """The hours left, where that is no guess; a bar shows them itself."""
+    return "" if done.seconds_left is None or terminal.interactive() else f"{done.seconds_left / 3600:.1f} h left"
 
 
 def _tables(results: list[Results], path: Path, seed: int) -> str:
@@ -148,13 +128,11 @@ def _tables(results: list[Results], path: Path, seed: int) -> str:
     from lusifer.evaluation.suites import benchmark
     from lusifer.evaluation.suites.suite import LOCAL
 
-    rows = {
-        table: ({row.model: row.scores for row in benchmark.published(table)}, benchmark.covers(table))
-        for table in benchmark.published_tables()
-    }
-    from_hub = results[-1].suite not in LOCAL
-    shown = (rows["by_language"], rows["cross_lingual"]) if from_hub else ()
-    text = tables.page(results, *shown, seed=seed)
+    names = benchmark.published_tables() if results[-1].suite not in LOCAL else ()
+    published = [
+        ({row.model: row.scores for row in benchmark.published(name)}, benchmark.covers(name)) for name in names
+    ]
+    text = tables.page(results, *published, seed=seed)
     found = EvaluationFolder(path).read_gap()
     return text if found is None else f"{text}\n\n## Language gap\n\n{tables.language_gap(found)}"
 
@@ -166,9 +144,5 @@ def _say(made: Results) -> None:
         count, of = sum(each.seen for each in seen), sum(each.of for each in seen)
         terminal.note(f"{count:,} of the suite's {of:,} texts (a text of two tasks counts twice) stand in the model's "
                       "training data")  # fmt: skip
-    lost: dict[str, int] = {}
-    for entry in made.scores:
-        if entry.missing:
-            lost[entry.missing] = lost.get(entry.missing, 0) + 1
-    for reason, count in lost.items():
+    for reason, count in Counter(entry.missing for entry in made.scores if entry.missing).items():
         terminal.note(f"missing: {count} of {len(made.scores)}: {reason}")

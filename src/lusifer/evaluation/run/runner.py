@@ -219,7 +219,8 @@ def _row(
         raise LusiferError(f"mteb gave no score for {', '.join(lost)}")
     values = [float(scores[subset][row.metric]) for subset in row.subsets]
     if not all(value == value for value in values):
-        raise LusiferError(f"{row.metric} is not a number")
+        equal = row.metric.endswith(("spearman", "pearson"))
+        raise LusiferError(f"{row.metric} is {'undefined: all scores are equal' if equal else 'not a number'}")
     parts = {subset: _split(task, subset, row.split) for subset in row.subsets}
     file = task._predictions_path(predicted)
     predictions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -6,14 +6,12 @@ DIR/examples/TASK.json    language -> kind, ids, values, gold; what is not there
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from lusifer.errors import DataError
@@ -104,19 +102,20 @@ def read(folder: Path) -> Results:
 
     Raises:
         DataError: A file is missing, damaged, of another format, or the files do not belong together; the message
-            names the file and the mend.
+            names the file and what to do.
     """
     file = folder / SUMMARY
-    text = _text(file)
-    _check_format(file, text)
-    summary = _parse(_Summary, file, text)
+    found = _parse(_Format, file).format
+    if found != FORMAT:
+        advice = "update lusifer" if isinstance(found, int) and found > FORMAT else f"name another folder or {AGAIN}"
+        raise DataError(f"{file}: format {found!r}, not {FORMAT}: {advice}")
+    summary = _parse(_Summary, file)
     _check_entries(file, summary.scores)
     entries = {entry.key: entry for entry in summary.scores}
     examples: dict[Key, Examples] = {}
     for task in dict.fromkeys(entry.task for entry in summary.scores):
         examples |= _examples(folder / EXAMPLES / f"{task}.json", task, entries)
-    fields = {name: getattr(summary, name) for name in _Summary.model_fields}
-    return Results(**fields, folder=folder, examples=examples)
+    return Results(**vars(summary), folder=folder, examples=examples)
 
 
 def names(results: Sequence[Results]) -> list[str]:
@@ -141,28 +140,6 @@ def difference(one: Entry, other: Entry) -> str | None:
     return None
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{file}: no such file: an evaluation folder is what `lusifer evaluate` writes") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: damaged ({error}); {AGAIN}") from None
-
-
-def _check_format(file: Path, text: str) -> None:
-    try:
-        head = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: damaged ({error}); {AGAIN}") from None
-    found = head.get("format") if isinstance(head, dict) else None
-    if found != FORMAT:
-        mend = "update lusifer" if isinstance(found, int) and found > FORMAT else f"name another folder or {AGAIN}"
-        raise DataError(f"{file}: format {found!r}, not {FORMAT}: {mend}")
-
-
 class _Strict(BaseModel):
     """Reads a file's numbers as numbers and its texts as texts; keys that it does not know are left aside."""
 
@@ -170,7 +147,7 @@ class _Strict(BaseModel):
 
 
 class _Row(_Strict):
-    """The examples of one language as they stand in the file."""
+    """The examples of one language as they are in the file."""
 
     kind: str
     ids: tuple[str, ...]
@@ -180,6 +157,12 @@ class _Row(_Strict):
 
 class _Rows(RootModel[dict[str, _Row]]):
     model_config = _Strict.model_config
+
+
+class _Format(BaseModel):
+    """The part of any summary that says how the rest is to be read."""
+
+    format: Any = None
 
 
 class _Summary(_Strict):
@@ -195,9 +178,14 @@ class _Summary(_Strict):
     seconds: float | None = None
 
 
-def _parse(kind: type[Parsed], file: Path, text: str) -> Parsed:
+def _parse(kind: type[Parsed], file: Path) -> Parsed:
+    """Read a file as JSON of this form."""
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{file}: no such file: an evaluation folder is what `lusifer evaluate` writes") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
@@ -231,14 +219,12 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
     if not file.is_file():
         return {}
     found = {}
-    for language, row in _parse(_Rows, file, _text(file)).root.items():
+    for language, row in _parse(_Rows, file).root.items():
         entry = entries.get((language, task))
         if entry is None or entry.score is None:
             raise DataError(f"{file}: {language}: {SUMMARY} has no score for these examples; {AGAIN}")
         try:
-            examples = Examples(
-                row.kind, row.ids, np.array(row.values), None if row.gold is None else np.array(row.gold)
-            )
+            examples = Examples(**vars(row))
             value = bootstrap.score(examples)
         except DataError as error:
             raise DataError(f"{file}: {language}: {error}; {AGAIN}") from None
