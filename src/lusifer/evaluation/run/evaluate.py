@@ -126,7 +126,9 @@ def evaluate(
             entries = runner.run(chosen.rows, plan, encoder, folder, listener.progress)
         if all(entry["missing"] for entry in entries):
             folder.discard()
-            raise LusiferError(f"nothing could be measured: {entries[0]['task']}: {entries[0]['missing']}")
+            tried = [entry for entry in entries if (entry["task"], entry["language"]) not in chosen.absent]
+            first = (tried or entries)[0]
+            raise LusiferError(f"nothing could be measured: {first['task']}: {first['missing']}")
         summary = _summary(options, loaded, chosen, _with_intervals(entries, folder, options.seed))
         folder.finish(summary)
         if chosen.parallel is not None:

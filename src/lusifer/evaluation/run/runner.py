@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -204,15 +205,16 @@ def _row(
     predicted = folder.path / PREDICTIONS
     result = cache.get_task_result_path(row.task, encoder.mteb_model_meta)
     folder.forget(result, task._predictions_path(predicted), row.split, row.subsets)
-    found = mteb.evaluate(
-        encoder,
-        task,
-        co2_tracker=False,
-        cache=cache,
-        prediction_folder=predicted,
-        encode_kwargs={"batch_size": 32, "show_progress_bar": False},
-        show_progress_bar=False,
-    )
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what is undefined is said below
+        found = mteb.evaluate(
+            encoder,
+            task,
+            co2_tracker=False,
+            cache=cache,
+            prediction_folder=predicted,
+            encode_kwargs={"batch_size": 32, "show_progress_bar": False},
+            show_progress_bar=False,
+        )
     scores = {part["hf_subset"]: part for part in found.task_results[0].scores[row.split]}
     lost = [subset for subset in row.subsets if subset not in scores]
     if lost:
