@@ -120,12 +120,12 @@ class SIB200Topics(_Sib200, AbsTaskClassification):
     @classmethod
     def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
         """Make the split that the classifier learns from, and the one that is tested."""
-        return DatasetDict(
-            {
-                name: Dataset.from_dict({"text": part.texts, "label": part.labels, "id": list(map(str, part.ids))})
-                for name, part in (("train", train), ("dev", dev))
-            }
-        )
+        numbers = {label: number for number, label in enumerate(sorted({*train.labels, *dev.labels}))}  # for mteb
+        splits = {
+            name: {"text": part.texts, "label": [numbers[label] for label in part.labels], "id": [*map(str, part.ids)]}
+            for name, part in (("train", train), ("dev", dev))
+        }
+        return DatasetDict({name: Dataset.from_dict(columns) for name, columns in splits.items()})
 
 
 class SIB200ZeroShotTopics(SIB200Topics):
