@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.data import store
-from lusifer.data.schema import PAIR_COLUMNS, check_pair
+from lusifer.data import tables
+from lusifer.data.schema import COLUMNS, check
 from lusifer.data.sources import SourceSpec, load, published
 from lusifer.errors import DataError, LusiferError, TextError, UsageError
 
@@ -45,7 +45,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     rows = load(SourceSpec(path=str(write(tmp_path / f"a{suffix}", PAIRS))), "pairs")
-    assert rows.column_names == list(PAIR_COLUMNS)
+    assert rows.column_names == list(COLUMNS["pairs"])
     assert rows["query"][:] == ["Who?", "[1] where?"]
     assert rows["positive"][:] == [["She.", "He."], ["Here."]]
     assert rows["negative"][:] == [["It."], []]
@@ -133,17 +133,17 @@ def test_pattern_reads_all_files_in_order_of_name(tmp_path: Path) -> None:
         {},
         optional={
             name: st.one_of(st.none(), st.text(max_size=5), st.integers(), st.lists(st.text(max_size=3), max_size=3))
-            for name in PAIR_COLUMNS
+            for name in COLUMNS["pairs"]
         },
     )
 )
 def test_any_row_is_checked_or_refused_never_let_through(row: dict) -> None:
     try:
-        checked = check_pair(row, "here")
+        checked = check("pairs", row, "here")
     except DataError as error:
         assert str(error).startswith("here")
         return
-    assert set(checked) == set(PAIR_COLUMNS) and checked["positive"]
+    assert set(checked) == set(COLUMNS["pairs"]) and checked["positive"]
     for text in (checked["query"], *checked["positive"], *checked["negative"]):
         assert text.strip() and "\x00" not in text
 
@@ -176,16 +176,16 @@ def test_rows_that_do_not_fit_on_the_disk_are_said(monkeypatch: pytest.MonkeyPat
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "_write", full)
+    monkeypatch.setattr(tables, "_write", full)
     with pytest.raises(LusiferError, match="the rows do not fit there: set TMPDIR"):
-        store.collect([], "pairs")
+        tables.collect([], "pairs")
 
 
 @given(st.lists(st.text(max_size=5), max_size=30))
 def test_rows_on_disk_are_the_rows_that_were_put_there(texts: list[str]) -> None:
     texts = [text for text in texts if text.isprintable()]
     rows = [{"text": text, "source": None} for text in texts]
-    kept = store.collect(iter(rows), "passages")
+    kept = tables.collect(iter(rows), "passages")
     assert list(kept) == rows
-    assert store.texts(kept, "text", slice(1, 3)) == texts[1:3]
-    assert store.texts(kept, "text", range(len(texts) - 1, -1, -1)) == texts[::-1]
+    assert tables.values(kept, "text", slice(1, 3)) == texts[1:3]
+    assert tables.values(kept, "text", range(len(texts) - 1, -1, -1)) == texts[::-1]

@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return output.read_bytes()
 
 
-@pytest.mark.parametrize("file", ["corpus.f16.done", "queries.f16.done"])
+@pytest.mark.parametrize("file", ["corpus.npy.done", "queries.npy.done"])
 def test_killed_and_repeated_is_the_same(file: str, whole: bytes, tmp_path: Path) -> None:
     output = tmp_path / "work" / "mined.jsonl"
     output.parent.mkdir()

@@ -2,55 +2,90 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lusifer.cli import data_models, terminal
-from lusifer.cli.data_options import (
-    Fields,
-    Input,
-    Output,
-    Report,
-    SkipBad,
-    check_places,
-    files_of,
-    finish,
-    opened,
-    tell_bad,
-)
+from lusifer.cli import terminal
+from lusifer.cli.models import Device, Dtype, DtypeOption, locate, usable
+from lusifer.errors import UsageError
+
+if TYPE_CHECKING:
+    from lusifer.data.counts import RowCounts
+    from lusifer.data.sources import OpenedFiles
+    from lusifer.io.rows import BadRows
+
+
+class Choose(StrEnum):
+    """Which of the candidates become negatives."""
+
+    RANDOM = "random"
+    TOP = "top"
+
+
+Input = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="Files of rows: .jsonl or .csv (also .gz), .parquet, a pattern, or sample:NAME."
+    ),
+]
+Output = Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.")]
+ReportPage = Annotated[
+    Path | None, typer.Option(help="Page of counts and examples to write; by default OUTPUT.report.md.")
+]
+SkipBad = Annotated[
+    int, typer.Option(min=0, help="Leave out and list up to this many bad rows; one more stops the command.")
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--field", metavar="OURS=THEIRS", help="Name of a column in the files, as in query=question."),
+]
+Retrieving = Annotated[
+    str,
+    typer.Option("--model", help="Retriever: model folder, a model that comes along (mini), hub name, package:NAME."),
+]
+QueryPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a query, as in 'query: '.")]
+DocumentPrompt = Annotated[
+    str, typer.Option(help="Text that the retriever expects before a document, as in 'passage: '.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Number of texts that the retriever embeds at once.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 
 app = typer.Typer(
-    name="data", help="Look at training data, clean it, mine negatives, cluster it.", no_args_is_help=True
+    name="data", help="Look at training data, clean it, mine hard negatives, cluster it.", no_args_is_help=True
 )
 
 
 def register(parent: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    for command in (inspect, dedup, sets, fetch):
+    for command in (inspect, dedup, sets, fetch, mine, cluster):
         app.command()(command)
-    data_models.register(app)
     parent.add_typer(app)
 
 
 def inspect(
     files: Input,
-    max_length: Annotated[int, typer.Option(min=1, help="Tokens that the model reads, to count longer texts.")] = 512,
-    seen: Annotated[Path | None, typer.Option(help="Run folder: count texts that its training has seen.")] = None,
+    max_length: Annotated[
+        int, typer.Option(min=1, help="Number of tokens that the model reads, to count longer texts.")
+    ] = 512,
+    seen: Annotated[Path | None, typer.Option(help="Run folder: count the texts that its training has seen.")] = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
-    """Read every row and say what is in the files; the first bad row stops it with its place and mend."""
+    """Read every row and say what is in the files; a bad row stops the command, which says what to correct."""
     from lusifer.data.cleaning import overview
-    from lusifer.io import seen as record
+    from lusifer.io import seen as seen_texts
 
-    kind, rows, bad = opened(files, skip_bad, field)
-    filters = record.of_run(seen) if seen else None
+    opened = _open(files, skip_bad, field)
+    trained = seen_texts.of_run(seen) if seen else None
     with terminal.progress("rows") as show:
-        made = overview.overview(rows, kind, max_length=max_length, seen=filters, progress=show)
-    tell_bad(bad)
-    for line in overview.lines(made, max_length):
+        found = overview.overview(opened.rows, opened.kind, max_length=max_length, seen=trained, progress=show)
+    _list_bad(opened.bad)
+    for line in overview.lines(found, max_length):
         typer.echo(line)
 
 
@@ -59,41 +94,169 @@ def dedup(
     output: Output,
     threshold: Annotated[
         float,
-        typer.Option(min=0.5, help="Jaccard likeness of 5-grams from which rows are one; 2 looks for exact ones only."),
+        typer.Option(min=0.5, help="Jaccard similarity of 5-grams that makes two rows one; 2: exact repeats only."),
     ] = 0.8,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Evaluation file or folder none of whose texts may stay; may be repeated.")
+        list[Path] | None,
+        typer.Option(help="Evaluation file or folder: rows with a text of it are dropped; may be repeated."),
     ] = None,
-    report: Report = None,
+    report: ReportPage = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
-    """Normalise Unicode, drop repeats and near repeats, and rows that stand in evaluation files."""
-    from lusifer.data import writers
-    from lusifer.data.cleaning import clean
+    """Normalise Unicode; drop rows that repeat or nearly repeat another, or hold a text of an evaluation file."""
+    from lusifer.data import tables
+    from lusifer.data.cleaning import dedup as cleaning
 
-    kind, rows, bad = opened(files, skip_bad, field)
-    held = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
-    check_places(output, report, [*files_of(files), *held])
+    opened = _open(files, skip_bad, field)
+    held_out = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
+    page = tables.check_output(output, [*opened.files, *held_out], report)
     with terminal.progress("rows read") as show:
-        kept, said = clean.dedup(rows, kind, threshold=threshold, against=against or (), progress=show)
-    writers.write(output, kept, kind)
-    finish(said, output, report, bad)
+        kept, counts = cleaning.dedup(
+            opened.rows, opened.kind, threshold=threshold, against=against or (), progress=show
+        )
+    tables.write_rows(output, kept, opened.kind)
+    _finish(counts, output, page, opened.bad)
+
+
+def mine(
+    files: Input,
+    model: Retrieving,
+    output: Output,
+    negatives: Annotated[
+        int, typer.Option(min=1, help="Number of negatives of each row; the ones that it has count.")
+    ] = 7,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Number of nearest texts not to take: many are unmarked answers.")
+    ] = 30,
+    keep: Annotated[
+        int, typer.Option(min=1, help="Number of texts, after the skipped ones, that negatives are taken from.")
+    ] = 128,
+    label_ranks: Annotated[
+        tuple[int, int],
+        typer.Option(min=0, help="With labels: first and last rank, among texts of other labels, of a negative."),
+    ] = (20, 140),
+    margin: Annotated[
+        float | None, typer.Option(help="Least difference of similarity between the positive and a negative.")
+    ] = None,
+    percentage: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Highest similarity of a negative, as a share of the positive's.")
+    ] = None,
+    cross_encoder: Annotated[
+        str | None, typer.Option(help="Cross-encoder (folder or hub name) that must rank negatives below positives.")
+    ] = None,
+    cross_margin: Annotated[
+        float, typer.Option(help="Least difference of cross-encoder scores between the positive and a negative.")
+    ] = 0.0,
+    choose: Annotated[
+        Choose, typer.Option(help="Take negatives at random from the texts of --keep, or the nearest of them.")
+    ] = Choose.RANDOM,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="File of passages to take negatives from, in place of the rows' own texts.")
+    ] = None,
+    corpus_column: Annotated[str, typer.Option(help="Column of --corpus that is searched.")] = "text",
+    translation: Annotated[
+        str | None, typer.Option(help="Column of --corpus with the text in another language, written as the negative.")
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Pairs have a label: take negatives of other labels only.")
+    ] = False,
+    all_sources: Annotated[
+        bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that the rows have.")] = False,
+    query_prompt: QueryPrompt = "",
+    document_prompt: DocumentPrompt = "",
+    batch_size: BatchSize = 64,
+    dtype: DtypeOption = None,
+    seed: Seed = 0,
+    report: ReportPage = None,
+    skip_bad: SkipBad = 0,
+    field: Fields = None,
+    device: Device = None,
+) -> None:
+    """Find hard negatives for each row. Repeat the call to go on with a stopped one."""
+    from lusifer.data import sources, tables
+    from lusifer.data.mining import mine as mining
+    from lusifer.data.mining.corpus import CorpusFiles
+    from lusifer.data.mining.negatives import MineSettings
+    from lusifer.io.rows import BadRows
+
+    if translation and not corpus:
+        raise UsageError("--translation: names a column of --corpus: give the file of parallel text")
+    opened = _open(files, skip_bad, field, labels)
+    if opened.kind == "passages":
+        raise UsageError(f"{files[0]}: rows of text alone have no positive: give pairs, or texts with a label")
+    corpus_files = [file for name in corpus or () for file in sources.files(name)]
+    page = tables.check_output(output, [*opened.files, *corpus_files], report)
+    settings = MineSettings(
+        negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace,
+        by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
+    )  # fmt: skip
+    corpus_bad = BadRows(skip_bad)
+    candidates = CorpusFiles(corpus_files, corpus_column, translation, corpus_bad) if corpus else None
+    encoder, rescore = _models(model, batch_size, dtype, device, cross_encoder)
+    retriever = mining.Retriever(model, encoder(query_prompt), encoder(document_prompt), rescore)
+    with terminal.phases() as show:
+        counts = mining.mine(
+            lambda: opened.rows, opened.kind, opened.files, output, retriever, settings, candidates, opened.fields,
+            opened.bad, show,
+        )  # fmt: skip
+    opened.bad.messages += corpus_bad.messages
+    _finish(counts, output, page, opened.bad)
+
+
+def cluster(
+    files: Input,
+    model: Retrieving,
+    output: Output,
+    clusters: Annotated[int, typer.Option(min=1, help="Highest number of clusters of a source.")] = 1024,
+    min_points: Annotated[int, typer.Option(min=1, help="Least number of rows of a cluster.")] = 20,
+    cap: Annotated[
+        int | None, typer.Option(min=1, help="Most rows of a source to keep, drawn from each cluster by its share.")
+    ] = None,
+    query_prompt: QueryPrompt = "",
+    batch_size: BatchSize = 64,
+    dtype: DtypeOption = None,
+    seed: Seed = 0,
+    report: ReportPage = None,
+    skip_bad: SkipBad = 0,
+    field: Fields = None,
+    device: Device = None,
+) -> None:
+    """Number the queries of each source by k-means, so that a batch of stage 2 can hold rows of one cluster."""
+    from lusifer.data import tables
+    from lusifer.data.mining import cluster as clustering
+
+    opened = _open(files, skip_bad, field)
+    if opened.kind != "pairs":
+        raise UsageError(f"{files[0]}: clusters are of queries: give pairs (columns query, positive)")
+    page = tables.check_output(output, opened.files, report)
+    encoder, _ = _models(model, batch_size, dtype, device)
+    with terminal.phases() as show:
+        kept, counts = clustering.cluster(
+            opened.rows, encoder(query_prompt), clusters=clusters, min_points=min_points, cap=cap, seed=seed,
+            progress=show,
+        )  # fmt: skip
+        tables.write_rows(output, kept, opened.kind)
+    _finish(counts, output, page, opened.bad)
 
 
 def sets(
-    english_only: Annotated[bool, typer.Option("--english-only", help="Without those in other languages.")] = False,
+    english_only: Annotated[
+        bool, typer.Option("--english-only", help="Leave out the sets in other languages.")
+    ] = False,
 ) -> None:
     """List the published training sets: what each is used for, and how."""
-    from lusifer.data import published
+    from lusifer.data import sources
 
-    typer.echo(published.markdown(english_only), nl=False)
+    typer.echo(sources.published_page(english_only), nl=False)
 
 
 def fetch(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or one that comes along.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and ask nobody.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be fetched.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key.")] = None,
 ) -> None:
     """Fetch a recipe's data sets into the cache and check every row, without training."""
     terminal.quiet()
@@ -106,9 +269,50 @@ def fetch(
             typer.echo(line)
         return
 
-    def said(each: inputs.PlannedSource, rows: int, skipped: list[str]) -> None:
+    def show(each: inputs.PlannedSource, rows: int, skipped: list[str]) -> None:
         typer.echo(f"{each.stage}: {each.source.name}: {rows:,} rows")
         for message in skipped:
             terminal.note(f"left out: {message}")
 
-    inputs.fetch(loaded, said)
+    inputs.fetch(loaded, show)
+
+
+def _open(names: list[str], skip_bad: int, fields: list[str] | None, labels: bool = False) -> OpenedFiles:
+    from lusifer.data import sources
+
+    opened = sources.open_files(names, skip_bad, sources.fields(fields or ()), labels)
+    if opened.ignored:
+        columns = ", ".join(opened.ignored)
+        terminal.note(f"{opened.files[0]}: columns that rows of {opened.kind} do not have are left out: {columns}")
+    return opened
+
+
+def _models(
+    model: str, batch_size: int, dtype: Dtype | None, device: str | None, cross_encoder: str | None = None
+) -> tuple[Callable[[str], Any], Any]:
+    """The retriever as a function of a prompt, and the cross-encoder or None."""
+    # oneDNN and torch each keep a kernel and its reordered weights for every shape of batch, gigabytes of them in
+    # bfloat16. Both limits are read when torch is imported.
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "16")
+    terminal.quiet()
+    from lusifer.embedder import retrieval
+
+    place = usable(device)
+    embedder = retrieval.load_retriever(locate(model), device=place, dtype=dtype.value if dtype else None)
+    rescore = cross_encoder and retrieval.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
+    return lambda prompt: retrieval.encoder(embedder, prompt, batch_size), rescore
+
+
+def _list_bad(bad: BadRows) -> None:
+    for message in bad.messages:
+        terminal.note(f"left out: {message}")
+
+
+def _finish(counts: RowCounts, output: Path, page: Path, bad: BadRows) -> None:
+    """List the rows that were left out, print the counts and write their page."""
+    _list_bad(bad)
+    counts.write(page)
+    for line in counts.lines():
+        typer.echo(line)
+    terminal.note(f"{output} written; examples of every count in {page}")

@@ -1,4 +1,4 @@
-"""What a row of training data is, and the message that a row gets which is not.
+"""What a row of training data is, and what is said of a row that is wrong.
 
 A pair: `query`, `positive` (list of texts, at least one), `negative` (list, may be empty), and, where known,
 `instruction` or `task` (a name of the prompt table), `label`, `cluster`, `source`. A passage: `text` and `source`. A
@@ -7,12 +7,14 @@ labelled text: `text`, `label` and `source`; labels are comparable within one so
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from lusifer.errors import DataError
+from lusifer.io.seen import text_key
 from lusifer.prompts import check_text
 
 Row = dict[str, Any]
@@ -20,115 +22,96 @@ Lists = Literal["spelled", "refused", "texts"]
 """What a text in place of a list may be: one that spells a JSON list, as in CSV; refused where it spells a list of
 Python's, as pandas writes it; or always one text."""
 
-PAIR_COLUMNS = ("query", "positive", "negative", "instruction", "task", "label", "cluster", "source")
-PASSAGE_COLUMNS = ("text", "source")
-LABELLED_COLUMNS = ("text", "label", "source")
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:[\s,]+{_TEXT})*\s*\]", re.DOTALL)  # numpy prints no commas
 _WHOLE = re.compile(r"-?\d{1,18}")
 MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
 
 
-def check_pair(
-    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts"
-) -> Row:
-    """Check a row of a contrastive set, or of an alignment set of pairs.
+def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts") -> Row:
+    """Check a row of a file.
 
     Args:
-        row: Column -> value, as read from a file. A single text stands for a list of one.
-        where: Where it comes from, for messages, as in "pairs.jsonl line 3".
+        kind: "pairs", "passages" or "labelled".
+        row: Column -> value, as read from a file. In place of a list, one text stands for a list of one.
+        where: Its place, for messages, as in "pairs.jsonl line 3".
         fields: Our column -> the row's column, where the names differ.
         lists: What a text in place of a list of texts may be.
 
     Returns:
-        A row with all of `PAIR_COLUMNS`; what is unknown is None, `negative` is [].
+        A row with all columns of its kind: an unknown `negative` is [], another unknown value None.
 
     Raises:
         DataError: The message names the place, the column, what was expected and what was found.
     """
-    get = _getter(row, where, fields, required=("query", "positive"))
-    positive = _texts(get("positive"), f"{where}: column positive", lists)
-    if not positive:
-        raise DataError(f"{where}: column positive: expected at least one text, found an empty list: remove the row")
-    return {
-        "query": _text(get("query"), f"{where}: column query"),
-        "positive": positive,
-        "negative": _texts(get("negative"), f"{where}: column negative", lists),
-        "instruction": _word(get("instruction"), f"{where}: column instruction"),
-        "task": _word(get("task"), f"{where}: column task"),
-        "label": _label(get("label"), f"{where}: column label"),
-        "cluster": _number(get("cluster"), f"{where}: column cluster"),
-        "source": _word(get("source"), f"{where}: column source"),
-    }
+    names = fields or {}
+    for column in _REQUIRED[kind]:
+        _refuse_missing(row, where, column, names.get(column, column))
+    checked = {}
+    for column, parse in _COLUMNS[kind].items():
+        value, place = row.get(names.get(column, column)), f"{where}: column {column}"
+        checked[column] = _texts(value, place, lists) if parse is _texts else parse(value, place)
+        if checked[column] in (None, []) and column in _REQUIRED[kind]:
+            raise DataError(f"{place}: {_REQUIRED[kind][column]}")
+    return checked
 
 
-def check_passage(
-    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts"
-) -> Row:
-    """Check a row of text for reconstruction or distillation; arguments and errors as for `check_pair`."""
-    get = _getter(row, where, fields, required=("text",))
-    return {
-        "text": _text(get("text"), f"{where}: column text"),
-        "source": _word(get("source"), f"{where}: column source"),
-    }
+def check_text_column(row: Any, where: str, column: str) -> str:
+    """Check one text of a row, in a column of any name; errors as for `check`."""
+    _refuse_missing(row, where, column, column)
+    return _text(row[column], f"{where}: column {column}")
 
 
-def check_labelled(
-    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts"
-) -> Row:
-    """Check a row of a classification or clustering set; arguments and errors as for `check_pair`."""
-    get = _getter(row, where, fields, required=("text", "label"))
-    label = _label(get("label"), f"{where}: column label")
-    if label is None:
-        raise DataError(f"{where}: column label: expected a text or a whole number, found nothing: fill it")
-    return {
-        "text": _text(get("text"), f"{where}: column text"),
-        "label": label,
-        "source": _word(get("source"), f"{where}: column source"),
-    }
+def same_text(text: str) -> str:
+    """Give what two texts have in common if they are the same: letters and digits, or all signs if it has neither."""
+    return text_key(text) or text
 
 
-CHECKS: Mapping[str, Callable[..., Row]] = {
-    "pairs": check_pair,
-    "passages": check_passage,
-    "labelled": check_labelled,
-}
-"""Kind of rows -> what checks one of them."""
+def text_hash(*texts: str) -> int:
+    """Give 64 bits of one text or of several in their order; equal for texts that are the same by `same_text`."""
+    joined = "\x00".join(map(same_text, texts))
+    return int.from_bytes(hashlib.blake2b(joined.encode(), digest_size=8).digest(), "little")
 
 
 def kind_of(row: Any, where: str) -> str:
-    """Tell the kind of rows of a file by its first one.
+    """Tell the kind of rows of a file by the columns of its first one.
+
+    Args:
+        row: The row, with our column names.
+        where: Its place, for messages.
+
+    Returns:
+        "pairs", "passages" or "labelled".
 
     Raises:
-        DataError: It has neither `query` nor `text`.
+        DataError: It has neither `query` nor `text`, or is no object.
     """
-    columns = set(row) if isinstance(row, Mapping) else set()
-    if "query" in columns:
+    _refuse_list(row, where)
+    if "query" in row:
         return "pairs"
-    if "text" in columns:
-        return "labelled" if "label" in columns else "passages"
-    found = ", ".join(map(str, row)) if columns else _kind(row)
+    if "text" in row:
+        return "labelled" if "label" in row else "passages"
+    found = ", ".join(map(str, row)) or "none"
     raise DataError(
         f"{where}: neither a column query (pairs) nor text (passages) in it (found {found}): rename the columns, "
         "or name them with fields"
     )
 
 
-def _getter(
-    row: Mapping[str, Any], where: str, fields: Mapping[str, str] | None, required: tuple[str, ...]
-) -> Callable[[str], Any]:
-    """Give access by our column names, after a look at whether the required ones are there."""
+def _refuse_list(row: Any, where: str) -> None:
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: expected an object with columns, found {_kind(row)}")
-    names = fields or {}
-    for column in required:
-        if names.get(column, column) not in row:
-            there = ", ".join(map(str, row)) or "none"
-            raise DataError(
-                f"{where}: column {names.get(column, column)} is missing (the row has {there}): "
-                f"add it, or name it in the recipe with fields: {{{column}: NAME}} (--field {column}=NAME)"
-            )
-    return lambda column: row.get(names.get(column, column))
+        hint = ": write one object a line (jq -c '.[]')" if isinstance(row, list) else ""
+        raise DataError(f"{where}: expected an object with columns, found {_kind(row)}{hint}")
+
+
+def _refuse_missing(row: Any, where: str, column: str, name: str) -> None:
+    _refuse_list(row, where)
+    if name not in row:
+        there = ", ".join(map(str, row)) or "none"
+        raise DataError(
+            f"{where}: column {name} is missing (the row has {there}): "
+            f"add it, or name it in the recipe with fields: {{{column}: NAME}} (--field {column}=NAME)"
+        )
 
 
 def _texts(value: Any, where: str, lists: Lists) -> list[str]:
@@ -192,6 +175,8 @@ def _label(value: Any, where: str) -> str | None:
     """A label as text: only equality counts, and one column of a table has one type."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float):
+        raise DataError(f'{where}: expected a text or a whole number, found {value}: write "{value}" or {value:.0f}')
     return _word(value, where)
 
 
@@ -204,7 +189,8 @@ def _number(value: Any, where: str) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         raise DataError(f"{where}: the number has more than 18 digits: number clusters from 0")
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{where}: expected a whole number, found {_kind(value)}")
+        found = f"{value}" if isinstance(value, float) else f"{value!r}" if isinstance(value, str) else _kind(value)
+        raise DataError(f"{where}: expected a whole number, found {found:.40}")
     return value
 
 
@@ -214,6 +200,19 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 
-def text_column(row: Mapping[str, Any], where: str, column: str) -> str:
-    """Check one text of a row, in a column of any name; errors as for `check_pair`."""
-    return _text(_getter(row, where, None, required=(column,))(column), f"{where}: column {column}")
+_COLUMNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "pairs": {
+        "query": _text, "positive": _texts, "negative": _texts, "instruction": _word, "task": _word, "label": _label,
+        "cluster": _number, "source": _word,
+    },
+    "passages": {"text": _text, "source": _word},
+    "labelled": {"text": _text, "label": _label, "source": _word},
+}  # fmt: skip
+_REQUIRED: Mapping[str, Mapping[str, str]] = {
+    "pairs": {"query": "", "positive": "expected at least one text, found an empty list: remove the row"},
+    "passages": {"text": ""},
+    "labelled": {"text": "", "label": "expected a text or a whole number, found nothing: fill it"},
+}
+"""Kind -> columns that a row must have, each with what is said where nothing stands in it (`_text` refuses itself)."""
+COLUMNS: Mapping[str, tuple[str, ...]] = {kind: tuple(columns) for kind, columns in _COLUMNS.items()}
+"""Kind of rows -> the columns of a checked row."""

@@ -1,4 +1,4 @@
-"""From a file or a hub id to a `datasets.Dataset` of checked rows."""
+"""From a file or a hub id to a `datasets.Dataset` of checked rows, and the table of published training sets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lusifer.data import store
-from lusifer.data.mixture import draw, stratified
-from lusifer.data.schema import CHECKS, LABELLED_COLUMNS, PAIR_COLUMNS, Lists, Row, kind_of
+from lusifer.data import schema, tables
+from lusifer.data.sampling import draw, stratified
+from lusifer.data.schema import Lists, Row
 from lusifer.errors import DataError, UsageError
-from lusifer.io import hub
-from lusifer.io import rows as readers
+from lusifer.io import hub, markdown
+from lusifer.io import rows as row_files
 from lusifer.io.rows import SUFFIXES, BadRows
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ SAMPLE = "sample:"
 _HUB_ID = re.compile(r"(hf://datasets/)?[\w.-]+/[\w.-]+(@\S+)?")
 _LOOK = 1000  # bad rows in front of the one that tells the kind of a file
 _BUFFER = 10_000  # rows of a stream that are mixed at once
+_ROLES = {
+    "reconstruct": "reconstruct",
+    "passage_and_query": "passage <-> query",
+    "query_to_passage": "query -> passage",
+}
 _LISTS: Mapping[str, Lists] = {"csv": "spelled", "jsonl": "refused"}  # Parquet has lists, and tools that write them
 
 
@@ -68,6 +73,39 @@ def short_name(path: str | None, hub: str | None) -> str:
 def published() -> Mapping[str, dict[str, Any]]:
     """Read the table of published sets, hub id -> facts (`sources.toml` says which)."""
     return tomllib.loads(resources.files("lusifer.data").joinpath("sources.toml").read_text(encoding="utf-8"))
+
+
+def published_page(english_only: bool = False) -> str:
+    """Give the table of published sets in Markdown: language, use in both stages, most rows, instruction.
+
+    Args:
+        english_only: Leave out the sets in other languages, and say which they are.
+    """
+    sets = dict(published())
+    other = [name for name, facts in sets.items() if facts.get("language", "en") != "en"]
+    if english_only:
+        sets = {name: facts for name, facts in sets.items() if name not in other}
+    header = (
+        "set", "language", "stage 1", "stage 2: negatives", "both sides alike", "most rows", "instruction of stage 2",
+    )  # fmt: skip
+    rows = []
+    for name, facts in sets.items():
+        negatives = {True: "own and in-batch", False: "own only", None: "-"}[facts.get("in_batch_negatives")]
+        roles = ", ".join(_ROLES[role] for role in facts["roles"]) or "-"
+        alike = "yes" if facts.get("symmetric") else "-"
+        cells = (name, facts.get("language", "en"), roles, negatives, alike, f"{facts['cap']:,}")
+        rows.append((*cells, facts.get("instruction", "-")))
+    counts = {role: sum(role in facts["roles"] for facts in sets.values()) for role in _ROLES}
+    first = ", ".join(f"{count} {_ROLES[role]}" for role, count in counts.items())
+    batch, own = (sum(facts.get("in_batch_negatives") is kind for facts in sets.values()) for kind in (True, False))
+    lines = [
+        markdown.table(header, rows, left=len(header)),
+        "",
+        f"{len(sets)} sets. Stage 1: {first}. Stage 2: {batch} with in-batch negatives, {own} with own ones only.",
+    ]
+    if english_only:
+        lines.append(f"Left out by english_only: {', '.join(other)} (Chinese).")
+    return "\n".join(lines) + "\n"
 
 
 def files(path: str) -> list[Path]:
@@ -130,7 +168,7 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
         rows = _from_hub(spec, kind, bad)
     else:
         rows = (row for file in files(spec.path or "") for row in read_file(file, kind, spec.fields, bad))
-    table = store.collect(rows, kind)
+    table = tables.collect(rows, kind)
     if not len(table):
         raise DataError(f"{spec.name}: no row in it: correct the path or the file")
     if spec.hub is not None:
@@ -164,12 +202,51 @@ def read_file(
     lists = _LISTS.get(file.name.removesuffix(".gz").rpartition(".")[2], "texts")
 
     def check(row: Any, where: str) -> Row:
-        checked = CHECKS[kind](row, where, fields, lists)
+        checked = schema.check(kind, row, where, fields, lists)
         if labels and checked["label"] is None:
             raise DataError(f"{where}: column label: nothing in it: fill it, or leave --labels out")
         return checked
 
-    return readers.read(file, check, bad)
+    return row_files.read(file, check, bad)
+
+
+@dataclass(frozen=True)
+class OpenedFiles:
+    """Files of rows of one kind.
+
+    `rows` can be read once, and `bad` then lists the rows that were left out. `fields` maps our columns to the files'.
+    `ignored` are columns of the first file that rows of this kind do not have.
+    """
+
+    kind: str
+    files: list[Path]
+    rows: Iterator[Row]
+    bad: BadRows
+    fields: Mapping[str, str]
+    ignored: list[str]
+
+
+def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], labels: bool = False) -> OpenedFiles:
+    """Open files of rows, whose kind is that of the first file.
+
+    Args:
+        paths: Paths, patterns or `sample:NAME`.
+        skip_bad: How many bad rows may be left out.
+        fields: Our column -> the files'.
+        labels: Whether a pair needs a label.
+
+    Raises:
+        UsageError: A file is missing or cannot be read as data.
+        DataError: The first row cannot be read, or has columns of no kind.
+    """
+    found, bad = [file for path in paths for file in files(path)], BadRows(skip_bad)
+    of = kind(found[0], fields)
+    known = {fields.get(column, column) for column in schema.COLUMNS[of]}
+    first = next(iter(row_files.read(found[0], lambda row, _: row, BadRows(_LOOK))), {})
+    ignored = [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
+    need_label = labels and of != "passages"
+    rows = (row for file in found for row in read_file(file, of, fields, bad, need_label))
+    return OpenedFiles(of, found, rows, bad, fields, ignored)
 
 
 def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
@@ -185,21 +262,14 @@ def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
     back = {theirs: ours for ours, theirs in (names or {}).items()}
 
     def of(row: Any, where: str) -> str:
-        return kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
+        return schema.kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
 
-    first = list(islice(readers.read(file, of, BadRows(_LOOK)), _LOOK))
+    first = list(islice(row_files.read(file, of, BadRows(_LOOK)), _LOOK))
     if not first:
-        next(iter(readers.read(file, of)), None)  # says what is wrong with the first row
+        next(iter(row_files.read(file, of)), None)  # says what is wrong with the first row
         raise DataError(f"{file}: no row in it: correct the path or the file")
     # Where some of the first rows have a label, those without one lack it, and are said when they are read.
     return "labelled" if "labelled" in first else first[0]
-
-
-def unread(file: Path, kind: str, names: Mapping[str, str] | None = None) -> list[str]:
-    """Give the columns of a file's first row that rows of `kind` do not have: they are not written either."""
-    known = {(names or {}).get(column, column) for column in store.schema(kind).names}
-    first = next(iter(readers.read(file, lambda row, _: row, BadRows(_LOOK))), {})
-    return [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
 
 
 def fields(pairs: Iterable[str]) -> dict[str, str]:
@@ -209,7 +279,7 @@ def fields(pairs: Iterable[str]) -> dict[str, str]:
         UsageError: A word of another form, or a column that no kind of rows has.
     """
     named: dict[str, str] = {}
-    columns = {*PAIR_COLUMNS, *LABELLED_COLUMNS}
+    columns = {column for kind in schema.COLUMNS.values() for column in kind}
     for pair in pairs:
         ours, sign, theirs = pair.partition("=")
         if not sign or not theirs or ours not in columns:
@@ -220,10 +290,10 @@ def fields(pairs: Iterable[str]) -> dict[str, str]:
 
 def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
     """Yield checked rows of a hub data set; of one that is not streamed only drawn rows are read."""
-    check = CHECKS[kind]
     for number, row in _hub_stream(spec) if spec.streaming else _hub_drawn(spec):
         try:
-            checked = check(row, f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}", spec.fields)
+            where = f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}"
+            checked = schema.check(kind, row, where, spec.fields)
         except DataError as error:
             bad.take(error)
         else:

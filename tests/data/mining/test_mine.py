@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lusifer.cli import main
-from lusifer.data.mining import mine as mining
-from lusifer.data.mining import negatives, parts, search, vectors
+from lusifer.data.mining import negatives, vectors
+from lusifer.data.mining.corpus import CorpusFiles, KnownAnswers
 from lusifer.data.mining.negatives import MineSettings
-from lusifer.data.mining.related import Related, key
+from lusifer.data.schema import text_hash
 from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.io.rows import BadRows
 from support.small_mine import FEW, mine, pairs, read, write
@@ -30,7 +30,7 @@ def test_every_row_gets_its_negatives_from_the_ranks_behind_the_skipped_ones(tmp
         order = [place for place in np.argsort(-scores[number], kind="stable") if place != number]
         allowed = {texts[place] for place in order if scores[number, place] >= scores[number, order[7]] - 1e-3}
         assert len(set(row["negative"])) == 3 and set(row["negative"]) <= allowed
-    assert report.counts[negatives.FULL] == 120 and report.counts[parts.MINED] == 360
+    assert report.counts[negatives.FULL] == 120 and report.counts[negatives.MINED] == 360
     assert report.counts[negatives.TOP] == 240
     assert not (tmp_path / "b.jsonl.work").exists() and not (tmp_path / "b.jsonl.work.lock").exists()
 
@@ -111,7 +111,7 @@ def test_labels_decide_which_texts_are_negatives(tmp_path: Path) -> None:
     report = mine(file, tmp_path / "b.jsonl", settings, kind="labelled")
     label = {row["text"]: (row["source"], row["label"]) for row in LABELLED} | {"alone": ("s0", "single")}
     made = read(tmp_path / "b.jsonl")
-    assert len(made) == 240 and report.counts[parts.ALONE] == 1
+    assert len(made) == 240 and report.counts[negatives.ALONE] == 1
     for row in made:
         source, own = label[row["query"]]
         assert label[row["positive"][0]] == (source, own) and row["positive"][0] != row["query"]
@@ -140,7 +140,7 @@ def test_one_translation_of_two_texts_is_one_negative(tmp_path: Path) -> None:
     parallel = [
         {"en": f"theme0word0 number{n}", "sw": "maneno yale yale" if n % 2 else f"maneno {n}"} for n in range(40)
     ]
-    corpus = mining.Texts([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
+    corpus = CorpusFiles([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
     mine(write(tmp_path / "a.jsonl", pairs(16)), tmp_path / "b.jsonl", MineSettings(skip=0, keep=30), corpus=corpus)
     assert all(len(set(row["negative"])) == 7 for row in read(tmp_path / "b.jsonl"))
 
@@ -176,8 +176,8 @@ def test_one_source_at_a_time(tmp_path: Path) -> None:
     ):
         report = mine(file, tmp_path / "c.jsonl", settings)
         few = ["s0: 60 rows, 60 texts", "s1: 60 rows, 60 texts"] if settings.by_source else []
-        assert report.examples.get(parts.EVERY_SOURCE, []) == few
-        assert report.counts.get(parts.EVERY_SOURCE, 0) == 60 * len(few)
+        assert report.examples.get(negatives.EVERY_SOURCE, []) == few
+        assert report.counts.get(negatives.EVERY_SOURCE, 0) == 60 * len(few)
         found = {
             theme(text) % 2
             for row in read(tmp_path / "c.jsonl")
@@ -190,12 +190,12 @@ def test_one_source_at_a_time(tmp_path: Path) -> None:
 def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", pairs(16))
     parallel = [{"en": f"theme{n % 8}word0 theme{n % 8}word1 sentence{n}", "sw": f"sentensi {n}"} for n in range(80)]
-    corpus = mining.Texts([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
+    corpus = CorpusFiles([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
     mine(file, tmp_path / "b.jsonl", MineSettings(negatives=2, skip=1, keep=5), corpus=corpus)
     themes = {row["sw"]: row["en"][5] for row in parallel}
     for row in read(tmp_path / "b.jsonl"):
         assert [themes[text] for text in row["negative"]] == [row["query"][5]] * 2
-    corpus = mining.Texts(corpus.files, "en", "fr")
+    corpus = CorpusFiles(corpus.files, "en", "fr")
     with pytest.raises(DataError, match="en-sw.jsonl line 1: column fr is missing"):
         mine(file, tmp_path / "c.jsonl", FEW, corpus=corpus)
 
@@ -203,11 +203,11 @@ def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> Non
 def test_bad_rows_of_a_corpus_are_left_out_once_and_listed(tmp_path: Path) -> None:
     passages = [{"text": f"{word} {number}"} for number in range(12) for word in ("river", "stone")]
     file = write(tmp_path / "corpus.jsonl", [*passages, {"text": ""}, {"other": 1}])
-    texts = mining.Texts([file], bad=BadRows(2))
+    texts = CorpusFiles([file], bad=BadRows(2))
     mine(write(tmp_path / "a.jsonl", pairs(16)), tmp_path / "b.jsonl", FEW, corpus=texts)
     assert [message.split(": ")[0] for message in texts.bad.messages] == [f"{file} line 25", f"{file} line 26"]
     with pytest.raises(DataError, match="bad row 2, and no more than 1"):
-        mine(tmp_path / "a.jsonl", tmp_path / "c.jsonl", FEW, corpus=mining.Texts([file], bad=BadRows(1)))
+        mine(tmp_path / "a.jsonl", tmp_path / "c.jsonl", FEW, corpus=CorpusFiles([file], bad=BadRows(1)))
 
 
 def test_a_corpus_too_small_to_skip_from_is_refused(tmp_path: Path) -> None:
@@ -223,23 +223,24 @@ def test_ranks_that_leave_nothing_are_refused() -> None:
 
 
 def test_nearest_is_exact_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "CORPUS_BLOCK", 7)
+    monkeypatch.setattr(vectors, "CORPUS_BLOCK", 7)
     generator = np.random.default_rng(0)
     corpus = vectors.Vectors(generator.normal(size=(50, 8)).astype(np.float16))
     queries = generator.normal(size=(5, 8)).astype(np.float32)
     exact = queries @ corpus.take(slice(None)).T
-    scores, numbers = search.nearest(queries, corpus, 9)
+    scores, numbers = vectors.nearest(queries, corpus, 9)
     assert numbers.tolist() == np.argsort(-exact, axis=1, kind="stable")[:, :9].tolist()
     assert np.allclose(scores, np.take_along_axis(exact, numbers, 1), atol=1e-4)
     some = np.array([3, 4, 20, 33, 49])
-    _, numbers = search.nearest(queries, corpus, 9, some)
+    _, numbers = vectors.nearest(queries, corpus, 9, some)
     assert [sorted(row)[-5:] for row in numbers.tolist()] == [some.tolist()] * 5 and (numbers == -1).sum() == 20
 
 
-def test_related_texts_are_partners_and_their_partners() -> None:
-    related = Related([(key("q1"), key("p")), (key("q2"), key("p")), (key("q2"), key("other")), (key("x"), key("y"))])
-    assert related.of(key("Q1!")) == {key(text) for text in ("q1", "p", "q2")}
-    assert related.of(key("unknown")) == {key("unknown")}
+def test_answers_of_a_query_are_its_partners_and_their_partners() -> None:
+    pairs_of_texts = [("q1", "p"), ("q2", "p"), ("q2", "other"), ("x", "y")]
+    answers = KnownAnswers([(text_hash(query), text_hash(positive)) for query, positive in pairs_of_texts])
+    assert answers.of(text_hash("Q1!")) == {text_hash(text) for text in ("q1", "p", "q2")}
+    assert answers.of(text_hash("unknown")) == {text_hash("unknown")}
 
 
 def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -257,16 +258,16 @@ def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsy
 def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
-    from lusifer.embedder.rerank import cross_scores
+    from lusifer.embedder.retrieval import load_cross_encoder
     from lusifer.model.tiny import make_tiny_base
 
     folder = make_tiny_base(tmp_path / "base", "llm", "bert")
     config = BertConfig.from_pretrained(folder, num_labels=1)
     BertForSequenceClassification(config).save_pretrained(folder)
-    scores = cross_scores(str(folder), device="cpu")([("a question", "an answer"), ("a question", "a text")])
+    scores = load_cross_encoder(str(folder), device="cpu")([("a question", "an answer"), ("a question", "a text")])
     assert scores.shape == (2,) and np.isfinite(scores).all()
     with pytest.raises(LusiferError, match="no cross-encoder that can be loaded"):
-        cross_scores(str(tmp_path / "nothing"), device="cpu")
+        load_cross_encoder(str(tmp_path / "nothing"), device="cpu")
 
 
 def test_what_is_drawn_depends_on_the_seed(tmp_path: Path) -> None:

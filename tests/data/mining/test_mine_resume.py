@@ -13,10 +13,10 @@ import pytest
 
 from lusifer.data import sources
 from lusifer.data.mining import mine as mining
-from lusifer.data.mining import parts, search, vectors
+from lusifer.data.mining import negatives, vectors
 from lusifer.data.mining.negatives import MineSettings
 from lusifer.errors import DataError, UsageError
-from lusifer.io import rows as readers
+from lusifer.io.rows import BadRows
 from support.small_mine import FEW, mine, pairs, write
 from support.words_model import encode, retriever
 
@@ -45,9 +45,9 @@ class Budget:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "BLOCK", 16)
-    monkeypatch.setattr(search, "CORPUS_BLOCK", 32)
-    monkeypatch.setattr("lusifer.data.mining.candidates.QUERIES", 24)
-    monkeypatch.setattr(parts, "ROWS", 10)
+    monkeypatch.setattr(vectors, "CORPUS_BLOCK", 32)
+    monkeypatch.setattr("lusifer.data.mining.corpus.QUERIES", 24)
+    monkeypatch.setattr(negatives, "ROWS", 10)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -56,13 +56,13 @@ def test_rows_that_were_left_out_are_still_listed_when_work_goes_on(tmp_path: Pa
     with file.open("a", encoding="utf-8") as lines:
         lines.write('{"query": "no answer"}\n')
 
-    def call(bad: readers.BadRows) -> None:
+    def call(bad: BadRows) -> None:
         rows = sources.read_file(file, "pairs", None, bad)
         mining.mine(lambda: rows, "pairs", [file], tmp_path / "b.jsonl", retriever(), FEW, bad=bad)
 
-    first, again = readers.BadRows(1), readers.BadRows(1)
+    first, again = BadRows(1), BadRows(1)
     with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(mining, "nearest", Budget(1).spent_by(search.nearest))
+        patched.setattr(mining, "nearest", Budget(1).spent_by(vectors.nearest))
         call(first)
     call(again)
     assert len(first.messages) == 1 and again.messages == first.messages
@@ -96,8 +96,8 @@ def test_work_that_was_stopped_anywhere_ends_in_the_same_file(tmp_path: Path, mo
         assert stops < 40
         budget = Budget(stops % 3 + 1)
         with monkeypatch.context() as patched:
-            patched.setattr(mining, "nearest", budget.spent_by(search.nearest))
-            patched.setattr(parts.Parts, "_part", budget.spent_by(parts.Parts._part))
+            patched.setattr(mining, "nearest", budget.spent_by(vectors.nearest))
+            patched.setattr(negatives.RowBlocks, "_block", budget.spent_by(negatives.RowBlocks._block))
             with suppress(Stopped):
                 report = mine(file, tmp_path / "stopped.jsonl", FEW, retriever(encode=budget.spent_by(encode)))
             stops += budget.left < 0

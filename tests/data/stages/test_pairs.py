@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.data.schema import PAIR_COLUMNS, check_pair
+from lusifer.data.schema import COLUMNS, check
 from lusifer.data.sources import SourceSpec, load
 from lusifer.data.stages.pairs import columns
 from lusifer.errors import DataError
@@ -28,8 +28,8 @@ class Source:
 
 
 def rows(*given_rows: dict) -> Dataset:
-    checked = [check_pair(row, "row") for row in given_rows]
-    return Dataset.from_dict({name: [row[name] for row in checked] for name in PAIR_COLUMNS})
+    checked = [check("pairs", row, "row") for row in given_rows]
+    return Dataset.from_dict({name: [row[name] for row in checked] for name in COLUMNS["pairs"]})
 
 
 def simple(count: int, **more: object) -> list[dict]:

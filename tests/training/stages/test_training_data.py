@@ -15,7 +15,7 @@ import pytest
 from lusifer.cli import main
 from lusifer.cli.train import say
 from lusifer.data import sources
-from lusifer.data.published import markdown
+from lusifer.data.sources import published_page
 from lusifer.errors import DataError, UsageError
 from lusifer.io import seen as record
 from lusifer.training.recipe.load import load_recipe
@@ -166,8 +166,8 @@ def test_fetching_reads_every_row(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 def test_the_page_of_published_sets_is_the_table() -> None:
     page = (ROOT / "docs" / "published-sets.md").read_text()
-    assert markdown() in page
-    assert "Left out by english_only: Hieuman/dureader, Hieuman/t2ranking, Hieuman/zh_MIRACL" in markdown(True)
+    assert published_page() in page
+    assert "Left out by english_only: Hieuman/dureader, Hieuman/t2ranking, Hieuman/zh_MIRACL" in published_page(True)
 
 
 CLUSTERS = """

@@ -1,24 +1,24 @@
-"""Texts that a model is tested on, from whatever files they stand in: training may not hold them."""
+"""The texts of evaluation files, whatever their fields: training data may not hold them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lusifer.errors import DataError, UsageError
-from lusifer.io import rows as readers
+from lusifer.errors import UsageError
+from lusifer.io import rows
+from lusifer.io.jsonfile import read_json
 from lusifer.io.seen import text_key
 
-_KINDS = (*readers.SUFFIXES, ".json")
+_KINDS = (*rows.SUFFIXES, ".json")
 LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere
 
 
 @dataclass
 class HeldOut:
-    """Texts of evaluation files, each once; how many each file gave, and how many strings were too short."""
+    """Texts of evaluation files, each once; the number of texts of each file, and of strings that are too short."""
 
     texts: list[str] = field(default_factory=list)
     files: dict[Path, int] = field(default_factory=dict)
@@ -26,10 +26,10 @@ class HeldOut:
 
 
 def evaluation_texts(paths: Iterable[Path]) -> HeldOut:
-    """Give the texts of evaluation files: every string of at least twelve letters, in whatever field.
+    """Give the texts of evaluation files: every string of at least twelve letters and digits, in any field.
 
     Args:
-        paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of such.
+        paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of them.
 
     Raises:
         UsageError: No such file, or none in the folder that can be read.
@@ -57,14 +57,11 @@ def _files(path: Path) -> list[Path]:
 
 
 def _texts(file: Path) -> Iterator[str]:
-    if file.suffix != ".json":
-        for row in readers.read(file, lambda row, _: row):
-            yield from _strings(row)
+    if file.suffix == ".json":
+        yield from _strings(read_json(file, "copy it again"))
         return
-    try:
-        yield from _strings(json.loads(file.read_text("utf-8")))
-    except ValueError as error:  # not UTF-8 is one too
-        raise DataError(f"{file}: not JSON in UTF-8 ({error}): copy it again") from None
+    for row in rows.read(file, lambda row, _: row):
+        yield from _strings(row)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lusifer.data.schema import Row
-from lusifer.io.seen import SeenTexts, text_key
+from lusifer.data.schema import Row, text_hash
+from lusifer.io.seen import SeenTexts
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
 _LETTERS = 12  # a shorter text tells nothing about what was seen
@@ -67,7 +67,7 @@ def overview(
             lengths.setdefault(column, []).extend(map(len, column_texts))
         main = next(iter(texts.values()))[0]
         made.other_script += _other_script(main)
-        key = hash((text_key(main), *map(text_key, texts.get("positive", ()))))
+        key = text_hash(main, *texts.get("positive", ()))
         made.repeats += key in known
         known.add(key)
         for text in (text for some in texts.values() for text in some if len(text) >= _LETTERS):

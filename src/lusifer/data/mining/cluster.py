@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.data import mixture, store
+from lusifer.data import sampling, tables
+from lusifer.data.counts import RowCounts
 from lusifer.data.mining.vectors import Encode, Vectors, embed
-from lusifer.data.report import Report
 from lusifer.data.schema import Row
 from lusifer.errors import DataError
 from lusifer.extras import need
@@ -31,7 +31,7 @@ def cluster(
     cap: int | None = None,
     seed: int = 0,
     progress: Progress = lambda phase, done, total: None,
-) -> tuple[Iterator[Row], Report]:
+) -> tuple[Iterator[Row], RowCounts]:
     """Number the rows of each source by the cluster of their query (published: 1,024 centroids, 20 points at least).
 
     A source of n rows has at most n / `min_points` clusters; those that get fewer rows are dissolved into the nearest
@@ -49,8 +49,8 @@ def cluster(
     Returns:
         The rows with `cluster`, in their order, to be read once; and the report.
     """
-    report = Report("Clusters of queries")
-    table = store.collect(rows, "pairs")
+    report = RowCounts("Clusters of queries")
+    table = tables.collect(rows, "pairs")
     if not len(table):
         raise DataError("no row in the input: correct the path or the file")
     report.count("rows read", by=len(table))
@@ -58,8 +58,8 @@ def cluster(
     kept = np.ones(len(table), dtype=bool)
     with tempfile.TemporaryDirectory() as folder:
         known = embed(
-            Path(folder) / "queries.f16",
-            lambda part: store.texts(table, "query", part),
+            Path(folder) / "queries.npy",
+            lambda part: tables.values(table, "query", part),
             len(table),
             encode,
             lambda done, total: progress("queries embedded", done, total),
@@ -72,7 +72,7 @@ def cluster(
             _examples(report, table, members, numbers, source)
             if cap is not None and len(members) > cap:
                 kept[members] = False
-                kept[members[mixture.by_share(numbers[members], cap, seed)]] = True
+                kept[members[sampling.by_share(numbers[members], cap, seed)]] = True
             done += len(members)
             progress("rows clustered", done, len(table))
     report.count("rows kept", by=int(kept.sum()))
@@ -120,14 +120,14 @@ def _nearest(known: Vectors, members: np.ndarray, centroids: np.ndarray) -> np.n
 
 def _sources(table: object) -> Iterator[tuple[str | None, np.ndarray]]:
     """Each source and its rows."""
-    names = np.array([name or "" for name in store.texts(table, "source", slice(None))], dtype=object)
+    names = np.array([name or "" for name in tables.values(table, "source", slice(None))], dtype=object)
     for name in sorted(set(names)):
         yield name or None, np.flatnonzero(names == name)
 
 
-def _examples(report: Report, table: object, members: np.ndarray, numbers: np.ndarray, source: str | None) -> None:
+def _examples(report: RowCounts, table: object, members: np.ndarray, numbers: np.ndarray, source: str | None) -> None:
     """Show five queries of the first clusters of a source."""
     reason = f"clusters of {source or 'rows without a source'}"
     for number in range(min(3, numbers[members].max() + 1)):
         some = members[numbers[members] == number][:5]
-        report.examples[reason].append(" | ".join(store.texts(table, "query", some)))
+        report.examples[reason].append(" | ".join(tables.values(table, "query", some)))

@@ -1,24 +1,29 @@
-"""Vectors of many texts on disk, made a block at a time; work that was stopped goes on at its last whole block."""
+"""Vectors of many texts on disk, and exact search in them.
+
+Both work in blocks: memory holds one block at a time, and work that was stopped goes on at its last whole block.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from lusifer.errors import DataError
+from lusifer.extras import need
 from lusifer.io.atomic import write_file
 
-BLOCK = 4096  # texts between two points where the work can go on
+BLOCK = 4096  # texts embedded between two points where the work can go on
+CORPUS_BLOCK = 65_536  # vectors of the corpus in memory at once
 
 Encode = Callable[[list[str]], np.ndarray]
 """Texts -> (n, d) float vectors, as `SentenceTransformer.encode` gives them."""
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,15 @@ class Vectors:
     array: np.ndarray
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self.array)
 
     def take(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Some of them as float32, contiguous."""
+        """Give some rows as contiguous float32, (n, width)."""
         return np.ascontiguousarray(self.array[rows], dtype=np.float32)
 
     def release(self) -> None:
-        """Let go of what was read."""
+        """Free the memory of the rows that were read."""
         release(self.array)
 
 
@@ -45,50 +50,103 @@ def embed(
     texts: Callable[[slice], list[str]],
     count: int,
     encode: Encode,
-    progress: Progress = lambda done, total: None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Vectors:
-    """Embed texts into `file`, or go on with what is in it.
+    """Embed texts into a file, or go on with the ones that are missing in it.
 
     Args:
-        file: Where the vectors are kept; beside it `file.done` says how many are there.
+        file: A .npy file.
         texts: Gives a slice of the texts.
-        count: How many there are, at least one.
+        count: Number of texts, at least one.
         encode: The model. Vectors are brought to length 1.
         progress: Called with (done, count).
 
+    Returns:
+        (count, width) vectors.
+
     Raises:
-        DataError: The model gave a vector that is no number, or of length 0.
+        DataError: The model gave a vector that is not finite, or of length 0.
     """
-    mark = file.with_name(file.name + ".done")
-    state = json.loads(mark.read_text("utf-8")) if mark.is_file() else {"done": 0, "width": None}
-    while state["done"] < count:
-        some = texts(slice(state["done"], min(state["done"] + BLOCK, count)))
+    done = blocks_done(file)
+    while done < count:
+        some = texts(slice(done, min(done + BLOCK, count)))
         block = _unit(np.asarray(encode(some), dtype=np.float32), some)
-        state["width"] = block.shape[1]
-        array = _open(file, count, block.shape[1], "r+" if state["done"] else "w+")
-        array[state["done"] : state["done"] + len(block)] = block
+        array = array_on_disk(file, np.float16, (count, block.shape[1]))
+        array[done : done + len(block)] = block
+        done += len(block)
+        mark_done(file, done, array)
+        _return_free_memory()
+        progress(done, count)
+    return Vectors(open_memmap(file, "r"))
+
+
+def nearest(
+    queries: np.ndarray, corpus: Vectors, k: int, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the texts of a corpus that are nearest to each query, by inner product and exactly.
+
+    Args:
+        queries: (n, width) float32.
+        corpus: All vectors.
+        k: Number of texts for each query.
+        rows: Rows of the corpus to search, ascending; None searches all.
+
+    Returns:
+        Scores (n, k) float32, descending, and rows of the corpus (n, k) int64; -inf and -1 where it has fewer. Equal
+        scores are in the order of the corpus.
+    """
+    faiss = need("data", "faiss")
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    numbers = np.full((len(queries), k), -1, dtype=np.int64)
+    count = len(corpus) if rows is None else len(rows)
+    for start in range(0, count, CORPUS_BLOCK):
+        part = slice(start, min(start + CORPUS_BLOCK, count))
+        block = corpus.take(part if rows is None else rows[part])
+        corpus.release()
+        index = faiss.IndexFlatIP(block.shape[1])
+        index.add(block)
+        found, places = index.search(queries, min(k, len(block)))
+        places = places + start if rows is None else rows[places + start]
+        scores, numbers = np.concatenate([scores, found], axis=1), np.concatenate([numbers, places], axis=1)
+        order = np.lexsort((numbers, -scores), axis=1)[:, :k]
+        scores, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
+    return scores, numbers
+
+
+def blocks_done(file: Path) -> int:
+    """Read how much of the work on a file is done, as `mark_done` wrote it; 0 before the first mark."""
+    mark = _mark(file)
+    return int(mark.read_text("utf-8")) if mark.is_file() else 0
+
+
+def mark_done(file: Path, done: int, *arrays: np.memmap) -> None:
+    """Write the mapped arrays to disk, free their memory, and note how much of the work on a file is done."""
+    for array in arrays:
         array.flush()
         release(array)
-        state["done"] += len(block)
-        with write_file(mark) as temporary:
-            temporary.write_text(json.dumps(state), encoding="utf-8")
-        _give_back()
-        progress(state["done"], count)
-    return Vectors(_open(file, count, state["width"], "r"))
+    with write_file(_mark(file)) as temporary:
+        temporary.write_text(str(done), encoding="utf-8")
+
+
+def array_on_disk(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """Map a .npy file to read and write; it is made anew as long as nothing in it is marked as done."""
+    if blocks_done(file):
+        return open_memmap(file, "r+")
+    return open_memmap(file, "w+", dtype, shape)
 
 
 def release(array: np.ndarray) -> None:
-    """Let go of the pages of a mapped array: what was read or flushed stays in its file and counts as memory no more.
+    """Free the memory of a mapped array: what was read or flushed is still in its file.
 
-    Only Linux does it for a shared mapping without losing anything; elsewhere nothing happens.
+    Only Linux does this for a shared mapping without losing anything; elsewhere nothing happens.
     """
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _open(file: Path, count: int, width: int, mode: str) -> np.memmap:
-    return np.memmap(file, dtype=np.float16, mode=mode, shape=(count, width))
+def _mark(file: Path) -> Path:
+    return file.with_name(file.name + ".done")
 
 
 def _unit(block: np.ndarray, texts: list[str]) -> np.ndarray:
@@ -100,8 +158,8 @@ def _unit(block: np.ndarray, texts: list[str]) -> np.ndarray:
     return (block / lengths).astype(np.float16)
 
 
-def _give_back() -> None:
-    """Hand free memory back: batches of many shapes leave gaps that glibc keeps, gigabytes of them in an hour."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+def _return_free_memory() -> None:
+    """Batches of many shapes leave gaps that glibc keeps, gigabytes of them in an hour."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)

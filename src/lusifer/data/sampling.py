@@ -1,4 +1,4 @@
-"""Which rows of a source are used when it has more than its cap."""
+"""Draw rows of a source that has more than its limit."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 
 def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
-    """Give the numbers of `limit` of `count` rows, ascending; None keeps all."""
+    """Draw `limit` of `count` row numbers, in ascending order; None means all rows."""
     if limit is None or count <= limit:
         return None
     return sorted(random.Random(seed).sample(range(count), limit))
 
 
 def stratified(clusters: Sequence[int | None], limit: int | None, seed: int) -> list[int] | None:
-    """Give the numbers of `limit` rows, drawn from each cluster by its share of the rows where clusters are known.
+    """Draw row numbers from each cluster in proportion to its size.
 
     Every cluster keeps at least one row as long as there are no more clusters than `limit`. Rows without a cluster
-    count as one more cluster; where no row has one, `draw` draws from all.
+    count as one more cluster; if no row has a cluster, all rows are drawn from alike.
 
     Args:
-        clusters: Of each row, or None.
+        clusters: The cluster of each row, or None.
         limit: Most rows; None keeps all.
-        seed: Of what is drawn.
+        seed: Seed of the draw.
 
     Returns:
-        Row numbers, ascending; None keeps all.
+        Row numbers in ascending order; None means all rows.
     """
     if limit is None or len(clusters) <= limit or all(each is None for each in clusters):
         return draw(len(clusters), limit, seed)
@@ -35,11 +35,11 @@ def stratified(clusters: Sequence[int | None], limit: int | None, seed: int) -> 
 
 
 def by_share(clusters: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Give the places of `limit` values, drawn from each distinct one by its share; ascending."""
+    """Draw `limit` positions of an (n,) array of cluster numbers, from each cluster in proportion; ascending."""
     _, inverse, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(clusters))
-    grouped = order[np.argsort(inverse[order], kind="stable")]  # cluster by cluster, each in a drawn order
+    grouped = order[np.argsort(inverse[order], kind="stable")]  # cluster by cluster, each in random order
     starts = np.cumsum(sizes) - sizes
     shares = _shares(sizes, limit, generator)
     return np.sort(np.concatenate([grouped[at : at + share] for at, share in zip(starts, shares)]))
@@ -50,11 +50,11 @@ def _shares(sizes: np.ndarray, limit: int, generator: np.random.Generator) -> np
     exact = sizes * (limit / sizes.sum())
     least = np.minimum(sizes, 1) if len(sizes) <= limit else np.zeros_like(sizes)
     shares = np.maximum(np.floor(exact).astype(np.int64), least)
-    tie = generator.random(len(sizes)) * 1e-9  # equal remainders are not decided by the number of the cluster
+    tie = generator.random(len(sizes)) * 1e-9  # so that the number of a cluster does not decide between equals
     while (missing := limit - shares.sum()) > 0:
         open_ = np.flatnonzero(shares < sizes)
         shares[open_[np.argsort(-(exact - shares + tie)[open_], kind="stable")[:missing]]] += 1
-    while (over := shares.sum() - limit) > 0:  # the ones that every cluster keeps were more than its share
+    while (over := shares.sum() - limit) > 0:  # the least of every cluster was more than its share
         open_ = np.flatnonzero(shares > least)
         shares[open_[np.argsort((exact - shares + tie)[open_], kind="stable")[:over]]] -= 1
     return shares

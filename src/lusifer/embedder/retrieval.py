@@ -1,4 +1,4 @@
-"""Models that mine training data: any embedder of sentence-transformers, and cross-encoders."""
+"""Models of retrieval, for mining training data: any embedder of sentence-transformers, and cross-encoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lusifer.embedder import folder
 from lusifer.errors import ModelFolderError, UsageError
 
 
-def retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
+def load_retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
     """Load an embedder of any kind: one of ours, checked, or whatever sentence-transformers reads.
 
     Args:
@@ -22,7 +22,7 @@ def retriever(name_or_path: str, *, device: str | None = None, dtype: str | None
         dtype: Number format, as in "bfloat16"; None is the one it was saved in.
 
     Raises:
-        ModelFolderError: It is a folder of ours that is not whole, or of no embedder.
+        ModelFolderError: It is a folder of ours that is not complete, or of no embedder.
     """
     path = Path(name_or_path).expanduser()
     if not (path / "modules.json").is_file() or (path / "config.json").is_file():
@@ -35,7 +35,16 @@ def retriever(name_or_path: str, *, device: str | None = None, dtype: str | None
     return made if dtype is None else made.to(getattr(torch, dtype))
 
 
-def cross_scores(
+def encoder(embedder: SentenceTransformer, prompt: str, batch_size: int) -> Callable[[list[str]], np.ndarray]:
+    """Give a function of texts -> (n, width) vectors, where `prompt` stands before each text."""
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return embedder.encode(texts, prompt=prompt, batch_size=batch_size, show_progress_bar=False)
+
+    return encode
+
+
+def load_cross_encoder(
     name_or_path: str, *, device: str | None = None, batch_size: int = 32
 ) -> Callable[[Sequence[tuple[str, str]]], np.ndarray]:
     """Load a cross-encoder of sentence-transformers.
@@ -43,13 +52,13 @@ def cross_scores(
     Args:
         name_or_path: A folder, or a name on the hub.
         device: "cpu", "cuda", ...; None takes the best one.
-        batch_size: Pairs at once.
+        batch_size: Pairs that are scored at once.
 
     Returns:
         Pairs -> (n,) float32, higher for a text that answers the query.
 
     Raises:
-        UsageError: It cannot be loaded, or gives more than one score a pair.
+        UsageError: It cannot be loaded, or gives more than one score for a pair.
     """
     try:
         model = CrossEncoder(name_or_path, device=device, local_files_only=Path(name_or_path).is_dir())

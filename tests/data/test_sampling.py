@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.data.mixture import by_share, draw
+from lusifer.data.sampling import by_share, draw
 from lusifer.data.sources import SourceSpec, load
 
 

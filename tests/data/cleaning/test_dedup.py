@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.cli import main
-from lusifer.data.cleaning import clean, minhash
+from lusifer.data.cleaning import dedup
 from lusifer.data.cleaning.held_out import evaluation_texts
 from lusifer.errors import UsageError
 
@@ -30,7 +30,7 @@ def pair(query: str, *positives: str, **columns) -> dict:
 
 
 def cleaned(rows: list[dict], kind: str = "pairs", **settings):
-    kept, report = clean.dedup(rows, kind, **settings)
+    kept, report = dedup.dedup(rows, kind, **settings)
     return list(kept), report
 
 
@@ -44,15 +44,15 @@ def test_near_repeats_need_both_query_and_positive() -> None:
     ]
     kept, report = cleaned(rows)
     assert kept == [rows[0], rows[2], rows[3]]
-    assert report.counts[clean.NEAR] == 1 and report.counts[clean.KEPT] == 3
-    assert report.examples[clean.NEAR] == [f"{question}? | {question}"]
+    assert report.counts[dedup.NEAR] == 1 and report.counts[dedup.KEPT] == 3
+    assert report.examples[dedup.NEAR] == [f"{question}? | {question}"]
 
 
 def test_exact_repeats_go_by_letters_and_digits() -> None:
     rows = [pair("Who  is it?", "Ann."), pair("who is it", "ann"), pair("Who is it?", "Bob.")]
     kept, report = cleaned(rows, threshold=2)
     assert [row["positive"] for row in kept] == [["Ann."], ["Bob."]]
-    assert kept[0]["query"] == "Who is it?" and report.counts[clean.SAME] == 1
+    assert kept[0]["query"] == "Who is it?" and report.counts[dedup.SAME] == 1
 
 
 def test_a_row_that_teaches_nothing_goes_and_false_negatives_are_taken_out() -> None:
@@ -63,8 +63,8 @@ def test_a_row_that_teaches_nothing_goes_and_false_negatives_are_taken_out() -> 
     ]
     kept, report = cleaned(rows)
     assert [row["negative"] for row in kept] == [["Other", "Third"], []] and kept[1]["positive"] == ["A true answer"]
-    assert report.counts[clean.EMPTY] == 1 and report.counts[clean.NEGATIVE] == 2
-    assert report.counts[clean.ITSELF] == 1
+    assert report.counts[dedup.EMPTY] == 1 and report.counts[dedup.NEGATIVE] == 2
+    assert report.counts[dedup.ITSELF] == 1
     (row,), _ = cleaned([pair("Which sign adds?", "+", negative=["+", "-"])])
     assert row["negative"] == ["-"]
 
@@ -76,7 +76,7 @@ def test_nothing_blank_is_written() -> None:
     ]
     kept, report = cleaned(rows)
     assert [(row["positive"], row["negative"]) for row in kept] == [(["text"], [])]
-    assert report.counts[clean.BLANK] == 1
+    assert report.counts[dedup.BLANK] == 1
 
 
 def test_only_what_is_like_a_row_that_stays_goes() -> None:
@@ -87,17 +87,15 @@ def test_only_what_is_like_a_row_that_stays_goes() -> None:
         for place in range(2 * step):
             words[place * 4] = f"changed{place}"
         rows.append({"text": " ".join(words), "source": None})
-    sets = [minhash.shingles(row["text"]) for row in rows]
-    assert minhash.jaccard(sets[0], sets[1]) >= 0.8 > minhash.jaccard(sets[0], sets[3])
+    sets = [dedup.shingles(row["text"]) for row in rows]
+    assert dedup.jaccard(sets[0], sets[1]) >= 0.8 > dedup.jaccard(sets[0], sets[3])
     kept, report = cleaned(rows, "passages")
     assert rows[0] in kept and 1 < len(kept) < 4
     for row in rows:  # nothing went that was unlike all that stayed, and nothing stayed that was like an earlier one
         others = [one for one in kept if one is not row and rows.index(one) < rows.index(row)]
-        near = any(
-            minhash.jaccard(minhash.shingles(one["text"]), minhash.shingles(row["text"])) >= 0.8 for one in others
-        )
+        near = any(dedup.jaccard(dedup.shingles(one["text"]), dedup.shingles(row["text"])) >= 0.8 for one in others)
         assert near == (row not in kept)
-    assert report.counts[clean.NEAR] == 4 - len(kept)
+    assert report.counts[dedup.NEAR] == 4 - len(kept)
 
 
 def test_labels_that_contradict_each_other_are_counted_apart() -> None:
@@ -106,11 +104,11 @@ def test_labels_that_contradict_each_other_are_counted_apart() -> None:
         for label, source in (("a", "x"), ("b", "x"), ("b", "y"))
     ]
     kept, report = cleaned(rows, "labelled")
-    assert kept == [rows[0], rows[2]] and report.counts[clean.LABELS] == 1
+    assert kept == [rows[0], rows[2]] and report.counts[dedup.LABELS] == 1
     words = sentence(20, 30)
     near = [{"text": text, "label": label, "source": "s"} for text, label in ((words, "a"), (words + " so", "b"))]
     kept, report = cleaned(near, "labelled")
-    assert kept == near[:1] and report.counts[clean.NEAR_LABELS] == 1
+    assert kept == near[:1] and report.counts[dedup.NEAR_LABELS] == 1
 
 
 def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:
@@ -126,25 +124,25 @@ def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:
         pair("short", sentence(13)),
     ]
     kept, report = cleaned(rows, against=[tmp_path / "eval"])
-    assert report.counts[clean.FILES] == 2 and report.counts[clean.TEXTS] == 3  # the label has letters enough
-    assert report.counts[clean.SHORT] == 1  # the id
-    assert report.examples[clean.FILES] == [
+    assert report.counts[dedup.FILES] == 2 and report.counts[dedup.TEXTS] == 3  # the label has letters enough
+    assert report.counts[dedup.SHORT] == 1  # the id
+    assert report.examples[dedup.FILES] == [
         f"{tmp_path}/eval/a.jsonl: 2 texts", f"{tmp_path}/eval/b.json: 1 texts",
     ]  # fmt: skip
-    assert report.counts[clean.TEST] == 3 and report.counts[clean.NEAR_TEST] == 1 and kept == rows[4:]
+    assert report.counts[dedup.TEST] == 3 and report.counts[dedup.NEAR_TEST] == 1 and kept == rows[4:]
     with pytest.raises(UsageError, match="no evaluation file there"):
         evaluation_texts([tmp_path / "none"])
 
 
 def test_normalisation_keeps_joiners_and_line_breaks() -> None:
-    assert clean.normalise(" e\u0301\u00a0 a\r\nb\ufeff\x07 ") == "\u00e9 a\nb"
-    assert clean.normalise("می\u200cخواهم") == "می\u200cخواهم"
+    assert dedup.normalise(" e\u0301\u00a0 a\r\nb\ufeff\x07 ") == "\u00e9 a\nb"
+    assert dedup.normalise("می\u200cخواهم") == "می\u200cخواهم"
 
 
 @given(st.text(max_size=60))
 def test_normalising_twice_is_normalising_once(text: str) -> None:
-    once = clean.normalise(text)
-    assert clean.normalise(once) == once
+    once = dedup.normalise(text)
+    assert dedup.normalise(once) == once
 
 
 def test_minhash_finds_what_comparing_all_pairs_finds() -> None:
@@ -155,14 +153,14 @@ def test_minhash_finds_what_comparing_all_pairs_finds() -> None:
         for place in generator.sample(range(25), generator.randrange(6)):
             words[place] = "otherword"
         texts.append(" ".join(words))
-    sets = list(map(minhash.shingles, texts))
-    exact = {(b, a): minhash.jaccard(sets[a], sets[b]) for a in range(len(texts)) for b in range(a + 1, len(texts))}
+    sets = list(map(dedup.shingles, texts))
+    exact = {(b, a): dedup.jaccard(sets[a], sets[b]) for a in range(len(texts)) for b in range(a + 1, len(texts))}
     wanted = {ends for ends, likeness in exact.items() if likeness >= 0.8}
-    found = {(one, other) for one, other, _ in minhash.alike(minhash.bands(texts), texts.__getitem__, 0.8)}
+    found = set(dedup.near_pairs(dedup.bands(texts), texts.__getitem__, 0.8))
     assert found <= wanted and len(found) >= 0.97 * len(wanted) and len(wanted) > 25
     first, second = texts[:60], texts[60:]
-    bands = minhash.bands(first), minhash.bands(second)
-    joined = set(minhash.across(*bands, second.__getitem__, first.__getitem__))
+    bands = dedup.bands(first), dedup.bands(second)
+    joined = set(dedup.near_pairs_across(*bands, second.__getitem__, first.__getitem__))
     assert joined == {(one - 60, other) for one, other in found if other < 60 <= one}
 
 
@@ -170,16 +168,20 @@ def test_across_compares_with_every_text_of_a_bucket() -> None:
     first, second, text = sentence(30, 30), sentence(31, 30), sentence(31, 30) + " too"
     known = [first, second]
     bucket = np.array([[7], [7]], dtype=np.uint64)  # both are in the bucket of the text, and the first is unlike it
-    found = minhash.across(bucket, bucket[:1], [text].__getitem__, known.__getitem__)
+    found = dedup.near_pairs_across(bucket, bucket[:1], [text].__getitem__, known.__getitem__)
     assert list(found) == [(0, 1)]
     none = np.zeros((0, 1), dtype=np.uint64)
-    assert list(minhash.across(none, bucket, str, str)) == list(minhash.across(bucket, none, str, str)) == []
+    assert (
+        list(dedup.near_pairs_across(none, bucket, str, str))
+        == list(dedup.near_pairs_across(bucket, none, str, str))
+        == []
+    )
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_jaccard_is_that_of_sets(one: str, other: str) -> None:
-    a, b = set(minhash.shingles(one).tolist()), set(minhash.shingles(other).tolist())
-    assert minhash.jaccard(minhash.shingles(one), minhash.shingles(other)) == len(a & b) / len(a | b)
+    a, b = set(dedup.shingles(one).tolist()), set(dedup.shingles(other).tolist())
+    assert dedup.jaccard(dedup.shingles(one), dedup.shingles(other)) == len(a & b) / len(a | b)
 
 
 def test_command_writes_rows_and_a_page_and_refuses_to_write_over_its_input(tmp_path: Path, capsys) -> None:

@@ -1,0 +1,346 @@
+"""Drop rows that repeat an earlier row, nearly repeat one, or hold a text of an evaluation file.
+
+Texts that are nearly the same are found by MinHash over 5-grams of characters: those that share a band are candidates,
+and the Jaccard similarity of their 5-grams decides (published: an estimate from 1,000 permutations, threshold 0.8).
+Signatures are datasketch's. Its index keeps a set per bucket, gigabytes for a million texts; here a band is one number
+per text, and sorting finds the texts that share it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lusifer.data import tables
+from lusifer.data.cleaning.held_out import LETTERS, evaluation_texts
+from lusifer.data.counts import RowCounts
+from lusifer.data.schema import Row, same_text, text_hash
+from lusifer.extras import need
+from lusifer.io.seen import text_key
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SAME, NEAR = "dropped: repeats an earlier row", "dropped: nearly an earlier row"
+BLANK = "dropped: nothing is left of a text after normalisation"
+EMPTY = "dropped: query and positive are the same text"
+LABELS = "dropped: the text of an earlier row under another label"
+NEAR_LABELS = "dropped: nearly the text of an earlier row under another label"
+FILES, TEXTS = "evaluation files compared with", "texts in them, each once"
+SHORT = f"strings in them not compared: fewer than {LETTERS} letters and digits"
+TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
+ITSELF = "positives taken out: the same text as the query"
+NEGATIVE = "negatives taken out: the same text as a positive or another negative of the row"
+CHANGED = "changed by normalisation"
+KEPT, READ = "rows kept", "rows read"
+NGRAM = 5  # characters, as published
+THRESHOLD = 0.8  # as published
+_BANDS, _ROWS = 32, 8  # of two texts 0.8 alike 99.7 % meet in a band, of two 0.5 alike one pair in eight
+_MEMBERS = 32  # of a bucket of another set that a text is compared with
+_SEED = 1
+_RADIX = np.uint64(1_000_003)
+_NO_WORD = re.compile(r"[\W_]+")
+_SPACES = re.compile(r"[^\S\n]+")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe]")
+
+Progress = Callable[[int, int | None], None]
+
+
+def normalise(text: str) -> str:
+    """Give a text in Unicode NFC, runs of spaces as one, without control characters and space around it.
+
+    Joiners of Persian and of Indic scripts stay, and so do line breaks.
+    """
+    return _SPACES.sub(" ", _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))).strip()
+
+
+def dedup(
+    rows: Iterable[Row],
+    kind: str,
+    *,
+    threshold: float = THRESHOLD,
+    against: Sequence[Path] = (),
+    progress: Progress = lambda done, total: None,
+) -> tuple[Iterator[Row], RowCounts]:
+    """Clean a set.
+
+    Two pairs are the same if query and positives are, two passages if the text is, by letters and digits alone. They
+    are nearly the same if both the queries and the first positives are alike: a passage may answer many questions.
+
+    Args:
+        rows: Checked rows.
+        kind: "pairs", "passages" or "labelled".
+        threshold: Least Jaccard similarity of 5-grams of rows that are nearly the same; above 1 none is.
+        against: Evaluation files whose texts must not occur (any file of rows, or .json), or folders of them.
+        progress: Called with (rows done, rows or None).
+
+    Returns:
+        The rows that are kept, normalised and in their order, to be read once; and the counts.
+
+    Raises:
+        DataError: A row or an evaluation file cannot be read.
+    """
+    report = RowCounts("Cleaned rows")
+    tests = _held_out(against, report) if against else []
+    table = tables.collect(_tidy(rows, kind, report, progress), kind)
+    dropped = np.zeros(len(table), dtype=bool)
+    _drop_same(table, kind, dropped, report)
+    if tests:
+        _drop_tests(table, kind, tests, dropped, report, threshold)
+    if threshold <= 1:
+        _drop_near(table, kind, dropped, report, threshold)
+    report.counts[KEPT] = int((~dropped).sum())
+    return (table[int(number)] for number in np.flatnonzero(~dropped)), report
+
+
+def _tidy(rows: Iterable[Row], kind: str, report: RowCounts, progress: Progress) -> Iterator[Row]:
+    """Normalised rows; those of which nothing is left to learn are counted and left out."""
+    for number, row in enumerate(rows, start=1):
+        report.count(READ)
+        progress(number, None)
+        if kind != "pairs":
+            tidy = row | {"text": normalise(row["text"])}
+        else:
+            tidy = row | {
+                "query": normalise(row["query"]),
+                "positive": list(dict.fromkeys(map(normalise, row["positive"]))),
+                "negative": list(map(normalise, row["negative"])),
+            }
+        if tidy != row:
+            report.count(CHANGED)
+        if kind == "pairs":
+            tidy["positive"] = list(filter(None, tidy["positive"]))
+            tidy["negative"] = list(filter(None, tidy["negative"]))
+        if not (tidy["query"] and tidy["positive"] if kind == "pairs" else tidy["text"]):
+            report.count(BLANK, repr(row["query"] if kind == "pairs" else row["text"]))
+            continue
+        if kind == "pairs":
+            positives = [text for text in tidy["positive"] if same_text(text) != same_text(tidy["query"])]
+            if positives and len(positives) < len(tidy["positive"]):
+                report.count(ITSELF, row["query"])
+            tidy["positive"] = positives
+            if not positives:
+                report.count(EMPTY, row["query"], row["positive"][0])
+                continue
+            tidy["negative"] = _distinct(tidy, report)
+        yield tidy
+
+
+def _distinct(row: Row, report: RowCounts) -> list[str]:
+    """The negatives of a row that are neither one of its positives nor there twice."""
+    seen = set(map(same_text, row["positive"]))
+    kept = []
+    for text in row["negative"]:
+        key = same_text(text)
+        if key in seen:
+            report.count(NEGATIVE, row["query"], text)
+        else:
+            kept.append(text)
+        seen.add(key)
+    return kept
+
+
+def _drop_same(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts) -> None:
+    """Mark rows that repeat an earlier one."""
+    seen: dict[int, int] = {}
+    for number, row in enumerate(table):
+        parts = [row["query"], *sorted(row["positive"])] if kind == "pairs" else [row["text"]]
+        source = row["source"] if kind == "labelled" else None  # labels mean something within one source only
+        earlier = seen.setdefault(text_hash(source or "", *parts), number)
+        if earlier == number:
+            continue
+        dropped[number] = True
+        if kind == "labelled" and table[earlier]["label"] != row["label"]:
+            report.count(LABELS, row["text"], row["label"], table[earlier]["label"])
+        else:
+            report.count(SAME, *parts)
+
+
+def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts, threshold: float) -> None:
+    """Mark rows that are nearly an earlier one that stays."""
+    column = "query" if kind == "pairs" else "text"
+    kept = np.flatnonzero(~dropped)
+
+    def read(place: int) -> str:
+        return table[int(kept[place])][column]
+
+    chunks = (kept[start:][: tables.CHUNK] for start in range(0, len(kept), tables.CHUNK))
+    texts = (text for chunk in chunks for text in tables.values(table, column, chunk))
+    # Pairs come in the order of the later one: whether the earlier one stays is known by then.
+    for later, earlier in near_pairs(bands(texts), read, threshold):
+        if dropped[kept[later]] or dropped[kept[earlier]]:
+            continue
+        one, other = table[int(kept[later])], table[int(kept[earlier])]
+        if kind == "labelled" and one["source"] != other["source"]:
+            continue
+        if kind != "pairs" or _similar(one["positive"][0], other["positive"][0]) >= threshold:
+            dropped[kept[later]] = True
+            contradicts = kind == "labelled" and one["label"] != other["label"]
+            report.count(NEAR_LABELS if contradicts else NEAR, one[column], other[column])
+
+
+def _held_out(against: Sequence[Path], report: RowCounts) -> list[str]:
+    """The texts that must not occur; the report says where they are from, and what is too short to be compared."""
+    held = evaluation_texts(against)
+    for file, texts in held.files.items():
+        report.count(FILES, f"{file}: {texts:,} texts")
+    report.count(TEXTS, by=len(held.texts))
+    report.count(SHORT, by=held.short)
+    return held.texts
+
+
+def _drop_tests(
+    table: Dataset, kind: str, tests: list[str], dropped: np.ndarray, report: RowCounts, threshold: float
+) -> None:
+    """Mark rows with a text that is, or nearly is, one of an evaluation file; some rows at a time."""
+    keys, known = {text_key(text) for text in tests}, bands(tests)
+    for start in range(0, len(table), tables.CHUNK):
+        owners: list[int] = []
+        texts: list[str] = []
+        for number, row in enumerate(table.data.slice(start, tables.CHUNK).to_pylist(), start=start):
+            found = [row["query"], *row["positive"], *row["negative"]] if kind == "pairs" else [row["text"]]
+            exact = next((text for text in found if text_key(text) in keys), None)
+            if exact is not None and not dropped[number]:
+                dropped[number] = True
+                report.count(TEST, exact)
+            if not dropped[number]:
+                owners += [number] * len(found)
+                texts += found
+        if threshold > 1 or not texts:
+            continue
+        for place, test in near_pairs_across(known, bands(texts), texts.__getitem__, tests.__getitem__, threshold):
+            if not dropped[owners[place]]:
+                dropped[owners[place]] = True
+                report.count(NEAR_TEST, texts[place], tests[test])
+
+
+def shingles(text: str) -> np.ndarray:
+    """Hash the 5-grams of a text, each once, regardless of case, punctuation and width of spaces.
+
+    A text of fewer than five characters is filled up to one 5-gram.
+
+    Returns:
+        (n,) uint64, sorted, each below 2**32.
+    """
+    plain = _NO_WORD.sub(" ", text.casefold()).strip()
+    codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    if len(codes) < NGRAM:
+        codes = np.concatenate([codes, np.zeros(NGRAM - len(codes), dtype=np.uint64)])
+    windows = np.lib.stride_tricks.sliding_window_view(codes, NGRAM)
+    hashed = np.zeros(len(windows), dtype=np.uint64)
+    for column in range(NGRAM):  # modulo 2**64, as uint64 does
+        hashed = hashed * _RADIX + windows[:, column]
+    hashed ^= hashed >> np.uint64(29)
+    hashed *= np.uint64(0xBF58476D1CE4E5B9)
+    return np.unique(hashed >> np.uint64(32))
+
+
+def jaccard(one: np.ndarray, other: np.ndarray) -> float:
+    """Jaccard similarity of two sets of shingles, (n,) and (m,): those in both, divided by those in either."""
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared / (len(one) + len(other) - shared)
+
+
+def bands(texts: Iterable[str]) -> np.ndarray:
+    """Hash each text into bands; texts that share a band are candidates.
+
+    Args:
+        texts: The texts; read once.
+
+    Returns:
+        (number of texts, 32) uint64.
+    """
+    start = need("data", "datasketch").MinHash(num_perm=_BANDS * _ROWS, seed=_SEED, hashfunc=int)
+    found = []
+    for text in texts:
+        signature = start.copy()
+        signature.update_batch(shingles(text).tolist())
+        rows = signature.hashvalues.astype(np.uint64).reshape(_BANDS, _ROWS)
+        hashed = np.zeros(_BANDS, dtype=np.uint64)
+        for column in range(_ROWS):
+            hashed = (hashed ^ rows[:, column]) * np.uint64(0x9E3779B97F4A7C15)
+            hashed ^= hashed >> np.uint64(32)
+        found.append(hashed)
+    return np.array(found, dtype=np.uint64).reshape(-1, _BANDS)
+
+
+def near_pairs(
+    table: np.ndarray, read: Callable[[int], str], threshold: float = THRESHOLD
+) -> Iterator[tuple[int, int]]:
+    """Find texts of one set that are nearly the same.
+
+    Args:
+        table: (texts, 32) uint64, the bands of all texts.
+        read: Number of a text -> the text; called for candidates only.
+        threshold: Least Jaccard similarity.
+
+    Yields:
+        Pairs (later, earlier) in ascending order, each once. In a bucket of many texts each is compared with the first
+        of them and with its neighbours, not with all.
+    """
+    for later, earlier in _candidates(table):
+        if _similar(read(later), read(earlier)) >= threshold:
+            yield later, earlier
+
+
+def near_pairs_across(
+    known: np.ndarray,
+    table: np.ndarray,
+    read: Callable[[int], str],
+    read_known: Callable[[int], str],
+    threshold: float = THRESHOLD,
+) -> Iterator[tuple[int, int]]:
+    """Find texts of one set that are nearly the same as a text of another set.
+
+    Args:
+        known: (known texts, 32) uint64, the bands of the other set.
+        table: (texts, 32) uint64, the bands of the set.
+        read: Number in `table` -> its text.
+        read_known: Number in `known` -> its text.
+        threshold: Least Jaccard similarity.
+
+    Yields:
+        Pairs (number in `table`, number in `known`) in ascending order. In a bucket of many known texts each text is
+        compared with the first 32 of them.
+    """
+    found = np.zeros((0, 2), dtype=np.int64)
+    for column in range(table.shape[1]):
+        order = np.argsort(known[:, column], kind="stable")
+        values = known[order, column]
+        first, last = (np.searchsorted(values, table[:, column], side=side) for side in ("left", "right"))
+        counts = np.minimum(last - first, _MEMBERS)
+        ones = np.repeat(np.arange(len(table)), counts)
+        places = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        # Similar texts share most bands: each pair is kept once, or memory would grow with the bands.
+        found = np.unique(np.concatenate([found, np.stack([ones, order[places]], axis=1)]), axis=0)
+    for one, pairs in groupby(found.tolist(), key=itemgetter(0)):
+        own = shingles(read(one))
+        for _, other in pairs:
+            if jaccard(own, shingles(read_known(other))) >= threshold:
+                yield one, other
+
+
+def _similar(one: str, other: str) -> float:
+    return 1.0 if one == other else jaccard(shingles(one), shingles(other))
+
+
+def _candidates(table: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs that share a band."""
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
+    for column in range(table.shape[1]):
+        order = np.argsort(table[:, column], kind="stable")
+        values = table[order, column]
+        new = np.concatenate([[True], values[1:] != values[:-1]])
+        heads = order[np.flatnonzero(new)][np.cumsum(new) - 1]  # of each text, the first one of its bucket
+        pairs.append(np.stack([order[~new], heads[~new]], axis=1))
+        for step in (1, 2, 3):
+            same = values[step:] == values[:-step]
+            pairs.append(np.stack([order[step:][same], order[:-step][same]], axis=1))
+    yield from ((int(later), int(earlier)) for later, earlier in np.unique(np.concatenate(pairs), axis=0))

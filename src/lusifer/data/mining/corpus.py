@@ -1,0 +1,232 @@
+"""What mining chooses from: the distinct texts of a set or of other files, and which of them a query may be given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lusifer.data import schema, tables
+from lusifer.data.schema import Row, text_hash
+from lusifer.io import rows as row_files
+from lusifer.io.atomic import write_file
+from lusifer.io.rows import BadRows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+QUERIES = 4096  # searched at once
+_PARTNERS = 256  # of an answer that count: a label or a passage may have thousands of questions
+
+Candidate = dict[str, str | None]
+Candidates = Callable[[], Iterator[Candidate]]
+"""Gives the candidates from the first to the last; called twice."""
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """Files that candidates are read from, in place of the set itself.
+
+    `column` is searched, and `translation`, if given, is the column that is written as a negative. `bad` lists the rows
+    that are left out, and says how many may be.
+    """
+
+    files: Sequence[Path]
+    column: str = "text"
+    translation: str | None = None
+    bad: BadRows | None = None
+
+    def __call__(self) -> Iterator[Candidate]:
+        """Yield the candidates."""
+
+        def check(row: Any, where: str) -> Candidate:
+            text = schema.check("passages", row, where, {"text": self.column})["text"]
+            other = schema.check_text_column(row, where, self.translation) if self.translation else None
+            return {"text": text, "written": other, "source": None, "label": None}
+
+        found = BadRows(self.bad.limit if self.bad else 0)  # the files are read twice, but a bad row counts once
+        for file in self.files:
+            yield from row_files.read(file, check, found)
+        if self.bad is not None:
+            self.bad.messages[:] = found.messages
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Candidates, and the hash of each text, (candidates,) uint64, in the order of the table."""
+
+    table: Dataset
+    hashes: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of candidates."""
+        return len(self.table)
+
+    def texts(self, rows: slice) -> list[str]:
+        """Give the texts that are searched."""
+        return tables.values(self.table, "text", rows)
+
+    def negatives(self, rows: Sequence[int]) -> list[str]:
+        """Give the texts that are written as negatives: the same ones, or their translations."""
+        columns = (tables.values(self.table, column, rows) for column in ("text", "written"))
+        return [written or text for text, written in zip(*columns)]
+
+
+class KnownAnswers:
+    """Which texts answer a query, or are other queries of its answers."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Take the hashes of (query, positive) of all rows."""
+        ends = np.fromiter((each for pair in pairs for each in pair), dtype=np.uint64).reshape(-1, 2)
+        both = np.concatenate([ends, ends[:, ::-1]])
+        both = both[np.argsort(both[:, 0], kind="stable")]
+        self._from, self._to = both[:, 0].copy(), both[:, 1].copy()
+
+    def of(self, text: int) -> set[int]:
+        """Give the hashes of the text itself, its partners in pairs, and their partners.
+
+        A paraphrase of an answer is an answer too, and so no negative.
+        """
+        near = self._partners(text)
+        found = {text, *near}
+        for each in near:
+            found.update(self._partners(each)[:_PARTNERS])
+        return found
+
+    def _partners(self, text: int) -> list[int]:
+        first, last = (int(np.searchsorted(self._from, np.uint64(text), side)) for side in ("left", "right"))
+        return self._to[first:last].tolist()
+
+
+def known_answers(rows: Dataset) -> KnownAnswers:
+    """Read which texts of a set of pairs belong together."""
+
+    def pairs() -> Iterator[tuple[int, int]]:
+        for part in tables.chunks(rows):
+            for query, positives in zip(*(tables.values(rows, column, part) for column in ("query", "positive"))):
+                one = text_hash(query)
+                yield from ((one, text_hash(text)) for text in positives)
+
+    return KnownAnswers(pairs())
+
+
+def of_rows(rows: Dataset, by_source: bool) -> Candidates:
+    """Give the candidates that a set itself holds: positives and negatives of all its rows.
+
+    Args:
+        rows: Checked pairs.
+        by_source: Whether one text in two sources is two candidates.
+    """
+
+    def stream() -> Iterator[Candidate]:
+        for row in rows:
+            for text in (*row["positive"], *row["negative"]):
+                source = row["source"] if by_source else None
+                yield {"text": text, "written": None, "source": source, "label": row["label"]}
+
+    return stream
+
+
+def of_labels(rows: Dataset, texts: Callable[[Row], list[str]]) -> Candidates:
+    """Give the texts of a set with labels: each may be a negative of rows with another label of its source.
+
+    Texts that have several labels in one source are left out: they are right under one label and wrong under another.
+
+    Args:
+        rows: Checked pairs with labels.
+        texts: The texts of a row that may become negatives.
+    """
+    labels: dict[tuple[str | None, int], str | None] = {}
+    several: set[tuple[str | None, int]] = set()
+    for row in rows:
+        for name in ((row["source"], text_hash(text)) for text in texts(row)):
+            if labels.setdefault(name, row["label"]) != row["label"]:
+                several.add(name)
+
+    def stream() -> Iterator[Candidate]:
+        for row in rows:
+            for text in texts(row):
+                if (row["source"], text_hash(text)) not in several:
+                    yield {"text": text, "written": None, "source": row["source"], "label": row["label"]}
+
+    return stream
+
+
+def build(folder: Path, candidates: Candidates) -> Corpus:
+    """Write the distinct candidates into a folder, or open the ones that are there.
+
+    A text that occurs again in its source, by its letters and digits, counts once. Eight bytes a text are in memory.
+    """
+    table, hashes = folder / "corpus.arrow", folder / "corpus.keys.npy"
+    if not hashes.is_file():
+        everything = np.fromiter(map(_hash, candidates()), dtype=np.uint64)
+        first = np.zeros(len(everything), dtype=bool)
+        first[np.unique(everything, return_index=True)[1]] = True
+        del everything
+        tables.write_table(table, (each for each, new in zip(candidates(), first) if new), "candidates")
+        written = tables.open_table(table)
+        texts = (text for part in tables.chunks(written) for text in tables.values(written, "text", part))
+        with write_file(hashes) as temporary:
+            np.save(temporary, np.fromiter(map(text_hash, texts), dtype=np.uint64))
+    return Corpus(tables.open_table(table), np.load(hashes, mmap_mode="r"))
+
+
+def search_groups(
+    rows: Dataset, corpus: Corpus, *, labels: bool, by_source: bool, least: int = 0
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Group the queries by the candidates that they are compared with.
+
+    Args:
+        rows: Checked pairs.
+        corpus: The candidates.
+        labels: Whether a query is compared with texts of another label of its own source only.
+        by_source: Whether a query is compared with texts of its own source only.
+        least: Queries of a source with fewer texts than this are compared with all, unless labels decide.
+
+    Returns:
+        (Numbers of at most 4,096 queries, numbers of the candidates or None for all); the same on every call.
+    """
+    groups: list[tuple[np.ndarray, np.ndarray | None]] = []
+    if not labels and not by_source:
+        groups.append((np.arange(len(rows)), None))
+    elif labels:
+        sources, words = (_codes(rows, column, corpus.table) for column in ("source", "label"))
+        for source, word in np.unique(np.stack([sources[0], words[0]]), axis=1).T:
+            queries = np.flatnonzero((sources[0] == source) & (words[0] == word))
+            groups.append((queries, np.flatnonzero((sources[1] == source) & (words[1] != word))))
+    else:
+        sources = _codes(rows, "source", corpus.table)
+        small = []
+        for source in np.unique(sources[0]):
+            queries, texts = (np.flatnonzero(part == source) for part in sources)
+            if len(texts) < least:
+                small.append(queries)
+            else:
+                groups.append((queries, texts))
+        if small:
+            groups.append((np.sort(np.concatenate(small)), None))
+    return [
+        (queries[start : start + QUERIES], texts)
+        for queries, texts in groups
+        for start in range(0, len(queries), QUERIES)
+    ]
+
+
+def _codes(rows: Dataset, column: str, corpus: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """A column of the rows and of the candidates as numbers, equal for equal words; nothing is a word of its own."""
+    import pyarrow as pa
+
+    parts = [table.data.column(column).combine_chunks().fill_null("") for table in (rows, corpus)]
+    chunks = [chunk for part in parts for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
+    codes = pa.chunked_array(chunks).dictionary_encode().combine_chunks()
+    codes = codes.indices if isinstance(codes, pa.DictionaryArray) else codes.chunk(0).indices
+    numbers = codes.to_numpy()
+    return numbers[: len(rows)], numbers[len(rows) :]
+
+
+def _hash(candidate: Candidate) -> int:
+    """Equal for one text in one source; the source is empty where sources do not matter."""
+    return text_hash(candidate["text"] or "") ^ (text_hash(candidate["source"]) if candidate["source"] else 0)

@@ -1,0 +1,184 @@
+"""Rows on disk: Arrow tables that are mapped into memory, and the files that commands write."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import mmap
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lusifer.data.schema import Row
+from lusifer.errors import LusiferError, UsageError
+from lusifer.io.atomic import refuse_unwritable, write_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+CHUNK = 10_000  # rows turned into columns at once: as Python objects they take several times the memory
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # of files that are written
+
+
+def schema(kind: str) -> pa.Schema:
+    """Column types of "pairs", "passages" or "labelled" rows, or of the "candidates" that mining chooses from."""
+    import pyarrow as pa
+
+    text, texts = pa.string(), pa.list_(pa.string())
+    pairs = {"query": text, "positive": texts, "negative": texts, "instruction": text, "task": text, "label": text}
+    columns = {
+        "passages": {"text": text, "source": text},
+        "labelled": {"text": text, "label": text, "source": text},
+        "candidates": {"text": text, "written": text, "source": text, "label": text},
+        "pairs": pairs | {"cluster": pa.int64(), "source": text},
+    }
+    return pa.schema(columns[kind])
+
+
+def collect(rows: Iterable[Row], kind: str) -> Dataset:
+    """Write rows to an anonymous temporary Arrow file, which is deleted with the last reference to the table.
+
+    Args:
+        rows: Checked rows; read once.
+        kind: As for `schema`.
+
+    Returns:
+        The rows in their order. The file is in Python's folder of temporary files (TMPDIR).
+
+    Raises:
+        LusiferError: There is not enough space for them.
+    """
+    with tempfile.TemporaryFile() as file:
+        try:
+            _write(file, rows, kind)
+            file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            place = tempfile.gettempdir()
+            raise LusiferError(f"{place}: the rows do not fit there: set TMPDIR to a folder with more space") from error
+        return _mapped(file)
+
+
+def write_table(path: Path, rows: Iterable[Row], kind: str) -> None:
+    """Write rows to an Arrow file, for `open_table`; the whole file or nothing."""
+    with write_file(path) as temporary, temporary.open("wb") as file:
+        _write(file, rows, kind)
+
+
+def open_table(path: Path) -> Dataset:
+    """Map an Arrow file of `write_table` into memory."""
+    with path.open("rb") as file:
+        return _mapped(file)
+
+
+def values(table: Dataset, column: str, rows: Sequence[int] | slice) -> list:
+    """Give the values of a column in some rows as Python objects, without reading the other columns."""
+    import pyarrow as pa
+
+    column_values = table.data.column(column)
+    if isinstance(rows, slice):
+        return column_values[rows].to_pylist()
+    return column_values.take(pa.array(map(int, rows), pa.int64())).to_pylist()
+
+
+def chunks(table: Dataset) -> Iterator[slice]:
+    """Give slices that together are all rows of a table, `CHUNK` rows each."""
+    return (slice(start, start + CHUNK) for start in range(0, len(table), CHUNK))
+
+
+def check_output(path: Path, inputs: Iterable[Path] = (), report: Path | None = None) -> Path:
+    """Refuse an output file, or the page of its report, that cannot be written, before the work.
+
+    Args:
+        path: The file to write.
+        inputs: Files that are read meanwhile.
+        report: The page of the report; None is a page beside the output.
+
+    Returns:
+        The page of the report.
+
+    Raises:
+        UsageError: Unknown suffix, a folder, a place where nothing can be written, or one of the inputs.
+    """
+    page, files = report or path.with_name(path.name + ".report.md"), {file.resolve() for file in inputs}
+    if not path.name.endswith(SUFFIXES):
+        raise UsageError(f"--output {path}: unknown kind of file: end it in one of {', '.join(SUFFIXES)}")
+    if path.resolve() in files:
+        raise UsageError(f"--output {path}: is read as input: name another file")
+    refuse_unwritable(path, "file")
+    if page.resolve() in files | {path.resolve()}:
+        raise UsageError(f"--report {page}: is the output, or is read as input: name another file")
+    refuse_unwritable(page, "file", "--report")
+    return page
+
+
+def write_rows(path: Path, rows: Iterable[Row], kind: str) -> None:
+    """Write rows to a file of one of `SUFFIXES`, the whole file or nothing; the same rows give the same bytes.
+
+    Args:
+        path: The file to write.
+        rows: Checked rows; in JSON lines, columns that are None are left out.
+        kind: As for `schema`.
+    """
+    with write_file(path) as temporary:
+        if path.name.endswith(".parquet"):
+            _write_parquet(temporary, rows, kind)
+            return
+        with _opened(temporary, path.name.endswith(".gz")) as stream:
+            stream.writelines(map(json_line, rows))
+
+
+def json_line(row: Row) -> bytes:
+    """Give a row as a line of JSON, without columns that are None."""
+    known = {column: value for column, value in row.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False).encode() + b"\n"
+
+
+@contextmanager
+def _opened(path: Path, packed: bool) -> Iterator[BinaryIO]:
+    with path.open("wb") as file:
+        if not packed:
+            yield file
+            return
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as stream:
+            yield stream
+
+
+def _write_parquet(path: Path, rows: Iterable[Row], kind: str) -> None:
+    import pyarrow.parquet as pq
+
+    columns = schema(kind)
+    with pq.ParquetWriter(path, columns) as writer:
+        for batch in _batches(rows, columns):
+            writer.write_batch(batch)
+
+
+def _write(file: Any, rows: Iterable[Row], kind: str) -> None:
+    import pyarrow as pa
+
+    columns = schema(kind)
+    with pa.ipc.new_stream(file, columns) as writer:
+        for batch in _batches(rows, columns):
+            writer.write_batch(batch)
+
+
+def _batches(rows: Iterable[Row], columns: pa.Schema) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    rows = iter(rows)
+    while chunk := list(islice(rows, CHUNK)):
+        yield pa.RecordBatch.from_pylist(chunk, schema=columns)
+
+
+def _mapped(file: Any) -> Dataset:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return Dataset(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all())
