@@ -18,6 +18,7 @@ from lusifer.errors import DataError
 from lusifer.io.rows import BadRows
 
 GOOD = b'{"query": "a", "positive": ["b"]}\n'
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 116000000\n"
 KINDS = {
     "not-utf8.jsonl": (GOOD + b'{"query": "\xe9", "positive": ["b"]}\n', "line 2: not UTF-8 (byte 11): save the file"),
     "utf16.jsonl": ('{"query": "a"}'.encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
@@ -61,6 +62,22 @@ KINDS = {
     "cut.csv": (b'query,positive\na,"[""b"", ""c"\n', "line 2: column positive: begins as a JSON list"),
     "comma.csv": (b'query,positive\na,"[""b"" ""c""]"\n', "column positive: a list as Python writes it"),
     "latin1.csv": (b"query,positive\ncaf\xe9,b\n", "not UTF-8"),
+    "mark.jsonl": (GOOD + b"\xef\xbb\xbf" + GOOD, "line 2: a byte-order mark inside the file: files were joined"),
+    "returns.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "line 1: lines end in a carriage return alone"),
+    "one-line.jsonl": (b"[" + GOOD.strip() + b"]\n", "found a list: write one object a line"),
+    "tail.jsonl.gz": (gzip.compress(GOOD) + b"junk", "bytes that are not gzip follow its packed data"),
+    "sep.csv": (b"sep=,\nquery,positive\na,b\n", "line 1: is a note for Excel (sep=,)"),
+    "floats.jsonl": (
+        GOOD + b'{"query": "a", "positive": ["b"], "cluster": 3.0}\n',
+        "column cluster: expected a whole number, found 3.0",
+    ),
+    "labels.jsonl": (
+        GOOD + b'{"query": "a", "positive": ["b"], "label": 1.0}\n',
+        'column label: expected a text or a whole number, found 1.0: write "1.0" or 1',
+    ),
+    "pointer.jsonl": (POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
+    "pointer.jsonl.gz": (POINTER, "is a Git LFS pointer"),
+    "pointer.parquet": (POINTER, "is a Git LFS pointer"),
     "broken.parquet": (b"PAR1 is all there is", "not a readable Parquet file"),
 }
 
@@ -79,6 +96,13 @@ def test_each_kind_of_malformed_file_is_said_before_anything_trains(
         with pytest.raises(DataError) as caught:
             load(SourceSpec(path=str(file)), "pairs")
         assert words in str(caught.value) or "no row" in words
+
+
+def test_texts_that_stand_for_a_missing_value_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("query,positive,negative\na,b,None\nc,d,nan\ne,f,nan\ng,h,nanny\n")
+    assert main(["data", "inspect", str(file)]) == 0
+    assert "texts that may stand for a missing value: nan 2, None 1\n" in capsys.readouterr().out
 
 
 def test_parquet_with_columns_of_another_type(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -23,6 +23,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 PARQUET_ROWS = 10_000  # in memory at once
 BOM = b"\xef\xbb\xbf"
 _UTF16, _GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
+_LFS = b"version https://git-lfs.github.com/"  # the beginning of a pointer that stands in place of a file
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
 
@@ -100,15 +101,29 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: There is no such file, or it cannot be read to its end; raised from the block as well.
     """
+    start = _start(file)
     try:
         with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
             yield stream
     except FileNotFoundError:
         raise DataError(f"{file}: no such file: correct the name") from None
     except gzip.BadGzipFile as error:
+        if start.startswith(_GZIP):
+            raise DataError(f"{file}: bytes that are not gzip follow its packed data: copy it again") from error
         raise DataError(f"{file}: is not gzip ({error}): take .gz off its name, or copy it again") from error
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read to its end ({error}): copy or download it again") from error
+
+
+def _start(file: Path) -> bytes:
+    """The first bytes of a file; a pointer of Git LFS is refused, and a missing file has none."""
+    if not file.is_file():
+        return b""
+    with file.open("rb") as stream:
+        start = stream.read(len(_LFS))
+    if start == _LFS:
+        raise DataError(f"{file}: is a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
+    return start
 
 
 def json_lines(lines: Iterable[bytes], name: str, keep_blank: bool = False) -> Iterator[tuple[str, Any]]:
@@ -148,6 +163,10 @@ def _json(line: bytes, where: str, first: bool) -> Any:
     except UnicodeDecodeError as error:
         return DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
     except json.JSONDecodeError as error:
+        if not first and line.startswith(BOM):
+            return DataError(f"{where}: a byte-order mark inside the file: files were joined: remove it")
+        if first and b"\r" in line.strip():
+            return DataError(f"{where}: lines end in a carriage return alone: save the file with line feeds")
         if first and line.removeprefix(BOM).lstrip()[:1] == b"[":
             return DataError(f"{where}: begins a JSON array over several lines: write one object a line (jq -c '.[]')")
         return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): one object a line is expected")
@@ -187,6 +206,8 @@ def _check_header(file: Path, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{file} line 1: column {twice[0]!r} is there twice: rename one of the two")
+    if names[:1] == ["sep="]:
+        raise DataError(f"{file} line 1: is a note for Excel (sep=,), not the names of columns: remove the line")
     sign = next((sign for sign in _OTHER_SIGNS if len(names) == 1 and sign in names[0]), None)
     if sign is not None:
         raise DataError(
@@ -199,6 +220,7 @@ def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, A
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    _start(file)
     number = 0
     try:
         with pq.ParquetFile(file) as opened:

@@ -115,7 +115,8 @@ def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:
     test, question = sentence(6, 30), sentence(7, 20)
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "a.jsonl").write_text(json.dumps({"text": test, "label": "science/technology"}) + "\n")
-    (tmp_path / "eval" / "b.json").write_text(json.dumps({"questions": [{"id": "x", "text": question}]}))
+    questions = json.dumps({"questions": [{"id": "x", "text": question}]})
+    (tmp_path / "eval" / "b.json").write_text(questions, encoding="utf-8-sig")
     rows = [
         pair(sentence(8), test.upper()),
         pair(question + " now", sentence(9)),

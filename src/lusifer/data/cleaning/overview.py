@@ -15,6 +15,7 @@ from lusifer.io.seen import SeenTexts
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
 _LETTERS = 12  # a shorter text tells nothing about what was seen
 _BATCHES = (32, 64, 128, 256)  # sizes of a step at which clusters are looked at
+_PLACEHOLDERS = {"nan", "none", "null", "n/a", "na"}  # what tools write where nothing is
 _QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "longest": 1.0}
 
 
@@ -34,6 +35,7 @@ class Overview:
     long: dict[str, int] = field(default_factory=dict)
     repeats: int = 0
     other_script: int = 0
+    placeholders: Counter[str] = field(default_factory=Counter)
     seen: int | None = None
     texts: int = 0
 
@@ -70,7 +72,9 @@ def overview(
         key = text_hash(main, *texts.get("positive", ()))
         made.repeats += key in known
         known.add(key)
-        for text in (text for some in texts.values() for text in some if len(text) >= _LETTERS):
+        every = [text for some in texts.values() for text in some]
+        made.placeholders.update(text for text in every if text.strip().casefold() in _PLACEHOLDERS)
+        for text in (text for text in every if len(text) >= _LETTERS):
             made.texts += 1
             if seen is not None and text in seen:
                 made.seen = (made.seen or 0) + 1
@@ -100,6 +104,8 @@ def lines(made: Overview, max_length: int) -> list[str]:
         words = ", ".join(f"{name} {value:,.0f}" for name, value in numbers.items())
         found.append(f"{column}: characters: {words}; {made.long[column]:,} may be over {max_length} tokens and be cut")
     found.append(f"repeated rows: {made.repeats:,} (by letters and digits; `lusifer data dedup` drops them)")
+    if made.placeholders:
+        found.append(f"texts that may stand for a missing value: {_most(made.placeholders)}")
     if made.other_script:
         found.append(f"rows mostly in another script than the Latin one: {made.other_script:,}")
     if made.seen is not None:
