@@ -83,7 +83,7 @@ def inspect(
     opened = _open(files, skip_bad, field)
     trained = seen_texts.of_run(seen) if seen else None
     with terminal.progress("rows") as show:
-        found = overview.overview(opened.rows, opened.kind, max_length=max_length, seen=trained, progress=show)
+        found = overview.overview(opened.rows, opened.kind, seen=trained, progress=show)
     _list_bad(opened.bad)
     for line in overview.lines(found, max_length):
         typer.echo(line)

@@ -97,7 +97,7 @@ def test_work_that_was_stopped_anywhere_ends_in_the_same_file(tmp_path: Path, mo
         budget = Budget(stops % 3 + 1)
         with monkeypatch.context() as patched:
             patched.setattr(mining, "nearest", budget.spent_by(vectors.nearest))
-            patched.setattr(negatives.RowBlocks, "_block", budget.spent_by(negatives.RowBlocks._block))
+            patched.setattr(negatives.Chooser, "block", budget.spent_by(negatives.Chooser.block))
             with suppress(Stopped):
                 report = mine(file, tmp_path / "stopped.jsonl", FEW, retriever(encode=budget.spent_by(encode)))
             stops += budget.left < 0

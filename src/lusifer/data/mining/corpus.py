@@ -216,14 +216,12 @@ def search_groups(
 
 
 def _codes(rows: Dataset, column: str, corpus: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """A column of the rows and of the candidates as numbers, equal for equal words; nothing is a word of its own."""
+    """A column of the rows and of the candidates as numbers, equal for equal words; a missing word counts as empty."""
     import pyarrow as pa
 
-    parts = [table.data.column(column).combine_chunks().fill_null("") for table in (rows, corpus)]
-    chunks = [chunk for part in parts for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
-    codes = pa.chunked_array(chunks).dictionary_encode().combine_chunks()
-    codes = codes.indices if isinstance(codes, pa.DictionaryArray) else codes.chunk(0).indices
-    numbers = codes.to_numpy()
+    chunks = [chunk.fill_null("") for table in (rows, corpus) for chunk in table.data.column(column).chunks]
+    encoded = pa.chunked_array(chunks, pa.string()).dictionary_encode().unify_dictionaries()
+    numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
     return numbers[: len(rows)], numbers[len(rows) :]
 
 

@@ -22,7 +22,7 @@ from lusifer.data import tables
 from lusifer.data.counts import RowCounts
 from lusifer.data.mining import corpus as candidates
 from lusifer.data.mining.corpus import Corpus, CorpusFiles
-from lusifer.data.mining.negatives import FOUND, MineSettings, Rescore, RowBlocks
+from lusifer.data.mining.negatives import FOUND, Chooser, MineSettings, Rescore, read_blocks, write_blocks
 from lusifer.data.mining.vectors import Encode, Vectors, array_on_disk, blocks_done, embed, mark_done, nearest
 from lusifer.data.schema import Row, text_hash
 from lusifer.errors import DataError, UsageError
@@ -116,9 +116,9 @@ def mine(
         found = work.nearest(one_kind=kind == "labelled")
         answers = None if settings.labels else candidates.known_answers(table)
         lowest = work.lowest(own=corpus is None)
-        blocks = RowBlocks(folder, table, texts, answers, found, lowest, retriever.rescore, settings)
-        counts = blocks.write(lambda done, total: progress("rows", done, total))
-        tables.write_rows(output, blocks.read(), "pairs")
+        chooser = Chooser(table, texts, answers, found, lowest, retriever.rescore, settings)
+        counts = write_blocks(folder, chooser, lambda done, total: progress("rows", done, total))
+        tables.write_rows(output, read_blocks(folder, len(table)), "pairs")
         shutil.rmtree(folder)
     return counts
 

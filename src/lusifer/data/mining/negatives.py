@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -95,127 +96,29 @@ class MineSettings:
 
 
 @dataclass
-class Pool:
-    """The candidates of one row that are left, in the order in which they are taken, and their similarities."""
+class _Pool:
+    """The candidates of one row that are left, in the order in which they are taken."""
 
-    query: str
-    positives: list[str]
+    row: Row
     numbers: np.ndarray
     scores: np.ndarray
-    given: list[str]
     wanted: int
 
 
 @dataclass(frozen=True)
 class Chooser:
-    """Chooses the negatives of some rows and counts the candidates that it drops.
+    """Chooses the negatives of rows.
 
     Args:
-        settings: How to choose.
-        text: Candidate numbers -> texts of negatives.
-        rescore: A cross-encoder, or None.
-        counts: Where to count.
-    """
-
-    settings: MineSettings
-    text: Callable[[Sequence[int]], list[str]]
-    rescore: Rescore | None
-    counts: RowCounts
-
-    def pool(self, number: int, row: Row, found: np.ndarray, banned: np.ndarray, lowest: float) -> Pool:
-        """Rank, cut and filter the candidates of a row.
-
-        Args:
-            number: Number of the row, for random choices.
-            row: The row; negatives that it has count.
-            found: (depth,) of `FOUND`, by descending score; number -1 stands for none.
-            banned: (depth,) bool, whether the candidate is one of the query's own answers.
-            lowest: Lowest similarity of a positive; only for margin and percentage.
-        """
-        real = found["number"] >= 0
-        numbers, scores = found["number"][real], found["score"][real]
-        wanted = max(0, self.settings.negatives - len(row["negative"]))
-        pool = Pool(row["query"], row["positive"], numbers, scores, row["negative"], wanted)
-        self._drop(pool, KNOWN, banned[real])
-        first, last = self.settings.ranks
-        self._drop(pool, TOP, np.arange(len(pool.numbers)) < first)
-        pool.numbers, pool.scores = pool.numbers[: last - first], pool.scores[: last - first]
-        for reason, limit in self.settings.limits(lowest):
-            self._drop(pool, reason, pool.scores > limit)
-        if self.settings.choose == "random":
-            order = np.random.default_rng([self.settings.seed, number]).permutation(len(pool.numbers))
-            pool.numbers, pool.scores = pool.numbers[order], pool.scores[order]
-        return pool
-
-    def choose(self, pools: Sequence[Pool]) -> list[list[tuple[str, float]]]:
-        """Take as many texts of each pool as its row lacks, the first that the cross-encoder lets pass.
-
-        Args:
-            pools: Of some rows. The cross-encoder reads candidates only as long as negatives are missing.
-
-        Returns:
-            For each row, the chosen texts and their similarities.
-        """
-        chosen: list[list[tuple[str, float]]] = [[] for _ in pools]
-        places = [0] * len(pools)
-        lowest = self._lowest(pools)
-        while True:
-            asked = []
-            for number, each in enumerate(pools):
-                stop = min(places[number] + each.wanted - len(chosen[number]), len(each.numbers))
-                asked += [(number, place) for place in range(places[number], stop)]
-                places[number] = stop
-            if not asked:
-                return chosen
-            texts = self.text([int(pools[number].numbers[place]) for number, place in asked])
-            pairs = [(pools[number].query, words) for (number, _), words in zip(asked, texts)]
-            scores = self.rescore(pairs) if self.rescore is not None else None
-            for at, (number, place) in enumerate(asked):
-                limit = lowest[number] - self.settings.cross_margin
-                taken = {*pools[number].positives, *pools[number].given, *(text for text, _ in chosen[number])}
-                if texts[at] in taken:
-                    continue  # two texts may have one translation
-                if scores is not None and not scores[at] <= limit:
-                    self.counts.count(CROSS, *pairs[at], f"{scores[at]:.3f}, positive {lowest[number]:.3f}")
-                else:
-                    chosen[number].append((texts[at], float(pools[number].scores[place])))
-
-    def _lowest(self, pools: Sequence[Pool]) -> list[float]:
-        """The cross-encoder's lowest score of a positive, by row."""
-        if self.rescore is None:
-            return [np.inf] * len(pools)
-        pairs = [(each.query, text) for each in pools for text in each.positives]
-        scores = iter(self.rescore(pairs) if pairs else ())
-        return [min((float(next(scores)) for _ in each.positives), default=np.inf) for each in pools]
-
-    def _drop(self, pool: Pool, reason: str, which: np.ndarray) -> None:
-        """Take candidates out of a pool, count them, and keep the nearest as an example."""
-        if not (number := int(which.sum())):
-            return
-        example: tuple[str, ...] = ()
-        if len(self.counts.examples.get(reason, ())) < EXAMPLES:
-            first = int(np.flatnonzero(which)[0])
-            example = (pool.query, *self.text([int(pool.numbers[first])]), f"{pool.scores[first]:.3f}")
-        self.counts.count(reason, *example, by=number)
-        pool.numbers, pool.scores = pool.numbers[~which], pool.scores[~which]
-
-
-@dataclass(frozen=True)
-class RowBlocks:
-    """All that the negatives of the rows depend on, and the files of the blocks that are done.
-
-    Args:
-        folder: Where the files are.
         table: Checked pairs; those of a labelled set have no positive yet.
         corpus: The candidates.
         answers: Which texts are answers of a query; None where labels decide.
-        found: (rows, depth) of `FOUND`, the nearest candidates of each row.
+        found: (rows, depth) of `FOUND`, by descending score; number -1 stands for none.
         lowest: Row number, positives -> lowest similarity of a positive.
         rescore: A cross-encoder, or None.
         settings: How to choose.
     """
 
-    folder: Path
     table: Dataset
     corpus: Corpus
     answers: KnownAnswers | None
@@ -224,85 +127,28 @@ class RowBlocks:
     rescore: Rescore | None
     settings: MineSettings
 
-    def write(self, progress: Callable[[int, int], None]) -> RowCounts:
-        """Write the blocks that are missing.
-
-        Returns:
-            The counts of all blocks.
-
-        Raises:
-            DataError: No row could be given a negative.
-        """
-        counts = RowCounts("Mined negatives")
-        counts.count("rows read", by=len(self.table))
-        counts.count("candidates", by=len(self.corpus))
-        self._count_small_sources(counts)
-        labels = self._rows_by_label() if self.settings.labels else {}
-        for start in range(0, len(self.table), ROWS):
-            file, counts_file = self._file(start), self._file(start).with_suffix(".json")
-            if not counts_file.is_file():
-                block = RowCounts("block")
-                with write_file(file) as temporary, temporary.open("wb") as stream:
-                    stream.writelines(map(tables.json_line, self._block(start, labels, block)))
-                write_json(counts_file, [block.counts, block.examples])
-            release(self.found)
-            counts.merge(*read_json(counts_file, f"remove {self.folder}"))
-            progress(min(start + ROWS, len(self.table)), len(self.table))
-        if not {FULL, SHORT} & set(counts.counts):
-            raise DataError(
-                "no row could be given a negative: texts of another label are missing, or margin, percentage and "
-                "cross-encoder leave none; nothing is written"
-            )
-        return counts
-
-    def read(self) -> Iterator[Row]:
-        """Yield the rows of all blocks, in their order."""
-        for start in range(0, len(self.table), ROWS):
-            with self._file(start).open("rb") as stream:
-                yield from map(json.loads, stream)
-
-    def _file(self, start: int) -> Path:
-        return self.folder / f"part-{start // ROWS:06d}.jsonl"
-
-    def _block(
-        self, start: int, labels: dict[tuple[str | None, str | None], list[int]], counts: RowCounts
-    ) -> list[Row]:
-        """The rows from `start` on, with their negatives."""
-        chooser = Chooser(self.settings, self.corpus.negatives, self.rescore, counts)
+    def block(self, start: int, counts: RowCounts) -> list[Row]:
+        """Give the `ROWS` rows from `start` on with their negatives, and count what was dropped and why."""
         kept: list[Row] = []
-        pools: list[Pool] = []
+        pools: list[_Pool] = []
         for number, row in enumerate(self.table.data.slice(start, ROWS).to_pylist(), start=start):
-            if not row["positive"] and not self._give_positive(number, row, labels):
+            if not row["positive"] and not self._give_positive(number, row):
                 counts.count(ALONE, row["query"], str(row["label"]))
                 continue
             row["negative"] = [] if self.settings.replace else row["negative"]
             kept.append(row)
-            pools.append(self._pool(number, row, chooser))
-        for row, chosen in zip(kept, chooser.choose(pools)):
-            self._count_row(row, chosen, counts)
+            pools.append(self._pool(number, row, counts))
+        for row, chosen in zip(kept, self._choose(pools, counts)):
+            counts.count(GIVEN, by=len(row["negative"]))
+            counts.count(MINED, by=len(chosen))
+            count = len(row["negative"]) + len(chosen)
+            reason = FULL if count >= self.settings.negatives else SHORT if count else NONE
+            words = (f"- {text} ({score:.3f})" for text, score in chosen)
+            counts.count(reason, row["query"], f"+ {row['positive'][0]}", *words)
             row["negative"] = [*row["negative"], *(text for text, _ in chosen)]
         return kept
 
-    def _pool(self, number: int, row: Row, chooser: Chooser) -> Pool:
-        found = self.found[number]
-        own = {text_hash(text) for text in (row["query"], *row["positive"], *row["negative"])}
-        if self.answers is not None:
-            own |= self.answers.of(text_hash(row["query"]))
-        hashes = self.corpus.hashes[np.maximum(found["number"], 0)]
-        banned = np.isin(hashes, np.fromiter(own, dtype=np.uint64))
-        # One text of two sources is two candidates: only the first of them counts.
-        banned[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
-        return chooser.pool(number, row, found, banned, self.lowest(number, row["positive"]))
-
-    def _count_row(self, row: Row, chosen: list[tuple[str, float]], counts: RowCounts) -> None:
-        counts.count(GIVEN, by=len(row["negative"]))
-        counts.count(MINED, by=len(chosen))
-        words = (f"- {text} ({score:.3f})" for text, score in chosen)
-        count = len(row["negative"]) + len(chosen)
-        reason = FULL if count >= self.settings.negatives else SHORT if count else NONE
-        counts.count(reason, row["query"], f"+ {row['positive'][0]}", *words)
-
-    def _count_small_sources(self, counts: RowCounts) -> None:
+    def count_small_sources(self, counts: RowCounts) -> None:
         """Count the rows whose own source has too few texts to choose from, and name those sources."""
         if self.settings.labels or not self.settings.by_source:
             return
@@ -314,6 +160,79 @@ class RowBlocks:
                 example = f"{source or 'rows without a source'}: {count:,} rows, {found:,} texts"
                 counts.count(EVERY_SOURCE, example, by=count)
 
+    def _pool(self, number: int, row: Row, counts: RowCounts) -> _Pool:
+        """Rank, cut and filter the candidates of a row."""
+        found = self.found[number]
+        own = {text_hash(text) for text in (row["query"], *row["positive"], *row["negative"])}
+        if self.answers is not None:
+            own |= self.answers.of(text_hash(row["query"]))
+        hashes = self.corpus.hashes[np.maximum(found["number"], 0)]
+        banned = np.isin(hashes, np.fromiter(own, dtype=np.uint64))
+        # One text of two sources is two candidates: only the first of them counts.
+        banned[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
+        real = found["number"] >= 0
+        wanted = max(0, self.settings.negatives - len(row["negative"]))
+        pool = _Pool(row, found["number"][real], found["score"][real], wanted)
+        self._drop(pool, KNOWN, banned[real], counts)
+        first, last = self.settings.ranks
+        self._drop(pool, TOP, np.arange(len(pool.numbers)) < first, counts)
+        pool.numbers, pool.scores = pool.numbers[: last - first], pool.scores[: last - first]
+        for reason, limit in self.settings.limits(self.lowest(number, row["positive"])):
+            self._drop(pool, reason, pool.scores > limit, counts)
+        if self.settings.choose == "random":
+            order = np.random.default_rng([self.settings.seed, number]).permutation(len(pool.numbers))
+            pool.numbers, pool.scores = pool.numbers[order], pool.scores[order]
+        return pool
+
+    def _choose(self, pools: Sequence[_Pool], counts: RowCounts) -> list[list[tuple[str, float]]]:
+        """The texts and similarities that each row lacks: the first of its pool that the cross-encoder lets pass.
+
+        The cross-encoder reads candidates only as long as negatives are missing.
+        """
+        chosen: list[list[tuple[str, float]]] = [[] for _ in pools]
+        places = [0] * len(pools)
+        lowest = self._lowest_cross(pools)
+        while True:
+            asked = []
+            for number, pool in enumerate(pools):
+                stop = min(places[number] + pool.wanted - len(chosen[number]), len(pool.numbers))
+                asked += [(number, place) for place in range(places[number], stop)]
+                places[number] = stop
+            if not asked:
+                return chosen
+            texts = self.corpus.negatives([int(pools[number].numbers[place]) for number, place in asked])
+            pairs = [(pools[number].row["query"], text) for (number, _), text in zip(asked, texts)]
+            scores = self.rescore(pairs) if self.rescore is not None else None
+            for at, (number, place) in enumerate(asked):
+                row, limit = pools[number].row, lowest[number] - self.settings.cross_margin
+                if texts[at] in {*row["positive"], *row["negative"], *(text for text, _ in chosen[number])}:
+                    continue  # two texts may have one translation
+                if scores is not None and not scores[at] <= limit:
+                    counts.count(CROSS, *pairs[at], f"{scores[at]:.3f}, positive {lowest[number]:.3f}")
+                else:
+                    chosen[number].append((texts[at], float(pools[number].scores[place])))
+
+    def _lowest_cross(self, pools: Sequence[_Pool]) -> list[float]:
+        """The cross-encoder's lowest score of a positive, by row."""
+        if self.rescore is None:
+            return [np.inf] * len(pools)
+        pairs = [(pool.row["query"], text) for pool in pools for text in pool.row["positive"]]
+        scores = iter(self.rescore(pairs) if pairs else ())
+        return [min((float(next(scores)) for _ in pool.row["positive"]), default=np.inf) for pool in pools]
+
+    def _drop(self, pool: _Pool, reason: str, which: np.ndarray, counts: RowCounts) -> None:
+        """Take candidates out of a pool, count them, and keep the nearest as an example."""
+        if not (number := int(which.sum())):
+            return
+        example: tuple[str, ...] = ()
+        if len(counts.examples.get(reason, ())) < EXAMPLES:
+            first = int(np.flatnonzero(which)[0])
+            text = self.corpus.negatives([int(pool.numbers[first])])
+            example = (pool.row["query"], *text, f"{pool.scores[first]:.3f}")
+        counts.count(reason, *example, by=number)
+        pool.numbers, pool.scores = pool.numbers[~which], pool.scores[~which]
+
+    @cached_property
     def _rows_by_label(self) -> dict[tuple[str | None, str | None], list[int]]:
         """(Source, label) -> the numbers of its rows."""
         groups: dict[tuple[str | None, str | None], list[int]] = {}
@@ -322,9 +241,9 @@ class RowBlocks:
             groups.setdefault(name, []).append(number)
         return groups
 
-    def _give_positive(self, number: int, row: Row, labels: dict[tuple[str | None, str | None], list[int]]) -> bool:
+    def _give_positive(self, number: int, row: Row) -> bool:
         """Draw another text of the row's label as its positive; False where there is none."""
-        group = labels[row["source"], row["label"]]
+        group = self._rows_by_label[row["source"], row["label"]]
         generator = random.Random(f"{self.settings.seed}/{number}")
         for other in generator.sample(group, len(group)):  # nearly always the first one or two
             text = tables.values(self.table, "query", [other])[0]
@@ -332,3 +251,51 @@ class RowBlocks:
                 row["positive"] = [text]
                 return True
         return False
+
+
+def write_blocks(folder: Path, chooser: Chooser, progress: Callable[[int, int], None]) -> RowCounts:
+    """Write the rows with their negatives to a folder, the blocks that are missing there.
+
+    Args:
+        folder: Where the files of the blocks are.
+        chooser: Gives a block.
+        progress: Called with (rows done, rows).
+
+    Returns:
+        The counts of all blocks.
+
+    Raises:
+        DataError: No row could be given a negative.
+    """
+    counts, total = RowCounts("Mined negatives"), len(chooser.table)
+    counts.count("rows read", by=total)
+    counts.count("candidates", by=len(chooser.corpus))
+    chooser.count_small_sources(counts)
+    for start in range(0, total, ROWS):
+        file = _block_file(folder, start)
+        counts_file = file.with_suffix(".json")
+        if not counts_file.is_file():
+            block = RowCounts("block")
+            with write_file(file) as temporary, temporary.open("wb") as stream:
+                stream.writelines(map(tables.json_line, chooser.block(start, block)))
+            write_json(counts_file, [block.counts, block.examples])
+        release(chooser.found)
+        counts.merge(*read_json(counts_file, f"remove {folder}"))
+        progress(min(start + ROWS, total), total)
+    if not {FULL, SHORT} & set(counts.counts):
+        raise DataError(
+            "no row could be given a negative: texts of another label are missing, or margin, percentage and "
+            "cross-encoder leave none; nothing is written"
+        )
+    return counts
+
+
+def read_blocks(folder: Path, rows: int) -> Iterator[Row]:
+    """Yield the rows that `write_blocks` wrote, in their order; `rows` is how many rows were read."""
+    for start in range(0, rows, ROWS):
+        with _block_file(folder, start).open("rb") as stream:
+            yield from map(json.loads, stream)
+
+
+def _block_file(folder: Path, start: int) -> Path:
+    return folder / f"part-{start // ROWS:06d}.jsonl"
