@@ -25,7 +25,7 @@ from lusifer.data import sources
 from lusifer.data.mining import mine as mining
 from lusifer.data.mining.negatives import MineSettings
 from lusifer.embedder import folder
-from lusifer.io import rows as readers
+from lusifer.io import rows as row_files
 
 SOURCES = ("banking77", "clinc150", "nlu-evaluation")
 WAYS = {
@@ -57,7 +57,7 @@ class Encoder:
 def texts_by_label(file: Path, each: int, seed: int) -> dict[str, list[str]]:
     """Label -> `each` distinct texts of it, of the labels that have as many."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
-    for row in readers.read(file, lambda row, _: row):
+    for row in row_files.read(file, lambda row, _: row):
         if row["source"] in SOURCES and row["label"] != "oos":  # texts without an intent have nothing in common
             found[f"{row['source']}/{row['label']}"][row["text"]] = None
     generator = random.Random(seed)

@@ -29,29 +29,20 @@ class Choose(StrEnum):
 
 Input = Annotated[
     list[str],
-    typer.Argument(
-        metavar="FILE...", help="Files of rows: .jsonl or .csv (also .gz), .parquet, a pattern, or sample:NAME."
-    ),
+    typer.Argument(metavar="FILE...", help="Rows: .jsonl or .csv (also .gz), .parquet, pattern, sample:NAME."),
 ]
 Output = Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.")]
-ReportPage = Annotated[
-    Path | None, typer.Option(help="Page of counts and examples to write; by default OUTPUT.report.md.")
-]
-SkipBad = Annotated[
-    int, typer.Option(min=0, help="Leave out and list up to this many bad rows; one more stops the command.")
-]
+ReportPage = Annotated[Path | None, typer.Option(help="Page of counts and examples; by default OUTPUT.report.md.")]
+SkipBad = Annotated[int, typer.Option(min=0, help="Most bad rows to leave out and list; one more stops the command.")]
 Fields = Annotated[
     list[str] | None,
     typer.Option("--field", metavar="OURS=THEIRS", help="Name of a column in the files, as in query=question."),
 ]
 Retrieving = Annotated[
-    str,
-    typer.Option("--model", help="Retriever: model folder, a model that comes along (mini), hub name, package:NAME."),
+    str, typer.Option("--model", help="Retriever: folder, a model that comes along (mini), hub name, package:NAME.")
 ]
-QueryPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a query, as in 'query: '.")]
-DocumentPrompt = Annotated[
-    str, typer.Option(help="Text that the retriever expects before a document, as in 'passage: '.")
-]
+QueryPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a query ('query: ').")]
+DocumentPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a document ('passage: ').")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Number of texts that the retriever embeds at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 
@@ -70,7 +61,7 @@ def register(parent: typer.Typer) -> None:
 def inspect(
     files: Input,
     max_length: Annotated[
-        int, typer.Option(min=1, help="Number of tokens that the model reads, to count longer texts.")
+        int, typer.Option(min=1, help="Tokens that the model reads; longer texts are counted.")
     ] = 512,
     seen: Annotated[Path | None, typer.Option(help="Run folder: count the texts that its training has seen.")] = None,
     skip_bad: SkipBad = 0,
@@ -123,15 +114,9 @@ def mine(
     files: Input,
     model: Retrieving,
     output: Output,
-    negatives: Annotated[
-        int, typer.Option(min=1, help="Number of negatives of each row; the ones that it has count.")
-    ] = 7,
-    skip: Annotated[
-        int, typer.Option(min=0, help="Number of nearest texts not to take: many are unmarked answers.")
-    ] = 30,
-    keep: Annotated[
-        int, typer.Option(min=1, help="Number of texts, after the skipped ones, that negatives are taken from.")
-    ] = 128,
+    negatives: Annotated[int, typer.Option(min=1, help="Negatives of each row, including the ones that it has.")] = 7,
+    skip: Annotated[int, typer.Option(min=0, help="Nearest texts to skip: many are answers not marked as such.")] = 30,
+    keep: Annotated[int, typer.Option(min=1, help="Texts, after the skipped ones, to take negatives from.")] = 128,
     label_ranks: Annotated[
         tuple[int, int],
         typer.Option(min=0, help="With labels: first and last rank, among texts of other labels, of a negative."),
@@ -158,9 +143,7 @@ def mine(
     translation: Annotated[
         str | None, typer.Option(help="Column of --corpus with the text in another language, written as the negative.")
     ] = None,
-    labels: Annotated[
-        bool, typer.Option("--labels", help="Pairs have a label: take negatives of other labels only.")
-    ] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Take negatives with another label than the pair.")] = False,
     all_sources: Annotated[
         bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
     ] = False,
@@ -243,9 +226,7 @@ def cluster(
 
 
 def sets(
-    english_only: Annotated[
-        bool, typer.Option("--english-only", help="Leave out the sets in other languages.")
-    ] = False,
+    english_only: Annotated[bool, typer.Option("--english-only", help="Leave out sets in other languages.")] = False,
 ) -> None:
     """List the published training sets: what each is used for, and how."""
     from lusifer.data import sources

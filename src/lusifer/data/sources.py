@@ -6,6 +6,7 @@ import glob
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, resources
@@ -310,25 +311,35 @@ def _hub_drawn(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
         yield number + 1, rows[number]
 
 
-def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
-    """Yield (number from 1, row) of a set as it comes over the network; with `limit` mixed in a buffer and cut.
+@contextmanager
+def _asking(spec: SourceSpec) -> Iterator[dict[str, Any]]:
+    """Yield what `load_dataset` is to load; what goes wrong in the block is raised as one line.
 
     Raises:
-        UsageError: The hub does not give it, at the beginning or on the way.
+        UsageError: The hub does not give the set, at the beginning or on the way.
     """
     import datasets
 
     what = f"data set {spec.hub}"
     try:
         with hub.asking(what, UsageError):
-            wanted = hub.commit(spec.hub or "", spec.revision, "dataset")
-            name = f"hf://datasets/{spec.hub}"
-            rows = datasets.load_dataset(name, spec.config, split=spec.split, revision=wanted, streaming=True)
-            if spec.limit is not None:
-                rows = rows.shuffle(seed=spec.seed, buffer_size=_BUFFER).take(spec.limit)
-            yield from enumerate(rows, start=1)
+            commit = hub.commit(spec.hub or "", spec.revision, "dataset")
+            # Spelled out, since the bare id would mean a folder of that name where there is one.
+            path = f"hf://datasets/{spec.hub}"
+            yield {"path": path, "name": spec.config, "split": spec.split, "revision": commit}
     except datasets.exceptions.DatasetsError as error:
         raise UsageError(f"{what}: {hub.why(error.__cause__ or error)}") from error
+
+
+def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
+    """Yield (number from 1, row) of a set as it comes over the network; with `limit` mixed in a buffer and cut."""
+    import datasets
+
+    with _asking(spec) as wanted:
+        rows = datasets.load_dataset(**wanted, streaming=True)
+        if spec.limit is not None:
+            rows = rows.shuffle(seed=spec.seed, buffer_size=_BUFFER).take(spec.limit)
+        yield from enumerate(rows, start=1)
 
 
 def _hub_rows(spec: SourceSpec) -> Dataset:
@@ -339,23 +350,20 @@ def _hub_rows(spec: SourceSpec) -> Dataset:
     """
     import datasets
 
-    what = f"data set {spec.hub}"
-    try:
-        with hub.asking(what, UsageError):
-            wanted = hub.commit(spec.hub or "", spec.revision, "dataset")
-            # Spelled out, since the bare id would mean a folder of that name where there is one.
-            rows = datasets.load_dataset(f"hf://datasets/{spec.hub}", spec.config, split=spec.split, revision=wanted)
-    except datasets.exceptions.DatasetsError as error:
-        raise UsageError(f"{what}: {hub.why(error.__cause__ or error)}") from error
+    with _asking(spec) as wanted:
+        rows = datasets.load_dataset(**wanted)
     # Without the hub the library takes what it cached last, whatever revision is asked for. Each commit has a folder.
-    held = next((Path(file["filename"]).parent for file in rows.cache_files), None)
-    if held is None or held.name == wanted:
+    commit = wanted["revision"]
+    cached = next((Path(file["filename"]).parent for file in rows.cache_files), None)
+    if cached is None or cached.name == commit:
         return rows
-    if not (held.parent / wanted).is_dir():
+    if not (cached.parent / commit).is_dir():
         raise UsageError(
-            f"{what}: the cache of this machine holds revision {held.name}, not {wanted} ({spec.revision or 'main'}), "
-            "and the hub cannot be asked: run once with the hub"
+            f"data set {spec.hub}: the cache of this machine holds revision {cached.name}, not {commit} "
+            f"({spec.revision or 'main'}), and the hub cannot be asked: run once with the hub"
         )
-    cache = import_module("datasets.packaged_modules.cache.cache").Cache
-    named = {"config_name": held.parts[-3], "version": held.parts[-2], "hash": wanted}
-    return cache(repo_id=spec.hub, dataset_name=(spec.hub or "").split("/")[-1], **named).as_dataset(split=spec.split)
+    # The library offers no public way to name a commit in its cache, and a snapshot of the repository would hold
+    # the files of all configurations.
+    reader = import_module("datasets.packaged_modules.cache.cache").Cache
+    place = {"config_name": cached.parts[-3], "version": cached.parts[-2], "hash": commit}
+    return reader(repo_id=spec.hub, dataset_name=(spec.hub or "").split("/")[-1], **place).as_dataset(split=spec.split)

@@ -1,4 +1,4 @@
-"""Clusters of queries: rows whose questions are near each other are hard in-batch negatives for one another."""
+"""Clusters of queries: rows with similar queries are hard in-batch negatives for one another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lusifer.errors import DataError
 from lusifer.extras import need
 
 ITERATIONS = 20
-SAMPLE = 128  # vectors a centroid that k-means looks at, at most
+SAMPLE = 128  # most vectors for each centroid that k-means is trained on
 _ROWS = 16_384  # assigned at once
 
 Progress = Callable[[str, int, int | None], None]
@@ -40,20 +40,23 @@ def cluster(
     Args:
         rows: Checked pairs; a cluster that they have is replaced.
         encode: Queries -> vectors.
-        clusters: Most clusters of a source.
+        clusters: Highest number of clusters of a source.
         min_points: Least rows of a cluster, unless the source itself has fewer.
-        cap: Most rows of a source; more are drawn from each cluster by its share.
-        seed: Of k-means and of what is drawn.
+        cap: Most rows of a source to keep, drawn from each cluster by its share.
+        seed: Seed of k-means and of the draw.
         progress: Called with (phase, done, total).
 
     Returns:
-        The rows with `cluster`, in their order, to be read once; and the report.
+        The rows with `cluster`, in their order, to be read once; and the counts.
+
+    Raises:
+        DataError: There is no row.
     """
-    report = RowCounts("Clusters of queries")
+    counts = RowCounts("Clusters of queries")
     table = tables.collect(rows, "pairs")
     if not len(table):
         raise DataError("no row in the input: correct the path or the file")
-    report.count("rows read", by=len(table))
+    counts.count("rows read", by=len(table))
     numbers = np.zeros(len(table), dtype=np.int64)
     kept = np.ones(len(table), dtype=bool)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,27 +70,32 @@ def cluster(
         done = 0
         for source, members in _sources(table):
             numbers[members] = assign(known, members, clusters, min_points, seed)
-            sizes = np.bincount(numbers[members])
-            report.count(f"clusters of {source or 'rows without a source'}", by=len(sizes))
-            _examples(report, table, members, numbers, source)
+            reason, count = f"clusters of {source or 'rows without a source'}", numbers[members].max() + 1
+            counts.count(reason, by=int(count))
+            for number in range(min(3, count)):
+                some = members[numbers[members] == number][:5]
+                counts.examples[reason].append(" | ".join(tables.values(table, "query", some)))
             if cap is not None and len(members) > cap:
                 kept[members] = False
                 kept[members[sampling.by_share(numbers[members], cap, seed)]] = True
             done += len(members)
             progress("rows clustered", done, len(table))
-    report.count("rows kept", by=int(kept.sum()))
-    return (table[int(row)] | {"cluster": int(numbers[row])} for row in np.flatnonzero(kept)), report
+    counts.count("rows kept", by=int(kept.sum()))
+    return (table[int(row)] | {"cluster": int(numbers[row])} for row in np.flatnonzero(kept)), counts
 
 
 def assign(known: Vectors, members: np.ndarray, clusters: int, min_points: int, seed: int) -> np.ndarray:
-    """Number the members of one source by cluster, 0, 1, ...; each number has `min_points` members at least.
+    """Number the rows of one source by cluster, 0, 1, ...; each cluster has at least `min_points` rows.
 
     Args:
-        known: Unit vectors of all rows.
-        members: Rows of the source, ascending.
-        clusters: Most clusters.
-        min_points: Least members of a cluster.
-        seed: Of k-means.
+        known: Unit vectors of all rows, (rows, width).
+        members: (n,) rows of the source, ascending.
+        clusters: Highest number of clusters.
+        min_points: Least rows of a cluster.
+        seed: Seed of k-means.
+
+    Returns:
+        (n,) cluster numbers.
     """
     count = min(clusters, len(members) // min_points)
     if count < 2:
@@ -106,7 +114,7 @@ def assign(known: Vectors, members: np.ndarray, clusters: int, min_points: int, 
         sizes = np.bincount(numbers, minlength=len(centroids))
         if sizes.min() >= min_points:
             return numbers
-        # Others only grow when one is dissolved: the smallest go first, as many as could not all be saved.
+        # When a cluster is dissolved, the others only grow: so half of the small ones go at once, the smallest first.
         small = np.flatnonzero(sizes < min_points)
         gone = small[np.argsort(sizes[small], kind="stable")[: max(1, len(small) // 2)]]
         centroids = np.delete(centroids, gone, axis=0)
@@ -123,11 +131,3 @@ def _sources(table: object) -> Iterator[tuple[str | None, np.ndarray]]:
     names = np.array([name or "" for name in tables.values(table, "source", slice(None))], dtype=object)
     for name in sorted(set(names)):
         yield name or None, np.flatnonzero(names == name)
-
-
-def _examples(report: RowCounts, table: object, members: np.ndarray, numbers: np.ndarray, source: str | None) -> None:
-    """Show five queries of the first clusters of a source."""
-    reason = f"clusters of {source or 'rows without a source'}"
-    for number in range(min(3, numbers[members].max() + 1)):
-        some = members[numbers[members] == number][:5]
-        report.examples[reason].append(" | ".join(tables.values(table, "query", some)))
