@@ -45,9 +45,33 @@ QueryPrompt = Annotated[str, typer.Option(help="Text that the retriever expects 
 DocumentPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a document ('passage: ').")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Number of texts that the retriever embeds at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
+LabelRanks = Annotated[
+    tuple[int, int],
+    typer.Option(min=0, help="With labels: first and last rank of a negative among other labels' texts."),
+]
+Margin = Annotated[float | None, typer.Option(help="Least difference of similarity between positive and negative.")]
+Percentage = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Highest similarity of a negative, as a share of the positive's.")
+]
+CrossEncoder = Annotated[
+    str | None, typer.Option(help="Cross-encoder (folder or hub name) that must rank negatives below positives.")
+]
+CrossMargin = Annotated[float, typer.Option(help="Least difference of cross-encoder scores, positive to negative.")]
+HowToChoose = Annotated[
+    Choose, typer.Option(help="Take negatives at random from the texts of --keep, or the nearest of them.")
+]
+Corpus = Annotated[
+    list[str] | None, typer.Option(help="File of passages to take negatives from, in place of the rows' own texts.")
+]
+Translation = Annotated[
+    str | None, typer.Option(help="Column of --corpus with the text in another language, written as the negative.")
+]
+AllSources = Annotated[
+    bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
+]
 
 app = typer.Typer(
-    name="data", help="Look at training data, clean it, mine hard negatives, cluster it.", no_args_is_help=True
+    name="data", help="Look at training data, clean it, mine negatives, cluster it.", no_args_is_help=True
 )
 
 
@@ -60,9 +84,7 @@ def register(parent: typer.Typer) -> None:
 
 def inspect(
     files: Input,
-    max_length: Annotated[
-        int, typer.Option(min=1, help="Tokens that the model reads; longer texts are counted.")
-    ] = 512,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens that a model reads; longer texts are counted.")] = 512,
     seen: Annotated[Path | None, typer.Option(help="Run folder: count the texts that its training has seen.")] = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
@@ -117,36 +139,17 @@ def mine(
     negatives: Annotated[int, typer.Option(min=1, help="Negatives of each row, including the ones that it has.")] = 7,
     skip: Annotated[int, typer.Option(min=0, help="Nearest texts to skip: many are answers not marked as such.")] = 30,
     keep: Annotated[int, typer.Option(min=1, help="Texts, after the skipped ones, to take negatives from.")] = 128,
-    label_ranks: Annotated[
-        tuple[int, int],
-        typer.Option(min=0, help="With labels: first and last rank, among texts of other labels, of a negative."),
-    ] = (20, 140),
-    margin: Annotated[
-        float | None, typer.Option(help="Least difference of similarity between the positive and a negative.")
-    ] = None,
-    percentage: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Highest similarity of a negative, as a share of the positive's.")
-    ] = None,
-    cross_encoder: Annotated[
-        str | None, typer.Option(help="Cross-encoder (folder or hub name) that must rank negatives below positives.")
-    ] = None,
-    cross_margin: Annotated[
-        float, typer.Option(help="Least difference of cross-encoder scores between the positive and a negative.")
-    ] = 0.0,
-    choose: Annotated[
-        Choose, typer.Option(help="Take negatives at random from the texts of --keep, or the nearest of them.")
-    ] = Choose.RANDOM,
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="File of passages to take negatives from, in place of the rows' own texts.")
-    ] = None,
+    label_ranks: LabelRanks = (20, 140),
+    margin: Margin = None,
+    percentage: Percentage = None,
+    cross_encoder: CrossEncoder = None,
+    cross_margin: CrossMargin = 0.0,
+    choose: HowToChoose = Choose.RANDOM,
+    corpus: Corpus = None,
     corpus_column: Annotated[str, typer.Option(help="Column of --corpus that is searched.")] = "text",
-    translation: Annotated[
-        str | None, typer.Option(help="Column of --corpus with the text in another language, written as the negative.")
-    ] = None,
+    translation: Translation = None,
     labels: Annotated[bool, typer.Option("--labels", help="Take negatives with another label than the pair.")] = False,
-    all_sources: Annotated[
-        bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
-    ] = False,
+    all_sources: AllSources = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that the rows have.")] = False,
     query_prompt: QueryPrompt = "",
     document_prompt: DocumentPrompt = "",

@@ -61,12 +61,9 @@ def cluster(
     kept = np.ones(len(table), dtype=bool)
     with tempfile.TemporaryDirectory() as folder:
         known = embed(
-            Path(folder) / "queries.npy",
-            lambda part: tables.values(table, "query", part),
-            len(table),
-            encode,
+            Path(folder) / "queries.npy", lambda part: tables.values(table, "query", part), len(table), encode,
             lambda done, total: progress("queries embedded", done, total),
-        )
+        )  # fmt: skip
         done = 0
         for source, members in _sources(table):
             numbers[members] = assign(known, members, clusters, min_points, seed)

@@ -80,7 +80,7 @@ def mine(
         output: .jsonl, .jsonl.gz or .parquet; written at the end. Until then the work is in the folder `output.work`.
         retriever: The model.
         settings: How to choose.
-        corpus: Where candidates come from; None takes positives and negatives of all rows.
+        corpus: Files of candidates; None takes positives and negatives of all rows.
         fields: The columns' names in the files: a call with other ones is other work.
         bad: Lists the rows that `rows` left out; a call that goes on with earlier work restores the list.
         progress: Called with (phase, done, total).
@@ -94,12 +94,11 @@ def mine(
     """
     if settings.labels and corpus is not None:
         raise UsageError("--corpus: where labels decide, a set is its own corpus: leave it out")
-    if corpus is not None:
-        settings = replace(settings, by_source=False)  # texts of a corpus have no source of the set
+    settings = replace(settings, by_source=settings.by_source and corpus is None)  # texts of files have no source
     plan = {
         "inputs": {str(file): sha256(file) for file in (*inputs, *(corpus.files if corpus else ()))},
         "columns": [corpus.column, corpus.translation] if corpus else None,
-        "settings": json.loads(json.dumps(asdict(settings))),
+        "settings": json.loads(json.dumps(asdict(settings))),  # tuples as lists
         "model": retriever.identity(),
         "kind": kind,
         "fields": dict(fields or {}),
@@ -107,15 +106,13 @@ def mine(
     }
     with _work_folder(output.with_name(output.name + ".work"), plan) as folder:
         table = _rows(folder, rows, kind, bad, progress)
-        if settings.labels and (unknown := table["label"][:].count(None)):
-            raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
+        _refuse_unlabelled(table, settings)
         texts = candidates.build(folder, corpus or _own_texts(table, kind, settings))
         _restore(folder / "corpus.bad.json", corpus.bad if corpus else None)
         _refuse_small(len(texts), settings)
-        work = _Search(folder, table, texts, retriever, settings, progress)
-        found = work.nearest(one_kind=kind == "labelled")
+        search = _Search(folder, table, texts, retriever, settings, progress)
+        found, lowest = search.nearest(one_kind=kind == "labelled"), search.lowest(own=corpus is None)
         answers = None if settings.labels else candidates.known_answers(table)
-        lowest = work.lowest(own=corpus is None)
         chooser = Chooser(table, texts, answers, found, lowest, retriever.rescore, settings)
         counts = write_blocks(folder, chooser, lambda done, total: progress("rows", done, total))
         tables.write_rows(output, read_blocks(folder, len(table)), "pairs")
@@ -188,6 +185,11 @@ def _own_texts(table: Dataset, kind: str, settings: MineSettings) -> candidates.
     if not settings.labels:
         return candidates.of_rows(table, settings.by_source)
     return candidates.of_labels(table, lambda row: [row["query"]] if kind == "labelled" else row["positive"])
+
+
+def _refuse_unlabelled(table: Dataset, settings: MineSettings) -> None:
+    if settings.labels and (unknown := table["label"][:].count(None)):
+        raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
 
 
 def _refuse_small(texts: int, settings: MineSettings) -> None:
