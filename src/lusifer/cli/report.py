@@ -18,8 +18,7 @@ from lusifer.io.atomic import refuse_unwritable, write_file
 if TYPE_CHECKING:
     import numpy as np
 
-    from lusifer.evaluation.report.look import Look
-    from lusifer.evaluation.report.page import Search
+    from lusifer.evaluation.report.look import Hit, Look
 
 Folders = Annotated[list[Path], typer.Argument(help="Output folders of `lusifer evaluate`, the one of interest first.")]
 BEFORE, AFTER = "MiniLM", "mini"
@@ -104,10 +103,10 @@ def demo(
     embeds = {BEFORE: _embed(resolve(ENGLISH_EMBEDDER)), AFTER: _embed(mini)}
     looks = {name: compare.look(embed, texts) for name, embed in embeds.items()}
     _show_table(looks)
-    searches = [
-        page.Search(q, *(compare.search(embeds[name], q, texts, looks[name].vectors, 6) for name in (BEFORE, AFTER)))
-        for q in QUERIES
-    ]
+    searches = {
+        query: {name: compare.search(embeds[name], query, texts, look.vectors, 6) for name, look in looks.items()}
+        for query in QUERIES
+    }
     _show_searches(searches)
     terminal.note("drawing the picture")
     islands = drawings.islands({name: look.vectors for name, look in looks.items()})
@@ -140,9 +139,9 @@ def _show_table(looks: Mapping[str, Look]) -> None:
     typer.echo(f"   {'mean':<12}" + "".join(f"{mean:>8.0f}" for mean in means))
 
 
-def _show_searches(searches: Sequence[Search]) -> None:
+def _show_searches(searches: Mapping[str, Mapping[str, Sequence[Hit]]]) -> None:
     typer.echo("\n2. One search over all languages; the languages of the nearest sentences")
-    for search in searches:
-        typer.echo(f"   {search.query}")
-        for name, hits in ((BEFORE, search.before), (AFTER, search.after)):
+    for query, found in searches.items():
+        typer.echo(f"   {query}")
+        for name, hits in found.items():
             typer.echo(f"     {name:<7} {', '.join(hit.code for hit in hits)}; the first: {hits[0].text}")

@@ -8,7 +8,7 @@ import pytest
 from lusifer import languages
 from lusifer.evaluation.figures import drawings
 from lusifer.evaluation.report import look as compare
-from lusifer.evaluation.report.page import Search, demo
+from lusifer.evaluation.report.page import demo
 from lusifer.io import parallel_text
 from lusifer.io.parallel_text import Parallel
 
@@ -75,7 +75,7 @@ def test_the_page_stands_alone_and_shows_what_was_found() -> None:
     hits = compare.search(embed, "0", TEXTS, look.vectors, 3)
     looks = {"old <one>": look, "new": look}
     islands = drawings.islands({name: each.vectors for name, each in looks.items()})
-    html = demo("A & B", ["Words."], looks, [Search("1 < 2?", hits, hits)], islands)
+    html = demo("A & B", ["Words."], looks, {"1 < 2?": dict.fromkeys(looks, hits)}, islands)
     read = Words()
     read.feed(html)
     read.close()

@@ -114,7 +114,7 @@ def model_card(results: Sequence[Results], seed: int = 0) -> str:
                 board = boards([part], seed)[0]
                 blocks.append(f"### Suite {result.suite}, {kind}")
                 blocks += [_task(board, task, seed) for task in dict.fromkeys(key[TASK] for key in board.entries)]
-    return "\n\n".join(blocks)
+    return _without_tags("\n\n".join(blocks))
 
 
 def _task(board: Board, task: str, seed: int) -> str:

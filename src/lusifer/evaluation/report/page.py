@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HALF = 4  # columns of a heat map that fit into half of the page
-
-
-@dataclass(frozen=True)
-class Search:
-    """A query and what each model found for it, the best first."""
-
-    query: str
-    before: Sequence[Hit]
-    after: Sequence[Hit]
 
 
 def page(facts: Facts) -> str:
@@ -74,22 +64,25 @@ def page(facts: Facts) -> str:
 
 
 def demo(
-    title: str, words: Sequence[str], looks: Mapping[str, Look], searches: Sequence[Search], islands: Figure
+    title: str,
+    words: Sequence[str],
+    looks: Mapping[str, Look],
+    searches: Mapping[str, Mapping[str, Sequence[Hit]]],
+    islands: Figure,
 ) -> str:
     """Lay out the page of the demo.
 
     Args:
         title: Of the page.
         words: Paragraphs under it: what was compared, on which texts, and what it does not show.
-        looks: Name -> what was measured, of two models.
-        searches: What each model found.
-        islands: The figure of both models' vectors in the plane.
+        looks: Name of a model -> what was measured.
+        searches: Query -> name of a model -> what it found, the best first.
+        islands: The figure of all models' vectors in the plane.
 
     Returns:
         HTML.
     """
-    alternative = f"t-SNE of the sentences: {', '.join(looks)}"
-    svg = Markup(style.svg(islands, "islands", alternative))
+    svg = Markup(style.svg(islands, "islands", f"t-SNE of the sentences: {', '.join(looks)}"))
     known = languages.table()
     return _render("demo.html", title=title, words=words, looks=looks, searches=searches, islands=svg, languages=known)
 
