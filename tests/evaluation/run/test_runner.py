@@ -11,7 +11,7 @@ import pytest
 from mteb import mocks
 
 from lusifer.evaluation.run import runner
-from lusifer.evaluation.run.encoder import Encoder, model_meta
+from lusifer.evaluation.run.encoder import Encoder, VectorFile, model_meta
 from lusifer.evaluation.run.runner import Plan, run
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites.rows import SuiteRow
@@ -259,3 +259,14 @@ def test_mteb_keeps_its_own_files_in_the_folder(tmp_path):
     measure(tmp_path, [row])
     file = next(tmp_path.glob(f"results/*/*/{row.task}.json"))
     assert "a" == file.parent.name and json.loads(file.read_text())["task_name"] == row.task
+
+
+def test_a_write_of_vectors_that_failed_half_way_moves_no_other(tmp_path):
+    file = VectorFile(tmp_path / "vectors", "a", 2)
+    file.add([("", "one")], np.ones((1, 2), np.float32))
+    with (tmp_path / "vectors" / "vectors.bin").open("ab") as stream:
+        stream.write(b"12345")
+    file.add([("", "two")], np.full((1, 2), 2, np.float32))
+    for opened in (file, VectorFile(tmp_path / "vectors", "a", 2)):
+        assert opened.read([("", "two"), ("", "one")]).tolist() == [[2, 2], [1, 1]]
+    assert ("", "one") not in VectorFile(tmp_path / "vectors", "b", 2)

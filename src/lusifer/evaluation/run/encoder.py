@@ -80,7 +80,8 @@ class Encoder:
         self._instructed = instructed
         self._unit = unit
         self._batch_size = batch_size
-        self._vectors = VectorFile(cache, meta.revision, embedder.get_embedding_dimension())
+        dimension = embedder.get_embedding_dimension() or embedder.encode(["x"], convert_to_numpy=True).shape[1]
+        self._vectors = VectorFile(cache, meta.revision, dimension)
         self._prefix: dict[Role, str] = {"query": "", "document": ""}
         self._split = ""
         self._keep = True
@@ -101,9 +102,9 @@ class Encoder:
 
     def seen_in_training(self) -> dict[str, int] | None:
         """Count the row's distinct texts of the tested split, and those that training has met; None if unknown."""
-        return (
-            None if self._seen is None or not self._read else {"seen": sum(self._read.values()), "of": len(self._read)}
-        )
+        if self._seen is None or not self._read:
+            return None
+        return {"seen": sum(self._read.values()), "of": len(self._read)}
 
     def encode(self, inputs: Any, *, prompt_type: Any = None, hf_split: str = "", **_: Any) -> np.ndarray:
         """Embed what mteb's data loader holds.
@@ -133,7 +134,7 @@ class Encoder:
         old = [text for text in distinct if (prefix, text) in self._vectors]
         known = dict(zip(old, self._vectors.read([(prefix, text) for text in old]), strict=True))
         made = self._embed(new, prefix)
-        if self._keep:
+        if self._keep and new:
             self._vectors.add([(prefix, text) for text in new], made)
         known |= zip(new, made, strict=True)
         return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
@@ -225,11 +226,13 @@ class VectorFile:
 
     def add(self, keys: Sequence[tuple[str, str]], vectors: np.ndarray) -> None:
         """Keep vectors (n, d) float32 of keys that are not there yet."""
-        hashes = [_hash(key) for key in keys]
-        for file, content in ((self._rows, vectors.tobytes()), (self._keys, b"".join(hashes))):
-            with file.open("ab") as stream:
-                stream.write(content)
-        self._places |= {key: place for place, key in enumerate(hashes, start=len(self._places))}
+        hashes, count = [_hash(key) for key in keys], len(self._places)
+        content = vectors.reshape(len(keys), self._dimension).tobytes()
+        for file, size, added in ((self._rows, 4 * self._dimension, content), (self._keys, KEY, b"".join(hashes))):
+            with file.open("r+b") as stream:
+                stream.seek(size * count)  # not the end: an earlier write may have failed half way
+                stream.write(added)
+        self._places |= {key: place for place, key in enumerate(hashes, start=count)}
 
 
 def _hash(key: tuple[str, str]) -> bytes:
