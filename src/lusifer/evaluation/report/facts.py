@@ -222,14 +222,10 @@ def _gap(folder: Path | None) -> Gap | None:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a model's other languages are from English: both means in percent, over the same tasks.
+    """How far a model's other languages are from English: means in percent over the same tasks, and their numbers.
 
-    Attributes:
-        english: Mean over the tasks.
-        others: Mean over the tasks of the mean over the other languages: a language that lacks a task changes neither
-            what a task weighs nor which tasks are compared.
-        languages: How many others.
-        tasks: How many.
+    `others` is the mean over the tasks of the mean over the other languages: a language that lacks a task changes
+    neither what a task weighs nor which tasks are compared.
     """
 
     english: float
