@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.model.pooling import pool
+from lusifer.model.lusifer import pool
 
 METHODS = ("mean", "weightedmean", "cls", "lasttoken")
 masks = st.integers(1, 8).flatmap(

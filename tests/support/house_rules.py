@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "data.mining": LEAVES | {"data"},
     "data.stages": LEAVES | {"data"},
     "training": BELOW_TRAINING | {"training.recipe"},
-    "training.recipe": LEAVES | {"data", "data.stages"},
+    "training.recipe": LEAVES | {"data", "data.stages", "model"},
     "training.estimate": BELOW_TRAINING | {"training.recipe"},
     "training.stages": BELOW_TRAINING | {"training", "training.recipe"},
     "training.run": BELOW_TRAINING | {"training", "training.recipe", "training.estimate", "training.stages"},

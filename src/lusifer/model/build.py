@@ -169,10 +169,7 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
         for part in (model.connector, model.output_projection):
             if part is not None:
                 part.apply(model._init_weights)
-    if config.connector_type == "embedding_table":
-        with torch.no_grad():
-            words = llm.get_input_embeddings()(torch.arange(config.llm.vocab_size, device=llm.device))
-            model.connector.mapping.table.copy_(words)
+    model.connector.mapping.start_from(llm)
     if config.bidirectional:
         llm.config.is_causal = False
     return model.eval()

@@ -1,5 +1,9 @@
 """Connectors: from the encoder's hidden states to what the LLM takes as input embeddings (paper section 3.2).
 
+A connector is one class, a subclass of `BaseConnector`, that owns all there is to know about it: its name and settings
+(`Settings`), its words for a model card, how it starts, and how many positions it gives. `register` makes it known to
+recipes, configurations and model folders alike.
+
 Every connector returns embeddings, mask and position ids together. Positions count real tokens only
 (`cumsum(mask) - 1`): soft tokens stand behind the padding in memory, and without explicit positions their rotary
 angle, hence the vector, would depend on the longest text of the batch.
@@ -7,13 +11,105 @@ angle, hence the vector, would depend on the longest text of the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import nn
 
-from lusifer.model.config import LusiferConfig
-from lusifer.model.pooling import pool
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+class ConnectorSettings(BaseModel):
+    """What a recipe may say about a connector. A subclass names its `type` and adds settings, each with a default."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    type: str
+    """Name of the connector."""
+    num_soft_tokens: int = Field(default=0, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+
+    def kwargs(self) -> dict[str, Any]:
+        """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; what is False is left out."""
+        own = self.model_dump(exclude={"type", "num_soft_tokens"})
+        return {key: value for key, value in own.items() if value is not False}
+
+
+class BaseConnector(nn.Module):
+    """Base class of connectors: maps the encoder's states to embeddings for the LLM.
+
+    Args:
+        config: A `LusiferConfig`; `config.encoder.hidden_size` is h, `config.llm.hidden_size` is d.
+        settings: An object of this class's `Settings`.
+    """
+
+    Settings: ClassVar[type[ConnectorSettings]]
+    words: ClassVar[str]
+    """What a model card calls the connector."""
+    tokenwise: ClassVar[bool] = True
+    """Whether output position i belongs to input token i: only then can the prompt be left out of the mean."""
+
+    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
+        super().__init__()
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map (B, L, h) with its mask (B, L) to (B, L', d) with its mask (B, L')."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """Draw the parameters that belong to no layer of torch; layers initialise themselves."""
+
+    def start_from(self, llm: nn.Module) -> None:
+        """Take what the connector needs from the LLM, once, when a model is built from two bases."""
+
+    @classmethod
+    def describe(cls, kwargs: Mapping[str, Any]) -> str:
+        """The connector in a few words, for a model card.
+
+        Args:
+            kwargs: `LusiferConfig.connector_kwargs`.
+        """
+        return ", ".join([cls.words, *(f"{key.removeprefix('num_')} {value}" for key, value in kwargs.items())])
+
+    @staticmethod
+    def positions(settings: Any, tokens: int) -> int:
+        """How many positions of the LLM a text of so many tokens takes, soft tokens not counted."""
+        return tokens
+
+
+CONNECTORS: dict[str, type[BaseConnector]] = {}
+"""Name -> class of every registered connector."""
+Class = TypeVar("Class", bound=type[BaseConnector])
+
+
+def register(connector: Class) -> Class:
+    """Make a connector known by the name in its settings; also serves as a decorator.
+
+    Raises:
+        ValueError: The settings give `type` no default, or another class has the name.
+    """
+    name = connector.Settings.model_fields["type"].default
+    if not isinstance(name, str):
+        raise ValueError(f'{connector.__name__}.Settings: give type its name, as in type: Literal["mine"] = "mine"')
+    if CONNECTORS.get(name, connector).__qualname__ != connector.__qualname__:
+        raise ValueError(f"connector {name!r}: {CONNECTORS[name].__name__} has this name already: choose another")
+    CONNECTORS[name] = connector
+    return connector
+
+
+def registered_settings() -> Any:
+    """The type of what a recipe says about its connector: settings of any registered one, told apart by `type`.
+
+    Settings without a type are those of the published connector, `ff`.
+    """
+    kinds = Union[tuple(connector.Settings for connector in CONNECTORS.values())]  # noqa: UP007
+    tagged = Annotated[kinds, Field(discriminator="type")]
+    return Annotated[tagged, BeforeValidator(lambda v: {"type": "ff", **v} if isinstance(v, dict) else v)]
 
 
 class ConnectorOutput(NamedTuple):
@@ -24,11 +120,23 @@ class ConnectorOutput(NamedTuple):
     position_ids: torch.Tensor
 
 
-class FeedForward(nn.Module):
+class FeedForwardSettings(ConnectorSettings):
+    """Settings of `ff`."""
+
+    type: Literal["ff"] = "ff"
+    num_soft_tokens: int = Field(default=1, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+
+
+@register
+class FeedForward(BaseConnector):
     """h -> h, ReLU, h -> d on each token: the published connector."""
 
-    def __init__(self, config: LusiferConfig) -> None:
-        super().__init__()
+    words = "feed-forward"
+    Settings = FeedForwardSettings
+
+    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
+        super().__init__(config, settings)
         h, d = config.encoder.hidden_size, config.llm.hidden_size
         self.ff = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d))
 
@@ -37,20 +145,39 @@ class FeedForward(nn.Module):
         return self.ff(hidden_states), mask
 
 
-class EmbeddingTable(nn.Module):
+class EmbeddingTableSettings(ConnectorSettings):
+    """Settings of `embedding_table`."""
+
+    type: Literal["embedding_table"] = "embedding_table"
+
+
+@register
+class EmbeddingTable(BaseConnector):
     """A distribution over the LLM's vocabulary for each token, times the LLM's embedding table (published code).
 
-    `table` starts as a copy of the LLM's word embeddings (`build`), so the LLM reads mixtures of words it knows.
+    `table` starts as a copy of the LLM's word embeddings, so the LLM reads mixtures of words it knows.
     """
 
-    def __init__(self, config: LusiferConfig) -> None:
-        super().__init__()
+    words = "mixture of the LLM's word embeddings"
+    Settings = EmbeddingTableSettings
+
+    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
+        super().__init__(config, settings)
         self.vocabulary = nn.Linear(config.encoder.hidden_size, config.llm.vocab_size)
         self.table = nn.Parameter(torch.empty(config.llm.vocab_size, config.llm.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, L, d); the mask (B, L) is handed on."""
         return torch.softmax(self.vocabulary(hidden_states), dim=-1) @ self.table, mask
+
+    def init_weights(self) -> None:
+        """Draw the table at the scale of word embeddings."""
+        self.table.normal_(std=0.02)
+
+    @torch.no_grad()
+    def start_from(self, llm: nn.Module) -> None:
+        """Copy the word embeddings."""
+        self.table.copy_(llm.get_input_embeddings()(torch.arange(len(self.table), device=llm.device)))
 
 
 class IdentityLinear(nn.Linear):
@@ -72,25 +199,38 @@ class MeanPath(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, L, h) with its mask (B, L) to (B, d)."""
-        return self.map(self.norm(pool(hidden_states, mask, "mean")))
+        return self.map(self.norm(weighted_mean(hidden_states, mask.to(torch.bool).float())))
 
 
-class LatentAttention(nn.Module):
-    """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions.
+class LatentAttentionSettings(ConnectorSettings):
+    """Settings of `latent_attention`."""
 
-    With `add_mean`, the mean of the encoder's states, brought to one scale, is added to every position by a linear map
-    that starts as the identity: what the encoder knows of the whole text need not be learned to be read.
-    """
+    type: Literal["latent_attention"] = "latent_attention"
+    num_latents: int = Field(default=128, ge=1)
+    """Positions that the LLM sees, whatever the length of the text."""
+    num_heads: int = Field(default=8, ge=1)
+    """Attention heads; divides the encoder's hidden size."""
+    add_mean: bool = False
+    """Add the mean of the encoder's states, brought to one scale, to every position, by a linear map that starts
+    as the identity: what the encoder knows of the whole text need not be learned to be read."""
 
-    def __init__(self, config: LusiferConfig) -> None:
-        super().__init__()
+
+@register
+class LatentAttention(BaseConnector):
+    """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions."""
+
+    words = "latent attention"
+    tokenwise = False
+    Settings = LatentAttentionSettings
+
+    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
+        super().__init__(config, settings)
         h, d = config.encoder.hidden_size, config.llm.hidden_size
-        settings = config.connector_kwargs
-        self.latents = nn.Parameter(torch.empty(int(settings.get("num_latents", 128)), h))
-        self.attention = nn.MultiheadAttention(h, int(settings.get("num_heads", 8)), batch_first=True)
+        self.latents = nn.Parameter(torch.empty(settings.num_latents, h))
+        self.attention = nn.MultiheadAttention(h, settings.num_heads, batch_first=True)
         self.norm = nn.LayerNorm(h)
         self.ff = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d))
-        self.mean = MeanPath(h, d) if settings.get("add_mean") else None
+        self.mean = MeanPath(h, d) if settings.add_mean else None
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, num_latents, d), every position real."""
@@ -101,19 +241,45 @@ class LatentAttention(nn.Module):
             positions = positions + self.mean(hidden_states, mask).unsqueeze(1)
         return positions, mask.new_ones(queries.shape[:2])
 
+    def init_weights(self) -> None:
+        """Draw the latents at the scale of word embeddings."""
+        self.latents.normal_(std=0.02)
 
-class Compress(nn.Module):
+    @classmethod
+    def describe(cls, kwargs: Mapping[str, Any]) -> str:
+        """The connector in a few words, for a model card."""
+        words = super().describe({key: value for key, value in kwargs.items() if key != "add_mean"})
+        return words + (", mean of the encoder's states added" if kwargs.get("add_mean") else "")
+
+    @staticmethod
+    def positions(settings: Any, tokens: int) -> int:
+        """One for each latent."""
+        return settings.num_latents
+
+
+class CompressSettings(ConnectorSettings):
+    """Settings of `compress`."""
+
+    type: Literal["compress"] = "compress"
+    factor: int = Field(default=4, ge=1)
+    """Encoder states per position."""
+
+
+@register
+class Compress(BaseConnector):
     """Every `factor` neighbouring states become one position: the LLM's work shrinks by that factor.
 
     States are laid side by side (padding as zeros, so the text alone decides), k*h -> h, ReLU, h -> d.
     """
 
-    def __init__(self, config: LusiferConfig) -> None:
-        super().__init__()
+    words = "neighbouring states joined"
+    tokenwise = False
+    Settings = CompressSettings
+
+    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
+        super().__init__(config, settings)
         h, d = config.encoder.hidden_size, config.llm.hidden_size
-        self.factor = int(config.connector_kwargs.get("factor", 4))
-        if self.factor < 1:
-            raise ValueError(f"connector factor={self.factor} must be 1 or more")
+        self.factor = settings.factor
         self.ff = nn.Sequential(nn.Linear(self.factor * h, h), nn.ReLU(), nn.Linear(h, d))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,21 +290,18 @@ class Compress(nn.Module):
         states = states.unflatten(1, (-1, self.factor)).flatten(2)
         return self.ff(states), mask.unflatten(1, (-1, self.factor)).amax(-1)
 
-
-_CONNECTORS = {
-    "ff": FeedForward,
-    "embedding_table": EmbeddingTable,
-    "latent_attention": LatentAttention,
-    "compress": Compress,
-}
+    @staticmethod
+    def positions(settings: Any, tokens: int) -> int:
+        """One for `factor` tokens."""
+        return -(-tokens // settings.factor)
 
 
 class Connector(nn.Module):
     """A mapping of states, then the soft tokens, then mask and positions."""
 
-    def __init__(self, config: LusiferConfig) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.mapping = _CONNECTORS[config.connector_type](config)
+        self.mapping = CONNECTORS[config.connector_type](config, config.connector_settings)
         self.count_padding = config.soft_token_position == "padding"
         self.soft_tokens = None
         if config.num_soft_tokens:
@@ -167,3 +330,10 @@ class Connector(nn.Module):
 def positions(mask: torch.Tensor) -> torch.Tensor:
     """Position ids (B, L) that count the ones of `mask` (B, L); masked places get a neighbour's, never below 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def weighted_mean(hidden_states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Mean of hidden states (B, L, d) with weights (B, L) of any positive sum: (B, d) in the dtype of the states."""
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    # A product with the weights: no float32 copy of the states, and masked positions cost no branch.
+    return torch.bmm(weights.unsqueeze(1).to(hidden_states.dtype), hidden_states).squeeze(1)

@@ -15,8 +15,7 @@ from transformers.utils import ModelOutput
 from lusifer.errors import UsageError
 from lusifer.model import adapters, backbones
 from lusifer.model.config import LusiferConfig
-from lusifer.model.connector import Connector, ConnectorOutput, EmbeddingTable, LatentAttention
-from lusifer.model.pooling import pool
+from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput, weighted_mean
 
 
 @dataclass
@@ -35,7 +34,6 @@ class LusiferPreTrainedModel(PreTrainedModel):
     config: LusiferConfig
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     # A folder with a half-precision LLM keeps its float32 connector and projection when it is loaded.
@@ -54,10 +52,8 @@ class LusiferPreTrainedModel(PreTrainedModel):
             module._reset_parameters()
         elif isinstance(module, Connector) and module.soft_tokens is not None:
             module.soft_tokens.normal_(std=0.02)
-        elif isinstance(module, EmbeddingTable):
-            module.table.normal_(std=0.02)
-        elif isinstance(module, LatentAttention):
-            module.latents.normal_(std=0.02)
+        elif isinstance(module, BaseConnector):
+            module.init_weights()
 
 
 class LusiferModel(LusiferPreTrainedModel):
@@ -212,3 +208,42 @@ class LusiferModel(LusiferPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings that read `input_ids`: the encoder's."""
         return self.encoder.get_input_embeddings()
+
+
+def pool(
+    hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str, skip: int | torch.Tensor = 0
+) -> torch.Tensor:
+    """Pool hidden states over the real positions.
+
+    Args:
+        hidden_states: (B, L, d), finite everywhere.
+        attention_mask: (B, L), 1 for a real position; at least one a row.
+        method: "mean"; "weightedmean" (position i weighs i, after SGPT, arXiv 2202.08904); "cls" (the first real
+            position); "lasttoken" (the last one).
+        skip: Leading positions left out of the means (the prompt's), an int or a tensor (B,). A row that would have
+            nothing left keeps all its positions.
+
+    Returns:
+        (B, d) in the dtype of `hidden_states`.
+
+    Raises:
+        ValueError: An unknown method.
+    """
+    mask = attention_mask.to(torch.bool)
+    if method in ("cls", "lasttoken"):
+        order = torch.arange(mask.shape[1], device=mask.device)
+        index = (
+            torch.where(mask, order, mask.shape[1]).amin(1) if method == "cls" else torch.where(mask, order, -1).amax(1)
+        )
+        return hidden_states[torch.arange(len(index), device=mask.device), index]
+    if method not in ("mean", "weightedmean"):
+        raise ValueError(f"pooling={method!r} is unknown: use mean, weightedmean, cls or lasttoken")
+    rank = mask.long().cumsum(dim=1)
+    if not isinstance(skip, int) or skip > 0:
+        skip = torch.as_tensor(skip, device=mask.device).reshape(-1, 1)
+        kept = mask & (rank > skip)
+        mask = torch.where(kept.any(dim=1, keepdim=True), kept, mask)
+    weights = mask.float()
+    if method == "weightedmean":
+        weights = weights * rank
+    return weighted_mean(hidden_states, weights)

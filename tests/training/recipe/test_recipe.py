@@ -141,14 +141,14 @@ def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
     )
     assert recipe.stages[1].learning_rate == 2e-5
     assert recipe.stages[0].lora.encoder.r == 2
-    assert recipe.model.connector_kwargs() == {"factor": 4}
+    assert recipe.model.connector.kwargs() == {"factor": 4}
 
 
 def test_the_mean_path_is_a_setting_of_the_connector_only_where_it_is_on(file: Path) -> None:
     latents = {"num_latents": 128, "num_heads": 8}
     for value, more in (("false", {}), ("true", {"add_mean": True})):
         overrides = ["model.connector.type=latent_attention", f"model.connector.add_mean={value}"]
-        assert load_recipe(file, overrides).model.connector_kwargs() == latents | more
+        assert load_recipe(file, overrides).model.connector.kwargs() == latents | more
 
 
 def test_lora_has_published_settings_where_none_are_given(file: Path) -> None:

@@ -69,7 +69,7 @@ def skeleton(
     settings = recipe.model
     config = LusiferConfig(
         encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm),
-        connector_type=settings.connector.type, connector_kwargs=settings.connector_kwargs(),
+        connector_type=settings.connector.type, connector_kwargs=settings.connector.kwargs(),
         num_soft_tokens=settings.connector.num_soft_tokens, pooling=settings.pooling, residual=settings.residual,
         output_projection=settings.output_projection, include_prompt=settings.include_prompt,
     )  # fmt: skip

@@ -6,12 +6,15 @@ Every number that a user may change stands here with its unit and default. A rec
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from lusifer.training.recipe.data import Settings, Source
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
 
 FULL = "full"
 """The name of the variant that is the recipe as it stands."""
@@ -28,50 +31,21 @@ class Base(Settings):
     """Commit, tag or branch of a hub id; null takes the newest."""
 
 
-class FeedForwardConnector(Settings):
-    """h -> h, ReLU, h -> d on each token, as published."""
+class _Registered:
+    """The settings of a connector: pydantic asks the registry when a recipe is read, since that imports torch."""
 
-    type: Literal["ff"] = "ff"
-    num_soft_tokens: int = Field(default=1, ge=0, le=64)
-    """Trained embeddings that follow the text in the LLM's input."""
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
 
+        return core_schema.no_info_plain_validator_function(lambda value: self._kinds().validate_python(value))
 
-class EmbeddingTableConnector(Settings):
-    """A mixture of the LLM's word embeddings for each token (published code)."""
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        return handler(self._kinds().core_schema)
 
-    type: Literal["embedding_table"]
-    num_soft_tokens: int = Field(default=0, ge=0, le=64)
-    """Trained embeddings that follow the text in the LLM's input."""
+    def _kinds(self) -> TypeAdapter[Any]:
+        from lusifer.model.connector import registered_settings
 
-
-class LatentAttentionConnector(Settings):
-    """A fixed number of trained latents that read the text by cross-attention."""
-
-    type: Literal["latent_attention"]
-    num_soft_tokens: int = Field(default=0, ge=0, le=64)
-    """Trained embeddings that follow the latents in the LLM's input."""
-    num_latents: int = Field(default=128, ge=1)
-    """Positions that the LLM sees, whatever the length of the text."""
-    num_heads: int = Field(default=8, ge=1)
-    """Attention heads; divides the encoder's hidden size."""
-    add_mean: bool = False
-    """Add the mean of the encoder's states to every position, by a linear map that starts as the identity."""
-
-
-class CompressConnector(Settings):
-    """Every `factor` neighbouring encoder states become one position of the LLM's input."""
-
-    type: Literal["compress"]
-    num_soft_tokens: int = Field(default=0, ge=0, le=64)
-    """Trained embeddings that follow the text in the LLM's input."""
-    factor: int = Field(default=4, ge=1)
-    """Encoder states per position."""
-
-
-Connector = Annotated[
-    FeedForwardConnector | EmbeddingTableConnector | LatentAttentionConnector | CompressConnector,
-    Field(discriminator="type"),
-]
+        return TypeAdapter(registered_settings())
 
 
 class Dtypes(Settings):
@@ -88,7 +62,7 @@ class ModelSettings(Settings):
     """The multilingual encoder that reads the text."""
     llm: Base = Base(path="mistralai/Mistral-7B-Instruct-v0.3")
     """The English-centric LLM (or embedder) that makes the vector."""
-    connector: Connector = FeedForwardConnector()
+    connector: Annotated[Any, _Registered()] = Field(default={}, validate_default=True)
     """From the encoder's states to the LLM's input embeddings."""
     pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
     """How the LLM's states become one vector."""
@@ -104,26 +78,17 @@ class ModelSettings(Settings):
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel of both backbones."""
 
-    @field_validator("connector", mode="before")
-    @classmethod
-    def _default_type(cls, value: Any) -> Any:
-        """A connector without a type is the published one."""
-        return {"type": "ff", **value} if isinstance(value, dict) else value
-
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
-        tokenwise = ("ff", "embedding_table")
-        if not self.include_prompt and self.connector.type not in tokenwise:
+        from lusifer.model.connector import CONNECTORS
+
+        if not self.include_prompt and not CONNECTORS[self.connector.type].tokenwise:
+            tokenwise = " or ".join(name for name, connector in CONNECTORS.items() if connector.tokenwise)
             raise ValueError(
                 f"include_prompt: false cannot work with connector {self.connector.type}, whose positions are no "
-                "longer tokens: set include_prompt: true, or take connector ff or embedding_table"
+                f"longer tokens: set include_prompt: true, or take connector {tokenwise}"
             )
         return self
-
-    def connector_kwargs(self) -> dict[str, int]:
-        """Settings of the connector beside its type and soft tokens, as `LusiferConfig.connector_kwargs`."""
-        settings = self.connector.model_dump(exclude={"type", "num_soft_tokens"})
-        return {key: value for key, value in settings.items() if value is not False}
 
 
 Stage = Annotated[AlignmentStage | ContrastiveStage, Field(discriminator="kind")]
@@ -154,7 +119,7 @@ class Recipe(Settings):
     data_root: str | None = None
     """Folder that relative data paths start from; null is the recipe's own folder. Relative to the recipe's folder
     when it stands in the recipe, to the current folder when it is given by --set."""
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(default_factory=ModelSettings)
     """The two bases and what joins them."""
     stages: list[Stage] = Field(min_length=1)
     """What trains, in order; each stage starts from the weights of the one before."""

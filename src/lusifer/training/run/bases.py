@@ -33,7 +33,7 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
         build.read_backbone(llm, "llm", settings.attn_implementation),
         recipe.seed,
         connector_type=settings.connector.type,
-        connector_kwargs=settings.connector_kwargs(),
+        connector_kwargs=settings.connector.kwargs(),
         num_soft_tokens=settings.connector.num_soft_tokens,
         pooling=settings.pooling,
         residual=settings.residual,
