@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from lusifer.embedder import card, contents
 from lusifer.errors import UsageError
+from lusifer.model.connector import CONNECTORS
 from support.tiny_folder import tiny_embedder
 
 SCORE = EvalResult(
@@ -44,7 +45,7 @@ def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
     parts = {part.name: part for part in contents.read(embedder, BASES).parts}
     assert parts.keys() == {"encoder", "connector", "LLM"}
     assert parts["LLM"].dtype == "bfloat16"
-    assert parts["connector"].what.startswith(contents.CONNECTORS[connector])
+    assert parts["connector"].what.startswith(CONNECTORS[connector].words)
 
 
 def test_a_path_past_the_llm_is_named(bases_folder):

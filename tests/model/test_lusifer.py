@@ -9,8 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
-from lusifer.model.lusifer import LusiferModel
-from lusifer.model.lusifer import pool
+from lusifer.model.lusifer import LusiferModel, pool
 from lusifer.model.tiny import tiny_encoder_config, tiny_llm_config
 
 CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")

@@ -6,8 +6,7 @@ import torch
 
 import lusifer
 from lusifer.embedder.convert import convert
-from lusifer.model.lusifer import LusiferModel
-from lusifer.model.lusifer import pool
+from lusifer.model.lusifer import LusiferModel, pool
 from lusifer.model.published.read import published_prompt, read
 
 TOLERANCE = 2e-5

@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
+from lusifer.model.connector import CONNECTORS
 from lusifer.model.lusifer import LusiferModel
 
 NAMES = {"llm": "LLM", "output_projection": "output projection"}
@@ -19,12 +20,6 @@ POOLINGS = {
     "weightedmean": "mean of the LLM's last states, later positions weighing more",
     "cls": "the LLM's last state at the first position",
     "lasttoken": "the LLM's last state at the last position",
-}
-CONNECTORS = {
-    "ff": "feed-forward",
-    "embedding_table": "mixture of the LLM's word embeddings",
-    "latent_attention": "latent attention",
-    "compress": "neighbouring states joined",
 }
 
 
@@ -85,16 +80,12 @@ def read(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Contents:
 
 def _words(config: LusiferConfig, bases: Mapping[str, str]) -> dict[str, str]:
     """Each part in a few words."""
-    counts = {key: value for key, value in config.connector_kwargs.items() if key != "add_mean"}
-    kwargs = [f"{key.removeprefix('num_')} {value}" for key, value in counts.items()]
-    if config.connector_kwargs.get("add_mean"):
-        kwargs.append("mean of the encoder's states added")
-    kind = ", ".join([CONNECTORS[config.connector_type], *kwargs])
     towers = {
         tower: f"{bases[tower]} ({side.model_type}), states of {side.hidden_size}"
         for tower, side in (("encoder", config.encoder), ("llm", config.llm))
     }
     projection = f"{config.hidden_size} to {config.hidden_size}, ReLU, {config.hidden_size}; after the pooling"
+    kind = CONNECTORS[config.connector_type].describe(config.connector_kwargs)
     connector = f"{kind}, {config.num_soft_tokens} soft token{'' if config.num_soft_tokens == 1 else 's'}"
     return towers | {"connector": connector, "output_projection": projection}
 

@@ -94,8 +94,8 @@ class LusiferConfig(PreTrainedConfig):
     def _check(self) -> None:
         if self.connector_type not in CONNECTORS:
             raise ValueError(
-                f"connector_type={self.connector_type!r} is unknown: use one of {', '.join(CONNECTORS)}; import the file "
-                "that registers a connector of your own first"
+                f"connector_type={self.connector_type!r} is unknown: use one of {', '.join(CONNECTORS)}; to use a "
+                "connector of your own, import the file that registers it first"
             )
         for key, value, allowed in (
             ("pooling", self.pooling, POOLINGS),
