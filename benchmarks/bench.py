@@ -32,7 +32,7 @@ ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))
 CASES = (
     "embedding", "embedding_bf16", "embedding_int8", "mini", "alignment", "alignment_lengths",
-    "contrastive", "mini_batch", "tokenizing", "loading",
+    "contrastive", "tokenizing", "loading",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "openvino", "nncf")
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.cli.models import locate
 from lusifer.data import sources
 from lusifer.data.mining import mine as mining
 from lusifer.data.mining.negatives import MineSettings
@@ -42,7 +41,7 @@ class Encoder:
     """A model that embeds each text once."""
 
     def __init__(self, model: str) -> None:
-        self.embedder = folder.load(locate(model), device="cpu", dtype="bfloat16")
+        self.embedder = folder.load(model, device="cpu", dtype="bfloat16")
         self.known: dict[str, np.ndarray] = {}
 
     def __call__(self, texts: list[str]) -> np.ndarray:

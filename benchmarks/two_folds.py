@@ -19,7 +19,6 @@ from sklearn.linear_model import LogisticRegression
 
 import lusifer
 from lusifer import languages
-from lusifer.cli.models import locate
 from lusifer.errors import LusiferError
 from lusifer.evaluation.suites import sib200
 from lusifer.evaluation.suites.local import ENGLISH
@@ -42,7 +41,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the files of SIB-200")
     options = parser.parse_args()
     try:
-        model = lusifer.load(locate(options.model), device="cpu")
+        model = lusifer.load(options.model, device="cpu")
         codes = [language.code for language in languages.paper()]
         splits = {code: sib200.read(sib200.file_of(options.data, code, "train")) for code in codes}
     except LusiferError as error:

@@ -63,7 +63,7 @@ def llm_folder(bases_folder: tuple[Path, Path]) -> Path:
 @pytest.fixture(scope="session")
 def minilm_like_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with a WordPiece tokenizer, the kind of target that is an embedder already. Read only."""
-    from lusifer.model.tiny import make_tiny_base
+    from support.tiny_bases import make_tiny_base
 
     return make_tiny_base(tmp_path_factory.mktemp("minilm"), "llm", "bert")
 
@@ -71,7 +71,7 @@ def minilm_like_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def xlmr_tokenizer() -> PreTrainedTokenizerFast:
     """Unigram, `<s> text </s>`, with `<pad>` and `<mask>`."""
-    from lusifer.model.tiny import tiny_tokenizer
+    from support.tiny_bases import tiny_tokenizer
 
     return tiny_tokenizer("xlm-roberta")
 
@@ -79,7 +79,7 @@ def xlmr_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def llm_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE, `<s> text`, with `</s>` and without a pad token."""
-    from lusifer.model.tiny import tiny_tokenizer
+    from support.tiny_bases import tiny_tokenizer
 
     return tiny_tokenizer("mistral")
 

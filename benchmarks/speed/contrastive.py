@@ -16,7 +16,7 @@ from sentence_transformers.base.losses.gradcache import RandContext
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
 from lusifer.embedder.assemble import assemble
-from lusifer.model.compiled import compile_layers
+from lusifer.model.backbones import compile_layers
 from lusifer.training.stages.contrastive import InfoNCE
 
 ROWS, COLUMNS, CHUNK, TOKENS = 32, 9, 4, 1024
@@ -26,9 +26,9 @@ Work = Callable[..., float]
 
 
 def ways() -> tuple[str, ...]:
-    """Ours, and with adapters computed by peft; the library's loss with 32 rows (its default), 4, and our tokens."""
+    """Ours, plain and compiled; the library's loss with 32 rows (its default), 4, and our tokens."""
     pipelines = (f"pipeline, mini-batches of {size}" for size in (32, CHUNK, f"{TOKENS} tokens"))
-    return ("ours", "ours compiled", "ours, adapters by peft", *pipelines, "authors")
+    return ("ours", "ours compiled", *pipelines, "authors")
 
 
 def warm_up(work: Work) -> None:
@@ -56,10 +56,7 @@ def prepare(folder: Path, way: str) -> tuple[Work, dict[str, float]]:
             kind = "mini_batch_num_tokens" if way.endswith("tokens") else "mini_batch_size"
             loss = CachedMultipleNegativesRankingLoss(model, **{kind: int(way.split()[3])})
         else:
-            plain = adapted(folder)
-            model = assemble(
-                peers.as_peft(plain) if way.endswith("peft") else plain, own, max_seq_length=LENGTH
-            ).train()
+            model = assemble(adapted(folder), own, max_seq_length=LENGTH).train()
             if way.endswith("compiled"):
                 compile_layers(model)
             loss = InfoNCE(model, mini_batch_num_tokens=TOKENS)

@@ -10,7 +10,7 @@ import peers
 from medium import LONGEST, adapted, flops, texts, tokenizer
 
 from lusifer import load
-from lusifer.model.compiled import compile_layers
+from lusifer.model.backbones import compile_layers
 from lusifer.serving import encode
 
 Work = Callable[..., np.ndarray]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import MethodType
 
 import numpy as np
 import torch
 from medium import LONGEST
-from peft.tuners.lora.layer import Linear
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize
@@ -25,13 +23,6 @@ from lusifer.model.lusifer import LusiferModel
 
 Make = Callable[..., LusiferModel]
 """`medium.adapted`, or what a case puts in its place: folder and the bases already loaded -> the model."""
-
-
-def as_peft(model: LusiferModel) -> LusiferModel:
-    """The same model, its adapters computed by peft's own forward pass and not by ours."""
-    for _, layer in adapters.lora_layers(model):
-        layer.forward = MethodType(Linear.forward, layer)
-    return model
 
 
 class Rest(nn.Module):
@@ -58,7 +49,7 @@ class Rest(nn.Module):
 def chain(folder: Path, make: Make, merged: bool, longest: int = LONGEST) -> SentenceTransformer:
     """The obvious pipeline: the library's module for the encoder, then the rest, then length 1."""
     first = Transformer(str(folder / "encoder"), model_kwargs={"add_pooling_layer": False}, max_seq_length=longest)
-    model = as_peft(make(folder, encoder=first.model))
+    model = make(folder, encoder=first.model)
     if merged:
         adapters.merge(model)
     return SentenceTransformer(modules=[first, Rest(model), Normalize()], device="cpu")
@@ -70,7 +61,7 @@ class Published(nn.Module):
     def __init__(self, folder: Path, make: Make) -> None:
         super().__init__()
         self.full = AutoModelForCausalLM.from_pretrained(folder / "llm").requires_grad_(False)
-        self.model = as_peft(make(folder, body=self.full.model))
+        self.model = make(folder, body=self.full.model)
 
     def prompt(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the LLM reads, (B, L + 1, d), and its mask; positions count the padding."""

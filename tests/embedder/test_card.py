@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 from ruamel.yaml import YAML
 
-from lusifer.embedder import card, contents
+from lusifer.embedder import card, info
 from lusifer.errors import UsageError
 from lusifer.model.connector import CONNECTORS
 from support.tiny_folder import tiny_embedder
@@ -19,8 +19,8 @@ BASES = {"encoder": "`someone/encoder`", "llm": "`llm`"}
 
 
 @pytest.fixture(scope="module")
-def made(bases_folder) -> contents.Contents:
-    return contents.read(tiny_embedder(bases_folder, limit=40), BASES)
+def made(bases_folder) -> info.Contents:
+    return info.contents(tiny_embedder(bases_folder, limit=40), BASES)
 
 
 def sections(text: str) -> dict[str, str]:
@@ -42,7 +42,7 @@ def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
     kwargs = {"latent_attention": {"num_heads": 4}, "compress": {"factor": 2}}.get(connector)
     embedder = tiny_embedder(bases_folder, connector_type=connector, connector_kwargs=kwargs, output_projection=False)
     embedder[0].model.llm.bfloat16()
-    parts = {part.name: part for part in contents.read(embedder, BASES).parts}
+    parts = {part.name: part for part in info.contents(embedder, BASES).parts}
     assert parts.keys() == {"encoder", "connector", "LLM"}
     assert parts["LLM"].dtype == "bfloat16"
     assert parts["connector"].what.startswith(CONNECTORS[connector].words)
@@ -53,7 +53,7 @@ def test_a_path_past_the_llm_is_named(bases_folder):
     embedder = tiny_embedder(
         bases_folder, connector_type="latent_attention", connector_kwargs=kwargs, residual=True, output_projection=False
     )
-    made = contents.read(embedder, BASES)
+    made = info.contents(embedder, BASES)
     connector = next(part for part in made.parts if part.name == "connector")
     assert "latents 8, heads 4, mean of the encoder's states added" in connector.what
     assert made.pooling == "mean of the LLM's last states, and what it read, pooled likewise, added"

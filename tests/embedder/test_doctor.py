@@ -14,7 +14,7 @@ from lusifer.embedder import doctor, folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.model import adapters, connector
 from lusifer.model.build import resolve
-from lusifer.model.tiny import tiny_tokenizer
+from support.tiny_bases import tiny_tokenizer
 from support.tiny_folder import tiny_embedder
 
 

@@ -18,7 +18,7 @@ from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters, backbones
-from lusifer.model.tiny import make_tiny_base
+from support.tiny_bases import make_tiny_base
 from support.tiny_folder import tiny_embedder
 
 TEXTS = ["Water.", "The train was late, so we walked home through the park.", "Сколько воды нужно?", "水"]
@@ -157,7 +157,7 @@ def test_sharded_weights_are_checked_file_by_file(copy):
 
 @pytest.mark.parametrize("name", ("./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"))
 def test_no_such_folder(name):
-    said = "no such folder; give a model folder, mini, which comes along, or a hub name"
+    said = "no such folder; give a model folder, mini, package:NAME of an installed package, or a hub id"
     with pytest.raises(ModelFolderError, match=said):
         lusifer.load(name)
 

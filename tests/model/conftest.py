@@ -21,7 +21,7 @@ CONNECTORS = {
 def _model(encoder: str, llm: str, attention: str, settings: tuple) -> Any:
     from lusifer.model.config import LusiferConfig
     from lusifer.model.lusifer import LusiferModel
-    from lusifer.model.tiny import tiny_encoder_config, tiny_llm_config
+    from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
     settings = dict(settings)
     connector = settings.get("connector_type", "ff")

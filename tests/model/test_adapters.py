@@ -196,3 +196,38 @@ def test_adapters_are_in_the_mode_of_their_model(new_model, training):
     model = new_model().train(training)
     adapters.attach(model, "llm", 2, 4, dropout=0.5)
     assert {module.training for module in model.modules()} == {training}
+
+
+def test_in_mixed_precision_the_input_of_an_adapter_is_cast_once(new_model, batch):
+    model = new_model()
+    adapters.attach(model, "llm", 2, 4)
+    backbones.cast_weights(model.llm, torch.bfloat16)
+    shake(model)
+    found = {}
+    for once in (True, False):
+        read = []
+        for _, layer in adapters.lora_layers(model):
+            layer.lora_A.float(), layer.lora_B.float()
+            layer.lora_A["default"].register_forward_pre_hook(lambda _, inputs, read=read: read.append(inputs[0].dtype))
+            if not once:
+                layer._forward_pre_hooks.clear()  # as peft does it
+                layer.cast_input_dtype_enabled = True
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.train()(*batch([5, 3])).embedding.square().sum()
+        loss.backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        model.zero_grad(set_to_none=True)
+        found[once] = (loss.detach(), gradients, set(read))
+    assert found[True][2] == {torch.bfloat16} and torch.float32 in found[False][2]
+    assert torch.equal(found[True][0], found[False][0])
+    assert all(torch.equal(one, other) for one, other in zip(found[True][1], found[False][1], strict=True))
+
+
+def test_without_mixed_precision_half_precision_layers_take_float32_adapters(new_model, batch):
+    model = new_model()
+    adapters.attach(model, "llm", 2, 4)
+    backbones.cast_weights(model.llm, torch.bfloat16)
+    for _, layer in adapters.lora_layers(model):
+        layer.lora_A.float(), layer.lora_B.float()
+    assert torch.isfinite(model(*batch([5, 3])).embedding).all()

@@ -14,7 +14,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from lusifer.errors import UsageError
-from lusifer.model import adapters, compiled
+from lusifer.model import adapters, backbones
 
 HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 CAN_COMPILE = shutil.which(os.environ.get("CXX", "g++")) is not None and HEADERS.is_file()
@@ -24,10 +24,10 @@ CAN_COMPILE = shutil.which(os.environ.get("CXX", "g++")) is not None and HEADERS
 def compile_or_be_told(model: nn.Module) -> bool:
     """Compile; False where that is refused for want of a compiler."""
     if CAN_COMPILE:
-        assert compiled.compile_layers(model) == len(model.encoder.encoder.layer) + len(model.llm.layers)
+        assert backbones.compile_layers(model) == len(model.encoder.encoder.layer) + len(model.llm.layers)
         return True
     with pytest.raises(UsageError, match=r"torch cannot compile here.*it needs a C\+\+ compiler"):
-        compiled.compile_layers(model)
+        backbones.compile_layers(model)
     return False
 
 
@@ -76,11 +76,11 @@ def test_vectors_gradients_and_dropout_are_those_of_plain_layers(new_model, batc
 
 def test_what_cannot_be_compiled_is_refused(shared_model, monkeypatch):
     with pytest.raises(UsageError, match="no layers that can be compiled"):
-        compiled.compile_layers(nn.Linear(2, 2))
+        backbones.compile_layers(nn.Linear(2, 2))
 
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("\nno compiler\nand much more")
 
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.raises(UsageError, match=r"cannot compile here \(no compiler\): .*C\+\+ compiler.*leave compile out"):
-        compiled.compile_layers(shared_model())
+        backbones.compile_layers(shared_model())

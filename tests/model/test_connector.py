@@ -58,7 +58,7 @@ def test_compress_lays_padding_down_as_zeros(shared_model, batch):
 def test_the_mean_of_the_states_is_added_to_every_latent_and_starts_as_it_is():
     from lusifer.model.config import LusiferConfig
     from lusifer.model.lusifer import LusiferModel
-    from lusifer.model.tiny import tiny_encoder_config, tiny_llm_config
+    from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
     kwargs = {"num_latents": 3, "num_heads": 4, "add_mean": True}
     config = LusiferConfig(

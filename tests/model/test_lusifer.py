@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel, pool
-from lusifer.model.tiny import tiny_encoder_config, tiny_llm_config
+from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
 CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")

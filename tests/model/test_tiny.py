@@ -12,6 +12,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lusifer.model import backbones, tiny
+from support import tiny_bases
 
 TOWERS = [("encoder", name) for name in backbones.ENCODERS] + [("llm", name) for name in backbones.LLMS]
 
@@ -30,7 +31,7 @@ def test_two_processes_make_the_same_bases(bases_folder, tmp_path):
 
 
 def test_the_seed_matters_and_torch_is_left_as_it_was():
-    config = tiny.tiny_encoder_config("xlm-roberta")
+    config = tiny_bases.tiny_encoder_config("xlm-roberta")
     before = torch.get_rng_state()
     one, other = (tiny.tiny_model(config, "encoder", seed).state_dict() for seed in (0, 1))
     assert torch.equal(before, torch.get_rng_state())
@@ -40,13 +41,15 @@ def test_the_seed_matters_and_torch_is_left_as_it_was():
 
 @pytest.mark.parametrize(("tower", "model_type"), TOWERS)
 def test_every_checked_architecture_has_a_tiny_one(tower, model_type, tmp_path):
-    folder = tiny.make_tiny_base(tmp_path, tower, model_type)
+    folder = tiny_bases.make_tiny_base(tmp_path, tower, model_type)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) <= tiny.VOCABULARY
     batch = [tokenizer(text)["input_ids"] for text in tiny.sentences()]
     assert max(max(ids) for ids in batch) < tiny.VOCABULARY
     size = 32 if tower == "encoder" else 48
-    config = tiny.tiny_encoder_config(model_type) if tower == "encoder" else tiny.tiny_llm_config(model_type)
+    config = (
+        tiny_bases.tiny_encoder_config(model_type) if tower == "encoder" else tiny_bases.tiny_llm_config(model_type)
+    )
     assert config.hidden_size == size
     model = tiny.tiny_model(config, tower)
     model = model.model if tower == "llm" and backbones.is_decoder(config) else model

@@ -71,7 +71,7 @@ def ids() -> Callable[[np.ndarray], torch.Tensor]:
 @pytest.fixture
 def gradient() -> Callable[[torch.nn.Module, str], torch.Tensor]:
     """`gradient(model, "grad/KEY")`: the gradient of the parameter that the published code calls KEY."""
-    from lusifer.model.published.files import rename
+    from lusifer.model.published import rename
 
     def read(model: torch.nn.Module, key: str) -> torch.Tensor:
         name = rename(key.split("grad/")[1])

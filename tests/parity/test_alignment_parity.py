@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lusifer.model.alignment import LusiferForAlignment
-from lusifer.model.published.read import read
+from lusifer.model.published import read
 
 TOLERANCE = 2e-5
 BATCHES = ("mask0", "mask50", "mask50_nobos")

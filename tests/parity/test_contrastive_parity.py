@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lusifer.embedder.convert import assemble_published
-from lusifer.model.published.read import read
+from lusifer.model.published import read
 from lusifer.training.stages.losses import NTXentL2
 
 TOLERANCE = 2e-5

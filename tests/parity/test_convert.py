@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError, UsageError
-from lusifer.model.published.read import published_prompt, read
+from lusifer.model.published import published_prompt, read
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "</s> is text"]
 
@@ -227,7 +227,7 @@ def test_damaged_files_are_named(copy_checkpoint, named_bases, change_json):
 def test_no_checkpoint_of_that_name():
     with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not give it"):
         read("someone/model")
-    with pytest.raises(ModelFolderError, match="nowhere: no such folder; give the authors' checkpoint"):
+    with pytest.raises(ModelFolderError, match="nowhere: no such folder; give a model folder"):
         read("nowhere")
 
 
@@ -240,7 +240,7 @@ def test_an_mt5_encoder_and_a_tied_llama(tmp_path, change_json, copy_checkpoint)
     """Another pair of architectures: tied tensors are stored once, T5 has no first token."""
     from lusifer.model.config import LusiferConfig
     from lusifer.model.lusifer import LusiferModel
-    from lusifer.model.tiny import make_tiny_base, tiny_encoder_config, tiny_llm_config
+    from support.tiny_bases import make_tiny_base, tiny_encoder_config, tiny_llm_config
 
     config = LusiferConfig(encoder=tiny_encoder_config("mt5"), llm=tiny_llm_config("llama"), num_soft_tokens=1)
     model = LusiferModel(config).eval()

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel
 import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError
-from lusifer.model.published.read import published_prompt, read
+from lusifer.model.published import published_prompt, read
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "水"]
 TABLE, WORDS = "connection_module.embedding.weight", "embed_tokens.weight"

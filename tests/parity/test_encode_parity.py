@@ -7,7 +7,7 @@ import torch
 import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.model.lusifer import LusiferModel, pool
-from lusifer.model.published.read import published_prompt, read
+from lusifer.model.published import published_prompt, read
 
 TOLERANCE = 2e-5
 KINDS = ("lora", "nolora")

@@ -10,7 +10,7 @@ import torch
 from lusifer import load
 from lusifer.errors import DataError, LusiferError, TextError, UsageError
 from lusifer.serving import encode
-from lusifer.serving.texts import Source
+from lusifer.serving.files import TextSource
 
 WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask> naïve".split()
 
@@ -51,7 +51,7 @@ def test_a_file_longer_than_a_chunk_keeps_its_order(embedder, tmp_path, monkeypa
     texts = some_texts(20)
     (tmp_path / "in.txt").write_text("\n".join(texts), encoding="utf-8")
     seen = []
-    report = encode.embed_file(embedder, Source(str(tmp_path / "in.txt")), tmp_path / "o.npy", progress=seen.append)
+    report = encode.embed_file(embedder, TextSource(str(tmp_path / "in.txt")), tmp_path / "o.npy", progress=seen.append)
     assert report.rows == seen[-1] == 20
     assert np.abs(np.load(tmp_path / "o.npy") - embedder.encode(texts)).max() < 1e-6
 
@@ -64,7 +64,7 @@ def test_chunks_are_bounded_by_characters_too(monkeypatch):
 
 def test_what_is_cut_is_counted_and_the_first_one_named(embedder, tmp_path):
     (tmp_path / "in.txt").write_text("short\n" + "water " * 500 + "\n" + "stone " * 900 + "\n", encoding="utf-8")
-    source = Source(str(tmp_path / "in.txt"))
+    source = TextSource(str(tmp_path / "in.txt"))
     report = encode.embed_file(embedder, source, tmp_path / "o.npy")
     assert (report.rows, report.cut, report.limit) == (3, 2, 64)
     assert report.first_cut.endswith("in.txt line 2")
@@ -82,7 +82,7 @@ def test_a_vector_that_is_not_finite_is_an_error_and_leaves_no_file(model_folder
         embedder[0].model.connector.mapping.ff[0].bias[0] = float("nan")
     (tmp_path / "in.txt").write_text("one\n", encoding="utf-8")
     with pytest.raises(LusiferError, match="line 1: the vector is not finite"):
-        encode.embed_file(embedder, Source(str(tmp_path / "in.txt")), tmp_path / "o.npy")
+        encode.embed_file(embedder, TextSource(str(tmp_path / "in.txt")), tmp_path / "o.npy")
     assert list(tmp_path.iterdir()) == [tmp_path / "in.txt"]
 
 

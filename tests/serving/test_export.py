@@ -8,11 +8,11 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from lusifer import cli, load
-from lusifer.embedder import describe, doctor, exported, folder
+from lusifer.embedder import doctor, folder, info, int8
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.serving import encode, export
-from lusifer.serving.texts import Source
+from lusifer.serving.files import TextSource
 
 TEXTS = [f"the {colour} {animal} reads a {size} book" for colour in ("red", "green", "old") for animal in
          ("fox", "cat", "dog") for size in ("small", "large and heavy")]  # fmt: skip
@@ -75,25 +75,25 @@ def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
 
 def test_weights_are_whole_numbers_in_a_smaller_file(int8_folder, model_folder):
     assert not list(int8_folder.glob("*.safetensors"))
-    small = (int8_folder / exported.NUMBERS).stat().st_size
+    small = (int8_folder / int8.NUMBERS).stat().st_size
     assert small < (model_folder / folder.WEIGHTS).stat().st_size
-    about = json.loads((int8_folder / exported.ABOUT).read_text(encoding="utf-8"))
+    about = json.loads((int8_folder / int8.ABOUT).read_text(encoding="utf-8"))
     assert about["numbers"] == "int8" and about["texts"] == len(TEXTS)
 
 
 def test_doctor_and_info_know_it(int8_folder):
     assert all(probe.ok for probe in doctor.examine(int8_folder))
-    assert describe.describe(int8_folder)["numbers"].startswith("int8")
+    assert info.describe(int8_folder)["numbers"].startswith("int8")
 
 
-@pytest.mark.parametrize("name", [exported.GRAPH, exported.NUMBERS, "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("name", [int8.GRAPH, int8.NUMBERS, "tokenizer.json", "config.json"])
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(ModelFolderError, match=name):
         load(copy)
 
 
-@pytest.mark.parametrize("name", [exported.GRAPH, exported.ABOUT, "config_sentence_transformers.json"])
+@pytest.mark.parametrize("name", [int8.GRAPH, int8.ABOUT, "config_sentence_transformers.json"])
 def test_a_damaged_file_is_named(copy, name):
     (copy / name).write_text("[", encoding="utf-8")
     with pytest.raises(ModelFolderError, match=name):
@@ -116,7 +116,7 @@ def test_a_text_too_long_for_the_positions_is_refused(int8_folder):
 def test_few_texts_are_refused_before_a_model_is_loaded(tmp_path, capsys):
     (tmp_path / "two.txt").write_text("one\ntwo\n", encoding="utf-8")
     with pytest.raises(DataError, match="two.txt: 2 texts"):
-        export.sample(Source(str(tmp_path / "two.txt")))
+        export.sample(TextSource(str(tmp_path / "two.txt")))
     command = ["export", "nowhere", "--input", str(tmp_path / "two.txt"), "--output", str(tmp_path / "out")]
     assert cli.main(command) == 1
     assert "2 texts" in capsys.readouterr().err and not (tmp_path / "out").exists()

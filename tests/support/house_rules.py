@@ -16,14 +16,13 @@ MAX_FOLDER = 12
 MIN_FILE = 60
 """A file shorter than this belongs to whoever imports it, if only one does."""
 LEAVES = {"leaves", "io"}
-BELOW_TRAINING = LEAVES | {"model", "model.published", "embedder", "data", "data.stages"}
+BELOW_TRAINING = LEAVES | {"model", "embedder", "data", "data.stages"}
 BELOW_EVALUATION = LEAVES | {"model", "embedder", "evaluation"}
 ROOMS: dict[str, set[str]] = {
     "leaves": set(),
     "io": {"leaves"},
     "model": LEAVES,
-    "model.published": LEAVES | {"model"},
-    "embedder": LEAVES | {"model", "model.published"},
+    "embedder": LEAVES | {"model"},
     "data": LEAVES,
     "data.cleaning": LEAVES | {"data"},
     "data.mining": LEAVES | {"data"},

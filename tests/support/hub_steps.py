@@ -74,14 +74,14 @@ def rows(kind: str, **spec: Any) -> Any:
 
 def convert(words: list[str], public: str) -> dict[str, Any]:
     """`lusifer convert`, where `public` is the public base of the tiny encoder."""
-    from lusifer.model.published import read
+    from lusifer.model import published
 
     key = ("xlm-r", *json.loads(Path(public).read_text()))
-    read.PUBLIC[key] = "tiny/public-encoder"
+    published.PUBLIC[key] = "tiny/public-encoder"
     try:
         return command(["convert", *words])
     finally:
-        del read.PUBLIC[key]
+        del published.PUBLIC[key]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, Dtype, DtypeOption, locate, usable
+from lusifer.cli.models import Device, Dtype, DtypeOption, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _models(
     from lusifer.embedder import retrieval
 
     place = usable(device)
-    embedder = retrieval.load_retriever(locate(model), device=place, dtype=dtype.value if dtype else None)
+    embedder = retrieval.load_retriever(model, device=place, dtype=dtype.value if dtype else None)
     rescore = cross_encoder and retrieval.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
     return lambda prompt: retrieval.encoder(embedder, prompt, batch_size), rescore
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import DtypeOption, Model, locate, usable
+from lusifer.cli.models import DtypeOption, Model, usable
 from lusifer.errors import UsageError
+from lusifer.io import names
 from lusifer.io.atomic import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def evaluate(
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))
         with terminal.progress("languages and tasks") as show:
             listener = evaluation.Listener(lambda done: show(done.rows, done.of, _left(done)), terminal.note)
-            evaluation.evaluate(locate(model), options, path, name=name or model, listener=listener, selection=chosen)
+            evaluation.evaluate(
+                str(names.model(model)), options, path, name=name or model, listener=listener, selection=chosen
+            )
         made = results.read(path)
         text = _tables([*others, made], path, seed)
     typer.echo(text)

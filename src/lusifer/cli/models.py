@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import shlex
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lusifer.errors import UsageError
-from lusifer.io import names
 
 Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model folder, a model that comes along, a hub name, or package:NAME of an installed package.",
+        help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME.",
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
@@ -33,20 +31,6 @@ class Dtype(StrEnum):
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
 
 
-def locate(model: str) -> str:
-    """Give the folder or hub name that MODEL means; a folder of that name comes before a model that comes along.
-
-    Raises:
-        UsageError: `package:NAME` is not installed or carries no model.
-    """
-    if not model.startswith("package:"):
-        known = None if Path(model).expanduser().exists() else names.shipped_model(model)
-        return str(known or model)  # a folder or hub name, checked where it is loaded
-    from lusifer.model.build import resolve
-
-    return resolve(model)
-
-
 def usable(device: str | None) -> str | None:
     """Give the device back, or refuse one that this machine does not have.
 
@@ -57,15 +41,15 @@ def usable(device: str | None) -> str | None:
         return None
     import torch
 
-    mend = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
+    hint = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
     try:
         kind = torch.device(device).type
     except RuntimeError:  # its message lists every kind of device that torch has a word for
-        raise UsageError(f"--device {shlex.quote(device)}: not the name of a device; {mend}") from None
+        raise UsageError(f"--device {shlex.quote(device)}: not the name of a device; {hint}") from None
     try:
         torch.ones(1, device=device).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         # Where the device may be there, torch says what is missing; elsewhere it names its own parts.
         reason = str(error).splitlines()[0] if kind in ("cuda", "xpu") else f"torch has no {kind} on this machine"
-        raise UsageError(f"--device {device}: not usable here ({reason}); {mend}") from None
+        raise UsageError(f"--device {device}: not usable here ({reason}); {hint}") from None
     return device

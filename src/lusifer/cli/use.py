@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, Model, locate, usable
+from lusifer.cli.models import Device, DtypeOption, Model, usable
 from lusifer.errors import LusiferError
 from lusifer.io.atomic import refuse_unwritable
 
@@ -39,7 +39,7 @@ def doctor(model: Model, device: Device = None) -> None:
     terminal.quiet()
     from lusifer.embedder import doctor as checks
 
-    probes = checks.examine(locate(model), device=usable(device))
+    probes = checks.examine(model, device=usable(device))
     for probe in probes:
         colour = typer.colors.GREEN if probe.ok else typer.colors.RED
         word = typer.style("green" if probe.ok else "red  ", fg=colour, bold=True)
@@ -54,9 +54,9 @@ def doctor(model: Model, device: Device = None) -> None:
 def info(model: Model) -> None:
     """Say what a model is made of."""
     terminal.quiet()
-    from lusifer.embedder import describe
+    from lusifer.embedder.info import describe
 
-    rows = describe.describe(locate(model))
+    rows = describe(model)
     width = max(map(len, rows))
     for name, value in rows.items():
         typer.echo(f"{name:<{width}}  {value}")
@@ -64,12 +64,14 @@ def info(model: Model) -> None:
 
 def embed(
     model: Model,
-    input: Annotated[str, typer.Option(help="Texts: .txt (one a line), .jsonl, .parquet, or - for standard input.")],
+    input: Annotated[
+        str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv, .parquet, or - (standard input).")
+    ],
     output: Annotated[Path, typer.Option(help="Vectors: .npy (float32, a row each), .parquet or .jsonl.")],
     prompt: Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")] = None,
     task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")] = None,
     role: Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")] = None,
-    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .parquet).")] = "text",
+    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .csv, .parquet).")] = "text",
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
     ] = None,
@@ -81,19 +83,19 @@ def embed(
     device: Device = None,
 ) -> None:
     """Turn texts into vectors, order kept; the output is written whole or not at all."""
-    from lusifer.serving import texts, writers
+    from lusifer.serving import files
 
-    source = texts.Source(input, field)
-    writers.check_output(output, source.path if input != texts.STDIN else None)
+    source = files.TextSource(input, field)
+    files.check_output(output, source.path if input != files.STDIN else None)
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     from lusifer.embedder import folder
-    from lusifer.model.compiled import compile_layers
+    from lusifer.model.backbones import compile_layers
     from lusifer.serving import encode
 
     wish = (prompt, task, role and role.value)
     encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
-    embedder = folder.load(locate(model), device=usable(device), dtype=dtype.value if dtype else None)
+    embedder = folder.load(model, device=usable(device), dtype=dtype.value if dtype else None)
     if slow := encode.slow_format(embedder.device, dtype and dtype.value):
         terminal.note(slow)
     if compiled:
@@ -107,6 +109,7 @@ def embed(
             batch_tokens=batch_tokens,
             refuse_long=on_long is OnLong.ERROR,
             progress=lambda done: show(done, total),
+            count=total,
         )
     if report.cut:
         terminal.note(report.cut_line())
@@ -116,17 +119,17 @@ def embed(
 
 def export(
     model: Model,
-    input: Annotated[str, typer.Option(help="Texts like those to embed, some hundred: .txt, .jsonl, .parquet or -.")],
+    input: Annotated[str, typer.Option(help="Some hundred texts like those to embed, a file as in `embed`.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
-    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .parquet).")] = "text",
+    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .csv, .parquet).")] = "text",
 ) -> None:
     """Write an int8 copy of a model, smaller, and faster on a processor with AMX; the texts set its scales."""
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
     terminal.quiet()
     from lusifer.serving import export as exports
-    from lusifer.serving import texts
+    from lusifer.serving.files import TextSource
 
-    exports.export_folder(locate(model), output, texts.Source(input, field))
+    exports.export_folder(model, output, TextSource(input, field))
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from lusifer import __version__
-from lusifer.embedder.contents import Contents
+from lusifer.embedder.info import Contents
 from lusifer.errors import UsageError
 from lusifer.io import markdown
 from lusifer.io.templates import environment
@@ -59,7 +59,7 @@ def text(card: Card, contents: Contents) -> str:
 
     Args:
         card: How the model came about.
-        contents: What the folder holds, as `contents.read` gives it.
+        contents: What the folder holds, as `info.contents` gives it.
 
     Returns:
         YAML front matter for the Hub, then Markdown; ends with a line break.

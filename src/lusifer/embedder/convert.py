@@ -8,11 +8,10 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
-from lusifer.embedder import card, contents, folder
+from lusifer.embedder import card, folder, info
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import UsageError
-from lusifer.model.published.files import NAMES
-from lusifer.model.published.read import Published, published_prompt, read
+from lusifer.model.published import NAMES, PublishedModel, published_prompt, read
 
 
 def convert(
@@ -58,7 +57,7 @@ def convert(
 
 
 def _card(
-    src: str, given: dict[str, str | None], published: Published, compat: bool, embedder: SentenceTransformer
+    src: str, given: dict[str, str | None], published: PublishedModel, compat: bool, embedder: SentenceTransformer
 ) -> str:
     """The model card: from which checkpoint, and whose arithmetic; how that one was trained is not known here."""
     command = "lusifer convert --compat" if compat else "lusifer convert"
@@ -84,7 +83,7 @@ def _card(
     )
     named = {tower: path or published.settings[NAMES[tower]] for tower, path in given.items()}
     names = {tower: f"`{_public_name(path)}`" for tower, path in named.items()}
-    return card.text(facts, contents.read(embedder, names))
+    return card.text(facts, info.contents(embedder, names))
 
 
 def _public_name(name: str) -> str:
@@ -92,7 +91,7 @@ def _public_name(name: str) -> str:
     return card.public_name(os.path.abspath(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
 
 
-def assemble_published(published: Published) -> SentenceTransformer:
+def assemble_published(published: PublishedModel) -> SentenceTransformer:
     """The embedder of the published arithmetic.
 
     Args:

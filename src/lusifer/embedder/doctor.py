@@ -12,14 +12,16 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from lusifer.embedder import exported, folder
-from lusifer.embedder.checkpoint import trained_is_saved
-from lusifer.embedder.text_checks import cut_keeps_the_end, prompt_reaches, special_tokens_are_text
+from lusifer.embedder import folder, int8
 from lusifer.errors import ModelFolderError
+from lusifer.io import names
+from lusifer.io.jsonfile import read_json
 from lusifer.model import adapters, probes
+from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.probes import Probe
 
@@ -27,6 +29,9 @@ LARGEST_COPY = 2 * 2**30
 """Bytes of weights up to which the model is saved and loaded again."""
 LARGEST_OFF = 1e-4
 """How far from 1 the length of a vector may be: float32 stays below, half precision is off by up to 5e-3."""
+LONGEST_CHECKED = 100_000
+"""Tokens up to which a limit is tried; tokenizers without one carry a huge number in its place."""
+PROBE_PROMPT = "Given a question, find passages that answer it.\n"
 LONGEST = 1024
 """Tokens of the longest text that is embedded."""
 TEXTS = (
@@ -45,7 +50,7 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
     """Check a model folder, or a model in memory.
 
     Args:
-        target: The folder, a hub name, or the embedder itself (adapters may still be on it).
+        target: What `lusifer.load` takes, or the embedder itself (adapters may still be on it).
         device: Where to load a folder; None takes the best one here.
 
     Returns:
@@ -56,10 +61,10 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
     """
     if isinstance(target, SentenceTransformer):
         return _examine_model(target)
-    path = Path(target).expanduser()
-    if not path.is_dir():
+    path = names.model(target)
+    if not isinstance(path, Path) or not path.is_dir():
         return _examine_model(folder.load(target, device=device))
-    found = [_is_whole(path), *trained_is_saved(path)]
+    found = [_is_whole(path), *_trained_is_saved(path)]
     if not found[0].ok:
         return found
     opened = _opened(path, device)
@@ -85,10 +90,36 @@ def _is_whole(path: Path) -> Probe:
     name = "the folder is whole"
     try:
         folder.check(path)
-        what = "int8 graph" if exported.is_exported(path) else f"{len(folder.weights(path))} tensors"
+        what = "int8 graph" if int8.is_int8(path) else f"{len(folder.weights(path))} tensors"
         return Probe(name, True, f"{what}, identity {folder.identity(path)}")
     except ModelFolderError as error:
         return Probe(name, False, str(error))
+
+
+def _trained_is_saved(path: Path) -> list[Probe]:
+    """A checkpoint must hold exactly the tensors that train; a folder that is no checkpoint gives no probe."""
+    name, mend = "what trained is saved", "resume from the checkpoint before"
+    if not (path / TRAINABLE).exists() and not (path / TRAINABLE_COUNTS).exists():
+        return []
+    try:
+        written = read_json(path / TRAINABLE_COUNTS, mend, ModelFolderError, dict)
+        with safe_open(path / TRAINABLE, framework="pt") as file:
+            found = set(file.keys())
+    except ModelFolderError as error:
+        return [Probe(name, False, str(error))]
+    except FileNotFoundError:
+        return [Probe(name, False, f"{path / TRAINABLE}: missing; {mend}")]
+    except SafetensorError as error:
+        return [Probe(name, False, f"{path / TRAINABLE}: damaged ({error}); {mend}")]
+    wrong = [f"{tensor} is missing" for tensor in written["tensors"] if tensor not in found]
+    for part, wanted in written["parts"].items():
+        count = sum(tensor.startswith(f"{part}.") for tensor in found)
+        if count != wanted:
+            wrong.append(f"{part}: {count} of {wanted} tensors")
+    if wrong:
+        return [Probe(name, False, "; ".join(wrong[-3:]) + f" ({len(wrong)} in all) in {path / TRAINABLE}")]
+    parts = ", ".join(f"{part} {count}" for part, count in written["parts"].items() if count)
+    return [Probe(name, True, f"{len(found)} tensors: {parts}")]
 
 
 def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
@@ -110,9 +141,9 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
         found += [_is_finite(embedder), _alone_is_together(embedder)]
     if isinstance(embedder[-1], Normalize):
         found.append(_length_is_1(embedder))
-    found += [special_tokens_are_text(embedder), cut_keeps_the_end(embedder), _longest_text(embedder)]
-    found.append(prompt_reaches(embedder))
-    return found if isinstance(model, exported.ExportedModel) else [*found, _saved_is_loaded(embedder)]
+    found += [_special_tokens_are_text(embedder), _cut_keeps_the_end(embedder), _longest_text(embedder)]
+    found.append(_prompt_reaches(embedder))
+    return found if isinstance(model, int8.Int8Model) else [*found, _saved_is_loaded(embedder)]
 
 
 @torch.no_grad()
@@ -141,7 +172,7 @@ def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Pr
         list(TEXTS), padding=True, truncation=True, max_length=embedder.max_seq_length, return_tensors="pt"
     ).to(embedder.device)
     direct = model(features["input_ids"], features["attention_mask"]).embedding
-    worst = _distance(_vectors(embedder, TEXTS), direct.cpu())
+    worst = probes.distance(_vectors(embedder, TEXTS), direct.cpu())
     return Probe(
         "encode equals the forward pass", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}"
     )
@@ -154,7 +185,7 @@ def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_
     merged = copy.deepcopy(model)
     adapters.merge(merged)
     after = merged(input_ids, attention_mask).embedding
-    worst = _distance(before, after)
+    worst = probes.distance(before, after)
     return Probe("merged equals unmerged", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}")
 
 
@@ -174,7 +205,7 @@ def _alone_is_together(embedder: SentenceTransformer) -> Probe:
     """A vector must be the same alone and in a padded batch."""
     together = _vectors(embedder, TEXTS)
     alone = torch.cat([_vectors(embedder, [text]) for text in TEXTS])
-    worst = _distance(together, alone)
+    worst = probes.distance(together, alone)
     limit = 1e-5 if embedder.dtype in (torch.float32, None) else 1e-2
     return Probe("padding never changes a vector", worst < limit, f"largest cosine distance {worst:.1e}")
 
@@ -205,7 +236,7 @@ def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
     name = "saved equals loaded"
     model = getattr(embedder[0], "model", None)
     if isinstance(model, LusiferModel) and any(adapters.lora_layers(model)):
-        worst = _distance(before, after)
+        worst = probes.distance(before, after)
         return Probe(name, worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}, adapters merged")
     worst = float((before - after).abs().max())
     return Probe(name, worst == 0, f"largest difference {worst:.1e}")
@@ -219,7 +250,47 @@ def _vectors(embedder: SentenceTransformer, texts: list[str] | tuple[str, ...]) 
     return vectors.float().cpu()
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest cosine distance of two lists of vectors (n, d); a NaN counts as 2, the largest there is."""
-    likeness = torch.nn.functional.cosine_similarity(one.double().cpu(), other.double().cpu(), dim=-1)
-    return float((1 - likeness).nan_to_num(nan=2.0).max())
+def _special_tokens_are_text(embedder: SentenceTransformer) -> Probe:
+    """A special token that a text spells must not end or mask anything."""
+    tokenizer = embedder.tokenizer
+    plain = _ids(embedder, "a b")
+    read = []
+    for token in tokenizer.all_special_tokens:
+        number = tokenizer.convert_tokens_to_ids(token)
+        if token != tokenizer.unk_token and _ids(embedder, f"a {token} b").count(number) > plain.count(number):
+            read.append(token)
+    detail = f"a text may hold {', '.join(tokenizer.all_special_tokens)}"
+    if read:
+        detail = f"{', '.join(read)} in a text is read as the special token"
+    return Probe("special tokens in a text are text", not read, detail)
+
+
+def _cut_keeps_the_end(embedder: SentenceTransformer) -> Probe:
+    """A text that is too long must keep the final special token and stay within the limit."""
+    name = "cutting keeps the final token"
+    limit = embedder.max_seq_length
+    if limit is None or limit > LONGEST_CHECKED:
+        return Probe(name, True, "the model has no limit of tokens")
+    short, long = _ids(embedder, "a"), _ids(embedder, "water and fire " * limit)
+    final = short[-1] if short[-1] in embedder.tokenizer.all_special_ids else None
+    ok = len(long) <= limit and (final is None or long[-1] == final)
+    word = "none" if final is None else embedder.tokenizer.convert_ids_to_tokens(final)
+    return Probe(name, ok, f"{len(long)} of at most {limit} tokens, final token {word}")
+
+
+def _prompt_reaches(embedder: SentenceTransformer) -> Probe:
+    """A prompt must change the vector."""
+    saved = [(name, text) for name, text in embedder.prompts.items() if text]
+    name, prompt = saved[0] if saved else ("one of our own", PROBE_PROMPT)
+    vectors = [
+        embedder.encode(["Where does the river begin?"], prompt=text, convert_to_tensor=True, show_progress_bar=False)
+        for text in ("", prompt)
+    ]
+    moved = float((vectors[0] - vectors[1]).float().abs().max())
+    return Probe("a prompt reaches the model", moved > 1e-6, f"prompt {name!r} moves the vector by {moved:.1e}")
+
+
+def _ids(embedder: SentenceTransformer, text: str) -> list[int]:
+    """Token ids of one text on the way that `encode` takes."""
+    ids: torch.Tensor = embedder.preprocess([text])["input_ids"]
+    return ids[0].tolist()

@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from lusifer.embedder import exported
+from lusifer.embedder import int8
 from lusifer.errors import ModelFolderError
 from lusifer.io import hub, names
 from lusifer.io.atomic import write_folder
+from lusifer.io.jsonfile import read_json, sha256
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 
@@ -31,8 +32,8 @@ REQUIRED = (
     "tokenizer_config.json",
 )
 # Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", exported.GRAPH, exported.NUMBERS)
-KINDS = {list: "list", dict: "object"}
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", int8.GRAPH, int8.NUMBERS)
+MEND = "copy or save the folder again"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
@@ -60,10 +61,10 @@ def load(
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
 ) -> SentenceTransformer:
-    """Load an embedder from a folder, checked first, or by its name here or on the hub.
+    """Load an embedder from a folder, which is checked first, or by its name (`lusifer.io.names`).
 
     Args:
-        name_or_path: folder, name of a model that comes along, or hub name.
+        name_or_path: A folder, the name of a model that comes with the library, `package:NAME`, or a hub id.
         device: None takes the best one of the machine.
         dtype: number format of both backbones, as in "bfloat16"; None is the one they were saved in.
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
@@ -71,25 +72,22 @@ def load(
     Raises:
         ModelFolderError: no such folder, or a file of it is missing or damaged.
         MissingExtraError: an int8 folder, and OpenVINO is not installed.
-        UsageError: a device, dtype or attention that an int8 folder does not have.
+        UsageError: `package:NAME` is not installed, or a device, dtype or attention that an int8 folder does not have.
     """
-    name = os.fspath(name_or_path)
-    path = Path(name).expanduser()
-    if not path.exists():
-        path = names.shipped_model(name) or path
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
     wishes = {key: value for key, value in wishes.items() if value is not None}
-    if path.exists():
-        check(path)
-        if exported.is_exported(path):
-            return exported.load(path, device, **wishes)
-        return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        along = f", {' or '.join(names.shipped_models())}, which comes along" if names.shipped_models() else ""
-        raise ModelFolderError(
-            f"{name}: no such folder; give a model folder{along}, or a hub name of the form owner/model"
-        )
-    return _load_from_hub(name, device, wishes)
+    found = names.model(name_or_path)
+    if isinstance(found, str):
+        return _load_from_hub(found, device, wishes)
+    check(found)
+    return _open(found, device, wishes)
+
+
+def _open(folder: Path, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
+    """Load a folder that was checked."""
+    if int8.is_int8(folder):
+        return int8.load(folder, device, **wishes)
+    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
 
 
 def fetch(name: str, files: Sequence[str] = FILES) -> Path:
@@ -118,9 +116,7 @@ def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> Sen
         check(path)
     except ModelFolderError as error:
         raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
-    if exported.is_exported(path):
-        return exported.load(path, device, **wishes)
-    return SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=wishes)
+    return _open(path, device, wishes)
 
 
 def check(path: str | os.PathLike[str]) -> None:
@@ -132,21 +128,19 @@ def check(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: is a file; give the model folder that holds modules.json")
-    if exported.is_exported(folder):
-        exported.check(folder)
+    if int8.is_int8(folder):
+        int8.check(folder)
         return
     ours = _is_ours(folder)
     for name in REQUIRED if ours else REQUIRED[:1]:
-        kind = list if name == "modules.json" else dict
-        if not isinstance(_read_json(folder / name), kind):
-            raise ModelFolderError(f"{folder / name}: damaged, no JSON {KINDS[kind]}; copy or save the folder again")
+        _read_json(folder / name, list if name == "modules.json" else dict)
     _check_modules(folder, ours)
     if not ours:
         return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     try:
         Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises nothing more special
-        words = f"damaged, no tokenizer ({error}); copy or save the folder again"
+        words = f"damaged, no tokenizer ({error}); {MEND}"
         raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
     config = _read_json(folder / "config.json")
     found = weights(folder)
@@ -156,7 +150,7 @@ def check(path: str | os.PathLike[str]) -> None:
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
     except (TypeError, AttributeError, KeyError) as error:  # a text where a number belongs, a number for an object
-        words = f"makes no model ({type(error).__name__}: {error}); copy or save the folder again"
+        words = f"makes no model ({type(error).__name__}: {error}); {MEND}"
         raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
     wanted = model.state_dict()
     for one, other in model.all_tied_weights_keys.items():  # T5: one tensor, stored under one of its two names
@@ -168,7 +162,7 @@ def check(path: str | os.PathLike[str]) -> None:
         some = (missing or unexpected or wrong)[0]
         raise ModelFolderError(
             f"{folder}: the weights do not fit config.json ({len(missing)} tensors missing, {len(unexpected)} "
-            f"unexpected, {len(wrong)} of another shape; {some} for one); copy or save the folder again"
+            f"unexpected, {len(wrong)} of another shape; {some} for one); {MEND}"
         )
 
 
@@ -192,13 +186,13 @@ def _check_modules(folder: Path, ours: bool) -> None:
     for module in modules:
         known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
         if not known:
-            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; copy or save the folder again")
+            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; {MEND}")
         place = folder / module["path"]
         spared = not ours and module["type"].endswith(".Normalize")
         if not spared and not place.is_dir():
-            raise ModelFolderError(f"{place}: missing, named in {file}; copy or save the folder again")
+            raise ModelFolderError(f"{place}: missing, named in {file}; {MEND}")
     if not modules:
-        raise ModelFolderError(f"{file}: damaged, no module in it; copy or save the folder again")
+        raise ModelFolderError(f"{file}: damaged, no module in it; {MEND}")
 
 
 def weights(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -211,7 +205,7 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
         index = _read_json(folder / INDEX)
         named = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-            raise ModelFolderError(f"{folder / INDEX}: damaged, no weight_map; copy or save the folder again")
+            raise ModelFolderError(f"{folder / INDEX}: damaged, no weight_map; {MEND}")
         files = sorted(set(named.values()))
     else:
         files = [WEIGHTS]
@@ -219,12 +213,12 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
     for name in files:
         file = folder / name
         if not file.is_file():
-            raise ModelFolderError(f"{file}: missing; copy or save the folder again")
+            raise ModelFolderError(f"{file}: missing; {MEND}")
         try:
             with safe_open(file, framework="pt") as tensors:
                 shapes.update({key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()})  # noqa: SIM118
         except SafetensorError as error:
-            raise ModelFolderError(f"{file}: truncated or damaged ({error}); copy or save the folder again") from error
+            raise ModelFolderError(f"{file}: truncated or damaged ({error}); {MEND}") from error
     return shapes
 
 
@@ -236,8 +230,7 @@ def identity(path: str | os.PathLike[str]) -> str:
     folder = Path(path)
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("openvino_model.*")]):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(file)))
     for name in REQUIRED:
         file = folder / name
         if file.exists():
@@ -249,8 +242,7 @@ def identity(path: str | os.PathLike[str]) -> str:
             if file.suffix == ".json":
                 digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
             elif file.is_file():
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()[:12]
 
 
@@ -260,11 +252,11 @@ def identity_in_memory(embedder: SentenceTransformer) -> str:
     for name, tensor in sorted(embedder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    told = [getattr(getattr(embedder[0], "model", None), "digest", None)]
-    told += [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
+    parts = [getattr(getattr(embedder[0], "model", None), "digest", None)]
+    parts += [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
     configs = [getattr(module, "config", None) for module in embedder.modules()]
-    told += [_lasting(config.to_dict()) for config in configs if hasattr(config, "to_dict")]
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    parts += [_lasting(config.to_dict()) for config in configs if hasattr(config, "to_dict")]
+    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 
 
@@ -275,10 +267,7 @@ def _lasting(content: Any) -> Any:
     return {key: _lasting(value) for key, value in content.items() if key not in TRACES}
 
 
-def _read_json(file: Path) -> dict:
+def _read_json(file: Path, kind: type | None = None) -> Any:
     if not file.is_file():
         raise ModelFolderError(f"{file}: missing; a model folder is what `lusifer train` or `lusifer convert` writes")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelFolderError(f"{file}: truncated or damaged ({error}); copy or save the folder again") from error
+    return read_json(file, MEND, ModelFolderError, kind)

@@ -11,22 +11,23 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from lusifer.embedder import folder
 from lusifer.errors import ModelFolderError, UsageError
+from lusifer.io import names
 
 
 def load_retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
     """Load an embedder of any kind: one of ours, checked, or whatever sentence-transformers reads.
 
     Args:
-        name_or_path: A folder, a model that comes along, or a name on the hub.
+        name_or_path: What `lusifer.load` takes.
         device: "cpu", "cuda", ...; None takes the best one.
         dtype: Number format, as in "bfloat16"; None is the one it was saved in.
 
     Raises:
         ModelFolderError: It is a folder of ours that is not complete, or of no embedder.
     """
-    path = Path(name_or_path).expanduser()
-    if not (path / "modules.json").is_file() or (path / "config.json").is_file():
-        return folder.load(name_or_path, device=device, dtype=dtype)
+    path = names.model(name_or_path)
+    if isinstance(path, str) or not (path / "modules.json").is_file() or (path / "config.json").is_file():
+        return folder.load(path, device=device, dtype=dtype)
     # Without a transformer at its top: static embeddings, or modules in folders of their own.
     try:
         made = SentenceTransformer(str(path), device=device, local_files_only=True)

@@ -1,8 +1,7 @@
 """LoRA on the two towers: attach, say what trains, save just that, merge.
 
-peft puts them in (`inject_adapter_in_model`), `lora.py` computes them. Connector and projection stay ordinary
-parameters that require gradients, so what trains, what is counted and what is saved are one set:
-`trainable_state_dict`.
+peft puts them in (`inject_adapter_in_model`) and computes them. Connector and projection stay ordinary parameters that
+require gradients, so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 TOWERS = ("encoder", "llm")
 PARTS = ("encoder", "connector", "llm", "output_projection")
+TRAINABLE, TRAINABLE_COUNTS = "trainable.safetensors", "trainable.json"
+"""Files of a checkpoint: the tensors of `trainable_state_dict`, and which and how many they must be."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,18 @@ def attach(
     """Put LoRA adapters on one tower; they become the only trainable parameters of it.
 
     Args:
-        model: a LusiferModel, changed in place.
+        model: A LusiferModel, changed in place.
         tower: "encoder" or "llm".
-        r: rank.
-        alpha: scale; the update is multiplied by alpha / r.
-        dropout: on the adapter's input, in [0, 1).
-        targets: names of linear layers (a suffix each), a regular expression over full names, or "all-linear";
+        r: Rank.
+        alpha: Scale; the update is multiplied by alpha / r.
+        dropout: On the adapter's input, in [0, 1).
+        targets: Names of linear layers (a suffix each), a regular expression over full names, or "all-linear";
             None takes the ones listed for the architecture in `backbones`.
 
     Raises:
-        UsageError: no layer has one of these names, or the tower carries adapters already.
+        UsageError: No layer has one of these names, or the tower carries adapters already.
     """
     from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.lora.layer import Linear
-
-    from lusifer.model.lora import AdaptedLinear
 
     module = getattr(model, tower)
     if any(lora_layers(module)):
@@ -78,12 +76,21 @@ def attach(
     except ValueError as error:
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
     for _, layer in lora_layers(module):
-        if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
-            layer.__class__ = AdaptedLinear  # the same but for its forward pass; peft's own way to this is private
         layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
         # Steps of training are lost in half precision; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
             part.float()
+        layer.register_forward_pre_hook(_cast_once)
+
+
+def _cast_once(layer: LoraLayer, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Keep peft from casting a half-precision input to the float32 of the adapters where autocast would cast it back.
+
+    Every layer would hold a copy of its own for the backward pass. The numbers are the same but for dropout's draws.
+    """
+    kind, half = inputs[0].device.type, inputs[0].dtype.itemsize == 2
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    layer.cast_input_dtype_enabled = not (half and autocast)
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -97,8 +104,8 @@ def freeze(model: nn.Module, train: dict[str, bool]) -> None:
     """Switch gradients on for the parts named True in `train` and off for the others (adapters come later).
 
     Args:
-        model: changed in place.
-        train: part name (`PARTS`) -> whether all its parameters train.
+        model: Changed in place.
+        train: Part name (`PARTS`) -> whether all its parameters train.
     """
     for part in PARTS:
         module = getattr(model, part)
@@ -131,7 +138,7 @@ def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]
     """Put saved tensors back; names and shapes must be exactly those that train now.
 
     Raises:
-        LusiferError: names the tensors that are missing, unexpected or of another shape.
+        LusiferError: Names the tensors that are missing, unexpected or of another shape.
     """
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
@@ -159,7 +166,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     half precision most of what a short training changed would be rounded away.
 
     Raises:
-        LusiferError: a merged weight is not finite.
+        LusiferError: A merged weight is not finite.
     """
     layers = dict(lora_layers(model))
     towers = adapted_towers(model)
@@ -185,7 +192,7 @@ def merge(model: nn.Module) -> int:
         How many layers were merged.
 
     Raises:
-        LusiferError: a merged weight is not finite.
+        LusiferError: A merged weight is not finite.
     """
     layers = list(lora_layers(model))
     for tower in adapted_towers(model):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io import hub
+from lusifer.io import hub, names
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
@@ -36,29 +34,12 @@ def frozen_dtype() -> torch.dtype:
 
 
 def resolve(path: str) -> str:
-    """The folder or hub name that `path` means.
-
-    `package:NAME` is the model folder that the installed Python package NAME carries (the folder of its config.json).
+    """The folder or hub id that the name of a base means (`lusifer.io.names.base`).
 
     Raises:
-        UsageError: the package is not installed or carries no model, or `path` looks like a folder and is none.
+        UsageError: It can be neither.
     """
-    if path.startswith("package:"):
-        name = path.removeprefix("package:")
-        spec = importlib.util.find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
-            raise UsageError(f"{path}: package {name!r} is not installed; pip install {name.replace('_', '-')}")
-        for root in spec.submodule_search_locations:
-            for config in sorted(Path(root).rglob("config.json")):
-                if (config.parent / "model.safetensors").exists():
-                    return str(config.parent)
-        raise UsageError(f"{path}: no folder with config.json and model.safetensors in package {name!r}")
-    if path.startswith((".", "/", "~")) or Path(path).exists():
-        folder = Path(path).expanduser()
-        if not (folder / "config.json").is_file():
-            raise UsageError(f"{path}: no config.json there; give a folder saved by save_pretrained, or a hub name")
-        return str(folder)
-    return path
+    return str(names.base(path))
 
 
 def read_config(base: Base, tower: str) -> PreTrainedConfig:

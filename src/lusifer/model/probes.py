@@ -53,7 +53,7 @@ def ignores_padding(model: LusiferModel, input_ids: torch.Tensor, attention_mask
     for row in range(len(input_ids)):
         length = int(attention_mask[row].sum())
         alone = model(input_ids[row : row + 1, :length]).embedding
-        worst = max(worst, _distance(together[row], alone[0]))
+        worst = max(worst, distance(together[row], alone[0]))
     return Probe("padding never changes a vector", worst < tolerance(model), f"largest cosine distance {worst:.1e}")
 
 
@@ -62,7 +62,7 @@ def ignores_order(model: LusiferModel, input_ids: torch.Tensor, attention_mask: 
     """The order of a batch must not matter."""
     forward = model(input_ids, attention_mask).embedding
     backward = model(input_ids.flip(0), attention_mask.flip(0)).embedding.flip(0)
-    worst = max(_distance(a, b) for a, b in zip(forward, backward, strict=True))
+    worst = distance(forward, backward)
     return Probe("order never changes a vector", worst < tolerance(model), f"largest cosine distance {worst:.1e}")
 
 
@@ -87,5 +87,7 @@ def run_probes(model: LusiferModel, input_ids: torch.Tensor, attention_mask: tor
     return [check(model, input_ids, attention_mask) for check in checks]
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(1 - torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1))
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest cosine distance of two lists of vectors (n, d); a NaN counts as 2, the largest there is."""
+    similarity = torch.nn.functional.cosine_similarity(one.double().cpu(), other.double().cpu(), dim=-1)
+    return float((1 - similarity).nan_to_num(nan=2.0).max())

@@ -1,8 +1,7 @@
 """Random bases of a few hundred kilobytes, made on the spot: the whole way can be walked without a download.
 
-They know nothing; a recipe names them `tiny:encoder` and `tiny:llm`, and the tests build every checked architecture
-from them. Sizes: hidden 32 (encoders) or 48 (LLMs), two layers, four heads. The sentences of `tiny.txt` train their
-tokenizers.
+They know nothing. A recipe names them `tiny:encoder` (an XLM-R, hidden 32) and `tiny:llm` (a Mistral, hidden 48); each
+has two layers and four heads. The sentences of `tiny.txt` make their tokenizers.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 import math
 import string
 from collections import Counter
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -24,93 +24,34 @@ VOCABULARY = 1024  # rows of every embedding table; the tokenizers have at most 
 MAX_TOKENS = 256
 
 
-class Style(NamedTuple):
-    """How a family of tokenizers works: its algorithm, its special tokens in the order of their ids, its frame."""
-
-    algorithm: str
-    specials: dict[str, str]
-    frame: str
-
-
-_XLM = {
-    "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",
-}  # fmt: skip
-_T5 = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-_BERT = {
-    "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
-}  # fmt: skip
-_QWEN = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
-_LLM = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-
-STYLES: dict[str, Style] = {
-    "xlm-roberta": Style("unigram", _XLM, "<s> $A </s>"),
-    "t5": Style("unigram", _T5, "$A </s>"),
-    "mt5": Style("unigram", _T5, "$A </s>"),
-    "bert": Style("wordpiece", _BERT, "[CLS] $A [SEP]"),
-    "electra": Style("wordpiece", _BERT, "[CLS] $A [SEP]"),
-    "modernbert": Style("bytes", _BERT, "[CLS] $A [SEP]"),
-    "qwen2": Style("bytes", _QWEN, "$A"),
-    "qwen3": Style("bytes", _QWEN, "$A"),
-}
-LLM_STYLE = Style("bytes", _LLM, "<s> $A")
-
-
 def sentences() -> list[str]:
     """Read the sentences of `tiny.txt`: 41 English ones, then one or two in each of 19 other languages."""
     return resources.files("lusifer.model").joinpath("tiny.txt").read_text(encoding="utf-8").splitlines()
 
 
-def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
-    """Make a tokenizer in the manner of an architecture; the same one each time.
+class Style(NamedTuple):
+    """How a family of tokenizers works: what makes it, its special tokens in the order of their ids, its frame."""
 
-    Args:
-        model_type: A key of `STYLES`; anything else gets that of a LLM (byte-level BPE, `<s>` in front).
-
-    Returns:
-        A fast tokenizer with at most `VOCABULARY` tokens, padding on the right.
-    """
-    style = STYLES.get(model_type, LLM_STYLE)
-    make = {"unigram": _unigram, "wordpiece": _wordpiece, "bytes": _byte_level}[style.algorithm]
-    tokenizer = make(list(style.specials.values()))
-    specials = [(token, tokenizer.token_to_id(token)) for token in style.specials.values()]
-    tokenizer.add_special_tokens(list(style.specials.values()))
-    tokenizer.post_processor = processors.TemplateProcessing(single=style.frame, special_tokens=specials)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=MAX_TOKENS,
-        padding_side="right",
-        model_input_names=["input_ids", "attention_mask"],
-        **style.specials,
-    )
+    make: Callable[[list[str]], Tokenizer]
+    specials: dict[str, str]
+    frame: str
 
 
-def _unigram(specials: list[str]) -> Tokenizer:
-    """In the manner of XLM-R and T5: a space is a sign of its own, a piece is as likely as it is frequent."""
+def unigram(specials: list[str]) -> Tokenizer:
+    """In the manner of XLM-R: a space is a sign of its own, a piece is as likely as it is frequent."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    counts = _pieces(tokenizer, "", VOCABULARY - len(specials))
+    counts = pieces(tokenizer, "", VOCABULARY - len(specials))
     total = sum(counts.values())
-    pieces = [(piece, math.log(count / total)) for piece, count in counts.items()]
-    vocabulary = [(token, 0.0) for token in specials] + pieces
+    weighted = [(piece, math.log(count / total)) for piece, count in counts.items()]
+    vocabulary = [(token, 0.0) for token in specials] + weighted
     tokenizer.model = models.Unigram(vocabulary, unk_id=specials.index("<unk>"))
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
-def _wordpiece(specials: list[str]) -> Tokenizer:
-    """In the manner of BERT: lower case, the longest known piece first, `##` inside a word."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokens = [*specials, *_pieces(tokenizer, "##", VOCABULARY - len(specials))]
-    vocabulary = {token: place for place, token in enumerate(tokens)}
-    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
-
-
-def _byte_level(specials: list[str]) -> Tokenizer:
+def byte_level(specials: list[str]) -> Tokenizer:
     """In the manner of GPT: merges of bytes, so that no text has an unknown part."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -123,7 +64,7 @@ def _byte_level(specials: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _pieces(tokenizer: Tokenizer, inner: str, room: int) -> dict[str, int]:
+def pieces(tokenizer: Tokenizer, inner: str, room: int) -> dict[str, int]:
     """Count the parts of the words of `tiny.txt`: single signs, then the weightiest longer parts.
 
     The trainers of `tokenizers` for these two algorithms give another vocabulary on every run, and then two trainings
@@ -147,73 +88,70 @@ def _pieces(tokenizer: Tokenizer, inner: str, room: int) -> dict[str, int]:
     return {mark + sign: counts[mark, sign] for mark, sign in ranked[:room]}
 
 
-def tiny_encoder_config(model_type: str, **changes: Any) -> PreTrainedConfig:
-    """Describe a tiny encoder: hidden size 32, two layers, four heads.
-
-    Args:
-        model_type: An architecture that transformers knows, as in `backbones.ENCODERS`.
-        **changes: Fields that should differ.
-    """
-    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    if model_type in ("t5", "mt5"):
-        sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-    else:
-        # Positions of XLM-R start behind its pad id, which takes two.
-        positions = MAX_TOKENS + 2 if model_type == "xlm-roberta" else MAX_TOKENS
-        # At the usual 0.02 so narrow a model gives every text nearly the same vector.
-        sizes |= {"intermediate_size": 64, "max_position_embeddings": positions, "initializer_range": 0.1}
-    if model_type == "electra":
-        sizes["embedding_size"] = 32
-    style = STYLES.get(model_type, LLM_STYLE)
-    values = {"vocab_size": VOCABULARY, **sizes, **_special_ids(model_type, style), **changes}
-    return AutoConfig.for_model(model_type, **values)
+XLM_R = Style(
+    unigram,
+    {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"},
+    "<s> $A </s>",
+)
+LLM = Style(byte_level, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, "<s> $A")
 
 
-def tiny_llm_config(model_type: str, **changes: Any) -> PreTrainedConfig:
-    """Describe a tiny LLM (hidden size 48, two layers, four heads, two for keys) or a target in the manner of BERT.
-
-    Args:
-        model_type: An architecture that transformers knows, as in `backbones.LLMS`.
-        **changes: Fields that should differ.
-    """
-    if model_type in ("bert", "electra", "modernbert", "xlm-roberta"):
-        return tiny_encoder_config(model_type, **({"hidden_size": 48} | changes))
-    sizes = {
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2 * MAX_TOKENS,
-        "initializer_range": 0.1,
-    }
-    if model_type != "phi3":
-        sizes["head_dim"] = 12  # Gemma and Qwen3 do not derive it from the hidden size
-    values = {
-        "vocab_size": VOCABULARY,
-        **sizes,
-        **_special_ids(model_type, STYLES.get(model_type, LLM_STYLE)),
-        **changes,
-    }
-    return AutoConfig.for_model(model_type, **values)
+def tiny_tokenizer(style: Style) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of a style, padding on the right; the same one each time, with at most `VOCABULARY` tokens."""
+    tokenizer = style.make(list(style.specials.values()))
+    specials = [(token, tokenizer.token_to_id(token)) for token in style.specials.values()]
+    tokenizer.add_special_tokens(list(style.specials.values()))
+    tokenizer.post_processor = processors.TemplateProcessing(single=style.frame, special_tokens=specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_TOKENS,
+        padding_side="right",
+        model_input_names=["input_ids", "attention_mask"],
+        **style.specials,
+    )
 
 
-def _special_ids(model_type: str, style: Style) -> dict[str, int | None]:
-    """The ids that a configuration repeats from its tokenizer; a LLM without pad token has none."""
-    ids = {f"{name}_id": place for place, name in enumerate(style.specials)}
-    allowed = {"pad_token_id", "bos_token_id", "eos_token_id"}
-    if model_type == "modernbert":
-        allowed |= {"cls_token_id", "sep_token_id"}
-    return dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")) | {
-        name: place for name, place in ids.items() if name in allowed
-    }
+def encoder_config() -> PreTrainedConfig:
+    """Describe `tiny:encoder`."""
+    return AutoConfig.for_model(
+        "xlm-roberta",
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_TOKENS + 2,  # positions start behind the pad id, which takes two
+        initializer_range=0.1,  # at the usual 0.02 so narrow a model gives every text nearly the same vector
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+
+
+def llm_config() -> PreTrainedConfig:
+    """Describe `tiny:llm`; it has no pad token."""
+    return AutoConfig.for_model(
+        "mistral",
+        vocab_size=VOCABULARY,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=12,
+        max_position_embeddings=2 * MAX_TOKENS,
+        initializer_range=0.1,
+        pad_token_id=None,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
 
 
 def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:
     """Make a model with random float32 weights; the state of torch's generator is left as it was.
 
     Args:
-        config: From `tiny_encoder_config` or `tiny_llm_config`.
+        config: Of a checked architecture.
         tower: "encoder" or "llm"; a LLM that is a decoder gets its LM head.
         seed: Equal seeds give equal weights.
 
@@ -227,26 +165,8 @@ def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTraine
         return backbones.from_config(config, tower).eval()
 
 
-def make_tiny_base(folder: Path, tower: str, model_type: str, seed: int = 0) -> Path:
-    """Write a tiny base as a folder of transformers: configuration, weights and tokenizer.
-
-    Args:
-        folder: Where to; made if missing.
-        tower: "encoder" or "llm".
-        model_type: A key of `backbones.ENCODERS` or `backbones.LLMS`.
-        seed: Of the weights.
-
-    Returns:
-        `folder`.
-    """
-    config = tiny_encoder_config(model_type) if tower == "encoder" else tiny_llm_config(model_type)
-    tiny_model(config, tower, seed).save_pretrained(folder)
-    tiny_tokenizer(model_type).save_pretrained(folder)
-    return folder
-
-
 def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
-    """Write the bases that recipes call `tiny:encoder` (XLM-R) and `tiny:llm` (Mistral).
+    """Write the bases that recipes call `tiny:encoder` and `tiny:llm`: configuration, weights and tokenizer each.
 
     Args:
         folder: Gets the folders `encoder` and `llm`.
@@ -255,5 +175,9 @@ def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     Returns:
         Both folders.
     """
-    encoder = make_tiny_base(folder / "encoder", "encoder", "xlm-roberta", seed)
-    return encoder, make_tiny_base(folder / "llm", "llm", "mistral", seed + 1)
+    encoder, llm = folder / "encoder", folder / "llm"
+    tiny_model(encoder_config(), "encoder", seed).save_pretrained(encoder)
+    tiny_tokenizer(XLM_R).save_pretrained(encoder)
+    tiny_model(llm_config(), "llm", seed + 1).save_pretrained(llm)
+    tiny_tokenizer(LLM).save_pretrained(llm)
+    return encoder, llm

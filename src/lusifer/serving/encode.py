@@ -16,8 +16,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer import prompts
 from lusifer.batching import cut
 from lusifer.errors import DataError, LusiferError, UsageError
-from lusifer.serving.texts import Source
-from lusifer.serving.writers import writer
+from lusifer.serving.files import TextSource, writer
 
 ROWS_AT_ONCE = 8192
 """Rows held at once: enough for batches of equal lengths, little beside the model."""
@@ -27,11 +26,9 @@ BATCH_TOKENS = {"cpu": 1024}
 """Tokens of a batch by device; on a CPU half the time of 8,192 in single runs (docs/performance.md)."""
 BATCH_TOKENS_ELSEWHERE = 8192
 
-Progress = Callable[[int], None]
-
 
 @dataclass
-class Report:
+class EmbedReport:
     """What was embedded.
 
     Attributes:
@@ -112,14 +109,15 @@ def choose_prompt(
 
 def embed_file(
     embedder: SentenceTransformer,
-    source: Source,
+    source: TextSource,
     output: Path,
     *,
     prompt: str | None = None,
     batch_tokens: int | None = None,
     refuse_long: bool = False,
-    progress: Progress | None = None,
-) -> Report:
+    progress: Callable[[int], None] | None = None,
+    count: int | None = None,
+) -> EmbedReport:
     """Embed every text of a file and write the vectors in the same order, all or nothing.
 
     Args:
@@ -130,21 +128,20 @@ def embed_file(
         batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
         refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
         progress: Called with the number of rows done after every batch.
+        count: How many texts there are, if `source.check()` has counted them before.
 
     Raises:
         DataError: A text cannot be embedded or is too long.
         LusiferError: A vector is not finite.
     """
-    report = Report(limit=embedder.max_seq_length)
-    with writer(Path(output)) as out:
+    report = EmbedReport(limit=embedder.max_seq_length)
+    with writer(Path(output), source.check() if count is None else count) as out:
         for chunk in _chunks(source.rows()):
             places, texts = [place for place, _ in chunk], [text for _, text in chunk]
             lengths = token_counts(embedder, texts, prompt)
             _note_long(report, places, lengths, refuse_long)
             vectors = _encode(embedder, texts, lengths, prompt, batch_tokens, places, report, progress)
             out.add(texts, vectors)
-        if not report.rows:
-            raise DataError(f"{source.name}: no texts in it")
     return report
 
 
@@ -171,7 +168,9 @@ def encode(
     if not texts:
         return np.empty((0, embedder.get_embedding_dimension()), dtype=np.float32)
     lengths = token_counts(embedder, texts, prompt)
-    return _encode(embedder, texts, lengths, prompt, batch_tokens, places, Report(limit=embedder.max_seq_length), None)
+    return _encode(
+        embedder, texts, lengths, prompt, batch_tokens, places, EmbedReport(limit=embedder.max_seq_length), None
+    )
 
 
 def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> list[int]:
@@ -197,7 +196,7 @@ def _chunks(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
         yield chunk
 
 
-def _note_long(report: Report, places: Sequence[str], lengths: Sequence[int], refuse: bool) -> None:
+def _note_long(report: EmbedReport, places: Sequence[str], lengths: Sequence[int], refuse: bool) -> None:
     """Count the texts that the model cannot read to their end."""
     if report.limit is None:
         return
@@ -218,8 +217,8 @@ def _encode(
     prompt: str | None,
     budget: int | None,
     places: Sequence[str],
-    report: Report,
-    progress: Progress | None,
+    report: EmbedReport,
+    progress: Callable[[int], None] | None,
 ) -> np.ndarray:
     """Vectors (n, d) of one chunk, in order; the report grows."""
     read = lengths if report.limit is None else [min(length, report.limit) for length in lengths]

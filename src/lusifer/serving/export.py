@@ -26,11 +26,11 @@ from torch import nn
 from lusifer import extras, prompts
 from lusifer.embedder import folder as model_folder
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.embedder.exported import ABOUT, GRAPH
+from lusifer.embedder.int8 import ABOUT, GRAPH
 from lusifer.errors import DataError, UsageError
 from lusifer.io.atomic import write_folder
 from lusifer.model import adapters
-from lusifer.serving.texts import Source
+from lusifer.serving.files import TextSource
 
 SAMPLES = 300
 """Texts that the scales are taken from at most."""
@@ -48,7 +48,7 @@ class _Vector(nn.Module):
         return self.model(input_ids, attention_mask).embedding
 
 
-def sample(source: Source, count: int = SAMPLES) -> list[str]:
+def sample(source: TextSource, count: int = SAMPLES) -> list[str]:
     """The first texts of a file.
 
     Raises:
@@ -125,7 +125,7 @@ def _products_of_states(graph: Any) -> list[str]:
     return [node.get_friendly_name() for node in products if not any(map(is_weight, node.input_values()))]
 
 
-def export_folder(place: str, target: Path, source: Source) -> None:
+def export_folder(place: str, target: Path, source: TextSource) -> None:
     """Load a model and export it; see `export`."""
     texts = sample(source)
     export(model_folder.load(place, device="cpu", dtype="float32"), target, texts)
@@ -156,7 +156,7 @@ def _quiet(nncf: Any) -> Iterator[None]:
     nncf.set_log_level(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # The trace keeps a check of the length as a constant; `ExportedModel` makes it anew.
+            # The trace keeps a check of the length as a constant; `Int8Model` makes it anew.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             yield
     finally:

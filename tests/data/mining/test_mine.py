@@ -259,7 +259,7 @@ def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
     from lusifer.embedder.retrieval import load_cross_encoder
-    from lusifer.model.tiny import make_tiny_base
+    from support.tiny_bases import make_tiny_base
 
     folder = make_tiny_base(tmp_path / "base", "llm", "bert")
     config = BertConfig.from_pretrained(folder, num_labels=1)

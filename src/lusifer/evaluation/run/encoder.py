@@ -15,7 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import folder as model_folder
-from lusifer.embedder.exported import ExportedModel
+from lusifer.embedder.int8 import Int8Model
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io import seen as training_texts
@@ -275,7 +275,7 @@ class ScoredModel:
     @property
     def dtype(self) -> str:
         """Number format of the weights, the first of them where there are several."""
-        if isinstance(getattr(self.embedder[0], "model", None), ExportedModel):
+        if isinstance(getattr(self.embedder[0], "model", None), Int8Model):
             return "int8"
         first = next(self.embedder.parameters(), None)
         return "not known" if first is None else str(first.dtype).removeprefix("torch.")
@@ -323,7 +323,7 @@ def load_model(
 
 def _ours(embedder: SentenceTransformer) -> bool:
     """Whether a model was trained here: another one's prompts are its own, and our instructions are none of them."""
-    return isinstance(getattr(embedder[0], "model", None), (LusiferModel, ExportedModel))
+    return isinstance(getattr(embedder[0], "model", None), (LusiferModel, Int8Model))
 
 
 def _identity(

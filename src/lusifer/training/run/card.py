@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.data.sources import short_name
 from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.embedder import card as cards
-from lusifer.embedder import contents
+from lusifer.embedder import info
 from lusifer.io import parallel_text, seen
 from lusifer.io.atomic import write_file
 from lusifer.training.folder import DATA, RECIPE, STEPS, WATCH, RunFolder
@@ -139,7 +139,7 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
         tower: f"`{cards.public_name(base.path)}`" + (f" at revision `{base.revision}`" if base.revision else "")
         for tower, base in bases.items()
     }
-    return cards.text(facts, contents.read(embedder, names))
+    return cards.text(facts, info.contents(embedder, names))
 
 
 def _kept(folder: Path) -> dict[str, Any]:

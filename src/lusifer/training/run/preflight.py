@@ -6,7 +6,7 @@ import torch
 
 from lusifer.errors import UsageError
 from lusifer.model import build
-from lusifer.model.compiled import refuse_without_compiler
+from lusifer.model.backbones import refuse_without_compiler
 from lusifer.model.tokenizer import read_tokenizer
 from lusifer.training.estimate import memory
 from lusifer.training.folder import RunFolder

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
-from lusifer.model.compiled import compile_layers
+from lusifer.model.backbones import compile_layers
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import RunFolder, last_checkpoint
 from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe

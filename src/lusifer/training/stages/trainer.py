@@ -17,9 +17,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.embedder.checkpoint import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.model import adapters
+from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.training.folder import BAD_BATCH, RunFolder
 from lusifer.training.recipe.stage import StageSettings
 

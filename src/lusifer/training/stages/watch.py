@@ -26,10 +26,10 @@ from transformers import TrainerCallback
 
 from lusifer import language_gap
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.embedder.checkpoint import TRAINABLE
 from lusifer.errors import LusiferError
 from lusifer.io.atomic import write_file
 from lusifer.model import adapters
+from lusifer.model.adapters import TRAINABLE
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import BEST, WATCH
 from lusifer.training.recipe import watch as recipe_watch

@@ -7,7 +7,6 @@ graph in OpenVINO's format (https://docs.openvino.ai): XML and plain numbers, no
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,15 @@ from transformers import PreTrainedTokenizerFast
 from lusifer import extras
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import ModelFolderError, UsageError
+from lusifer.io.jsonfile import read_json
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferOutput
 
 GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", "export.json"
+MEND = "export the model again"
 
 
-class ExportedModel(nn.Module):
+class Int8Model(nn.Module):
     """The graph behind the same call as `LusiferModel`; it has no tensors of its own and lives on the processor.
 
     Args:
@@ -56,7 +57,7 @@ class ExportedModel(nn.Module):
         return LusiferOutput(torch.from_numpy(found.copy()))  # the array belongs to the next call
 
 
-def is_exported(folder: Path) -> bool:
+def is_int8(folder: Path) -> bool:
     """Whether a folder is one of these."""
     return (folder / ABOUT).is_file()
 
@@ -79,7 +80,7 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
         raise UsageError(
             f"{folder}: an int8 model runs on the processor only and has one number format: leave {asked} out"
         )
-    told = check(folder)
+    files = check(folder)
     openvino = extras.need("int8", "openvino")
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -90,16 +91,16 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
         graph = openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
     except RuntimeError as error:
         first = next(iter(str(error).splitlines()), "")
-        raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); export the model again") from error
+        raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); {MEND}") from error
     digest = hashlib.sha256((folder / NUMBERS).read_bytes() + (folder / GRAPH).read_bytes()).hexdigest()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    saved = told["config_sentence_transformers.json"]
+    saved = files["config_sentence_transformers.json"]
     embedder = assemble(
-        ExportedModel(graph, LusiferConfig.from_dict(told["config.json"]), digest),
+        Int8Model(graph, LusiferConfig.from_dict(files["config.json"]), digest),
         tokenizer,
         prompts=saved.get("prompts"),
-        max_seq_length=told[ABOUT]["max_seq_length"],
-        normalize=told[ABOUT]["normalize"],
+        max_seq_length=files[ABOUT]["max_seq_length"],
+        normalize=files[ABOUT]["normalize"],
     )
     embedder.default_prompt_name = saved.get("default_prompt_name")
     return embedder.eval()
@@ -113,21 +114,10 @@ def check(folder: Path) -> dict[str, dict[str, Any]]:
     """
     for name in (GRAPH, NUMBERS, "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder / name}: missing; export the model again")
-    told = {name: _json(folder / name) for name in ("config.json", "config_sentence_transformers.json", ABOUT)}
+            raise ModelFolderError(f"{folder / name}: missing; {MEND}")
+    names = ("config.json", "config_sentence_transformers.json", ABOUT)
+    files = {name: read_json(folder / name, MEND, ModelFolderError, dict) for name in names}
     for key in ("max_seq_length", "normalize"):
-        if key not in told[ABOUT]:
-            raise ModelFolderError(f"{folder / ABOUT}: no {key} in it; export the model again")
-    return told
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no JSON object")
-        return content
-    except OSError as error:
-        raise ModelFolderError(f"{file}: missing; export the model again") from error
-    except ValueError as error:
-        raise ModelFolderError(f"{file}: damaged ({error}); export the model again") from error
+        if key not in files[ABOUT]:
+            raise ModelFolderError(f"{folder / ABOUT}: no {key} in it; {MEND}")
+    return files

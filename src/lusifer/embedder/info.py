@@ -1,0 +1,176 @@
+"""What a model is made of: of an embedder in memory as plain values (for a card), of a folder in words (for `info`)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+
+from lusifer.embedder import folder, int8
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import ModelFolderError
+from lusifer.io import names
+from lusifer.io.jsonfile import read_json
+from lusifer.model import adapters
+from lusifer.model.config import LusiferConfig
+from lusifer.model.connector import CONNECTORS
+from lusifer.model.lusifer import LusiferModel
+
+PART_NAMES = {"llm": "LLM", "output_projection": "output projection"}
+POOLING_WORDS = {
+    "mean": "mean of the LLM's last states",
+    "weightedmean": "mean of the LLM's last states, later positions weighing more",
+    "cls": "the LLM's last state at the first position",
+    "lasttoken": "the LLM's last state at the last position",
+}
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """One part of the model: `dtype` is that of its weights."""
+
+    name: str
+    what: str
+    parameters: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Parts in the order that a text goes through them, and what the vectors are like."""
+
+    parts: tuple[ModelPart, ...]
+    attention: str
+    pooling: str
+    dimension: int
+    max_tokens: int
+    normalized: bool
+    similarity: str
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+
+
+def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Contents:
+    """Look at an embedder whose adapters are merged.
+
+    Args:
+        embedder: As `assemble` or `folder.load` gives it.
+        bases: What to call the two bases, by "encoder" and "llm", in Markdown.
+    """
+    model = lusifer_model(embedder)
+    config = model.config
+    words = _words(config, bases)
+    parts = [
+        ModelPart(PART_NAMES.get(row.part, row.part), words[row.part], row.parameters, _dtype(model, row.part))
+        for row in adapters.report(model)
+        if row.parameters
+    ]
+    return Contents(
+        parts=tuple(parts),
+        attention="attending in both directions" if config.bidirectional else "attending to what stands before",
+        pooling=POOLING_WORDS[config.pooling]
+        + ("" if config.include_prompt else ", those of the prompt left out")
+        + (", and what it read, pooled likewise, added" if config.residual else ""),
+        dimension=embedder.get_embedding_dimension(),
+        max_tokens=embedder.max_seq_length,
+        normalized=any(isinstance(module, Normalize) for module in embedder),
+        similarity=f"{embedder.similarity_fn_name} similarity",
+        prompts=dict(embedder.prompts),
+        default_prompt=embedder.default_prompt_name,
+    )
+
+
+def _words(config: LusiferConfig, bases: Mapping[str, str]) -> dict[str, str]:
+    """Each part in a few words."""
+    towers = {
+        tower: f"{bases[tower]} ({side.model_type}), states of {side.hidden_size}"
+        for tower, side in (("encoder", config.encoder), ("llm", config.llm))
+    }
+    projection = f"{config.hidden_size} to {config.hidden_size}, ReLU, {config.hidden_size}; after the pooling"
+    kind = CONNECTORS[config.connector_type].describe(config.connector_kwargs)
+    connector = f"{kind}, {config.num_soft_tokens} soft token{'' if config.num_soft_tokens == 1 else 's'}"
+    return towers | {"connector": connector, "output_projection": projection}
+
+
+def _dtype(model: LusiferModel, part: str) -> str:
+    """The dtypes of a part's weights, mostly one."""
+    found = {str(p.dtype).removeprefix("torch.") for p in getattr(model, part).parameters()}
+    return ", ".join(sorted(found))
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Describe a model.
+
+    Args:
+        path: What `lusifer.load` takes.
+
+    Returns:
+        Name -> value, in the order to show them.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged.
+    """
+    found = names.model(path)
+    root = found if isinstance(found, Path) else folder.fetch(found)
+    folder.check(root)
+    config = _read(root / "config.json")
+    limit = _limit(root)
+    rows = {"folder": str(found), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
+    if int8.is_int8(root):
+        about = _read(root / int8.ABOUT)
+        rows["numbers"] = f"{about.get('numbers')}, {about.get('format')}; scales from {about.get('texts')} texts"
+        rows["dimension"] = str(LusiferConfig.from_dict(config).hidden_size)
+    elif config.get("model_type") == LusiferConfig.model_type:
+        rows |= _composite(LusiferConfig.from_dict(config), folder.weights(root))
+    elif (root / folder.WEIGHTS).is_file():
+        rows |= {"weights": _count(folder.weights(root), "")}
+    rows["tokens"] = f"{limit} a text at most" if limit else "no limit given"
+    prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
+    for name, text in prompts.items():
+        rows[f"prompt {name}"] = repr(text)
+    return rows
+
+
+def _composite(config: LusiferConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """The parts of a LUSIFER model."""
+    attention = "both directions" if config.bidirectional else "causal"
+    kind = config.connector_type
+    if config.connector_kwargs:
+        kind += " (" + ", ".join(f"{key} {value}" for key, value in config.connector_kwargs.items()) + ")"
+    return {
+        "encoder": f"{config.encoder.model_type}, {_count(shapes, 'encoder.')}, states of {config.encoder.hidden_size}",
+        "connector": f"{kind}, {_count(shapes, 'connector.')}, {config.num_soft_tokens} soft tokens",
+        "llm": f"{config.llm.model_type}, {_count(shapes, 'llm.')}, attends in {attention}",
+        "pooling": config.pooling
+        + (", plus that of the LLM's input" if config.residual else "")
+        + (", then output projection" if config.output_projection else ""),
+        "positions": f"counted over {config.soft_token_position}",
+        "dimension": str(config.hidden_size),
+        "weights": _count(shapes, ""),
+    }
+
+
+def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
+    """Numbers in the tensors whose names begin with `prefix`."""
+    total = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))
+    return f"{total:,} parameters"
+
+
+def _limit(root: Path) -> int | None:
+    """Most tokens of a text: the smallest limit that the folder names."""
+    named = [
+        _read(root / "tokenizer_config.json").get("model_max_length"),
+        _read(root / "sentence_bert_config.json").get("max_seq_length"),
+    ]
+    # Tokenizers without a limit carry a number of thirty digits in its place.
+    return min((limit for limit in named if isinstance(limit, int) and limit < 10**9), default=None)
+
+
+def _read(file: Path) -> dict:
+    """A JSON file; empty where an embedder of another layout has none there."""
+    return read_json(file, folder.MEND, ModelFolderError) if file.is_file() else {}

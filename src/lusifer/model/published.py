@@ -1,0 +1,400 @@
+"""Read the authors' checkpoints (https://github.com/hieum98/lusifer, Hieuman/LUSIFER on the hub).
+
+Their folder is what `PyTorchModelHubMixin` writes: the constructor's arguments in config.json and one state dict with
+adapters, LM head and an unused pooler in it, the backbones' weights included. Of the backbones only the configuration
+and the tokenizer are needed from elsewhere; their names may be private or relative paths.
+
+| theirs | ours |
+|-|-|
+| `universal_learner.[base_model.model.]K` | `encoder.K`, without the pooler |
+| `encoder.[base_model.model.]model.K` | `llm.K` |
+| `encoder.[base_model.model.]lm_head.weight` | the LM head, kept apart |
+| `K.base_layer.weight`, `K.lora_A.NAME.weight`, `K.lora_B.NAME.weight` | `K.weight` and its adapter |
+| `connection_module.added_tokens` | `connector.soft_tokens` |
+| `connection_module.K` | `connector.mapping.K` |
+| of an embedding table: `connection_module.ff.0.K` | `connector.mapping.vocabulary.K` |
+| of an embedding table: `connection_module.embedding.weight` | `connector.mapping.table` |
+| `output_projection.K` | `output_projection.K` |
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, processors
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lusifer.errors import ModelFolderError, UsageError
+from lusifer.io import hub, names
+from lusifer.io.jsonfile import read_json
+from lusifer.model import adapters
+from lusifer.model.build import Base, read_config
+from lusifer.model.config import LusiferConfig
+from lusifer.model.lusifer import LusiferModel
+from lusifer.model.tokenizer import read_tokenizer
+from lusifer.prompts import Role
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MEND = "fetch the checkpoint again"
+# Keys of their config.json: their universal learner is our encoder, their encoder is our LLM.
+NAMES = {"encoder": "universal_learner_name_or_path", "llm": "encoder_name_or_path"}
+TYPES = {"encoder": "universal_learner_backbone_type", "llm": "encoder_backbone_type"}
+REQUIRED = (
+    *NAMES.values(), *TYPES.values(), "connection_type", "num_added_tokens", "pooling_method", "loar_r", "lora_alpha",
+)  # fmt: skip
+# What their constructor can build; both have linear layers called `ff`, so names of tensors do not tell which.
+CONNECTIONS = ("ff", "embedding_table")
+Adapters = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+# Public bases by backbone type, rows and width of the word embeddings, where these leave no doubt about the rest.
+PUBLIC = {
+    ("xlm-r", 250002, 768): "FacebookAI/xlm-roberta-base",
+    ("xlm-r", 250002, 1024): "FacebookAI/xlm-roberta-large",
+    ("mistral", 32768, 4096): "mistralai/Mistral-7B-Instruct-v0.3",
+}
+
+_PREFIXES = (
+    (re.compile(r"^universal_learner\.(base_model\.model\.)?"), "encoder."),
+    (re.compile(r"^encoder\.(base_model\.model\.)?model\."), "llm."),
+    (re.compile(r"^encoder\.(base_model\.model\.)?lm_head\."), "lm_head."),
+    (re.compile(r"^connection_module\.added_tokens$"), "connector.soft_tokens"),
+    (re.compile(r"^connection_module\."), "connector.mapping."),
+)
+_TABLE = "connector.mapping.table"
+_TABLE_PREFIXES = (
+    (re.compile(r"^connector\.mapping\.ff\.0\."), "connector.mapping.vocabulary."),
+    (re.compile(r"^connector\.mapping\.embedding\.weight$"), _TABLE),
+)
+_LORA = re.compile(r"^(.+)\.lora_([AB])\.[^.]+\.weight$")
+_HEAD = "lm_head.weight"
+_WORDS = "llm.embed_tokens.weight"
+# Tied tensors: safetensors stores one of the two.
+_TIED = (("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"), (_HEAD, _WORDS))
+
+
+def rename(key: str, connection_type: str = "ff") -> str:
+    """Our name of a tensor; a name that their format does not have comes back as it is."""
+    for pattern, replacement in _PREFIXES:
+        if pattern.match(key):
+            key = pattern.sub(replacement, key).replace(".base_layer.", ".")
+            break
+    for pattern, replacement in _TABLE_PREFIXES if connection_type == "embedding_table" else ():
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def sort_tensors(
+    tensors: dict[str, torch.Tensor], connection_type: str = "ff"
+) -> tuple[dict[str, torch.Tensor], Adapters, torch.Tensor | None]:
+    """Sort a checkpoint's state dict into plain weights, adapters and LM head.
+
+    Args:
+        tensors: By their names, each in its own dtype, which it keeps.
+        connection_type: One of `CONNECTIONS`.
+
+    Returns:
+        Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); the LM head's
+        weight (vocabulary, d), the word embeddings themselves where the two are tied. The pooler is gone with its
+        adapters: nothing ever reads it. Half of an adapter stays among the weights, where the check of names refuses
+        it.
+    """
+    plain: dict[str, torch.Tensor] = {}
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name = rename(key, connection_type)
+        if name.startswith("encoder.pooler."):
+            continue
+        adapter = _LORA.match(name)
+        if adapter and not name.startswith("lm_head"):
+            halves.setdefault(adapter[1], {})[adapter[2]] = tensor
+        else:
+            plain[name] = tensor
+    lora: Adapters = {}
+    for layer, half in halves.items():
+        if len(half) == 2 and f"{layer}.weight" in plain:
+            lora[layer] = (half["A"], half["B"])
+        else:
+            plain |= {f"{layer}.lora_{side}": tensor for side, tensor in half.items()}
+    if _TABLE in plain and _WORDS not in plain:
+        # Their table is born in the memory of the LLM's word embeddings; while it stays there, safetensors stores it
+        # alone, as the first of the names. A copy, since ours are two weights.
+        plain[_WORDS] = plain[_TABLE].clone()
+    for one, other in _TIED:
+        if (one in plain) != (other in plain):
+            plain[one] = plain[other] = plain.get(one, plain.get(other))
+    return plain, lora, plain.pop(_HEAD, None)
+
+
+def locate(source: str | Path) -> Path:
+    """The folder of a checkpoint; a hub id is downloaded (configuration and weights only).
+
+    Raises:
+        ModelFolderError: There is no such folder, and the hub does not give it.
+    """
+    found = names.model(source)
+    if isinstance(found, Path):
+        return found
+    with hub.asking(f"{source}: {hub.NO_FOLDER}", ModelFolderError):
+        return Path(snapshot_download(found, allow_patterns=["config.json", "*.safetensors", INDEX]))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The constructor's arguments in config.json, as their constructor understands them.
+
+    It makes an `ff` of `attn` without added tokens, and an embedding table has no added tokens whatever is asked for.
+
+    Raises:
+        ModelFolderError: Missing, damaged, or not the authors' format.
+    """
+    settings = read_json(folder / "config.json", MEND, ModelFolderError, dict)
+    missing = [key for key in REQUIRED if key not in settings]
+    if missing:
+        raise ModelFolderError(
+            f"{folder / 'config.json'}: no {', '.join(missing)}; this is not a checkpoint in the authors' format "
+            "(a folder of this project needs no conversion)"
+        )
+    if settings["connection_type"] == "attn" and settings["num_added_tokens"] == 0:
+        settings["connection_type"] = "ff"
+    if settings["connection_type"] == "embedding_table":
+        settings["num_added_tokens"] = 0
+    if settings["connection_type"] not in CONNECTIONS:
+        raise ModelFolderError(
+            f"{folder / 'config.json'}: connection_type={settings['connection_type']!r} cannot be converted; the "
+            f"published code builds {' and '.join(CONNECTIONS)} only ('attn' is among its options, and is 'ff' where "
+            "num_added_tokens is 0)"
+        )
+    return settings
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of model.safetensors, or of the files that its index names.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged.
+    """
+    names = [WEIGHTS]
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        names = sorted(set(read_json(folder / INDEX, MEND, ModelFolderError, dict)["weight_map"].values()))
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        try:
+            tensors |= load_file(folder / name)
+        except FileNotFoundError as error:
+            raise ModelFolderError(f"{folder / name}: missing; {MEND}") from error
+        except SafetensorError as error:
+            raise ModelFolderError(f"{folder / name}: truncated or damaged ({error}); {MEND}") from error
+    return tensors
+
+
+class PublishedModel(NamedTuple):
+    """A checkpoint as read: `lm_head` is None where it holds none, `settings` are those of `read_settings`."""
+
+    model: LusiferModel
+    tokenizer: PreTrainedTokenizerBase
+    lm_head: nn.Linear | None
+    settings: dict[str, Any]
+
+
+def read(
+    source: str | Path, *, compat: bool = False, merged: bool = True, encoder: str | None = None, llm: str | None = None
+) -> PublishedModel:
+    """Read a checkpoint in the authors' format.
+
+    Args:
+        source: Folder or hub id.
+        compat: Reproduce the published arithmetic: soft tokens behind a padding to a multiple of 8, special tokens of
+            the text format written into the text. Off, a vector depends on nothing but its text.
+        merged: Fold the adapters into the weights, in float32; False leaves them attached, trainable.
+        encoder: Base with the encoder's configuration and tokenizer, if its name in the checkpoint is of no use.
+        llm: The same for the LLM's configuration.
+
+    Returns:
+        The model in evaluation mode (backbones in the checkpoint's dtype, those with merged adapters, connector and
+        projection in float32), the encoder's tokenizer, the frozen LM head and the settings.
+
+    Raises:
+        UsageError: The configuration of a backbone cannot be read.
+        ModelFolderError: `source` is no such checkpoint, or tensors are missing, unknown or of another shape.
+    """
+    folder = locate(source)
+    settings = read_settings(folder)
+    tensors, lora, lm_head = sort_tensors(read_tensors(folder), settings["connection_type"])
+    check_ranks(lora, settings, folder)
+    vocabularies = {tower: word_embeddings(tower, tensors, folder).shape for tower in adapters.TOWERS}
+    bases = {
+        tower: find_base(settings, tower, given, folder, vocabularies[tower])
+        for tower, given in (("encoder", encoder), ("llm", llm))
+    }
+    towers = {tower: read_config(base, tower) for tower, base in bases.items()}
+    for tower, config in towers.items():
+        config.vocab_size = vocabularies[tower][0]  # the authors add special tokens to some
+    config = LusiferConfig(
+        **towers,
+        connector_type=settings["connection_type"],
+        num_soft_tokens=settings["num_added_tokens"],
+        pooling=settings["pooling_method"],
+        # Trained with the instruction inside the mean (their prompt_length is computed and never used): leaving it out
+        # would be another model than the one that was trained.
+        include_prompt=True,
+        soft_token_position="padding" if compat else "text",
+        pad_to_multiple_of=8 if compat else None,
+    )
+    model = fill(config, tensors, folder)
+    attach(model, lora, settings)
+    if merged:
+        adapters.merge(model)
+    reader = published_tokenizer if compat else read_tokenizer
+    return PublishedModel(model.eval(), reader(str(names.base(bases["encoder"].path))), make_head(lm_head), settings)
+
+
+def published_prompt(instruction: str | None, role: Role, bos: str = "<s>") -> str:
+    r"""The published prefix of a text: `<s>{instruction}.\n`, of a candidate `<s>{instruction}. Candidate:\n`.
+
+    Args:
+        instruction: With its full stop, if it has one ("..": that is how the model was trained); None leaves the
+            place empty, as published.
+        role: "query" or "document"; a document of a symmetric task is a query here, as in the published evaluation.
+        bos: The tokenizer's first token, "" where it has none (T5).
+    """
+    return f"{bos}{instruction or ''}.{' Candidate:' if role == 'document' else ''}\n"
+
+
+def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The encoder's tokenizer as the published code uses it: `<s>` stands in the text, `</s>` is put behind it.
+
+    Special tokens that a text spells are special tokens. Unlike in the published code, a text that is too long keeps
+    its `</s>`. `path` is a folder or a hub id.
+
+    Raises:
+        UsageError: There is no tokenizer at `path`.
+    """
+    with hub.asking(f"{path}: no tokenizer there", UsageError):
+        own = AutoTokenizer.from_pretrained(path, revision=hub.commit(path))
+    backend = Tokenizer.from_str(own.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {own.eos_token}", special_tokens=[(own.eos_token, own.eos_token_id)]
+    )
+    # The plain class: XLMRobertaTokenizer would rebuild its post-processor when it is loaded.
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        padding_side="right",
+        model_max_length=own.model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        **own.special_tokens_map,
+    )
+
+
+def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: Path, words: torch.Size) -> Base:
+    """Where a backbone's configuration and tokenizer can be read; `words` is the shape of its word embeddings.
+
+    Tried in order: what the user gave, the checkpoint's name for it (as a path from here, from the checkpoint, from its
+    parent; as a hub name), the public base that the weights fit.
+
+    Raises:
+        UsageError: None can be read; the message says which option to pass.
+    """
+    if given is not None:
+        return Base(given)
+    name = settings[NAMES[tower]]
+    for root in (Path(), folder, folder.parent):
+        if (root / name / "config.json").is_file():
+            return Base(str((root / name).resolve()))
+    reasons = []
+    for candidate in dict.fromkeys((name, PUBLIC.get((settings[TYPES[tower]], *words), name))):
+        try:
+            read_config(Base(candidate), tower)
+            return Base(candidate)
+        except UsageError as error:
+            reasons.append(str(error))
+    raise UsageError(
+        f"the checkpoint's {tower} is named {name!r}, and its configuration cannot be read ({reasons[0]}); "
+        f"pass --{tower} with a folder or hub name that has its configuration and tokenizer"
+    )
+
+
+def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) -> torch.Tensor:
+    """The word embeddings of a tower, (vocabulary, width).
+
+    Raises:
+        ModelFolderError: There are none.
+    """
+    ends = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
+    for key, tensor in tensors.items():
+        if key.startswith(f"{tower}.") and key.endswith(ends):
+            return tensor
+    raise ModelFolderError(f"{folder}: the weights of the {tower} are missing; {MEND}")
+
+
+def check_ranks(lora: Adapters, settings: dict[str, Any], folder: Path) -> None:
+    """Refuse adapters of another rank than config.json says: their scale, alpha / rank, would be a guess.
+
+    Raises:
+        ModelFolderError: Names a layer.
+    """
+    for name, (down, up) in lora.items():
+        if not down.shape[0] == up.shape[1] == settings["loar_r"]:
+            raise ModelFolderError(
+                f"{folder}: the adapter of {name} has rank {down.shape[0]}, config.json says "
+                f"loar_r={settings['loar_r']}"
+            )
+
+
+def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) -> LusiferModel:
+    """A model that holds exactly these tensors; nothing is allocated or initialised beside them.
+
+    Raises:
+        ModelFolderError: Tensors are missing, unknown or of another shape.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):  # buffers (rotary frequencies) are in no checkpoint
+        model = LusiferModel(config)
+    wanted = model.state_dict()
+    problems = {
+        "missing": sorted(wanted.keys() - tensors.keys()),
+        "unknown": sorted(tensors.keys() - wanted.keys()),
+        "of another shape": sorted(k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape),
+    }
+    found = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
+    if found:
+        raise ModelFolderError(
+            f"{folder}: the weights do not fit the backbones' configurations: tensors {'; '.join(found)}; "
+            "pass --encoder or --llm with the bases that the checkpoint was trained from"
+        )
+    for key, tensor in tensors.items():
+        if not key.startswith(("encoder.", "llm.")):
+            tensors[key] = tensor.float()
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def attach(model: LusiferModel, lora: Adapters, settings: dict[str, Any]) -> None:
+    """Put the checkpoint's adapters on both towers, unmerged."""
+    for tower in adapters.TOWERS:
+        layers = [name.removeprefix(f"{tower}.") for name in lora if name.startswith(f"{tower}.")]
+        if layers:
+            adapters.attach(
+                model, tower, settings["loar_r"], settings["lora_alpha"], settings.get("dropout", 0.0), layers
+            )
+    with torch.no_grad():
+        for name, (down, up) in lora.items():
+            layer = model.get_submodule(name)
+            layer.lora_A["default"].weight.copy_(down)
+            layer.lora_B["default"].weight.copy_(up)
+
+
+def make_head(weight: torch.Tensor | None) -> nn.Linear | None:
+    """The frozen LM head as a layer, from its weight (vocabulary, d)."""
+    if weight is None:
+        return None
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    head.weight = nn.Parameter(weight, requires_grad=False)
+    return head

@@ -1,1 +1,0 @@
-"""The authors' checkpoint: its files, and the model that they hold."""
