@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test quick check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -15,6 +15,9 @@ demo: $(INSTALLED)  ## texts in 14 languages found by English questions, MiniLM 
 
 test: $(INSTALLED)  ## all tests, no network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+quick: $(INSTALLED)  ## the tests of every room that train nothing and start nothing, for while you work
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 check: $(INSTALLED)  ## linter and the rules of the house
 	$(BIN)/ruff check .

@@ -1,14 +1,21 @@
-"""Tiny bases, models and runs that many tests share; no test needs the network."""
+"""Tiny bases, models and runs that many tests share, and what makes a test quick; no test needs the network.
+
+A test that is not marked `slow` starts no other Python, compiles nothing and trains nothing: one that does fails here,
+so `make quick` stays quick.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import wrapt
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -21,6 +28,49 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Random examples would make one run differ from the next; slow machines would trip over the deadline.
 settings.register_profile("lusifer", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("lusifer")
+
+
+QUICK: list[bool] = []
+"""Whether the test that runs now is a quick one; empty between tests."""
+
+
+def _refuse(work: str) -> None:
+    if QUICK and QUICK[-1]:
+        raise AssertionError(f"a quick test {work}: mark it with @pytest.mark.slow, or do without")
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and QUICK and QUICK[-1]:
+        name = Path(os.fsdecode(arguments[0])).name
+        if name.startswith("python") or "++" in name or "cc" in name:
+            _refuse(f"starts {name}")
+
+
+def _refused(work: str) -> Callable[..., Any]:
+    def call(wrapped: Callable[..., Any], instance: Any, words: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        _refuse(work)
+        return wrapped(*words, **named)
+
+    return call
+
+
+sys.addaudithook(_audit)
+wrapt.wrap_function_wrapper(BaseProcess, "start", _refused("starts a process"))
+
+
+@wrapt.when_imported("transformers.trainer")
+def _watch_trainer(module: Any) -> None:
+    wrapt.wrap_function_wrapper(module, "Trainer.train", _refused("trains"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Fixtures count too, of a whole session as well: the quick test that is first would wait for them."""
+    QUICK.append(item.get_closest_marker("slow") is None)
+    try:
+        return (yield)
+    finally:
+        QUICK.pop()
 
 
 def pytest_collection_finish() -> None:
@@ -102,6 +152,16 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     file = tmp_path_factory.mktemp("recipe") / "small.yaml"
     file.write_text(RECIPE)
+    return file
+
+
+@pytest.fixture(scope="session")
+def one_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of the first stage of that run alone."""
+    from support.small_run import RECIPE
+
+    file = tmp_path_factory.mktemp("recipe") / "one.yaml"
+    file.write_text(RECIPE[: RECIPE.index("  - name: contrast")])
     return file
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from support import processes
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -25,10 +24,12 @@ def test_a_batch_without_padding_gives_the_vectors_of_the_padded_one(monkeypatch
         assert torch.allclose(padded(**features).embedding, unpadded.embed(packed, features), atol=1e-5)
 
 
-def test_small_shapes_run_and_what_is_missing_has_a_reason() -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--small", "--times", "1", "--cases", "alignment"]
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=hidden).stdout.splitlines()
+@pytest.mark.slow
+def test_small_shapes_run_and_what_is_missing_has_a_reason(tmp_path: Path) -> None:
+    words = ["--small", "--times", "1", "--cases", "alignment"]
+    done = processes.script(BENCHMARKS / "gpu.py", tmp_path, *words, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     rows = {line.split(" | ")[2].rstrip(" |"): line for line in lines[2:]}
     assert float(rows["sdpa"].split(" | ")[3]) > 0
     if importlib.util.find_spec("flash_attn") is None:

@@ -74,6 +74,7 @@ def test_readme_shows_the_first_two_commands():
     assert any(re.match(r"(\.venv/bin/)?lusifer train ", line) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_linter_has_nothing_to_say():
     found = subprocess.run([sys.executable, "-m", "ruff", "check", "-q", "."], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout

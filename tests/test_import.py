@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
+
+
+COMMON = ("torch", "scipy.stats", "sklearn.metrics", "pandas", "pyarrow.dataset", "sympy")
+"""What takes most of the time of the imports under test, and knows neither us nor the Auto classes."""
+FORKS = """
+import json, os, sys
+for name in COMMON:
+    __import__(name)
+ours = {"lusifer", "transformers", "sentence_transformers", "peft"}
+assert not ours & set(sys.modules)
+for line in sys.stdin:
+    said, output = os.pipe()
+    if os.fork() == 0:
+        os.dup2(output, 1)
+        exec(json.loads(line), {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(output)
+    with open(said) as stream:
+        text = stream.read()
+    _, status = os.wait()
+    print(json.dumps([status, text]), flush=True)
+"""
 
 
 def run(*lines: str) -> str:
@@ -14,6 +41,29 @@ def run(*lines: str) -> str:
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[subprocess.Popen[str]]:
+    """An interpreter that has imported what is common, and runs each line of programs in a fork of itself."""
+    command = [sys.executable, "-c", FORKS.replace("COMMON", repr(COMMON))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def forked(interpreter: subprocess.Popen[str]) -> Callable[..., str]:
+    """As `run`, where what is common was imported before."""
+
+    def run_forked(*lines: str) -> str:
+        interpreter.stdin.write(json.dumps("\n".join(lines)) + "\n")
+        interpreter.stdin.flush()
+        status, text = json.loads(interpreter.stdout.readline())
+        assert status == 0, text
+        return text.strip()
+
+    return run_forked
 
 
 def test_import_loads_nothing_heavy():
@@ -27,7 +77,7 @@ def test_help_loads_nothing_heavy():
     assert run(*program, f"print({heavy} & set(sys.modules))").endswith("set()")
 
 
-# Every row starts an interpreter and loads torch, so each stands for a kind. The order "Auto classes first, lusifer
+# Every row loads much, so each stands for a kind. The order "Auto classes first, lusifer
 # second" is that of `test_a_folder_loads_with_no_flag`.
 ORDERS = [
     ("import lusifer", "import transformers"),
@@ -40,13 +90,13 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=" ; ".join)
-def test_the_auto_classes_know_us_in_every_order(order):
+def test_the_auto_classes_know_us_in_every_order(order, forked):
     check = (
         "from transformers import AutoConfig, AutoModel",
         "config = AutoConfig.for_model('lusifer')",
         "print(type(config).__name__, AutoModel._model_mapping[type(config)].__name__)",
     )
-    assert run(*order, *check).splitlines()[-1] == "LusiferConfig LusiferModel"
+    assert forked(*order, *check).splitlines()[-1] == "LusiferConfig LusiferModel"
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +114,8 @@ def model_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempP
     return folder
 
 
-def test_a_folder_loads_with_no_flag(model_folder):
-    printed = run(
+def test_a_folder_loads_with_no_flag(model_folder, forked):
+    printed = forked(
         "from transformers import AutoModel, AutoTokenizer",
         "import lusifer",
         f"tokenizer = AutoTokenizer.from_pretrained({str(model_folder)!r})",
@@ -85,8 +135,8 @@ def test_the_processor_of_a_folder_is_its_tokenizer(model_folder):
     assert processor(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
-def test_without_lusifer_the_folder_is_refused(model_folder):
-    printed = run(
+def test_without_lusifer_the_folder_is_refused(model_folder, forked):
+    printed = forked(
         "from transformers import AutoModel",
         "try:",
         f"    AutoModel.from_pretrained({str(model_folder)!r})",

@@ -165,6 +165,7 @@ with write_folder(sys.argv[1]) as folder, write_file(sys.argv[2]) as file:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_the_old_content_and_the_next_one_cleans_up(target):
     file = target.with_name("rows.npy")
     file.write_text("old")

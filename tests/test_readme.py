@@ -44,6 +44,7 @@ def type_in(line: str, folder: Path) -> None:
             assert main(shlex.split(command)[1:]) == 0, line
 
 
+@pytest.mark.slow
 def test_the_pages_run_from_top_to_bottom(tmp_path, monkeypatch):
     """One folder for all pages: the how-to pages use the model that the README trains, and `tests/` of the checkout."""
     (tmp_path / "tests").symlink_to(ROOT / "tests")

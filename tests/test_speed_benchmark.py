@@ -198,6 +198,7 @@ def test_a_way_is_warmed_up_by_a_part_and_measured_whole(room, folder, monkeypat
     assert embedded == [2, 16, 16] and len(found["seconds"]) == 2 and found["texts"] == 16 and not found["cold"]
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_way_is_its_own_and_not_that_of_who_started_it(room):
     held = np.ones(10**8)  # 800 MB
     code = f"import sys; sys.path.insert(0, {str(BENCHMARKS / 'speed')!r}); import worker; print(worker.peak_mb())"

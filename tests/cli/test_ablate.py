@@ -23,6 +23,7 @@ def here(tmp_path, monkeypatch) -> list[list[str]]:
     return ran
 
 
+@pytest.mark.slow
 def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothing(here, capsys):
     small = ["--set", "stages.alignment.max_steps=2", "--set", "stages.contrastive.max_steps=2"]
     call = [*CALL, "--only", "alignment-only,full", *small]
@@ -39,6 +40,7 @@ def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothi
     assert Path("out/ablation.md").read_text(encoding="utf-8") == table
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_another_recipe_is_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "_command", lambda words, quiet=False: main(words) and pytest.fail("refused"))
@@ -74,6 +76,7 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     assert here == [] and not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_ends_the_ablation_with_its_words(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     Path("out/full").mkdir(parents=True)

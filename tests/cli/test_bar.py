@@ -55,6 +55,7 @@ def on_a_terminal(folder, *command: str, **environment: str) -> tuple[int, list[
     return process.wait(), [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_bar_moves_between_two_lines_of_the_log(tmp_path):
     changes = [f"stages.{n}.{key}" for n in (0, 1) for key in ("max_steps=2", "logging_steps=1000")]
     words = [word for change in changes for word in ("--set", change)]
@@ -70,6 +71,7 @@ def test_the_bar_moves_between_two_lines_of_the_log(tmp_path):
     assert lines[-1].startswith(str(tmp_path)) and "done" in lines[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "status", "last"),
     [
@@ -84,6 +86,7 @@ def test_an_error_stands_on_a_line_of_its_own_under_the_bar(tmp_path, error, sta
     assert re.match(r"lusifer: align \S+ 11/40 .*loss 1\.5$", lines[-2])
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_redraw_gets_plain_lines(tmp_path):
     program = FAILING.replace("ERROR", 'LusiferError("no")')
     assert on_a_terminal(tmp_path, sys.executable, "-c", program, TERM="dumb") == (

@@ -54,6 +54,7 @@ def test_info_of_no_folder(folder, capsys):
     assert "nowhere: no such folder" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_check_says_what_trains(capsys):
     assert main(["check", "tiny"]) == 0
     said = capsys.readouterr().out

@@ -152,6 +152,7 @@ def test_a_model_that_is_nowhere(folder, capsys):
     assert "nowhere: no such folder" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_standard_input_in_a_process_of_its_own_says_nothing_but_its_line(model_folder, folder):
     done = subprocess.run(
         [sys.executable, "-m", "lusifer.cli", "embed", str(model_folder), "--input", "-", "--output", "o.parquet"],

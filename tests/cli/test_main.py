@@ -13,6 +13,7 @@ from lusifer.errors import LusiferError, UsageError
 COMMANDS = ("check", "train", "doctor", "info", "embed", "convert", "demo", "evaluate", "version")
 
 
+@pytest.mark.slow
 def test_help_lists_the_commands_without_loading_a_library():
     code = (
         "import sys, time; start = time.perf_counter()\n"

@@ -86,6 +86,7 @@ def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(m
     assert model.llm.rotary_emb.inv_freq.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):
     """tests/test_import.py tries the orders of the imports; here the vectors are compared."""
     program = (

@@ -36,6 +36,8 @@ from support.hub_plans import (
 )
 from support.hub_repositories import NUMBERS, fill
 
+pytestmark = pytest.mark.slow
+
 STEPS = Path(__file__).parents[1] / "support" / "hub_steps.py"
 
 

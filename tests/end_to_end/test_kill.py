@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from support.processes import ENVIRONMENT, LUSIFER, Started, lusifer
 
+pytestmark = pytest.mark.slow
+
 COMMAND = ["train", "tiny"]
 for number in (0, 1):
     for setting in ("max_steps=10", "save_steps=2"):

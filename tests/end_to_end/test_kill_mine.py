@@ -9,6 +9,8 @@ import pytest
 
 from support.processes import ENVIRONMENT, LUSIFER, Started, lusifer
 
+pytestmark = pytest.mark.slow
+
 COMMAND = ["data", "mine", "sample:pairs", "--model", "mini", "--skip", "5"]
 
 

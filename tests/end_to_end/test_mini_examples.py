@@ -3,9 +3,9 @@
 import gzip
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -18,7 +18,10 @@ from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 
 import lusifer
 from lusifer.evaluation.run.evaluate import Options, evaluate
+from support import processes
 from support.offline_files import Oracle, write_questions, write_split
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "mini"
 WORDS = "water river house bread night train money road school doctor market letter garden winter bridge".split()
@@ -50,13 +53,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def script(name: str, *words: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def script(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CompletedProcess[str]]:
+    """Run a script of the example in a process of its own."""
+    return lambda name, *words: processes.script(EXAMPLES / name, tmp_path_factory.mktemp("said"), *words)
 
 
 def test_the_encoder_trains_on_a_toy_and_loads_as_an_embedder(
-    data: Path, minilm_like_folder: Path, tmp_path: Path
+    data: Path, minilm_like_folder: Path, tmp_path: Path, script: Callable[..., CompletedProcess[str]]
 ) -> None:
     modules = [Transformer(str(minilm_like_folder)), Pooling(48)]
     teacher = tmp_path / "teacher"
@@ -108,7 +112,9 @@ def test_words_at_a_smaller_width_give_the_layers_nearly_what_the_teacher_reads(
     assert found.norm(dim=-1).mean() == pytest.approx(wanted.norm(dim=-1).mean().item(), rel=0.15)
 
 
-def test_a_curve_tells_of_every_checkpoint(model_folder: Path, tmp_path: Path) -> None:
+def test_a_curve_tells_of_every_checkpoint(
+    model_folder: Path, tmp_path: Path, script: Callable[..., CompletedProcess[str]]
+) -> None:
     missing = script("curve.py", tmp_path)
     assert missing.returncode == 2 and "no checkpoints there" in missing.stderr
     for place in ("01-alignment/checkpoint-20", "01-alignment/checkpoint-100", "02-contrastive/checkpoint-5"):
@@ -123,7 +129,9 @@ def test_a_curve_tells_of_every_checkpoint(model_folder: Path, tmp_path: Path) -
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 
-def test_the_tables_of_the_card_come_from_evaluation_folders(tmp_path: Path) -> None:
+def test_the_tables_of_the_card_come_from_evaluation_folders(
+    tmp_path: Path, script: Callable[..., CompletedProcess[str]]
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for code in ("en", "es"):
@@ -139,7 +147,9 @@ def test_the_tables_of_the_card_come_from_evaluation_folders(tmp_path: Path) -> 
     assert script("results.py", f"oracle={tmp_path}").returncode == 2
 
 
-def test_a_small_folder_gives_the_vectors_of_the_model(model_folder: Path, tmp_path: Path) -> None:
+def test_a_small_folder_gives_the_vectors_of_the_model(
+    model_folder: Path, tmp_path: Path, script: Callable[..., CompletedProcess[str]]
+) -> None:
     refused = script("ship.py", model_folder, tmp_path / "small", "--card", tmp_path / "none.md")
     assert refused.returncode == 2 and "none.md: no such file" in refused.stderr
     done = script("ship.py", model_folder, tmp_path / "small")

@@ -16,6 +16,8 @@ from torch._dynamo.utils import counters
 from lusifer.errors import UsageError
 from lusifer.model import adapters, backbones
 
+pytestmark = pytest.mark.slow
+
 HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 CAN_COMPILE = shutil.which(os.environ.get("CXX", "g++")) is not None and HEADERS.is_file()
 """On a machine that cannot, what is held is that the user is told so."""

@@ -23,6 +23,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bases(bases_folder, tmp_path):
     program = "import sys, pathlib; from lusifer.model.tiny import make_tiny_bases as m; m(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True)

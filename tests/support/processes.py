@@ -19,7 +19,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["torch", "sentence_transformers", "datasets", "peft", "lusifer.cli.train", "lusifer.training.run.run"]
+    ["sentence_transformers", "lusifer.cli.train", "lusifer.training.run.run", "lusifer.evaluation.run.runner"]
 )
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 LUSIFER = [sys.executable, "-m", "lusifer.cli"]
@@ -74,7 +74,8 @@ def command(*words: str) -> int:
     return main(list(words))
 
 
-def _script(file: str, *words: str) -> None:
+def run_script(file: str, *words: str) -> None:
+    """What a process does that runs `python FILE WORDS`."""
     sys.argv = [file, *words]
     sys.path.insert(0, str(Path(file).parent))
     runpy.run_path(file, run_name="__main__")
@@ -85,9 +86,9 @@ def lusifer(folder: Path, *words: str | Path, name: str = "lusifer") -> Started:
     return Started(command, tuple(map(str, words)), folder, name)
 
 
-def script(file: Path, folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a Python script to its end, as `python FILE WORDS` does."""
-    started = Started(_script, tuple(map(str, (file, *words))), folder, file.stem)
+def script(file: Path, folder: Path, *words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python script to its end, as `python FILE WORDS` does with `more` in its environment."""
+    started = Started(run_script, tuple(map(str, (file, *words))), folder, file.stem, **more)
     return subprocess.CompletedProcess([file, *words], started.wait(), started.stdout, started.stderr)
 
 

@@ -1,12 +1,8 @@
-"""Run by torchrun: writes which rows each process is handed in each step of a recipe's contrastive stage.
-
-rows_read.py RECIPE FOLDER
-"""
+"""What each process of several is handed in each step of a recipe's contrastive stage."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,7 @@ from lusifer.training.stages.trainer import arguments, batches
 
 
 def main(file: str, folder: str) -> None:
-    """Go through the data of the stage as training does, without a model that learns."""
+    """Go through the data as training does, without learning, and write the rows down as `FOLDER/RANK.json`."""
     recipe = load_recipe(file)
     stage = recipe.stages[0]
     state = PartialState(cpu=True)
@@ -43,7 +39,3 @@ def main(file: str, folder: str) -> None:
     plan = [[step.name, len(step.rows), step.cluster] for step in rows.plan]
     result = {"seen": seen, "steps": steps, "plan": plan, "reads": rows.reads()}
     Path(folder, f"{state.process_index}.json").write_text(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -18,9 +18,16 @@ from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import write_split
+from support.processes import CONTEXT
 from support.words import Words
 
 CODES = ("en", "es", "ru", "fr")
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes of the other devices start in a moment; that of `test_a_process_that_fails...` starts as users' do."""
+    monkeypatch.setattr(devices.multiprocessing, "get_context", lambda kind: CONTEXT)
 
 
 def test_two_models_never_share_a_score(data, tmp_path):
@@ -109,7 +116,8 @@ def test_texts_met_in_training_are_counted_again_where_a_task_is_measured_again(
     assert again["seen"] == first["seen"] == {"seen": 0, "of": 12}
 
 
-def test_vectors_go_where_nothing_is_left_to_measure(data, model_folder, tmp_path):
+@pytest.mark.slow
+def test_vectors_go_where_nothing_is_left_to_measure(forked, data, model_folder, tmp_path):
     options = Options(data=data, languages=["en", "es", "fr"], devices=["cpu", "cpu"])
     found = evaluate(model_folder, options, tmp_path / "scores")
     assert any(entry["missing"] for entry in found["scores"])  # for good: there is no file
@@ -172,7 +180,8 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores(data, model_folder, tmp_path):
+@pytest.mark.slow
+def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores(forked, data, model_folder, tmp_path):
     tasks = ["SIB200Topics", "SIB200ZeroShotTopics"]  # a process each
     options = {"data": data, "languages": ["en", "es"], "tasks": tasks, "devices": ["cpu"]}
     saved = evaluate(model_folder, Options(**options), tmp_path / "saved")
@@ -234,7 +243,8 @@ class Dies:
         return self.make(rows)
 
 
-def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):
+@pytest.mark.slow
+def test_two_devices_give_the_scores_of_one(forked, data, model_folder, tmp_path):
     options = {"data": data, "languages": ["en", "es", "fr"]}
     one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
     told = []
@@ -247,6 +257,7 @@ def test_two_devices_give_the_scores_of_one(data, model_folder, tmp_path):
         evaluate(Words(), Options(**options, devices=["cpu", "cpu"]))
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
     options = Options(data=data, languages=["en", "es"], devices=["cpu", "nowhere:9"])
     with pytest.raises(LusiferError, match=r"a process failed \(.*nowhere.*run the same command again"):

@@ -151,6 +151,7 @@ def test_prompts_go_to_the_sides_that_carry_them():
     assert one_sided == {"Retrieval", "Reranking"}
 
 
+@pytest.mark.slow
 def test_reading_the_table_imports_no_mteb():
     code = "import sys; from lusifer.evaluation.suites import benchmark; benchmark.suite('quick')"
     code += "; assert 'mteb' not in sys.modules"

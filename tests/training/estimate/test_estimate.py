@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from lusifer.cli.check import describe
@@ -9,7 +11,10 @@ from lusifer.errors import UsageError
 from lusifer.training.estimate.cost import StageEstimate, cards, estimate
 from lusifer.training.recipe.load import load_recipe
 
+pytestmark = pytest.mark.slow
 
+
+@functools.cache
 def stages(name: str, *overrides: str) -> dict[str, StageEstimate]:
     return {stage.name: stage for stage in estimate(load_recipe(name, overrides, check_files=False))}
 

@@ -62,6 +62,7 @@ def test_a_file_is_found_from_the_recipe_and_with_set_from_here(
     assert load_recipe(file, ["stages.first.watch=null"]).stages[0].watch is None
 
 
+@pytest.mark.slow
 def test_check_says_what_is_watched() -> None:
     said = " ".join(describe("tiny", ["stages.contrastive.watch={every: 7, patience: 2}"]).split())
     assert said.count("watched every") == 1
@@ -80,6 +81,7 @@ def test_a_measurement_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) 
     assert last.endswith(": margin 40 (best 41.25 at step 20); no better for 2 in a row: the stage ends here")
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_one_step(tmp_path: Path) -> None:
     encoder, llm = make_tiny_bases(tmp_path / "bases", 0)
     without_dropout(encoder)

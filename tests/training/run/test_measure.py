@@ -11,6 +11,8 @@ from lusifer.errors import UsageError
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run.measure import measure
 
+pytestmark = pytest.mark.slow
+
 
 def test_steps_are_counted_without_the_first(recipe: Path) -> None:
     found = measure(load_recipe(recipe), 2)

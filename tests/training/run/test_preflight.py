@@ -42,6 +42,7 @@ def test_a_tokenizer_that_only_a_later_stage_would_miss_is_named_at_once(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_prompt_that_fills_the_length_is_refused_in_the_first_stage_too(recipe: Path, tmp_path: Path) -> None:
     long = "Find what answers the question asked here " * 9
     only = [

@@ -15,6 +15,8 @@ from lusifer.training.stages.contrastive import loss
 from support.processes import two_ranks
 from support.training import features, free_port, losses, rank_gradients, stage, without_dropout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,8 @@ from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases, inputs
 from support.small_run import same, train, unfinish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors"])
 @pytest.mark.parametrize("damage", ["gone", "cut"])
@@ -26,8 +28,13 @@ def test_a_checkpoint_that_is_not_whole_any_more_is_refused(
         file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(LusiferError, match=rf"{name[:9]}.*: missing or damaged; remove .*checkpoint-2 to resume"):
         train(recipe, broken, resume=True)
-    shutil.rmtree(file.parent)
-    train(recipe, broken, resume=True)  # the mend of the message
+
+
+def test_a_checkpoint_that_was_removed_is_trained_again(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    """What the message about a damaged one, whichever file it is, tells people to do."""
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    shutil.rmtree(broken / "checkpoints" / "02-contrast" / "checkpoint-2")
+    train(recipe, broken, resume=True)
     assert same(finished, broken)
 
 

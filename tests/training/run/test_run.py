@@ -15,6 +15,10 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.training import folder as record
 from support.small_run import TEXTS, same, train, unfinish, weights
 
+pytestmark = pytest.mark.slow
+
+ONE_STEP = ["stages.align.max_steps=1", "stages.contrast.max_steps=1"]
+
 
 def test_a_run_writes_what_the_design_names(finished: Path) -> None:
     assert (finished / "recipe.yaml").is_file()
@@ -45,9 +49,7 @@ def test_layers_are_compiled_in_the_stages_that_say_so_adapters_and_all(
     monkeypatch.setattr(
         "lusifer.training.run.run.compile_layers", lambda model: seen.append(dict(model.named_parameters()))
     )
-    file = tmp_path / "recipe.yaml"
-    file.write_text(recipe.read_text().replace("    kind: contrastive\n", "    kind: contrastive\n    compile: true\n"))
-    train(file, tmp_path / "run")
+    train(recipe, tmp_path / "run", overrides=["stages.contrast.compile=true", *ONE_STEP])
     (names,) = seen
     assert any("llm" in name and "lora_A" in name for name in names)
 
@@ -59,10 +61,8 @@ def test_a_stage_that_cannot_be_compiled_is_refused_before_the_first_trains(
         raise UsageError("torch cannot compile here")
 
     monkeypatch.setattr("lusifer.training.run.run.preflight.refuse_without_compiler", refuse)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(recipe.read_text().replace("    kind: contrastive\n", "    kind: contrastive\n    compile: true\n"))
     with pytest.raises(UsageError, match=r"stages\.contrast\.compile: torch cannot compile"):
-        train(file, tmp_path / "run")
+        train(recipe, tmp_path / "run", overrides=["stages.contrast.compile=true"])
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
@@ -183,29 +183,31 @@ def test_a_stage_that_ends_early_is_no_finished_stage(
     assert not (tmp_path / "run" / "model").exists()
 
 
-def first_loss(recipe: Path, output: Path, *overrides: str) -> float:
-    train(recipe, output, overrides=["stages.align.max_steps=1", "stages.contrast.max_steps=1", *overrides])
+def first_loss(one_stage: Path, output: Path, *overrides: str) -> float:
+    train(one_stage, output, overrides=["stages.align.max_steps=1", *overrides])
     return json.loads((output / "metrics.jsonl").read_text().splitlines()[0])["loss"]
 
 
-def test_a_recipe_can_ask_for_a_path_past_the_llm(recipe: Path, tmp_path: Path) -> None:
+def test_a_recipe_can_ask_for_a_path_past_the_llm(one_stage: Path, tmp_path: Path) -> None:
     connector = "model.connector={type: latent_attention, num_latents: 4, num_heads: 4, add_mean: true}"
-    first_loss(recipe, tmp_path / "run", connector, "model.residual=true")
+    first_loss(one_stage, tmp_path / "run", connector, "model.residual=true")
     config = lusifer.load(tmp_path / "run" / "model", device="cpu")[0].model.config
     assert config.residual and config.connector_kwargs["add_mean"]
 
 
-def test_what_the_encoder_does_not_get_to_read_changes_the_loss(recipe: Path, tmp_path: Path) -> None:
-    whole = first_loss(recipe, tmp_path / "whole")
-    assert first_loss(recipe, tmp_path / "gaps", "stages.align.token_dropout=0.9") != whole
+def test_what_the_encoder_does_not_get_to_read_changes_the_loss(one_stage: Path, tmp_path: Path) -> None:
+    whole = first_loss(one_stage, tmp_path / "whole")
+    assert first_loss(one_stage, tmp_path / "gaps", "stages.align.token_dropout=0.9") != whole
 
 
-def test_the_contrast_of_distill_is_added_to_its_loss(recipe: Path, minilm_like_folder: Path, tmp_path: Path) -> None:
+def test_the_contrast_of_distill_is_added_to_its_loss(
+    one_stage: Path, minilm_like_folder: Path, tmp_path: Path
+) -> None:
     llm = str(tmp_path / "llm")
     modules = [Transformer(str(minilm_like_folder)), Pooling(48)]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(llm, create_model_card=False)
     bases = [f"model.llm.path={llm}", "stages.align.objectives={distill: 1}"]
-    plain = first_loss(recipe, tmp_path / "plain", *bases)
-    assert plain <= 2 < first_loss(recipe, tmp_path / "told", *bases, "stages.align.distill_contrast=10") - 1
+    plain = first_loss(one_stage, tmp_path / "plain", *bases)
+    assert plain <= 2 < first_loss(one_stage, tmp_path / "told", *bases, "stages.align.distill_contrast=10") - 1
     with pytest.raises(UsageError, match="distill_contrast is a part of distill"):
-        first_loss(recipe, tmp_path / "without", "stages.align.distill_contrast=1")
+        first_loss(one_stage, tmp_path / "without", "stages.align.distill_contrast=1")

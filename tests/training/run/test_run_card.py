@@ -90,6 +90,7 @@ def test_two_files_of_one_name_keep_all_their_rows(tmp_path: Path) -> None:
     assert sorted(map(len, rows.sets.values())) == [20, 40, 60]
 
 
+@pytest.mark.slow
 def test_training_says_what_it_leaves_out_and_keeps_it(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -108,6 +109,7 @@ def front_matter(card: str) -> dict:
     return ModelCard(card, ignore_metadata_errors=False).data.to_dict()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_cards_that_tell_how_it_went_and_no_path(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["train", str(recipe), "--output", str(run)]) == 0

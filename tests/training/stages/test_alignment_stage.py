@@ -59,6 +59,7 @@ def test_the_trainer_reads_steps_in_this_order(contrast: float, tmp_path: Path) 
     assert read == list(StepsByLength(made, contrast=contrast > 0)) != list(range(len(made)))
 
 
+@pytest.mark.slow
 def test_mini_batches_of_any_size_have_the_loss_and_gradient_norm_of_the_whole_step(tmp_path: Path) -> None:
     encoder, llm = make_tiny_bases(tmp_path / "bases", 0)
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

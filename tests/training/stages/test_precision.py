@@ -10,6 +10,8 @@ from sentence_transformers import SentenceTransformer
 from lusifer.training.run import run as run_module
 from support.small_run import TEXTS, same, train, unfinish
 
+pytestmark = pytest.mark.slow
+
 HALF = ["model.dtype.frozen=bfloat16", "model.attn_implementation=eager"]
 
 

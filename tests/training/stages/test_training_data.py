@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from lusifer.io import seen as record
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card
 from lusifer.training.stages import contrastive
+from support import processes, rows_read
 from support.small_run import train
 from support.training import free_port
 
@@ -31,6 +29,7 @@ def stage_folder(run: Path, stage: str) -> Path:
     return next((run / "checkpoints").glob(f"*-{stage}"))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_each_stage_has_read(finished: Path) -> None:
     said = json.loads((stage_folder(finished, "contrast") / "data.json").read_text())
     (sample,) = sources.files("sample:pairs")
@@ -50,6 +49,7 @@ def test_a_run_keeps_what_each_stage_has_read(finished: Path) -> None:
     assert logged == [{row["source"]: 1} for row in steps]
 
 
+@pytest.mark.slow
 def test_texts_that_training_has_seen_are_known_again(finished: Path, tmp_path: Path, capsys) -> None:
     seen = record.of_run(finished)
     passage = sources.load(sources.SourceSpec(path="sample:passages"), "passages")["text"][0]
@@ -90,6 +90,7 @@ def write_rows(folder: Path, bad: int) -> Path:
     return folder / "bad.yaml"
 
 
+@pytest.mark.slow
 def test_skipped_rows_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = write_rows(tmp_path, bad=2)
     assert main(["train", str(file), "--output", str(tmp_path / "run")]) == 0
@@ -187,6 +188,7 @@ stages:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_read_one_source_and_cluster_a_step_and_each_row_once(
     tmp_path: Path, bases_folder: tuple[Path, Path]
 ) -> None:
@@ -200,15 +202,7 @@ def test_two_processes_read_one_source_and_cluster_a_step_and_each_row_once(
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "clusters.yaml"
     recipe.write_text(CLUSTERS.replace("ENCODER", str(bases_folder[0])).replace("LLM", str(bases_folder[1])))
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    script = str(ROOT / "tests" / "training" / "rows_read.py")
-    done = subprocess.run(
-        [sys.executable, *torchrun, script, str(recipe), str(tmp_path)],
-        env=environment, capture_output=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
+    processes.two_ranks(rows_read.main, (str(recipe), str(tmp_path)), tmp_path, free_port())
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     plan = ranks[0]["plan"]
     assert ranks[1]["plan"] == plan and [rank["steps"] for rank in ranks] == [20, 20] == [len(plan)] * 2

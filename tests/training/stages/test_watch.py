@@ -19,8 +19,11 @@ from lusifer.io import parallel_text
 from lusifer.training.stages.watch import Course, Watcher
 from support.small_run import same, train, unfinish
 
+pytestmark = pytest.mark.slow
+
 BOTH = ["stages.align.watch={every: 1}", "stages.contrast.watch={every: 3}"]
 CHECKPOINTS = ["stages.align.save_steps=1", "stages.align.keep_checkpoints=9"]
+SHORT = "stages.contrast.max_steps=1"
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +103,10 @@ def test_a_resumed_run_is_watched_as_an_unbroken_one(
 
 
 @pytest.fixture(scope="module")
-def plain(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small run without a watch, a checkpoint a step."""
+def plain(one_stage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first stage without a watch, a checkpoint a step."""
     output = tmp_path_factory.mktemp("plain") / "run"
-    train(recipe, output, overrides=CHECKPOINTS)
+    train(one_stage, output, overrides=CHECKPOINTS)
     return output
 
 
@@ -111,7 +114,7 @@ def test_a_stage_ends_when_it_gets_no_better_and_its_model_is_the_best(
     recipe: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says(monkeypatch, [10, 30, 20, 40])
-    settings = [*CHECKPOINTS, "stages.align.watch={every: 1, patience: 1}"]
+    settings = [*CHECKPOINTS, SHORT, "stages.align.watch={every: 1, patience: 1}"]
     events: list[dict[str, Any]] = []
     train(recipe, tmp_path / "run", overrides=settings, listen=events.append)
     assert [row["watch"]["stopped"] for row in rows(tmp_path / "run", "align")] == [None, None, 3]
@@ -140,31 +143,31 @@ def test_a_stage_ends_when_it_gets_no_better_and_its_model_is_the_best(
     ],
 )
 def test_which_model_is_taken_where_the_stage_runs_to_its_end(
-    recipe: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    one_stage: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     values: list[float], patience: str, step: int,
 ) -> None:  # fmt: skip
     says(monkeypatch, values)
-    settings = [f"stages.align.watch={{every: 1, patience: {patience}}}", "stages.contrast.max_steps=1"]
-    train(recipe, tmp_path / "run", overrides=settings)
+    settings = [f"stages.align.watch={{every: 1, patience: {patience}}}"]
+    train(one_stage, tmp_path / "run", overrides=settings)
     assert len(rows(tmp_path / "run", "align")) == 4
     assert is_of_step(tmp_path / "run", step, plain)
 
 
 @pytest.fixture(scope="module")
-def worse(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run whose first stage was best at its first step, and its settings."""
-    settings = ["stages.align.watch={every: 1, patience: 9}", "stages.contrast.max_steps=1"]
+def worse(one_stage: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run whose stage was best at its first step, and its settings."""
+    settings = ["stages.align.watch={every: 1, patience: 9}"]
     output = tmp_path_factory.mktemp("worse") / "run"
     with pytest.MonkeyPatch.context() as patch:
         says(patch, [30, 20, 20, 20])
-        train(recipe, output, overrides=settings)
+        train(one_stage, output, overrides=settings)
     return output, settings
 
 
 @pytest.mark.parametrize("name", ["watch.json", "best.safetensors"])
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_checkpoint_that_lost_what_was_decided_is_refused(
-    recipe: Path, worse: tuple[Path, list[str]], tmp_path: Path, name: str, damage: str
+    one_stage: Path, worse: tuple[Path, list[str]], tmp_path: Path, name: str, damage: str
 ) -> None:
     run, settings = worse
     broken = unfinish(run, tmp_path / "broken", "01-align", 2)
@@ -174,21 +177,21 @@ def test_a_checkpoint_that_lost_what_was_decided_is_refused(
     else:
         file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(LusiferError, match=rf"{name}: missing or damaged; remove .*checkpoint-2 to resume"):
-        train(recipe, broken, overrides=settings, resume=True)
+        train(one_stage, broken, overrides=settings, resume=True)
 
 
-def test_parallel_text_that_changed_is_refused_by_a_resume(recipe: Path, tmp_path: Path) -> None:
+def test_parallel_text_that_changed_is_refused_by_a_resume(one_stage: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     lines = [json.dumps({"en": f"Sentence {n}.", "sw": f"Sentensi {n}."}) for n in range(12)]
     file.write_text("\n".join(lines))
-    settings = [f"stages.align.watch={{every: 4, parallel: '{file}'}}", "stages.contrast.max_steps=1"]
-    train(recipe, tmp_path / "run", overrides=settings)
+    settings = [f"stages.align.watch={{every: 4, parallel: '{file}'}}"]
+    train(one_stage, tmp_path / "run", overrides=settings)
     broken = unfinish(tmp_path / "run", tmp_path / "broken", "01-align", 2)
     file.write_text("\n".join(lines[::-1]))
     with pytest.raises(UsageError, match=r"stages\.align\.watch\.parallel: rows\.jsonl is not what it was"):
-        train(recipe, broken, overrides=settings, resume=True)
+        train(one_stage, broken, overrides=settings, resume=True)
     with pytest.raises(UsageError, match=r"the recipe changed in stages\.align\.watch\.every"):
-        train(recipe, broken, overrides=[settings[0].replace("every: 4", "every: 2"), settings[1]], resume=True)
+        train(one_stage, broken, overrides=[settings[0].replace("every: 4", "every: 2")], resume=True)
 
 
 def test_the_model_is_left_as_it_was(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
