@@ -222,7 +222,7 @@ def test_any_recipe_loads_back_equal(tmp_path_factory, seed, rate, instruction, 
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-4", 1e-4), ("no", "no"), ("010", 10), ("1:30", "1:30"), ("true", True), ("~", None), ("1_000", 1000),
-     ("2024-01-01", "2024-01-01"), ("5.", 5.0)],
+     ("2024-01-01", "2024-01-01"), ("5.", 5.0), ("!!str 1", "1")],
 )  # fmt: skip
 def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
     read = Document.parse(text, "x").value

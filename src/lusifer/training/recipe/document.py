@@ -107,7 +107,7 @@ class Document:
             return plain if isinstance(node, CommentedMap) else list(plain.values())
         if node is None or isinstance(node, bool | ScalarBoolean):
             return None if node is None else bool(node)
-        return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), node)
+        return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), getattr(node, "value", node))
 
     def origin(self, path: KeyPath) -> Origin:
         """Where a key comes from, or the nearest part above it that has a place of its own."""
