@@ -41,10 +41,11 @@ TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoin
 
 
 class RunFolder:
-    """Paths of one run, and the rules for starting and resuming it."""
+    """Paths of one run, its recipe as resolved, and the rules for starting and resuming it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, recipe: Recipe | None = None) -> None:
         self.root = root
+        self.recipe = recipe
         self.model = root / MODEL
         self.metrics = root / METRICS
 
@@ -68,7 +69,7 @@ class RunFolder:
                 holds other files; the recipe changed in a key that decides what is learned; or another process trains
                 there.
         """
-        run = cls(Path(output).expanduser().resolve())
+        run = cls(Path(output).expanduser().resolve(), recipe)
         file = run.root / RECIPE
         if run.root.is_file():
             raise UsageError(f"{output}: is a file; give a folder")

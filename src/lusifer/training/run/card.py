@@ -10,16 +10,15 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lusifer.data.sources import short_name
 from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.embedder import card as cards
 from lusifer.embedder import info
 from lusifer.io import parallel_text, seen
 from lusifer.io.atomic import write_file
-from lusifer.training.folder import DATA, RECIPE, STEPS, WATCH, RunFolder
+from lusifer.io.jsonfile import read_json, write_json
+from lusifer.training.folder import DATA, STEPS, WATCH, RunFolder
 from lusifer.training.recipe.data import Source
-from lusifer.training.recipe.load import load_recipe
-from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
+from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe, Stage
 from lusifer.training.stages.contrastive import PairRows
 
 ONE_KIND = "texts of one kind"
@@ -28,7 +27,7 @@ _ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional"
 
 def data(
     recipe: Recipe,
-    stage: AlignmentStage | ContrastiveStage,
+    stage: Stage,
     rows: AlignmentExamples | PairRows,
     digests: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def data(
     Args:
         recipe: The whole run.
         stage: One of its stages.
-        rows: As `align.examples` or `contrast.examples` gives them.
+        rows: What it reads.
         digests: Of each source that is read, file name -> SHA-256; of a hub set none.
 
     Returns:
@@ -48,47 +47,44 @@ def data(
         `skipped`: the bad rows that were left out; `read_from`: of every source name, rows as they were read, and the
         commit or the digests of its files.
     """
-    kept = recipe.sources(stage)
+    read_from = recipe.sources(stage)
     if isinstance(rows, PairRows):
         reads = rows.reads()
         sources = [_pairs(name, rows) | reads.get(name, {}) for name in rows.dropped]
-        read = rows.read
+        counts = rows.read
     else:
         sources = [
             _source(source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
-            for source, (table, role) in zip(kept, rows.sources, strict=True)
+            for source, (table, role) in zip(read_from, rows.sources, strict=True)
         ]
-        read = [len(table) for table, _ in rows.sources]
+        counts = [len(table) for table, _ in rows.sources]
     return {
         "steps": rows.steps,
         "sources": sources,
         "left_out": [_source(source) for source in stage.data if not recipe.reads(source)],
         "skipped": rows.skipped,
-        "read_from": [_origin_of(*each) for each in zip_longest(kept, read, digests, fillvalue={})],
+        "read_from": [
+            {"name": source.name, "rows": count}
+            | ({"revision": source.revision} if source.hub else {"sha256": dict(files)})
+            for source, count, files in zip_longest(read_from, counts, digests, fillvalue={})
+        ],
     }
 
 
 def _source(source: Source) -> dict[str, str]:
-    return {"name": short_name(source.path, source.hub), "language": source.language_code}
-
-
-def _origin_of(source: Source, rows: int, files: Mapping[str, str]) -> dict[str, Any]:
-    """What was read, so that it is known again: a hub set by its commit, files by their content."""
-    known = {"revision": source.revision} if source.hub else {"sha256": dict(files)}
-    return {"name": short_name(source.path, source.hub), "rows": rows, **known}
+    return {"name": source.name, "language": source.language_code}
 
 
 def _pairs(name: str, rows: PairRows) -> dict[str, Any]:
     """One set of a contrastive stage."""
     prompts = rows.prompts.get(name, {})
     use = ONE_KIND if prompts.get("positive") else "query to document"
-    use += ", in-batch negatives" if rows.in_batch_negatives.get(name) else ", own negatives only"
     return {
         "name": name,
         "language": rows.language[name],
         "rows": len(rows.sets.get(name, ())),
         "dropped": rows.dropped[name],
-        "use": use,
+        "use": use + (", in-batch negatives" if rows.in_batch_negatives.get(name) else ", own negatives only"),
         "prompt": prompts.get("query", ""),
         **({"parts": dict(rows.parts[name])} if name in rows.parts else {}),
     }
@@ -100,8 +96,7 @@ def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows)
     `data.json` is what `data` says, `seen.safetensors` tells which texts it reads, and `steps.jsonl` of a stage of
     pairs has a line for each step: its set and, where its rows share one, their cluster.
     """
-    with write_file(folder / DATA) as temporary:
-        temporary.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / DATA, said)
     seen.write(folder, rows.texts(), sum(1 for _ in rows.texts()))
     if isinstance(rows, PairRows):
         with write_file(folder / STEPS) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -118,20 +113,31 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
         number: The stage, from 1.
         embedder: What is to be saved, adapters merged.
     """
-    # As resolved: in memory the folders that were made for `tiny:` bases stand in their place.
-    recipe = load_recipe(run.root / RECIPE, check_files=False)
+    recipe = run.recipe
     stages = recipe.stages[:number]
     said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]
     bases = {"encoder": recipe.model.encoder, "llm": recipe.model.llm}
     sources = [source for stage in stages for source in recipe.sources(stage)]
+    languages = [source.language_code for source in sources]
+    last = number == len(recipe.stages)
     facts = cards.Card(
-        name=recipe.name if number == len(recipe.stages) else f"{recipe.name}, after stage {stages[-1].name}",
-        origin=_origin(recipe, number, sources),
+        name=recipe.name if last else f"{recipe.name}, after stage {stages[-1].name}",
+        origin=[
+            f"With `lusifer train`, by the recipe `{recipe.name}`"
+            + ("" if last else f" (so far stage {number} of {len(recipe.stages)})")
+            + f", seed {recipe.seed}; the run's `recipe.yaml` has every setting. {_languages(languages)}"
+        ],
         base_models=[base.path for base in bases.values() if cards.is_hub_id(base.path)],
         datasets=[source.hub for source in sources if source.hub],
-        languages=[source.language_code for source in sources],
-        stages=[_stage(recipe, place, said[place - 1]) for place in range(1, number + 1)],
-        instructions=_instructions(said),
+        languages=languages,
+        stages=[_stage(recipe, place, kept) for place, kept in enumerate(said, start=1)],
+        # Prefixes of contrastive stages, and whether documents had them too.
+        instructions={
+            source["prompt"]: source["use"].startswith(ONE_KIND)
+            for kept in said
+            for source in kept["sources"]
+            if source["prompt"] and source["rows"]
+        },
         limits=_limits(recipe, stages),
         versions=cards.versions(),
     )
@@ -144,27 +150,18 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
 
 def _kept(folder: Path) -> dict[str, Any]:
     """What `keep` wrote, or nothing where an older version ran the stage; `watch` is what was watched, if it was."""
-    said: dict[str, Any] = {"sources": [], "left_out": []}
-    for file, key in ((folder / DATA, None), (folder / WATCH, "watch")):
-        if file.is_file():
-            read = json.loads(file.read_text(encoding="utf-8"))
-            said |= read if key is None else {key: read}
-    return said
+    advice = "put it back, or train the stage again"
+    said = read_json(folder / DATA, advice) if (folder / DATA).is_file() else {"sources": [], "left_out": []}
+    return said | ({"watch": read_json(folder / WATCH, advice)} if (folder / WATCH).is_file() else {})
 
 
-def _origin(recipe: Recipe, number: int, sources: Sequence[Source]) -> list[str]:
-    """Recipe, seed and languages."""
-    done = "" if number == len(recipe.stages) else f" (so far stage {number} of {len(recipe.stages)})"
-    languages = sorted({source.language_code for source in sources})
-    if languages == ["en"]:
-        spoken = (
+def _languages(codes: Sequence[str]) -> str:
+    if set(codes) == {"en"}:
+        return (
             "The training text is English, as the recipe states its sources; what the model does in other languages "
             "comes from what its encoder knew before."
         )
-    else:
-        spoken = f"Languages of the training text, as the recipe states its sources: {', '.join(languages)}."
-    by = f"With `lusifer train`, by the recipe `{recipe.name}`{done}, seed {recipe.seed}; "
-    return [f"{by}the run's `recipe.yaml` has every setting. {spoken}"]
+    return f"Languages of the training text, as the recipe states its sources: {', '.join(sorted(set(codes)))}."
 
 
 def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
@@ -197,7 +194,7 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
             "use": source["use"],
         }
         for source in said["sources"]
-    ] or [{"source": short_name(source.path, source.hub)} for source in recipe.sources(stage)]
+    ] or [{"source": source.name} for source in recipe.sources(stage)]
     kind = "" if stage.name == stage.kind else f" ({stage.kind})"
     return cards.Stage(f"Stage {number}: {stage.name}{kind}", settings, rows)
 
@@ -233,7 +230,7 @@ def _objective(stage: AlignmentStage | ContrastiveStage) -> dict[str, str]:
     return found
 
 
-def _trained(stage: AlignmentStage | ContrastiveStage, projection: bool) -> str:
+def _trained(stage: Stage, projection: bool) -> str:
     """Which parts moved, and how; `projection` says whether the model has that part."""
     ways = {}
     for tower, name in (("encoder", "encoder"), ("llm", "LLM")):
@@ -248,13 +245,7 @@ def _trained(stage: AlignmentStage | ContrastiveStage, projection: bool) -> str:
     return parts + (f"; not: {', '.join(frozen)}" if frozen else "")
 
 
-def _instructions(said: Sequence[dict[str, Any]]) -> dict[str, bool]:
-    """Prefixes of stage 2 -> whether documents had them too."""
-    sources = [source for data in said for source in data["sources"] if source["prompt"] and source["rows"]]
-    return {source["prompt"]: source["use"].startswith(ONE_KIND) for source in sources}
-
-
-def _limits(recipe: Recipe, stages: Sequence[AlignmentStage | ContrastiveStage]) -> list[str]:
+def _limits(recipe: Recipe, stages: Sequence[Stage]) -> list[str]:
     """What this model must not be taken for."""
     found = []
     if any(base.path.startswith("tiny:") for base in (recipe.model.encoder, recipe.model.llm)):

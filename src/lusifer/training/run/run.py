@@ -57,7 +57,7 @@ def train(
     state = PartialState(cpu=not torch.cuda.is_available())
     if listen is None or not state.is_main_process:
         listen = _silence
-    run = RunFolder(Path(output).expanduser().resolve())
+    run = RunFolder(Path(output).expanduser().resolve(), recipe)
     bases.refuse_unreadable(recipe, run.root)
     with ExitStack() as held:
         if state.is_main_process:  # the others wait for what the first one writes
