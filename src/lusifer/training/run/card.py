@@ -151,8 +151,12 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
 def _kept(folder: Path) -> dict[str, Any]:
     """What `keep` wrote, or nothing where an older version ran the stage; `watch` is what was watched, if it was."""
     advice = "put it back, or train the stage again"
-    said = read_json(folder / DATA, advice) if (folder / DATA).is_file() else {"sources": [], "left_out": []}
-    return said | ({"watch": read_json(folder / WATCH, advice)} if (folder / WATCH).is_file() else {})
+    said = {"sources": [], "left_out": []}
+    if (folder / DATA).is_file():
+        said |= read_json(folder / DATA, advice)
+    if (folder / WATCH).is_file():
+        said["watch"] = read_json(folder / WATCH, advice)
+    return said
 
 
 def _languages(codes: Sequence[str]) -> str:
