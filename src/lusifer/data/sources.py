@@ -241,7 +241,7 @@ def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], l
         DataError: The first row cannot be read, or has columns of no kind.
     """
     found, bad = [file for path in paths for file in files(path)], BadRows(skip_bad)
-    of = kind(found[0], fields)
+    of = _kind(found[0], fields)
     known = {fields.get(column, column) for column in schema.COLUMNS[of]}
     first = next(iter(row_files.read(found[0], lambda row, _: row, BadRows(_LOOK))), {})
     ignored = [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
@@ -250,17 +250,9 @@ def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], l
     return OpenedFiles(of, found, rows, bad, fields, ignored)
 
 
-def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
-    """Tell the kind of rows of a file by its first ones: "pairs", "passages" or "labelled".
-
-    Args:
-        file: Of one of `SUFFIXES`.
-        names: Our column -> the file's.
-
-    Raises:
-        DataError: Its first row cannot be read or has columns of no kind, or there is none.
-    """
-    back = {theirs: ours for ours, theirs in (names or {}).items()}
+def _kind(file: Path, fields: Mapping[str, str]) -> str:
+    """The kind of rows of a file, by its first ones."""
+    back = {theirs: ours for ours, theirs in fields.items()}
 
     def of(row: Any, where: str) -> str:
         return schema.kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
@@ -269,7 +261,7 @@ def kind(file: Path, names: Mapping[str, str] | None = None) -> str:
     if not first:
         next(iter(row_files.read(file, of)), None)  # says what is wrong with the first row
         raise DataError(f"{file}: no row in it: correct the path or the file")
-    # Where some of the first rows have a label, those without one lack it, and are said when they are read.
+    # If some of the first rows have a label, it is missing in the others, and they are refused when they are read.
     return "labelled" if "labelled" in first else first[0]
 
 
@@ -292,8 +284,8 @@ def fields(pairs: Iterable[str]) -> dict[str, str]:
 def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
     """Yield checked rows of a hub data set; of one that is not streamed only drawn rows are read."""
     for number, row in _hub_stream(spec) if spec.streaming else _hub_drawn(spec):
+        where = f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}"
         try:
-            where = f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}"
             checked = schema.check(kind, row, where, spec.fields)
         except DataError as error:
             bad.take(error)

@@ -190,24 +190,19 @@ def search_groups(
         (Numbers of at most 4,096 queries, numbers of the candidates or None for all); the same on every call.
     """
     groups: list[tuple[np.ndarray, np.ndarray | None]] = []
-    if not labels and not by_source:
-        groups.append((np.arange(len(rows)), None))
-    elif labels:
-        sources, words = (_codes(rows, column, corpus.table) for column in ("source", "label"))
+    small = [] if labels or by_source else [np.arange(len(rows))]
+    if labels or by_source:
+        sources = _codes(rows, "source", corpus.table)
+        words = _codes(rows, "label", corpus.table) if labels else tuple(map(np.zeros_like, sources))
         for source, word in np.unique(np.stack([sources[0], words[0]]), axis=1).T:
             queries = np.flatnonzero((sources[0] == source) & (words[0] == word))
-            groups.append((queries, np.flatnonzero((sources[1] == source) & (words[1] != word))))
-    else:
-        sources = _codes(rows, "source", corpus.table)
-        small = []
-        for source in np.unique(sources[0]):
-            queries, texts = (np.flatnonzero(part == source) for part in sources)
-            if len(texts) < least:
-                small.append(queries)
-            else:
+            texts = np.flatnonzero((sources[1] == source) & (words[1] != word if labels else True))
+            if labels or len(texts) >= least:
                 groups.append((queries, texts))
-        if small:
-            groups.append((np.sort(np.concatenate(small)), None))
+            else:
+                small.append(queries)
+    if small:
+        groups.append((np.sort(np.concatenate(small)), None))
     return [
         (queries[start : start + QUERIES], texts)
         for queries, texts in groups
