@@ -216,6 +216,7 @@ def test_a_process_loads_the_model_once_in_the_asked_format(data, model_folder, 
     assert loaded == [{"device": "cpu", "dtype": "bfloat16"}]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
     import os
 
