@@ -1,5 +1,6 @@
 """The examples of `docs/extend.md` work: each section's files are written, and its scripts run in order."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,20 @@ def run(section: str) -> dict[str, object]:
         else:
             exec(compile(block, f"{PAGE.name}: {section}", "exec"), names)
     return names
+
+
+def test_a_connector(folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
+    from lusifer.cli import main
+    from lusifer.model import connector
+
+    request.addfinalizer(lambda: connector.CONNECTORS.pop("gated"))
+    names = run("A connector")
+    assert names["status"] == 0 and names["vectors"].shape == (2, 48)
+    config = json.loads(Path("run/model/config.json").read_text())
+    assert config["connector_type"] == "gated" and config["connector_kwargs"] == {"width": 2}
+    assert "gated feed-forward, width 2, 1 soft token" in Path("run/model/README.md").read_text()
+    assert main(["check", "tiny", "--set", "model.connector={type: gated, widht: 2}"]) == 2
+    assert "model.connector.widht: unknown key; did you mean width?" in capsys.readouterr().err
 
 
 def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

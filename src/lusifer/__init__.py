@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,8 @@ def load(
     """Load a trained model.
 
     Args:
-        name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, its name on the Hugging Face hub, or
-            that of a model that comes along (a folder of models/).
+        name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, the name of a model that comes with the
+            library (`mini`), `package:NAME` of an installed Python package, or a hub id.
         device: "cpu", "cuda", ...; None takes the best one of this machine.
         dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
 
@@ -57,20 +56,6 @@ def _register_config(module: ModuleType) -> None:
     from transformers import AutoConfig
 
     AutoConfig.register("lusifer", module.LusiferConfig, exist_ok=True)
-    wrapt.wrap_function_wrapper(module, "LusiferConfig.__post_init__", _load_model_first)
-
-
-def _load_model_first(
-    wrapped: Callable[..., None], instance: object, args: tuple[object, ...], kwargs: dict[str, object]
-) -> None:
-    """Import our model, which registers it, when the first configuration is made.
-
-    Whoever has a configuration may ask AutoModel for its model next. Importing it earlier, when transformers loads its
-    Auto classes, fails: that may happen inside the import of a library (transformers.modeling_utils, peft) which our
-    model needs whole.
-    """
-    importlib.import_module("lusifer.model.lusifer")
-    wrapped(*args, **kwargs)
 
 
 def _register_model(module: ModuleType) -> None:

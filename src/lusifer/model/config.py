@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from bisect import bisect_right
 from typing import Any, ClassVar
 
@@ -66,6 +67,9 @@ class LusiferConfig(PreTrainedConfig):
             ValueError: An unknown connector, pooling or soft token position, a setting that the connector does not
                 allow, or a prompt that cannot be left out.
         """
+        # Whoever has a configuration may ask AutoModel for its model next, and importing it registers it. Not earlier:
+        # this file may be imported in the middle of the import of a library that the model needs whole (peft).
+        importlib.import_module("lusifer.model.lusifer")
         self.encoder = _as_config(self.encoder, "xlm-roberta")
         self.llm = _as_config(self.llm, "mistral")
         self.connector_kwargs = dict(self.connector_kwargs or {})

@@ -23,7 +23,7 @@ from lusifer.training.estimate import memory
 from lusifer.training.estimate.memory import Memory
 from lusifer.training.estimate.workload import StageLoad, stage_load
 from lusifer.training.recipe import watch as recipe_watch
-from lusifer.training.recipe.recipe import Base, Recipe
+from lusifer.training.recipe.recipe import BaseSettings, Recipe
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _possible(stage: AlignmentStage | ContrastiveStage, llm: PreTrainedConfig) -
         )
 
 
-def _config(base: Base, tower: str) -> PreTrainedConfig:
+def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
     """The configuration of a base: from disk, from the hub's cache on disk, or from the table."""
     from transformers import AutoConfig
 

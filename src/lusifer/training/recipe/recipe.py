@@ -21,7 +21,7 @@ FULL = "full"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
-class Base(Settings):
+class BaseSettings(Settings):
     """One of the two bases."""
 
     path: str = Field(min_length=1)
@@ -58,9 +58,9 @@ class Dtypes(Settings):
 class ModelSettings(Settings):
     """The two bases and what joins them."""
 
-    encoder: Base = Base(path="FacebookAI/xlm-roberta-large")
+    encoder: BaseSettings = BaseSettings(path="FacebookAI/xlm-roberta-large")
     """The multilingual encoder that reads the text."""
-    llm: Base = Base(path="mistralai/Mistral-7B-Instruct-v0.3")
+    llm: BaseSettings = BaseSettings(path="mistralai/Mistral-7B-Instruct-v0.3")
     """The English-centric LLM (or embedder) that makes the vector."""
     connector: Annotated[Any, _Registered()] = Field(default={}, validate_default=True)
     """From the encoder's states to the LLM's input embeddings."""
