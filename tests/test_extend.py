@@ -35,6 +35,7 @@ def run(section: str) -> dict[str, object]:
     return names
 
 
+@pytest.mark.slow
 def test_a_connector(folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
     from lusifer.cli import main
     from lusifer.model import connector

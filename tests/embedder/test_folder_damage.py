@@ -33,7 +33,7 @@ def test_a_truncated_file_is_named(name, share, copy):
     file = copy / name
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
-    message = rf"{name}: truncated or damaged.*copy or save the folder again"
+    message = rf"{name}: (truncated or )?damaged.*copy or save the folder again"
     with pytest.raises(ModelFolderError, match=message) as caught:
         lusifer.load(copy)
     assert "\n" not in str(caught.value)
@@ -56,7 +56,7 @@ def test_a_truncated_file_is_named(name, share, copy):
 )
 def test_json_of_another_shape_is_named(name, content, copy):
     (copy / name).write_text(content)
-    with pytest.raises(ModelFolderError, match=rf"{name}: damaged, no .*copy or save the folder again"):
+    with pytest.raises(ModelFolderError, match=rf"{name}: damaged, not? .*copy or save the folder again"):
         lusifer.load(copy)
     assert [probe.ok for probe in examine(copy)] == [False]
 
@@ -80,7 +80,7 @@ def test_a_module_folder_that_is_missing_is_named(copy):
 
 def test_bytes_that_are_no_text_are_named(copy):
     (copy / "config.json").write_bytes(b"\xff\xfe\x00{}")
-    with pytest.raises(ModelFolderError, match=r"config\.json: truncated or damaged"):
+    with pytest.raises(ModelFolderError, match=r"config\.json: damaged"):
         lusifer.load(copy)
 
 
