@@ -1,6 +1,7 @@
 """How much of what both stages compute is padding, with mini-batches in row order and cut by length.
 
-Stage 1 sorts a step's rows by characters (training/align.py), stage 2 its texts by tokens (training/by_length.py).
+Stage 1 sorts a step's rows by characters (training/stages/alignment.py), stage 2 its texts by tokens
+(training/stages/losses.py).
 
     python benchmarks/padding.py --data DATA
 
@@ -21,8 +22,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.model.build import resolve
+from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.stages.alignment import StepsByLength
 
 
@@ -61,7 +62,7 @@ def alignment(texts: list[str], tokenizer: Any, options: argparse.Namespace) -> 
         [(rows, "reconstruct")], {"reconstruction": 1}, batch_size=options.batch, steps=steps, seed=options.seed
     )
     lengths = [min(len(tokenizer(made[n]["source_text"])["input_ids"]), 512) for n in range(len(made))]
-    by_length = [lengths[number] for number in StepsByLength(made, contrast=False)]
+    by_length = [lengths[number] for number in StepsByLength(made, None)]
     return sum(lengths), padded(lengths, options.mini_batch), padded(by_length, options.mini_batch)
 
 

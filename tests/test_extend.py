@@ -65,3 +65,16 @@ def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.M
 
     with pytest.raises(DataError, match=r"paraphrases-en\.jsonl line 1: expected an object with sentence1"):
         Options(data=Path("data"), languages=["en"], tasks=["Paraphrases"]).select()
+
+
+def test_an_alignment_objective(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lusifer.training.objectives import OBJECTIVES
+
+    try:
+        model = run("An alignment objective")["model"]
+    finally:
+        OBJECTIVES.pop("denoise", None)
+    rows = [json.loads(line) for line in (folder / "runs" / "denoise" / "metrics.jsonl").read_text().splitlines()]
+    assert any(row["stage"] == "alignment" and row["train_loss"] > 0 for row in rows if "train_loss" in row)
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert "denoise in 50% of the steps" in card and "words left out of what the encoder reads: 30%" in card

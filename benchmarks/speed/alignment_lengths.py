@@ -9,7 +9,7 @@ from alignment import network
 from datasets import Dataset
 from medium import LONGEST, adapted, texts, tokenizer
 
-from lusifer.data.stages.alignment import AlignmentCollator, AlignmentExamples
+from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
 from lusifer.training.stages.alignment import StepsByLength
 
 BATCH, ROWS = 64, 8
@@ -24,7 +24,7 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], float], dict[str, floa
     """A function that computes gradients and gives the loss, and how many tokens it reads and says."""
     own, table = tokenizer(), Dataset.from_dict({"text": texts(BATCH)})
     rows = AlignmentExamples([(table, "reconstruct")], {"reconstruction": 1}, batch_size=BATCH, steps=1, seed=0)
-    order = list(StepsByLength(rows, contrast=False) if way == "ours" else range(BATCH))
+    order = list(StepsByLength(rows, None) if way == "ours" else range(BATCH))
     collate = AlignmentCollator(own, own, LONGEST, mask_probability=0.5)
     made = [collate([rows[number] for number in order[start : start + ROWS]]) for start in range(0, BATCH, ROWS)]
     for batch in made:

@@ -17,6 +17,7 @@ MIN_FILE = 60
 """A file shorter than this belongs to whoever imports it, if only one does."""
 LEAVES = {"leaves", "io"}
 BELOW_TRAINING = LEAVES | {"model", "embedder", "data", "data.stages"}
+TRAINING = {"training", "training.recipe", "training.objectives"}
 BELOW_EVALUATION = LEAVES | {"model", "embedder", "evaluation"}
 ROOMS: dict[str, set[str]] = {
     "leaves": set(),
@@ -27,11 +28,12 @@ ROOMS: dict[str, set[str]] = {
     "data.cleaning": LEAVES | {"data"},
     "data.mining": LEAVES | {"data"},
     "data.stages": LEAVES | {"data"},
+    "training.objectives": LEAVES,
+    "training.recipe": LEAVES | {"data", "model", "training.objectives"},
     "training": BELOW_TRAINING | {"training.recipe"},
-    "training.recipe": LEAVES | {"data", "data.stages", "model"},
-    "training.estimate": BELOW_TRAINING | {"training.recipe"},
-    "training.stages": BELOW_TRAINING | {"training", "training.recipe"},
-    "training.run": BELOW_TRAINING | {"training", "training.recipe", "training.estimate", "training.stages"},
+    "training.estimate": BELOW_TRAINING | TRAINING,
+    "training.stages": BELOW_TRAINING | TRAINING,
+    "training.run": BELOW_TRAINING | TRAINING | {"training.estimate", "training.stages"},
     "evaluation": LEAVES,
     "evaluation.suites": LEAVES,
     "evaluation.scores": LEAVES | {"evaluation.suites"},

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases
 from lusifer.training.stages import contrastive
-from lusifer.training.stages.trainer import arguments, batches
+from lusifer.training.stages.trainer import arguments
 
 
 def main(file: str, folder: str) -> None:
@@ -22,7 +22,7 @@ def main(file: str, folder: str) -> None:
     state = PartialState(cpu=True)
     embedder = bases.build_model(recipe, torch.float32)
     rows = contrastive.examples(recipe, stage, seed=1)
-    settings = arguments(stage, Path(folder), rows.steps, 1, bf16=False) | batches(stage)
+    settings = arguments(stage, Path(folder), rows.steps, 1, bf16=False)
     trainer = contrastive.trainer(recipe, stage, embedder, embedder[0].auto_model, rows, settings, torch.float32)
     seen: list[list[str]] = []
     kind = type(trainer.data_collator)

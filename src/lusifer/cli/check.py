@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 GIB = 2**30
 WIDTH = 110
 NOTE = (
-    "Parameters are exact. Memory is counted by running a step on tensors without memory, FLOPs and hours are by "
-    "formula: estimates, not measurements. Memory is for texts of full length on one device: first on a GPU, with "
+    "Parameters are exact. Memory and FLOPs are counted by running a step on tensors without memory: estimates, not "
+    "measurements. Memory is for texts of full length on one device: first on a GPU, with "
     "`auto` as 16 bit, then on the device of this machine; the libraries come on top (about half a GiB), and "
     "on a CPU the system's allocator may hold 1.3 to 1.7 times as much as it is asked for. Hours are on one "
     "device at the utilisation shown, which is assumed; `--measure 3` trains a few steps here instead "

@@ -40,12 +40,12 @@ def schema(kind: str) -> pa.Schema:
     return pa.schema(columns[kind])
 
 
-def collect(rows: Iterable[Row], kind: str) -> Dataset:
+def collect(rows: Iterable[Row], kind: str | pa.Schema) -> Dataset:
     """Write rows to an anonymous temporary Arrow file, which is deleted with the last reference to the table.
 
     Args:
         rows: Checked rows; read once.
-        kind: As for `schema`.
+        kind: As for `schema`, or the column types themselves.
 
     Returns:
         The rows in their order. The file is in Python's folder of temporary files (TMPDIR).
@@ -159,10 +159,10 @@ def _write_parquet(path: Path, rows: Iterable[Row], kind: str) -> None:
             writer.write_batch(batch)
 
 
-def _write(file: Any, rows: Iterable[Row], kind: str) -> None:
+def _write(file: Any, rows: Iterable[Row], kind: str | pa.Schema) -> None:
     import pyarrow as pa
 
-    columns = schema(kind)
+    columns = schema(kind) if isinstance(kind, str) else kind
     with pa.ipc.new_stream(file, columns) as writer:
         for batch in _batches(rows, columns):
             writer.write_batch(batch)

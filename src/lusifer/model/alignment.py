@@ -6,8 +6,6 @@ Two attention masks:
   the token it predicts.
 * "bidirectional" (published code): everything attends to everything, so position i predicts a token i + 1 that it can
   see; a random mask over ids and keys hides part of the answer.
-
-A third objective, "distill", needs no LM head: the vector of the text should be the LLM's own vector of that text.
 """
 
 from __future__ import annotations
@@ -25,12 +23,11 @@ from lusifer.model.lusifer import LusiferModel, LusiferPreTrainedModel
 from lusifer.model.token_loss import token_loss
 
 IGNORED = -100
-SAME, TEMPERATURE = 0.9999, 0.05  # of distill's contrast: cosine of equal texts, what similarities are divided by
 
 
 @dataclass
 class AlignmentOutput(ModelOutput):
-    """`loss` (scalar); `token_loss` (N,), one value a labelled position in row order (None for distill)."""
+    """`loss` (scalar); `token_loss` (N,), one value a labelled position in row order."""
 
     loss: torch.Tensor | None = None
     token_loss: torch.Tensor | None = None
@@ -47,23 +44,25 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         super().__init__(config)
         self.model = model if model is not None else LusiferModel(config)
         self.lm_head = lm_head
-        self.logits_chunk, self.distill_contrast = 1024, 0.0
+        self.logits_chunk = 1024
         if model is None:
             self.post_init()
 
-    def forward(
+    def forward(self, *args: Any, **kwargs: Any) -> AlignmentOutput:
+        """As `predict`."""
+        return self.predict(*args, **kwargs)
+
+    def predict(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
-        target_ids: torch.Tensor | None = None,
-        target_attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        teacher: torch.Tensor | None = None,
+        target_ids: torch.Tensor,
+        target_attention_mask: torch.Tensor,
+        labels: torch.Tensor,
         attention: str = "prefix",
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs: Any,
     ) -> AlignmentOutput:
-        """Compute the alignment loss of a batch.
+        """Compute how well the LLM predicts the target behind the soft prompt of the source.
 
         Args:
             input_ids: (B, L), the source text, ids of the encoder's tokenizer.
@@ -72,23 +71,18 @@ class LusiferForAlignment(LusiferPreTrainedModel):
                 `config.alignment_bos`.
             target_attention_mask: (B, T), 0 on padding and on keys hidden by masking.
             labels: (B, T), the ids to predict, -100 where there is none; the BOS column is never predicted.
-            teacher: (B, d), the LLM's own vectors of the texts: given, the objective is distill.
             attention: "prefix" or "bidirectional".
             num_items_in_batch: labels in all micro-batches of the step, so that gradient accumulation weighs
                 every label alike; the labels of this batch if left out.
-            **kwargs: what else the trainer hands on; not used.
 
         Returns:
             The loss, and the cross entropy of each labelled position.
 
         Raises:
-            ValueError: an unknown attention, no label at all, or no LM head for a language-model objective.
+            ValueError: an unknown attention, no label at all, or no LM head.
         """
-        if teacher is not None:
-            embedding = self.model(input_ids, attention_mask).embedding
-            return AlignmentOutput(distill_loss(embedding, teacher, self.distill_contrast))
         if self.lm_head is None:
-            raise ValueError("this LLM has no LM head: use the distill objective")
+            raise ValueError("no LM head was given: this objective needs the LLM's")
         prompt = self.model.soft_prompt(input_ids, attention_mask)
         leading = int(self.config.alignment_bos)
         hidden_states = self._run(prompt, target_ids, target_attention_mask, leading, attention)
@@ -117,22 +111,6 @@ class LusiferForAlignment(LusiferPreTrainedModel):
             raise ValueError("no target token in the whole batch: every text is empty or cut away")
         cap = getattr(self.config.llm, "final_logit_softcapping", None)
         return token_loss(states, wanted, self.lm_head, self.logits_chunk, cap)
-
-
-def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor, contrast: float = 0.0) -> torch.Tensor:
-    """How far vectors (B, d) are from the LLM's own vectors (B, d) of the same texts.
-
-    The mean of 1 - cosine, plus `contrast` times the cross-entropy of finding a text's own vector among those of the
-    batch (temperature 0.05): what tells a text from others of its topic is a small part of the cosine.
-    """
-    embedding, teacher = (nn.functional.normalize(part.float(), dim=-1) for part in (embedding, teacher))
-    loss = (1 - (embedding * teacher).sum(dim=-1)).mean()
-    if contrast:
-        same = (teacher @ teacher.T > SAME).fill_diagonal_(False)  # a text that comes twice is no wrong answer
-        scores = (embedding @ teacher.T / TEMPERATURE).masked_fill(same, float("-inf"))
-        target = torch.arange(len(scores), device=scores.device)
-        loss = loss + contrast * nn.functional.cross_entropy(scores, target)
-    return loss
 
 
 def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading: int) -> torch.Tensor:

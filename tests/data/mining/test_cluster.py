@@ -17,8 +17,7 @@ from tokenizers import Tokenizer
 
 from lusifer.cli import main
 from lusifer.data.mining.cluster import cluster
-from lusifer.data.stages.batches import PairBatches
-from lusifer.data.stages.joined import join_small
+from lusifer.data.stages.batches import PairBatches, join_small
 from lusifer.data.stages.pairs import PairSet
 from lusifer.errors import UsageError
 from support.words_model import encode

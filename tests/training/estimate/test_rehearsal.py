@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lusifer.model import adapters, build
 from lusifer.training.estimate import rehearsal
@@ -17,10 +18,15 @@ F32 = {"encoder": torch.float32, "llm": torch.float32}
 
 def setting(**changes: object) -> Setting:
     plain = {
-        "rows": 4, "length": 24, "target": 0, "repeated": True, "dtypes": F32, "bf16": False, "checkpointing": False,
+        "rows": 4, "length": 24, "predicts": False, "teacher": False, "repeated": True,
+        "dtypes": F32, "bf16": False, "checkpointing": False,
         "chunk": 16,
     }  # fmt: skip
     return Setting(**(plain | changes))
+
+
+def held(make, setting: Setting, kind: str = "cpu") -> float:  # noqa: ANN001
+    return rehearsal.rehearse(make, setting, kind).bytes
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def kept(model: nn.Module, rows: int, length: int) -> int:
 
 def test_what_is_counted_is_what_autograd_keeps(make) -> None:  # noqa: ANN001
     real = kept(make("cpu").train(), 4, 64)
-    counted = rehearsal.rehearse(make, setting(length=64), "cpu")
+    counted = held(make, setting(length=64))
     trained = sum(4 * p.numel() for p in make().parameters() if p.requires_grad)
     # On top of what is kept: gradients of weights, and what comes and goes within a layer.
     assert real < counted < 1.15 * real + 2 * trained
@@ -79,24 +85,38 @@ def test_a_rehearsal_counts_as_real_tensors_do(make) -> None:  # noqa: ANN001
             loss = model(ids, torch.ones_like(ids)).embedding.sum()
             loss.backward()
             del loss
-    assert rehearsal.rehearse(make, setting(), "cpu") == pytest.approx(live.peak, rel=0.05)
+    assert held(make, setting()) == pytest.approx(live.peak, rel=0.05)
 
 
 def test_rows_and_length_and_labels_cost(make) -> None:  # noqa: ANN001
-    few = rehearsal.rehearse(make, setting(), "cpu")
-    assert rehearsal.rehearse(make, setting(rows=8), "cpu") > 1.8 * few
-    target = rehearsal.rehearse(make, setting(target=24), "cpu")
+    few = held(make, setting())
+    assert held(make, setting(rows=8)) > 1.8 * few
+    target = held(make, setting(predicts=True))
     assert target > few
     # One (chunk, vocabulary) array of floats at a time.
-    assert rehearsal.rehearse(make, setting(target=24, chunk=96), "cpu") - target <= 80 * 1024 * 4 * 3
+    assert held(make, setting(predicts=True, chunk=96)) - target <= 80 * 1024 * 4 * 3
 
 
 def test_a_gpu_keeps_less_of_dropout_and_half_precision_less_of_all(make) -> None:  # noqa: ANN001
-    cpu, gpu = (rehearsal.rehearse(make, setting(length=64), kind) for kind in ("cpu", "cuda"))
-    half = rehearsal.rehearse(make, setting(length=64, bf16=True), "cuda")
+    cpu, gpu = (held(make, setting(length=64), kind) for kind in ("cpu", "cuda"))
+    half = held(make, setting(length=64, bf16=True), "cuda")
     assert half < gpu < cpu
 
 
 def test_checkpointing_keeps_less(make) -> None:  # noqa: ANN001
-    plain, less = (rehearsal.rehearse(make, setting(length=64, checkpointing=on), "cuda") for on in (False, True))
+    plain, less = (held(make, setting(length=64, checkpointing=on), "cuda") for on in (False, True))
     assert less < plain
+
+
+def test_flops_are_those_of_the_layers_that_run(make) -> None:  # noqa: ANN001
+    model = make("cpu").train()
+    ids = torch.ones(4, 24, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            model(ids, torch.ones_like(ids)).embedding.sum()
+    counted = rehearsal.rehearse(make, setting(), "cpu")
+    assert counted.forward == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert 1.5 * counted.forward < counted.flops < 3 * counted.forward
+    head = rehearsal.rehearse(make, setting(predicts=True), "cpu")
+    teacher = rehearsal.rehearse(make, setting(teacher=True), "cpu")
+    assert counted.flops < teacher.flops < head.flops

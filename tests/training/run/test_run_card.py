@@ -175,6 +175,6 @@ def test_local_bases_are_named_by_their_last_name(
 
 def test_what_the_encoder_does_not_get_to_read_is_on_the_card() -> None:
     mini = Path(__file__).parents[3] / "recipes" / "mini.yaml"
-    told = describe._objective(load_recipe(mini, check_files=False).stages[0])
+    told = load_recipe(mini, check_files=False).stages[0].words()
     assert told["distill's contrast with the other texts"] == "weight 0.1"
     assert told["tokens kept from the encoder"] == "up to 20% of a text"

@@ -2,18 +2,23 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.model.tiny import make_tiny_bases
+from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.stages.alignment import AlignmentTrainer, StepsByLength
 from support.small_run import train
 
 PASSAGES = Dataset.from_dict({"text": ["a" * (1 + 37 * n % 101) for n in range(101)]})
+
+
+def stage(contrast: float = 0.0) -> SimpleNamespace:
+    return SimpleNamespace(distill_contrast=contrast)
 
 
 def examples(*objectives: str) -> AlignmentExamples:
@@ -24,8 +29,8 @@ def examples(*objectives: str) -> AlignmentExamples:
 @pytest.mark.parametrize("objective", ["reconstruction", "distill"])
 def test_a_step_keeps_its_rows_and_has_the_longest_first(objective: str) -> None:
     made = examples(objective)
-    order = list(StepsByLength(made, contrast=False))
-    assert len(order) == len(StepsByLength(made, contrast=False)) == len(made)
+    order = list(StepsByLength(made, stage()))
+    assert len(order) == len(StepsByLength(made, stage())) == len(made)
     for step in range(made.steps):
         numbers = order[12 * step : 12 * step + 12]
         assert sorted(numbers) == list(range(12 * step, 12 * step + 12))
@@ -34,11 +39,11 @@ def test_a_step_keeps_its_rows_and_has_the_longest_first(objective: str) -> None
 
 
 def test_the_contrast_of_distill_keeps_the_texts_that_were_drawn_together() -> None:
-    assert list(StepsByLength(examples("distill"), contrast=True)) == list(range(108))
+    assert list(StepsByLength(examples("distill"), stage(0.1))) == list(range(108))
     mixed = examples("reconstruction", "distill")
-    order, plain = (list(StepsByLength(mixed, contrast=contrast)) for contrast in (True, False))
+    order, plain = (list(StepsByLength(mixed, stage(contrast))) for contrast in (0.1, 0.0))
     drawn = {step: order[12 * step : 12 * step + 12] == list(range(12 * step, 12 * step + 12)) for step in range(9)}
-    assert drawn == {step: mixed.objective(step) == "distill" for step in range(9)}
+    assert drawn == {step: mixed.objective(step).name == "distill" for step in range(9)}
     assert len(set(drawn.values())) == 2
     assert all(
         order[12 * step : 12 * step + 12] == plain[12 * step : 12 * step + 12] for step in range(9) if not drawn[step]
@@ -48,15 +53,13 @@ def test_the_contrast_of_distill_keeps_the_texts_that_were_drawn_together() -> N
 @pytest.mark.parametrize("contrast", [0.0, 0.1])
 def test_the_trainer_reads_steps_in_this_order(contrast: float, tmp_path: Path) -> None:
     made = examples("distill", "reconstruction")
-    network = torch.nn.Linear(1, 1)
-    network.distill_contrast = contrast
     settings = TrainingArguments(tmp_path, per_device_train_batch_size=4, use_cpu=True, remove_unused_columns=False)
     trainer = AlignmentTrainer(
-        model=network, args=settings, train_dataset=made, data_collator=lambda rows: [row["index"] for row in rows],
-        attention="prefix", teacher=None,
+        model=torch.nn.Linear(1, 1), args=settings, train_dataset=made,
+        data_collator=lambda rows: [row["index"] for row in rows], stage=stage(contrast), teacher=None,
     )  # fmt: skip
     read = [number for batch in trainer.get_train_dataloader() for number in batch]
-    assert read == list(StepsByLength(made, contrast=contrast > 0)) != list(range(len(made)))
+    assert read == list(StepsByLength(made, stage(contrast))) != list(range(len(made)))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from lusifer.embedder.assemble import assemble
 from lusifer.model import build, tokenizer
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training.estimate.rehearsal import Live
-from lusifer.training.stages import by_length
+from lusifer.training.stages import losses
 from lusifer.training.stages.contrastive import loss
 from support.training import ROWS, features, stage
 
@@ -75,8 +75,8 @@ def test_sorting_by_length_changes_what_is_padded_and_no_gradient(
 
     value, found, tokens = run()
     with monkeypatch.context() as context:
-        context.delattr(by_length.ByLength, "forward_cached")
-        context.delattr(by_length.ByLength, "calculate_loss")
+        context.delattr(losses.ByLength, "forward_cached")
+        context.delattr(losses.ByLength, "calculate_loss")
         wanted, expected, more = run()
     assert value == pytest.approx(wanted, rel=1e-5) and found.keys() == expected.keys()
     largest = max(g.abs().max() for g in expected.values())

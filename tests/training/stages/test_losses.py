@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.training.stages.losses import NTXentL2, mine, nt_xent, pairs
+from lusifer.training.stages.ntxent import NTXentL2, mine, nt_xent, pairs
 from support.tiny_folder import tiny_embedder
 
 COLUMNS = [

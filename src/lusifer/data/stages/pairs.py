@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lusifer.data import tables
 from lusifer.data.sources import short_name
 from lusifer.errors import DataError
 from lusifer.prompts import Task, prompt, table
@@ -17,7 +18,6 @@ from lusifer.prompts import Task, prompt, table
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_CHUNK = 10_000  # rows turned into columns at once
 _SMALL = 256  # rows that are all looked at for a missing negative
 _TRIES = 64  # draws for a missing negative from more rows than that
 
@@ -38,8 +38,8 @@ class PairSettings(Protocol):
 class PairSet:
     """Rows that may share a batch.
 
-    `rows` has the columns query, positive, negative_1 .. negative_k; `prompts` the prefix by column; `dropped` counts
-    rows for which no negative could be found. A set that lost all its rows that way is there too, so that it is said.
+    `rows` has the columns query, positive, negative_1 .. negative_k, on disk; `prompts` the prefix by column; `dropped`
+    counts rows for which no negative could be found. A set that lost all its rows that way is there too, to be named.
     `clusters` has the cluster of each row, -1 where it has none; None where no row has one. `parts` has the rows of
     each set that this one was joined from.
     """
@@ -190,23 +190,20 @@ def _weighted(numbers: list[int], weight: float, generator: random.Random) -> li
 
 
 def _dataset(numbers: Sequence[int], filler: _Filler, negatives: int) -> tuple[Dataset, list[int]]:
-    """Columns of text, made a chunk at a time, and the numbers of the rows that they came from."""
+    """Columns of text on disk, and the numbers of the rows that they came from."""
     import pyarrow as pa
-    from datasets import Dataset
 
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
-    schema = pa.schema({name: pa.string() for name in names})
-    batches, used = [], []
-    for chunk in _chunks(numbers):
-        made = [(number, row) for number in chunk if (row := filler.row(number)) is not None]
-        used += [number for number, _ in made]
-        batches.append(pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for _, row in made], schema))
-    return Dataset(pa.Table.from_batches(batches, schema=schema)), used
+    used: list[int] = []
 
+    def rows() -> Iterator[dict[str, str]]:
+        for number in numbers:
+            row = filler.row(number)
+            if row is not None:
+                used.append(number)
+                yield dict(zip(names, row, strict=True))
 
-def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(numbers), _CHUNK):
-        yield numbers[start : start + _CHUNK]
+    return tables.collect(rows(), pa.schema({name: pa.string() for name in names})), used
 
 
 def free_name(title: str, taken: Collection[str]) -> str:

@@ -11,24 +11,25 @@ Memory of one device that holds everything (data parallel), in bytes:
                  (`rehearsal`): rows in memory, each of full length; and the vectors that the gradient cache keeps,
                  three times (embeddings, their order by row, their gradients)
 
-Layers are alike: a tower is rehearsed with 1 and with 2 of them, and the difference is taken for the others.
+Layers are alike: a tower is rehearsed with 1 and with 2 of them, and the difference is taken for the others. The FLOPs
+of a step are counted in the same way, for texts of mean length.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
+from transformers import PreTrainedConfig
+
+from lusifer.model import adapters
+from lusifer.model.adapters import PartReport
+from lusifer.model.lusifer import LusiferModel
+from lusifer.training.estimate.rehearsal import Counted, Kind, Setting, rehearse
 from lusifer.training.recipe.recipe import Recipe
-from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedConfig
-
-    from lusifer.model.adapters import PartReport
-    from lusifer.model.lusifer import LusiferModel
-    from lusifer.training.estimate.rehearsal import Kind
+from lusifer.training.recipe.stage_settings import Pass, StageSettings
+from lusifer.training.skeleton import skeleton
 
 
 @dataclass(frozen=True)
@@ -46,155 +47,99 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def skeleton(
-    recipe: Recipe,
-    stage: AlignmentStage | ContrastiveStage,
-    encoder: PreTrainedConfig,
-    llm: PreTrainedConfig,
-    device: str = "meta",
-) -> LusiferModel:
-    """The model of a stage with its adapters; on the meta device without memory for weights, else with random ones.
-
-    Raises:
-        UsageError: adapters fit no layer.
-    """
-    import copy
-
-    import torch
-
-    from lusifer.model import adapters
-    from lusifer.model.config import LusiferConfig
-    from lusifer.model.lusifer import LusiferModel
-
-    settings = recipe.model
-    config = LusiferConfig(
-        encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm),
-        connector_type=settings.connector.type, connector_kwargs=settings.connector.kwargs(),
-        num_soft_tokens=settings.connector.num_soft_tokens, pooling=settings.pooling, residual=settings.residual,
-        output_projection=settings.output_projection, include_prompt=settings.include_prompt,
-    )  # fmt: skip
-    with torch.device(device):
-        model = LusiferModel(config)
-        train = stage.train
-        whole = {tower: getattr(train, tower) == "full" for tower in adapters.TOWERS}
-        adapters.freeze(model, whole | {"connector": train.connector, "output_projection": train.output_projection})
-        for tower in adapters.TOWERS:
-            lora = getattr(stage.lora, tower)
-            if lora is not None:
-                adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
-    return model
-
-
 def here() -> Kind:
     """Give the kind of this machine's device."""
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def memory(
-    recipe: Recipe,
-    stage: AlignmentStage | ContrastiveStage,
-    configs: tuple[PreTrainedConfig, PreTrainedConfig],
-    parts: list[PartReport],
-    kind: Kind,
-) -> Memory:
-    """Bytes on one device, as said above, for texts of full length.
+class Estimator:
+    """Memory and FLOPs of the stages of one recipe. Equal rehearsals are made once."""
 
-    Args:
-        recipe: The whole run.
-        stage: One of its stages.
-        configs: Of encoder and LLM.
-        parts: Parameters by part, as `adapters.report` counts them.
-        kind: Of device.
-    """
-    llm = configs[1]
-    trainable = sum(part.trainable for part in parts)
-    dtypes = {tower: dtype(recipe, stage, tower, kind) for tower in ("encoder", "llm")}
-    sizes = {tower: each.itemsize for tower, each in dtypes.items()}
-    weights = sum(4 * p.trainable + sizes.get(p.part, 4) * (p.parameters - p.trainable) for p in parts)
-    kept = 0
-    if isinstance(stage, AlignmentStage):
-        weights += sizes["llm"] * llm.hidden_size * llm.vocab_size * predicts(stage)
-        if stage.objectives.distill > 0:
-            weights += _bytes_of(recipe, kind) * next(part.parameters for part in parts if part.part == "llm")
-    else:
-        kept = 3 * 4 * stage.batch_size * (2 + stage.hard_negatives) * llm.hidden_size
-    step = max(_step(recipe, stage, configs, kind, target) for target in _targets(recipe, stage))
-    return Memory(weights, 4 * trainable, 2 * 4 * trainable, max(0, step - 4 * trainable) + kept)
+    def __init__(self, recipe: Recipe, encoder: PreTrainedConfig, llm: PreTrainedConfig) -> None:
+        """Keep the recipe and the configurations of its bases."""
+        self.recipe, self.configs = recipe, (encoder, llm)
+        self._rehearsed: dict[object, Counted] = {}
 
+    def model(self, stage: StageSettings) -> LusiferModel:
+        """Build the model of a stage without memory for its weights."""
+        return skeleton(self.recipe, stage, *self.configs)
 
-def _targets(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> list[int]:
-    """Tokens that are predicted, by objective: none in distill and in a stage of pairs."""
-    if not isinstance(stage, AlignmentStage):
-        return [0]
-    return [recipe.longest(stage)] * predicts(stage) + [0] * (stage.objectives.distill > 0)
+    def memory(self, stage: StageSettings, parts: list[PartReport], kind: Kind) -> Memory:
+        """Count bytes on one device, as said above, for texts of full length.
 
+        Args:
+            stage: One of the recipe's stages.
+            parts: Parameters by part, as `adapters.report` counts them.
+            kind: Of device.
+        """
+        llm = self.configs[1]
+        trainable = sum(part.trainable for part in parts)
+        sizes = {tower: self._dtype(stage, tower, kind).itemsize for tower in adapters.TOWERS}
+        weights = sum(4 * p.trainable + sizes.get(p.part, 4) * (p.parameters - p.trainable) for p in parts)
+        if any(each.predicts for each in stage.passes):
+            weights += sizes["llm"] * llm.hidden_size * llm.vocab_size
+        if any(each.teacher for each in stage.passes):
+            weights += self._frozen_bytes(kind) * next(part.parameters for part in parts if part.part == "llm")
+        cache = 3 * 4 * stage.batch_size * stage.columns * llm.hidden_size if stage.caches_gradients else 0
+        length = self.recipe.longest(stage)
+        step = max(self._count(stage, each, length, kind).bytes for each in stage.passes)
+        return Memory(weights, 4 * trainable, 2 * 4 * trainable, round(max(0, step - 4 * trainable)) + cache)
 
-def predicts(stage: AlignmentStage) -> bool:
-    """Whether an objective predicts the LLM's tokens."""
-    return stage.objectives.reconstruction + stage.objectives.completion > 0
+    def flops(self, stage: StageSettings, tokens: float) -> float:
+        """Count the FLOPs of one optimizer step for texts of `tokens` tokens, with checkpointing and gradient cache."""
+        total = 0.0
+        for each in stage.passes:
+            count = self._count(stage, each, max(2, round(tokens)), "cuda")
+            total += each.share * (count.flops + count.forward * stage.caches_gradients) / count.rows
+        return total * stage.batch_size * stage.columns
 
+    def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Counted:
+        """Bytes and FLOPs of one kind of pass, from rehearsals with few layers."""
+        rows = min(stage.rows_at_once(length), stage.batch_size)
+        setting = Setting(
+            rows=rows,
+            length=length,
+            predicts=part.predicts,
+            teacher=part.teacher,
+            repeated=stage.batch_size * stage.columns > stage.rows_at_once(length),
+            dtypes={tower: self._dtype(stage, tower, kind) for tower in adapters.TOWERS},
+            bf16=kind == "cuda" if stage.bf16 == "auto" else stage.bf16,
+            checkpointing=stage.gradient_checkpointing,
+            chunk=part.chunk,
+        )
+        whole = [config.num_hidden_layers for config in self.configs]
+        few = [1 if layers > 2 else layers for layers in whole]
+        base = total = self._rehearse(stage, setting, few, kind)
+        for tower in (0, 1):
+            if whole[tower] > 2:
+                more = [2 if place == tower else number for place, number in enumerate(few)]
+                total += (self._rehearse(stage, setting, more, kind) - base) * (whole[tower] - 1)
+        return total
 
-def _step(
-    recipe: Recipe,
-    stage: AlignmentStage | ContrastiveStage,
-    configs: tuple[PreTrainedConfig, PreTrainedConfig],
-    kind: Kind,
-    target: int,
-) -> int:
-    """Bytes beside weights and optimizer at a step's worst moment, from rehearsals with few layers."""
-    from lusifer.training.estimate import rehearsal
+    def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Counted:
+        key = (setting, tuple(layers), kind, stage.train.model_dump_json(), stage.lora.model_dump_json())
+        if key not in self._rehearsed:
+            small = [_with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
+            self._rehearsed[key] = rehearse(lambda: skeleton(self.recipe, stage, *small), setting, kind)
+        return self._rehearsed[key]
 
-    setting = rehearsal.setting(
-        stage, rows_at_once(recipe, stage), recipe.longest(stage), target,
-        {tower: dtype(recipe, stage, tower, kind) for tower in ("encoder", "llm")},
-        kind == "cuda" if stage.bf16 == "auto" else stage.bf16,
-    )  # fmt: skip
-    whole = [config.num_hidden_layers for config in configs]
-    few = [1 if layers > 2 else layers for layers in whole]
+    def _dtype(self, stage: StageSettings, tower: str, kind: Kind) -> torch.dtype:
+        """Number format of a tower's weights in a stage; what has trained is kept in float32."""
+        before = self.recipe.stages[: self.recipe.stages.index(stage)]
+        whole = any(getattr(each.train, tower) == "full" for each in self.recipe.stages)
+        trained = any(getattr(each.train, tower) == "lora" for each in before)
+        return torch.float32 if whole or trained or self._frozen_bytes(kind) == 4 else torch.bfloat16
 
-    def count(layers: list[int]) -> int:
-        small = [_with_layers(config, number) for config, number in zip(configs, layers, strict=True)]
-        return rehearsal.rehearse(lambda: skeleton(recipe, stage, *small), setting, kind)
-
-    base = total = count(few)
-    for tower in (0, 1):
-        if whole[tower] > 2:
-            more = [2 if place == tower else number for place, number in enumerate(few)]
-            total += (count(more) - base) * (whole[tower] - 1)
-    return total
+    def _frozen_bytes(self, kind: Kind) -> int:
+        """Bytes of a frozen weight."""
+        auto = 2 if kind == "cuda" else 4
+        return {"float32": 4, "bfloat16": 2, "auto": auto}[self.recipe.model.dtype.frozen]
 
 
 def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     """The configuration of a tower cut to its first layers."""
-    import copy
-
     cut = copy.deepcopy(config)
     if getattr(cut, "layer_types", None):
         cut.layer_types = cut.layer_types[:layers]
     cut.num_hidden_layers = layers
     return cut
-
-
-def rows_at_once(recipe: Recipe, stage: AlignmentStage | ContrastiveStage) -> int:
-    """Rows of full length that are in memory at once."""
-    if isinstance(stage, ContrastiveStage) and stage.mini_batch_tokens:
-        return max(1, stage.mini_batch_tokens // recipe.longest(stage))
-    return stage.mini_batch_size
-
-
-def dtype(recipe: Recipe, stage: AlignmentStage | ContrastiveStage, tower: str, kind: Kind = "cuda") -> torch.dtype:
-    """Number format of a tower's weights in a stage; what has trained is kept in float32."""
-    import torch
-
-    before = recipe.stages[: recipe.stages.index(stage)]
-    whole = any(getattr(each.train, tower) == "full" for each in recipe.stages)
-    trained = any(getattr(each.train, tower) == "lora" for each in before)
-    return torch.float32 if whole or trained or _bytes_of(recipe, kind) == 4 else torch.bfloat16
-
-
-def _bytes_of(recipe: Recipe, kind: Kind) -> int:
-    """Bytes of a frozen weight."""
-    auto = 2 if kind == "cuda" else 4
-    return {"float32": 4, "bfloat16": 2, "auto": auto}[recipe.model.dtype.frozen]

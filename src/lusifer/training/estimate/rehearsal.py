@@ -2,7 +2,8 @@
 
 torch's fake tensors have shapes and no numbers, so a step of a model of any size is rehearsed in seconds. Every storage
 that an operation makes is counted while it lives: what autograd keeps for the backward pass, gradients, what comes and
-goes within an operation. A formula would have to know the layers; this reads them from the code that trains.
+goes within an operation. FLOPs are counted by the formulas of torch's own counter. A formula would have to know
+the layers; this reads them from the code that trains.
 
 Not seen: what a library's kernel takes inside one operation, what the allocator holds beside what was asked for, and
 the memory of the process itself. "cuda" is rehearsed without a GPU: dropout keeps a mask of bytes and attention neither
@@ -12,21 +13,21 @@ scores nor their dropout, as there; "cpu" is what torch's CPU operations do.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.utils import _pytree as trees
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from lusifer.model import adapters, backbones
 from lusifer.model.alignment import LusiferForAlignment, prefix_mask, target_positions
 
 if TYPE_CHECKING:
     from lusifer.model.lusifer import LusiferModel
-    from lusifer.training.recipe.stage import StageSettings
 
 Kind = Literal["cpu", "cuda"]
 
@@ -35,46 +36,75 @@ Kind = Literal["cpu", "cuda"]
 class Setting:
     """What a stage does to memory.
 
-    `rows` and `length` of what is in memory at once, `target` tokens a row that the LLM predicts (0: none), `repeated`
-    whether a step has more than one such part, so that gradients are there while activations are; `dtypes` of the
-    towers' weights; `chunk` labels whose logits exist at once.
+    `rows` and `length` of what is in memory at once; whether the LLM `predicts` a target of the same length, `chunk`
+    labels at a time, or reads the text itself as `teacher`; `repeated`: whether a step has more than one such part, so
+    that gradients are there while activations are; `dtypes` of the towers' weights.
     """
 
     rows: int
     length: int
-    target: int
+    predicts: bool
+    teacher: bool
     repeated: bool
-    dtypes: dict[str, torch.dtype]
+    dtypes: Mapping[str, torch.dtype] = field(hash=False)
     bf16: bool
     checkpointing: bool
     chunk: int
 
 
-def setting(
-    stage: StageSettings, rows: int, length: int, target: int, dtypes: dict[str, torch.dtype], bf16: bool
-) -> Setting:
-    """Put a setting together for a stage that reads `rows` of `length` at once; the rest as in `Setting`."""
-    chunk = getattr(stage, "logits_chunk", 1)
-    columns = 1 if hasattr(stage, "logits_chunk") else 2 + stage.hard_negatives
-    repeated = stage.batch_size * columns > rows
-    return Setting(
-        min(rows, stage.batch_size), length, target, repeated, dtypes, bf16, stage.gradient_checkpointing, chunk
-    )
+@dataclass(frozen=True)
+class Counted:
+    """Of one pass over `rows`: the most `bytes` at once, beside the weights, and FLOPs, those `forward` apart."""
+
+    rows: int
+    bytes: float
+    forward: float
+    flops: float
+
+    def __add__(self, other: Counted) -> Counted:
+        return Counted(self.rows, self.bytes + other.bytes, self.forward + other.forward, self.flops + other.flops)
+
+    def __sub__(self, other: Counted) -> Counted:
+        return self + other * -1
+
+    def __mul__(self, times: float) -> Counted:
+        return Counted(self.rows, self.bytes * times, self.forward * times, self.flops * times)
+
+
+def _attention_flops(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward_flops(grad: torch.Tensor, *args: Any, **kwargs: Any) -> int:
+    return sdpa_backward_flop_count(grad.shape, *(tensor.shape for tensor in args[:3]))
+
+
+_FLOPS = flop_registry | {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+"""By operation: torch's own formulas, and those of the operations that it has none for."""
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of storages made while it is on: `now` and the most at once, `peak`."""
+    """Counts the bytes of storages made while it is on (`now`, and the most at once, `peak`) and `flops`.
+
+    torch's `FlopCounterMode` has the same formulas, but its hooks on modules keep activations alive.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.flops = 0
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and count what it made."""
+        """Run one operation and count what it made and what it computed."""
         self._watch((args, kwargs), made=False)  # what was there before
         out = func(*args, **(kwargs or {}))
         self._watch(out, made=True)
+        formula = _FLOPS.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
         return out
 
     def _watch(self, tensors: Any, *, made: bool) -> None:
@@ -104,8 +134,8 @@ class _MaskDropout(nn.Module):
         return torch.native_dropout(x, self.p, True)[0] if self.training and self.p else x
 
 
-def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> int:
-    """Count one step: the most bytes that live at once beside the weights, gradients included.
+def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> Counted:
+    """Count one step, gradients included.
 
     Args:
         make: Builds the model with its adapters on the meta device.
@@ -121,7 +151,7 @@ def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> 
         _take_off_meta(model)
         llm = model.config.llm
         head = None
-        if setting.target:
+        if setting.predicts:
             head = nn.Linear(llm.hidden_size, llm.vocab_size, bias=False, dtype=model.llm.dtype).requires_grad_(False)
         if kind == "cuda":
             _as_on_a_gpu(model)
@@ -131,12 +161,19 @@ def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> 
         network.logits_chunk = setting.chunk
         network.train()
         with Live() as live:
-            for _ in range(1 + setting.repeated):
-                with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
-                    loss = _loss(network, setting)
-                loss.backward()
-                del loss
-    return live.peak
+            forward, flops = _step(network, setting, live)
+            if setting.repeated:
+                _step(network, setting, live)
+    return Counted(setting.rows, live.peak, forward, flops)
+
+
+def _step(network: LusiferForAlignment, setting: Setting, live: Live) -> tuple[int, int]:
+    """Go forward and backward; the FLOPs counted so far after the first and after both."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
+        loss = _loss(network, setting)
+    forward = live.flops
+    loss.backward()
+    return forward, live.flops
 
 
 def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
@@ -144,18 +181,21 @@ def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
     model = network.model
     ids = torch.ones(setting.rows, setting.length, dtype=torch.long)
     mask = torch.ones_like(ids)
-    if not setting.target:
+    words = model.llm.get_input_embeddings()
+    if setting.teacher:
+        places = torch.arange(setting.length).expand(setting.rows, -1)
+        with torch.no_grad():
+            model.run_llm(words(ids), mask, places)
+    if not setting.predicts:
         return model(ids, mask).embedding.sum()
     # The network's own forward asks which labels there are, and without numbers that cannot be told: all of them.
     prompt = model.soft_prompt(ids, mask)
-    target = torch.ones(setting.rows, setting.target, dtype=torch.long)
-    words = model.llm.get_input_embeddings()(target).to(prompt.inputs_embeds.dtype)
-    embeds = torch.cat([prompt.inputs_embeds, words], dim=1)
-    keys = torch.cat([prompt.attention_mask, torch.ones_like(target)], dim=1)
-    places = target_positions(prompt, torch.ones_like(target), 0)
+    embeds = torch.cat([prompt.inputs_embeds, words(ids).to(prompt.inputs_embeds.dtype)], dim=1)
+    keys = torch.cat([prompt.attention_mask, mask], dim=1)
+    places = target_positions(prompt, mask, 0)
     visible = prefix_mask(keys, prompt.attention_mask.shape[1], model.llm.dtype)
-    states = model.run_llm(embeds, visible, places)[:, -setting.target :].flatten(0, 1)
-    return network._token_loss(states, target.flatten()).sum()
+    states = model.run_llm(embeds, visible, places)[:, -setting.length :].flatten(0, 1)
+    return network._token_loss(states, ids.flatten()).sum()
 
 
 def _cast(tower: nn.Module, dtype: torch.dtype) -> None:

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from lusifer.data import sources as data_sources
-from lusifer.data.stages.alignment import PAIRED_ROLES
 from lusifer.io.rows import BadRows
+from lusifer.training.objectives.objective import PAIRED_ROLES
 from lusifer.training.recipe.data import AlignmentSource, PairSource, Source
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage

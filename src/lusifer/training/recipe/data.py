@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lusifer.data.sources import SourceSpec, published, short_name
-from lusifer.data.stages.alignment import PAIRED_ROLES, Role
+from lusifer.training.objectives.objective import PAIRED_ROLES, Role
 
 
 class Settings(BaseModel):

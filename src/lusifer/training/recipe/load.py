@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from lusifer.data import sources
 from lusifer.errors import RecipeError, UsageError
 from lusifer.io import names, parallel_text
-from lusifer.training.recipe import watch
 from lusifer.training.recipe.document import Document, KeyPath, write
 from lusifer.training.recipe.recipe import FULL, Recipe
 
@@ -169,7 +168,7 @@ def _check_files(recipe: Recipe, document: Document) -> None:
                     sources.files(source.path)
         if stage.watch is not None:
             with document.at("stages", number, "watch", "parallel"):
-                watch.read(stage.watch)
+                stage.watch.read()
 
 
 def _check_base(path: str, key: str, remark: str) -> None:

@@ -90,6 +90,18 @@ class ModelSettings(Settings):
             )
         return self
 
+    def join_settings(self) -> dict[str, Any]:
+        """What joins the bases, as keywords of `LusiferConfig`."""
+        return {
+            "connector_type": self.connector.type,
+            "connector_kwargs": self.connector.kwargs(),
+            "num_soft_tokens": self.connector.num_soft_tokens,
+            "pooling": self.pooling,
+            "residual": self.residual,
+            "output_projection": self.output_projection,
+            "include_prompt": self.include_prompt,
+        }
+
 
 Stage = Annotated[AlignmentStage | ContrastiveStage, Field(discriminator="kind")]
 

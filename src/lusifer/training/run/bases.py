@@ -32,13 +32,7 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
         build.read_backbone(encoder, "encoder", settings.attn_implementation),
         build.read_backbone(llm, "llm", settings.attn_implementation),
         recipe.seed,
-        connector_type=settings.connector.type,
-        connector_kwargs=settings.connector.kwargs(),
-        num_soft_tokens=settings.connector.num_soft_tokens,
-        pooling=settings.pooling,
-        residual=settings.residual,
-        output_projection=settings.output_projection,
-        include_prompt=settings.include_prompt,
+        **settings.join_settings(),
     )
     length = min(recipe.max_length, model.config.max_position_embeddings)
     embedder = assemble.assemble(model, tokenizer, prompts=prompts(recipe), max_seq_length=length)

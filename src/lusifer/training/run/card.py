@@ -10,19 +10,18 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lusifer.data.stages.alignment import AlignmentExamples
 from lusifer.embedder import card as cards
 from lusifer.embedder import info
 from lusifer.io import parallel_text, seen
 from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json, write_json
 from lusifer.training.folder import DATA, STEPS, WATCH, RunFolder
+from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.data import Source
-from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe, Stage
+from lusifer.training.recipe.recipe import ContrastiveStage, Recipe, Stage
 from lusifer.training.stages.contrastive import PairRows
 
 ONE_KIND = "texts of one kind"
-_ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional": "both directions, labels are masked"}
 
 
 def data(
@@ -176,7 +175,7 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     if watched and watched["model_step"] != steps:
         length = f"{watched['model_step']:,} of {length}"
     warm = f", {stage.warmup(said['steps'])} steps of warm-up" if "steps" in said else ""
-    settings = _objective(stage) | {
+    settings = stage.words() | {
         "steps": f"{length}, {stage.batch_size} rows each",
         "learning rate": f"{stage.learning_rate:g} at its highest ({stage.schedule}{warm}), AdamW",
         "longest text": f"{recipe.longest(stage)} tokens",
@@ -213,27 +212,6 @@ def _watched(said: dict[str, Any]) -> str:
     return f"{what}; the model is that of step {said['model_step']:,}, the best by it ({said['best']:.4g}){ended}"
 
 
-def _objective(stage: AlignmentStage | ContrastiveStage) -> dict[str, str]:
-    """What the loss is made of."""
-    if isinstance(stage, AlignmentStage):
-        shares = {name: share for name, share in stage.objectives.model_dump().items() if share > 0}
-        whole = sum(shares.values())
-        named = ", ".join(f"{name} in {share / whole:.0%} of the steps" for name, share in shares.items())
-        found = {"objective": named if len(shares) > 1 else next(iter(shares))}
-        if stage.distill_contrast:
-            found["distill's contrast with the other texts"] = f"weight {stage.distill_contrast:g}"
-        if stage.token_dropout:
-            found["tokens kept from the encoder"] = f"up to {stage.token_dropout:.0%} of a text"
-        predicts = set(shares) != {"distill"}
-        return found | ({"attention to what is predicted": _ATTENTION[stage.attention]} if predicts else {})
-    losses = {"infonce": "InfoNCE on cosine similarity", "ntxent_l2": "NT-Xent on the L2 distance, pairs mined"}
-    found = {"loss": f"{losses[stage.loss]}, temperature {stage.temperature:g}"}
-    found["hard negatives"] = f"{stage.hard_negatives} a row"
-    if stage.matryoshka_dims:
-        found["leading dimensions trained as well"] = ", ".join(map(str, stage.matryoshka_dims))
-    return found
-
-
 def _trained(stage: Stage, projection: bool) -> str:
     """Which parts moved, and how; `projection` says whether the model has that part."""
     ways = {}
@@ -255,7 +233,7 @@ def _limits(recipe: Recipe, stages: Sequence[Stage]) -> list[str]:
     if any(base.path.startswith("tiny:") for base in (recipe.model.encoder, recipe.model.llm)):
         found.append("Its bases are random weights of toy size: it shows that the software works, no more.")
     if not any(isinstance(stage, ContrastiveStage) for stage in stages):
-        distilled = any(stage.objectives.distill for stage in stages)
+        distilled = any(stage.needs_embedder for stage in stages)
         were = "the vectors were trained to match the LLM's own" if distilled else "nothing has trained the vectors yet"
         found.append(f"No contrastive stage was run: {were}.")
     return found

@@ -19,12 +19,14 @@ from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
 from lusifer.model.backbones import compile_layers
-from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import RunFolder, last_checkpoint
-from lusifer.training.recipe.recipe import AlignmentStage, ContrastiveStage, Recipe
+from lusifer.training.recipe.recipe import Recipe
+from lusifer.training.recipe.stage_settings import StageSettings
 from lusifer.training.run import bases, card, inputs, preflight
-from lusifer.training.stages import alignment, contrastive, watch
-from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, batches, free_space_for
+from lusifer.training.run.preflight import KINDS, StageRows
+from lusifer.training.skeleton import prepare
+from lusifer.training.stages import watch
+from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, free_space_for
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -75,7 +77,7 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
     frozen = getattr(torch, recipe.model.dtype.frozen)
     state = PartialState()
-    preflight.refuse_unfit(recipe, run)
+    rows = preflight.refuse_unfit(recipe, run)
     finished = run.model.is_dir()
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
@@ -83,7 +85,7 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
         if not (target / "model").is_dir():
             embedder = bases.build_model(recipe, frozen) if before is None else _load(before, recipe)
             finished = False
-            _stage(recipe, stage, number, run, embedder, frozen, listen)
+            _stage(recipe, stage, number, run, embedder, rows.pop(number, None), frozen, listen)
             del embedder
             gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
         before = target / "model"
@@ -106,10 +108,11 @@ def _silence(event: dict[str, Any]) -> None:
 
 def _stage(
     recipe: Recipe,
-    stage: AlignmentStage | ContrastiveStage,
+    stage: StageSettings,
     number: int,
     run: RunFolder,
     embedder: SentenceTransformer,
+    rows: StageRows | None,
     frozen: torch.dtype,
     listen: Listener,
 ) -> None:
@@ -119,7 +122,7 @@ def _stage(
     seed = recipe.seed + number
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
-    _prepare(model, stage)
+    prepare(model, stage)
     model.to(_device())
     if stage.compile:
         compile_layers(model)
@@ -129,8 +132,8 @@ def _stage(
     free_space_for(target, stage, model)
     counts = [asdict(row) for row in adapters.report(model)]
     listen({"event": "counts", "stage": stage.name, "parts": counts})
-    kind = alignment if isinstance(stage, AlignmentStage) else contrastive
-    rows = kind.examples(recipe, stage, seed)
+    kind = KINDS[stage.kind]
+    rows = kind.examples(recipe, stage, seed) if rows is None else rows
     data = card.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
     if state.is_main_process:
         card.keep(target, data, rows)
@@ -138,7 +141,6 @@ def _stage(
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(stage, target, rows.steps, seed, bool(stage.bf16))
-    settings |= batches(stage)
     trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
     trainer.max_seq_length = length
     done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -183,23 +185,6 @@ def _refuse_data_parallel() -> None:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
         )
-
-
-def _prepare(model: LusiferModel, stage: AlignmentStage | ContrastiveStage) -> None:
-    """Freeze, and attach adapters; what trains is float32 (AdamW's steps are lost in half precision).
-
-    Nothing is rounded here: a tower that a stage before has trained came out in float32 and stays so.
-    """
-    whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
-    parts = whole | {"connector": stage.train.connector, "output_projection": stage.train.output_projection}
-    for tower, trains in whole.items():
-        if trains:
-            getattr(model, tower).float()
-    adapters.freeze(model, parts)
-    for tower in adapters.TOWERS:
-        lora = getattr(stage.lora, tower)
-        if getattr(stage.train, tower) == "lora" and lora is not None:
-            adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
 
 
 def _device() -> torch.device:

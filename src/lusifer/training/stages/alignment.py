@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from lusifer.data import sources as data_sources
-from lusifer.data.stages.alignment import PAIRED_ROLES, AlignmentCollator, AlignmentExamples
 from lusifer.errors import UsageError
 from lusifer.io import hub
 from lusifer.io.rows import BadRows
 from lusifer.model import build, tokenizer
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.lusifer import LusiferModel
+from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
+from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
-from lusifer.training.stages.trainer import StageTrainer
+from lusifer.training.stages.trainer import StageTrainer, processes
 
 
 class StepsByLength(Sampler[int]):
@@ -29,11 +31,12 @@ class StepsByLength(Sampler[int]):
 
     Mini-batches are cut from them, and each is as wide as its longest text: cut from texts in drawn order, most of
     what is computed would be padding (benchmarks/padding.py). A step's gradient does not depend on how it was cut,
-    except in distill with a contrast, whose other texts are those of the mini-batch: such steps stay as drawn.
+    except for objectives that compare the texts of a mini-batch: their steps stay as drawn.
     """
 
-    def __init__(self, examples: AlignmentExamples, contrast: bool) -> None:
-        self.examples, self.contrast = examples, contrast
+    def __init__(self, examples: AlignmentExamples, stage: Any) -> None:
+        """Keep the examples; `stage` (an `AlignmentStage`) is what the objectives are asked with."""
+        self.examples, self.stage = examples, stage
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -42,21 +45,28 @@ class StepsByLength(Sampler[int]):
         size = self.examples.batch_size
         for step in range(self.examples.steps):
             numbers = range(step * size, (step + 1) * size)
-            drawn = self.contrast and self.examples.objective(step) == "distill"
+            drawn = self.examples.objective(step).keeps_drawn_order(self.stage)
             yield from numbers if drawn else sorted(numbers, key=self.examples.characters, reverse=True)
+
+
+class ObjectiveNetwork(LusiferForAlignment):
+    """The network whose forward pass is the loss of a batch's objective."""
+
+    def forward(self, objective: Objective, stage: AlignmentStage, **batch: Any) -> torch.Tensor:
+        """Compute the loss (a scalar) of a batch of `AlignmentCollator`, `objective` being its objective."""
+        return objective.loss(self, batch, stage)
 
 
 class AlignmentTrainer(StageTrainer, Trainer):
     """The library's loop over examples whose order is fixed by their number."""
 
-    def __init__(self, *args: Any, attention: str, teacher: SentenceTransformer | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, stage: AlignmentStage, teacher: SentenceTransformer | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.attention = attention
-        self.teacher = teacher
+        self.stage, self.teacher = stage, teacher
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         """Steps in order: shuffling happened when the examples were made."""
-        return StepsByLength(self.train_dataset, contrast=self.model.distill_contrast > 0)
+        return StepsByLength(self.train_dataset, self.stage)
 
     def compute_loss(
         self,
@@ -65,28 +75,32 @@ class AlignmentTrainer(StageTrainer, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of one micro-batch; a distill batch gets the LLM's own vectors first."""
+        """The loss of one micro-batch; an objective that needs them gets the LLM's own vectors first."""
+        objective = OBJECTIVES[inputs["objective"]]
         batch = {key: value for key, value in inputs.items() if torch.is_tensor(value)}
-        ids, mask = batch.pop("teacher_ids", None), batch.pop("teacher_attention_mask", None)
-        if ids is not None:
+        if objective.needs_embedder:
+            ids, mask = batch.pop("teacher_ids"), batch.pop("teacher_attention_mask")
             with torch.no_grad():
                 own = self.teacher({"input_ids": ids, "attention_mask": mask})
             batch["teacher"] = own["sentence_embedding"]
-        outputs = model(**batch, attention=self.attention, num_items_in_batch=num_items_in_batch)
-        loss = outputs.loss
+        loss = model(objective=objective, stage=self.stage, **batch, num_items_in_batch=num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is over all processes and DDP takes the mean of their gradients: their sum is wanted.
             loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"loss": loss}) if return_outputs else loss
 
 
 def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamples:
     """The rows of a stage in their order.
 
     Args:
-        recipe: the whole run.
-        stage: one of its alignment stages.
-        seed: of order, objective and direction.
+        recipe: The whole run.
+        stage: One of its alignment stages.
+        seed: Of order, objective and direction.
+
+    Raises:
+        DataError: A row cannot be read.
+        UsageError: An objective has no rows.
     """
     loaded, skipped = [], []
     for source in recipe.sources(stage):
@@ -95,8 +109,7 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
         loaded.append((data_sources.load(source.spec(recipe.seed), kind, bad), source.role))
         skipped += bad.messages
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
-    weights = stage.objectives.model_dump()
-    made = AlignmentExamples(loaded, weights, batch_size=stage.batch_size, steps=steps, seed=seed)
+    made = AlignmentExamples(loaded, stage.objectives, batch_size=stage.batch_size, steps=steps, seed=seed)
     made.skipped = skipped
     return made
 
@@ -113,26 +126,24 @@ def trainer(
     """Put a stage together.
 
     Args:
-        recipe: the whole run.
-        stage: the stage.
-        embedder: holds `model`.
-        model: with adapters attached and the rest frozen.
-        rows: as `examples` gives them.
-        arguments: keywords of `TrainingArguments`.
-        frozen: dtype of frozen weights.
+        recipe: The whole run.
+        stage: The stage.
+        embedder: Holds `model`.
+        model: With adapters attached and the rest frozen.
+        rows: As `examples` gives them.
+        arguments: Keywords of `TrainingArguments`.
+        frozen: Dtype of frozen weights.
 
     Raises:
-        UsageError: the LLM cannot serve an objective of the stage.
+        UsageError: The LLM cannot serve an objective of the stage.
     """
     base = build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen)
-    language_model = _language_model(stage)
-    llm_tokenizer = tokenizers(recipe, stage)[1]
+    llm_tokenizer = _tokenizers(recipe, stage)[1]
     model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
     # The head reads the LLM's states: in their dtype, which a stage before may have raised.
-    head = build.read_lm_head(replace(base, dtype=model.llm.dtype)).to(model.device) if language_model else None
-    teacher = _teacher(base, model) if stage.objectives.distill > 0 else None
-    network = LusiferForAlignment(model.config, model, head)
-    network.logits_chunk, network.distill_contrast = stage.logits_chunk, stage.distill_contrast
+    head = build.read_lm_head(replace(base, dtype=model.llm.dtype)).to(model.device) if stage.needs_head else None
+    network = ObjectiveNetwork(model.config, model, head)
+    network.logits_chunk = stage.logits_chunk
     collator = AlignmentCollator(
         embedder.tokenizer,
         llm_tokenizer,
@@ -142,54 +153,70 @@ def trainer(
         stage.token_dropout,
         seed=rows.seed,
     )
+    # Steps of an objective that does not read the vector leave the output projection without gradient.
+    unused = stage.train.output_projection and not all(each.trains_vector for each in stage.active)
+    arguments = {**arguments, **micro_batches(stage), "ddp_find_unused_parameters": unused}
     made = AlignmentTrainer(
         model=network,
         args=TrainingArguments(**arguments, remove_unused_columns=False),
         data_collator=collator,
         train_dataset=rows,
-        attention=stage.attention,
-        teacher=teacher,
+        stage=stage,
+        teacher=_teacher(base, model) if stage.needs_embedder else None,
     )
     made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
     return made
 
 
-def refuse_unfit_llm(recipe: Recipe, stage: AlignmentStage) -> None:
-    """Look at what an objective asks of the LLM, before its weights are read.
+def micro_batches(stage: AlignmentStage) -> dict[str, int]:
+    """Rows that a process holds and micro-batches of a step, in the library's names.
 
     Raises:
-        UsageError: reconstruction or completion without a decoder, or distill without an embedder.
+        UsageError: They cannot be divided evenly.
     """
-    base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
-    if _language_model(stage):
-        build.refuse_headless(base)
-    if stage.objectives.distill > 0:
+    count = processes(stage)
+    share = stage.batch_size // count
+    mini = min(stage.mini_batch_size, share)
+    if share % mini:
+        raise UsageError(
+            f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {count}) are no "
+            f"multiple of {mini}"
+        )
+    return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
+
+
+def refuse(recipe: Recipe, stage: AlignmentStage) -> None:
+    """Look at batch size, tokenizers and what the objectives need of the LLM, before weights and rows are read.
+
+    Raises:
+        UsageError: The processes cannot share the batch, the LLM is no embedder but one is needed, or a tokenizer lacks
+            a token.
+    """
+    micro_batches(stage)
+    if stage.needs_embedder:
+        base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
         folder, key = build.resolve(base.path), f"model.llm.path={base.path!r}"
         with hub.asking(key, UsageError):
             is_embedder = hub.has_file(folder, "modules.json", hub.commit(folder, base.revision))
         if not is_embedder:  # the library would make one of any model, by taking the mean of its states
-            raise UsageError(
-                f"{key} is no embedder (no modules.json there): distill needs one; use reconstruction or completion"
-            )
+            needy = " and ".join(each.name for each in stage.active if each.needs_embedder)
+            others = " or ".join(each.name for each in OBJECTIVES.values() if not each.needs_embedder)
+            raise UsageError(f"{key} is no embedder (no modules.json there): {needy} needs one; use {others}")
+    _tokenizers(recipe, stage)
 
 
-def tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
-    """Those of encoder and LLM, with the special tokens that the stage's objectives need.
+def refuse_rows(recipe: Recipe, stage: AlignmentStage, rows: AlignmentExamples) -> None:
+    """Rows of this kind of stage that can be read are fit."""
 
-    Raises:
-        UsageError: one is missing, or a token of it.
-    """
+
+def _tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[Any, Any]:
+    """Those of encoder and LLM, with the special tokens that the stage's objectives need."""
     encoder, llm = (
         tokenizer.read_tokenizer(build.resolve(base.path), base.revision)
         for base in (recipe.model.encoder, recipe.model.llm)
     )
-    tokenizer.check_tokenizers(encoder, llm if _language_model(stage) else None)
+    tokenizer.check_tokenizers(encoder, llm if stage.needs_head else None)
     return encoder, llm
-
-
-def _language_model(stage: AlignmentStage) -> bool:
-    """Whether an objective predicts the LLM's tokens."""
-    return stage.objectives.reconstruction + stage.objectives.completion > 0
 
 
 def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,21 +17,19 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 
 from lusifer.data import sources as data_sources
 from lusifer.data.stages import pairs
-from lusifer.data.stages.batches import PairBatches, StepRows
-from lusifer.data.stages.joined import join_small
+from lusifer.data.stages.batches import PairBatches, StepRows, join_small
 from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.io.rows import BadRows
+from lusifer.model import build
 from lusifer.model.lusifer import LusiferModel
+from lusifer.model.tokenizer import read_tokenizer
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
-from lusifer.training.stages.by_length import ByLength
-from lusifer.training.stages.losses import NTXentL2
-from lusifer.training.stages.own_negatives import CachedOwnNegativesLoss
-from lusifer.training.stages.trainer import StageTrainer
+from lusifer.training.stages.losses import loss
+from lusifer.training.stages.trainer import StageTrainer, processes
 
 
 @dataclass(frozen=True)
@@ -105,25 +102,13 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
         return self.batches
 
 
-class InfoNCE(ByLength, CachedMultipleNegativesRankingLoss):
-    """The library's loss, its mini-batches cut by length."""
-
-
-class OwnNegatives(ByLength, CachedOwnNegativesLoss):
-    """InfoNCE over own negatives, its mini-batches cut by length."""
-
-
-class NTXent(ByLength, NTXentL2):
-    """The published loss, its mini-batches cut by length."""
-
-
 def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     """The rows of a stage: columns query, positive, negative_1 .. negative_k.
 
     Args:
-        recipe: the whole run.
-        stage: one of its contrastive stages.
-        seed: of what is drawn to fill missing negatives and of weights.
+        recipe: The whole run.
+        stage: One of its contrastive stages.
+        seed: Of what is drawn to fill missing negatives and of weights.
     """
     sets: dict[str, Dataset] = {}
     prompts: dict[str, dict[str, str]] = {}
@@ -156,25 +141,35 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     return PairRows(sets, prompts, in_batch, batches, steps, dropped, language, skipped, read, parts)
 
 
-def refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, max_length: int) -> None:
+def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
+    """Refuse a batch that the processes cannot share (UsageError)."""
+    processes(stage)
+
+
+def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None:
     """Refuse a prompt that fills the texts' length: all queries would be cut to the same tokens.
 
     Args:
-        stage: for its name.
-        rows: of `examples`.
-        tokenizer: of the encoder.
-        max_length: tokens kept of a text, prompt and special tokens included.
+        recipe: The whole run.
+        stage: One of its contrastive stages.
+        rows: Of `examples`.
 
     Raises:
-        UsageError: names the set, the tokens and the limit.
+        UsageError: Names the set, the tokens and the limit.
     """
+    base = recipe.model.encoder
+    tokenizer = read_tokenizer(build.resolve(base.path), base.revision)
+    _refuse_full_prompts(stage, rows, tokenizer, recipe.longest(stage))
+
+
+def _refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, limit: int) -> None:
     for name, prompts in rows.prompts.items():
         for prompt in set(prompts.values()):
             tokens = len(tokenizer(prompt)["input_ids"])
-            if prompt and tokens >= max_length:
+            if prompt and tokens >= limit:
                 raise UsageError(
                     f"stages.{stage.name}: the prompt of {name} ({prompt[:40]!r}) has {tokens} tokens, and max_length "
-                    f"{max_length} leaves none for the text: raise max_length, or shorten the instruction"
+                    f"{limit} leaves none for the text: raise max_length, or shorten the instruction"
                 )
 
 
@@ -187,8 +182,8 @@ def trainer(
     arguments: dict[str, Any],
     frozen: torch.dtype,
 ) -> ContrastiveTrainer:
-    """Put a stage together; arguments as for `align.trainer`."""
-    refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)
+    """Put a stage together; arguments as for `alignment.trainer`."""
+    _refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)
     embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
     # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
     keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
@@ -196,6 +191,7 @@ def trainer(
         model=embedder,
         args=SentenceTransformerTrainingArguments(
             **arguments,
+            per_device_train_batch_size=stage.batch_size,  # split over the processes, see below
             prompts={keys[name]: prompts for name, prompts in rows.prompts.items()},
             # A batch is planned for all processes and cut into equal parts, one for each.
             accelerator_config={"split_batches": True},
@@ -207,28 +203,4 @@ def trainer(
     )
     made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
     made.names = [step.name for step in rows.plan]
-    return made
-
-
-def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negatives: bool) -> torch.nn.Module:
-    """The loss of one set.
-
-    Args:
-        stage: temperature, mini-batches, Matryoshka dimensions.
-        embedder: the model.
-        in_batch_negatives: whether other rows' texts are negatives; False where they may share the label.
-    """
-    chunks = {"mini_batch_size": stage.mini_batch_size, "mini_batch_num_tokens": stage.mini_batch_tokens}
-    if stage.loss == "ntxent_l2":
-        chunks |= {"in_batch_negatives": in_batch_negatives, "miner_epsilon": stage.miner_epsilon}
-        return NTXent(embedder, stage.temperature, **chunks)
-    if in_batch_negatives:
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        made = InfoNCE(embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks)
-    else:
-        made = OwnNegatives(embedder, stage.temperature, **chunks)
-    if stage.matryoshka_dims:
-        # The library trains the listed dimensions only: the whole vector is one of them.
-        whole = embedder.get_embedding_dimension()
-        made = MatryoshkaLoss(embedder, made, sorted({*stage.matryoshka_dims, whole}, reverse=True))
     return made

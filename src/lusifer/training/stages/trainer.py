@@ -21,7 +21,7 @@ from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.training.folder import BAD_BATCH, RunFolder
-from lusifer.training.recipe.stage import StageSettings
+from lusifer.training.recipe.stage_settings import StageSettings
 
 MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
@@ -131,6 +131,18 @@ class MetricsLog(TrainerCallback):
             self.listen({"event": "step", "stage": self.stage, "step": state.global_step}, state.max_steps)
 
 
+def processes(stage: StageSettings) -> int:
+    """Count the processes that share the batch (as torchrun tells them).
+
+    Raises:
+        UsageError: They cannot divide it evenly.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if stage.batch_size % count:
+        raise UsageError(f"stages.{stage.name}.batch_size: {stage.batch_size} is no multiple of the {count} processes")
+    return count
+
+
 def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
     """The settings of a stage in the names of `transformers.TrainingArguments`.
 
@@ -162,43 +174,10 @@ def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: b
         "log_level_replica": "error",  # the first process says it for all
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
         "use_cpu": not torch.cuda.is_available(),
-        "ddp_find_unused_parameters": _some_steps_skip_parameters(stage),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-
-
-def batches(stage: StageSettings) -> dict[str, int]:
-    """Rows a process holds and micro-batches a step, from the batch over all processes, by the library's names.
-
-    Raises:
-        UsageError: they cannot be divided evenly.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
-    if stage.batch_size % processes:
-        raise UsageError(
-            f"stages.{stage.name}.batch_size: {stage.batch_size} is no multiple of the {processes} processes"
-        )
-    if stage.kind == "contrastive":
-        return {"per_device_train_batch_size": stage.batch_size}  # split over the processes (contrast.trainer)
-    share = stage.batch_size // processes
-    mini = min(stage.mini_batch_size, share)
-    if share % mini:
-        raise UsageError(
-            f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {processes}) are no "
-            f"multiple of {mini}"
-        )
-    return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
-
-
-def _some_steps_skip_parameters(stage: StageSettings) -> bool:
-    """Whether a step can leave a trainable part without gradient: the projection is reached by distill alone."""
-    objectives = getattr(stage, "objectives", None)
-    return (
-        objectives is not None
-        and stage.train.output_projection
-        and objectives.reconstruction + objectives.completion > 0
-    )
 
 
 def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -> None:

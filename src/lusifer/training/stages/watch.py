@@ -32,9 +32,7 @@ from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import BEST, WATCH
-from lusifer.training.recipe import watch as recipe_watch
-from lusifer.training.recipe.stage import StageSettings
-from lusifer.training.recipe.watch import Watch
+from lusifer.training.recipe.stage_settings import StageSettings, Watch
 from lusifer.training.stages.trainer import StageTrainer
 
 _MEANS = ("retrieval", "margin", "shift", "shift_share", "hubness", "anisotropy", "own_language", "predicted")
@@ -83,7 +81,7 @@ class Watcher(TrainerCallback):
 
     def __init__(self, watch: Watch, embedder: SentenceTransformer, max_seq_length: int, write: Write) -> None:
         self.watch, self.max_seq_length, self.write = watch, max_seq_length, write
-        self.texts = recipe_watch.read(watch).texts
+        self.texts = watch.read().texts
         self.model = lusifer_model(embedder)
         # A shell of its own around the same modules: in a stage of pairs the trainer puts mixed precision on the other.
         self.embedder = SentenceTransformer(

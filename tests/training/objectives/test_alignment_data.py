@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from lusifer.data.stages.alignment import IGNORED, AlignmentCollator, AlignmentExamples
 from lusifer.errors import UsageError
 from lusifer.model.tokenizer import read_specials_as_text
+from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives.examples import IGNORED, AlignmentCollator, AlignmentExamples
 
 PASSAGES = Dataset.from_dict({"text": [f"passage {n}" for n in range(7)]})
 PAIRS = Dataset.from_dict({"query": [f"q{n}" for n in range(5)], "positive": [[f"p{n}", f"r{n}"] for n in range(5)]})
@@ -80,8 +81,13 @@ def test_completion_mixes_directions_as_published(role: str, expected: dict) -> 
 
 def test_objectives_choose_their_rows() -> None:
     both = examples({"reconstruction": 1, "completion": 1, "distill": 1})
-    assert both.rows() == {"reconstruction": 7, "completion": 5, "distill": 12}
-    assert examples({"reconstruction": 1}, sources=[(PAIRS, "query_to_passage")]).rows() == {"reconstruction": 5}
+    sources = {name: {row["source_text"][0] for row in both if row["objective"] == name} for name in OBJECTIVES}
+    assert sources == {"reconstruction": set("p"), "completion": set("qpr"), "distill": set("qpr")}
+    epochs = {name: max(row["epoch"] for row in both if row["objective"] == name) for name in OBJECTIVES}
+    read = {name: sum(row["objective"] == name for row in both) for name in OBJECTIVES}
+    assert epochs == {name: (read[name] - 1) // rows for name, rows in zip(OBJECTIVES, (7, 5, 12), strict=True)}
+    only = examples({"reconstruction": 1}, sources=[(PAIRS, "query_to_passage")])
+    assert {row["source_text"][0] for row in only} == set("pr")
     distill = examples({"distill": 1})
     assert all(distill[index]["target_text"] is None for index in range(20))
     with pytest.raises(UsageError, match="objective completion has no rows"):

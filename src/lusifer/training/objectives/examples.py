@@ -7,29 +7,21 @@ resumed run, or one on more processes, sees the same batches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lusifer.errors import UsageError
 from lusifer.io import seen
+from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives.objective import Objective, Role
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-Role = Literal["reconstruct", "passage_and_query", "query_to_passage"]
-Objective = Literal["reconstruction", "completion", "distill"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-PAIRED_ROLES: tuple[Role, ...] = ("passage_and_query", "query_to_passage")
 IGNORED = -100
-
-# Share of (source, target) by role in completion, as published; q is the query, p the passage.
-MIX: Mapping[Role, tuple[tuple[float, str, str], ...]] = {
-    "passage_and_query": ((0.3, "q", "p"), (0.28, "p", "p"), (0.42, "p", "q")),
-    "query_to_passage": ((0.1, "q", "q"), (0.9, "q", "p")),
-}
 # Purposes of draws, so that no two of them share random numbers.
 _OBJECTIVE, _ORDER, _CHOICE, _MASK, _DROP = range(5)
 
@@ -37,9 +29,7 @@ _OBJECTIVE, _ORDER, _CHOICE, _MASK, _DROP = range(5)
 class AlignmentExamples:
     """A map-style data set over all steps of a stage: example number i is row i % batch_size of step i // batch_size.
 
-    All rows of a step have one objective. Every objective walks through its own rows, in a new order each epoch:
-    reconstruction through passages (or through the pairs' passages where there are none), completion through pairs,
-    distill through everything.
+    All rows of a step have one objective. Every objective walks through its own rows, in a new order each epoch.
     """
 
     def __init__(
@@ -68,9 +58,9 @@ class AlignmentExamples:
         """Bad rows that were left out, each with its message."""
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self._starts = np.cumsum([0, *(len(rows) for rows, _ in self.sources)])
-        self.objectives = [name for name in OBJECTIVES if objectives.get(name, 0) > 0]
-        self._pools = {name: self._pool(name) for name in self.objectives}
-        weights = np.array([objectives[name] for name in self.objectives], dtype=float)
+        self.objectives = [each for name, each in OBJECTIVES.items() if objectives.get(name, 0) > 0]
+        self._pools = {each.name: self._pool(each) for each in self.objectives}
+        weights = np.array([objectives[each.name] for each in self.objectives], dtype=float)
         # One stream of numbers: the first steps do not depend on how many follow.
         drawn = np.random.default_rng([seed, _OBJECTIVE]).random(steps)
         self._choice = np.searchsorted(np.cumsum(weights / weights.sum())[:-1], drawn, side="right")
@@ -85,7 +75,7 @@ class AlignmentExamples:
         return self.steps * self.batch_size
 
     def objective(self, step: int) -> Objective:
-        """Name the objective of a step."""
+        """Give the objective of a step."""
         return self.objectives[self._choice[step]]
 
     def characters(self, index: int) -> int:
@@ -99,12 +89,13 @@ class AlignmentExamples:
             raise IndexError(index)
         step, slot = divmod(int(index), self.batch_size)
         objective = self.objective(step)
-        pool = self._pools[objective]
+        pool = self._pools[objective.name]
         epoch, position = divmod(int(self._before[step]) * self.batch_size + slot, len(pool))
         row, role = self._row(int(pool[self._order(objective, epoch)[position]]))
-        source, target = self._texts(row, role, objective, np.random.default_rng([self.seed, _CHOICE, index]))
+        source, target = objective.texts(row, role, np.random.default_rng([self.seed, _CHOICE, index]))
         return {
-            "index": int(index), "epoch": epoch, "objective": objective, "source_text": source, "target_text": target,
+            "index": int(index), "epoch": epoch, "objective": objective.name, "source_text": source,
+            "target_text": target,
         }  # fmt: skip
 
     def texts(self) -> Iterator[str]:
@@ -112,30 +103,24 @@ class AlignmentExamples:
         for table, _ in self.sources:
             yield from seen.table_texts(table)
 
-    def rows(self) -> dict[str, int]:
-        """Rows that each objective draws from."""
-        return {name: len(pool) for name, pool in self._pools.items()}
-
-    def _pool(self, objective: str) -> np.ndarray:
+    def _pool(self, objective: Objective) -> np.ndarray:
         """Numbers of the rows that an objective uses, counted over all sources."""
-        numbers = [np.arange(start, start + len(rows)) for start, (rows, _) in zip(self._starts, self.sources)]
-        paired = [role in PAIRED_ROLES for _, role in self.sources]
-        if objective == "completion":
-            numbers = [part for part, is_pair in zip(numbers, paired, strict=True) if is_pair]
-        elif objective == "reconstruction" and not all(paired):
-            numbers = [part for part, is_pair in zip(numbers, paired, strict=True) if not is_pair]
+        reads = objective.reads([role for _, role in self.sources])
+        places = zip(self._starts, self.sources, reads, strict=False)
+        numbers = [np.arange(start, start + len(rows)) for start, (rows, _), used in places if used]
         if not sum(map(len, numbers)):
-            raise UsageError(f"objective {objective} has no rows: add a data source for it, or set its weight to 0")
+            raise UsageError(
+                f"objective {objective.name} has no rows: add a data source for it, or set its weight to 0"
+            )
         return np.concatenate(numbers)
 
-    def _order(self, objective: str, epoch: int) -> np.ndarray:
+    def _order(self, objective: Objective, epoch: int) -> np.ndarray:
         """The order of an objective's rows in an epoch; the last two are kept, since a batch may span both."""
-        key = (objective, epoch)
+        key = (objective.name, epoch)
         if key not in self._orders:
-            self._orders.pop((objective, epoch - 2), None)
-            number = OBJECTIVES.index(objective)
-            generator = np.random.default_rng([self.seed, _ORDER, number, epoch])
-            self._orders[key] = generator.permutation(len(self._pools[objective]))
+            self._orders.pop((objective.name, epoch - 2), None)
+            generator = np.random.default_rng([self.seed, _ORDER, objective.stream, epoch])
+            self._orders[key] = generator.permutation(len(self._pools[objective.name]))
         return self._orders[key]
 
     def _row(self, number: int) -> tuple[dict[str, Any], Role]:
@@ -143,23 +128,6 @@ class AlignmentExamples:
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         rows, role = self.sources[source]
         return rows[number - int(self._starts[source])], role
-
-    @staticmethod
-    def _texts(
-        row: Mapping[str, Any], role: Role, objective: str, generator: np.random.Generator
-    ) -> tuple[str, str | None]:
-        """What the encoder reads and what the LLM should say."""
-        if role == "reconstruct":
-            return row["text"], None if objective == "distill" else row["text"]
-        texts = {"q": row["query"], "p": row["positive"][int(generator.integers(len(row["positive"])))]}
-        drawn = generator.random()
-        if objective == "distill":
-            return texts["q" if drawn < 0.5 else "p"], None
-        if objective == "reconstruction":
-            return texts["p"], texts["p"]
-        shares, chosen = np.cumsum([share for share, _, _ in MIX[role]]), MIX[role]
-        _, source, target = chosen[min(int(np.searchsorted(shares, drawn, side="right")), len(chosen) - 1)]
-        return texts[source], texts[target]
 
 
 class AlignmentCollator:
@@ -213,35 +181,44 @@ class AlignmentCollator:
             examples: Of `AlignmentExamples`, all with the same objective.
 
         Returns:
-            `objective` (a string), input_ids and attention_mask (B, L) of the encoder, and for distill teacher_ids
-            and teacher_attention_mask (B, T): the text as the LLM itself reads it; else target_ids,
-            target_attention_mask and labels (B, T). Labels are -100 on padding and on the BOS, which is given.
+            `objective` (its name), input_ids and attention_mask (B, L) of the encoder; for an objective that needs an
+            embedder teacher_ids and teacher_attention_mask (B, T): the text as the LLM itself reads it; for one that
+            needs the LM head target_ids, target_attention_mask and labels (B, T). Labels are -100 on padding and on
+            the BOS, which is given. And what else the objective makes.
 
         Raises:
             ValueError: Examples of different objectives.
         """
-        objectives = {example["objective"] for example in examples}
-        if len(objectives) != 1:
-            raise ValueError(f"a batch has one objective, not {', '.join(sorted(objectives))}")
-        (objective,) = objectives
+        names = {example["objective"] for example in examples}
+        if len(names) != 1:
+            raise ValueError(f"a batch has one objective, not {', '.join(sorted(names))}")
+        objective = OBJECTIVES[names.pop()]
         sources = [example["source_text"] for example in examples]
-        pad = self.tokenizer.pad_token_id or 0
         ids = _ids(self.tokenizer, sources, self.max_length)
         if self.token_dropout:
             ids = [self._drop(row, example["index"]) for row, example in zip(ids, examples, strict=True)]
-        batch = {"objective": objective, "input_ids": _pad(ids, pad), "attention_mask": _pad(_ones(ids), 0)}
-        llm_pad = self._llm_pad()
-        if objective == "distill":
+        pad = self.tokenizer.pad_token_id or 0
+        batch = {"objective": objective.name, "input_ids": _pad(ids, pad), "attention_mask": _pad(_ones(ids), 0)}
+        if objective.needs_embedder:
             ids = _ids(self.llm_tokenizer, sources, self.max_length)
-            return batch | {"teacher_ids": _pad(ids, llm_pad), "teacher_attention_mask": _pad(_ones(ids), 0)}
+            batch |= {"teacher_ids": _pad(ids, self._llm_pad()), "teacher_attention_mask": _pad(_ones(ids), 0)}
+        if objective.needs_head:
+            batch |= self._predicted(examples)
+        return batch | objective.tensors(examples, self._llm_ids)
+
+    def _predicted(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """What the LLM reads and predicts behind the soft prompt."""
         targets = self._targets([example["target_text"] for example in examples])
         leading = int(self.llm_tokenizer.bos_token_id is not None)
         masked = [self._mask(row, leading, example["index"]) for row, example in zip(targets, examples, strict=True)]
-        return batch | {
-            "target_ids": _pad([row for row, _ in masked], llm_pad),
+        return {
+            "target_ids": _pad([row for row, _ in masked], self._llm_pad()),
             "target_attention_mask": _pad([visible for _, visible in masked], 0),
             "labels": _pad([[IGNORED] * leading + row[leading:] for row in targets], IGNORED),
         }
+
+    def _llm_ids(self, texts: Sequence[str], **keywords: Any) -> list[list[int]]:
+        return _ids(self.llm_tokenizer, list(texts), self.max_length, **keywords)
 
     def _drop(self, ids: list[int], index: int) -> list[int]:
         """Leave tokens out, special ones apart: a share that is drawn for the text, from none to `token_dropout`."""

@@ -1,0 +1,36 @@
+"""The loss of distill: how far vectors are from the LLM's own."""
+
+from types import SimpleNamespace
+
+import torch
+
+from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives.distill import distill_loss
+
+
+def losses(contrast):
+    """The loss as a function of the teacher's vectors, and the model's own vectors."""
+    own = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    network = SimpleNamespace(model=lambda ids, mask: SimpleNamespace(embedding=own))
+    stage, batch = SimpleNamespace(distill_contrast=contrast), {"input_ids": None, "attention_mask": None}
+    return lambda teacher: OBJECTIVES["distill"].loss(network, batch | {"teacher": teacher}, stage), own
+
+
+def test_distill_pulls_vectors_to_the_teacher():
+    loss, own = losses(contrast=0.0)
+    assert loss(own * 3).abs() < 1e-6
+    assert abs(loss(-own) - 2) < 1e-6
+    assert abs(distill_loss(torch.eye(2), torch.eye(2).flip(0)) - 1) < 1e-6
+
+
+def test_distill_contrast_tells_a_text_from_the_others_of_the_batch():
+    teacher = torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
+    plain, told = distill_loss(teacher, teacher), distill_loss(teacher, teacher, contrast=0.5)
+    scores = teacher @ teacher.T / 0.05
+    wanted = torch.nn.functional.cross_entropy(scores, torch.arange(6))
+    assert torch.isclose(told, plain + 0.5 * wanted)
+    assert distill_loss(teacher.flip(0), teacher, 0.5) > 5  # every vector nearest to another text's
+    twice = teacher[[0, 0, 1]]
+    assert distill_loss(twice, twice, 1.0) < torch.tensor(2.0).log()  # the same text again is no wrong answer
+    loss, own = losses(contrast=1.0)
+    assert loss(own.flip(0)) > loss(own)
