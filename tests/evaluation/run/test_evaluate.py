@@ -10,7 +10,7 @@ from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
-from lusifer.evaluation.suites import sib200, suite, xquad
+from lusifer.evaluation.suites import sib200, sts, suite, xquad
 from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import Oracle, write_questions
 from support.words import Words
@@ -214,8 +214,6 @@ def test_wrong_rows_of_sib_are_named(tmp_path, line, message):
     ],
 )
 def test_wrong_rows_of_similarity_are_named(tmp_path, lines, message):
-    from lusifer.evaluation.suites import sts
-
     (tmp_path / "sts-en.jsonl").write_text(lines)
     with pytest.raises(DataError, match=message):
         sts.read(sts.file_of(tmp_path, "en"))
@@ -226,3 +224,23 @@ def test_a_question_whose_paragraph_the_other_language_lacks_is_left_out(tmp_pat
     write_questions(tmp_path, "es", paragraphs=2)
     found = evaluate(Oracle(), Options(data=tmp_path, languages=["es"], tasks=["XQuADFromEnglish"]))
     assert found["scores"][0]["n"] == 4 and len(xquad.read(xquad.file_of(tmp_path, "en")).questions) == 8
+
+
+def test_each_file_is_parsed_once_whatever_reads_it(data, monkeypatch):
+    from collections import Counter
+
+    parsed = Counter()
+    for module in (sib200, xquad, sts):
+        for task in module.TASKS:
+            monkeypatch.setattr(task, "parse", lambda file, plain=task.parse: parsed.update([file.name]) or plain(file))
+    evaluate(Oracle(), Options(data=data, languages=CODES))
+    assert set(parsed.values()) == {1} and {"sib200-en-train.jsonl.gz", "xquad-en.json", "sts-es.jsonl"} <= set(parsed)
+
+
+def test_where_a_model_gives_one_vector_for_all_similarity_is_undefined(data):
+    class Constant(Words):
+        def vector(self, text):
+            return np.ones(8, np.float32)
+
+    with pytest.raises(LusiferError, match="STSFile: failed: cosine_spearman is undefined: all scores are equal"):
+        evaluate(Constant(), Options(data=data, languages=["es"], tasks=["STSFile"]))
