@@ -91,10 +91,10 @@ def evaluate(
     with ExitStack() as stack:
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))
         with terminal.progress("languages and tasks") as show:
-            listener = evaluation.Listener(lambda done: show(done.rows, done.of, _left(done)), terminal.note)
             evaluation.evaluate(
-                str(names.model(model)), options, path, name=name or model, listener=listener, selection=chosen
-            )
+                str(names.model(model)), options, path, name=name or model, note=terminal.note, selection=chosen,
+                progress=lambda done: show(done.rows, done.of, _left(done)),
+            )  # fmt: skip
         made = results.read(path)
         text = _tables([*others, made], path, seed)
     typer.echo(text)

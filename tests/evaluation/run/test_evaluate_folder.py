@@ -12,7 +12,7 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.run import devices
 from lusifer.evaluation.run import encoder as encoder_
 from lusifer.evaluation.run.encoder import Encoder, load_model, model_meta
-from lusifer.evaluation.run.evaluate import Listener, Options, evaluate
+from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.run.runner import Plan
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
@@ -139,9 +139,7 @@ def test_too_few_parallel_sentences_cost_the_gap_and_no_score(tmp_path):
         write_split(tmp_path, code, "train", list(range(9)))
         write_split(tmp_path, code, "dev", list(range(9)))
     notes = []
-    found = evaluate(
-        Words(), Options(data=tmp_path, languages=["es"]), tmp_path / "scores", listener=Listener(note=notes.append)
-    )
+    found = evaluate(Words(), Options(data=tmp_path, languages=["es"]), tmp_path / "scores", note=notes.append)
     assert EvaluationFolder(tmp_path / "scores").read_gap() is None and found["scores"]
     assert "9 sentences in each language" in notes[0]
 
@@ -249,9 +247,7 @@ def test_two_devices_give_the_scores_of_one(forked, data, model_folder, tmp_path
     options = {"data": data, "languages": ["en", "es", "fr"]}
     one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
     told = []
-    two = evaluate(
-        model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", listener=Listener(told.append)
-    )
+    two = evaluate(model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", progress=told.append)
     plain = [[{**entry, "seconds": None} for entry in summary["scores"]] for summary in (one, two)]
     assert plain[0] == plain[1] and told[-1].rows == told[-1].of == len(two["scores"])
     with pytest.raises(UsageError, match="several devices load the model from its folder"):

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,21 +71,14 @@ class Options:
         return suite.choose(self.suite, self.data, self.languages, self.tasks)
 
 
-@dataclass(frozen=True)
-class Listener:
-    """Who is told of progress while it runs, and of files that have to be made again."""
-
-    progress: Callable[[Done], None] | None = None
-    note: Callable[[str], None] = field(default=lambda _: None)
-
-
 def evaluate(
     model: str | os.PathLike[str] | SentenceTransformer,
     options: Options,
     output: Path | None = None,
     *,
     name: str | None = None,
-    listener: Listener | None = None,
+    progress: Callable[[Done], None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
     selection: Selection | None = None,
 ) -> dict[str, Any]:
     """Score a model, going on where an earlier run into the same folder stopped.
@@ -95,7 +88,8 @@ def evaluate(
         options: What to measure and how.
         output: The evaluation folder; None keeps nothing.
         name: What to call the model in tables; None takes the folder's name.
-        listener: Who is told of progress and problems.
+        progress: Called after each row.
+        note: Called with a sentence for every file that has to be made again.
         selection: Of these options, where it was made before.
 
     Returns:
@@ -109,21 +103,20 @@ def evaluate(
     """
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    listener = listener or Listener()
     chosen = selection or options.select()
     device = options.devices[0] if options.devices else None
     loaded = load_model(model, name, device, options.instructed, options.dtype)
     unit = options.suite in LOCAL
     plan = Plan(chosen.make, loaded.source.instructed, unit, deadline, chosen.absent)
     with _held(output) as path:
-        folder = EvaluationFolder(path, listener.note)
+        folder = EvaluationFolder(path, note)
         folder.claim(_owner(chosen, loaded))
         encoder = loaded.encoder(path / VECTORS, unit)
         if len(options.devices) > 1:
             sources = [replace(loaded.source, device=each) for each in options.devices]
-            entries = devices.run(chosen.rows, plan, sources, encoder, folder, listener.progress)
+            entries = devices.run(chosen.rows, plan, sources, encoder, folder, progress)
         else:
-            entries = runner.run(chosen.rows, plan, encoder, folder, listener.progress)
+            entries = runner.run(chosen.rows, plan, encoder, folder, progress)
         if all(entry["missing"] for entry in entries):
             folder.discard()
             tried = [entry for entry in entries if (entry["task"], entry["language"]) not in chosen.absent]
@@ -132,7 +125,7 @@ def evaluate(
         summary = _summary(options, loaded, chosen, _with_intervals(entries, folder, options.seed))
         folder.finish(summary)
         if chosen.parallel is not None:
-            _measure_gap(chosen.parallel, encoder, folder, listener.note)
+            _measure_gap(chosen.parallel, encoder, folder, note)
         if not any((entry["missing"] or "").startswith(RETRIED) for entry in entries):
             folder.drop_vectors()
     return summary

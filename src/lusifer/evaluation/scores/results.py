@@ -224,14 +224,20 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
         if entry is None or entry.score is None:
             raise DataError(f"{file}: {language}: {SUMMARY} has no score for these examples; {AGAIN}")
         try:
-            examples = Examples(**vars(row))
-            value = bootstrap.score(examples)
+            found[entry.key] = examples_of(vars(row), entry.score)
         except DataError as error:
             raise DataError(f"{file}: {language}: {error}; {AGAIN}") from None
-        if abs(value - entry.score) > TOLERANCE:
-            raise DataError(
-                f"{file}: {language}: the examples give {value:.2f}, {SUMMARY} says {entry.score:.2f}: "
-                f"they are of two evaluations; {AGAIN}"
-            )
-        found[entry.key] = examples
     return found
+
+
+def examples_of(row: Mapping[str, Any], score: float) -> Examples:
+    """Make the examples of a score from kind, ids, values and gold.
+
+    Raises:
+        DataError: They are damaged, or do not give the score.
+    """
+    examples = Examples(**row)
+    value = bootstrap.score(examples)
+    if abs(value - score) > TOLERANCE:
+        raise DataError(f"the examples give {value:.2f}, {SUMMARY} says {score:.2f}: they are of two evaluations")
+    return examples
