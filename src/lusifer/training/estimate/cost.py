@@ -21,7 +21,7 @@ from lusifer.model import adapters, backbones, build, tiny
 from lusifer.model.adapters import PartReport
 from lusifer.training.estimate.memory import Estimator, Memory, here
 from lusifer.training.estimate.workload import StageLoad, stage_load
-from lusifer.training.recipe.recipe import Base, Recipe
+from lusifer.training.recipe.recipe import BaseSettings, Recipe
 from lusifer.training.recipe.stage_settings import StageSettings
 
 
@@ -82,7 +82,7 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
     return StageEstimate(stage.name, stage.kind, parts, load, gpu, this, flops, hours, watch)
 
 
-def _config(base: Base, tower: str) -> PreTrainedConfig:
+def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
     """The configuration of a base: from disk, from the hub's cache on disk, or from the table."""
     if base.path.startswith("tiny:"):
         return _tiny_config(tower)
