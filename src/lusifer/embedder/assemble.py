@@ -30,12 +30,12 @@ def assemble(
     """Wrap a model in memory; nothing is copied.
 
     Args:
-        model: the composite model.
-        tokenizer: the encoder's tokenizer.
-        prompts: prompt name -> prefix, saved with the model; "query" and "document" are used by `encode_query` and
+        model: The composite model.
+        tokenizer: The encoder's tokenizer.
+        prompts: Prompt name -> prefix, saved with the model; "query" and "document" are used by `encode_query` and
             `encode_document`.
-        max_seq_length: most tokens a text, special tokens included; None takes what the backbones allow.
-        normalize: whether vectors get length 1.
+        max_seq_length: Most tokens a text, special tokens included; None takes what the backbones allow.
+        normalize: Whether vectors get length 1.
 
     Returns:
         The embedder, on the model's device.
@@ -75,7 +75,7 @@ def lusifer_model(embedder: SentenceTransformer) -> LusiferModel:
     """The composite model inside an embedder.
 
     Raises:
-        UsageError: the embedder is of another kind.
+        UsageError: The embedder is of another kind.
     """
     model = getattr(embedder[0], "model", None)
     if not isinstance(model, LusiferModel):

@@ -30,18 +30,18 @@ def convert(
     of `published_prompt`, since `<s>` stands in the prompt.
 
     Args:
-        src: folder or hub name of the checkpoint.
-        out: the folder to write, whole or not at all.
-        compat: reproduce the published arithmetic.
-        encoder: folder or hub name with the encoder's configuration and tokenizer, where the checkpoint's own name
+        src: Folder or hub name of the checkpoint.
+        out: The folder to write, whole or not at all.
+        compat: Reproduce the published arithmetic.
+        encoder: Folder or hub name with the encoder's configuration and tokenizer, where the checkpoint's own name
             for it is of no use.
-        llm: likewise, the LLM's configuration.
+        llm: Likewise, the LLM's configuration.
 
     Returns:
         The embedder that was written.
 
     Raises:
-        UsageError: the configuration of a backbone cannot be had, or `out` is the checkpoint itself.
+        UsageError: The configuration of a backbone cannot be had, or `out` is the checkpoint itself.
         ModelFolderError: `src` is no such checkpoint, or is damaged.
     """
     if Path(src).expanduser().resolve() == Path(out).expanduser().resolve():
@@ -95,7 +95,7 @@ def assemble_published(published: PublishedModel) -> SentenceTransformer:
     """The embedder of the published arithmetic.
 
     Args:
-        published: read with `compat=True`.
+        published: Read with `compat=True`.
 
     Returns:
         Prompts "query" (the default) and "document" are the forms without instruction, "TASK-query" and

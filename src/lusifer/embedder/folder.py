@@ -44,9 +44,9 @@ def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: st
     """Write an embedder as a complete folder, whole or not at all; adapters are merged in what is written.
 
     Args:
-        embedder: as `assemble` or `load` gives it.
-        target: the folder; an old one is replaced.
-        card: text of README.md; None leaves the library's own card away.
+        embedder: As `assemble` or `load` gives it.
+        target: The folder; an old one is replaced.
+        card: Text of README.md; None leaves the library's own card away.
     """
     with write_folder(target) as temporary:
         embedder.save_pretrained(str(temporary), create_model_card=False)
@@ -66,12 +66,12 @@ def load(
     Args:
         name_or_path: A folder, the name of a model that comes with the library, `package:NAME`, or a hub id.
         device: None takes the best one of the machine.
-        dtype: number format of both backbones, as in "bfloat16"; None is the one they were saved in.
+        dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
 
     Raises:
-        ModelFolderError: no such folder, or a file of it is missing or damaged.
-        MissingExtraError: an int8 folder, and OpenVINO is not installed.
+        ModelFolderError: No such folder, or a file of it is missing or damaged.
+        MissingExtraError: An int8 folder, and OpenVINO is not installed.
         UsageError: `package:NAME` is not installed, or a device, dtype or attention that an int8 folder does not have.
     """
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
@@ -94,11 +94,11 @@ def fetch(name: str, files: Sequence[str] = FILES) -> Path:
     """The folder of a model on the hub, in the cache of this machine; what is missing there is downloaded.
 
     Args:
-        name: hub name, owner/model.
-        files: patterns of the files that are needed.
+        name: Hub name, owner/model.
+        files: Patterns of the files that are needed.
 
     Raises:
-        ModelFolderError: the hub does not give it, and the cache does not hold it.
+        ModelFolderError: The hub does not give it, and the cache does not hold it.
     """
     with hub.asking(f"{name}: {hub.NO_FOLDER}", ModelFolderError):
         return Path(snapshot_download(name, allow_patterns=list(files)))
@@ -123,7 +123,7 @@ def check(path: str | os.PathLike[str]) -> None:
     """Refuse a folder that is not whole: files, JSON, and every tensor the configuration asks for.
 
     Raises:
-        ModelFolderError: names the file and what is wrong with it.
+        ModelFolderError: Names the file and what is wrong with it.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -199,7 +199,7 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in the folder's safetensors files, read from their headers.
 
     Raises:
-        ModelFolderError: a file is missing, truncated or no safetensors file.
+        ModelFolderError: A file is missing, truncated or no safetensors file.
     """
     if (folder / INDEX).exists():
         index = _read_json(folder / INDEX)

@@ -67,7 +67,7 @@ def backbone(model_type: str, tower: str) -> Backbone:
         tower: "encoder" or "llm".
 
     Raises:
-        UsageError: the architecture was not checked in that place.
+        UsageError: The architecture was not checked in that place.
     """
     table = ENCODERS if tower == "encoder" else LLMS
     if model_type not in table:
@@ -121,7 +121,7 @@ def compile_layers(model: nn.Module) -> int:
         How many layers.
 
     Raises:
-        UsageError: torch cannot compile here, or the model has no layers of transformers.
+        UsageError: Torch cannot compile here, or the model has no layers of transformers.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
@@ -136,7 +136,7 @@ def refuse_without_compiler(device: torch.device) -> None:
     """Compile one small function: what is missing is said at once, and not at the first batch.
 
     Raises:
-        UsageError: torch cannot compile on this device; the message has torch's reason.
+        UsageError: Torch cannot compile on this device; the message has torch's reason.
     """
     try:
         torch.compile(_small, options=COMPILE_OPTIONS)(torch.ones(8, device=device))

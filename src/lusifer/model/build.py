@@ -46,7 +46,7 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     """The configuration of a base, refused unless its architecture was checked.
 
     Raises:
-        UsageError: not found, or not a checked architecture.
+        UsageError: Not found, or not a checked architecture.
     """
     path = resolve(base.path)
     with hub.asking(_key(base, tower), UsageError):
@@ -59,8 +59,8 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
     """The weights of a base, without pooler or head.
 
     Raises:
-        UsageError: not found or refused.
-        LusiferError: weights in the folder are missing or damaged.
+        UsageError: Not found or refused.
+        LusiferError: Weights in the folder are missing or damaged.
     """
     config = read_config(base, tower)
     facts = backbones.backbone(config.model_type, tower)
@@ -96,7 +96,7 @@ def refuse_headless(base: Base) -> None:
     """Refuse an LLM that predicts no tokens, by its configuration.
 
     Raises:
-        UsageError: it is an encoder-style embedder.
+        UsageError: It is an encoder-style embedder.
     """
     config = read_config(base, "llm")
     if not backbones.is_decoder(config):
@@ -110,7 +110,7 @@ def read_lm_head(base: Base) -> nn.Module:
     """The LM head of a decoder, frozen.
 
     Raises:
-        UsageError: the LLM is an encoder-style embedder and has none.
+        UsageError: The LLM is an encoder-style embedder and has none.
     """
     refuse_headless(base)
     full = _read_weights(AutoModelForCausalLM, base, "llm")
@@ -127,10 +127,10 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
     """A LUSIFER model around two loaded backbones; connector and projection start at random.
 
     Args:
-        encoder: module as `read_backbone` gives it.
-        llm: likewise.
-        seed: of the connector and the projection.
-        **settings: the other fields of `LusiferConfig`.
+        encoder: Module as `read_backbone` gives it.
+        llm: Likewise.
+        seed: Of the connector and the projection.
+        **settings: The other fields of `LusiferConfig`.
 
     Returns:
         The model, in evaluation mode. Backbones keep their dtype, the new parts are float32.

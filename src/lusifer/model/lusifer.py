@@ -113,14 +113,14 @@ class LusiferModel(LusiferPreTrainedModel):
         Args:
             input_ids: (B, L), ids of the encoder's tokenizer, right-padded.
             attention_mask: (B, L), 1 for a real token; all ones if left out.
-            prompt_length: leading tokens that belong to the prompt; used when `config.include_prompt` is False.
-            **kwargs: accepted and ignored (tokenizers add keys such as `token_type_ids`, of one segment here).
+            prompt_length: Leading tokens that belong to the prompt; used when `config.include_prompt` is False.
+            **kwargs: Accepted and ignored (tokenizers add keys such as `token_type_ids`, of one segment here).
 
         Returns:
             The embedding (B, d) and the LLM's last hidden states.
 
         Raises:
-            UsageError: a text has more tokens than the backbones have positions.
+            UsageError: A text has more tokens than the backbones have positions.
         """
         longest = self.config.max_position_embeddings
         if input_ids.shape[1] > longest:
@@ -148,7 +148,7 @@ class LusiferModel(LusiferPreTrainedModel):
         Args:
             input_ids: (B, L).
             attention_mask: (B, L) or None.
-            pad_to_multiple_of: pad L up to this multiple first (matters only to `soft_token_position="padding"`).
+            pad_to_multiple_of: Pad L up to this multiple first (matters only to `soft_token_position="padding"`).
 
         Returns:
             Embeddings (B, L', d), mask and position ids (B, L').
@@ -189,9 +189,9 @@ class LusiferModel(LusiferPreTrainedModel):
         """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
 
         Args:
-            save_directory: folder for config.json and the safetensors files.
-            state_dict: written instead of this model's own tensors.
-            **kwargs: as in `transformers.PreTrainedModel.save_pretrained`.
+            save_directory: Folder for config.json and the safetensors files.
+            state_dict: Written instead of this model's own tensors.
+            **kwargs: As in `transformers.PreTrainedModel.save_pretrained`.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
         if state_dict is None and any(adapters.lora_layers(self)):

@@ -79,7 +79,7 @@ def run_probes(model: LusiferModel, input_ids: torch.Tensor, attention_mask: tor
     """All probes on one batch.
 
     Args:
-        model: in evaluation mode.
+        model: In evaluation mode.
         input_ids: (B, L) of texts of different lengths, right-padded; at least two rows.
         attention_mask: (B, L).
     """

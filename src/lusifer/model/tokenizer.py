@@ -18,11 +18,11 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     """Load a tokenizer that pads on the right and reads special tokens in a text as text.
 
     Args:
-        path: folder or hub name.
-        revision: of a hub name.
+        path: Folder or hub name.
+        revision: Of a hub name.
 
     Raises:
-        UsageError: there is none at `path`.
+        UsageError: There is none at `path`.
     """
     folder = Path(path)
     if folder.is_dir() and not any((folder / name).is_file() for name in FILES):
@@ -42,7 +42,7 @@ def read_specials_as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToken
     first character, and the result is kept as a plain fast tokenizer, which loads from its file as it is.
 
     Args:
-        tokenizer: a fast tokenizer with `split_special_tokens=True`.
+        tokenizer: A fast tokenizer with `split_special_tokens=True`.
     """
     leaking = [token for token in tokenizer.all_special_tokens if leaks(tokenizer, token)]
     if not leaking:
@@ -72,11 +72,11 @@ def check_tokenizers(encoder: PreTrainedTokenizerBase, llm: PreTrainedTokenizerB
     """Refuse tokenizers without the special tokens that batches need.
 
     Args:
-        encoder: needs a pad token.
-        llm: needs EOS, the end of a target; None where no target is predicted.
+        encoder: Needs a pad token.
+        llm: Needs EOS, the end of a target; None where no target is predicted.
 
     Raises:
-        UsageError: names the tokenizer and the token.
+        UsageError: Names the tokenizer and the token.
     """
     if encoder.pad_token_id is None:
         raise UsageError("model.encoder: its tokenizer has no pad token; set pad_token in its tokenizer_config.json")
