@@ -48,6 +48,7 @@ class RunFolder:
         self.recipe = recipe
         self.model = root / MODEL
         self.metrics = root / METRICS
+        self.inputs = root / INPUTS
 
     @classmethod
     @contextmanager
@@ -102,7 +103,7 @@ class RunFolder:
         """Remove what a run that learned nothing has left: its lines and fingerprints are not those of another."""
         for folder in (self.root / CHECKPOINTS).glob("[0-9][0-9]-*"):
             shutil.rmtree(folder)
-        for file in (self.metrics, self.root / INPUTS):
+        for file in (self.metrics, self.inputs):
             file.unlink(missing_ok=True)
 
     def _refuse_changes(self, recipe: Recipe, file: Path) -> None:

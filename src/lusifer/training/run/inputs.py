@@ -12,16 +12,18 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lusifer.data import sources as data_sources
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names, parallel_text
 from lusifer.io.jsonfile import read_json, sha256, write_json
 from lusifer.io.rows import BadRows
-from lusifer.training.folder import INPUTS, RunFolder
 from lusifer.training.recipe.data import Source
 from lusifer.training.recipe.recipe import Recipe, Stage
+
+if TYPE_CHECKING:
+    from lusifer.training.folder import RunFolder  # imports torch, which fetching can do without
 
 TOWERS = ("encoder", "llm")
 _BASE_FILES = (".json", ".safetensors", ".bin", ".txt", ".model")
@@ -151,10 +153,10 @@ def remember(run: RunFolder, recipe: Recipe, found: Fingerprints) -> None:
         elif _COMMIT not in known[key] and digests_now != known[key]:
             changed = sorted(dict(known[key].items() ^ digests_now.items()))
             raise UsageError(
-                f"{key}: {changed[0]} is not what it was when this run read it ({run.root / INPUTS}); put it back, or "
+                f"{key}: {changed[0]} is not what it was when this run read it ({run.inputs}); put it back, or "
                 "start anew in another --output"
             )
-    write_json(run.root / INPUTS, known)
+    write_json(run.inputs, known)
 
 
 def digests(recipe: Recipe, stage: Stage, run: RunFolder) -> list[dict[str, str]]:
@@ -194,7 +196,7 @@ def _commit(key: str, name: str, revision: str | None, kind: str) -> dict[str, s
 
 
 def _read(run: RunFolder) -> Fingerprints:
-    file, advice = run.root / INPUTS, "remove it to go on without this check"
+    file, advice = run.inputs, "remove it to go on without this check"
     known = read_json(file, advice, ModelFolderError, dict) if file.is_file() else {}
     if not all(isinstance(files, dict) for files in known.values()):
         raise ModelFolderError(f"{file}: damaged, not names and their fingerprints by key; {advice}")
