@@ -30,7 +30,7 @@ import medium
 
 from lusifer.embedder.assemble import assemble
 from lusifer.model.alignment import LusiferForAlignment
-from lusifer.training.stages.contrastive import InfoNCE
+from lusifer.training.stages.losses import InfoNCE
 
 CASES = ("embedding", "alignment", "contrastive")
 WAYS = ("sdpa", "sdpa compiled", gpu_model.UNPADDED, "flash_attention_2", "kernels-community/flash-attn2")

@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 
 from lusifer.embedder.assemble import assemble
 from lusifer.model.backbones import compile_layers
-from lusifer.training.stages.contrastive import InfoNCE
+from lusifer.training.stages.losses import InfoNCE
 
 ROWS, COLUMNS, CHUNK, TOKENS = 32, 9, 4, 1024
 INSTRUCTION, LENGTH = 24, 128
