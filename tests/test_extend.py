@@ -67,6 +67,7 @@ def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.M
         Options(data=Path("data"), languages=["en"], tasks=["Paraphrases"]).select()
 
 
+@pytest.mark.slow
 def test_an_alignment_objective(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lusifer.training.objectives import OBJECTIVES
 
