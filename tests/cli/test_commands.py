@@ -110,7 +110,7 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert 0 <= found[dev, "es"] <= 100 and found[dev, "sw"] is None
     assert len(summary["model"]["identity"]) == 12 and summary["command"] == "lusifer evaluate m"
     assert main([*command, "--output", "again", "--compare", "scores"]) == 0
-    assert f"| {model_folder} (scores) | {model_folder} (again) |" in capsys.readouterr().out
+    assert f"| {model_folder} (again) | {model_folder} (scores) |" in capsys.readouterr().out
     assert main(command) == 0  # only shown
     assert "| Swahili (sw) |" in capsys.readouterr().out
     assert main([*command[:5], "nowhere", "--output", "again"]) == 2

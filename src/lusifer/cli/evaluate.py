@@ -79,6 +79,7 @@ def evaluate(
     devices = tuple(name.strip() for name in device.split(",")) if device else ()
     for each in devices:
         usable(each)
+    from lusifer.evaluation.report import card, facts
     from lusifer.evaluation.run import evaluate as evaluation
     from lusifer.evaluation.scores import results
 
@@ -96,12 +97,12 @@ def evaluate(
                 progress=lambda done: show(done.rows, done.of, _left(done)),
             )  # fmt: skip
         made = results.read(path)
-        text = _tables([*others, made], path, seed)
-    typer.echo(text)
+        text = card.markdown(facts.gather([made, *others], seed))
+    typer.echo(text, nl=False)
     _say(made)
     if output is not None:
         with write_file(output / "table.md") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         terminal.note(f"{output / 'summary.json'} written; a page: lusifer report {output} --output report.html")
 
 
@@ -122,22 +123,6 @@ def listed(words: str | None, option: str) -> list[str] | None:
 def _left(done: Done) -> str:
     """The hours left, where that is no guess; a bar shows them itself."""
     return "" if done.seconds_left is None or terminal.interactive() else f"{done.seconds_left / 3600:.1f} h left"
-
-
-def _tables(results: list[Results], path: Path, seed: int) -> str:
-    """All tables of an evaluation, with the published rows where they belong, and the gap between languages."""
-    from lusifer.evaluation.report import tables
-    from lusifer.evaluation.scores.folder import EvaluationFolder
-    from lusifer.evaluation.suites import benchmark
-    from lusifer.evaluation.suites.suite import LOCAL
-
-    names = benchmark.published_tables() if results[-1].suite not in LOCAL else ()
-    published = [
-        ({row.model: row.scores for row in benchmark.published(name)}, benchmark.covers(name)) for name in names
-    ]
-    text = tables.page(results, *published, seed=seed)
-    found = EvaluationFolder(path).read_gap()
-    return text if found is None else f"{text}\n\n## Language gap\n\n{tables.language_gap(found)}"
 
 
 def _say(made: Results) -> None:

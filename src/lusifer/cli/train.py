@@ -115,13 +115,13 @@ def _command(words: list[str], quiet: bool = False) -> None:
 
 def _compare(folders: list[Path], output: Path) -> None:
     """The table, and the page with the bars."""
-    from lusifer.evaluation.report import tables
+    from lusifer.evaluation.report import card, facts
     from lusifer.evaluation.scores import results
 
-    text = tables.page([results.read(folder) for folder in folders])
-    typer.echo(text)
+    text = card.markdown(facts.gather([results.read(folder) for folder in folders]))
+    typer.echo(text, nl=False)
     with write_file(output / "ablation.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     terminal.note(f"{output / 'ablation.md'} written")
     report(folders, output / "ablation.html")
 

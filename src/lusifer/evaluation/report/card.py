@@ -1,45 +1,103 @@
-"""The report as Markdown, and the scores of one model for its card: tables to read, and the Hub's list of results."""
+"""Scores as Markdown: the tables of an evaluation, those of a model card, and the Hub's list of results."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lusifer import languages
 from lusifer.errors import UsageError
-from lusifer.evaluation.report import tables, verdict
-from lusifer.evaluation.report.facts import Facts
-from lusifer.evaluation.report.tables import mean_cell, name_of, notes, score_cell, title_of
-from lusifer.evaluation.scores.averages import TASK, Board, boards
+from lusifer.evaluation.report import facts as report_facts
+from lusifer.evaluation.report import verdict
+from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
+from lusifer.evaluation.report.words import name_of, render, score_cell, with_interval
+from lusifer.evaluation.scores.averages import TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
 from lusifer.evaluation.scores.results import Results
-from lusifer.io.markdown import table
+from lusifer.io.markdown import bullets, table
+from lusifer.language_gap import Gap
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+GAP_COLUMNS = {
+    "xx to en": ("to_english", "z.1f"),
+    "en to xx": ("from_english", "z.1f"),
+    "shift": ("shift", "z.3f"),
+    "of the distance": ("shift_share", "z.1f"),
+    "translations": ("translations", "z.3f"),
+    "others": ("others", "z.3f"),
+    "hubness": ("hubness", "z.2f"),
+    "anisotropy": ("anisotropy", "z.3f"),
+    "own-language neighbours": ("own_language", "z.1f"),
+    "language told": ("predicted", "z.1f"),
+}
+"""Column -> number of a language gap, and how it is written."""
+
 
 def markdown(facts: Facts) -> str:
-    """Lay out the facts: the verdict, then the tables of scores; no figure, no HTML.
+    """Lay out the facts: the verdict, then the tables of means, of scores and of the language gap; no figure, no HTML.
 
     It names no command: Markdown is published, and a command names local folders.
 
     Args:
-        facts: As `facts.read` gives them.
+        facts: As `facts.read` or `facts.gather` gives them.
 
     Returns:
         Markdown with headings of the second level and below; ends with a line break.
     """
-    lay_out = model_card if len(facts.evaluations) == 1 else tables.page
-    text = tables.render(
+    text = render(
         "report.md",
-        suite=facts.evaluations[0].suite,
+        facts=facts,
         verdict=verdict.sentences(facts),
-        tables=_without_tags(lay_out(facts.evaluations, seed=facts.seed)),
-        evaluations=list(zip(facts.names, facts.evaluations, strict=True)),
+        means=_means,
+        by_both=_by_language_and_type,
+        tasks=lambda scores: _tasks(scores, facts.seed),
+        gap_table=gap_table,
         plain=_plain,
+        safe=_without_tags,
     )
-    return text.rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _means(means: MeanTable, scores: ScoreSet) -> str:
+    """A table of means: a row a language, type or task, a column a model and then a published one."""
+    rows = []
+    for row in [*means.rows, *([means.whole] if means.whole else [])]:
+        results = f"{row.shared} of {row.of}" if row.shared < row.of else row.of
+        published = row.published if means.published else ()
+        rows.append([row.label, *map(_mean, row.means), *published, results])
+    header = [means.what, *scores.names, *(f"{name} (published)" for name in means.published), "results"]
+    return f"**{means.caption}**\n\n{table(header, rows)}"
+
+
+def _mean(mean: Mean) -> str:
+    return with_interval(mean.value, mean.low, mean.high)
+
+
+def _by_language_and_type(scores: ScoreSet) -> MeanTable | None:
+    """Means by language and type, which a page shows as colours; None where each would be a single score."""
+    rows = scores.rows(lambda key: f"{name_of(key[0])}, {scores.about(key).type}")
+    if len(rows) == len(scores.keys):
+        return None
+    kind = ", cross-lingual" if scores.cross_lingual else ""
+    return MeanTable(f"Mean by language and type of task{kind}", "language, type", rows, None, ())
+
+
+def gap_table(gap: Gap) -> str:
+    """Lay out the gap between the languages: a row a language, then their mean."""
+    known = languages.table()
+
+    def row(label: str, value: Callable[[str], float | None]) -> list[str]:
+        values = [(value(name), style) for name, style in GAP_COLUMNS.values()]
+        return [label, *("-" if number is None else format(number, style) for number, style in values)]
+
+    rows = []
+    for code, within in gap.within.items():
+        numbers = vars(within) | (vars(gap.against[code]) if code in gap.against else {})
+        rows.append(row(known[code].name if code in known else code, numbers.get))
+    return table(["language", *GAP_COLUMNS], [*rows, row("mean", gap.mean)])
 
 
 def _plain(words: object) -> str:
@@ -108,31 +166,73 @@ def model_card(results: Sequence[Results], seed: int = 0) -> str:
             )
     blocks = []
     for result in results:
-        for cross, kind in ((False, "within each language"), (True, "from one language to another")):
-            part = result.part(cross)
-            if part.scores:
-                board = boards([part], seed)[0]
-                blocks.append(f"### Suite {result.suite}, {kind}")
-                blocks += [_task(board, task, seed) for task in dict.fromkeys(key[TASK] for key in board.entries)]
+        for scores in report_facts.gather([result], seed).sets:
+            kind = "from one language to another" if scores.cross_lingual else "within each language"
+            blocks += [f"### Suite {result.suite}, {kind}", *_tasks(scores, seed)]
     return _without_tags("\n\n".join(blocks))
 
 
-def _task(board: Board, task: str, seed: int) -> str:
-    """Title, table and notes of one task."""
-    keys = [key for key in board.entries if key[TASK] == task]
-    header = ["language", "score", "95 % interval", "examples", "met in training"]
-    rows = []
-    for key in keys:
-        entry = board.entries[key]
-        seen = f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else ""
-        examples = "" if entry.n is None else f"{entry.n:,}"
-        rows.append([name_of(entry.language), score_cell(entry.score), _interval(board, key, seed), examples, seen])
-    if len(keys) > 1:
-        rows.append(["mean", mean_cell(board.mean(keys, TASK)), "", "", ""])
-    if not any(row[-1] for row in rows):
-        header, rows = header[:-1], [row[:-1] for row in rows]
-    blocks = [f"**{title_of(board.entries[keys[0]])}**", table(header, rows), notes([board], keys, rows)]
+def _tasks(scores: ScoreSet, seed: int) -> list[str]:
+    """Title, table and notes of each task."""
+    return [_task(scores, task, seed) for task in dict.fromkeys(key[TASK] for key in scores.keys)]
+
+
+def _task(scores: ScoreSet, task: str, seed: int) -> str:
+    """One task: a row a language; the columns of a single model, or one for each of several."""
+    keys = [key for key in scores.keys if key[TASK] == task]
+    about = scores.about(keys[0])
+    means = [row for row in scores.groups(keys) if "resources" not in row.label] if len(keys) > 1 else []
+    labels = [f"mean of {row.label}" + f" ({row.shared} of {row.of})" * (row.shared < row.of) for row in means]
+    columns = {"language": [*(name_of(code) for code, _ in keys), *labels]}
+    for place, (name, board) in enumerate(zip(scores.names, scores.boards, strict=True)):
+        cells = [(score_cell(board.entries[key].score), _interval(board, key, seed)) for key in keys]
+        cells += [(score_cell(mean.value), _ends(mean.low, mean.high)) for row in means if (mean := row.means[place])]
+        if len(scores.boards) > 1:
+            columns[name] = [f"{score} ({ends.removeprefix('none; ')})" if ends else score for score, ends in cells]
+        else:
+            columns["score"], columns["95 % interval"] = map(list, zip(*cells, strict=True))
+    entries = [scores.about(key) for key in keys]
+    columns["examples"] = ["" if entry.n is None else f"{entry.n:,}" for entry in entries] + [""] * len(means)
+    if len(scores.boards) == 1 and any(entry.seen for entry in entries):
+        seen = [f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else "" for entry in entries]
+        columns["met in training"] = seen + [""] * len(means)
+    blocks = [
+        f"**{about.title} ({about.metric}, %, {about.split})**",
+        table(columns, zip(*columns.values(), strict=True)),
+        bullets(" ".join(line.split()) for line in _notes(scores, keys)),
+    ]
     return "\n\n".join(block for block in blocks if block)
+
+
+def _notes(scores: ScoreSet, keys: Sequence[Key]) -> list[str]:
+    """What stands beneath a table: missing scores with their reasons, scores without interval, texts in training."""
+    several = len(scores.names) > 1
+    lines = [
+        f"{f'{name}: ' if several else ''}missing: {task} ({', '.join(codes)}): {reason}"
+        for (name, task, reason), codes in scores.missing(keys).items()
+    ]
+    for name, board in zip(scores.names, scores.boards, strict=True):
+        of = f"{name}: " if several else ""
+        bare: dict[str, list[Key]] = {}
+        for key in keys:
+            if board.entries[key].score is not None and key not in board.samples:
+                examples = board.results.examples.get(key)
+                why = "without examples" if examples is None else "with too few examples"
+                if examples is not None and examples.kind == "draws":
+                    why = "whose values are the task's own resamplings"
+                bare.setdefault(why, []).append(key)
+        lines += [
+            f"{of}no interval of scores {why}: {_codes(those)}, and of means over them" for why, those in bare.items()
+        ]
+        seen = [(key, entry.seen) for key in keys if (entry := board.entries[key]).seen and entry.seen.seen]
+        known = ", ".join(f"{task} ({code}): {seen.seen} of {seen.of}" for (code, task), seen in seen)
+        lines += [f"{of}texts met in training: {known}"] if known else []
+    return lines
+
+
+def _codes(keys: Sequence[Key]) -> str:
+    """A task with its languages: A (es, fr)."""
+    return f"{keys[0][TASK]} ({', '.join(code for code, _ in keys)})"
 
 
 def _interval(board: Board, key: Key, seed: int) -> str:
@@ -142,4 +242,8 @@ def _interval(board: Board, key: Key, seed: int) -> str:
         deviation = spread(examples)
         return "" if deviation is None else f"none; standard deviation of {len(examples.ids)} draws {deviation:.1f}"
     ends = (entry.low, entry.high) if entry.low is not None else interval(examples, seed) if examples else None
-    return f"{score_cell(ends[0])} to {score_cell(ends[1])}" if ends else ""
+    return _ends(*ends) if ends else ""
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"{score_cell(low)} to {score_cell(high)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from lusifer.errors import DataError, UsageError
+from lusifer.evaluation.report.words import name_of, score_cell
 from lusifer.evaluation.scores import averages, compare, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.compare import Comparison
 from lusifer.evaluation.scores.folder import GAP, EvaluationFolder
 from lusifer.evaluation.scores.results import Entry, Results, Seen
+from lusifer.evaluation.suites import benchmark
 from lusifer.language_gap import Gap
+
+NOT_COMPARABLE, NOT_PUBLISHED = "not comparable", "not published"
 
 
 @dataclass(frozen=True)
@@ -30,22 +34,42 @@ class MeanRow:
         of: How many scores should be under it.
         shared: How many every model has that has any; the means are over these alone, so they can be compared.
         means: One a model; the value is None where a model has none of the scores, or not all that the others share.
+        published: One a published model: its score as a cell, or why none stands here.
     """
 
     label: str
     of: int
     shared: int
     means: tuple[Mean, ...]
+    published: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MeanTable:
+    """A table of means; `whole` is its last line, and `published` names the columns of published scores."""
+
+    caption: str
+    what: str
+    rows: Sequence[MeanRow]
+    whole: MeanRow | None
+    published: Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreSet:
-    """The monolingual scores of all models, or the cross-lingual ones: the two are never in one mean."""
+    """The monolingual scores of all models, or the cross-lingual ones: the two are never in one mean.
+
+    Attributes:
+        published: Model -> language (cross-lingual: task) -> published score in percent.
+        covers: Language and task of every score under the published ones.
+    """
 
     boards: tuple[Board, ...]
     names: tuple[str, ...]
     cross_lingual: bool
-    _means: dict[tuple[Key, ...], tuple[int, tuple[Mean, ...]]] = field(default_factory=dict, init=False, repr=False)
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    covers: Collection[Key] = ()
+    _means: dict[tuple[Key, ...], tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def outer(self) -> int:
@@ -80,8 +104,34 @@ class ScoreSet:
         if keys not in self._means:
             shared, nothing = self.shared(keys), Mean(None, None, None, (), keys, ())
             means = [board.mean(shared, self.outer) for board in self.boards]
-            self._means[keys] = len(shared), tuple(mean if mean.complete else nothing for mean in means)
+            known = tuple(mean if mean.complete else nothing for mean in means)
+            self._means[keys] = len(shared), known, self._beside({key[self.outer] for key in keys}, shared)
         return MeanRow(label, len(keys), *self._means[keys])
+
+    def _beside(self, members: set[str], shared: Iterable[Key]) -> tuple[str, ...]:
+        """The published means over these languages or tasks, where they are over the same scores as ours."""
+        if set(shared) != {key for key in self.covers if key[self.outer] in members}:
+            return (NOT_COMPARABLE,) * len(self.published)
+        return tuple(
+            score_cell(sum(scores[each] for each in members) / len(members))
+            if members <= scores.keys()
+            else NOT_PUBLISHED
+            for scores in self.published.values()
+        )
+
+    def not_comparable(self) -> list[str]:
+        """Why no published score stands beside a language, or beside a task where they are cross-lingual."""
+        lines = []
+        for member in dict.fromkeys(key[self.outer] for key in self.keys) if self.published else ():
+            run = set(self.shared(key for key in self.keys if key[self.outer] == member))
+            theirs = {key for key in self.covers if key[self.outer] == member}
+            short, more = (
+                ", ".join(sorted(key[1 - self.outer] for key in keys)) for keys in (theirs - run, run - theirs)
+            )
+            of = "by every model" if len(self.names) > 1 else "here"
+            why = [f"not measured {of}: {short}"] * bool(short) + [f"not under the published mean: {more}"] * bool(more)
+            lines += [f"no published score beside {member}: {'; '.join(why)}"] if why else []
+        return lines
 
     @property
     def whole(self) -> MeanRow:
@@ -95,18 +145,41 @@ class ScoreSet:
             groups.setdefault(label(key), []).append(key)
         return [self.row(name, keys) for name, keys in groups.items()]
 
-    def groups(self) -> list[MeanRow]:
+    def groups(self, keys: Iterable[Key]) -> list[MeanRow]:
         """Average over the groups of languages: all, all but English, resource levels."""
-        found = averages.groups({code for code, _ in self.keys})
-        return [self.row(name, [key for key in self.keys if key[0] in codes]) for name, codes in found.items()]
+        keys = list(keys)
+        found = averages.groups({code for code, _ in keys})
+        labels = {
+            name: f"{name} ({', '.join(codes)})" if "resources" in name else name for name, codes in found.items()
+        }
+        return [self.row(labels[name], [key for key in keys if key[0] in codes]) for name, codes in found.items()]
 
-    def missing(self) -> dict[tuple[str, str, str], list[str]]:
+    def tables(self) -> list[MeanTable]:
+        """The means in all their tables, those that weigh most first."""
+        by = {
+            "language": self.rows(lambda key: name_of(key[0])),
+            "languages": self.groups(self.keys),
+            "type": self.rows(lambda key: self.about(key).type),
+            "task": self.rows(lambda key: self.about(key).title),
+        }
+        if self.cross_lingual:
+            by = {what: by[what] for what in ("task", "language", "type")}
+        found = []
+        for what, rows in by.items():
+            words = {"languages": "group of languages", "type": "type of task"}.get(what, what)
+            caption = f"Mean by {words}{', cross-lingual' if self.cross_lingual else ''}"
+            whole = self.whole if what != "languages" and len(rows) > 1 else None
+            numbers = {cell for row in rows for cell in row.published} - {NOT_COMPARABLE, NOT_PUBLISHED}
+            found.append(MeanTable(caption, what, rows, whole, list(self.published) if numbers else []))
+        return found
+
+    def missing(self, keys: Iterable[Key] | None = None) -> dict[tuple[str, str, str], list[str]]:
         """Model, task and reason -> the languages in which the model has no score for that reason."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, board in zip(self.names, self.boards, strict=True):
-            for (code, task), entry in board.entries.items():
-                if entry.missing:
-                    found.setdefault((name, task, entry.missing), []).append(code)
+            for code, task in self.keys if keys is None else keys:
+                if reason := board.entries[code, task].missing:
+                    found.setdefault((name, task, reason), []).append(code)
         return found
 
 
@@ -169,7 +242,21 @@ def read(folders: Sequence[Path], seed: int = 0) -> Facts:
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UsageError(f"{folders[number]}: this folder is given twice")
-    return gather([results.read(folder) for folder in folders], seed)
+    evaluations = [results.read(folder) for folder in folders]
+    for number, (folder, each) in enumerate(zip(folders, evaluations, strict=True)):
+        if each.suite != evaluations[0].suite:
+            raise UsageError(
+                f"{folder}: suite {each.suite!r}, but {folders[0]} is of suite {evaluations[0].suite!r}: "
+                "report on each suite alone"
+            )
+        if (each.model.name, folder.name) in [(e.model.name, f.name) for e, f in zip(evaluations[:number], folders)]:
+            raise UsageError(
+                f"{folder}: model {each.model.name!r} in a folder {folder.name!r} is given already, and a "
+                "reader could not tell the two apart: rename one of the folders"
+            )
+    if not any(each.scores for each in evaluations):
+        raise UsageError(f"{folders[0]}: nothing was evaluated in it: there is nothing to report")
+    return gather(evaluations, seed)
 
 
 def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
@@ -181,29 +268,16 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
 
     Raises:
         DataError: A folder's `gap.json` or `islands.safetensors` is damaged.
-        UsageError: Two cannot be told apart by model and folder, suites differ, or nothing was evaluated.
     """
-    first = evaluations[0]
-    for other in evaluations[1:]:
-        if other.suite != first.suite:
-            raise UsageError(
-                f"{other.folder}: suite {other.suite!r}, but {first.folder} is of suite {first.suite!r}: "
-                "report on each suite alone"
-            )
-    labels = [(each.model.name, each.folder.name if each.folder else "") for each in evaluations]
-    for number, pair in enumerate(labels):
-        if pair in labels[:number]:
-            raise UsageError(
-                f"{evaluations[number].folder}: model {pair[0]!r} in a folder {pair[1]!r} is given already, and a "
-                "reader could not tell the two apart: rename one of the folders"
-            )
+    tables = benchmark.published_tables() if evaluations[0].suite in benchmark.names() else ()
     names = tuple(results.names(evaluations))
     parts = []
     for cross_lingual in (False, True):
         boards = averages.boards([each.part(cross_lingual) for each in evaluations], seed)
-        parts.append(ScoreSet(tuple(boards), names, cross_lingual) if boards[0].entries else None)
-    if parts == [None, None]:
-        raise UsageError(f"{first.folder}: nothing was evaluated in it: there is nothing to report")
+        table = tables[cross_lingual] if tables else None
+        published = {row.model: row.scores for row in benchmark.published(table)} if table else {}
+        found = ScoreSet(tuple(boards), names, cross_lingual, published, benchmark.covers(table) if table else ())
+        parts.append(found if found.keys else None)
     gaps = tuple(_gap(each.folder) for each in evaluations)
     islands = tuple(each.folder and EvaluationFolder(each.folder).read_islands() for each in evaluations)
     return Facts(tuple(evaluations), names, parts[0], parts[1], seed, gaps, islands)

@@ -18,9 +18,10 @@ from markupsafe import Markup
 from lusifer import languages
 from lusifer.evaluation.figures import drawings, style
 from lusifer.evaluation.figures.style import Estimate
-from lusifer.evaluation.report import tables, verdict
+from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
+from lusifer.evaluation.report.words import name_of, render
 from lusifer.evaluation.scores.averages import order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
@@ -49,8 +50,6 @@ def page(facts: Facts) -> str:
         title=f"Evaluation: {', '.join(facts.names)}",
         facts=facts,
         verdict=verdict.sentences(facts),
-        by=lambda scores, what: scores.rows(lambda key: getattr(scores.about(key), what)),
-        by_language=lambda scores: scores.rows(lambda key: tables.name_of(key[0])),
         prompts=_prompts,
         sentences=parallel_text.sample().texts,
         languages=languages.table(),
@@ -91,7 +90,7 @@ def _render(template: str, **values: Any) -> str:
     folder = resources.files("lusifer.evaluation.report").joinpath("templates")
     css, script = (Markup(folder.joinpath(f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return tables.render(template, css=css, script=script, digest=digest, **values)
+    return render(template, css=css, script=script, digest=digest, **values)
 
 
 def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
@@ -122,7 +121,7 @@ def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
         gone = "none is missing" if len(known) == len(values) else "hatched cells are missing, or lack a task"
         caption = alternative = f"{name}: mean score by language and {what}, of what this model has; {gone}"
         if known:  # what those who do not see the figure need beside the tables: its range
-            ends = [f"{each[2]} in {tables.name_of(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
+            ends = [f"{each[2]} in {name_of(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
             alternative = f"{caption}. Lowest: {ends[0]}; highest: {ends[1]}."
         drawn = drawings.heat_map(grid, f"{style.short(name, 40)}: languages by {what}", limits)
         wide = len({column for row in grid.values() for column in row}) > HALF

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report.facts import Facts, ScoreSet
-from lusifer.evaluation.report.tables import MISSING, count_of, name_of, score_cell
-from lusifer.evaluation.scores.averages import Mean
+from lusifer.evaluation.report.words import count_of, name_of, with_interval
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 
 NAMED = 3  # tasks and languages that a sentence names before it counts the rest
@@ -41,19 +40,15 @@ def _means(scores: ScoreSet) -> str:
         there = any(entry.score is not None for board in scores.boards for entry in board.entries.values())
         why = "the models share no result, so there is no mean to compare" if there else "nothing could be measured"
         return f"{kind}: {why}."
-    means = [f"{name} {_mean(mean)}" for name, mean in zip(scores.names, whole.means, strict=True)]
+    means = [
+        f"{name} {with_interval(mean.value, mean.low, mean.high, '95 % interval ')}"
+        for name, mean in zip(scores.names, whole.means, strict=True)
+    ]
     which = ""
     if len(means) > 1:
         every = all(mean.value is not None for mean in whole.means)
         which = " that all models have" if every else " that the models with results have"
     return f"{kind}, mean over the {count_of(whole.shared, 'result')}{which}: {'; '.join(means)}."
-
-
-def _mean(mean: Mean) -> str:
-    if mean.value is None:
-        return MISSING
-    ends = "" if mean.low is None else f" (95 % interval {score_cell(mean.low)} to {score_cell(mean.high)})"
-    return f"{score_cell(mean.value)}{ends}"
 
 
 def _differences(facts: Facts, scores: ScoreSet) -> list[str]:

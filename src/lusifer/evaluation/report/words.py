@@ -1,0 +1,49 @@
+"""Numbers and names as readers of all pages see them, and the templates that show them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lusifer import languages
+from lusifer.evaluation.figures import style
+from lusifer.io.templates import environment
+
+MISSING = "missing"
+
+
+def name_of(code: str) -> str:
+    """A language for readers: name and code."""
+    known = languages.table()
+    return f"{known[code].name} ({code})" if code in known else code
+
+
+def count_of(number: int, word: str) -> str:
+    """A number with its noun: 1 language, 2 languages."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def score_cell(value: float | None, sign: str = "-") -> str:
+    """A score, or that it is missing. One decimal; what rounds to 0 has no minus. Sign "+" is for differences."""
+    return MISSING if value is None else f"{value:{'+' if sign == '+' else ''}z.1f}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, kind: str = "") -> str:
+    """A number with its interval behind it, if it has one: 64.6 (55.2 to 73.1)."""
+    return score_cell(value) + ("" if low is None else f" ({kind}{score_cell(low)} to {score_cell(high)})")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of a report; its filters give scores, languages and other values as readers see them.
+
+    Args:
+        template: Name of its file.
+        values: What it names.
+    """
+    words = {"language": name_of, "score": score_cell, "level": style.level_name, "script": style.script_name}
+    opened = environment("lusifer.evaluation.report", **words, json=_json, interval=with_interval)
+    return opened.get_template(template).render(**values)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=True)
