@@ -68,6 +68,14 @@ def test_pages_name_only_commands_that_exist():
     assert wrong == []
 
 
+def test_pages_name_only_files_that_exist():
+    files = [str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if ".venv" not in file.parts]
+    wrong = []
+    for page in PAGES:
+        wrong += rules.unknown_files(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8"), files)
+    assert wrong == []
+
+
 def test_readme_shows_the_first_two_commands():
     lines = [line for _, line in rules.shell_lines((ROOT / "README.md").read_text(encoding="utf-8"))]
     assert any(line.startswith("make demo") for line in lines)
@@ -233,3 +241,9 @@ def test_notices_a_command_that_does_not_exist(line, wrong):
 
 def test_python_blocks_are_no_shell():
     assert list(rules.shell_lines("```python\nlusifer = 1\n```\n```\nmake\n```")) == [(5, "make")]
+
+
+def test_notices_a_file_that_does_not_exist():
+    files = ["src/lusifer/model/lusifer.py"]
+    assert rules.unknown_files("a.md", "in `lusifer.py` and `model/lusifer.py`", files) == []
+    assert rules.unknown_files("a.md", "`usifer.py`, `my.py`", files) == ["a.md: usifer.py", "a.md: my.py"]

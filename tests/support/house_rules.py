@@ -6,7 +6,7 @@ import ast
 import graphlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +297,20 @@ def _wrong_call(words: list[str], group: Any) -> list[str]:
         options |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     given = [word.split("=")[0].strip("[]") for word in rest if word.strip("[]").startswith("--")]
     return [f"{command.name} has no option {option}" for option in given if option not in options]
+
+
+def unknown_files(name: str, markdown: str, files: Iterable[str]) -> list[str]:
+    """Names of Python files in code spans of a page that no file of the project bears.
+
+    Args:
+        name: Of the page.
+        markdown: Its text.
+        files: Paths of the project; `model/lusifer.py` names any that ends so.
+    """
+    made = re.findall(r"^# (\S+\.py)$", markdown, flags=re.MULTILINE)  # by the reader, from a block of the page
+    known = [f"/{file}" for file in (*files, *made)]
+    named = re.findall(r"`([\w./-]+\.py)`", markdown)
+    return [f"{name}: {file}" for file in named if not any(path.endswith(f"/{file}") for path in known)]
 
 
 def targets(makefile: str) -> set[str]:
