@@ -63,6 +63,8 @@ def read(source: str | Path) -> Parallel:
     file = Path(source).expanduser()
     if not file.name.endswith((".jsonl", ".jsonl.gz")):
         raise DataError(f"{file}: give a .jsonl or .jsonl.gz file, or `{SAMPLE}`")
+    if not file.is_file():
+        raise DataError(f"{file}: no such file: correct the name, or give `{SAMPLE}`")
     with open_bytes(file) as stream:
         return _parse(stream, str(file))
 

@@ -107,8 +107,8 @@ class LusiferConfig(PreTrainedConfig):
         ):
             if value not in allowed:
                 raise ValueError(f"{key}={value!r} is unknown: use one of {', '.join(allowed)}")
-        if not self.include_prompt and not CONNECTORS[self.connector_type].tokenwise:
-            tokenwise = ", ".join(name for name, connector in CONNECTORS.items() if connector.tokenwise)
+        if not self.include_prompt and not CONNECTORS[self.connector_type].Settings.tokenwise:
+            tokenwise = ", ".join(name for name, connector in CONNECTORS.items() if connector.Settings.tokenwise)
             raise ValueError(
                 f"include_prompt=False needs a connector with one position a token ({tokenwise}), not "
                 f"{self.connector_type!r}"

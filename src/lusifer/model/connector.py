@@ -12,32 +12,22 @@ angle, hence the vector, would depend on the longest text of the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import nn
+
+from lusifer.model.connector_settings import (
+    SETTINGS,
+    CompressSettings,
+    ConnectorSettings,
+    EmbeddingTableSettings,
+    FeedForwardSettings,
+    LatentAttentionSettings,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-
-class ConnectorSettings(BaseModel):
-    """What a recipe may say about a connector. A subclass names its `type` and adds settings, each with a default."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    type: str
-    """Name of the connector."""
-    num_soft_tokens: int = Field(default=0, ge=0, le=64)
-    """Trained embeddings that follow the text in the LLM's input."""
-
-    def kwargs(self) -> dict[str, Any]:
-        """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; what is False is left out."""
-        own = self.model_dump(exclude={"type", "num_soft_tokens"})
-        return {key: value for key, value in own.items() if value is not False}
 
 
 class BaseConnector(nn.Module):
@@ -51,8 +41,6 @@ class BaseConnector(nn.Module):
     Settings: ClassVar[type[ConnectorSettings]]
     words: ClassVar[str]
     """What a model card calls the connector."""
-    tokenwise: ClassVar[bool] = True
-    """Whether output position i belongs to input token i: only then can the prompt be left out of the mean."""
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
         super().__init__()
@@ -98,18 +86,8 @@ def register(connector: Class) -> Class:
         raise ValueError(f'{connector.__name__}.Settings: give type its name, as in type: Literal["mine"] = "mine"')
     if CONNECTORS.get(name, connector).__qualname__ != connector.__qualname__:
         raise ValueError(f"connector {name!r}: {CONNECTORS[name].__name__} has this name already: choose another")
-    CONNECTORS[name] = connector
+    CONNECTORS[name], SETTINGS[name] = connector, connector.Settings
     return connector
-
-
-def registered_settings() -> Any:
-    """The type of what a recipe says about its connector: settings of any registered one, told apart by `type`.
-
-    Settings without a type are those of the published connector, `ff`.
-    """
-    kinds = Union[tuple(connector.Settings for connector in CONNECTORS.values())]  # noqa: UP007
-    tagged = Annotated[kinds, Field(discriminator="type")]
-    return Annotated[tagged, BeforeValidator(lambda v: {"type": "ff", **v} if isinstance(v, dict) else v)]
 
 
 class ConnectorOutput(NamedTuple):
@@ -118,14 +96,6 @@ class ConnectorOutput(NamedTuple):
     inputs_embeds: torch.Tensor
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
-
-
-class FeedForwardSettings(ConnectorSettings):
-    """Settings of `ff`."""
-
-    type: Literal["ff"] = "ff"
-    num_soft_tokens: int = Field(default=1, ge=0, le=64)
-    """Trained embeddings that follow the text in the LLM's input."""
 
 
 @register
@@ -143,12 +113,6 @@ class FeedForward(BaseConnector):
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, L, d); the mask (B, L) is handed on."""
         return self.ff(hidden_states), mask
-
-
-class EmbeddingTableSettings(ConnectorSettings):
-    """Settings of `embedding_table`."""
-
-    type: Literal["embedding_table"] = "embedding_table"
 
 
 @register
@@ -202,25 +166,11 @@ class MeanPath(nn.Module):
         return self.map(self.norm(weighted_mean(hidden_states, mask.to(torch.bool).float())))
 
 
-class LatentAttentionSettings(ConnectorSettings):
-    """Settings of `latent_attention`."""
-
-    type: Literal["latent_attention"] = "latent_attention"
-    num_latents: int = Field(default=128, ge=1)
-    """Positions that the LLM sees, whatever the length of the text."""
-    num_heads: int = Field(default=8, ge=1)
-    """Attention heads; divides the encoder's hidden size."""
-    add_mean: bool = False
-    """Add the mean of the encoder's states, brought to one scale, to every position, by a linear map that starts
-    as the identity: what the encoder knows of the whole text need not be learned to be read."""
-
-
 @register
 class LatentAttention(BaseConnector):
     """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions."""
 
     words = "latent attention"
-    tokenwise = False
     Settings = LatentAttentionSettings
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
@@ -257,14 +207,6 @@ class LatentAttention(BaseConnector):
         return settings.num_latents
 
 
-class CompressSettings(ConnectorSettings):
-    """Settings of `compress`."""
-
-    type: Literal["compress"] = "compress"
-    factor: int = Field(default=4, ge=1)
-    """Encoder states per position."""
-
-
 @register
 class Compress(BaseConnector):
     """Every `factor` neighbouring states become one position: the LLM's work shrinks by that factor.
@@ -273,7 +215,6 @@ class Compress(BaseConnector):
     """
 
     words = "neighbouring states joined"
-    tokenwise = False
     Settings = CompressSettings
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:

@@ -32,7 +32,7 @@ class BaseSettings(Settings):
 
 
 class _Registered:
-    """The settings of a connector: pydantic asks the registry when a recipe is read, since that imports torch."""
+    """The settings of a connector: pydantic asks the registry when a recipe is read, so others may be added."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         from pydantic_core import core_schema
@@ -43,7 +43,7 @@ class _Registered:
         return handler(self._kinds().core_schema)
 
     def _kinds(self) -> TypeAdapter[Any]:
-        from lusifer.model.connector import registered_settings
+        from lusifer.model.connector_settings import registered_settings
 
         return TypeAdapter(registered_settings())
 
@@ -80,10 +80,10 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> ModelSettings:
-        from lusifer.model.connector import CONNECTORS
+        from lusifer.model.connector_settings import SETTINGS
 
-        if not self.include_prompt and not CONNECTORS[self.connector.type].tokenwise:
-            tokenwise = " or ".join(name for name, connector in CONNECTORS.items() if connector.tokenwise)
+        if not self.include_prompt and not self.connector.tokenwise:
+            tokenwise = " or ".join(name for name, settings in SETTINGS.items() if settings.tokenwise)
             raise ValueError(
                 f"include_prompt: false cannot work with connector {self.connector.type}, whose positions are no "
                 f"longer tokens: set include_prompt: true, or take connector {tokenwise}"

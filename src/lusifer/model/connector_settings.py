@@ -1,0 +1,87 @@
+"""What a recipe may say about a connector.
+
+It stands apart from the connectors because it needs no torch: a mistake in a recipe is named at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class ConnectorSettings(BaseModel):
+    """What a recipe may say about a connector. A subclass names its `type` and adds settings, each with a default."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    type: str
+    """Name of the connector."""
+    num_soft_tokens: int = Field(default=0, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+
+    tokenwise: ClassVar[bool] = True
+    """Whether output position i belongs to input token i: only then can the prompt be left out of the mean."""
+
+    def kwargs(self) -> dict[str, Any]:
+        """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; what is False is left out."""
+        own = self.model_dump(exclude={"type", "num_soft_tokens"})
+        return {key: value for key, value in own.items() if value is not False}
+
+
+class FeedForwardSettings(ConnectorSettings):
+    """Settings of `ff`."""
+
+    type: Literal["ff"] = "ff"
+    num_soft_tokens: int = Field(default=1, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+
+
+class EmbeddingTableSettings(ConnectorSettings):
+    """Settings of `embedding_table`."""
+
+    type: Literal["embedding_table"] = "embedding_table"
+
+
+class LatentAttentionSettings(ConnectorSettings):
+    """Settings of `latent_attention`."""
+
+    tokenwise: ClassVar[bool] = False
+    type: Literal["latent_attention"] = "latent_attention"
+    num_latents: int = Field(default=128, ge=1)
+    """Positions that the LLM sees, whatever the length of the text."""
+    num_heads: int = Field(default=8, ge=1)
+    """Attention heads; divides the encoder's hidden size."""
+    add_mean: bool = False
+    """Add the mean of the encoder's states, brought to one scale, to every position, by a linear map that starts
+    as the identity: what the encoder knows of the whole text need not be learned to be read."""
+
+
+class CompressSettings(ConnectorSettings):
+    """Settings of `compress`."""
+
+    tokenwise: ClassVar[bool] = False
+    type: Literal["compress"] = "compress"
+    factor: int = Field(default=4, ge=1)
+    """Encoder states per position."""
+
+
+SETTINGS: dict[str, type[ConnectorSettings]] = {
+    "ff": FeedForwardSettings,
+    "embedding_table": EmbeddingTableSettings,
+    "latent_attention": LatentAttentionSettings,
+    "compress": CompressSettings,
+}
+"""Name -> settings of every connector; `connector.register` adds to it."""
+
+
+def registered_settings() -> Any:
+    """The type of what a recipe says about its connector: settings of any registered one, told apart by `type`.
+
+    Settings without a type are those of the published connector, `ff`.
+    """
+    kinds = Union[tuple(SETTINGS.values())]  # noqa: UP007
+    tagged = Annotated[kinds, Field(discriminator="type")]
+    return Annotated[tagged, BeforeValidator(lambda v: {"type": "ff", **v} if isinstance(v, dict) else v)]
