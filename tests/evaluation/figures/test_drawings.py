@@ -5,7 +5,6 @@ import pytest
 
 from lusifer.errors import UsageError
 from lusifer.evaluation.figures import drawings
-from lusifer.evaluation.figures.style import Estimate
 
 CODES = ("en", "es", "te", "sw")
 
@@ -72,7 +71,7 @@ def test_models_that_are_compared_share_a_scale():
 
 
 def test_bars_begin_at_zero_and_have_their_intervals():
-    scores = {"full": {"a": Estimate(60, 55, 66), "b": Estimate(20)}, "less": {"a": Estimate(None)}}
+    scores = {"full": {"a": (60, 55, 66), "b": (20, None, None)}, "less": {"a": (None, None, None)}}
     left, right = drawings.bars(scores, "Ablation").axes
     assert [patch.get_width() for patch in left.patches] == [60]
     assert words(left) == ["60.0", "missing"] and words(right) == ["20.0", "missing"]

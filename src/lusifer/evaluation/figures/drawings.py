@@ -30,15 +30,7 @@ LONG_LABEL = 14  # letters; longer names of columns are turned
 
 
 def span(values: Sequence[float | None], step: int = 10) -> tuple[float, float]:
-    """Give round limits for a scale, so that several figures can share one.
-
-    Args:
-        values: Scores; None is passed over.
-        step: Limits are multiples of it.
-
-    Returns:
-        Lower and upper limit, (0, 100) where there are no scores.
-    """
+    """Give limits of a scale that are multiples of `step`; (0, 100) where there are no scores."""
     known = [value for value in values if value is not None]
     if not known:
         return 0.0, 100.0
@@ -59,7 +51,6 @@ def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figur
 
     Raises:
         UsageError: There are fewer than three languages, or no score.
-        MissingExtraError: matplotlib is not installed.
     """
     codes = list(dict.fromkeys(code for row in scores.values() for code in row))
     known = [value for row in scores.values() for value in row.values() if value is not None]
@@ -71,12 +62,11 @@ def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figur
         axis = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
         low, high = span([*known, 0.0], 20)
         for name, mark in style.model_marks(list(scores)).items():
-            row = [scores[name].get(code) for code in codes]
-            values = np.array([np.nan if value is None else value for value in row])  # matplotlib leaves NaN out
-            look = {"color": mark.colour, "marker": mark.marker, "linestyle": mark.dash}
-            text = style.short(name) + _lacking(codes, row)
-            closed = [*angles, angles[0]], [*values, values[0]]
-            axis.plot(*closed, **look, markersize=5, linewidth=1.8, label=text)
+            values = np.array([scores[name].get(code) for code in codes], dtype=float)  # None is NaN, which is left out
+            gone = ", ".join(code for code, value in zip(codes, values, strict=True) if np.isnan(value))
+            look = {"color": mark.colour, "marker": mark.marker, "linestyle": mark.dash, "markersize": 5}
+            text = style.short(name) + (f" ({MISSING}: {gone})" if gone else "")
+            axis.plot([*angles, angles[0]], [*values, values[0]], **look, linewidth=1.8, label=text)
         axis.set_ylim(low, high)
         axis.set_xticks(angles, [style.label(code) for code in codes])
         for angle, tick in zip(angles, axis.get_xticklabels(), strict=True):
@@ -87,14 +77,8 @@ def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figur
         axis.set_rlabel_position(180 / len(codes))  # between two spokes, where no marker lies
         axis.spines["polar"].set_color(LINE)
         axis.set_title(f"{title} (%)", pad=16)
-        handles, labels = axis.get_lines(), [line.get_label() for line in axis.get_lines()]
-        figure.legend(handles, labels, loc="outside lower center", ncols=1)
+        figure.legend(handles=axis.get_lines(), loc="outside lower center", ncols=1)
     return figure
-
-
-def _lacking(codes: Sequence[str], row: Sequence[float | None]) -> str:
-    gone = [code for code, value in zip(codes, row, strict=True) if value is None]
-    return f" ({MISSING}: {', '.join(gone)})" if gone else ""
 
 
 def heat_map(
@@ -113,7 +97,6 @@ def heat_map(
 
     Raises:
         UsageError: There is no cell.
-        MissingExtraError: matplotlib is not installed.
     """
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     if not columns:
@@ -147,9 +130,8 @@ def _cell(axis: Axes, x: int, y: int, value: float | None, colour: tuple[float, 
     rectangle = extras.need("report", "matplotlib.patches").Rectangle
     # The edge is the paper: a gap between cells. A hatch takes the edge's colour, so a missing cell has its own.
     if value is None or colour is None:
-        axis.add_patch(
-            rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, hatch=HATCH, edgecolor=LINE, linewidth=0)
-        )
+        hatched = {"fill": False, "hatch": HATCH, "edgecolor": LINE, "linewidth": 0}
+        axis.add_patch(rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **hatched))
         behind = {"facecolor": PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
         axis.text(x, y, MISSING, ha="center", va="center", fontsize=8.5, style="italic", color=INK, bbox=behind)
         return
@@ -161,32 +143,30 @@ def _cell(axis: Axes, x: int, y: int, value: float | None, colour: tuple[float, 
 
 
 def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
-    """Draw variants by score with their 95 % intervals, as for an ablation; a panel a score.
+    """Draw models by score with their 95 % intervals, a panel a score.
 
     Args:
-        scores: Name of the variant -> name of the score -> estimate. A missing one has no bar and says so.
+        scores: Name of the model -> name of the score -> estimate. A missing one has no bar and says so.
         title: In words.
 
     Returns:
         The figure. All panels share one scale that begins at 0 (lower where a score is negative): the length of a bar
-        is its meaning. The first variant is what the others are compared with, so a line runs down from its end.
+        is its meaning. The first model is what the others are compared with, so a line runs down from its end.
 
     Raises:
         UsageError: There is nothing to draw.
-        MissingExtraError: matplotlib is not installed.
     """
     panels = list(dict.fromkeys(panel for row in scores.values() for panel in row))
     if not panels:
         raise UsageError(f"{title}: there is nothing to draw")
-    edges = [each for row in scores.values() for cell in row.values() for each in (cell.value, cell.low, cell.high)]
-    low, high = span([*edges, 0.0])
+    low, high = span([*(number for row in scores.values() for cell in row.values() for number in cell), 0.0])
     with style.style():
         figure = style.new(2.6 + 2.9 * len(panels), 1.3 + 0.42 * len(scores))
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, panel in zip(axes, panels, strict=True):
             axis.grid(axis="x")
             for place, row in enumerate(scores.values()):
-                _bar(axis, place, row.get(panel, Estimate(None)), first=place == 0, width=high - low)
+                _bar(axis, place, row.get(panel, (None, None, None)), first=place == 0, width=high - low)
             axis.set(xlim=(low, high + 0.16 * (high - low)), ylim=(len(scores) - 0.4, -0.6), xlabel="%")
             axis.set_title(style.short(panel, 34), fontsize=10)
             axis.set_yticks(range(len(scores)), [style.short(name, 34) for name in scores])
@@ -195,36 +175,31 @@ def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
     return figure
 
 
-def _bar(axis: Axes, place: int, cell: Estimate, first: bool, width: float) -> None:
-    if cell.value is None:
+def _bar(axis: Axes, place: int, estimate: Estimate, first: bool, width: float) -> None:
+    value, low, high = estimate
+    if value is None:
         axis.text(0.01 * width, place, MISSING, va="center", fontsize=8.5, style="italic", color=SOFT)
         return
     colour = style.COLOURS[0 if first else 5]
-    axis.barh(place, cell.value, height=0.62, color=colour)
+    axis.barh(place, value, height=0.62, color=colour)
     if first:
-        axis.axvline(cell.value, color=colour, linewidth=1, linestyle=":")
-    end = cell.value
-    if cell.low is not None and cell.high is not None:
-        sides = [[max(cell.value - cell.low, 0)], [max(cell.high - cell.value, 0)]]  # rounding may turn one negative
-        axis.errorbar(cell.value, place, xerr=sides, color=INK, capsize=3, linewidth=1.3)
-        end = max(end, cell.high)
-    axis.text(max(end, 0) + 0.015 * width, place, f"{cell.value:.1f}", va="center", fontsize=8.5)
+        axis.axvline(value, color=colour, linewidth=1, linestyle=":")
+    if low is not None and high is not None:
+        sides = [[max(value - low, 0)], [max(high - value, 0)]]  # rounding may turn one negative
+        axis.errorbar(value, place, xerr=sides, color=INK, capsize=3, linewidth=1.3)
+    axis.text(max(value, high or 0, 0) + 0.015 * width, place, f"{value:.1f}", va="center", fontsize=8.5)
 
 
 def language_told(vectors: Mapping[str, np.ndarray], neighbours: int = NEIGHBOURS) -> tuple[float, int]:
-    """Ask the nearest neighbours of each text for its language; the same number as `predicted` of a language gap.
-
-    A text and its translations are left out: that a translation is near is no sign of a language. Near 100 the
-    languages are islands; near chance, 100 / languages, language does not decide where a text lies. It is computed on
-    the full vectors, unlike a picture of two dimensions.
+    """Predict the language of each text from its nearest neighbours, as `predicted` of a language gap does.
 
     Args:
         vectors: Language code -> vectors (n, d), compared by cosine; row i says the same in every language.
-        neighbours: How many to ask; at most n - 1.
+        neighbours: How many to ask; at most n - 1. Translations of the text are left out.
 
     Returns:
         Percent of texts whose language most of their nearest have (a tie of m languages counts 1/m), and how many
-        neighbours were asked.
+        neighbours were asked. Near 100 the languages are islands; by chance it is 100 / languages.
 
     Raises:
         UsageError: There are fewer than two languages or texts, or languages with different counts.
@@ -241,7 +216,7 @@ def language_told(vectors: Mapping[str, np.ndarray], neighbours: int = NEIGHBOUR
 def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Figure:
     """Draw the texts of each model in the plane by t-SNE (as in the paper's figure 6), models side by side.
 
-    Under each picture stands `language_told`, so that the picture is not the only evidence.
+    Under each picture stands `language_told`, which is of the vectors themselves.
 
     Args:
         models: Name -> language code -> vectors (n, d) of the same texts.
@@ -252,7 +227,6 @@ def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Fi
 
     Raises:
         UsageError: There is no model, the models have other languages, or there are too few texts.
-        MissingExtraError: matplotlib or scikit-learn is not installed.
     """
     codes = [list(vectors) for vectors in models.values()]
     if not models or any(set(each) != set(codes[0]) for each in codes):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer import extras, languages
-from lusifer.errors import UsageError
 from lusifer.io.atomic import write_file
 
 if TYPE_CHECKING:
@@ -39,37 +38,20 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a model may be called a$b$
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "axes.facecolor": "none",
     "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.axisbelow": True,
-    "xtick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.color": SOFT,
-    "ytick.labelcolor": INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "hatch.color"), SOFT),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "svg.fonttype"), "none"),  # text of an SVG stays text
     "grid.color": LINE,
-    "hatch.color": SOFT,
     "hatch.linewidth": 0.6,
-    "legend.frameon": False,
     "legend.handlelength": 3.2,  # long enough to show a pattern of dashes
-    "figure.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud and follows the page's colours
 }
 WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A score in percent with its 95 % interval; a `value` of None is missing, `low` and `high` of None unknown."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+Estimate = tuple[float | None, float | None, float | None]
+"""A score in percent and its 95 % interval; a first value of None is missing, the others of None are unknown."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +88,19 @@ def model_marks(names: Sequence[str]) -> dict[str, Mark]:
 def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
     """Give languages their marks: a colour a script, a marker a language in it, since 14 hues cannot be told apart.
 
-    Args:
-        codes: Of languages in the table.
-
     Returns:
-        Name of the script -> code -> mark, in the order of the table of languages. No two languages of the table look
-        alike; there are 12 markers of a colour.
+        Name of the script -> code -> mark, in the order of the table of languages, of which no two look alike.
 
     Raises:
         UsageError: A language is unknown.
     """
-    order = list(languages.table())
+    asked = {languages.language(code).code for code in codes}
     members: dict[str, list[str]] = {}
-    for row in sorted((languages.language(code) for code in codes), key=lambda row: order.index(row.code)):
-        members.setdefault(script_name(row.script), []).append(row.code)
+    for code, row in languages.table().items():
+        if code in asked:
+            members.setdefault(script_name(row.script), []).append(code)
     free = {colour: list(MARKERS) for colour in COLOURS}
-    groups: dict[str, dict[str, Mark]] = {}
+    groups = {}
     for name, those in members.items():
         # A colour of its own as long as there are any; then the one of which the most markers are left.
         colour = max(COLOURS, key=lambda colour: len(free[colour]))
@@ -142,17 +121,15 @@ def level_name(level: str | None) -> str:
 def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]]) -> None:
     """Put a legend of languages at the right, group by group."""
     line = extras.need("report", "matplotlib.lines").Line2D
-    handles, labels, heads = [], [], []
+    handles = []
     for name, marks in groups.items():
-        heads.append(len(labels))
-        handles.append(line([], [], linestyle="none"))
-        labels.append(name)
+        handles.append(line([], [], linestyle="none", label=name))
         for code, mark in marks.items():
-            handles.append(line([], [], color=mark.colour, marker=mark.marker, linestyle="none", markersize=6))
-            labels.append(label(code))
-    legend = figure.legend(handles, labels, loc="outside right center", fontsize=8.5, handlelength=1.2)
-    for number, text in enumerate(legend.get_texts()):
-        if number in heads:
+            look = {"color": mark.colour, "marker": mark.marker, "markersize": 6}
+            handles.append(line([], [], linestyle="none", label=label(code), **look))
+    legend = figure.legend(handles=handles, loc="outside right center", fontsize=8.5, handlelength=1.2)
+    for text in legend.get_texts():
+        if text.get_text() in groups:
             text.set(weight="bold", color=SOFT)
 
 
@@ -197,24 +174,7 @@ def svg(figure: Figure, slug: str, title: str) -> str:
     return f'<svg role="img" aria-label="{escape(title)}" viewBox="{box}" style="{size}">{content}</svg>'
 
 
-def write(figure: Figure, picture: Path) -> Path:
-    """Write a figure into a file, on white; the same figure gives the same bytes.
-
-    Args:
-        figure: Drawn within `style()`.
-        picture: A .png or .svg file.
-
-    Returns:
-        `picture`.
-
-    Raises:
-        UsageError: It is another kind of file.
-    """
-    kind = picture.suffix.lower()
-    if kind not in (".png", ".svg"):
-        raise UsageError(f"{picture}: figures are written as .png or .svg")
-    metadata = {"Software": None} if kind == ".png" else NO_METADATA
-    with style(), extras.need("report", "matplotlib").rc_context({"svg.hashsalt": "lusifer"}):
-        with write_file(picture) as temporary:
-            figure.savefig(temporary, format=kind[1:], dpi=160, facecolor="white", metadata=metadata)
-    return picture
+def write(figure: Figure, picture: Path) -> None:
+    """Write a figure as PNG, on white; the same figure gives the same bytes."""
+    with style(), write_file(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=160, facecolor="white", metadata={"Software": None})

@@ -17,7 +17,6 @@ from markupsafe import Markup
 
 from lusifer import languages
 from lusifer.evaluation.figures import drawings, style
-from lusifer.evaluation.figures.style import Estimate
 from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
@@ -167,7 +166,7 @@ def _bars(facts: Facts) -> dict[str, Any] | None:
         return None
     means = [(scores.kind, scores.whole.means) for scores in facts.sets]
     bars = {
-        name: {kind: Estimate(row[place].value, row[place].low, row[place].high) for kind, row in means}
+        name: {kind: (row[place].value, row[place].low, row[place].high) for kind, row in means}
         for place, name in enumerate(facts.names)
     }
     caption = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
