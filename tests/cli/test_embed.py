@@ -89,7 +89,7 @@ def test_a_very_long_text_is_cut_and_reported_or_refused(model_folder, folder, c
         (b"fine\n\n", "in.txt line 2: the text is empty"),
         (b"fine\na\x00b\n", "in.txt line 2: NUL character at position 1"),
         (b"fine\na\xed\xa0\x80\n", "in.txt line 2: lone surrogate U+D800 at position 1"),
-        (b"fine\n\xe4\n", "in.txt line 2: not UTF-8 at byte 0"),
+        (b"fine\n\xe4\n", "in.txt line 2: not UTF-8 (byte 0): save the file as UTF-8"),
         (b"", "in.txt: no texts in it"),
     ],
 )
@@ -117,7 +117,7 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
             ["--input", "in.txt", "--output", "o.npy", "--device", "hpu"],
             "--device hpu: not usable here (torch has no hpu on this machine); use cpu",
         ),
-        (["--input", "in.txt", "--output", "o.npy", "--device", "meta"], "--device meta: not usable here ("),
+        (["--input", "in.txt", "--output", "o.npy", "--device", "META"], "--device meta: not usable here ("),
     ],
 )
 def test_wrong_calls_are_status_2(model_folder, folder, capsys, words, message):

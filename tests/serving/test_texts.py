@@ -46,7 +46,7 @@ def test_parquet_and_its_column(tmp_path):
     parquet.write_table(pa.table({"body": ["x", "y", None]}), file)
     with pytest.raises(TextError, match=r"a\.parquet row 3: expected a text, found NoneType"):
         read(file, "body")
-    with pytest.raises(DataError, match=r"no column 'text' \(found body\)"):
+    with pytest.raises(DataError, match=r"no column 'text' \(found body\): name it with --field"):
         read(file)
     (tmp_path / "b.parquet").write_bytes(file.read_bytes()[:50])
     with pytest.raises(DataError, match=r"b\.parquet after row 0: not a readable Parquet file"):
@@ -66,7 +66,7 @@ def test_standard_input_is_read_once_and_kept(monkeypatch):
         (b"one\n\nthree\n", "line 2: the text is empty"),
         (b"one\n \t \n", "line 2: the text is empty"),
         (b"one\ntw\x00o\n", "line 2: NUL character at position 2"),
-        (b"one\nt\xed\xa0\x80wo\n", r"line 2: not UTF-8 \(byte 1\)"),
+        (b"one\nt\xed\xa0\x80wo\n", r"line 2: lone surrogate U\+D800 at position 1"),
         (b"one\nt\xffwo\n", r"line 2: not UTF-8 \(byte 1\): save the file as UTF-8"),
         (b"", "no texts in it"),
     ],

@@ -32,7 +32,7 @@ DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the mo
 
 
 def usable(device: str | None) -> str | None:
-    """Give the device back, or refuse one that this machine does not have.
+    """The device in lower case; one that this machine does not have is refused.
 
     Raises:
         UsageError: torch knows no such device, or cannot put anything there.
@@ -41,6 +41,7 @@ def usable(device: str | None) -> str | None:
         return None
     import torch
 
+    device = device.lower()
     hint = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
     try:
         kind = torch.device(device).type

@@ -151,7 +151,8 @@ def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | D
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line
         try:
-            yield where, text.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            # Half of a surrogate pair passes: whoever checks the text names it.
+            yield where, text.decode("utf-8", "surrogatepass").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             yield where, DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
 
@@ -227,7 +228,7 @@ def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, A
             names = opened.schema_arrow.names
             lost = next((column for column in columns or () if column not in names), None)
             if lost is not None:
-                raise DataError(f"{file}: no column {lost!r} (found {', '.join(names)})")
+                raise DataError(f"{file}: no column {lost!r} (found {', '.join(names)}): name it with --field")
             for batch in opened.iter_batches(PARQUET_ROWS, columns=list(columns) if columns else None):
                 for row in batch.to_pylist():
                     number += 1
