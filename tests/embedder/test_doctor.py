@@ -105,7 +105,7 @@ def test_red_when_the_folder_lacks_the_connector(copy):
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("connector.")}
     save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
     assert red(copy) == ["the folder is whole"]
-    assert "5 tensors missing" in detail(copy, "the folder is whole")
+    assert "tensors 5 missing" in detail(copy, "the folder is whole")
 
 
 def checkpoint(path: Path, model, drop: str = "") -> None:

@@ -17,6 +17,7 @@ import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError, UsageError
+from lusifer.io.weights import INDEX, WEIGHTS
 from lusifer.model import adapters, backbones
 from support.tiny_bases import make_tiny_base
 from support.tiny_folder import tiny_embedder
@@ -141,15 +142,15 @@ def test_vectors_have_length_1_in_half_precision_too(bases_folder):
 
 
 def test_sharded_weights_are_checked_file_by_file(copy):
-    tensors = load_file(copy / folder.WEIGHTS)
+    tensors = load_file(copy / WEIGHTS)
     keys = sorted(tensors)
     parts = {"model-00001-of-00002.safetensors": keys[::2], "model-00002-of-00002.safetensors": keys[1::2]}
     for name, part in parts.items():
         save_file({key: tensors[key] for key in part}, copy / name, metadata={"format": "pt"})
     index = {"metadata": {}, "weight_map": {key: name for name, part in parts.items() for key in part}}
-    (copy / folder.INDEX).write_text(json.dumps(index))
+    (copy / INDEX).write_text(json.dumps(index))
     wanted = lusifer.load(copy, device="cpu").encode(TEXTS)
-    (copy / folder.WEIGHTS).unlink()
+    (copy / WEIGHTS).unlink()
     assert np.array_equal(lusifer.load(copy, device="cpu").encode(TEXTS), wanted)
     (copy / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(ModelFolderError, match=r"model-00002-of-00002\.safetensors: missing"):
@@ -225,9 +226,9 @@ class TestIdentity:
         assert folder.identity(copy) == folder.identity(model_folder)
 
     def test_one_weight_changes_it(self, copy, model_folder):
-        tensors = load_file(copy / folder.WEIGHTS)
+        tensors = load_file(copy / WEIGHTS)
         tensors["connector.soft_tokens"][0, 0] += 1
-        save_file(tensors, copy / folder.WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
         assert folder.identity(copy) != folder.identity(model_folder)
 
     @pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "0_Transformer/model.safetensors"])

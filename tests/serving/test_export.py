@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.utils import filter_repo_objects
@@ -11,6 +12,7 @@ from lusifer import cli, load
 from lusifer.embedder import doctor, folder, info, int8
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
+from lusifer.io.weights import WEIGHTS
 from lusifer.serving import encode, export
 from lusifer.serving.files import TextSource
 
@@ -51,7 +53,7 @@ def test_a_name_on_the_hub_is_loaded_like_the_folder(int8_folder, tmp_path, monk
             shutil.copy(int8_folder / file, tmp_path / file)
         return str(tmp_path)
 
-    monkeypatch.setattr(folder, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert np.array_equal(load("own/int8").encode(TEXTS[:3]), load(int8_folder).encode(TEXTS[:3]))
     with pytest.raises(UsageError, match="one number format"):
         load("own/int8", dtype="bfloat16")
@@ -76,7 +78,7 @@ def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
 def test_weights_are_whole_numbers_in_a_smaller_file(int8_folder, model_folder):
     assert not list(int8_folder.glob("*.safetensors"))
     small = (int8_folder / int8.NUMBERS).stat().st_size
-    assert small < (model_folder / folder.WEIGHTS).stat().st_size
+    assert small < (model_folder / WEIGHTS).stat().st_size
     about = json.loads((int8_folder / int8.ABOUT).read_text(encoding="utf-8"))
     assert about["numbers"] == "int8" and about["texts"] == len(TEXTS)
 

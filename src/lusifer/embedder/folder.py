@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
@@ -20,6 +17,7 @@ from lusifer.errors import ModelFolderError
 from lusifer.io import hub, names
 from lusifer.io.atomic import write_folder
 from lusifer.io.jsonfile import read_json, sha256
+from lusifer.io.weights import files, misfit, opened
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 
@@ -33,9 +31,7 @@ REQUIRED = (
 )
 # Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", int8.GRAPH, int8.NUMBERS)
-MEND = "copy or save the folder again"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+ADVICE = "copy or save the folder again"
 # Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
 TRACES = ("__version__", "transformers_version", "use_cache", "padding", "truncation")
 
@@ -90,28 +86,14 @@ def _open(folder: Path, device: str | None, wishes: dict[str, Any]) -> SentenceT
     return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
 
 
-def fetch(name: str, files: Sequence[str] = FILES) -> Path:
-    """The folder of a model on the hub, in the cache of this machine; what is missing there is downloaded.
-
-    Args:
-        name: Hub name, owner/model.
-        files: Patterns of the files that are needed.
-
-    Raises:
-        ModelFolderError: The hub does not give it, and the cache does not hold it.
-    """
-    with hub.asking(f"{name}: {hub.NO_FOLDER}", ModelFolderError):
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-
-
 def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
     """Load by hub name; a model of ours is checked like a folder, since transformers would draw a missing tensor."""
-    start = fetch(name, ["config.json"])
+    start = hub.fetch(name, ["config.json"])
     if _read_json(start / "config.json").get("model_type") != LusiferConfig.model_type:
         with hub.asking(name, ModelFolderError):
             # The folder is called by its commit.
             return SentenceTransformer(name, device=device, revision=start.name, model_kwargs=wishes)
-    path = fetch(name)
+    path = hub.fetch(name, FILES)
     try:
         check(path)
     except ModelFolderError as error:
@@ -140,7 +122,7 @@ def check(path: str | os.PathLike[str]) -> None:
     try:
         Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises nothing more special
-        words = f"damaged, no tokenizer ({error}); {MEND}"
+        words = f"damaged, no tokenizer ({error}); {ADVICE}"
         raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
     config = _read_json(folder / "config.json")
     found = weights(folder)
@@ -150,20 +132,14 @@ def check(path: str | os.PathLike[str]) -> None:
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
     except (TypeError, AttributeError, KeyError) as error:  # a text where a number belongs, a number for an object
-        words = f"makes no model ({type(error).__name__}: {error}); {MEND}"
+        words = f"makes no model ({type(error).__name__}: {error}); {ADVICE}"
         raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
-    wanted = model.state_dict()
     for one, other in model.all_tied_weights_keys.items():  # T5: one tensor, stored under one of its two names
         if (one in found) != (other in found):
             found[one] = found[other] = found.get(one) or found[other]
-    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    wrong = sorted(k for k in wanted.keys() & found.keys() if tuple(wanted[k].shape) != found[k])
-    if missing or unexpected or wrong:
-        some = (missing or unexpected or wrong)[0]
-        raise ModelFolderError(
-            f"{folder}: the weights do not fit config.json ({len(missing)} tensors missing, {len(unexpected)} "
-            f"unexpected, {len(wrong)} of another shape; {some} for one); {MEND}"
-        )
+    wrong = misfit({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, found)
+    if wrong:
+        raise ModelFolderError(f"{folder}: the weights do not fit config.json: tensors {wrong}; {ADVICE}")
 
 
 def _is_ours(folder: Path) -> bool:
@@ -186,13 +162,13 @@ def _check_modules(folder: Path, ours: bool) -> None:
     for module in modules:
         known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
         if not known:
-            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; {MEND}")
+            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; {ADVICE}")
         place = folder / module["path"]
         spared = not ours and module["type"].endswith(".Normalize")
         if not spared and not place.is_dir():
-            raise ModelFolderError(f"{place}: missing, named in {file}; {MEND}")
+            raise ModelFolderError(f"{place}: missing, named in {file}; {ADVICE}")
     if not modules:
-        raise ModelFolderError(f"{file}: damaged, no module in it; {MEND}")
+        raise ModelFolderError(f"{file}: damaged, no module in it; {ADVICE}")
 
 
 def weights(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -201,24 +177,10 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         ModelFolderError: A file is missing, truncated or no safetensors file.
     """
-    if (folder / INDEX).exists():
-        index = _read_json(folder / INDEX)
-        named = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-            raise ModelFolderError(f"{folder / INDEX}: damaged, no weight_map; {MEND}")
-        files = sorted(set(named.values()))
-    else:
-        files = [WEIGHTS]
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in files:
-        file = folder / name
-        if not file.is_file():
-            raise ModelFolderError(f"{file}: missing; {MEND}")
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                shapes.update({key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise ModelFolderError(f"{file}: truncated or damaged ({error}); {MEND}") from error
+    for file in files(folder, ADVICE):
+        with opened(file, ADVICE) as tensors:
+            shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
     return shapes
 
 
@@ -270,4 +232,4 @@ def _lasting(content: Any) -> Any:
 def _read_json(file: Path, kind: type | None = None) -> Any:
     if not file.is_file():
         raise ModelFolderError(f"{file}: missing; a model folder is what `lusifer train` or `lusifer convert` writes")
-    return read_json(file, MEND, ModelFolderError, kind)
+    return read_json(file, ADVICE, ModelFolderError, kind)

@@ -14,8 +14,9 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from lusifer.embedder import folder, int8
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError
-from lusifer.io import names
+from lusifer.io import hub, names
 from lusifer.io.jsonfile import read_json
+from lusifer.io.weights import WEIGHTS
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import CONNECTORS
@@ -116,7 +117,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
         ModelFolderError: A file is missing or damaged.
     """
     found = names.model(path)
-    root = found if isinstance(found, Path) else folder.fetch(found)
+    root = found if isinstance(found, Path) else hub.fetch(found, folder.FILES)
     folder.check(root)
     config = _read(root / "config.json")
     limit = _limit(root)
@@ -127,7 +128,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
         rows["dimension"] = str(LusiferConfig.from_dict(config).hidden_size)
     elif config.get("model_type") == LusiferConfig.model_type:
         rows |= _composite(LusiferConfig.from_dict(config), folder.weights(root))
-    elif (root / folder.WEIGHTS).is_file():
+    elif (root / WEIGHTS).is_file():
         rows |= {"weights": _count(folder.weights(root), "")}
     rows["tokens"] = f"{limit} a text at most" if limit else "no limit given"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
@@ -173,4 +174,4 @@ def _limit(root: Path) -> int | None:
 
 def _read(file: Path) -> dict:
     """A JSON file; empty where an embedder of another layout has none there."""
-    return read_json(file, folder.MEND, ModelFolderError) if file.is_file() else {}
+    return read_json(file, folder.ADVICE, ModelFolderError) if file.is_file() else {}

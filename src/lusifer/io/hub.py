@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, ModelFolderError
 
 UNREACHABLE, OFFLINE = "the hub cannot be reached", "HF_HUB_OFFLINE is set"
-NO_FOLDER = "no such folder here, and the hub does not give it"
 LOG_IN = "log in with `hf auth login`"
 
 
@@ -53,6 +52,22 @@ def commit(name: str, revision: str | None = None, kind: str = "model") -> str |
     from huggingface_hub import HfApi
 
     return HfApi().resolve_revision(name, repo_type=kind, revision=revision).resolved
+
+
+def fetch(name: str, files: Sequence[str]) -> Path:
+    """The folder of a model on the hub, in the cache of this machine; what is missing there is downloaded.
+
+    Args:
+        name: Hub name, owner/model.
+        files: Patterns of the files that are needed.
+
+    Raises:
+        ModelFolderError: The hub does not give it, and the cache does not hold it.
+    """
+    from huggingface_hub import snapshot_download
+
+    with asking(f"{name}: no such folder here, and the hub does not give it", ModelFolderError):
+        return Path(snapshot_download(name, allow_patterns=list(files)))
 
 
 def has_file(name: str, file: str, commit: str | None = None) -> bool:

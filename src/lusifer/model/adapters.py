@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io import weights
 from lusifer.model.backbones import backbone
 
 # peft is imported where it is used: it imports transformers' Auto classes, whose loading imports the model class
@@ -64,13 +65,9 @@ def attach(
     module = getattr(model, tower)
     if any(lora_layers(module)):
         raise UsageError(f"{tower} carries adapters already: merge them first")
-    wanted = targets if targets is not None else list(backbone(module.config.model_type, tower).lora_targets)
-    config = LoraConfig(
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=wanted if isinstance(wanted, str) else list(wanted),
-    )
+    if targets is None:
+        targets = list(backbone(module.config.model_type, tower).lora_targets)
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
         inject_adapter_in_model(config, module)
     except ValueError as error:
@@ -120,11 +117,9 @@ def report(model: nn.Module) -> list[PartReport]:
     rows = []
     for part in PARTS:
         module = getattr(model, part)
-        tensors = list(module.parameters()) if module is not None else []
-        trainable = [p for p in tensors if p.requires_grad]
-        rows.append(
-            PartReport(part, sum(p.numel() for p in tensors), sum(p.numel() for p in trainable), len(trainable))
-        )
+        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()] if module is not None else []
+        trainable = [size for size, trains in sizes if trains]
+        rows.append(PartReport(part, sum(size for size, _ in sizes), sum(trainable), len(trainable)))
     return rows
 
 
@@ -141,13 +136,10 @@ def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]
         LusiferError: Names the tensors that are missing, unexpected or of another shape.
     """
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    misshapen = sorted(n for n in wanted.keys() & tensors.keys() if wanted[n].shape != tensors[n].shape)
-    if missing or unexpected or misshapen:
+    wrong = weights.misfit({n: p.shape for n, p in wanted.items()}, {n: t.shape for n, t in tensors.items()})
+    if wrong:
         raise LusiferError(
-            "the checkpoint does not fit what trains: "
-            f"missing {missing[:3]} ({len(missing)}), unexpected {unexpected[:3]} ({len(unexpected)}), "
-            f"of another shape {misshapen[:3]} ({len(misshapen)}); resume with the recipe that wrote it"
+            f"the checkpoint does not fit what trains: tensors {wrong}; resume with the recipe that wrote it"
         )
     for name, parameter in wanted.items():
         parameter.copy_(tensors[name])

@@ -1,20 +1,9 @@
 """Read the authors' checkpoints (https://github.com/hieum98/lusifer, Hieuman/LUSIFER on the hub).
 
 Their folder is what `PyTorchModelHubMixin` writes: the constructor's arguments in config.json and one state dict with
-adapters, LM head and an unused pooler in it, the backbones' weights included. Of the backbones only the configuration
-and the tokenizer are needed from elsewhere; their names may be private or relative paths.
-
-| theirs | ours |
-|-|-|
-| `universal_learner.[base_model.model.]K` | `encoder.K`, without the pooler |
-| `encoder.[base_model.model.]model.K` | `llm.K` |
-| `encoder.[base_model.model.]lm_head.weight` | the LM head, kept apart |
-| `K.base_layer.weight`, `K.lora_A.NAME.weight`, `K.lora_B.NAME.weight` | `K.weight` and its adapter |
-| `connection_module.added_tokens` | `connector.soft_tokens` |
-| `connection_module.K` | `connector.mapping.K` |
-| of an embedding table: `connection_module.ff.0.K` | `connector.mapping.vocabulary.K` |
-| of an embedding table: `connection_module.embedding.weight` | `connector.mapping.table` |
-| `output_projection.K` | `output_projection.K` |
+adapters, LM head and an unused pooler in it, the backbones' weights included (`_NAMES` has our names of the tensors).
+Of the backbones only the configuration and the tokenizer are needed from elsewhere; their names may be private or
+relative paths.
 """
 
 from __future__ import annotations
@@ -24,15 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, processors
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lusifer.errors import ModelFolderError, UsageError
-from lusifer.io import hub, names
+from lusifer.io import hub, names, weights
 from lusifer.io.jsonfile import read_json
 from lusifer.model import adapters
 from lusifer.model.build import Base, read_config
@@ -41,9 +27,8 @@ from lusifer.model.lusifer import LusiferModel
 from lusifer.model.tokenizer import read_tokenizer
 from lusifer.prompts import Role
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-MEND = "fetch the checkpoint again"
+ADVICE = "fetch the checkpoint again"
+FILES = ("config.json", "*.safetensors", weights.INDEX)
 # Keys of their config.json: their universal learner is our encoder, their encoder is our LLM.
 NAMES = {"encoder": "universal_learner_name_or_path", "llm": "encoder_name_or_path"}
 TYPES = {"encoder": "universal_learner_backbone_type", "llm": "encoder_backbone_type"}
@@ -61,17 +46,18 @@ PUBLIC = {
     ("mistral", 32768, 4096): "mistralai/Mistral-7B-Instruct-v0.3",
 }
 
-_PREFIXES = (
-    (re.compile(r"^universal_learner\.(base_model\.model\.)?"), "encoder."),
-    (re.compile(r"^encoder\.(base_model\.model\.)?model\."), "llm."),
-    (re.compile(r"^encoder\.(base_model\.model\.)?lm_head\."), "lm_head."),
-    (re.compile(r"^connection_module\.added_tokens$"), "connector.soft_tokens"),
-    (re.compile(r"^connection_module\."), "connector.mapping."),
-)
 _TABLE = "connector.mapping.table"
-_TABLE_PREFIXES = (
-    (re.compile(r"^connector\.mapping\.ff\.0\."), "connector.mapping.vocabulary."),
-    (re.compile(r"^connector\.mapping\.embedding\.weight$"), _TABLE),
+_NAMES = (
+    (r"^universal_learner\.(base_model\.model\.)?", "encoder."),
+    (r"^encoder\.(base_model\.model\.)?model\.", "llm."),
+    (r"^encoder\.(base_model\.model\.)?lm_head\.", "lm_head."),
+    (r"^connection_module\.added_tokens$", "connector.soft_tokens"),
+    (r"^connection_module\.", "connector.mapping."),
+)
+# Of an embedding table, in front of the others: the first that fits counts.
+_TABLE_NAMES = (
+    (r"^connection_module\.ff\.0\.", "connector.mapping.vocabulary."),
+    (r"^connection_module\.embedding\.weight$", _TABLE),
 )
 _LORA = re.compile(r"^(.+)\.lora_([AB])\.[^.]+\.weight$")
 _HEAD = "lm_head.weight"
@@ -82,34 +68,36 @@ _TIED = (("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"), (_HEA
 
 def rename(key: str, connection_type: str = "ff") -> str:
     """Our name of a tensor; a name that their format does not have comes back as it is."""
-    for pattern, replacement in _PREFIXES:
-        if pattern.match(key):
-            key = pattern.sub(replacement, key).replace(".base_layer.", ".")
-            break
-    for pattern, replacement in _TABLE_PREFIXES if connection_type == "embedding_table" else ():
-        key = pattern.sub(replacement, key)
+    for pattern, ours in (*(_TABLE_NAMES if connection_type == "embedding_table" else ()), *_NAMES):
+        name, count = re.subn(pattern, ours, key)
+        if count:
+            return name.replace(".base_layer.", ".")
     return key
 
 
 def sort_tensors(
-    tensors: dict[str, torch.Tensor], connection_type: str = "ff"
+    tensors: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path
 ) -> tuple[dict[str, torch.Tensor], Adapters, torch.Tensor | None]:
     """Sort a checkpoint's state dict into plain weights, adapters and LM head.
 
     Args:
         tensors: By their names, each in its own dtype, which it keeps.
-        connection_type: One of `CONNECTIONS`.
+        settings: As `read_settings` gives them.
+        folder: Of the checkpoint, for messages.
 
     Returns:
         Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); the LM head's
         weight (vocabulary, d), the word embeddings themselves where the two are tied. The pooler is gone with its
         adapters: nothing ever reads it. Half of an adapter stays among the weights, where the check of names refuses
         it.
+
+    Raises:
+        ModelFolderError: An adapter has another rank than config.json says: its scale, alpha / rank, would be a guess.
     """
     plain: dict[str, torch.Tensor] = {}
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        name = rename(key, connection_type)
+        name = rename(key, settings["connection_type"])
         if name.startswith("encoder.pooler."):
             continue
         adapter = _LORA.match(name)
@@ -121,6 +109,10 @@ def sort_tensors(
     for layer, half in halves.items():
         if len(half) == 2 and f"{layer}.weight" in plain:
             lora[layer] = (half["A"], half["B"])
+            rank = half["A"].shape[0]
+            if not rank == half["B"].shape[1] == settings["loar_r"]:
+                words = f"has rank {rank}, config.json says loar_r={settings['loar_r']}"
+                raise ModelFolderError(f"{folder}: the adapter of {layer} {words}")
         else:
             plain |= {f"{layer}.lora_{side}": tensor for side, tensor in half.items()}
     if _TABLE in plain and _WORDS not in plain:
@@ -133,19 +125,6 @@ def sort_tensors(
     return plain, lora, plain.pop(_HEAD, None)
 
 
-def locate(source: str | Path) -> Path:
-    """The folder of a checkpoint; a hub id is downloaded (configuration and weights only).
-
-    Raises:
-        ModelFolderError: There is no such folder, and the hub does not give it.
-    """
-    found = names.model(source)
-    if isinstance(found, Path):
-        return found
-    with hub.asking(f"{source}: {hub.NO_FOLDER}", ModelFolderError):
-        return Path(snapshot_download(found, allow_patterns=["config.json", "*.safetensors", INDEX]))
-
-
 def read_settings(folder: Path) -> dict[str, Any]:
     """The constructor's arguments in config.json, as their constructor understands them.
 
@@ -154,7 +133,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         ModelFolderError: Missing, damaged, or not the authors' format.
     """
-    settings = read_json(folder / "config.json", MEND, ModelFolderError, dict)
+    settings = read_json(folder / "config.json", ADVICE, ModelFolderError, dict)
     missing = [key for key in REQUIRED if key not in settings]
     if missing:
         raise ModelFolderError(
@@ -172,26 +151,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
             "num_added_tokens is 0)"
         )
     return settings
-
-
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of model.safetensors, or of the files that its index names.
-
-    Raises:
-        ModelFolderError: A file is missing or damaged.
-    """
-    names = [WEIGHTS]
-    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
-        names = sorted(set(read_json(folder / INDEX, MEND, ModelFolderError, dict)["weight_map"].values()))
-    tensors: dict[str, torch.Tensor] = {}
-    for name in names:
-        try:
-            tensors |= load_file(folder / name)
-        except FileNotFoundError as error:
-            raise ModelFolderError(f"{folder / name}: missing; {MEND}") from error
-        except SafetensorError as error:
-            raise ModelFolderError(f"{folder / name}: truncated or damaged ({error}); {MEND}") from error
-    return tensors
 
 
 class PublishedModel(NamedTuple):
@@ -224,10 +183,14 @@ def read(
         UsageError: The configuration of a backbone cannot be read.
         ModelFolderError: `source` is no such checkpoint, or tensors are missing, unknown or of another shape.
     """
-    folder = locate(source)
+    found = names.model(source)
+    folder = found if isinstance(found, Path) else hub.fetch(found, FILES)
     settings = read_settings(folder)
-    tensors, lora, lm_head = sort_tensors(read_tensors(folder), settings["connection_type"])
-    check_ranks(lora, settings, folder)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weights.files(folder, ADVICE):
+        with weights.opened(file, ADVICE) as opened:
+            tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    tensors, lora, head_weight = sort_tensors(tensors, settings, folder)
     vocabularies = {tower: word_embeddings(tower, tensors, folder).shape for tower in adapters.TOWERS}
     bases = {
         tower: find_base(settings, tower, given, folder, vocabularies[tower])
@@ -251,8 +214,12 @@ def read(
     attach(model, lora, settings)
     if merged:
         adapters.merge(model)
+    lm_head = None
+    if head_weight is not None:
+        lm_head = nn.Linear(head_weight.shape[1], head_weight.shape[0], bias=False, device="meta")
+        lm_head.weight = nn.Parameter(head_weight, requires_grad=False)
     reader = published_tokenizer if compat else read_tokenizer
-    return PublishedModel(model.eval(), reader(str(names.base(bases["encoder"].path))), make_head(lm_head), settings)
+    return PublishedModel(model.eval(), reader(str(names.base(bases["encoder"].path))), lm_head, settings)
 
 
 def published_prompt(instruction: str | None, role: Role, bos: str = "<s>") -> str:
@@ -330,21 +297,7 @@ def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) 
     for key, tensor in tensors.items():
         if key.startswith(f"{tower}.") and key.endswith(ends):
             return tensor
-    raise ModelFolderError(f"{folder}: the weights of the {tower} are missing; {MEND}")
-
-
-def check_ranks(lora: Adapters, settings: dict[str, Any], folder: Path) -> None:
-    """Refuse adapters of another rank than config.json says: their scale, alpha / rank, would be a guess.
-
-    Raises:
-        ModelFolderError: Names a layer.
-    """
-    for name, (down, up) in lora.items():
-        if not down.shape[0] == up.shape[1] == settings["loar_r"]:
-            raise ModelFolderError(
-                f"{folder}: the adapter of {name} has rank {down.shape[0]}, config.json says "
-                f"loar_r={settings['loar_r']}"
-            )
+    raise ModelFolderError(f"{folder}: the weights of the {tower} are missing; {ADVICE}")
 
 
 def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) -> LusiferModel:
@@ -357,16 +310,12 @@ def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) 
 
     with init_empty_weights(include_buffers=False):  # buffers (rotary frequencies) are in no checkpoint
         model = LusiferModel(config)
-    wanted = model.state_dict()
-    problems = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
-        "unknown": sorted(tensors.keys() - wanted.keys()),
-        "of another shape": sorted(k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape),
-    }
-    found = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
-    if found:
+    wrong = weights.misfit(
+        {name: t.shape for name, t in model.state_dict().items()}, {name: t.shape for name, t in tensors.items()}
+    )
+    if wrong:
         raise ModelFolderError(
-            f"{folder}: the weights do not fit the backbones' configurations: tensors {'; '.join(found)}; "
+            f"{folder}: the weights do not fit the backbones' configurations: tensors {wrong}; "
             "pass --encoder or --llm with the bases that the checkpoint was trained from"
         )
     for key, tensor in tensors.items():
@@ -389,12 +338,3 @@ def attach(model: LusiferModel, lora: Adapters, settings: dict[str, Any]) -> Non
             layer = model.get_submodule(name)
             layer.lora_A["default"].weight.copy_(down)
             layer.lora_B["default"].weight.copy_(up)
-
-
-def make_head(weight: torch.Tensor | None) -> nn.Linear | None:
-    """The frozen LM head as a layer, from its weight (vocabulary, d)."""
-    if weight is None:
-        return None
-    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    head.weight = nn.Parameter(weight, requires_grad=False)
-    return head

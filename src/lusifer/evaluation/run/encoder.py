@@ -18,6 +18,7 @@ from lusifer.embedder import folder as model_folder
 from lusifer.embedder.int8 import Int8Model
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.io import hub
 from lusifer.io import seen as training_texts
 from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json
@@ -335,7 +336,7 @@ def _identity(
     path = Path(os.fspath(model)).expanduser()
     if not path.is_dir():
         try:
-            path = model_folder.fetch(os.fspath(model))  # a hub name: its files are in the cache by now
+            path = hub.fetch(os.fspath(model), model_folder.FILES)  # a hub name: its files are in the cache by now
         except ModelFolderError:
             return model_folder.identity_in_memory(embedder), os.fspath(model)
     return model_folder.identity(path), str(path)
