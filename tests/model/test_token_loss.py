@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lusifer.model.token_loss import token_loss
+from lusifer.model.alignment import token_loss
 
 
 def plain(states, wanted, head, cap):
