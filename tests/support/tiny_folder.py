@@ -10,7 +10,7 @@ def tiny_embedder(bases: tuple[Path, Path], limit: int = 64, **settings: Any) ->
     """A SentenceTransformer around tiny XLM-R and tiny Mistral; `settings` are fields of LusiferConfig."""
     from lusifer.embedder.assemble import assemble
     from lusifer.model import build
-    from lusifer.model.tokenizer import read_tokenizer
+    from lusifer.model.build import read_tokenizer
 
     encoder, llm = (str(base) for base in bases)
     model = build.join(

@@ -1,20 +1,37 @@
-"""Make one model from two bases: an encoder and an LLM, each a hub name or a folder."""
+"""Make one model from two bases: an encoder and an LLM, each a hub name or a folder; read their tokenizers.
+
+The tokenizers are made safe: a special token written in a text is text.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer, normalizers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+)  # fmt: skip
+"""Any of these makes a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +80,8 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
         LusiferError: Weights in the folder are missing or damaged.
     """
     config = read_config(base, tower)
-    facts = backbones.backbone(config.model_type, tower)
-    return _read_weights(
-        backbones.model_class(config.model_type, tower),
-        base,
-        tower,
-        attn_implementation=attn_implementation,
-        **facts.kwargs,
-    )
+    cls, kwargs = backbones.model_class(config.model_type, tower), backbones.backbone(config.model_type, tower).kwargs
+    return _read_weights(cls, base, tower, attn_implementation=attn_implementation, **kwargs)
 
 
 def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
@@ -92,11 +103,11 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     return module
 
 
-def refuse_headless(base: Base) -> None:
-    """Refuse an LLM that predicts no tokens, by its configuration.
+def read_lm_head(base: Base) -> nn.Module:
+    """The LM head of a decoder, frozen.
 
     Raises:
-        UsageError: It is an encoder-style embedder.
+        UsageError: The LLM is an encoder-style embedder and has none.
     """
     config = read_config(base, "llm")
     if not backbones.is_decoder(config):
@@ -104,15 +115,6 @@ def refuse_headless(base: Base) -> None:
             f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
             "one; use objectives: {distill: 1}"
         )
-
-
-def read_lm_head(base: Base) -> nn.Module:
-    """The LM head of a decoder, frozen.
-
-    Raises:
-        UsageError: The LLM is an encoder-style embedder and has none.
-    """
-    refuse_headless(base)
     full = _read_weights(AutoModelForCausalLM, base, "llm")
     return full.get_output_embeddings().requires_grad_(False)
 
@@ -121,6 +123,77 @@ def _key(base: Base, tower: str) -> str:
     """How messages name a base: by its place in a recipe."""
     at = f" at revision {base.revision!r}" if base.revision else ""
     return f"model.{tower}.path={base.path!r}{at}"
+
+
+def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that pads on the right and reads special tokens in a text as text.
+
+    Args:
+        path: Folder or hub name.
+        revision: Of a hub name.
+
+    Raises:
+        UsageError: There is none at `path`.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        files = ", ".join(TOKENIZER_FILES)
+        raise UsageError(f"{path}: no tokenizer there ({files}): save the base's tokenizer into the folder")
+    with hub.asking(f"{path}: no tokenizer there", UsageError):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
+        )
+    return read_specials_as_text(tokenizer)
+
+
+def read_specials_as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Make sure that no text can hold a special token, whatever is written in it.
+
+    `split_special_tokens` is enough for most tokenizers, not for those whose vocabulary lists the special tokens
+    among its pieces (XLM-R, T5): there "</s>" is one piece again. For these a normaliser puts a space behind the
+    first character, and the result is kept as a plain fast tokenizer, which loads from its file as it is.
+
+    Args:
+        tokenizer: A fast tokenizer with `split_special_tokens=True`.
+    """
+    leaking = [token for token in tokenizer.all_special_tokens if leaks(tokenizer, token)]
+    if not leaking:
+        return tokenizer
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    spaced = [normalizers.Replace(token, f"{token[0]} {token[1:]}") for token in leaking]
+    # Last in the sequence: a full-width "＜/s＞" becomes "</s>" in the normaliser before.
+    own = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = normalizers.Sequence([*own, *spaced])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        split_special_tokens=True,
+        padding_side="right",
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **tokenizer.special_tokens_map,
+    )
+
+
+def leaks(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether the text `token` becomes the special token of that name."""
+    ids = tokenizer(f"a {token} b", add_special_tokens=False)["input_ids"]
+    return len(token) > 1 and token != tokenizer.unk_token and tokenizer.convert_tokens_to_ids(token) in ids
+
+
+def check_tokenizers(encoder: PreTrainedTokenizerBase, llm: PreTrainedTokenizerBase | None = None) -> None:
+    """Refuse tokenizers without the special tokens that batches need.
+
+    Args:
+        encoder: Needs a pad token.
+        llm: Needs EOS, the end of a target; None where no target is predicted.
+
+    Raises:
+        UsageError: Names the tokenizer and the token.
+    """
+    if encoder.pad_token_id is None:
+        raise UsageError("model.encoder: its tokenizer has no pad token; set pad_token in its tokenizer_config.json")
+    if llm is not None and llm.eos_token_id is None:
+        raise UsageError("model.llm: its tokenizer has no eos token; set eos_token in its tokenizer_config.json")
 
 
 def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> LusiferModel:
@@ -142,14 +215,11 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
         model = LusiferModel(config)
     model.encoder, model.llm = encoder, llm
     model.config.encoder, model.config.llm = encoder.config, llm.config
-    for part in (model.connector, model.output_projection):
-        if part is not None:
-            part.to_empty(device="cpu").to(torch.float32)
+    new_parts = [part for part in (model.connector, model.output_projection) if part is not None]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for part in (model.connector, model.output_projection):
-            if part is not None:
-                part.apply(model._init_weights)
+        for part in new_parts:
+            part.to_empty(device="cpu").to(torch.float32).apply(model._init_weights)
     model.connector.mapping.start_from(llm)
     if config.bidirectional:
         llm.config.is_causal = False

@@ -21,10 +21,9 @@ from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names, weights
 from lusifer.io.jsonfile import read_json
 from lusifer.model import adapters
-from lusifer.model.build import Base, read_config
+from lusifer.model.build import Base, read_config, read_tokenizer
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
-from lusifer.model.tokenizer import read_tokenizer
 from lusifer.prompts import Role
 
 ADVICE = "fetch the checkpoint again"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from lusifer.errors import UsageError
-from lusifer.model.tokenizer import read_specials_as_text
+from lusifer.model.build import read_specials_as_text
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import IGNORED, AlignmentCollator, AlignmentExamples
 

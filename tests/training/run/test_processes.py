@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import assemble, lusifer_model
-from lusifer.model import adapters, build, tokenizer
+from lusifer.model import adapters, build
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training.stages.contrastive import loss
 from support.processes import two_ranks
@@ -23,7 +23,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("model")
     encoder, llm = (build.Base(str(path)) for path in make_tiny_bases(root / "bases", 0))
     model = build.join(build.read_backbone(encoder, "encoder"), build.read_backbone(llm, "llm"), 0, num_soft_tokens=1)
-    folder.save(assemble(model, tokenizer.read_tokenizer(encoder.path), max_seq_length=32), root / "model")
+    folder.save(assemble(model, build.read_tokenizer(encoder.path), max_seq_length=32), root / "model")
     return root / "model"
 
 

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 from torch.nn import functional
 
 from lusifer.embedder.assemble import assemble
-from lusifer.model import build, tokenizer
+from lusifer.model import build
 from lusifer.model.tiny import make_tiny_bases
 from lusifer.training.estimate.rehearsal import Live
 from lusifer.training.stages import losses
@@ -20,7 +20,7 @@ from support.training import ROWS, features, stage
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
     encoder, llm = (build.Base(str(path)) for path in make_tiny_bases(tmp_path_factory.mktemp("bases"), 0))
     model = build.join(build.read_backbone(encoder, "encoder"), build.read_backbone(llm, "llm"), 0, num_soft_tokens=1)
-    return assemble(model, tokenizer.read_tokenizer(encoder.path), max_seq_length=32).eval()
+    return assemble(model, build.read_tokenizer(encoder.path), max_seq_length=32).eval()
 
 
 def gradients(embedder: SentenceTransformer, value: torch.Tensor) -> dict[str, torch.Tensor]:

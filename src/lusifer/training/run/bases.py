@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.embedder import assemble
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters, build, probes, tiny
-from lusifer.model.tokenizer import check_tokenizers, read_tokenizer
+from lusifer.model.build import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe

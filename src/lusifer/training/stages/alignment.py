@@ -16,7 +16,7 @@ from lusifer.data import sources as data_sources
 from lusifer.errors import UsageError
 from lusifer.io import hub
 from lusifer.io.rows import BadRows
-from lusifer.model import build, tokenizer
+from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.objectives import OBJECTIVES
@@ -212,10 +212,10 @@ def refuse_rows(recipe: Recipe, stage: AlignmentStage, rows: AlignmentExamples) 
 def _tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[Any, Any]:
     """Those of encoder and LLM, with the special tokens that the stage's objectives need."""
     encoder, llm = (
-        tokenizer.read_tokenizer(build.resolve(base.path), base.revision)
+        build.read_tokenizer(build.resolve(base.path), base.revision)
         for base in (recipe.model.encoder, recipe.model.llm)
     )
-    tokenizer.check_tokenizers(encoder, llm if stage.needs_head else None)
+    build.check_tokenizers(encoder, llm if stage.needs_head else None)
     return encoder, llm
 
 

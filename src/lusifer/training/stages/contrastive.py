@@ -25,8 +25,8 @@ from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.io.rows import BadRows
 from lusifer.model import build
+from lusifer.model.build import read_tokenizer
 from lusifer.model.lusifer import LusiferModel
-from lusifer.model.tokenizer import read_tokenizer
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.losses import loss
 from lusifer.training.stages.trainer import StageTrainer, processes
