@@ -13,14 +13,9 @@ LEVELS: tuple[str, ...] = ("high", "medium", "low", "extremely_low")
 
 @dataclass(frozen=True)
 class Language:
-    """One language.
+    """One language: `code` is ISO 639-1, `code3` ISO 639-3 (as mteb names it), `script` ISO 15924.
 
-    Attributes:
-        code: ISO 639-1, as in file names and options.
-        name: In English.
-        code3: ISO 639-3, as mteb names it.
-        script: ISO 15924.
-        level: Resource level in the grouping of the LUSIFER paper, one of `LEVELS`; None outside its 14 languages.
+    `level` is the resource level in the grouping of the LUSIFER paper, one of `LEVELS`; None outside its 14 languages.
     """
 
     code: str
@@ -42,13 +37,7 @@ def paper() -> list[Language]:
 
 
 def language(code: str) -> Language:
-    """Look a language up.
-
-    Args:
-        code: ISO 639-1 or ISO 639-3, in any case.
-
-    Returns:
-        Its row.
+    """Look a language up by ISO 639-1 or ISO 639-3, in any case.
 
     Raises:
         UsageError: The table has no such language; the message lists the codes that it has.

@@ -24,18 +24,15 @@ class Task(TypedDict):
 
 
 def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> str:
-    r"""Give the prefix that stands before a text.
+    """Give the prefix that stands before a text: nothing, or the instruction and a line break.
 
-    A query is preceded by its instruction and a line break. A document is not, unless both sides of the task are
-    texts of one kind (similarity, duplicates, clustering, classification): then they must land in one place.
+    A query gets its instruction. A document gets none, unless both sides of the task are texts of one kind
+    (similarity, duplicates, clustering, classification): then they must land in one place.
 
     Args:
         instruction: What the model should look for, or None. Space around it does not count.
         role: "query" or "document".
         symmetric: Whether documents carry the instruction too.
-
-    Returns:
-        The prefix, "" or f"{instruction}\n".
 
     Raises:
         UsageError: `role` is neither of the two.
@@ -43,9 +40,7 @@ def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> s
     """
     if role not in ROLES:
         raise UsageError(f"role {role!r} is unknown: use 'query' or 'document'")
-    if instruction is None or not instruction.strip():
-        return ""
-    if role == "document" and not symmetric:
+    if not (instruction or "").strip() or (role == "document" and not symmetric):
         return ""
     return check_text(instruction.strip(), "the instruction") + "\n"
 
@@ -57,13 +52,7 @@ def table() -> dict[str, Task]:
 
 
 def for_task(name: str) -> dict[Role, str]:
-    """Give the prefixes of a task of the table, by role.
-
-    Args:
-        name: A name of `prompts.toml`.
-
-    Returns:
-        {"query": prefix, "document": prefix}, the form that sentence-transformers saves as prompts.
+    """Give the prefixes of a task of `prompts.toml` by role, the form that sentence-transformers saves as prompts.
 
     Raises:
         UsageError: The table has no such task; the message lists those it has.
@@ -82,12 +71,8 @@ def check_text(text: object, where: str) -> str:
         text: What should be embedded.
         where: Where it comes from, for the message, as in "texts.txt line 3".
 
-    Returns:
-        `text`, unchanged.
-
     Raises:
-        TextError: Not a string, empty or blank, with a NUL character or half of a surrogate pair. The message begins
-            with `where` and ends with the mend.
+        TextError: Not a string, empty or blank, with a NUL character or half of a surrogate pair.
     """
     if not isinstance(text, str):
         raise TextError(f"{where}: expected a text, found {type(text).__name__}: give a string")

@@ -34,12 +34,6 @@ def suite(name: str) -> list[SuiteRow]:
     not. `quick` is chosen from `paper`: for each language and type, of the tasks that read no more than `QUICK_TEXTS`
     texts, the one that the most languages have.
 
-    Args:
-        name: One of `names()`.
-
-    Returns:
-        The rows; those of unknown cost come last, rows of one cost in the order of the table.
-
     Raises:
         UsageError: There is no such suite; the message lists those there are.
     """
@@ -62,34 +56,28 @@ def make(rows: Sequence[SuiteRow]) -> Any:
     return mteb.get_task(rows[0].task)
 
 
-def table() -> dict[str, Any]:
-    """Read the facts of the suites."""
-    return _facts("benchmark.toml")
-
-
-def _facts(name: str) -> dict[str, Any]:
-    file = resources.files("lusifer.evaluation.suites").joinpath(name)
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+def table(name: str = "benchmark.toml") -> dict[str, Any]:
+    """Read the facts of the suites, or those of another file beside this one."""
+    return tomllib.loads(resources.files("lusifer.evaluation.suites").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _rows(facts: Mapping[str, Any], name: str) -> list[SuiteRow]:
-    return [_row(facts, row, cross_lingual=name == "cross-lingual") for row in facts["rows"][name]]
-
-
-def _row(facts: Mapping[str, Any], row: Mapping[str, Any], *, cross_lingual: bool) -> SuiteRow:
-    task = facts["tasks"][row["task"]]
-    return SuiteRow(
-        language=row["language"],
-        task=row["task"],
-        type=task["type"],
-        subsets=tuple(row["subsets"]),
-        split=task["split"],
-        metric=task["metric"],
-        **facts["prompts"][task["prompt"]],
-        cross_lingual=cross_lingual,
-        cost=row.get("cost"),
-        figure=task.get("in_figure", row["task"]) or None,
-    )
+    return [
+        SuiteRow(
+            language=row["language"],
+            task=row["task"],
+            type=task["type"],
+            subsets=tuple(row["subsets"]),
+            split=task["split"],
+            metric=task["metric"],
+            **facts["prompts"][task["prompt"]],
+            cross_lingual=name == "cross-lingual",
+            cost=row.get("cost"),
+            figure=task.get("in_figure", row["task"]) or None,
+        )
+        for row in facts["rows"][name]
+        for task in [facts["tasks"][row["task"]]]
+    ]
 
 
 def _quick(rows: Sequence[SuiteRow]) -> list[SuiteRow]:
@@ -104,14 +92,9 @@ def _quick(rows: Sequence[SuiteRow]) -> list[SuiteRow]:
 
 @dataclass(frozen=True)
 class PublishedScores:
-    """One row of a published table.
+    """One row of a published table: percent by language or data set, and the published average of them.
 
-    Attributes:
-        model: Name as published.
-        multilingual_data: Whether the model was trained on multilingual data, by the grouping of the paper.
-        scores: Percent by language, or by data set.
-        average: The published average, percent with two decimals.
-        source: Where it was published.
+    `multilingual_data`: whether the model was trained on multilingual data, by the grouping of the paper.
     """
 
     model: str
@@ -123,19 +106,23 @@ class PublishedScores:
 
 def published_tables() -> tuple[str, ...]:
     """Name the published tables: `by_language` (table 1 of the paper) and `cross_lingual` (table 2)."""
-    return tuple(_facts("published.toml"))
+    return tuple(table("published.toml"))
 
 
-def published(table: str) -> list[PublishedScores]:
+def _published(name: str) -> dict[str, Any]:
+    known = table("published.toml")
+    if name not in known:
+        raise UsageError(f"table {name!r} is unknown: use one of {', '.join(known)}")
+    return known[name]
+
+
+def published(name: str) -> list[PublishedScores]:
     """Give a published table, in its order.
 
     Raises:
         UsageError: There is no such table; the message lists those there are.
     """
-    known = _facts("published.toml")
-    if table not in known:
-        raise UsageError(f"table {table!r} is unknown: use one of {', '.join(known)}")
-    facts = known[table]
+    facts = _published(name)
     return [
         PublishedScores(
             model=model,
@@ -148,7 +135,7 @@ def published(table: str) -> list[PublishedScores]:
     ]
 
 
-def covers(table: str) -> set[tuple[str, str]]:
+def covers(name: str) -> set[tuple[str, str]]:
     """Give the language and task of every score under the rows of a published table, as far as the lists tell.
 
     Ours may stand beside a published average only where all of these were run.
@@ -156,7 +143,6 @@ def covers(table: str) -> set[tuple[str, str]]:
     Raises:
         UsageError: There is no such table.
     """
-    published(table)
-    facts = _facts("published.toml")[table]
+    facts = _published(name)
     also = {(language, task) for language, tasks in facts.get("also", {}).items() for task in tasks}
     return also | {(row.language, row.task) for row in suite(facts["suite"])}

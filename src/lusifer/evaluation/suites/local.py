@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,13 +25,12 @@ MODULES: dict[str, list[str]] = {
 _ADDED: dict[str, list[type[LocalTask]]] = {suite: [] for suite in MODULES}
 
 
+@dataclass
 class DataFolder:
-    """A folder of evaluation files; each is parsed once, whichever tasks and languages read it."""
+    """A folder of evaluation files, None for tasks that read none; each file is parsed once for all tasks."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Take a folder; None for tasks that read no files."""
-        self.path = path
-        self._parsed: dict[Path, Any] = {}
+    path: Path | None
+    parsed: dict[Path, Any] = field(default_factory=dict)
 
     def read(self, file: Path, parse: Callable[[Path], Any]) -> Any:
         """Give the content of a file.
@@ -38,9 +38,9 @@ class DataFolder:
         Raises:
             DataError: The file is missing or damaged.
         """
-        if file not in self._parsed:
-            self._parsed[file] = parse(file)
-        return self._parsed[file]
+        if file not in self.parsed:
+            self.parsed[file] = parse(file)
+        return self.parsed[file]
 
 
 class LocalTask:
@@ -92,23 +92,19 @@ class LocalTask:
 
     @classmethod
     def build(cls, subset: str, *contents: Any) -> Any:
-        """Make mteb's data of a subset, by split.
-
-        Args:
-            subset: Its name.
-            contents: What `parse` gave for each of its files.
-        """
+        """Make mteb's data of a subset, by split, from what `parse` gave for each of its files."""
         raise NotImplementedError
 
     def load_data(self, **_: Any) -> None:
         """Fill `dataset` with the subsets that will be run, as mteb asks for it."""
         if not self.data_loaded:
-            self.dataset = {subset: self._load(subset) for subset in self.hf_subsets}
+            self.dataset = {
+                subset: self.build(
+                    subset, *(self.source.read(file, self.parse) for file in self.files(self.source.path, subset))
+                )
+                for subset in self.hf_subsets
+            }
             self.data_loaded = True
-
-    def _load(self, subset: str) -> Any:
-        files = [] if self.source.path is None else self.files(self.source.path, subset)
-        return self.build(subset, *(self.source.read(file, self.parse) for file in files))
 
     @classmethod
     def row(cls, code: str) -> SuiteRow | None:
@@ -174,10 +170,7 @@ def survey(
 ) -> tuple[list[SuiteRow], dict[tuple[str, str], str], list[Path]]:
     """List what tasks measure, and read every file: a damaged one must not be found after hours.
 
-    Args:
-        kinds: The tasks.
-        codes: Languages; the files of English are read as well.
-        data: Where the files lie.
+    The files of English are read as well.
 
     Returns:
         The rows; task and language of those that lack a file, with the reason; and the files that are there.
@@ -190,7 +183,7 @@ def survey(
     found: dict[Path, None] = {}
     for code in dict.fromkeys([*codes, ENGLISH]):
         for task in kinds:
-            needed = [] if data.path is None else task.files(data.path, task.subset.format(code))
+            needed = task.files(data.path, task.subset.format(code))
             there = [file for file in needed if file.is_file()]
             for file in there:
                 data.read(file, task.parse)
@@ -210,13 +203,7 @@ def survey(
 
 
 def make(kinds: Sequence[type[LocalTask]], data: DataFolder, rows: Sequence[SuiteRow]) -> Any:
-    """Make mteb's task of rows that share it, its data not yet loaded.
-
-    Args:
-        kinds: The tasks of the suite.
-        data: Where its files lie.
-        rows: Rows of one task.
-    """
+    """Make mteb's task of rows that share it, its data not yet loaded."""
     task = next(kind for kind in kinds if kind.__name__ == rows[0].task)()
     task.source = data
     return task

@@ -49,11 +49,7 @@ class SuiteRow:
         return self.task, self.language
 
     def prompts(self, instructed: bool = True) -> dict[Role, str]:
-        """Give the prefix of each role, as `lusifer.prompts` makes it.
-
-        Args:
-            instructed: False for a model that was trained without instructions: both are empty.
-        """
+        """Give the prefix of each role; both are empty for a model that was trained without instructions."""
         instruction = self.instruction if instructed else None
         return {role: prompt(instruction, role, symmetric=self.symmetric) for role in ROLES}
 
@@ -63,12 +59,9 @@ def fingerprint(rows: Iterable[SuiteRow], instructed: bool) -> str:
 
     Cost and title are left out, because neither changes a score.
     """
+    dropped = {"cost": None, "title": None, "figure": None}
     lines = sorted(
-        json.dumps(
-            {**asdict(row), "cost": None, "title": None, "figure": None, "prompts": row.prompts(instructed)},
-            sort_keys=True,
-        )
-        for row in rows
+        json.dumps({**asdict(row), **dropped, "prompts": row.prompts(instructed)}, sort_keys=True) for row in rows
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
@@ -84,7 +77,7 @@ def select(
         tasks: Names in mteb, or None for all.
 
     Returns:
-        The rows of these languages and these tasks, cheapest first. There may be none: not each language has each task.
+        The rows, cheapest first. There may be none: not each language has each task.
 
     Raises:
         UsageError: A language or task is in none of the rows; the message lists those that are.

@@ -69,13 +69,8 @@ def _row(row: Any, where: str) -> tuple[int, str, str, str]:
 
 
 def parallel(data: DataFolder, codes: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    """Give the first 204 sentences that all languages with a train file have; None for fewer than two languages.
-
-    Args:
-        data: The folder.
-        codes: Languages, English among them.
-    """
-    files = {} if data.path is None else {code: file_of(data.path, code, "train") for code in codes}
+    """Give the first 204 sentences that all languages with a train file have; None for fewer than two languages."""
+    files = {code: file_of(data.path, code, "train") for code in codes}
     splits = {code: data.read(file, read) for code, file in files.items() if file.is_file()}
     if ENGLISH not in splits or len(splits) < 2:
         return None

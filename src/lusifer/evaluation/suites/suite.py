@@ -31,7 +31,7 @@ class Selection:
     Attributes:
         suite: Name of the suite.
         rows: A language of a task each, cheapest first.
-        make: Makes mteb's task of rows that share it.
+        make: From rows that share a task: mteb's task, its data not yet loaded.
         absent: Task and language of rows that cannot be run -> the reason.
         digests: SHA-256 of the files by name.
         parallel: The same sentences in several languages, for the gap between languages; None where there are none.
@@ -70,8 +70,8 @@ def choose(
     codes = list(dict.fromkeys(languages_.language(code).code for code in asked))
     if suite not in LOCAL:
         return Selection(suite, select(benchmark.suite(suite), codes, tasks), benchmark.make)
+    known = parallel_text.sample().texts
     if suite == "sample":
-        known = parallel_text.sample().texts
         unknown = [code for code in codes if code not in known]
         if unknown:
             raise UsageError(f"language {unknown[0]!r} is not in the sample: use some of {', '.join(known)}")
@@ -82,23 +82,14 @@ def choose(
     folder = local.DataFolder(data if suite != "sample" else None)
     kinds = local.tasks(suite)
     rows, absent, files = local.survey(kinds, codes, folder)
+    from lusifer.evaluation.suites import sib200
+
+    compared = [local.ENGLISH, *(code for code in codes if code != local.ENGLISH)]
     return Selection(
         suite,
         select(rows, None, tasks),
         partial(local.make, kinds, folder),
         absent,
         {file.name: sha256(file) for file in files},
-        _parallel(suite, folder, [local.ENGLISH, *(code for code in codes if code != local.ENGLISH)]),
+        {code: known[code] for code in compared} if suite == "sample" else sib200.parallel(folder, compared),
     )
-
-
-def _parallel(suite: str, folder: local.DataFolder, codes: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
-    """SIB-200 where it is there, or the packaged sentences."""
-    if len(codes) < 2:
-        return None
-    if suite == "sample":
-        known = parallel_text.sample().texts
-        return {code: known[code] for code in codes}
-    from lusifer.evaluation.suites import sib200
-
-    return sib200.parallel(folder, codes)
