@@ -1,7 +1,6 @@
 """An evaluation folder: whose it is, what a kill may leave in it, several devices."""
 
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -224,7 +223,7 @@ def test_a_process_that_dies_is_an_error_and_what_was_finished_is_kept(data, mod
     encoder = load_model(model_folder, None, "cpu").encoder(tmp_path / "vectors", True)
     plan = Plan(Dies(os.getpid(), selection.make), False, True)
     with pytest.raises(LusiferError, match=r"a process failed \(BrokenProcessPool.*run the same command again"):
-        devices.run(selection.rows, plan, [source, replace(source)], encoder, folder)
+        devices.run(selection.rows, plan, encoder, folder, others=[source])
     assert list((tmp_path / "scores" / "scores").glob("*.json"))
 
 

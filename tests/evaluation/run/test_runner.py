@@ -11,8 +11,9 @@ import pytest
 from mteb import mocks
 
 from lusifer.evaluation.run import runner
+from lusifer.evaluation.run.devices import run
 from lusifer.evaluation.run.encoder import Encoder, VectorFile, model_meta
-from lusifer.evaluation.run.runner import Plan, run
+from lusifer.evaluation.run.runner import Plan
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites.rows import SuiteRow
 from support.words import Words

@@ -1,4 +1,7 @@
-"""Several devices: a process for each, all of them writing into the same folder. A process takes whole tasks."""
+"""Measure rows on one device or several: a process for each further one, all writing into the same folder.
+
+A process takes whole tasks.
+"""
 
 from __future__ import annotations
 
@@ -30,29 +33,29 @@ def shares(rows: Sequence[SuiteRow], count: int) -> list[list[list[SuiteRow]]]:
 def run(
     rows: Sequence[SuiteRow],
     plan: Plan,
-    sources: Sequence[ModelSource],
     encoder: Encoder,
     folder: EvaluationFolder,
     tell: Callable[[Done], None] | None = None,
+    others: Sequence[ModelSource] = (),
 ) -> list[Result]:
-    """Measure rows on several devices: this process uses the first one, and one is started for each of the others.
+    """Measure rows, or read those that are done.
 
     Args:
         rows: What to measure.
         plan: How; it is sent to the processes.
-        sources: What each device loads.
-        encoder: The model on the first device.
+        encoder: The model on the first device, which this process uses.
         folder: Where finished rows are kept; it must have been claimed.
         tell: Called as rows are finished.
+        others: What each further device loads.
 
     Returns:
-        An entry a row, in the order of `rows`.
+        An entry a row, as in `summary.json`, in the order of `rows`; one that could not be measured says why.
 
     Raises:
         LusiferError: A process failed or died.
-        UsageError: The model is only in memory.
+        UsageError: Several devices, and the model is only in memory.
     """
-    if sources[0].folder is None:
+    if any(source.folder is None for source in others):
         raise UsageError("several devices load the model from its folder: give that, or one device")
     progress = Progress(rows, tell)
     found: dict[tuple[str, str], Result] = {}
@@ -61,13 +64,13 @@ def run(
         found[row.key] = entry
         progress.count(row, measured=measured)
 
-    mine, *others = shares(rows, len(sources))
+    mine, *theirs = shares(rows, 1 + len(others))
     with _processes() as start:
         futures: set[Future] = set()
-        for number, share in enumerate(others, start=1):
+        for number, (source, share) in enumerate(zip(others, theirs, strict=True), start=1):
             executor = start() if share else None
             for group in share:
-                futures.add(executor.submit(_task, group, plan, sources[number], folder.path, number))
+                futures.add(executor.submit(_task, group, plan, source, folder.path, number))
         for result in runner.results(mine, plan, encoder, folder):
             take(*result)
             futures = _collect(futures, take, 0)

@@ -32,14 +32,10 @@ KEY = 16  # bytes of a hash
 
 
 def model_meta(name: str, identity: str) -> Any:
-    """Make mteb's record of a model.
+    """Make mteb's record of a model: its name in tables, and as revision the hash of its weights and prompts.
 
     mteb keeps scores by name and revision. A folder on disk has no revision there, so that one model could get another
-    one's cached score; the hash of weights and prompts is the revision here.
-
-    Args:
-        name: What the model is called in tables.
-        identity: As `lusifer.embedder.folder.identity` gives it.
+    one's cached score.
     """
     from mteb.models.model_meta import ModelMeta
 
@@ -134,17 +130,16 @@ class Encoder:
         new = [text for text in distinct if (prefix, text) not in self._vectors]
         old = [text for text in distinct if (prefix, text) in self._vectors]
         known = dict(zip(old, self._vectors.read([(prefix, text) for text in old]), strict=True))
-        made = self._embed(new, prefix)
-        if self._keep and new:
-            self._vectors.add([(prefix, text) for text in new], made)
-        known |= zip(new, made, strict=True)
+        if new:
+            made = self._embed(new, prefix)
+            if self._keep:
+                self._vectors.add([(prefix, text) for text in new], made)
+            known |= zip(new, made, strict=True)
         return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
 
-    def _embed(self, texts: Sequence[str], prefix: str) -> np.ndarray:
-        if not texts:
-            return np.zeros((0, 0), np.float32)
+    def _embed(self, texts: list[str], prefix: str) -> np.ndarray:
         vectors = self._embedder.encode(
-            list(texts),
+            texts,
             prompt=prefix,
             batch_size=self._batch_size,
             normalize_embeddings=self._unit,
@@ -171,11 +166,8 @@ class Encoder:
 def prefixes(row: SuiteRow, embedder: SentenceTransformer, instructed: bool) -> dict[Role, str]:
     """Give what stands before the texts of a row.
 
-    Args:
-        row: The row.
-        embedder: The model.
-        instructed: The row's instruction, as models of ours are trained; else the model's own prompts named "query"
-            and "document" (or "passage"), and where it has none of them its default one.
+    That is the row's instruction for a model that is instructed; else the model's own prompts named "query" and
+    "document" (or "passage"), and where it has none of them its default one.
     """
     if instructed:
         return row.prompts()
@@ -243,15 +235,9 @@ def _hash(key: tuple[str, str]) -> bytes:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What a process needs to load the model.
+    """What a process needs to load the model; the names mean what they mean in `load_model`.
 
-    Attributes:
-        folder: Its folder or name; None for one that is only in memory.
-        name: What it is called in tables.
-        identity: The hash by which its scores are kept.
-        instructed: Whether queries get the instruction of their task.
-        device: Where to load it; None takes the best one.
-        dtype: Number format to load it in; None takes that of its folder.
+    `folder` is None for a model that is only in memory; `identity` is the hash by which its scores are kept.
     """
 
     folder: str | None
@@ -318,13 +304,10 @@ def load_model(
         identity = f"{identity}-{dtype}"
     called = name or ("in memory" if in_memory else Path(os.fspath(model)).name)
     if instructed is None:
-        instructed = _ours(embedder) and any(embedder.prompts.values())
+        # The prompts of a model that was not trained here are its own, and our instructions are none of them.
+        ours = isinstance(getattr(embedder[0], "model", None), (LusiferModel, Int8Model))
+        instructed = ours and any(embedder.prompts.values())
     return ScoredModel(embedder, ModelSource(folder, called, identity, instructed, device, dtype))
-
-
-def _ours(embedder: SentenceTransformer) -> bool:
-    """Whether a model was trained here: another one's prompts are its own, and our instructions are none of them."""
-    return isinstance(getattr(embedder[0], "model", None), (LusiferModel, Int8Model))
 
 
 def _identity(

@@ -112,11 +112,8 @@ def evaluate(
         folder = EvaluationFolder(path, note)
         folder.claim(_owner(chosen, loaded))
         encoder = loaded.encoder(path / VECTORS, unit)
-        if len(options.devices) > 1:
-            sources = [replace(loaded.source, device=each) for each in options.devices]
-            entries = devices.run(chosen.rows, plan, sources, encoder, folder, progress)
-        else:
-            entries = runner.run(chosen.rows, plan, encoder, folder, progress)
+        others = [replace(loaded.source, device=each) for each in options.devices[1:]]
+        entries = devices.run(chosen.rows, plan, encoder, folder, progress, others)
         if all(entry["missing"] for entry in entries):
             folder.discard()
             tried = [entry for entry in entries if (entry["task"], entry["language"]) not in chosen.absent]

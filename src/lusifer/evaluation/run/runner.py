@@ -1,4 +1,4 @@
-"""Run rows with mteb: cheapest first, within a budget of time, on one device or several."""
+"""Run rows with mteb on one device: cheapest first, within a budget of time."""
 
 from __future__ import annotations
 
@@ -8,30 +8,27 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from lusifer.errors import LusiferError
+from lusifer.errors import DataError, LusiferError
 from lusifer.evaluation.run.encoder import Encoder
+from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.folder import PREDICTIONS, EvaluationFolder
+from lusifer.evaluation.scores.results import Entry
 from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io import hub
 
 Make = Callable[[list[SuiteRow]], Any]
 """Rows of one task -> mteb's task, its data not yet loaded."""
 Result = dict[str, Any]
-"""An entry of `summary.json`."""
+"""An entry of `summary.json`: the fields of `Entry`."""
 
 UNKNOWN_COST = 5_000  # texts, where a task does not tell: between the small and the large ones
-FIELDS = (
-    *("language", "task", "title", "type", "metric", "split", "subsets", "cross_lingual", "prompt"),
-    *("score", "low", "high", "n", "seconds", "seen", "missing"),
-)
-"""Keys of an entry."""
 AGREEMENT = 1e-4  # mteb rounds its scores to six digits
 LATE = "the time budget was spent before it"
 
@@ -54,12 +51,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done:
-    """How far a run is, after each row.
+    """How far a run is, after each row; a row that was finished before, or cannot be run, counts as well.
 
-    Attributes:
-        rows: Rows that are finished, before this run or in it, or that cannot be run.
-        of: All rows.
-        seconds_left: Of what is still to do, by the texts a second so far; None before anything was measured.
+    `seconds_left` is by the texts a second so far; None before anything was measured.
     """
 
     rows: int
@@ -102,58 +96,26 @@ def cost(row: SuiteRow) -> int:
     return row.cost if row.cost is not None else UNKNOWN_COST
 
 
-def run(
-    rows: Sequence[SuiteRow],
-    plan: Plan,
-    encoder: Encoder,
-    folder: EvaluationFolder,
-    tell: Callable[[Done], None] | None = None,
-) -> list[Result]:
-    """Measure rows, or read those that are done.
-
-    Args:
-        rows: What to measure.
-        plan: How.
-        encoder: The model.
-        folder: Where finished rows are kept; it must have been claimed.
-        tell: Called after each row.
-
-    Returns:
-        An entry a row, as in `summary.json`, in the order of `rows`; one that could not be measured says why.
-    """
-    progress = Progress(rows, tell)
-    found = {}
-    for row, entry, measured in results(tasks(rows), plan, encoder, folder):
-        found[row.key] = entry
-        progress.count(row, measured=measured)
-    return [found[row.key] for row in rows]
-
-
 def results(
     groups: Iterable[list[SuiteRow]], plan: Plan, encoder: Encoder, folder: EvaluationFolder
 ) -> Iterator[tuple[SuiteRow, Result, bool]]:
-    """Yield each row, its entry, and whether it was measured now; after a hub was not reached, only its cache is used.
+    """Yield each row, its entry, and whether it was measured now.
 
-    Args:
-        groups: Rows by task.
-        plan: How.
-        encoder: The model.
-        folder: Where finished rows are kept.
+    After a hub was not reached, only its cache is used. Finished rows are kept in the folder.
     """
     with ExitStack() as offline:
-        cut = False
+        cut = unreachable = False
         for group in groups:
+            if unreachable and not cut:
+                offline.enter_context(hub.offline())
+                cut = True
             done = folder.done(group[0].task)
             yield from ((row, done[row.language], False) for row in group if row.language in done)
-            unreachable = False
             for row, entry in _task([row for row in group if row.language not in done], plan, encoder, folder):
                 if cut and entry["missing"]:  # it was not the user who set it
                     entry["missing"] = entry["missing"].replace(hub.OFFLINE, hub.UNREACHABLE)
                 unreachable = unreachable or hub.UNREACHABLE in (entry["missing"] or "")
                 yield row, entry, entry["missing"] is None
-            if unreachable and not cut:
-                offline.enter_context(hub.offline())
-                cut = True
 
 
 def _task(
@@ -161,11 +123,11 @@ def _task(
 ) -> Iterator[tuple[SuiteRow, Result]]:
     """Measure rows of one task; its data are loaded once."""
     runnable = [row for row in rows if row.key not in plan.absent]
-    yield from ((row, missing(row, plan, plan.absent[row.key])) for row in rows if row.key in plan.absent)
+    yield from ((row, _entry(row, plan, missing=plan.absent[row.key])) for row in rows if row.key in plan.absent)
     loaded = None
     for row in runnable:
         if plan.late:
-            yield row, missing(row, plan, LATE)
+            yield row, _entry(row, plan, missing=LATE)
             continue
         if loaded is None:
             try:
@@ -176,12 +138,12 @@ def _task(
             except Exception as error:
                 # A hub that is down, a gated data set, a task that another mteb does not have: reported, not hidden
                 reason = f"cannot be loaded: {_short(error)}"
-                yield from ((row, missing(row, plan, reason)) for row in runnable)
+                yield from ((row, _entry(row, plan, missing=reason)) for row in runnable)
                 return
         try:
             entry, made = _row(row, loaded, plan, encoder, folder)
         except Exception as error:  # the other rows of a long run are still worth having
-            yield row, missing(row, plan, f"failed: {_short(error)}")
+            yield row, _entry(row, plan, missing=f"failed: {_short(error)}")
             continue
         folder.keep(row.task, row.language, entry, made)
         yield row, entry
@@ -223,22 +185,22 @@ def _row(
     if not all(value == value for value in values):
         equal = row.metric.endswith(("spearman", "pearson"))
         raise LusiferError(f"{row.metric} is {'undefined: all scores are equal' if equal else 'not a number'}")
-    parts = {subset: _split(task, subset, row.split) for subset in row.subsets}
+    data = task.dataset
+    parts = {subset: (data[subset] if subset in data else data)[row.split] for subset in row.subsets}
     file = task._predictions_path(predicted)
     predictions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     made = examples_of(row, scores, predictions, parts)
     count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(parts.values())
-    return _entry(row, plan) | {
-        "score": round(100 * sum(values) / len(values), 4),
-        "n": count,
-        "seconds": round(time.monotonic() - started, 3),
-        "prompt": encoder.prompts,
-        "seen": encoder.seen_in_training(),
-    }, made
-
-
-def _split(task: Any, subset: str, split: str) -> Any:
-    return task.dataset[subset][split] if subset in task.dataset else task.dataset[split]
+    entry = _entry(
+        row,
+        plan,
+        score=round(100 * sum(values) / len(values), 4),
+        n=count,
+        seconds=round(time.monotonic() - started, 3),
+        prompt=encoder.prompts,
+        seen=encoder.seen_in_training(),
+    )
+    return entry, made
 
 
 def _size(parts: Iterable[Any]) -> int | None:
@@ -249,15 +211,11 @@ def _size(parts: Iterable[Any]) -> int | None:
         return None
 
 
-def _entry(row: SuiteRow, plan: Plan) -> Result:
-    plain = {name: getattr(row, name) for name in ("language", "task", "type", "metric", "split", "cross_lingual")}
-    more = {"title": row.title or row.task, "subsets": list(row.subsets), "prompt": row.prompts(plan.instructed)}
-    return {**dict.fromkeys(FIELDS), **plain, **more}
-
-
-def missing(row: SuiteRow, plan: Plan, reason: str) -> Result:
-    """Make the entry of a row that has no score."""
-    return _entry(row, plan) | {"missing": reason}
+def _entry(row: SuiteRow, plan: Plan, **more: Any) -> Result:
+    """The entry of a row: what the two have in common, and the score or what is `missing`."""
+    plain = {each.name: getattr(row, each.name, None) for each in fields(Entry)}
+    made = {"title": row.title or row.task, "subsets": list(row.subsets), "prompt": row.prompts(plan.instructed)}
+    return {**plain, **made, **more}
 
 
 def _short(error: Exception) -> str:
@@ -285,9 +243,7 @@ def result_cache(path: Path) -> Any:
 def examples_of(
     row: SuiteRow, scores: Mapping[str, Any], predictions: Mapping[str, Any], data: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Give what a score is made of, example by example, from what mteb predicted.
-
-    Intervals and paired tests need it.
+    """Give what a score is made of, example by example, from what mteb predicted: for intervals and paired tests.
 
     The score of several subsets is the mean of theirs: for subsets of unlike size it is no mean over examples.
 
@@ -374,8 +330,7 @@ def _ids(data: Any, subset: str) -> list[str]:
 
 
 def _agrees(made: dict[str, Any], score: float) -> bool:
-    if made["kind"] == "spearman":
-        from scipy.stats import spearmanr
-
-        return bool(abs(float(spearmanr(made["values"], made["gold"])[0]) - score) < AGREEMENT)
-    return bool(made["values"]) and abs(float(np.mean(made["values"])) - score) < AGREEMENT
+    try:
+        return abs(bootstrap.score(bootstrap.Examples(**made)) / 100 - score) < AGREEMENT
+    except DataError:
+        return False

@@ -26,11 +26,10 @@ FLAT = 1e-9  # percent
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean in percent, over fewer members than it should have where something is missing.
+    """A mean in percent, over fewer members than it should have where something is missing; None if none is there.
 
     Attributes:
-        value: Of the scores that are there; None if there is none.
-        low: Of its 95 % interval; None if a member has no examples to resample.
+        low: Of the 95 % interval; None if a member has no examples to resample.
         high: Likewise.
         there: Language and task of each score under it.
         missing: Of those that should be under it and are not.
@@ -82,32 +81,19 @@ class Board:
         return Mean(float(value), low, high, tuple(there), missing, bare)
 
 
-def refuse_mix(entries: Iterable[Entry]) -> None:
-    """Refuse cross-lingual and monolingual scores together.
-
-    Raises:
-        UsageError: Both are there.
-    """
-    if len({entry.cross_lingual for entry in entries}) > 1:
-        raise UsageError(
-            "cross-lingual and monolingual scores are never in one table or mean: take them apart with Results.part"
-        )
-
-
 def boards(results: Sequence[Results], seed: int = 0) -> list[Board]:
     """Lay the models beside each other: every language and task that any of them has stands in each.
 
     What a model has not, or has by another metric, split or subsets than the first model that has it, is missing there
-    with this reason.
-
-    Args:
-        results: Of one or more models, either their monolingual or their cross-lingual part.
-        seed: Of the resampling.
+    with this reason. `results` are either the monolingual or the cross-lingual parts.
 
     Raises:
         UsageError: Cross-lingual and monolingual scores are mixed.
     """
-    refuse_mix(entry for result in results for entry in result.scores)
+    if len({entry.cross_lingual for result in results for entry in result.scores}) > 1:
+        raise UsageError(
+            "cross-lingual and monolingual scores are never in one table or mean: take them apart with Results.part"
+        )
     own = [{entry.key: entry for entry in result.scores} for result in results]
     first: dict[Key, Entry] = {}
     for entries in own:
@@ -153,14 +139,14 @@ def groups(codes: Collection[str]) -> dict[str, list[str]]:
 
 def _like(entry: Entry | None, first: Entry) -> Entry:
     """The entry, or in its place one that is missing: it is not there, or not of the same task."""
-    if entry is None:
-        return _gap(first, ABSENT)
-    other = difference(entry, first) if entry.score is not None and first.score is not None else None
-    return _gap(entry, f"not comparable: {other}") if other else entry
-
-
-def _gap(entry: Entry, reason: str) -> Entry:
-    return replace(entry, score=None, low=None, high=None, n=None, seconds=None, seen=None, missing=reason)
+    reason = ABSENT
+    if entry is not None:
+        other = difference(entry, first) if entry.score is not None and first.score is not None else None
+        if other is None:
+            return entry
+        reason = f"not comparable: {other}"
+    gone = dict.fromkeys(("score", "low", "high", "n", "seconds", "seen"))
+    return replace(entry or first, **gone, missing=reason)
 
 
 def _nested(values: Mapping[Key, np.ndarray | float], outer: int, weights: Mapping[Key, int]) -> np.ndarray:

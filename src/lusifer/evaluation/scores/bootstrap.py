@@ -53,27 +53,23 @@ class Examples:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(self.ids))
-        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
-        if self.gold is not None:
-            object.__setattr__(self, "gold", np.asarray(self.gold, dtype=np.float64))
-        problem = self._problem()
+        for name in ("values", "gold"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        rows = [self.values] if self.gold is None else [self.values, self.gold]
+        problem = None
+        if self.kind not in KINDS:
+            problem = f"kind {self.kind!r} is none of {', '.join(KINDS)}"
+        elif (self.kind == "spearman") != (self.gold is not None):
+            problem = "gold values belong to the kind spearman, and to no other"
+        elif not self.ids or any(row.shape != (len(self.ids),) for row in rows):
+            problem = f"{len(self.ids)} ids for {' and '.join(str(row.size) for row in rows)} values: one id a value"
+        elif len(set(self.ids)) < len(self.ids):
+            problem = f"id {next(i for i in self.ids if self.ids.count(i) > 1)!r} stands there twice"
+        elif not all(np.isfinite(row).all() for row in rows):
+            problem = "a value is not a finite number"
         if problem:
             raise DataError(f"examples: {problem}")
-
-    def _problem(self) -> str | None:
-        """What is wrong, if anything is."""
-        rows = [self.values] if self.gold is None else [self.values, self.gold]
-        if self.kind not in KINDS:
-            return f"kind {self.kind!r} is none of {', '.join(KINDS)}"
-        if (self.kind == "spearman") != (self.gold is not None):
-            return "gold values belong to the kind spearman, and to no other"
-        if not self.ids or any(row.shape != (len(self.ids),) for row in rows):
-            return f"{len(self.ids)} ids for {' and '.join(str(row.size) for row in rows)} values: one id a value"
-        if len(set(self.ids)) < len(self.ids):
-            return f"id {next(i for i in self.ids if self.ids.count(i) > 1)!r} stands there twice"
-        if not all(np.isfinite(row).all() for row in rows):
-            return "a value is not a finite number"
-        return None
 
     def ordered(self, ids: Sequence[str]) -> Examples:
         """The same examples in the order of `ids`, which must be the same ids."""
@@ -118,10 +114,6 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
     Where all examples are right, or none is, resampling knows nothing else; the interval is then the exact one for a
     proportion (Clopper and Pearson 1934): of 99 right answers among 99, from 96.3 to 100.
 
-    Args:
-        examples: Of one language and task.
-        seed: Of the draws.
-
     Returns:
         Both ends. None for "draws", for a single example, and where more than 5 % of the resamples have no rank
         correlation.
@@ -136,14 +128,9 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
-    """From the 2.5th to the 97.5th percentile.
+    """The 2.5th and the 97.5th percentile of any mean or difference of what `resample` gives, (resamples,).
 
-    Args:
-        samples: Any mean or difference of what `resample` gives, (resamples,). A resample without a value (NaN) is left
-            out.
-
-    Returns:
-        Both ends, or None where more than 5 % of the resamples have no value.
+    A resample without a value (NaN) is left out; None where more than 5 % of them have none.
     """
     there = samples[~np.isnan(samples)]
     if len(there) < LEVEL * len(samples):

@@ -40,13 +40,8 @@ ROUNDING = 1e-9
 class Difference:
     """The first model's score minus the second one's, in percent points.
 
-    Attributes:
-        value: Of all examples.
-        low: Of the 95 % interval by paired bootstrap (both models' scores of the same resampled examples); None where
-            it has none.
-        high: Likewise.
-        p: Two-sided, of one test alone.
-        test: Its name.
+    `low` and `high` end the 95 % interval by paired bootstrap (both models' scores of the same resampled examples);
+    None where it has none. `p` is two-sided, of the one test that is named.
     """
 
     value: float
@@ -58,16 +53,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class ComparedLanguage:
-    """One language.
+    """One language: the scores of both models in percent, None where one is missing, and what the test says.
 
-    Attributes:
-        language: Its code.
-        scores: Of the first model and of the second one, in percent; None where one is missing.
-        difference: First minus second; None where the two are not comparable.
-        p: That of the difference, after Holm's correction over all rows of the table.
-        verdict: On the first model: `BETTER` or `WORSE` where `p` is below 0.05, else `NOISE`; None where the two are
-            not comparable. "Within noise" does not say that they are equal.
-        reason: Why the two are not comparable.
+    Either `reason` says why the two are not comparable, or there is a `difference` (first minus second), its `p` after
+    Holm's correction over all rows of the table, and a verdict on the first model: `BETTER` or `WORSE` where `p` is
+    below 0.05, else `NOISE`, which does not say that they are equal.
     """
 
     language: str
@@ -80,17 +70,11 @@ class ComparedLanguage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on one task.
+    """Two models on one task, a row for each language in the order of the paper.
 
-    Attributes:
-        names: Of the first model and of the second one.
-        task: Its name.
-        title: For readers.
-        rows: A language each, in the order of the paper.
-        mean: Mean of the differences over the languages that are comparable; None if there is none.
-        low: Of its 95 % interval by paired bootstrap, with examples that languages share drawn once for all.
-        high: Likewise.
-        cross_lingual: Whether the task pairs languages; one that also has monolingual scores has two comparisons.
+    `mean` is that of the differences over the comparable languages; None if there is none. `low` and `high` end its
+    95 % interval by paired bootstrap, with examples that languages share drawn once for all. A task with both
+    cross-lingual and monolingual scores has two comparisons.
     """
 
     names: tuple[str, str]
@@ -109,10 +93,6 @@ class Comparison:
 
 def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
     """Compare the first model with each of the others, on every task that any of them has.
-
-    Args:
-        results: Two or more.
-        seed: Of the draws.
 
     Returns:
         The monolingual ones, then the cross-lingual ones, by task and then by model. The correction is over all
@@ -146,7 +126,9 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
     fit = [(code, task) for code in codes if reasons[code] is None]
     found, samples = differences(*({key: each.examples[key] for key in fit} for each in (one, other)), seed=seed)
     rows = tuple(
-        ComparedLanguage(code, (_score(pair[0]), _score(pair[1])), found.get((code, task)), reason=reasons[code])
+        ComparedLanguage(
+            code, tuple(each and each.score for each in pair), found.get((code, task)), reason=reasons[code]
+        )
         for code, pair in pairs.items()
     )
     entry = next(iter((mine or theirs).values()))
@@ -156,10 +138,6 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
     low, high = percentiles(np.mean([samples[key] for key in sorted(fit)], axis=0)) or (None, None)
     mean = float(np.mean([found[key].value for key in sorted(fit)]))
     return replace(comparison, mean=mean, low=low, high=high)
-
-
-def _score(entry: Entry | None) -> float | None:
-    return entry.score if entry else None
 
 
 def _why_not(
@@ -185,15 +163,14 @@ def _why_not(
 def _judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The verdicts, with one correction over all rows."""
     corrected = iter(holm([row.difference.p for found in comparisons for row in found.rows if row.difference]))
-    return [
-        replace(found, rows=tuple(_verdict(row, next(corrected)) if row.difference else row for row in found.rows))
-        for found in comparisons
-    ]
 
+    def judged(row: ComparedLanguage) -> ComparedLanguage:
+        if row.difference is None:
+            return row
+        p, value = next(corrected), row.difference.value
+        return replace(row, p=p, verdict=NOISE if p >= ALPHA or value == 0 else BETTER if value > 0 else WORSE)
 
-def _verdict(row: ComparedLanguage, p: float) -> ComparedLanguage:
-    value = row.difference.value if row.difference else 0.0
-    return replace(row, p=p, verdict=NOISE if p >= ALPHA or value == 0 else BETTER if value > 0 else WORSE)
+    return [replace(found, rows=tuple(map(judged, found.rows))) for found in comparisons]
 
 
 def why_not(one: Examples, other: Examples) -> str | None:
@@ -216,13 +193,13 @@ def differences(
     """Compare two models on the same examples of several languages and tasks.
 
     Args:
-        one: Of the first model, by language and task.
+        one: Examples of the first model.
         other: Of the second one, the same keys.
         seed: Of the draws.
 
     Returns:
-        The differences, and those of the resamples in percent points, (resamples,), as `statistics.resample` draws
-        them: from their means follow the intervals of mean differences.
+        The differences, and those of the resamples in percent points, (resamples,): from their means follow the
+        intervals of mean differences.
 
     Raises:
         DataError: They are not comparable; `why_not` says so before. Or a rank correlation has no value.
@@ -248,13 +225,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     """Correct the p of several tests, so that all that follow from no difference are rejected in 5 % of tables at most.
 
     Source: Holm 1979, A simple sequentially rejective multiple test procedure. It assumes nothing about how the tests
-    depend on each other: languages of one task share their texts.
-
-    Args:
-        ps: In any order.
-
-    Returns:
-        The corrected ones in the same order; compare them with 0.05.
+    depend on each other: languages of one task share their texts. The order stays.
     """
     corrected = [0.0] * len(ps)
     highest = 0.0

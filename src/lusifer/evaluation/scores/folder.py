@@ -43,10 +43,7 @@ class EvaluationFolder:
         self._tasks: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def claim(self, owner: Mapping[str, Any]) -> None:
-        """Make the folder that of one evaluation, or go on with it.
-
-        Args:
-            owner: What must be equal for a run to go on: suite, identity of the model, languages, tasks, prompts.
+        """Make the folder that of one evaluation, or go on with it where all of `owner` is as it was.
 
         Raises:
             UsageError: The folder is of another evaluation, holds something else, or does not say whose it is.
@@ -128,12 +125,7 @@ class EvaluationFolder:
             shutil.rmtree(place, ignore_errors=True)
 
     def write_gap(self, gap: Gap, vectors: Mapping[str, np.ndarray] | None = None) -> None:
-        """Write how far apart the model keeps the languages.
-
-        Args:
-            gap: As `lusifer.language_gap` measures it.
-            vectors: Of the same few texts by language, (n, d), for a picture in a report.
-        """
+        """Write how far apart the languages are, and vectors of a few texts by language, (n, d), for a picture."""
         self._write(GAP, asdict(gap))
         if vectors is not None:
             tensors = {code: np.ascontiguousarray(rows, dtype=np.float16) for code, rows in vectors.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lusifer.errors import DataError
 from lusifer.evaluation.scores import bootstrap
@@ -21,7 +21,7 @@ from lusifer.evaluation.scores.bootstrap import Examples, Key
 FORMAT = 2
 SUMMARY, EXAMPLES = "summary.json", "examples"
 AGAIN = "evaluate again"
-Parsed = TypeVar("Parsed", bound=BaseModel)
+Parsed = TypeVar("Parsed")
 TOLERANCE = 0.05
 """Percent points between a score and its examples that rounding may make."""
 
@@ -75,9 +75,10 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
-    """One evaluation folder."""
+class Summary:
+    """What `summary.json` holds; keys that it does not know are left aside."""
 
+    __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
     suite: str
     model: Model
     scores: tuple[Entry, ...]
@@ -86,6 +87,12 @@ class Results:
     command: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Results(Summary):
+    """One evaluation folder."""
+
     folder: Path | None = None
     examples: Mapping[Key, Examples] = field(default_factory=dict)
 
@@ -97,9 +104,6 @@ class Results:
 def read(folder: Path) -> Results:
     """Read one evaluation folder, and check that the examples are those of the scores.
 
-    Args:
-        folder: What `lusifer evaluate` wrote.
-
     Raises:
         DataError: A file is missing, damaged, of another format, or the files do not belong together; the message
             names the file and what to do.
@@ -109,7 +113,7 @@ def read(folder: Path) -> Results:
     if found != FORMAT:
         advice = "update lusifer" if isinstance(found, int) and found > FORMAT else f"name another folder or {AGAIN}"
         raise DataError(f"{file}: format {found!r}, not {FORMAT}: {advice}")
-    summary = _parse(_Summary, file)
+    summary = _parse(Summary, file)
     _check_entries(file, summary.scores)
     entries = {entry.key: entry for entry in summary.scores}
     examples: dict[Key, Examples] = {}
@@ -140,48 +144,28 @@ def difference(one: Entry, other: Entry) -> str | None:
     return None
 
 
-class _Strict(BaseModel):
-    """Reads a file's numbers as numbers and its texts as texts; keys that it does not know are left aside."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _Row(_Strict):
+@dataclass(frozen=True)
+class _Row:
     """The examples of one language as they are in the file."""
 
+    __pydantic_config__ = Summary.__pydantic_config__
     kind: str
     ids: tuple[str, ...]
     values: tuple[float, ...]
     gold: tuple[float, ...] | None = None
 
 
-class _Rows(RootModel[dict[str, _Row]]):
-    model_config = _Strict.model_config
-
-
-class _Format(BaseModel):
+@dataclass(frozen=True)
+class _Format:
     """The part of any summary that says how the rest is to be read."""
 
     format: Any = None
 
 
-class _Summary(_Strict):
-    """The summary as it stands in the file."""
-
-    suite: str
-    model: Model
-    scores: tuple[Entry, ...]
-    settings: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    command: str = ""
-    data: dict[str, str] = {}
-    seconds: float | None = None
-
-
 def _parse(kind: type[Parsed], file: Path) -> Parsed:
     """Read a file as JSON of this form."""
     try:
-        return kind.model_validate_json(file.read_bytes())
+        return TypeAdapter(kind).validate_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{file}: no such file: an evaluation folder is what `lusifer evaluate` writes") from None
     except OSError as error:
@@ -219,7 +203,7 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
     if not file.is_file():
         return {}
     found = {}
-    for language, row in _parse(_Rows, file).root.items():
+    for language, row in _parse(dict[str, _Row], file).items():
         entry = entries.get((language, task))
         if entry is None or entry.score is None:
             raise DataError(f"{file}: {language}: {SUMMARY} has no score for these examples; {AGAIN}")
