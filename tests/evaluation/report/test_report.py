@@ -171,7 +171,7 @@ def test_cross_lingual_and_monolingual_scores_stay_apart(facts):
 
 def test_languages_are_ranked_in_tasks_that_all_have(facts):
     assert {task for _, task in report_facts.in_all_languages(facts.own)} == {"Topics", "Clusters"}
-    found = report_facts.distances(facts.own)
+    found = report_facts.english_lead(facts.own)
     one = facts.evaluations[0]
     by_task = {}
     for entry in one.part(False).scores:
@@ -179,8 +179,8 @@ def test_languages_are_ranked_in_tasks_that_all_have(facts):
             by_task.setdefault(entry.task, {})[entry.language] = entry.score
     english = sum(row["en"] for row in by_task.values()) / 3
     others = sum((sum(row.values()) - row["en"]) / (len(row) - 1) for row in by_task.values()) / 3
-    assert found["mini"].english == pytest.approx(english) and found["mini"].others == pytest.approx(others)
-    assert (found["mini"].languages, found["mini"].tasks) == (13, 3)
+    assert found.means["mini"] == pytest.approx((english, others))
+    assert (found.languages, found.tasks) == (13, 3)
 
 
 def test_what_is_missing_is_told_with_its_reason(facts, page):

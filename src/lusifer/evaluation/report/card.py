@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lusifer import languages
 from lusifer.errors import UsageError
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import verdict
@@ -16,36 +15,15 @@ from lusifer.evaluation.scores.averages import TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
 from lusifer.evaluation.scores.results import Results
 from lusifer.io.markdown import bullets, table
-from lusifer.language_gap import Gap
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-GAP_COLUMNS = {
-    "xx to en": ("to_english", "z.1f"),
-    "en to xx": ("from_english", "z.1f"),
-    "shift": ("shift", "z.3f"),
-    "of the distance": ("shift_share", "z.1f"),
-    "translations": ("translations", "z.3f"),
-    "others": ("others", "z.3f"),
-    "hubness": ("hubness", "z.2f"),
-    "anisotropy": ("anisotropy", "z.3f"),
-    "own-language neighbours": ("own_language", "z.1f"),
-    "language told": ("predicted", "z.1f"),
-}
-"""Column -> number of a language gap, and how it is written."""
-
 
 def markdown(facts: Facts) -> str:
-    """Lay out the facts: the verdict, then the tables of means, of scores and of the language gap; no figure, no HTML.
+    """Lay out the facts in Markdown: the verdict, then the tables of means, of scores and of the language gap.
 
-    It names no command: Markdown is published, and a command names local folders.
-
-    Args:
-        facts: As `facts.read` or `facts.gather` gives them.
-
-    Returns:
-        Markdown with headings of the second level and below; ends with a line break.
+    Headings are of the second level and below. It names no command: that would tell local folders to its readers.
     """
     text = render(
         "report.md",
@@ -54,7 +32,6 @@ def markdown(facts: Facts) -> str:
         means=_means,
         by_both=_by_language_and_type,
         tasks=lambda scores: _tasks(scores, facts.seed),
-        gap_table=gap_table,
         plain=_plain,
         safe=_without_tags,
     )
@@ -63,11 +40,10 @@ def markdown(facts: Facts) -> str:
 
 def _means(means: MeanTable, scores: ScoreSet) -> str:
     """A table of means: a row a language, type or task, a column a model and then a published one."""
-    rows = []
-    for row in [*means.rows, *([means.whole] if means.whole else [])]:
-        results = f"{row.shared} of {row.of}" if row.shared < row.of else row.of
-        published = row.published if means.published else ()
-        rows.append([row.label, *map(_mean, row.means), *published, results])
+    rows = [
+        [row.label, *map(_mean, row.means), *(row.published if means.published else ()), row.size]
+        for row in (*means.rows, *([means.whole] if means.whole else []))
+    ]
     header = [means.what, *scores.names, *(f"{name} (published)" for name in means.published), "results"]
     return f"**{means.caption}**\n\n{table(header, rows)}"
 
@@ -85,21 +61,6 @@ def _by_language_and_type(scores: ScoreSet) -> MeanTable | None:
     return MeanTable(f"Mean by language and type of task{kind}", "language, type", rows, None, ())
 
 
-def gap_table(gap: Gap) -> str:
-    """Lay out the gap between the languages: a row a language, then their mean."""
-    known = languages.table()
-
-    def row(label: str, value: Callable[[str], float | None]) -> list[str]:
-        values = [(value(name), style) for name, style in GAP_COLUMNS.values()]
-        return [label, *("-" if number is None else format(number, style) for number, style in values)]
-
-    rows = []
-    for code, within in gap.within.items():
-        numbers = vars(within) | (vars(gap.against[code]) if code in gap.against else {})
-        rows.append(row(known[code].name if code in known else code, numbers.get))
-    return table(["language", *GAP_COLUMNS], [*rows, row("mean", gap.mean)])
-
-
 def _plain(words: object) -> str:
     """Escape what Markdown or HTML would read as markup, on one line."""
     plain = " ".join(str(words).split())
@@ -113,14 +74,7 @@ def _without_tags(text: str) -> str:
 
 
 def eval_results(results: Sequence[Results]) -> list[EvalResult]:
-    """Give the scores as the Hub reads them in the front matter of a card (`model-index`).
-
-    Args:
-        results: Evaluation folders of one model.
-
-    Returns:
-        One for each score that is there, in percent; a missing score has none.
-    """
+    """Give the scores as the Hub reads them in the front matter of a card (`model-index`); a missing score has none."""
     from huggingface_hub import EvalResult
 
     return [
@@ -157,14 +111,10 @@ def model_card(results: Sequence[Results], seed: int = 0) -> str:
         raise UsageError("a model card needs an evaluation folder")
     first = results[0]
     for result in results[1:]:
-        if result.model.identity != first.model.identity or (
-            first.model.identity is None and result.model.name != first.model.name
-        ):
-            raise UsageError(
-                f"{result.folder or result.model.name} is of another model than {first.folder or first.model.name}: "
-                "a card has the scores of one model"
-            )
-    blocks = []
+        if (result.model.identity or result.model.name) != (first.model.identity or first.model.name):
+            one, other = (each.folder or each.model.name for each in (result, first))
+            raise UsageError(f"{one} is of another model than {other}: a card has the scores of one model")
+    blocks: list[str] = []
     for result in results:
         for scores in report_facts.gather([result], seed).sets:
             kind = "from one language to another" if scores.cross_lingual else "within each language"
@@ -182,7 +132,7 @@ def _task(scores: ScoreSet, task: str, seed: int) -> str:
     keys = [key for key in scores.keys if key[TASK] == task]
     about = scores.about(keys[0])
     means = [row for row in scores.groups(keys) if "resources" not in row.label] if len(keys) > 1 else []
-    labels = [f"mean of {row.label}" + f" ({row.shared} of {row.of})" * (row.shared < row.of) for row in means]
+    labels = [f"mean of {row.label}" + f" ({row.size})" * (row.shared < row.of) for row in means]
     columns = {"language": [*(name_of(code) for code, _ in keys), *labels]}
     for place, (name, board) in enumerate(zip(scores.names, scores.boards, strict=True)):
         cells = [(score_cell(board.entries[key].score), _interval(board, key, seed)) for key in keys]
@@ -199,40 +149,31 @@ def _task(scores: ScoreSet, task: str, seed: int) -> str:
     blocks = [
         f"**{about.title} ({about.metric}, %, {about.split})**",
         table(columns, zip(*columns.values(), strict=True)),
-        bullets(" ".join(line.split()) for line in _notes(scores, keys)),
+        bullets(_notes(scores, task)),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
-def _notes(scores: ScoreSet, keys: Sequence[Key]) -> list[str]:
+def _notes(scores: ScoreSet, task: str) -> list[str]:
     """What stands beneath a table: missing scores with their reasons, scores without interval, texts in training."""
-    several = len(scores.names) > 1
-    lines = [
-        f"{f'{name}: ' if several else ''}missing: {task} ({', '.join(codes)}): {reason}"
-        for (name, task, reason), codes in scores.missing(keys).items()
-    ]
+    lines = []
     for name, board in zip(scores.names, scores.boards, strict=True):
-        of = f"{name}: " if several else ""
-        bare: dict[str, list[Key]] = {}
-        for key in keys:
-            if board.entries[key].score is not None and key not in board.samples:
-                examples = board.results.examples.get(key)
+        found: dict[tuple[str, str], list[str]] = {}
+        for (code, _), entry in ((key, entry) for key, entry in board.entries.items() if key[TASK] == task):
+            examples = board.results.examples.get(entry.key)
+            if entry.missing:
+                found.setdefault(("missing: ", f": {entry.missing}"), []).append(code)
+            elif entry.key not in board.samples:
                 why = "without examples" if examples is None else "with too few examples"
                 if examples is not None and examples.kind == "draws":
                     why = "whose values are the task's own resamplings"
-                bare.setdefault(why, []).append(key)
-        lines += [
-            f"{of}no interval of scores {why}: {_codes(those)}, and of means over them" for why, those in bare.items()
-        ]
-        seen = [(key, entry.seen) for key in keys if (entry := board.entries[key]).seen and entry.seen.seen]
-        known = ", ".join(f"{task} ({code}): {seen.seen} of {seen.of}" for (code, task), seen in seen)
-        lines += [f"{of}texts met in training: {known}"] if known else []
-    return lines
-
-
-def _codes(keys: Sequence[Key]) -> str:
-    """A task with its languages: A (es, fr)."""
-    return f"{keys[0][TASK]} ({', '.join(code for code, _ in keys)})"
+                found.setdefault((f"no interval of scores {why}: ", ", and of means over them"), []).append(code)
+            if entry.seen and entry.seen.seen:
+                numbers = f": {entry.seen.seen} of {entry.seen.of}"
+                found.setdefault(("texts met in training: ", numbers), []).append(code)
+        of = f"{name}: " if len(scores.names) > 1 else ""
+        lines += [f"{of}{before}{task} ({', '.join(codes)}){after}" for (before, after), codes in found.items()]
+    return [" ".join(line.split()) for line in lines]
 
 
 def _interval(board: Board, key: Key, seed: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lusifer.errors import DataError, UsageError
+from lusifer.errors import UsageError
 from lusifer.evaluation.report.words import name_of, score_cell
 from lusifer.evaluation.scores import averages, compare, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.compare import Comparison
-from lusifer.evaluation.scores.folder import GAP, EvaluationFolder
+from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.scores.results import Entry, Results, Seen
 from lusifer.evaluation.suites import benchmark
 from lusifer.language_gap import Gap
@@ -42,6 +41,11 @@ class MeanRow:
     shared: int
     means: tuple[Mean, ...]
     published: tuple[str, ...]
+
+    @property
+    def size(self) -> str:
+        """How many scores are under the means, and of how many: 12 of 14."""
+        return f"{self.shared} of {self.of}" if self.shared < self.of else str(self.of)
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,13 @@ class ScoreSet:
             found.append(MeanTable(caption, what, rows, whole, list(self.published) if numbers else []))
         return found
 
-    def missing(self, keys: Iterable[Key] | None = None) -> dict[tuple[str, str, str], list[str]]:
+    def missing(self) -> dict[tuple[str, str, str], list[str]]:
         """Model, task and reason -> the languages in which the model has no score for that reason."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, board in zip(self.names, self.boards, strict=True):
-            for code, task in self.keys if keys is None else keys:
-                if reason := board.entries[code, task].missing:
-                    found.setdefault((name, task, reason), []).append(code)
+            for (code, task), entry in board.entries.items():
+                if entry.missing:
+                    found.setdefault((name, task, entry.missing), []).append(code)
         return found
 
 
@@ -238,22 +242,22 @@ def read(folders: Sequence[Path], seed: int = 0) -> Facts:
     """
     if not folders:
         raise UsageError("name one evaluation folder or more: each is what `lusifer evaluate` writes")
-    places = [folder.expanduser().resolve() for folder in folders]
-    for number, place in enumerate(places):
-        if place in places[:number]:
-            raise UsageError(f"{folders[number]}: this folder is given twice")
-    evaluations = [results.read(folder) for folder in folders]
-    for number, (folder, each) in enumerate(zip(folders, evaluations, strict=True)):
-        if each.suite != evaluations[0].suite:
+    evaluations: list[Results] = []
+    for number, folder in enumerate(folders):
+        if folder.expanduser().resolve() in [each.expanduser().resolve() for each in folders[:number]]:
+            raise UsageError(f"{folder}: this folder is given twice")
+        each = results.read(folder)
+        first = evaluations[0] if evaluations else each
+        if each.suite != first.suite:
             raise UsageError(
-                f"{folder}: suite {each.suite!r}, but {folders[0]} is of suite {evaluations[0].suite!r}: "
-                "report on each suite alone"
+                f"{folder}: suite {each.suite!r}, but {folders[0]} is of suite {first.suite!r}: report on each alone"
             )
-        if (each.model.name, folder.name) in [(e.model.name, f.name) for e, f in zip(evaluations[:number], folders)]:
+        if (each.model.name, folder.name) in [(e.model.name, e.folder.name) for e in evaluations if e.folder]:
             raise UsageError(
                 f"{folder}: model {each.model.name!r} in a folder {folder.name!r} is given already, and a "
                 "reader could not tell the two apart: rename one of the folders"
             )
+        evaluations.append(each)
     if not any(each.scores for each in evaluations):
         raise UsageError(f"{folders[0]}: nothing was evaluated in it: there is nothing to report")
     return gather(evaluations, seed)
@@ -278,50 +282,36 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
         published = {row.model: row.scores for row in benchmark.published(table)} if table else {}
         found = ScoreSet(tuple(boards), names, cross_lingual, published, benchmark.covers(table) if table else ())
         parts.append(found if found.keys else None)
-    gaps = tuple(_gap(each.folder) for each in evaluations)
-    islands = tuple(each.folder and EvaluationFolder(each.folder).read_islands() for each in evaluations)
-    return Facts(tuple(evaluations), names, parts[0], parts[1], seed, gaps, islands)
-
-
-def _gap(folder: Path | None) -> Gap | None:
-    """The gap between languages, where the suite measured one."""
-    found = None if folder is None else EvaluationFolder(folder).read_gap()
-    if folder is not None and found is not None:
-        rows = [*found.within.values(), *found.against.values()]
-        numbers = [value for row in rows for value in vars(row).values() if value is not None]
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-            raise DataError(f"{folder / GAP}: damaged (a value is no finite number): evaluate again")
-    return found
+    folders = [each.folder and EvaluationFolder(each.folder) for each in evaluations]
+    gaps = tuple(folder and folder.read_gap() for folder in folders)
+    islands = tuple(folder and folder.read_islands() for folder in folders)
+    return Facts(tuple(evaluations), names, *parts, seed, gaps, islands)
 
 
 @dataclass(frozen=True)
-class Distance:
-    """How far a model's other languages are from English: means in percent over the same tasks, and their numbers.
+class EnglishLead:
+    """Means of English and of the other languages in percent over the same tasks, by model, and their numbers.
 
-    `others` is the mean over the tasks of the mean over the other languages: a language that lacks a task changes
+    That of the others is the mean over the tasks of the mean over their languages: a language that lacks a task changes
     neither what a task weighs nor which tasks are compared.
     """
 
-    english: float
-    others: float
+    means: dict[str, tuple[float, float]]
     languages: int
     tasks: int
 
 
-def distances(scores: ScoreSet) -> dict[str, Distance]:
-    """By model, over the tasks that all models have in English and in another language; empty if there are none."""
-    spoken: dict[str, list[str]] = {}
-    for code, task in scores.shared(scores.keys):
-        spoken.setdefault(task, []).append(code)
-    tasks = {task: codes for task, codes in spoken.items() if ENGLISH in codes and len(codes) > 1}
-    english = [(ENGLISH, task) for task in tasks]
-    others = [(code, task) for task, codes in tasks.items() for code in codes if code != ENGLISH]
-    found = {}
+def english_lead(scores: ScoreSet) -> EnglishLead:
+    """Compare English over the tasks that all models have in English and in another language."""
+    shared = scores.shared(scores.keys)
+    tasks = {task for code, task in shared if code == ENGLISH} & {task for code, task in shared if code != ENGLISH}
+    others = [(code, task) for code, task in shared if task in tasks and code != ENGLISH]
+    means = {}
     for name, board in zip(scores.names, scores.boards, strict=True):
-        one, rest = board.mean(english, TASK), board.mean(others, TASK)
+        one, rest = board.mean([(ENGLISH, task) for task in tasks], TASK), board.mean(others, TASK)
         if one.value is not None and rest.value is not None and one.complete and rest.complete:
-            found[name] = Distance(one.value, rest.value, len({code for code, _ in others}), len(tasks))
-    return found
+            means[name] = one.value, rest.value
+    return EnglishLead(means, len({code for code, _ in others}), len(tasks))
 
 
 def in_all_languages(scores: ScoreSet) -> list[Key]:

@@ -30,7 +30,7 @@ def sentences(facts: Facts) -> list[str]:
     ]
     for scores in facts.sets:
         found += [_means(scores), *_differences(facts, scores), *_best_and_weakest(scores)]
-    found += _distances(facts.own) if facts.own is not None else []
+    found += _english_lead(facts.own) if facts.own is not None else []
     return found + [_seen(facts, model) for model in range(len(facts.names))]
 
 
@@ -89,19 +89,17 @@ def _best_and_weakest(scores: ScoreSet) -> list[str]:
     return [f"{scores.kind.capitalize()}, in the {tasks} that all languages have: {'; '.join(found)}."] if found else []
 
 
-def _distances(scores: ScoreSet) -> list[str]:
+def _english_lead(scores: ScoreSet) -> list[str]:
     """How far English is ahead."""
-    found = report_facts.distances(scores)
-    parts = []
-    for name, each in found.items():
-        points = each.english - each.others
-        words = f"{abs(points):.1f} points {'ahead' if points >= 0 else 'behind'} in {name}"
-        parts.append(f"{words} ({each.english:.1f} against {each.others:.1f})")
-    return [
-        f"English against the mean of {count_of(one.languages, 'other language')}, over {count_of(one.tasks, 'task')} "
-        f"of monolingual results: {'; '.join(parts)}."
-        for one in list(found.values())[:1]
+    found = report_facts.english_lead(scores)
+    parts = [
+        f"{abs(english - others):.1f} points {'ahead' if english >= others else 'behind'} in {name} "
+        f"({english:.1f} against {others:.1f})"
+        for name, (english, others) in found.means.items()
     ]
+    against = f"English against the mean of {count_of(found.languages, 'other language')}"
+    tasks = count_of(found.tasks, "task")
+    return [f"{against}, over {tasks} of monolingual results: {'; '.join(parts)}."] if parts else []
 
 
 def _seen(facts: Facts, model: int) -> str:

@@ -9,6 +9,7 @@ results/, predictions/   mteb's own files; vectors*/: what was embedded
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -145,8 +146,11 @@ class EvaluationFolder:
         try:
             within = {code: Within(**row) for code, row in made["within"].items()}
             against = {code: Against(**row) for code, row in made["against"].items()}
+            numbers = [value for row in (*within.values(), *against.values()) for value in vars(row).values()]
+            if not all(value is None or isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+                raise ValueError("a value is no finite number")
             return Gap(made["sentences"], made["k"], within, against)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{file}: damaged ({error}); {AGAIN}") from error
 
     def read_islands(self) -> dict[str, np.ndarray] | None:
