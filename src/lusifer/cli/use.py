@@ -126,10 +126,12 @@ def export(
     """Write an int8 copy of a model, smaller, and faster on a processor with AMX; the texts set its scales."""
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
     terminal.quiet()
+    from lusifer.embedder import folder
     from lusifer.serving import export as exports
     from lusifer.serving.files import TextSource
 
-    exports.export_folder(model, output, TextSource(input, field))
+    texts = exports.sample(TextSource(input, field))
+    exports.export(folder.load(model, device="cpu", dtype="float32"), output, texts)
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
 

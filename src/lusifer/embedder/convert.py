@@ -60,16 +60,16 @@ def _card(
     src: str, given: dict[str, str | None], published: PublishedModel, compat: bool, embedder: SentenceTransformer
 ) -> str:
     """The model card: from which checkpoint, and whose arithmetic; how that one was trained is not known here."""
-    command = "lusifer convert --compat" if compat else "lusifer convert"
+    command = "lusifer convert"
+    limit = (
+        "A vector depends on its text alone, which it does not in the published code: vectors differ from those "
+        "computed there, by more than rounding (`lusifer convert --compat` reproduces them)."
+    )
     if compat:
+        command += " --compat"
         limit = (
             "It reproduces the arithmetic of the published code, for comparison with it: a vector depends on the batch "
             "that it was computed in, and special tokens in a text are read as such."
-        )
-    else:
-        limit = (
-            "A vector depends on its text alone, which it does not in the published code: vectors differ from those "
-            "computed there, by more than rounding (`lusifer convert --compat` reproduces them)."
         )
     facts = card.Card(
         name=_public_name(src).rpartition("/")[2],
@@ -102,8 +102,7 @@ def assemble_published(published: PublishedModel) -> SentenceTransformer:
         "TASK-document" those of the tasks in `prompts.toml`.
     """
     bos = published.tokenizer.bos_token or ""
-    instructions: dict[str, str | None] = {"": None}
-    instructions |= {f"{name}-": task["instruction"] for name, task in prompts.table().items()}
+    instructions = {"": None} | {f"{name}-": task["instruction"] for name, task in prompts.table().items()}
     saved = {
         f"{name}{role}": published_prompt(instruction, role, bos)
         for name, instruction in instructions.items()

@@ -12,13 +12,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer.embedder import folder, int8
 from lusifer.errors import ModelFolderError
-from lusifer.io import names
+from lusifer.io import names, weights
 from lusifer.io.jsonfile import read_json
 from lusifer.model import adapters, probes
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
@@ -67,12 +66,6 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
     found = [_is_whole(path), *_trained_is_saved(path)]
     if not found[0].ok:
         return found
-    opened = _opened(path, device)
-    return [*found, opened] if isinstance(opened, Probe) else found + _examine_model(opened)
-
-
-def _opened(path: Path, device: str | None) -> SentenceTransformer | Probe:
-    """The model of a whole folder, or a red line where a value in one of its files keeps it from embedding."""
     try:
         embedder = folder.load(path, device=device)
         _vectors(embedder, TEXTS[:1])
@@ -81,8 +74,8 @@ def _opened(path: Path, device: str | None) -> SentenceTransformer | Probe:
     except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         first = next(iter(str(error).splitlines()), "")
         words = f"{type(error).__name__}: {first}; copy or save the folder again (--debug shows the traceback)"
-        return Probe("the folder loads and embeds", False, words, error)
-    return embedder
+        return [*found, Probe("the folder loads and embeds", False, words, error)]
+    return found + _examine_model(embedder)
 
 
 def _is_whole(path: Path) -> Probe:
@@ -98,26 +91,22 @@ def _is_whole(path: Path) -> Probe:
 
 def _trained_is_saved(path: Path) -> list[Probe]:
     """A checkpoint must hold exactly the tensors that train; a folder that is no checkpoint gives no probe."""
-    name, mend = "what trained is saved", "resume from the checkpoint before"
-    if not (path / TRAINABLE).exists() and not (path / TRAINABLE_COUNTS).exists():
+    name, advice, file = "what trained is saved", "resume from the checkpoint before", path / TRAINABLE
+    if not file.exists() and not (path / TRAINABLE_COUNTS).exists():
         return []
     try:
-        written = read_json(path / TRAINABLE_COUNTS, mend, ModelFolderError, dict)
-        with safe_open(path / TRAINABLE, framework="pt") as file:
-            found = set(file.keys())
+        written = read_json(path / TRAINABLE_COUNTS, advice, ModelFolderError, dict)
+        with weights.opened(file, advice) as tensors:
+            found = set(tensors.keys())
     except ModelFolderError as error:
         return [Probe(name, False, str(error))]
-    except FileNotFoundError:
-        return [Probe(name, False, f"{path / TRAINABLE}: missing; {mend}")]
-    except SafetensorError as error:
-        return [Probe(name, False, f"{path / TRAINABLE}: damaged ({error}); {mend}")]
     wrong = [f"{tensor} is missing" for tensor in written["tensors"] if tensor not in found]
     for part, wanted in written["parts"].items():
         count = sum(tensor.startswith(f"{part}.") for tensor in found)
         if count != wanted:
             wrong.append(f"{part}: {count} of {wanted} tensors")
     if wrong:
-        return [Probe(name, False, "; ".join(wrong[-3:]) + f" ({len(wrong)} in all) in {path / TRAINABLE}")]
+        return [Probe(name, False, "; ".join(wrong[-3:]) + f" ({len(wrong)} in all) in {file}")]
     parts = ", ".join(f"{part} {count}" for part, count in written["parts"].items() if count)
     return [Probe(name, True, f"{len(found)} tensors: {parts}")]
 
@@ -138,7 +127,8 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
         if any(adapters.lora_layers(model)):
             found.append(_merged_is_unmerged(model, ids, mask))
     else:
-        found += [_is_finite(embedder), _alone_is_together(embedder)]
+        finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
+        found += [Probe("vectors are finite", finite, f"finite {finite}"), _alone_is_together(embedder)]
     if isinstance(embedder[-1], Normalize):
         found.append(_length_is_1(embedder))
     found += [_special_tokens_are_text(embedder), _cut_keeps_the_end(embedder), _longest_text(embedder)]
@@ -172,10 +162,8 @@ def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Pr
         list(TEXTS), padding=True, truncation=True, max_length=embedder.max_seq_length, return_tensors="pt"
     ).to(embedder.device)
     direct = model(features["input_ids"], features["attention_mask"]).embedding
-    worst = probes.distance(_vectors(embedder, TEXTS), direct.cpu())
-    return Probe(
-        "encode equals the forward pass", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}"
-    )
+    same = _vectors(embedder, TEXTS)
+    return probes.nearly_equal("encode equals the forward pass", same, direct, probes.is_float32(model))
 
 
 @torch.no_grad()
@@ -185,14 +173,7 @@ def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_
     merged = copy.deepcopy(model)
     adapters.merge(merged)
     after = merged(input_ids, attention_mask).embedding
-    worst = probes.distance(before, after)
-    return Probe("merged equals unmerged", worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}")
-
-
-def _is_finite(embedder: SentenceTransformer) -> Probe:
-    """No NaN, no infinity."""
-    finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
-    return Probe("vectors are finite", finite, f"finite {finite}")
+    return probes.nearly_equal("merged equals unmerged", before, after, probes.is_float32(model))
 
 
 def _length_is_1(embedder: SentenceTransformer) -> Probe:
@@ -205,21 +186,20 @@ def _alone_is_together(embedder: SentenceTransformer) -> Probe:
     """A vector must be the same alone and in a padded batch."""
     together = _vectors(embedder, TEXTS)
     alone = torch.cat([_vectors(embedder, [text]) for text in TEXTS])
-    worst = probes.distance(together, alone)
-    limit = 1e-5 if embedder.dtype in (torch.float32, None) else 1e-2
-    return Probe("padding never changes a vector", worst < limit, f"largest cosine distance {worst:.1e}")
+    exact = embedder.dtype in (torch.float32, None)
+    return probes.nearly_equal("padding never changes a vector", together, alone, exact)
 
 
 def _longest_text(embedder: SentenceTransformer) -> Probe:
     """A text of full length must pass through both backbones."""
     name = "a text of full length works"
     limit = min(embedder.max_seq_length or LONGEST, LONGEST)
-    ids = embedder.preprocess(["water " * limit])["input_ids"]
+    length = min(limit, len(_ids(embedder, "water " * limit)))
     try:
-        vector = _vectors(embedder, ["water " * min(limit, ids.shape[1])])
+        vector = _vectors(embedder, ["water " * length])
     except (IndexError, RuntimeError) as error:
         return Probe(name, False, f"{limit} tokens fail: {str(error).splitlines()[0]}; save it with a smaller limit")
-    return Probe(name, bool(torch.isfinite(vector).all()), f"{min(limit, ids.shape[1])} tokens")
+    return Probe(name, bool(torch.isfinite(vector).all()), f"{length} tokens")
 
 
 def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
@@ -236,8 +216,7 @@ def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
     name = "saved equals loaded"
     model = getattr(embedder[0], "model", None)
     if isinstance(model, LusiferModel) and any(adapters.lora_layers(model)):
-        worst = probes.distance(before, after)
-        return Probe(name, worst < probes.tolerance(model), f"largest cosine distance {worst:.1e}, adapters merged")
+        return probes.nearly_equal(name, before, after, probes.is_float32(model), ", adapters merged")
     worst = float((before - after).abs().max())
     return Probe(name, worst == 0, f"largest difference {worst:.1e}")
 
@@ -254,11 +233,11 @@ def _special_tokens_are_text(embedder: SentenceTransformer) -> Probe:
     """A special token that a text spells must not end or mask anything."""
     tokenizer = embedder.tokenizer
     plain = _ids(embedder, "a b")
-    read = []
-    for token in tokenizer.all_special_tokens:
-        number = tokenizer.convert_tokens_to_ids(token)
-        if token != tokenizer.unk_token and _ids(embedder, f"a {token} b").count(number) > plain.count(number):
-            read.append(token)
+    read = [
+        token
+        for token, number in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+        if token != tokenizer.unk_token and _ids(embedder, f"a {token} b").count(number) > plain.count(number)
+    ]
     detail = f"a text may hold {', '.join(tokenizer.all_special_tokens)}"
     if read:
         detail = f"{', '.join(read)} in a text is read as the special token"

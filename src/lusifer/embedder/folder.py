@@ -73,32 +73,22 @@ def load(
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     found = names.model(name_or_path)
-    if isinstance(found, str):
-        return _load_from_hub(found, device, wishes)
-    check(found)
-    return _open(found, device, wishes)
-
-
-def _open(folder: Path, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
-    """Load a folder that was checked."""
-    if int8.is_int8(folder):
-        return int8.load(folder, device, **wishes)
-    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
-
-
-def _load_from_hub(name: str, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
-    """Load by hub name; a model of ours is checked like a folder, since transformers would draw a missing tensor."""
-    start = hub.fetch(name, ["config.json"])
-    if _read_json(start / "config.json").get("model_type") != LusiferConfig.model_type:
-        with hub.asking(name, ModelFolderError):
-            # The folder is called by its commit.
-            return SentenceTransformer(name, device=device, revision=start.name, model_kwargs=wishes)
-    path = hub.fetch(name, FILES)
-    try:
-        check(path)
-    except ModelFolderError as error:
-        raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
-    return _open(path, device, wishes)
+    if isinstance(found, Path):
+        check(found)
+    else:
+        start = hub.fetch(found, ["config.json"])
+        if _read_json(start / "config.json").get("model_type") != LusiferConfig.model_type:
+            with hub.asking(found, ModelFolderError):
+                # The folder is called by its commit.
+                return SentenceTransformer(found, device=device, revision=start.name, model_kwargs=wishes)
+        name, found = found, hub.fetch(found, FILES)
+        try:
+            check(found)  # transformers would draw a missing tensor
+        except ModelFolderError as error:
+            raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
+    if int8.is_int8(found):
+        return int8.load(found, device, **wishes)
+    return SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
 
 
 def check(path: str | os.PathLike[str]) -> None:
@@ -114,8 +104,8 @@ def check(path: str | os.PathLike[str]) -> None:
         int8.check(folder)
         return
     ours = _is_ours(folder)
-    for name in REQUIRED if ours else REQUIRED[:1]:
-        _read_json(folder / name, list if name == "modules.json" else dict)
+    for name in REQUIRED[1:] if ours else ():
+        _read_json(folder / name, dict)
     _check_modules(folder, ours)
     if not ours:
         return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
@@ -158,7 +148,7 @@ def _check_modules(folder: Path, ours: bool) -> None:
     Of other embedders Normalize may lack its folder: it needs no file, and git keeps no empty folder.
     """
     file = folder / "modules.json"
-    modules = _read_json(file)
+    modules = _read_json(file, list)
     for module in modules:
         known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
         if not known:
@@ -193,18 +183,16 @@ def identity(path: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("openvino_model.*")]):
         digest.update(bytes.fromhex(sha256(file)))
-    for name in REQUIRED:
-        file = folder / name
-        if file.exists():
-            digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
+    files = [folder / name for name in REQUIRED if (folder / name).exists()]
     # Of another embedder a pooling, a projection or the whole backbone may lie in a folder of its own.
     modules = _read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
     for place in sorted(module["path"] for module in modules if module.get("path")):
-        for file in sorted((folder / place).rglob("*")):
-            if file.suffix == ".json":
-                digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
-            elif file.is_file():
-                digest.update(bytes.fromhex(sha256(file)))
+        files += sorted(file for file in (folder / place).rglob("*") if file.is_file())
+    for file in files:
+        if file.suffix == ".json":
+            digest.update(json.dumps(_lasting(_read_json(file)), sort_keys=True).encode())
+        else:
+            digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()[:12]
 
 

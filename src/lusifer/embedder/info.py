@@ -65,7 +65,16 @@ def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Content
     """
     model = lusifer_model(embedder)
     config = model.config
-    words = _words(config, bases)
+    towers = {
+        tower: f"{bases[tower]} ({side.model_type}), states of {side.hidden_size}"
+        for tower, side in (("encoder", config.encoder), ("llm", config.llm))
+    }
+    kind = CONNECTORS[config.connector_type].describe(config.connector_kwargs)
+    words = towers | {
+        "connector": f"{kind}, {config.num_soft_tokens} soft token{'' if config.num_soft_tokens == 1 else 's'}",
+        "output_projection": f"{config.hidden_size} to {config.hidden_size}, ReLU, {config.hidden_size}; "
+        "after the pooling",
+    }
     parts = [
         ModelPart(PART_NAMES.get(row.part, row.part), words[row.part], row.parameters, _dtype(model, row.part))
         for row in adapters.report(model)
@@ -84,18 +93,6 @@ def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Content
         prompts=dict(embedder.prompts),
         default_prompt=embedder.default_prompt_name,
     )
-
-
-def _words(config: LusiferConfig, bases: Mapping[str, str]) -> dict[str, str]:
-    """Each part in a few words."""
-    towers = {
-        tower: f"{bases[tower]} ({side.model_type}), states of {side.hidden_size}"
-        for tower, side in (("encoder", config.encoder), ("llm", config.llm))
-    }
-    projection = f"{config.hidden_size} to {config.hidden_size}, ReLU, {config.hidden_size}; after the pooling"
-    kind = CONNECTORS[config.connector_type].describe(config.connector_kwargs)
-    connector = f"{kind}, {config.num_soft_tokens} soft token{'' if config.num_soft_tokens == 1 else 's'}"
-    return towers | {"connector": connector, "output_projection": projection}
 
 
 def _dtype(model: LusiferModel, part: str) -> str:
@@ -120,7 +117,12 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     root = found if isinstance(found, Path) else hub.fetch(found, folder.FILES)
     folder.check(root)
     config = _read(root / "config.json")
-    limit = _limit(root)
+    limits = [
+        _read(root / "tokenizer_config.json").get("model_max_length"),
+        _read(root / "sentence_bert_config.json").get("max_seq_length"),
+    ]
+    # Tokenizers without a limit carry a number of thirty digits in its place.
+    limit = min((limit for limit in limits if isinstance(limit, int) and limit < 10**9), default=None)
     rows = {"folder": str(found), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
     if int8.is_int8(root):
         about = _read(root / int8.ABOUT)
@@ -160,16 +162,6 @@ def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
     """Numbers in the tensors whose names begin with `prefix`."""
     total = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))
     return f"{total:,} parameters"
-
-
-def _limit(root: Path) -> int | None:
-    """Most tokens of a text: the smallest limit that the folder names."""
-    named = [
-        _read(root / "tokenizer_config.json").get("model_max_length"),
-        _read(root / "sentence_bert_config.json").get("max_seq_length"),
-    ]
-    # Tokenizers without a limit carry a number of thirty digits in its place.
-    return min((limit for limit in named if isinstance(limit, int) and limit < 10**9), default=None)
 
 
 def _read(file: Path) -> dict:

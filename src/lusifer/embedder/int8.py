@@ -75,11 +75,10 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
         MissingExtraError: OpenVINO is not installed.
         UsageError: A device, number format or attention is asked for.
     """
-    if wishes or device not in (None, "cpu"):
-        asked = ", ".join([*wishes, *["device"] * (device not in (None, "cpu"))])
-        raise UsageError(
-            f"{folder}: an int8 model runs on the processor only and has one number format: leave {asked} out"
-        )
+    asked = [*wishes] if device in (None, "cpu") else [*wishes, "device"]
+    if asked:
+        only = "an int8 model runs on the processor only and has one number format"
+        raise UsageError(f"{folder}: {only}: leave {', '.join(asked)} out")
     files = check(folder)
     openvino = extras.need("int8", "openvino")
     settings = {
@@ -93,11 +92,10 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
         first = next(iter(str(error).splitlines()), "")
         raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); {MEND}") from error
     digest = hashlib.sha256((folder / NUMBERS).read_bytes() + (folder / GRAPH).read_bytes()).hexdigest()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     saved = files["config_sentence_transformers.json"]
     embedder = assemble(
         Int8Model(graph, LusiferConfig.from_dict(files["config.json"]), digest),
-        tokenizer,
+        PreTrainedTokenizerFast.from_pretrained(folder),
         prompts=saved.get("prompts"),
         max_seq_length=files[ABOUT]["max_seq_length"],
         normalize=files[ABOUT]["normalize"],

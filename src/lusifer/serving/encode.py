@@ -29,23 +29,19 @@ BATCH_TOKENS_ELSEWHERE = 8192
 
 @dataclass
 class EmbedReport:
-    """What was embedded.
-
-    Attributes:
-        rows: Texts.
-        dimension: Numbers of each vector.
-        limit: Most tokens that the model reads, prompt and special tokens included; None if it has no limit.
-        cut: Texts that were longer.
-        first_cut: The place of the first of them.
-        first_tokens: Its length in tokens.
-    """
+    """What was embedded: texts, and how many of them were longer than the model reads."""
 
     rows: int = 0
     dimension: int = 0
+    """Numbers of each vector."""
     limit: int | None = None
+    """Most tokens that the model reads, prompt and special tokens included; None if it has no limit."""
     cut: int = 0
+    """Texts that were longer."""
     first_cut: str = ""
+    """The place of the first of them."""
     first_tokens: int = 0
+    """Its length in tokens."""
 
     def cut_line(self) -> str:
         """One sentence about the texts that were cut."""
@@ -137,11 +133,10 @@ def embed_file(
     report = EmbedReport(limit=embedder.max_seq_length)
     with writer(Path(output), source.check() if count is None else count) as out:
         for chunk in _chunks(source.rows()):
-            places, texts = [place for place, _ in chunk], [text for _, text in chunk]
-            lengths = token_counts(embedder, texts, prompt)
-            _note_long(report, places, lengths, refuse_long)
-            vectors = _encode(embedder, texts, lengths, prompt, batch_tokens, places, report, progress)
-            out.add(texts, vectors)
+            lengths = token_counts(embedder, [text for _, text in chunk], prompt)
+            _note_long(report, chunk, lengths, refuse_long)
+            vectors = _encode(embedder, chunk, lengths, prompt, batch_tokens, report, progress)
+            out.add([text for _, text in chunk], vectors)
     return report
 
 
@@ -163,14 +158,11 @@ def encode(
         TextError: A text cannot be embedded.
         LusiferError: A vector is not finite.
     """
-    places = [f"text {number}" for number in range(1, len(texts) + 1)]
-    texts = [prompts.check_text(text, place) for text, place in zip(texts, places, strict=True)]
-    if not texts:
+    rows = [(place := f"text {number}", prompts.check_text(text, place)) for number, text in enumerate(texts, 1)]
+    if not rows:
         return np.empty((0, embedder.get_embedding_dimension()), dtype=np.float32)
     lengths = token_counts(embedder, texts, prompt)
-    return _encode(
-        embedder, texts, lengths, prompt, batch_tokens, places, EmbedReport(limit=embedder.max_seq_length), None
-    )
+    return _encode(embedder, rows, lengths, prompt, batch_tokens, EmbedReport(limit=embedder.max_seq_length))
 
 
 def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> list[int]:
@@ -196,12 +188,10 @@ def _chunks(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
         yield chunk
 
 
-def _note_long(report: EmbedReport, places: Sequence[str], lengths: Sequence[int], refuse: bool) -> None:
+def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequence[int], refuse: bool) -> None:
     """Count the texts that the model cannot read to their end."""
-    if report.limit is None:
-        return
-    for place, length in zip(places, lengths, strict=True):
-        if length <= report.limit:
+    for (place, _), length in zip(rows, lengths, strict=True):
+        if report.limit is None or length <= report.limit:
             continue
         if refuse:
             raise DataError(f"{place}: {length:,} tokens, and the model reads {report.limit}: shorten or split it")
@@ -212,36 +202,30 @@ def _note_long(report: EmbedReport, places: Sequence[str], lengths: Sequence[int
 
 def _encode(
     embedder: SentenceTransformer,
-    texts: Sequence[str],
+    rows: list[tuple[str, str]],
     lengths: Sequence[int],
     prompt: str | None,
     budget: int | None,
-    places: Sequence[str],
     report: EmbedReport,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Vectors (n, d) of one chunk, in order; the report grows."""
-    read = lengths if report.limit is None else [min(length, report.limit) for length in lengths]
+    """Vectors (n, d) of n >= 1 rows (place, text), in order; the report grows."""
     if budget is None:
         budget = BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
-    vectors: np.ndarray | None = None
-    before = report.rows
-    for batch in cut(read, budget):
-        part = embedder.encode(
-            [texts[row] for row in batch], prompt=prompt, batch_size=len(batch), show_progress_bar=False
-        ).astype(np.float32, copy=False)
+    order: list[int] = []
+    parts: list[np.ndarray] = []
+    for batch in cut([min(length, report.limit or length) for length in lengths], budget):
+        texts = [rows[row][1] for row in batch]
+        part = embedder.encode(texts, prompt=prompt, batch_size=len(batch), show_progress_bar=False)
         broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
         if len(broken):
-            raise LusiferError(
-                f"{places[batch[broken[0]]]}: the vector is not finite (NaN); see what `lusifer doctor` says"
-            )
-        if vectors is None:
-            vectors = np.empty((len(texts), part.shape[1]), dtype=np.float32)
-        vectors[batch] = part
+            place = rows[batch[broken[0]]][0]
+            raise LusiferError(f"{place}: the vector is not finite (NaN); see what `lusifer doctor` says")
+        order += batch
+        parts.append(part)
         report.rows += len(batch)
-        report.dimension = part.shape[1]
         if progress is not None:
             progress(report.rows)
-    if vectors is None:
-        raise DataError(f"no texts to embed after row {before}")
-    return vectors
+    vectors = np.concatenate(parts).astype(np.float32, copy=False)
+    report.dimension = vectors.shape[1]
+    return vectors[np.argsort(order)]

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +22,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
 
-from lusifer import extras, prompts
-from lusifer.embedder import folder as model_folder
+from lusifer import extras
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.embedder.int8 import ABOUT, GRAPH
 from lusifer.errors import DataError, UsageError
@@ -54,7 +52,7 @@ def sample(source: TextSource, count: int = SAMPLES) -> list[str]:
     Raises:
         DataError: There are too few to take scales from.
     """
-    texts = [prompts.check_text(text, place) for place, text in islice(source.rows(), count)]
+    texts = [text for _, text in islice(source.rows(), count)]
     if len(texts) < FEWEST:
         raise DataError(f"{source.name}: {len(texts)} texts, and scales need {FEWEST} to {count}: give a longer file")
     return texts
@@ -123,12 +121,6 @@ def _products_of_states(graph: Any) -> list[str]:
 
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
     return [node.get_friendly_name() for node in products if not any(map(is_weight, node.input_values()))]
-
-
-def export_folder(place: str, target: Path, source: TextSource) -> None:
-    """Load a model and export it; see `export`."""
-    texts = sample(source)
-    export(model_folder.load(place, device="cpu", dtype="float32"), target, texts)
 
 
 def _features(embedder: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:

@@ -73,8 +73,7 @@ class TextSource:
             with rows.open_bytes(self.path) as lines:
                 yield from rows.text_lines(lines, self.name)
         else:
-            columns = [self.field] if self.path.name.endswith(".parquet") else None
-            for where, row in rows.rows(self.path, columns, keep_blank=True):
+            for where, row in rows.rows(self.path, [self.field], keep_blank=True):
                 yield where, row if isinstance(row, DataError) else self._text(row, where)
 
     def _text(self, row: Any, where: str) -> Any:
