@@ -34,20 +34,6 @@ SCRIPTS = {
     "Arab": "Arabic", "Beng": "Bengali", "Cyrl": "Cyrillic", "Deva": "Devanagari", "Grek": "Greek", "Hang": "Hangul",
     "Hans": "Chinese", "Jpan": "Japanese", "Latn": "Latin", "Telu": "Telugu", "Thai": "Thai",
 }  # fmt: skip
-STYLE: dict[str, Any] = {
-    "text.parse_math": False,  # a model may be called a$b$
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.axisbelow": True,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "hatch.color"), SOFT),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "svg.fonttype"), "none"),  # text of an SVG stays text
-    "grid.color": LINE,
-    "hatch.linewidth": 0.6,
-    "legend.handlelength": 3.2,  # long enough to show a pattern of dashes
-}
 WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
 Estimate = tuple[float | None, float | None, float | None]
@@ -70,7 +56,7 @@ def style() -> Iterator[None]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    with extras.need("report", "matplotlib.style").context(["default", STYLE]):
+    with extras.need("report", "matplotlib.style").context(["default", f"{__package__}.lusifer"]):
         yield
 
 
@@ -147,16 +133,12 @@ def short(name: str, width: int = 30) -> str:
 
 
 def svg(figure: Figure, slug: str, title: str) -> str:
-    """Give a figure as an SVG element for an HTML page.
+    """Give a figure as an `<svg>` element for an HTML page, in the colours and the font of the page.
 
     Args:
         figure: Drawn within `style()`.
         slug: A name that no other figure of the page has; all ids in it begin with this.
         title: What it shows and what is to be seen in it, for those who do not see it.
-
-    Returns:
-        An `<svg>` element: no request, no metadata, its greys are the variables of the page. Its text has no font of
-        its own: the page gives `svg text` one.
     """
     buffer = io.StringIO()
     with style(), extras.need("report", "matplotlib").rc_context({"svg.hashsalt": slug}):

@@ -21,7 +21,7 @@ from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.report.words import name_of, render
-from lusifer.evaluation.scores.averages import order_of
+from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
 from lusifer.io import parallel_text
@@ -33,13 +33,7 @@ HALF = 4  # columns of a heat map that fit into half of the page
 
 
 def page(facts: Facts) -> str:
-    """Lay out the report.
-
-    Args:
-        facts: As `facts.read` gives them.
-
-    Returns:
-        HTML; the same facts give the same bytes.
+    """Lay out the report as HTML; the same facts give the same bytes.
 
     Raises:
         MissingExtraError: matplotlib is not installed, or scikit-learn where models are compared.
@@ -68,7 +62,7 @@ def demo(
     searches: Mapping[str, Mapping[str, Sequence[Hit]]],
     islands: Figure,
 ) -> str:
-    """Lay out the page of the demo.
+    """Lay out the page of the demo as HTML.
 
     Args:
         title: Of the page.
@@ -76,9 +70,6 @@ def demo(
         looks: Name of a model -> what was measured.
         searches: Query -> name of a model -> what it found, the best first.
         islands: The figure of all models' vectors in the plane.
-
-    Returns:
-        HTML.
     """
     svg = Markup(style.svg(islands, "islands", f"t-SNE of the sentences: {', '.join(looks)}"))
     known = languages.table()
@@ -94,13 +85,8 @@ def _render(template: str, **values: Any) -> str:
 
 def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
     """Task, prompt of queries and prompt of documents, where they are known."""
-    return list(
-        dict.fromkeys(
-            (entry.task, entry.prompt.get("query"), entry.prompt.get("document"))
-            for entry in each.scores
-            if entry.prompt is not None
-        )
-    )
+    known = [(entry.task, entry.prompt) for entry in each.scores if entry.prompt is not None]
+    return list(dict.fromkeys((task, prompt.get("query"), prompt.get("document")) for task, prompt in known))
 
 
 def _figure(drawn: Figure, slug: str, caption: str, alternative: str = "", wide: bool = False) -> dict[str, Any]:
@@ -110,35 +96,37 @@ def _figure(drawn: Figure, slug: str, caption: str, alternative: str = "", wide:
 
 def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
     """A heat map a model: languages by types, or by tasks where they are cross-lingual; all on one scale."""
-    grids = {name: _grid(scores, place) for place, name in enumerate(scores.names)}
-    limits = drawings.span([value for grid in grids.values() for row in grid.values() for value in row.values()])
+    grids = [_grid(scores, board) for board in scores.boards]
+    limits = drawings.span([value for grid in grids for row in grid.values() for value in row.values()])
     what = "task" if scores.cross_lingual else "type of task"
     found = []
-    for number, (name, grid) in enumerate(grids.items()):
+    for number, (name, grid) in enumerate(zip(scores.names, grids, strict=True)):
         values = [(value, code, column) for code, row in grid.items() for column, value in row.items()]
         known = [each for each in values if each[0] is not None]
         gone = "none is missing" if len(known) == len(values) else "hatched cells are missing, or lack a task"
         caption = alternative = f"{name}: mean score by language and {what}, of what this model has; {gone}"
         if known:  # what those who do not see the figure need beside the tables: its range
-            ends = [f"{each[2]} in {name_of(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
+            ends = [f"{column} in {name_of(code)} {value:.1f}" for value, code, column in (min(known), max(known))]
             alternative = f"{caption}. Lowest: {ends[0]}; highest: {ends[1]}."
         drawn = drawings.heat_map(grid, f"{style.short(name, 40)}: languages by {what}", limits)
-        wide = len({column for row in grid.values() for column in row}) > HALF
+        wide = len({column for _, _, column in values}) > HALF
         found.append(_figure(drawn, f"{slug}-{number}", caption, alternative, wide))
     return found
 
 
-def _grid(scores: ScoreSet, place: int) -> dict[str, dict[str, float | None]]:
+def _grid(scores: ScoreSet, board: Board) -> dict[str, dict[str, float | None]]:
     """Language -> type or task -> mean of one model's own scores; None where it lacks one of those it should have."""
     cells: dict[str, dict[str, list[float | None]]] = {}
-    for key in scores.keys:
-        column = key[1] if scores.cross_lingual else scores.about(key).type
-        value = scores.boards[place].entries[key].score
-        cells.setdefault(key[0], {}).setdefault(column, []).append(value)
-    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    columns = {key: key[1] if scores.cross_lingual else scores.about(key).type for key in scores.keys}
+    for (code, task), column in columns.items():
+        cells.setdefault(code, {}).setdefault(column, []).append(board.entries[code, task].score)
     return {
         # A mean over fewer than all would look like one over all: it is missing.
-        code: {name: None if None in row[name] else float(np.mean(row[name])) for name in columns if name in row}
+        code: {
+            column: None if None in row[column] else float(np.mean(row[column]))
+            for column in dict.fromkeys(columns.values())
+            if column in row
+        }
         for code, row in cells.items()
     }
 
@@ -147,11 +135,12 @@ def _radars(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
     """A radar a type of task, for those with three languages or more."""
     found = []
     for number, kind in enumerate(dict.fromkeys(scores.about(key).type for key in scores.keys)):
+        lines: dict[str, dict[str, float | None]] = {name: {} for name in scores.names}
         keys = [key for key in scores.keys if scores.about(key).type == kind]
-        codes = dict.fromkeys(code for code, _ in keys)
-        means = {code: scores.row(code, [key for key in keys if key[0] == code]).means for code in codes}
-        lines = {name: {code: row[place].value for code, row in means.items()}
-                 for place, name in enumerate(scores.names)}  # fmt: skip
+        for code in dict.fromkeys(code for code, _ in keys):
+            means = scores.row(code, [key for key in keys if key[0] == code]).means
+            for name, mean in zip(scores.names, means, strict=True):
+                lines[name][code] = mean.value
         there = {code for line in lines.values() for code, value in line.items() if value is not None}
         if len(there) >= drawings.FEWEST_SPOKES:
             which = ", over the results that the models share" if len(lines) > 1 else ""
@@ -164,11 +153,10 @@ def _bars(facts: Facts) -> dict[str, Any] | None:
     """The overall means of all models; None for a single one."""
     if len(facts.names) < 2:
         return None
-    means = [(scores.kind, scores.whole.means) for scores in facts.sets]
-    bars = {
-        name: {kind: (row[place].value, row[place].low, row[place].high) for kind, row in means}
-        for place, name in enumerate(facts.names)
-    }
+    bars: dict[str, dict[str, style.Estimate]] = {name: {} for name in facts.names}
+    for scores in facts.sets:
+        for name, mean in zip(facts.names, scores.whole.means, strict=True):
+            bars[name][scores.kind] = mean.value, mean.low, mean.high
     caption = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
     return _figure(drawings.bars(bars, "Means"), "means", caption)
 
