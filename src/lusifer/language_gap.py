@@ -94,13 +94,9 @@ class Gap:
         return 100 / len(self.within)
 
     def mean(self, name: str) -> float | None:
-        """Average a number over languages: one of `Within` over all, one of `Against` over those beside English.
+        """Average a field, `retrieval` or `margin` over the languages that have it; None where none has.
 
-        Args:
-            name: Of a field, or `retrieval` or `margin`.
-
-        Returns:
-            The mean of the languages that have the number; None where none has.
+        A number of `Within` is averaged over all languages, one of `Against` over those beside English.
         """
         rows = self.within if name in {field.name for field in fields(Within)} else self.against
         found = [value for row in rows.values() if (value := getattr(row, name)) is not None]
@@ -225,12 +221,9 @@ def _nearest(similar: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def neighbours(pool: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Look at the k nearest of every text among the texts of all languages, its own sentence left out in each.
+    """Look at the k nearest of every text in (L, n, d) among those of all languages, its own sentence left out in each.
 
-    Args:
-        pool: (L, n, d), by language and sentence.
-        k: Neighbours.
-        block: Texts at once.
+    `block` texts are compared with all others at once.
 
     Returns:
         By language, from 0 to 1: the mean share of neighbours of the text's own language, and the share of texts whose

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from mteb import mocks
 
-from lusifer.evaluation.run import runner
-from lusifer.evaluation.run.devices import run
+from lusifer.evaluation.run.devices import run, shares
 from lusifer.evaluation.run.encoder import Encoder, VectorFile, model_meta
 from lusifer.evaluation.run.runner import Plan
 from lusifer.evaluation.scores.folder import EvaluationFolder
@@ -187,7 +186,7 @@ def test_after_the_time_budget_nothing_is_begun(tmp_path):
 
 def test_cheap_tasks_come_first_and_the_time_left_shrinks_to_nothing(tmp_path):
     rows = [row_of(mock, cost=cost) for mock, cost in zip(MOCKS[:3], (500, None, 20))]
-    assert [group[0].cost for group in runner.tasks(rows)] == [20, 500, None]
+    assert [group[0].cost for group in shares(rows, 1)[0]] == [20, 500, None]
     told = []
     folder = EvaluationFolder(tmp_path)
     run(rows, Plan(make, instructed=False), encoder(tmp_path), folder, told.append)

@@ -23,9 +23,15 @@ AGAIN = "finished rows are kept: run the same command again"
 
 
 def shares(rows: Sequence[SuiteRow], count: int) -> list[list[list[SuiteRow]]]:
-    """Deal whole tasks out so that the shares cost about the same: the dearest first, to whoever has least."""
+    """Deal whole tasks out so that the shares cost about the same: the dearest first, to whoever has least.
+
+    In a share, the cheapest task comes first, and in a task the cheapest language.
+    """
+    groups: dict[str, list[SuiteRow]] = {}
+    for row in sorted(rows, key=runner.cost):
+        groups.setdefault(row.task, []).append(row)
     dealt: list[list[list[SuiteRow]]] = [[] for _ in range(count)]
-    for group in sorted(runner.tasks(rows), key=_cost, reverse=True):
+    for group in sorted(groups.values(), key=lambda group: (-_cost(group), group[0].task)):
         min(dealt, key=lambda share: sum(map(_cost, share))).append(group)
     return [sorted(share, key=_cost) for share in dealt]
 

@@ -104,15 +104,10 @@ class Encoder:
         return {"seen": sum(self._read.values()), "of": len(self._read)}
 
     def encode(self, inputs: Any, *, prompt_type: Any = None, hf_split: str = "", **_: Any) -> np.ndarray:
-        """Embed what mteb's data loader holds.
+        """Embed what mteb's data loader holds, batches with the key "text": vectors (n, d), float32.
 
-        Args:
-            inputs: Batches with the key "text".
-            prompt_type: mteb's query or document; None, for tasks of one kind of text, is a query.
-            hf_split: The split that they are of; a classifier learns from another one than is tested.
-
-        Returns:
-            Vectors (n, d), float32.
+        Without a `prompt_type`, as in tasks of one kind of text, they are queries. `hf_split` is the split that they
+        are of; a classifier learns from another one than is tested.
 
         Raises:
             LusiferError: A vector is not finite.
@@ -269,10 +264,10 @@ class ScoredModel:
 
     def encoder(self, cache: Path, unit: bool) -> Encoder:
         """As mteb calls it; `cache` and `unit` as for `Encoder`. The texts of its training run are looked up."""
-        folder = self.source.folder
-        trained_on = training_texts.of_model(Path(folder)) if folder is not None and Path(folder).is_dir() else None
-        meta = model_meta(self.source.name, self.source.identity)
-        return Encoder(self.embedder, meta, cache, instructed=self.source.instructed, unit=unit, seen=trained_on)
+        source = self.source
+        seen = training_texts.of_model(Path(source.folder)) if source.folder and Path(source.folder).is_dir() else None
+        meta = model_meta(source.name, source.identity)
+        return Encoder(self.embedder, meta, cache, instructed=source.instructed, unit=unit, seen=seen)
 
 
 def load_model(

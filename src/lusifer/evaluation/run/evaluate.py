@@ -62,12 +62,7 @@ class Options:
     command: str = ""
 
     def select(self) -> Selection:
-        """Choose and check what is measured, before a model is loaded or trained; the files are read here.
-
-        Raises:
-            DataError: A file of the offline suite is damaged, or there is none.
-            UsageError: A suite, language or task is unknown, or the offline suite has no folder.
-        """
+        """Choose what is measured, before a model is loaded or trained; errors as of `suite.choose`."""
         return suite.choose(self.suite, self.data, self.languages, self.tasks)
 
 

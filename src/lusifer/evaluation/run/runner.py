@@ -82,15 +82,6 @@ class Progress:
             self._tell(Done(self._rows, self._of, passed / self._done * self._left if self._done else None))
 
 
-def tasks(rows: Iterable[SuiteRow]) -> list[list[SuiteRow]]:
-    """Group rows by task, the cheapest task first and within it the cheapest language."""
-    groups: dict[str, list[SuiteRow]] = {}
-    for row in rows:
-        groups.setdefault(row.task, []).append(row)
-    ordered = [sorted(group, key=cost) for group in groups.values()]
-    return sorted(ordered, key=lambda group: (sum(map(cost, group)), group[0].task))
-
-
 def cost(row: SuiteRow) -> int:
     """Texts to embed, a guess where that is not known."""
     return row.cost if row.cost is not None else UNKNOWN_COST
@@ -190,17 +181,10 @@ def _row(
     file = task._predictions_path(predicted)
     predictions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     made = examples_of(row, scores, predictions, parts)
+    score, seconds = round(100 * sum(values) / len(values), 4), round(time.monotonic() - started, 3)
     count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(parts.values())
-    entry = _entry(
-        row,
-        plan,
-        score=round(100 * sum(values) / len(values), 4),
-        n=count,
-        seconds=round(time.monotonic() - started, 3),
-        prompt=encoder.prompts,
-        seen=encoder.seen_in_training(),
-    )
-    return entry, made
+    more = {"score": score, "n": count, "seconds": seconds, "prompt": encoder.prompts}
+    return _entry(row, plan, **more, seen=encoder.seen_in_training()), made
 
 
 def _size(parts: Iterable[Any]) -> int | None:
@@ -254,12 +238,11 @@ def examples_of(
         data: The split that was tested as mteb holds it, by subset.
 
     Returns:
-        The examples, or None where the metric is no mean over examples or they do not give the score.
+        None where the metric is no mean over examples or they do not give the score.
     """
     parts = []
     for subset in row.subsets:
-        predicted = predictions.get(subset, {}).get(row.split)
-        made = _made(row.type, row.metric, scores[subset], predicted, data[subset], subset)
+        made = _made(row, scores[subset], predictions.get(subset, {}).get(row.split), data[subset], subset)
         parts.append(made if made is not None and _agrees(made, float(scores[subset][row.metric])) else None)
     if len(parts) == 1:
         return parts[0]
@@ -270,33 +253,31 @@ def examples_of(
     return {"kind": "mean", "ids": ids, "values": [value for part in whole for value in part["values"]]}
 
 
-def _made(
-    type_: str, metric: str, scores: Mapping[str, Any], predictions: Any, data: Any, subset: str
-) -> dict[str, Any] | None:
-    if type_ == "Clustering":
+def _made(row: SuiteRow, scores: Mapping[str, Any], predictions: Any, data: Any, subset: str) -> dict[str, Any] | None:
+    kind = row.type, row.metric
+    if kind == ("Clustering", "v_measure"):
         draws = scores.get("v_measures")
-        levels = list(draws.values()) if isinstance(draws, Mapping) else [draws] if draws else []
-        if not levels or metric != "v_measure":
+        levels = list(draws.values()) if isinstance(draws, Mapping) else [draws]
+        if not draws:
             return None
         values = np.mean(np.array(levels, dtype=float), axis=0).tolist()
         return {"kind": "draws", "ids": [str(number) for number in range(len(values))], "values": values}
     if predictions is None:
         return None
-    if type_ == "Classification" and metric == "accuracy":
+    if row.type in ("Retrieval", "Reranking"):
+        return _ranked(row.metric, predictions, data["relevant_docs"])
+    if kind == ("Classification", "accuracy"):
         labels = list(data["label"]) if "label" in data.column_names else None
-        if labels is None or any(len(row) != len(labels) for row in predictions):
+        if labels is None or any(len(each) != len(labels) for each in predictions):
             return None
-        right = np.mean([[found == label for found, label in zip(row, labels)] for row in predictions], axis=0)
+        right = np.mean([[found == label for found, label in zip(each, labels)] for each in predictions], axis=0)
         return _mean(_ids(data, subset), right)
-    if type_ == "BitextMining" and metric == "accuracy":
-        found = [row["corpus_id"] for row in next(iter(predictions.values()))]
-        return _mean(_ids(data, subset), [row == number for number, row in enumerate(found)])
-    if type_ == "STS" and metric == "cosine_spearman":
-        values = [float(value) for value in predictions["cosine_scores"]]
-        gold = [float(score) for score in data["score"]]
+    if kind == ("BitextMining", "accuracy"):
+        found = [each["corpus_id"] for each in next(iter(predictions.values()))]
+        return _mean(_ids(data, subset), [each == number for number, each in enumerate(found)])
+    if kind == ("STS", "cosine_spearman"):
+        values, gold = ([float(value) for value in each] for each in (predictions["cosine_scores"], data["score"]))
         return {"kind": "spearman", "ids": _ids(data, subset), "values": values, "gold": gold}
-    if type_ in ("Retrieval", "Reranking"):
-        return _ranked(metric, predictions, data["relevant_docs"])
     return None
 
 

@@ -16,10 +16,9 @@ another model.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -249,10 +248,12 @@ def _mcnemar(differences: np.ndarray) -> float:
     return float(_scipy().binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
 
 
-def _scipy() -> ModuleType:
+def _scipy() -> Any:
     """scipy.stats, which comes with scikit-learn: whoever lacks it gets the install line."""
     extras.need("eval", "sklearn")
-    return importlib.import_module("scipy.stats")
+    from scipy import stats
+
+    return stats
 
 
 def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -99,14 +99,14 @@ class EvaluationFolder:
         """
         known = self._read(result)
         try:
-            left = [part for part in known["scores"][split] if part["hf_subset"] not in subsets] if known else []
+            known["scores"][split] = [part for part in known["scores"][split] if part["hf_subset"] not in subsets]
+            whole = not known["scores"][split]
         except (KeyError, TypeError):
-            left = []
-        if known and left:
-            known["scores"][split] = left
-            self._write(result, known)
-        else:
+            whole = True
+        if whole:
             result.unlink(missing_ok=True)
+        else:
+            self._write(result, known)
         if self._read(predicted) is None:
             predicted.unlink(missing_ok=True)
 
@@ -175,9 +175,15 @@ class EvaluationFolder:
             made = self._read(f"{EXAMPLES}/{task}.json") or {}
             rows = {}
             for language, known in (self._read(name) or {}).items():
-                problem = _problem(known, made.get(language))
-                if problem:
-                    self._again(f"{self.path / name}: {language}: {problem}; its row is measured again")
+                try:
+                    entry = _ENTRY.validate_python(known["entry"])
+                    if entry.score is None or entry.missing:
+                        raise DataError("no score")
+                    if known["sampled"]:
+                        examples_of(made.get(language) or {}, entry.score)
+                except (DataError, KeyError, TypeError, ValueError) as error:
+                    reason = f"not what an evaluation writes ({str(error).splitlines()[0]})"
+                    self._again(f"{self.path / name}: {language}: {reason}; its row is measured again")
                 else:
                     rows[language] = known["entry"]
             self._tasks[task] = rows, {code: each for code, each in made.items() if code in rows}
@@ -200,18 +206,3 @@ class EvaluationFolder:
     def _write(self, name: str | Path, content: Any) -> None:
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path / name, content)
-
-
-def _problem(known: Any, made: Any) -> str | None:
-    """What is wrong with a finished row and its examples, if anything is."""
-    if not isinstance(known, dict) or known.keys() != {"entry", "sampled"} or not isinstance(known["entry"], dict):
-        return "not what an evaluation writes"
-    try:
-        entry = _ENTRY.validate_python(known["entry"])
-        if entry.score is None or entry.missing:
-            return "has no score"
-        if known["sampled"]:
-            examples_of(made, entry.score)
-    except (ValidationError, DataError, TypeError, ValueError) as error:
-        return f"not what an evaluation writes ({str(error).splitlines()[0]})"
-    return None

@@ -111,19 +111,9 @@ class LocalTask:
         """The row of a language; None for English in a task that compares with English."""
         if cls.cross_lingual and code == ENGLISH:
             return None
-        return SuiteRow(
-            language=code,
-            task=cls.__name__,
-            type=cls.type,
-            subsets=(cls.subset.format(code),),
-            split=cls.split,
-            metric=cls.metric,
-            instruction=cls.instruction,
-            symmetric=cls.symmetric,
-            cross_lingual=cls.cross_lingual,
-            cost=cls.cost,
-            title=cls.title,
-        )
+        names = ("type", "split", "metric", "instruction", "symmetric", "cross_lingual", "cost", "title")
+        same = {name: getattr(cls, name) for name in names}
+        return SuiteRow(language=code, task=cls.__name__, subsets=(cls.subset.format(code),), **same)
 
 
 def _metadata(task: type[LocalTask]) -> Any:
@@ -144,11 +134,9 @@ def _metadata(task: type[LocalTask]) -> Any:
 
 
 def register(task: type[LocalTask], suite: str = "offline") -> None:
-    """Add a task of your own to a local suite, for this process.
+    """Add a task of your own to the suite "offline" or "sample", for this process.
 
-    Args:
-        task: The class; with several devices it must lie in a module that can be imported.
-        suite: "offline" or "sample".
+    With several devices its class must lie in a module that can be imported.
     """
     if task not in _ADDED[suite]:
         _ADDED[suite].append(task)
