@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, Dtype, DtypeOption, usable
+from lusifer.cli.models import Device, DtypeOption, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _open(names: list[str], skip_bad: int, fields: list[str] | None, labels: boo
 
 
 def _models(
-    model: str, batch_size: int, dtype: Dtype | None, device: str | None, cross_encoder: str | None = None
+    model: str, batch_size: int, dtype: str | None, device: str | None, cross_encoder: str | None = None
 ) -> tuple[Callable[[str], Any], Any]:
     """The retriever as a function of a prompt, and the cross-encoder or None."""
     # oneDNN and torch each keep a kernel and its reordered weights for every shape of batch, gigabytes of them in
@@ -283,7 +283,7 @@ def _models(
     from lusifer.embedder import retrieval
 
     place = usable(device)
-    embedder = retrieval.load_retriever(model, device=place, dtype=dtype.value if dtype else None)
+    embedder = retrieval.load_retriever(model, device=place, dtype=dtype)
     rescore = cross_encoder and retrieval.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
     return lambda prompt: retrieval.encoder(embedder, prompt, batch_size), rescore
 

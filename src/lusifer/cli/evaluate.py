@@ -86,7 +86,7 @@ def evaluate(
     others = [results.read(folder) for folder in compare or []]
     options = evaluation.Options(
         suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
-        dtype.value if dtype else None, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
+        dtype, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
     chosen = options.select()
     with ExitStack() as stack:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,15 +19,10 @@ Model = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
 
 
-class Dtype(StrEnum):
-    """Number format of the model."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-DtypeOption = Annotated[Dtype | None, typer.Option(help="Number format of the model; by default as saved.")]
+DtypeOption = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="Number format of the model; by default as saved."),
+]
 
 
 def usable(device: str | None) -> str | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,20 +11,7 @@ from lusifer.cli import terminal
 from lusifer.cli.models import Device, DtypeOption, Model, usable
 from lusifer.errors import LusiferError
 from lusifer.io.atomic import refuse_unwritable
-
-
-class Role(StrEnum):
-    """Which side of a search a text is on."""
-
-    QUERY = "query"
-    DOCUMENT = "document"
-
-
-class OnLong(StrEnum):
-    """What to do with a text longer than the model reads."""
-
-    CUT = "cut"
-    ERROR = "error"
+from lusifer.prompts import Role
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +61,9 @@ def embed(
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
     ] = None,
-    on_long: Annotated[OnLong, typer.Option(help="Texts too long to read: cut and report, or refuse.")] = OnLong.CUT,
+    on_long: Annotated[
+        Literal["cut", "error"], typer.Option(help="Texts too long to read: cut and report, or refuse.")
+    ] = "cut",
     dtype: DtypeOption = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the layers first: up to a minute, for long jobs.")
@@ -93,10 +81,10 @@ def embed(
     from lusifer.model.backbones import compile_layers
     from lusifer.serving import encode
 
-    wish = (prompt, task, role and role.value)
+    wish = (prompt, task, role)
     encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
-    embedder = folder.load(model, device=usable(device), dtype=dtype.value if dtype else None)
-    if slow := encode.slow_format(embedder.device, dtype and dtype.value):
+    embedder = folder.load(model, device=usable(device), dtype=dtype)
+    if slow := encode.slow_format(embedder.device, dtype):
         terminal.note(slow)
     if compiled:
         compile_layers(embedder)
@@ -107,7 +95,7 @@ def embed(
             output,
             prompt=encode.choose_prompt(embedder.prompts, *wish),
             batch_tokens=batch_tokens,
-            refuse_long=on_long is OnLong.ERROR,
+            refuse_long=on_long == "error",
             progress=lambda done: show(done, total),
             count=total,
         )

@@ -130,9 +130,10 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
         finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
         found += [Probe("vectors are finite", finite, f"finite {finite}"), _alone_is_together(embedder)]
     if isinstance(embedder[-1], Normalize):
-        found.append(_length_is_1(embedder))
-    found += [_special_tokens_are_text(embedder), _cut_keeps_the_end(embedder), _longest_text(embedder)]
-    found.append(_prompt_reaches(embedder))
+        worst = float((_vectors(embedder, TEXTS).norm(dim=-1) - 1).abs().max())
+        found.append(Probe("vectors have length 1", worst < LARGEST_OFF, f"largest difference {worst:.1e}"))
+    for check in (_special_tokens_are_text, _cut_keeps_the_end, _longest_text, _prompt_reaches):
+        found.append(check(embedder))
     return found if isinstance(model, int8.Int8Model) else [*found, _saved_is_loaded(embedder)]
 
 
@@ -148,10 +149,9 @@ def _positions(model: LusiferModel, input_ids: torch.Tensor, attention_mask: tor
             "batch; this reproduces the published arithmetic (convert --compat), convert without it for use",
         )
     prompt = model.soft_prompt(input_ids, attention_mask)
-    wrong = 0
-    for positions, mask in zip(prompt.position_ids, prompt.attention_mask, strict=True):
-        real = positions[mask.bool()]
-        wrong += int((real != torch.arange(len(real), device=real.device)).any())
+    real = prompt.attention_mask.bool()
+    wanted = real.cumsum(dim=1) - 1
+    wrong = int(((prompt.position_ids != wanted) & real).any(dim=1).sum())
     return Probe(name, not wrong, f"{wrong} of {len(input_ids)} texts in a padded batch have wrong position ids")
 
 
@@ -174,12 +174,6 @@ def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_
     adapters.merge(merged)
     after = merged(input_ids, attention_mask).embedding
     return probes.nearly_equal("merged equals unmerged", before, after, probes.is_float32(model))
-
-
-def _length_is_1(embedder: SentenceTransformer) -> Probe:
-    """Where vectors are normalised, a dot product must be the cosine."""
-    worst = float((_vectors(embedder, TEXTS).norm(dim=-1) - 1).abs().max())
-    return Probe("vectors have length 1", worst < LARGEST_OFF, f"largest difference {worst:.1e}")
 
 
 def _alone_is_together(embedder: SentenceTransformer) -> Probe:

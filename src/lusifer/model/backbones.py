@@ -89,11 +89,9 @@ def model_class(model_type: str, tower: str) -> type:
 
 def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
     """An uninitialised backbone for `config`, without pooler or head."""
-    facts = backbone(config.model_type, tower)
     cls = model_class(config.model_type, tower)
-    if cls is AutoModel:
-        return AutoModel.from_config(config, **facts.kwargs)
-    return cls._from_config(config, **facts.kwargs)
+    make = cls.from_config if cls is AutoModel else cls._from_config
+    return make(config, **backbone(config.model_type, tower).kwargs)
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
@@ -139,7 +137,7 @@ def refuse_without_compiler(device: torch.device) -> None:
         UsageError: Torch cannot compile on this device; the message has torch's reason.
     """
     try:
-        torch.compile(_small, options=COMPILE_OPTIONS)(torch.ones(8, device=device))
+        torch.compile(lambda x: x.sin() + 1, options=COMPILE_OPTIONS)(torch.ones(8, device=device))
     except RuntimeError as error:  # of torch's own kinds, all of which are this
         needed = "a C++ compiler (g++, or what CXX names) and the headers of Python"
         if device.type == "cuda":
@@ -148,7 +146,3 @@ def refuse_without_compiler(device: torch.device) -> None:
         raise UsageError(
             f"torch cannot compile here ({reason:.200}): it needs {needed}; or leave compile out"
         ) from error
-
-
-def _small(x: torch.Tensor) -> torch.Tensor:
-    return x.sin() + 1

@@ -82,11 +82,8 @@ class LusiferModel(LusiferPreTrainedModel):
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        if dtype not in (None, "auto"):
-            for tower in adapters.TOWERS:
-                backbones.cast_weights(
-                    getattr(model, tower), getattr(torch, dtype) if isinstance(dtype, str) else dtype
-                )
+        for tower in adapters.TOWERS if dtype not in (None, "auto") else ():
+            backbones.cast_weights(getattr(model, tower), getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return loaded
 
     def train(self, mode: bool = True) -> LusiferModel:
@@ -231,10 +228,8 @@ def pool(
     """
     mask = attention_mask.to(torch.bool)
     if method in ("cls", "lasttoken"):
-        order = torch.arange(mask.shape[1], device=mask.device)
-        index = (
-            torch.where(mask, order, mask.shape[1]).amin(1) if method == "cls" else torch.where(mask, order, -1).amax(1)
-        )
+        order = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        index = order.masked_fill(~mask, -1).amax(1) if method == "lasttoken" else mask.long().argmax(1)
         return hidden_states[torch.arange(len(index), device=mask.device), index]
     if method not in ("mean", "weightedmean"):
         raise ValueError(f"pooling={method!r} is unknown: use mean, weightedmean, cls or lasttoken")

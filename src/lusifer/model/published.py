@@ -190,14 +190,12 @@ def read(
         with weights.opened(file, ADVICE) as opened:
             tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     tensors, lora, head_weight = sort_tensors(tensors, settings, folder)
-    vocabularies = {tower: word_embeddings(tower, tensors, folder).shape for tower in adapters.TOWERS}
-    bases = {
-        tower: find_base(settings, tower, given, folder, vocabularies[tower])
-        for tower, given in (("encoder", encoder), ("llm", llm))
-    }
-    towers = {tower: read_config(base, tower) for tower, base in bases.items()}
-    for tower, config in towers.items():
-        config.vocab_size = vocabularies[tower][0]  # the authors add special tokens to some
+    bases, towers = {}, {}
+    for tower, given in (("encoder", encoder), ("llm", llm)):
+        words = word_embeddings(tower, tensors, folder).shape
+        bases[tower] = find_base(settings, tower, given, folder, words)
+        towers[tower] = read_config(bases[tower], tower)
+        towers[tower].vocab_size = words[0]  # the authors add special tokens to some
     config = LusiferConfig(
         **towers,
         connector_type=settings["connection_type"],

@@ -79,7 +79,7 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
         adapters.merge(model)
     model.float().cpu().eval()
     shape = (openvino.PartialShape([-1, -1]), openvino.Type.i64)
-    with torch.no_grad(), _plain_attention(model), _quiet(nncf):
+    with torch.no_grad(), _tracing(nncf):
         graph = openvino.convert_model(
             _Vector(model).eval(),
             example_input=_features(embedder, list(texts[:3])),
@@ -130,26 +130,17 @@ def _features(embedder: SentenceTransformer, texts: list[str]) -> dict[str, torc
 
 
 @contextmanager
-def _plain_attention(model: nn.Module) -> Iterator[None]:
-    """Keep torch from its fused encoder layers, which have no graph."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def _quiet(nncf: Any) -> Iterator[None]:
-    """No lines of the libraries about every step."""
-    logger = logging.getLogger("nncf")
+def _tracing(nncf: Any) -> Iterator[None]:
+    """Keep torch from its fused encoder layers, which have no graph, and the libraries from a line about every step."""
+    logger, fused = logging.getLogger("nncf"), torch.backends.mha.get_fastpath_enabled()
     before = logger.level
     nncf.set_log_level(logging.ERROR)
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
             # The trace keeps a check of the length as a constant; `Int8Model` makes it anew.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         logger.setLevel(before)

@@ -32,13 +32,14 @@ class TextSource:
     """
 
     def __init__(self, path: str, field: str = "text") -> None:
-        self.path, self.field = Path(path).expanduser(), field
-        self.name = "standard input" if path == STDIN else str(path)
-        self._lines: list[bytes] | None = sys.stdin.buffer.readlines() if path == STDIN else None
-        if self._lines is None and not self.path.name.endswith(ENDINGS):
+        self.path, self.field, self.name = Path(path).expanduser(), field, str(path)
+        self._lines: list[bytes] | None = None
+        if path == STDIN:
+            self.name, self._lines = "standard input", sys.stdin.buffer.readlines()
+        elif not self.path.name.endswith(ENDINGS):
             words = f"use {', '.join(ENDINGS)}, or - (standard input)"
             raise UsageError(f"{path}: unknown ending {self.path.suffix!r}: {words}")
-        if self._lines is None and not self.path.is_file():
+        elif not self.path.is_file():
             raise UsageError(f"{path}: no such file")
 
     def check(self) -> int:
@@ -61,12 +62,12 @@ class TextSource:
         Raises:
             DataError: A row holds no text that can be embedded.
         """
-        for where, row in self._raw():
+        for where, row in self._rows():
             if isinstance(row, DataError):
                 raise row
             yield where, check_text(row, where)
 
-    def _raw(self) -> Iterator[tuple[str, Any]]:
+    def _rows(self) -> Iterator[tuple[str, Any]]:
         if self._lines is not None:
             yield from rows.text_lines(self._lines, self.name)
         elif self.path.name.endswith(".txt"):
@@ -74,13 +75,10 @@ class TextSource:
                 yield from rows.text_lines(lines, self.name)
         else:
             for where, row in rows.rows(self.path, [self.field], keep_blank=True):
-                yield where, row if isinstance(row, DataError) else self._text(row, where)
-
-    def _text(self, row: Any, where: str) -> Any:
-        if not isinstance(row, dict) or self.field not in row:
-            has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-            raise DataError(f"{where}: no field {self.field!r} (found {has or 'none'}): name it with --field")
-        return row[self.field]
+                if not isinstance(row, DataError | dict) or (isinstance(row, dict) and self.field not in row):
+                    has = (", ".join(map(str, row)) or "none") if isinstance(row, dict) else type(row).__name__
+                    raise DataError(f"{where}: no field {self.field!r} (found {has}): name it with --field")
+                yield where, row[self.field] if isinstance(row, dict) else row
 
 
 class NumpyWriter:
