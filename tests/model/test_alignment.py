@@ -176,3 +176,37 @@ def test_wrong_calls_are_refused(aligned, batch):
     model.lm_head = None
     with pytest.raises(ValueError, match="no LM head was given"):
         model(*source, ids, mask, labels)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_in_chunks_is_plain_cross_entropy_in_float32(chunk, dtype):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(12, 40).to(dtype).requires_grad_(False)
+    model = LusiferForAlignment.__new__(LusiferForAlignment)
+    torch.nn.Module.__init__(model)
+    model.lm_head, model.logits_chunk = head, chunk
+    states, wanted, weights = 5 * torch.randn(20, 12), torch.randint(40, (20,)), torch.rand(20)
+    found = []
+    cross_entropy = torch.nn.functional.cross_entropy
+    for loss in (model._token_loss, lambda s, w: cross_entropy(head(s.to(dtype)).float(), w, reduction="none")):
+        leaf = states.clone().requires_grad_()
+        losses = loss(leaf, wanted)
+        (losses * weights).sum().backward()  # a weight a position: the losses may be summed in any way
+        found.append((losses.detach(), leaf.grad))
+    close = 1e-5 if dtype == torch.float32 else 0.2
+    assert found[0][0].dtype == torch.float32
+    assert torch.allclose(found[0][0], found[1][0], atol=close, rtol=0.02 if dtype == torch.bfloat16 else 1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=close)
+    assert found[0][1].abs().max() > 0.1
+
+
+def test_logits_far_from_0_stay_finite():
+    model = LusiferForAlignment.__new__(LusiferForAlignment)
+    torch.nn.Module.__init__(model)
+    model.lm_head, model.logits_chunk = torch.nn.Linear(1, 3, bias=False).requires_grad_(False), 8
+    model.lm_head.weight.copy_(torch.tensor([[1e4], [-1e4], [0.0]]))
+    states = torch.ones(2, 1, requires_grad=True)
+    losses = model._token_loss(states, torch.tensor([0, 1]))
+    losses.sum().backward()
+    assert losses.tolist() == [0.0, 2e4] and torch.isfinite(states.grad).all()

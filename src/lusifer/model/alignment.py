@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from transformers.utils import ModelOutput
 
 from lusifer.model.config import LusiferConfig
@@ -106,11 +105,27 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         return self.model.run_llm(embeds, key_mask, position_ids)
 
     def _token_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Cross entropy (N,) of N labelled positions, `logits_chunk` of them at a time."""
+        """Cross entropy of labelled positions, `logits_chunk` of them at a time, so that few logits exist at once.
+
+        Args:
+            states: (N, d).
+            wanted: (N,), the ids to predict.
+
+        Returns:
+            (N,), float32. Each position has its own value: in bfloat16 the library's sum would keep three digits.
+        """
         if not len(wanted):
             raise ValueError("no target token in the whole batch: every text is empty or cut away")
-        cap = getattr(self.config.llm, "final_logit_softcapping", None)
-        return token_loss(states, wanted, self.lm_head, self.logits_chunk, cap)
+        weight = self.lm_head.weight
+        losses = nn.functional.linear_cross_entropy(
+            states.to(weight.dtype),
+            weight,
+            wanted,
+            linear_bias=self.lm_head.bias,
+            reduction="none",
+            options=nn.LinearCrossEntropyOptions(batch_chunk_size=self.logits_chunk, chunking_method=None),
+        )
+        return losses.float()
 
 
 def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading: int) -> torch.Tensor:
@@ -169,76 +184,3 @@ def select_predictors(
     index = torch.cat([last_real, before], dim=1)[:, : rest.shape[1]]
     rows, columns = torch.nonzero(rest != IGNORED, as_tuple=True)
     return hidden_states[rows, index[rows, columns]], rest[rows, columns]
-
-
-def token_loss(
-    states: torch.Tensor, wanted: torch.Tensor, head: nn.Linear, chunk: int, cap: float | None = None
-) -> torch.Tensor:
-    """Cross entropy of each position, in float32, with little memory; gradients reach the states only.
-
-    A loss of one position depends on the state of that position alone, so its gradient is known as soon as its logits
-    are: it is computed with them and kept, d numbers a position, in place of the logits (vocabulary numbers) or of
-    making them a second time in the backward pass.
-
-    Args:
-        states: (N, d).
-        wanted: (N,), the ids to predict.
-        head: frozen linear layer d -> vocabulary.
-        chunk: positions whose logits exist at once.
-        cap: logits x become cap * tanh(x / cap) (Gemma's heads were trained so); None leaves them.
-
-    Returns:
-        (N,).
-
-    Raises:
-        ValueError: the head trains; it would get no gradient.
-    """
-    if torch.is_grad_enabled() and head.weight.requires_grad:
-        raise ValueError("the LM head trains, and this loss gives gradients to the states only: freeze it")
-    return _TokenLoss.apply(states, wanted, head.weight, head.bias, chunk, cap)
-
-
-class _TokenLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        states: torch.Tensor,
-        wanted: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        chunk: int,
-        cap: float | None,
-    ) -> torch.Tensor:
-        losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
-        gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(states), chunk):
-            part = slice(start, start + chunk)
-            logits = nn.functional.linear(states[part].to(weight.dtype), weight, bias).float()
-            # `slope` is what the cap makes of a change of the logits.
-            slope = None
-            if cap:
-                logits = logits.div_(cap).tanh_()
-                slope = 1 - logits.square() if gradient is not None else None
-                logits.mul_(cap)
-            ids = wanted[part, None]
-            # In place from here on: one array of (chunk, vocabulary) floats.
-            logits.sub_(logits.amax(dim=1, keepdim=True))
-            picked = logits.gather(1, ids)
-            total = logits.exp_().sum(dim=1, keepdim=True)
-            losses[part] = (total.log() - picked).squeeze(1)
-            if gradient is None:
-                continue
-            change = logits.div_(total).scatter_add_(1, ids, torch.full_like(picked, -1.0))
-            if slope is not None:
-                change.mul_(slope)
-            gradient[part] = (change.to(weight.dtype) @ weight).to(states.dtype)
-        ctx.gradient = gradient
-        return losses
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient = ctx.gradient
-        if gradient is not None:
-            gradient = (gradient * upstream.unsqueeze(1)).to(gradient.dtype)
-        return gradient, None, None, None, None, None

@@ -171,6 +171,8 @@ def _step(network: LusiferForAlignment, setting: Setting, live: Live) -> tuple[i
     """Go forward and backward; the FLOPs counted so far after the first and after both."""
     with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
         loss = _loss(network, setting)
+    if setting.predicts:  # the library's operation hides the product with the LM head; backward it makes it again
+        live.flops += 2 * setting.rows * setting.length * network.lm_head.weight.numel()
     forward = live.flops
     loss.backward()
     return forward, live.flops
