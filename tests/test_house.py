@@ -41,6 +41,14 @@ def test_folders_are_not_crowded():
     assert rules.crowded(SOURCES) == []
 
 
+def test_short_files_have_several_importers():
+    assert rules.slices(SOURCES) == []
+
+
+def test_a_class_name_occurs_once():
+    assert rules.doubled_classes(SOURCES) == []
+
+
 def test_files_and_functions_are_short():
     assert [problem for name, source in PYTHON.items() for problem in rules.too_long(name, source)] == []
 
