@@ -24,7 +24,7 @@ from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json
 from lusifer.io.seen import SeenTexts
 from lusifer.model.lusifer import LusiferModel
-from lusifer.prompts import Role
+from lusifer.prompts import ROLES, Role
 
 CACHED_TEXTS = 200_000  # rows with more texts are not kept: at 4,096 numbers a text these are 3.3 GB
 OWNER = "model.json"
@@ -59,7 +59,6 @@ class Encoder:
         instructed: bool,
         unit: bool = False,
         seen: SeenTexts | None = None,
-        batch_size: int = 32,
     ) -> None:
         """Take a model.
 
@@ -70,13 +69,11 @@ class Encoder:
             instructed: Whether queries get the instruction of their row; else the model's own prompts count.
             unit: Whether vectors are brought to length 1: a classifier's strength would else depend on their length.
             seen: The texts that the model was trained on, where they are known.
-            batch_size: Texts a batch.
         """
         self.mteb_model_meta = meta
         self._embedder = embedder
         self._instructed = instructed
         self._unit = unit
-        self._batch_size = batch_size
         dimension = embedder.get_embedding_dimension() or embedder.encode(["x"], convert_to_numpy=True).shape[1]
         self._vectors = VectorFile(cache, meta.revision, dimension)
         self._prefix: dict[Role, str] = {"query": "", "document": ""}
@@ -86,8 +83,14 @@ class Encoder:
         self._read: dict[int, bool] = {}
 
     def use(self, row: SuiteRow) -> None:
-        """Use the prompts of a row from now on, and forget which texts were read."""
-        self._prefix = prefixes(row, self._embedder, self._instructed)
+        """Use the prompts of a row from now on, and forget which texts were read.
+
+        They are the row's instruction for a model that is instructed; else the model's own prompts named "query" and
+        "document" (or "passage"), and where it has none of them its default one.
+        """
+        default, own = default_prompt(self._embedder), self._embedder.prompts
+        theirs = {"query": own.get("query"), "document": own.get("document") or own.get("passage")}
+        self._prefix = row.prompts() if self._instructed else {role: theirs[role] or default for role in ROLES}
         self._split = row.split
         self._keep = row.cost is None or row.cost <= CACHED_TEXTS
         self._read = {}
@@ -136,7 +139,6 @@ class Encoder:
         vectors = self._embedder.encode(
             texts,
             prompt=prefix,
-            batch_size=self._batch_size,
             normalize_embeddings=self._unit,
             show_progress_bar=False,
             convert_to_numpy=True,
@@ -156,19 +158,6 @@ class Encoder:
         from mteb.similarity_functions import pairwise_cos_sim
 
         return pairwise_cos_sim(embeddings1, embeddings2)
-
-
-def prefixes(row: SuiteRow, embedder: SentenceTransformer, instructed: bool) -> dict[Role, str]:
-    """Give what stands before the texts of a row.
-
-    That is the row's instruction for a model that is instructed; else the model's own prompts named "query" and
-    "document" (or "passage"), and where it has none of them its default one.
-    """
-    if instructed:
-        return row.prompts()
-    default, own = default_prompt(embedder), embedder.prompts
-    document = own.get("document") or own.get("passage") or default
-    return {"query": own.get("query") or default, "document": document}
 
 
 def default_prompt(embedder: SentenceTransformer) -> str:
@@ -277,7 +266,7 @@ def load_model(
     instructed: bool | None = None,
     dtype: str | None = None,
 ) -> ScoredModel:
-    """Load a model, or take the embedder itself.
+    """Load a model.
 
     Args:
         model: A folder or hub name, or the embedder itself.

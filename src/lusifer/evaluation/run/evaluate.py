@@ -111,7 +111,7 @@ def evaluate(
         entries = devices.run(chosen.rows, plan, encoder, folder, progress, others)
         if all(entry["missing"] for entry in entries):
             folder.discard()
-            tried = [entry for entry in entries if (entry["task"], entry["language"]) not in chosen.absent]
+            tried = [entry for entry in entries if (entry["language"], entry["task"]) not in chosen.absent]
             first = (tried or entries)[0]
             raise LusiferError(f"nothing could be measured: {first['task']}: {first['missing']}")
         summary = _summary(options, loaded, chosen, _with_intervals(entries, folder, options.seed))

@@ -41,7 +41,7 @@ class Plan:
     instructed: bool
     unit: bool = False  # whether vectors are brought to length 1
     deadline: float | None = None  # of time.monotonic()
-    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (task, language) -> why it cannot be run
+    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (language, task) -> why it cannot be run
 
     @property
     def late(self) -> bool:

@@ -26,7 +26,7 @@ FLAT = 1e-9  # percent
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean in percent, over fewer members than it should have where something is missing; None if none is there.
+    """A mean in percent, over fewer members than it should have where something is missing; `value` is None if all is.
 
     Attributes:
         low: Of the 95 % interval; None if a member has no examples to resample.

@@ -128,7 +128,7 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
-    """The 2.5th and the 97.5th percentile of any mean or difference of what `resample` gives, (resamples,).
+    """The 2.5th and the 97.5th percentile of any mean or difference of what `resample` gives, (RESAMPLES,).
 
     A resample without a value (NaN) is left out; None where more than 5 % of them have none.
     """
@@ -139,7 +139,7 @@ def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def resample(members: Mapping[Key, Examples], seed: int = 0, resamples: int = RESAMPLES) -> dict[Key, np.ndarray]:
+def resample(members: Mapping[Key, Examples], seed: int = 0) -> dict[Key, np.ndarray]:
     """Scores of resampled examples, from which the interval of any mean over the members follows.
 
     Languages of one task that share ids are resampled together: an example that is drawn, is drawn in all of them,
@@ -147,13 +147,8 @@ def resample(members: Mapping[Key, Examples], seed: int = 0, resamples: int = RE
     ids, and different tasks, are drawn independently of each other. The order of members and rows does not matter, and
     two models with the same ids get the same draws.
 
-    Args:
-        members: Language and task -> examples, "draws" excepted.
-        seed: Of the draws.
-        resamples: How many.
-
     Returns:
-        Language and task -> scores in percent, (resamples,). NaN where a resample has no value: none of a language's
+        By language and task, scores in percent, (RESAMPLES,). NaN where a resample has no value: none of a language's
         examples, or a rank correlation of values that are all the same; also for a single example, which cannot vary.
 
     Raises:
@@ -167,14 +162,14 @@ def resample(members: Mapping[Key, Examples], seed: int = 0, resamples: int = RE
         inside = {key: members[key].ordered(sorted(members[key].ids)) for key in pool}
         columns = {key: np.array([place[name] for name in inside[key].ids]) for key in pool}
         scores: dict[Key, list[np.ndarray]] = {key: [] for key in pool}
-        for size in blocks(resamples, len(ids)):
+        for size in blocks(RESAMPLES, len(ids)):
             drawn = _draws(generator, size, len(ids))
             for key in pool:
                 weights = drawn if len(columns[key]) == len(ids) else drawn[:, columns[key]]
                 scores[key].append(_statistic(inside[key], weights))
         for key in pool:
             single = len(inside[key].ids) == 1
-            found[key] = np.full(resamples, np.nan) if single else np.concatenate(scores[key])
+            found[key] = np.full(RESAMPLES, np.nan) if single else np.concatenate(scores[key])
     return found
 
 

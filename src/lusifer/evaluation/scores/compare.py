@@ -189,15 +189,10 @@ def why_not(one: Examples, other: Examples) -> str | None:
 def differences(
     one: Mapping[Key, Examples], other: Mapping[Key, Examples], seed: int = 0
 ) -> tuple[dict[Key, Difference], dict[Key, np.ndarray]]:
-    """Compare two models on the same examples of several languages and tasks.
-
-    Args:
-        one: Examples of the first model.
-        other: Of the second one, the same keys.
-        seed: Of the draws.
+    """Compare two models on the same examples of several languages and tasks, the keys of both.
 
     Returns:
-        The differences, and those of the resamples in percent points, (resamples,): from their means follow the
+        The differences, and those of the resamples in percent points, (RESAMPLES,): from their means follow the
         intervals of mean differences.
 
     Raises:

@@ -33,11 +33,7 @@ class DataFolder:
     parsed: dict[Path, Any] = field(default_factory=dict)
 
     def read(self, file: Path, parse: Callable[[Path], Any]) -> Any:
-        """Give the content of a file.
-
-        Raises:
-            DataError: The file is missing or damaged.
-        """
+        """Give the content of a file; one that is missing or damaged is a `DataError`."""
         if file not in self.parsed:
             self.parsed[file] = parse(file)
         return self.parsed[file]
@@ -83,11 +79,7 @@ class LocalTask:
 
     @staticmethod
     def parse(file: Path) -> Any:
-        """Read one file.
-
-        Raises:
-            DataError: It is missing or damaged.
-        """
+        """Read one file; one that is missing or damaged is a `DataError`."""
         raise NotImplementedError
 
     @classmethod
@@ -161,7 +153,7 @@ def survey(
     The files of English are read as well.
 
     Returns:
-        The rows; task and language of those that lack a file, with the reason; and the files that are there.
+        The rows; language and task of those that lack a file, with the reason; and the files that are there.
 
     Raises:
         DataError: There is nothing to measure in the folder, or a file is damaged.

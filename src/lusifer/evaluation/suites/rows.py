@@ -45,8 +45,8 @@ class SuiteRow:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Task and language."""
-        return self.task, self.language
+        """Language and task, as of an entry of a summary."""
+        return self.language, self.task
 
     def prompts(self, instructed: bool = True) -> dict[Role, str]:
         """Give the prefix of each role; both are empty for a model that was trained without instructions."""

@@ -32,7 +32,7 @@ class Selection:
         suite: Name of the suite.
         rows: A language of a task each, cheapest first.
         make: From rows that share a task: mteb's task, its data not yet loaded.
-        absent: Task and language of rows that cannot be run -> the reason.
+        absent: Language and task of rows that cannot be run -> the reason.
         digests: SHA-256 of the files by name.
         parallel: The same sentences in several languages, for the gap between languages; None where there are none.
     """
@@ -53,11 +53,7 @@ def choose(
 ) -> Selection:
     """Choose what is measured; files are read here, once.
 
-    Args:
-        suite: One of `names`.
-        data: Folder with the files of the offline suite; None for the others.
-        languages: Codes; None takes the 14 of the paper.
-        tasks: Names of tasks; None takes all of the suite.
+    Only the offline suite has a folder, `data`. No languages are the 14 of the paper, no tasks all of the suite.
 
     Raises:
         DataError: A file of the offline suite is damaged, or there is none.
