@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.data.sampling import by_share, draw
 from lusifer.data.sources import SourceSpec, load
+from lusifer.data.tables import by_share, draw
 
 
 @given(st.lists(st.integers(-1, 8), min_size=1, max_size=300), st.integers(1, 300), st.integers(0, 9))

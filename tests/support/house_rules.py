@@ -25,7 +25,6 @@ ROOMS: dict[str, set[str]] = {
     "model": LEAVES,
     "embedder": LEAVES | {"model"},
     "data": LEAVES,
-    "data.cleaning": LEAVES | {"data"},
     "data.mining": LEAVES | {"data"},
     "data.stages": LEAVES | {"data"},
     "training.objectives": LEAVES,

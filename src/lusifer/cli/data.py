@@ -15,8 +15,8 @@ from lusifer.cli.models import Device, DtypeOption, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
-    from lusifer.data.counts import RowCounts
     from lusifer.data.sources import OpenedFiles
+    from lusifer.data.tables import RowCounts
     from lusifer.io.rows import BadRows
 
 
@@ -90,7 +90,7 @@ def inspect(
     field: Fields = None,
 ) -> None:
     """Read every row and say what is in the files; a bad row stops the command, which says what to correct."""
-    from lusifer.data.cleaning import overview
+    from lusifer.data import overview
     from lusifer.io import seen as seen_texts
 
     opened = _open(files, skip_bad, field)
@@ -118,8 +118,8 @@ def dedup(
     field: Fields = None,
 ) -> None:
     """Normalise Unicode; drop rows that repeat or nearly repeat another, or hold a text of an evaluation file."""
+    from lusifer.data import dedup as cleaning
     from lusifer.data import tables
-    from lusifer.data.cleaning import dedup as cleaning
 
     opened = _open(files, skip_bad, field)
     held_out = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]

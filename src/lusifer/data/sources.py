@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer.data import schema, tables
-from lusifer.data.sampling import draw, stratified
 from lusifer.data.schema import Lists, Row
+from lusifer.data.tables import draw, stratified
 from lusifer.errors import DataError, UsageError
 from lusifer.io import hub, markdown
 from lusifer.io import rows as row_files

@@ -1,4 +1,4 @@
-"""Rows on disk: Arrow tables that are mapped into memory, and the files that commands write."""
+"""Rows on disk: Arrow tables that are mapped into memory, draws from them, and the files that commands write."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import errno
 import gzip
 import json
 import mmap
+import random
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from lusifer.data.schema import Row
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io import markdown
 from lusifer.io.atomic import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 CHUNK = 10_000  # rows turned into columns at once: as Python objects they take several times the memory
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # of files that are written
+EXAMPLES = 20  # of each reason in a report
+_LONGEST = 300  # characters of a text in a report
 
 
 def schema(kind: str) -> pa.Schema:
@@ -182,3 +189,97 @@ def _mapped(file: Any) -> Dataset:
 
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return Dataset(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all())
+
+
+def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
+    """Draw `limit` of `count` row numbers, in ascending order; None means all rows."""
+    if limit is None or count <= limit:
+        return None
+    return sorted(random.Random(seed).sample(range(count), limit))
+
+
+def stratified(clusters: Sequence[int | None], limit: int | None, seed: int) -> list[int] | None:
+    """Draw row numbers from each cluster in proportion to its size.
+
+    Every cluster keeps at least one row as long as there are no more clusters than `limit`. Rows without a cluster
+    count as one more cluster; if no row has a cluster, all rows are drawn from alike.
+
+    Args:
+        clusters: The cluster of each row, or None.
+        limit: Most rows; None keeps all.
+        seed: Seed of the draw.
+
+    Returns:
+        Row numbers in ascending order; None means all rows.
+    """
+    if limit is None or len(clusters) <= limit or all(each is None for each in clusters):
+        return draw(len(clusters), limit, seed)
+    return by_share(np.array([-1 if each is None else each for each in clusters]), limit, seed).tolist()
+
+
+def by_share(clusters: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Draw `limit` positions of an (n,) array of cluster numbers, from each cluster in proportion; ascending."""
+    _, inverse, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(clusters))
+    grouped = order[np.argsort(inverse[order], kind="stable")]  # cluster by cluster, each in random order
+    starts = np.cumsum(sizes) - sizes
+    shares = _shares(sizes, limit, generator)
+    return np.sort(np.concatenate([grouped[at : at + share] for at, share in zip(starts, shares)]))
+
+
+def _shares(sizes: np.ndarray, limit: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows of each cluster, `limit` in all: its share rounded down, then one more by the largest remainder."""
+    exact = sizes * (limit / sizes.sum())
+    least = np.minimum(sizes, 1) if len(sizes) <= limit else np.zeros_like(sizes)
+    shares = np.maximum(np.floor(exact).astype(np.int64), least)
+    tie = generator.random(len(sizes)) * 1e-9  # so that the number of a cluster does not decide between equals
+    while (missing := limit - shares.sum()) > 0:
+        open_ = np.flatnonzero(shares < sizes)
+        shares[open_[np.argsort(-(exact - shares + tie)[open_], kind="stable")[:missing]]] += 1
+    while (over := shares.sum() - limit) > 0:  # the least of every cluster was more than its share
+        open_ = np.flatnonzero(shares > least)
+        shares[open_[np.argsort((exact - shares + tie)[open_], kind="stable")[:over]]] -= 1
+    return shares
+
+
+@dataclass
+class RowCounts:
+    """Counts by reason, in the order in which reasons were first met, and the first examples of each."""
+
+    title: str
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def count(self, reason: str, *example: str, by: int = 1) -> None:
+        """Add `by` rows to a reason; `example` are texts that show it, of which the first 20 are kept."""
+        self.counts[reason] = self.counts.get(reason, 0) + by
+        shown = self.examples.setdefault(reason, [])
+        if example and len(shown) < EXAMPLES:
+            shown.append(" | ".join(map(_one_line, example)))
+
+    def merge(self, counts: dict[str, int], examples: dict[str, list[str]]) -> None:
+        """Add the counts and examples of another report."""
+        for reason, number in counts.items():
+            self.count(reason, by=number)
+            self.examples[reason] = [*self.examples[reason], *examples.get(reason, ())][:EXAMPLES]
+
+    def lines(self) -> list[str]:
+        """Give the counts as lines for a terminal."""
+        width = max(map(len, self.counts), default=0)
+        return [f"{reason:<{width}}  {number:>12,}" for reason, number in self.counts.items()]
+
+    def write(self, file: Path) -> None:
+        """Write counts and examples as a Markdown page."""
+        rows = [(reason, f"{number:,}") for reason, number in self.counts.items()]
+        lines = [f"# {self.title}", "", markdown.table(("what", "how many"), rows)]
+        for reason, shown in self.examples.items():
+            if shown:
+                lines += ["", f"## {reason}", "", markdown.bullets(shown)]
+        with write_file(file) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1] + "…"

@@ -17,7 +17,6 @@ from lusifer import __version__
 from lusifer.embedder.info import Contents
 from lusifer.errors import UsageError
 from lusifer.io import markdown
-from lusifer.io.templates import environment
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
@@ -72,7 +71,7 @@ def text(card: Card, contents: Contents) -> str:
         {"part": part.name, "what": part.what, "parameters": f"{part.parameters:,}", "weights": part.dtype}
         for part in contents.parts
     ]
-    template = environment("lusifer.embedder", code=code, rows=_table).get_template("card.md")
+    template = markdown.environment("lusifer.embedder", code=code, rows=_table).get_template("card.md")
     body = template.render(
         card=card,
         contents=contents,

@@ -1,8 +1,13 @@
-"""Markdown tables: every table of a report, a card or a terminal is made here."""
+"""Markdown tables and lists, and the templates of pages and cards, which jinja2 fills."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def cell(value: object) -> str:
@@ -29,3 +34,28 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int 
 def bullets(lines: Iterable[str]) -> str:
     """Lay out a Markdown list, a line an item."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+@functools.cache
+def environment(package: str, **filters: Callable[..., Any]) -> jinja2.Environment:
+    """Open the templates of a package.
+
+    In a file that ends in `.html` every value is escaped that is not marked as safe; in Markdown none is. A name that
+    is not given to a template is an error.
+
+    Args:
+        package: Dotted name; its templates are the files in its folder `templates`.
+        filters: Functions that templates may use on values, by name.
+    """
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= filters
+    return made

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.data import sampling, tables
-from lusifer.data.counts import RowCounts
+from lusifer.data import tables
 from lusifer.data.mining.vectors import Encode, Vectors, embed
 from lusifer.data.schema import Row
+from lusifer.data.tables import RowCounts
 from lusifer.errors import DataError
 from lusifer.extras import need
 
@@ -74,7 +74,7 @@ def cluster(
                 counts.examples[reason].append(" | ".join(tables.values(table, "query", some)))
             if cap is not None and len(members) > cap:
                 kept[members] = False
-                kept[members[sampling.by_share(numbers[members], cap, seed)]] = True
+                kept[members[tables.by_share(numbers[members], cap, seed)]] = True
             done += len(members)
             progress("rows clustered", done, len(table))
     counts.count("rows kept", by=int(kept.sum()))

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lusifer.data import tables
-from lusifer.data.counts import RowCounts
 from lusifer.data.mining import corpus as candidates
 from lusifer.data.mining.corpus import Corpus, CorpusFiles
 from lusifer.data.mining.negatives import FOUND, Chooser, MineSettings, Rescore, read_blocks, write_blocks
 from lusifer.data.mining.vectors import Encode, Vectors, array_on_disk, blocks_done, embed, mark_done, nearest
 from lusifer.data.schema import Row, text_hash
+from lusifer.data.tables import RowCounts
 from lusifer.errors import DataError, UsageError
 from lusifer.io.atomic import locked
 from lusifer.io.jsonfile import read_json, sha256, write_json

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lusifer.data import tables
-from lusifer.data.counts import EXAMPLES, RowCounts
 from lusifer.data.mining.corpus import Corpus, KnownAnswers
 from lusifer.data.mining.vectors import release
 from lusifer.data.schema import Row, text_hash
+from lusifer.data.tables import EXAMPLES, RowCounts
 from lusifer.errors import DataError, UsageError
 from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json, write_json

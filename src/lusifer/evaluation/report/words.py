@@ -7,7 +7,7 @@ from typing import Any
 
 from lusifer import languages
 from lusifer.evaluation.figures import style
-from lusifer.io.templates import environment
+from lusifer.io.markdown import environment
 
 MISSING = "missing"
 

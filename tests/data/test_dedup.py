@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.cli import main
-from lusifer.data.cleaning import dedup
-from lusifer.data.cleaning.held_out import evaluation_texts
+from lusifer.data import dedup
 from lusifer.errors import UsageError
 
 WORDS = "river stone winter letter garden window silver bridge morning doctor engine forest market island".split()
@@ -132,7 +131,7 @@ def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert report.counts[dedup.TEST] == 3 and report.counts[dedup.NEAR_TEST] == 1 and kept == rows[4:]
     with pytest.raises(UsageError, match="no evaluation file there"):
-        evaluation_texts([tmp_path / "none"])
+        dedup.evaluation_texts([tmp_path / "none"], report)
 
 
 def test_normalisation_keeps_joiners_and_line_breaks() -> None:

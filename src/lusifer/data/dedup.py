@@ -14,20 +14,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lusifer.data import tables
-from lusifer.data.cleaning.held_out import LETTERS, evaluation_texts
-from lusifer.data.counts import RowCounts
 from lusifer.data.schema import Row, same_text, text_hash
+from lusifer.data.tables import RowCounts
+from lusifer.errors import UsageError
 from lusifer.extras import need
+from lusifer.io import rows as row_files
+from lusifer.io.jsonfile import read_json
 from lusifer.io.seen import text_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_KINDS = (*row_files.SUFFIXES, ".json")
+LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere
 SAME, NEAR = "dropped: repeats an earlier row", "dropped: nearly an earlier row"
 BLANK = "dropped: nothing is left of a text after normalisation"
 EMPTY = "dropped: query and positive are the same text"
@@ -88,7 +92,7 @@ def dedup(
         DataError: A row or an evaluation file cannot be read.
     """
     report = RowCounts("Cleaned rows")
-    tests = _held_out(against, report) if against else []
+    tests = evaluation_texts(against, report) if against else []
     table = tables.collect(_tidy(rows, kind, report, progress), kind)
     dropped = np.zeros(len(table), dtype=bool)
     _drop_same(table, kind, dropped, report)
@@ -186,14 +190,52 @@ def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts
             report.count(NEAR_LABELS if contradicts else NEAR, one[column], other[column])
 
 
-def _held_out(against: Sequence[Path], report: RowCounts) -> list[str]:
-    """The texts that must not occur; the report says where they are from, and what is too short to be compared."""
-    held = evaluation_texts(against)
-    for file, texts in held.files.items():
-        report.count(FILES, f"{file}: {texts:,} texts")
-    report.count(TEXTS, by=len(held.texts))
-    report.count(SHORT, by=held.short)
-    return held.texts
+def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
+    """Give the texts of evaluation files: every string of at least twelve letters and digits, in any field, once.
+
+    Args:
+        paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of them.
+        report: Counts the texts of each file, and the strings that are too short to be compared.
+
+    Raises:
+        UsageError: No such file, or none in the folder that can be read.
+        DataError: A file is damaged.
+    """
+    found: dict[str, None] = {}
+    short: set[str] = set()
+    for file in dict.fromkeys(file for path in paths for file in _files(path)):
+        texts = dict.fromkeys(_texts(file))
+        long = [text for text in texts if len(text_key(text)) >= LETTERS]
+        short |= texts.keys() - set(long)
+        found |= dict.fromkeys(long)
+        report.count(FILES, f"{file}: {len(long):,} texts")
+    report.count(TEXTS, by=len(found))
+    report.count(SHORT, by=len(short))
+    return list(found)
+
+
+def _files(path: Path) -> list[Path]:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if file.name.endswith(_KINDS) and file.is_file()]
+    if not files:
+        raise UsageError(f"{path}: no evaluation file there: give a file of {', '.join(_KINDS)}, or a folder of them")
+    return files
+
+
+def _texts(file: Path) -> Iterator[str]:
+    if file.suffix == ".json":
+        yield from _strings(read_json(file, "copy it again"))
+        return
+    for row in row_files.read(file, lambda row, _: row):
+        yield from _strings(row)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
 
 
 def _drop_tests(

@@ -1,1 +1,0 @@
-"""Rows in, fewer rows out: repeats, near repeats, and texts that evaluation uses."""
