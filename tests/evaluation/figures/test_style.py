@@ -17,11 +17,11 @@ GRID = {"en": {"STS": 71.0, "Clustering": None}, "te": {"STS": 42.0}}
 
 def test_no_two_languages_look_alike():
     groups = style.language_marks(list(languages.table()))
-    marks = [(mark.colour, mark.marker) for group in groups.values() for mark in group.values()]
+    marks = [(mark["color"], mark["marker"]) for group in groups.values() for mark in group.values()]
     assert len(set(marks)) == len(marks) == len(languages.table())
     paper = style.language_marks([language.code for language in languages.paper()])
-    assert all(len({mark.colour for mark in group.values()}) == 1 for group in paper.values())
-    assert len({next(iter(group.values())).colour for group in paper.values()}) == len(paper)  # a colour a group
+    assert all(len({mark["color"] for mark in group.values()}) == 1 for group in paper.values())
+    assert len({next(iter(group.values()))["color"] for group in paper.values()}) == len(paper)  # a colour a group
 
 
 def test_groups_have_names_in_words():

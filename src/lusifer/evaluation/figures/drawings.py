@@ -16,16 +16,16 @@ from lusifer.evaluation.figures.style import INK, LINE, PAPER, SOFT, Estimate, M
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
 MISSING = "missing"
 FEWEST_SPOKES = 3
 HATCH = "////"
-EQUAL_CONTRAST = 0.179  # relative luminance at which black and white text are read equally well (WCAG 2, 1.4.3)
+EQUAL_CONTRAST = 0.469  # place in cividis at which black and white text are read equally well (WCAG 2, 1.4.3)
 STEPS = 24  # of the bar of colours: with 50 and more matplotlib makes an image of it, which a page may refuse
 NEIGHBOURS = 10
 LAYERS = 7
-BLOCK = 1024  # rows of the similarity matrix that are held at once
 LONG_LABEL = 14  # letters; longer names of columns are turned
 
 
@@ -64,11 +64,10 @@ def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figur
         for name, mark in style.model_marks(list(scores)).items():
             values = np.array([scores[name].get(code) for code in codes], dtype=float)  # None is NaN, which is left out
             gone = ", ".join(code for code, value in zip(codes, values, strict=True) if np.isnan(value))
-            look = {"color": mark.colour, "marker": mark.marker, "linestyle": mark.dash, "markersize": 5}
             text = style.short(name) + (f" ({MISSING}: {gone})" if gone else "")
-            axis.plot([*angles, angles[0]], [*values, values[0]], **look, linewidth=1.8, label=text)
+            axis.plot([*angles, angles[0]], [*values, values[0]], **mark, markersize=5, linewidth=1.8, label=text)
         axis.set_ylim(low, high)
-        axis.set_xticks(angles, [style.label(code) for code in codes])
+        axis.set_xticks(angles, [style.language_name(code) for code in codes])
         for angle, tick in zip(angles, axis.get_xticklabels(), strict=True):
             side = math.sin(angle)
             tick.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
@@ -82,7 +81,7 @@ def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figur
 
 
 def heat_map(
-    scores: Mapping[str, Mapping[str, float | None]], title: str, limits: tuple[float, float] | None = None
+    scores: Mapping[str, Mapping[str, float | None]], title: str, limits: tuple[float, float] = (0, 100)
 ) -> Figure:
     """Draw the scores of one model, languages by types or tasks.
 
@@ -90,7 +89,7 @@ def heat_map(
         scores: Language code -> type or task -> percent. None is missing: hatched and labelled, never a colour of the
             scale. What a language does not have at all stays empty: it was not asked.
         title: The model, and what the columns are.
-        limits: Of the colours, in percent; None fits them to the scores. Give the same for models that are compared.
+        limits: Of the colours, in percent; the same for models that are compared.
 
     Returns:
         The figure; colours are cividis, which dichromats read as well, and each cell has its number.
@@ -101,22 +100,20 @@ def heat_map(
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     if not columns:
         raise UsageError(f"{title}: there is nothing to draw")
-    low, high = limits or span([value for row in scores.values() for value in row.values()])
     with style.style():
         names = [textwrap.fill(style.short(column, 48), 24, break_long_words=False) for column in columns]
         turned = max(map(len, names)) > LONG_LABEL
         figure = style.new(3.0 + 1.1 * len(columns), 1.5 + 0.31 * max(len(scores), 3) + 0.9 * turned)
         axis = figure.subplots()
         colours = extras.need("report", "matplotlib").colormaps["cividis"]
-        norm = extras.need("report", "matplotlib.colors").Normalize(low, high)
+        norm = extras.need("report", "matplotlib.colors").Normalize(*limits)
         for place, row in enumerate(scores.values()):
             for number, column in enumerate(columns):
                 if column in row:
-                    value = row[column]
-                    _cell(axis, number, place, value, None if value is None else colours(norm(value)))
+                    _cell(axis, number, place, row[column], norm, colours)
         axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(scores) - 0.5, -0.5))
         axis.set_xticks(range(len(columns)), names, rotation=35 if turned else 0, ha="left" if turned else "center")
-        axis.set_yticks(range(len(scores)), [style.label(code) for code in scores])
+        axis.set_yticks(range(len(scores)), [style.language_name(code) for code in scores])
         axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
         axis.spines[:].set_visible(False)
         axis.set_title(title, pad=10, loc="left")
@@ -126,19 +123,17 @@ def heat_map(
     return figure
 
 
-def _cell(axis: Axes, x: int, y: int, value: float | None, colour: tuple[float, ...] | None) -> None:
+def _cell(axis: Axes, x: int, y: int, value: float | None, norm: Normalize, colours: Colormap) -> None:
     rectangle = extras.need("report", "matplotlib.patches").Rectangle
     # The edge is the paper: a gap between cells. A hatch takes the edge's colour, so a missing cell has its own.
-    if value is None or colour is None:
+    if value is None:
         hatched = {"fill": False, "hatch": HATCH, "edgecolor": LINE, "linewidth": 0}
         axis.add_patch(rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **hatched))
         behind = {"facecolor": PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
         axis.text(x, y, MISSING, ha="center", va="center", fontsize=8.5, style="italic", color=INK, bbox=behind)
         return
-    axis.add_patch(rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
-    luminance = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-    ink = "#ffffff" if luminance < EQUAL_CONTRAST else "#000000"
+    axis.add_patch(rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours(norm(value)), edgecolor=PAPER, linewidth=1))
+    ink = "#ffffff" if norm(value) < EQUAL_CONTRAST else "#000000"
     axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=9, color=ink)
 
 
@@ -191,26 +186,20 @@ def _bar(axis: Axes, place: int, estimate: Estimate, first: bool, width: float) 
 
 
 def language_told(vectors: Mapping[str, np.ndarray], neighbours: int = NEIGHBOURS) -> tuple[float, int]:
-    """Predict the language of each text from its nearest neighbours, as `predicted` of a language gap does.
+    """Predict the language of each text from its nearest neighbours: `predicted` of the language gap.
 
     Args:
-        vectors: Language code -> vectors (n, d), compared by cosine; row i says the same in every language.
-        neighbours: How many to ask; at most n - 1. Translations of the text are left out.
+        vectors: Language code -> vectors (n, d), compared by cosine; row i says the same in every language, `en` too.
+        neighbours: How many to ask; at most n - 1.
 
     Returns:
-        Percent of texts whose language most of their nearest have (a tie of m languages counts 1/m), and how many
-        neighbours were asked. Near 100 the languages are islands; by chance it is 100 / languages.
+        Percent of texts whose language is right, and how many neighbours were asked.
 
     Raises:
-        UsageError: There are fewer than two languages or texts, or languages with different counts.
+        DataError: There are fewer than two languages or texts, no English, or languages with different counts.
     """
-    counts = {len(part) for part in vectors.values()}
-    if len(vectors) < 2 or len(counts) != 1 or min(counts) < 2:
-        raise UsageError("to tell a language from its neighbours takes two languages, and the same texts, two or more")
-    pool = np.stack([np.asarray(part, dtype=np.float64) for part in vectors.values()])
-    pool /= np.maximum(np.linalg.norm(pool, axis=2, keepdims=True), 1e-12)
-    asked = min(neighbours, min(counts) - 1)
-    return 100 * float(language_gap.neighbours(pool, asked, BLOCK)[1].mean()), asked
+    asked = max(1, min([neighbours, *(len(rows) - 1 for rows in vectors.values())]))
+    return language_gap.measure(np.asarray, vectors, k=asked).mean("predicted") or 0.0, asked
 
 
 def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Figure:
@@ -226,7 +215,8 @@ def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Fi
         The figure: a colour a script, a marker a language.
 
     Raises:
-        UsageError: There is no model, the models have other languages, or there are too few texts.
+        UsageError: There is no model, or the models have other languages.
+        DataError: There are too few texts or languages.
     """
     codes = [list(vectors) for vectors in models.values()]
     if not models or any(set(each) != set(codes[0]) for each in codes):
@@ -258,8 +248,7 @@ def _scatter(axis: Axes, places: Mapping[str, np.ndarray], marks: Mapping[str, M
         for layer in range(layers):
             depth = (number + layer * len(marks) // layers) % len(marks) / len(marks)
             points = places[code][layer::layers].T
-            look = {"color": mark.colour, "marker": mark.marker, "edgecolors": PAPER, "linewidths": 0.5}
-            axis.scatter(*points, s=30, zorder=2 + depth / 2, **look)
+            axis.scatter(*points, **mark, s=30, edgecolors=PAPER, linewidths=0.5, zorder=2 + depth / 2)
 
 
 def _places(vectors: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

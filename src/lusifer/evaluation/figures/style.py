@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,17 +35,10 @@ SCRIPTS = {
 }  # fmt: skip
 WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
+Mark = dict[str, Any]
+"""How a series or group of points looks, in matplotlib's words: color, marker and perhaps linestyle."""
 Estimate = tuple[float | None, float | None, float | None]
 """A score in percent and its 95 % interval; a first value of None is missing, the others of None are unknown."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How one series or group of points looks."""
-
-    colour: str
-    marker: str
-    dash: Any = "-"
 
 
 @contextmanager
@@ -67,8 +59,8 @@ def new(width: float, height: float) -> Figure:
 
 def model_marks(names: Sequence[str]) -> dict[str, Mark]:
     """Give each series its colour, marker and dash, in order."""
-    looks = (COLOURS, MARKERS, DASHES)
-    return {name: Mark(*(each[number % len(each)] for each in looks)) for number, name in enumerate(names)}
+    looks = {"color": COLOURS, "marker": MARKERS, "linestyle": DASHES}
+    return {name: {what: each[number % len(each)] for what, each in looks.items()} for number, name in enumerate(names)}
 
 
 def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
@@ -90,7 +82,8 @@ def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
     for name, those in members.items():
         # A colour of its own as long as there are any; then the one of which the most markers are left.
         colour = max(COLOURS, key=lambda colour: len(free[colour]))
-        groups[name] = {code: Mark(colour, free[colour].pop(0) if free[colour] else "o") for code in those}
+        marks = [{"color": colour, "marker": free[colour].pop(0) if free[colour] else "o"} for _ in those]
+        groups[name] = dict(zip(those, marks, strict=True))
     return groups
 
 
@@ -111,16 +104,15 @@ def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]]) -> 
     for name, marks in groups.items():
         handles.append(line([], [], linestyle="none", label=name))
         for code, mark in marks.items():
-            look = {"color": mark.colour, "marker": mark.marker, "markersize": 6}
-            handles.append(line([], [], linestyle="none", label=label(code), **look))
+            handles.append(line([], [], **mark, linestyle="none", markersize=6, label=language_name(code)))
     legend = figure.legend(handles=handles, loc="outside right center", fontsize=8.5, handlelength=1.2)
     for text in legend.get_texts():
         if text.get_text() in groups:
             text.set(weight="bold", color=SOFT)
 
 
-def label(code: str) -> str:
-    """Name a language as figures do: in English, with its code. What the table lacks goes by its code."""
+def language_name(code: str) -> str:
+    """Name a language for readers: in English, with its code. What the table lacks goes by its code."""
     known = languages.table().get(code)
     return f"{known.name} ({code})" if known else short(code)
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.report.words import name_of, score_cell
+from lusifer.evaluation.figures import style
+from lusifer.evaluation.report.words import score_cell
 from lusifer.evaluation.scores import averages, compare, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
@@ -116,24 +117,18 @@ class ScoreSet:
         """The published means over these languages or tasks, where they are over the same scores as ours."""
         if set(shared) != {key for key in self.covers if key[self.outer] in members}:
             return (NOT_COMPARABLE,) * len(self.published)
-        return tuple(
-            score_cell(sum(scores[each] for each in members) / len(members))
-            if members <= scores.keys()
-            else NOT_PUBLISHED
-            for scores in self.published.values()
-        )
+        known = [[scores[each] for each in members if each in scores] for scores in self.published.values()]
+        return tuple(score_cell(float(np.mean(row))) if len(row) == len(members) else NOT_PUBLISHED for row in known)
 
     def not_comparable(self) -> list[str]:
         """Why no published score stands beside a language, or beside a task where they are cross-lingual."""
-        lines = []
-        for member in dict.fromkeys(key[self.outer] for key in self.keys) if self.published else ():
-            run = set(self.shared(key for key in self.keys if key[self.outer] == member))
-            theirs = {key for key in self.covers if key[self.outer] == member}
-            short, more = (
-                ", ".join(sorted(key[1 - self.outer] for key in keys)) for keys in (theirs - run, run - theirs)
-            )
-            of = "by every model" if len(self.names) > 1 else "here"
-            why = [f"not measured {of}: {short}"] * bool(short) + [f"not under the published mean: {more}"] * bool(more)
+        lines, outer = [], self.outer
+        lacking = f"not measured {'by every model' if len(self.names) > 1 else 'here'}"
+        for member in dict.fromkeys(key[outer] for key in self.keys) if self.published else ():
+            run = {key[1 - outer] for key in self.shared(key for key in self.keys if key[outer] == member)}
+            theirs = {key[1 - outer] for key in self.covers if key[outer] == member}
+            apart = {lacking: theirs - run, "not under the published mean": run - theirs}
+            why = [f"{words}: {', '.join(sorted(names))}" for words, names in apart.items() if names]
             lines += [f"no published score beside {member}: {'; '.join(why)}"] if why else []
         return lines
 
@@ -153,15 +148,16 @@ class ScoreSet:
         """Average over the groups of languages: all, all but English, resource levels."""
         keys = list(keys)
         found = averages.groups({code for code, _ in keys})
-        labels = {
-            name: f"{name} ({', '.join(codes)})" if "resources" in name else name for name, codes in found.items()
-        }
-        return [self.row(labels[name], [key for key in keys if key[0] in codes]) for name, codes in found.items()]
+        rows = []
+        for name, codes in found.items():
+            label = f"{name} ({', '.join(codes)})" if "resources" in name else name
+            rows.append(self.row(label, [key for key in keys if key[0] in codes]))
+        return rows
 
     def tables(self) -> list[MeanTable]:
         """The means in all their tables, those that weigh most first."""
         by = {
-            "language": self.rows(lambda key: name_of(key[0])),
+            "language": self.rows(lambda key: style.language_name(key[0])),
             "languages": self.groups(self.keys),
             "type": self.rows(lambda key: self.about(key).type),
             "task": self.rows(lambda key: self.about(key).title),
@@ -214,14 +210,7 @@ class Facts:
         return {entry.key: entry.seen for entry in self.evaluations[model].scores if entry.score is not None}
 
     def differing(self, what: str) -> list[str] | None:
-        """Name what the models do not share.
-
-        Args:
-            what: "data", "settings" or "versions" of the evaluations.
-
-        Returns:
-            The keys that differ; None for a single model, and where nothing is known of any.
-        """
+        """Name the "data", "settings" or "versions" that differ; None for one model, and where nothing is known."""
         values: list[Mapping[str, Any]] = [getattr(each, what) for each in self.evaluations]
         keys = dict.fromkeys(key for value in values for key in value)
         if len(values) < 2 or not keys:
@@ -230,11 +219,7 @@ class Facts:
 
 
 def read(folders: Sequence[Path], seed: int = 0) -> Facts:
-    """Read evaluation folders.
-
-    Args:
-        folders: One or more of one suite.
-        seed: Of the resampling behind the intervals of means.
+    """Read evaluation folders, one or more of one suite; `seed` is of the resampling behind the intervals of means.
 
     Raises:
         UsageError: None is given, one is given twice, two cannot be told apart by name, or their suites differ.
@@ -264,11 +249,7 @@ def read(folders: Sequence[Path], seed: int = 0) -> Facts:
 
 
 def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
-    """Lay evaluations beside each other.
-
-    Args:
-        evaluations: As `results.read` gives them.
-        seed: Of the resampling behind the intervals of means.
+    """Lay evaluations beside each other, as `read` does, but of any suites and names.
 
     Raises:
         DataError: A folder's `gap.json` or `islands.safetensors` is damaged.

@@ -41,30 +41,18 @@ def look(embed: Embed, texts: Parallel) -> Look:
     english, topics = vectors[ENGLISH], np.array(texts.topics)
     names = np.unique(topics)
     found, topic = {}, {}
-    for code, rows in vectors.items():
-        if code == ENGLISH:
-            continue
-        similar = rows @ english.T
-        found[code] = 100 * float(np.mean(similar.argmax(axis=1) == np.arange(len(rows))))
-        others = similar.copy()
-        np.fill_diagonal(others, np.nan)
-        means = np.stack([np.nanmean(others[:, topics == name], axis=1) for name in names], axis=1)
+    for code in [code for code in vectors if code != ENGLISH]:
+        similar = vectors[code] @ english.T
+        found[code] = 100 * float(np.mean(similar.argmax(axis=1) == np.arange(len(similar))))
+        np.fill_diagonal(similar, np.nan)
+        means = np.stack([np.nanmean(similar[:, topics == name], axis=1) for name in names], axis=1)
         topic[code] = 100 * float(np.mean(names[means.argmax(axis=1)] == topics))
     return Look(vectors, found, topic)
 
 
 def search(embed: Embed, query: str, texts: Parallel, vectors: dict[str, np.ndarray], count: int) -> list[Hit]:
-    """The sentences of all languages that are nearest to a query.
-
-    Args:
-        embed: The model.
-        query: A text in any language.
-        texts: What is searched.
-        vectors: Of the same model, as in `Look`.
-        count: Hits to give.
-    """
-    codes = [code for code in vectors for _ in texts.texts[code]]
-    sentences = [sentence for code in vectors for sentence in texts.texts[code]]
+    """The sentences of all languages that are nearest to a query, by a model and its `vectors` of them as in `Look`."""
+    sentences = [(code, sentence) for code in vectors for sentence in texts.texts[code]]
     similar = np.concatenate(list(vectors.values())) @ embed([query])[0]
     best = np.argsort(-similar, kind="stable")[:count]
-    return [Hit(codes[row], sentences[row], float(similar[row])) for row in best]
+    return [Hit(*sentences[row], float(similar[row])) for row in best]

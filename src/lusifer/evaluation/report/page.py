@@ -20,7 +20,7 @@ from lusifer.evaluation.figures import drawings, style
 from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
-from lusifer.evaluation.report.words import name_of, render
+from lusifer.evaluation.report.words import render
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
@@ -106,7 +106,7 @@ def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
         gone = "none is missing" if len(known) == len(values) else "hatched cells are missing, or lack a task"
         caption = alternative = f"{name}: mean score by language and {what}, of what this model has; {gone}"
         if known:  # what those who do not see the figure need beside the tables: its range
-            ends = [f"{column} in {name_of(code)} {value:.1f}" for value, code, column in (min(known), max(known))]
+            ends = [f"{each[2]} in {style.language_name(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
             alternative = f"{caption}. Lowest: {ends[0]}; highest: {ends[1]}."
         drawn = drawings.heat_map(grid, f"{style.short(name, 40)}: languages by {what}", limits)
         wide = len({column for _, _, column in values}) > HALF

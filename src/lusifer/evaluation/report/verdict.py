@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from lusifer.evaluation.figures import style
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report.facts import Facts, ScoreSet
-from lusifer.evaluation.report.words import count_of, name_of, with_interval
+from lusifer.evaluation.report.words import count_of, with_interval
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 
 NAMED = 3  # tasks and languages that a sentence names before it counts the rest
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Say what was found.
-
-    Args:
-        facts: The evaluations.
-
-    Returns:
-        Sentences: how many scores there are; of the monolingual ones and then of the cross-lingual ones the means,
-        what differs beyond chance, the best and the weakest language; how far English is ahead; what training has
-        seen.
-    """
+    """Say how many scores there are, their means, what differs beyond chance, and what training has seen."""
     entries = [entry for scores in facts.sets for board in scores.boards for entry in board.entries.values()]
     there = sum(entry.score is not None for entry in entries)
     tasks, codes = {entry.task for entry in entries}, {entry.language for entry in entries}
@@ -83,7 +75,7 @@ def _best_and_weakest(scores: ScoreSet) -> list[str]:
         means = [(board.mean([key for key in keys if key[0] == code]), code) for code in codes]
         known = [(mean.value, code) for mean, code in means if mean.value is not None and mean.complete]
         if len(known) == len(codes) > 1:
-            best, weakest = (f"{name_of(code)} ({value:.1f})" for value, code in (max(known), min(known)))
+            best, weakest = (f"{style.language_name(code)} ({value:.1f})" for value, code in (max(known), min(known)))
             found.append(f"{name} is best in {best} and weakest in {weakest}")
     tasks = count_of(len({task for _, task in keys}), "task")
     return [f"{scores.kind.capitalize()}, in the {tasks} that all languages have: {'; '.join(found)}."] if found else []

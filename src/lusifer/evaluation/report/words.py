@@ -5,17 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lusifer import languages
 from lusifer.evaluation.figures import style
 from lusifer.io.markdown import environment
 
 MISSING = "missing"
-
-
-def name_of(code: str) -> str:
-    """A language for readers: name and code."""
-    known = languages.table()
-    return f"{known[code].name} ({code})" if code in known else code
 
 
 def count_of(number: int, word: str) -> str:
@@ -40,8 +33,8 @@ def render(template: str, **values: Any) -> str:
         template: Name of its file.
         values: What it names.
     """
-    words = {"language": name_of, "score": score_cell, "level": style.level_name, "script": style.script_name}
-    opened = environment("lusifer.evaluation.report", **words, json=_json, interval=with_interval)
+    filters = {"language": style.language_name, "level": style.level_name, "script": style.script_name}
+    opened = environment("lusifer.evaluation.report", **filters, score=score_cell, json=_json)
     return opened.get_template(template).render(**values)
 
 
