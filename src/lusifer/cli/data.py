@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -285,7 +286,8 @@ def _models(
     place = usable(device)
     embedder = retrieval.load_retriever(model, device=place, dtype=dtype)
     rescore = cross_encoder and retrieval.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
-    return lambda prompt: retrieval.encoder(embedder, prompt, batch_size), rescore
+    encode = partial(embedder.encode, batch_size=batch_size, show_progress_bar=False)
+    return lambda prompt: partial(encode, prompt=prompt), rescore
 
 
 def _list_bad(bad: BadRows) -> None:

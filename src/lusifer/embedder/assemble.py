@@ -47,28 +47,21 @@ def assemble(
     if max_seq_length is not None and max_seq_length > limit:
         raise UsageError(f"max_length: {max_seq_length} is more than the {limit} tokens that the backbones can read")
     tokenizer.model_max_length = max_seq_length or limit
+
+    class InMemory(Transformer):
+        """The library's module, given its model instead of loading one."""
+
+        def _load_model(self, *args: Any, **kwargs: Any) -> LusiferModel:
+            return model
+
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        transformer = _InMemory(
-            folder, model=model, modality_config=MODALITY_CONFIG, module_output_name=MODULE_OUTPUT_NAME
-        )
+        transformer = InMemory(folder, modality_config=MODALITY_CONFIG, module_output_name=MODULE_OUTPUT_NAME)
     # From here on an ordinary module: its class is what `modules.json` names.
     transformer.__class__ = Transformer
     modules = [transformer, Normalize()] if normalize else [transformer]
     return SentenceTransformer(modules=modules, prompts=prompts, device=str(model.device))
-
-
-class _InMemory(Transformer):
-    """The library's module, given its model instead of loading one."""
-
-    def __init__(self, folder: str, model: LusiferModel, **kwargs: Any) -> None:
-        object.__setattr__(self, "_given", model)
-        super().__init__(folder, **kwargs)
-        del self._given
-
-    def _load_model(self, *args: Any, **kwargs: Any) -> LusiferModel:
-        return self._given
 
 
 def lusifer_model(embedder: SentenceTransformer) -> LusiferModel:

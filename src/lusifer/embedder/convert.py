@@ -81,8 +81,7 @@ def _card(
         limits=[limit],
         versions=card.versions(),
     )
-    named = {tower: path or published.settings[NAMES[tower]] for tower, path in given.items()}
-    names = {tower: f"`{_public_name(path)}`" for tower, path in named.items()}
+    names = {tower: f"`{_public_name(path or published.settings[NAMES[tower]])}`" for tower, path in given.items()}
     return card.text(facts, info.contents(embedder, names))
 
 
@@ -92,14 +91,10 @@ def _public_name(name: str) -> str:
 
 
 def assemble_published(published: PublishedModel) -> SentenceTransformer:
-    """The embedder of the published arithmetic.
+    """The embedder of the published arithmetic, of a checkpoint that was read with `compat=True`.
 
-    Args:
-        published: Read with `compat=True`.
-
-    Returns:
-        Prompts "query" (the default) and "document" are the forms without instruction, "TASK-query" and
-        "TASK-document" those of the tasks in `prompts.toml`.
+    Prompts "query" (the default) and "document" are the forms without instruction, "TASK-query" and "TASK-document"
+    those of the tasks in `prompts.toml`.
     """
     bos = published.tokenizer.bos_token or ""
     instructions = {"": None} | {f"{name}-": task["instruction"] for name, task in prompts.table().items()}

@@ -163,7 +163,7 @@ def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Pr
     ).to(embedder.device)
     direct = model(features["input_ids"], features["attention_mask"]).embedding
     same = _vectors(embedder, TEXTS)
-    return probes.nearly_equal("encode equals the forward pass", same, direct, probes.is_float32(model))
+    return probes.nearly_equal("encode equals the forward pass", same, direct, model)
 
 
 @torch.no_grad()
@@ -173,15 +173,14 @@ def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_
     merged = copy.deepcopy(model)
     adapters.merge(merged)
     after = merged(input_ids, attention_mask).embedding
-    return probes.nearly_equal("merged equals unmerged", before, after, probes.is_float32(model))
+    return probes.nearly_equal("merged equals unmerged", before, after, model)
 
 
 def _alone_is_together(embedder: SentenceTransformer) -> Probe:
     """A vector must be the same alone and in a padded batch."""
     together = _vectors(embedder, TEXTS)
     alone = torch.cat([_vectors(embedder, [text]) for text in TEXTS])
-    exact = embedder.dtype in (torch.float32, None)
-    return probes.nearly_equal("padding never changes a vector", together, alone, exact)
+    return probes.nearly_equal("padding never changes a vector", together, alone, embedder)
 
 
 def _longest_text(embedder: SentenceTransformer) -> Probe:
@@ -210,7 +209,7 @@ def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
     name = "saved equals loaded"
     model = getattr(embedder[0], "model", None)
     if isinstance(model, LusiferModel) and any(adapters.lora_layers(model)):
-        return probes.nearly_equal(name, before, after, probes.is_float32(model), ", adapters merged")
+        return probes.nearly_equal(name, before, after, model, ", adapters merged")
     worst = float((before - after).abs().max())
     return Probe(name, worst == 0, f"largest difference {worst:.1e}")
 

@@ -37,12 +37,9 @@ TRACES = ("__version__", "transformers_version", "use_cache", "padding", "trunca
 
 
 def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None) -> None:
-    """Write an embedder as a complete folder, whole or not at all; adapters are merged in what is written.
+    """Write an embedder as a complete folder, whole or not at all, in place of an old one; adapters are merged in it.
 
-    Args:
-        embedder: As `assemble` or `load` gives it.
-        target: The folder; an old one is replaced.
-        card: Text of README.md; None leaves the library's own card away.
+    `card` is the text of README.md; without it there is none.
     """
     with write_folder(target) as temporary:
         embedder.save_pretrained(str(temporary), create_model_card=False)

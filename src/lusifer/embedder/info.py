@@ -20,7 +20,6 @@ from lusifer.io.weights import WEIGHTS
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import CONNECTORS
-from lusifer.model.lusifer import LusiferModel
 
 PART_NAMES = {"llm": "LLM", "output_projection": "output projection"}
 POOLING_WORDS = {
@@ -57,12 +56,7 @@ class Contents:
 
 
 def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Contents:
-    """Look at an embedder whose adapters are merged.
-
-    Args:
-        embedder: As `assemble` or `folder.load` gives it.
-        bases: What to call the two bases, by "encoder" and "llm", in Markdown.
-    """
+    """Look at an embedder whose adapters are merged; `bases` says in Markdown what to call "encoder" and "llm"."""
     model = lusifer_model(embedder)
     config = model.config
     towers = {
@@ -75,11 +69,12 @@ def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Content
         "output_projection": f"{config.hidden_size} to {config.hidden_size}, ReLU, {config.hidden_size}; "
         "after the pooling",
     }
-    parts = [
-        ModelPart(PART_NAMES.get(row.part, row.part), words[row.part], row.parameters, _dtype(model, row.part))
-        for row in adapters.report(model)
-        if row.parameters
-    ]
+    parts = []
+    for row in adapters.report(model):
+        if row.parameters:
+            dtypes = {str(p.dtype).removeprefix("torch.") for p in getattr(model, row.part).parameters()}
+            name = PART_NAMES.get(row.part, row.part)
+            parts.append(ModelPart(name, words[row.part], row.parameters, ", ".join(sorted(dtypes))))
     return Contents(
         parts=tuple(parts),
         attention="attending in both directions" if config.bidirectional else "attending to what stands before",
@@ -95,20 +90,8 @@ def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Content
     )
 
 
-def _dtype(model: LusiferModel, part: str) -> str:
-    """The dtypes of a part's weights, mostly one."""
-    found = {str(p.dtype).removeprefix("torch.") for p in getattr(model, part).parameters()}
-    return ", ".join(sorted(found))
-
-
 def describe(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Describe a model.
-
-    Args:
-        path: What `lusifer.load` takes.
-
-    Returns:
-        Name -> value, in the order to show them.
+    """Describe a model, given as to `lusifer.load`: name -> value, in the order to show them.
 
     Raises:
         ModelFolderError: A file is missing or damaged.

@@ -63,12 +63,7 @@ def is_int8(folder: Path) -> bool:
 
 
 def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceTransformer:
-    """Load such a folder.
-
-    Args:
-        folder: What `lusifer export` wrote.
-        device: None or "cpu".
-        wishes: As in `folder.load`; none can be met: number format and attention are what they are.
+    """Load what `lusifer export` wrote; of the wishes of `folder.load` only the device "cpu" can be met.
 
     Raises:
         ModelFolderError: A file is missing or damaged.

@@ -15,12 +15,7 @@ from lusifer.io import names
 
 
 def load_retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
-    """Load an embedder of any kind: one of ours, checked, or whatever sentence-transformers reads.
-
-    Args:
-        name_or_path: What `lusifer.load` takes.
-        device: "cpu", "cuda", ...; None takes the best one.
-        dtype: Number format, as in "bfloat16"; None is the one it was saved in.
+    """Load an embedder of any kind, named as for `lusifer.load`: one of ours, checked, or any of sentence-transformers.
 
     Raises:
         ModelFolderError: It is a folder of ours that is not complete, or of no embedder.
@@ -36,24 +31,10 @@ def load_retriever(name_or_path: str, *, device: str | None = None, dtype: str |
     return made if dtype is None else made.to(getattr(torch, dtype))
 
 
-def encoder(embedder: SentenceTransformer, prompt: str, batch_size: int) -> Callable[[list[str]], np.ndarray]:
-    """Give a function of texts -> (n, width) vectors, where `prompt` stands before each text."""
-
-    def encode(texts: list[str]) -> np.ndarray:
-        return embedder.encode(texts, prompt=prompt, batch_size=batch_size, show_progress_bar=False)
-
-    return encode
-
-
 def load_cross_encoder(
     name_or_path: str, *, device: str | None = None, batch_size: int = 32
 ) -> Callable[[Sequence[tuple[str, str]]], np.ndarray]:
-    """Load a cross-encoder of sentence-transformers.
-
-    Args:
-        name_or_path: A folder, or a name on the hub.
-        device: "cpu", "cuda", ...; None takes the best one.
-        batch_size: Pairs that are scored at once.
+    """Load a cross-encoder of sentence-transformers, from a folder or the hub.
 
     Returns:
         Pairs -> (n,) float32, higher for a text that answers the query.

@@ -52,7 +52,7 @@ def attach(
         model: A LusiferModel, changed in place.
         tower: "encoder" or "llm".
         r: Rank.
-        alpha: Scale; the update is multiplied by alpha / r.
+        alpha: The update is multiplied by alpha / r.
         dropout: On the adapter's input, in [0, 1).
         targets: Names of linear layers (a suffix each), a regular expression over full names, or "all-linear";
             None takes the ones listed for the architecture in `backbones`.
@@ -98,12 +98,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 
 
 def freeze(model: nn.Module, train: dict[str, bool]) -> None:
-    """Switch gradients on for the parts named True in `train` and off for the others (adapters come later).
-
-    Args:
-        model: Changed in place.
-        train: Part name (`PARTS`) -> whether all its parameters train.
-    """
+    """Switch gradients on for the parts (`PARTS`) that are True in `train`, off for the others; adapters come later."""
     for part in PARTS:
         module = getattr(model, part)
         if module is not None:

@@ -60,11 +60,7 @@ LLMS: dict[str, Backbone] = {
 
 
 def backbone(model_type: str, tower: str) -> Backbone:
-    """Look an architecture up.
-
-    Args:
-        model_type: `config.model_type` of the base.
-        tower: "encoder" or "llm".
+    """Facts about the architecture `model_type` as a tower, "encoder" or "llm".
 
     Raises:
         UsageError: The architecture was not checked in that place.

@@ -126,11 +126,7 @@ def _key(base: Base, tower: str) -> str:
 
 
 def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that pads on the right and reads special tokens in a text as text.
-
-    Args:
-        path: Folder or hub name.
-        revision: Of a hub name.
+    """Load a tokenizer, from a folder or hub name, that pads on the right and reads special tokens in a text as text.
 
     Raises:
         UsageError: There is none at `path`.
@@ -152,9 +148,6 @@ def read_specials_as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToken
     `split_special_tokens` is enough for most tokenizers, not for those whose vocabulary lists the special tokens
     among its pieces (XLM-R, T5): there "</s>" is one piece again. For these a normaliser puts a space behind the
     first character, and the result is kept as a plain fast tokenizer, which loads from its file as it is.
-
-    Args:
-        tokenizer: A fast tokenizer with `split_special_tokens=True`.
     """
     leaking = [token for token in tokenizer.all_special_tokens if leaks(tokenizer, token)]
     if not leaking:
@@ -181,11 +174,7 @@ def leaks(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
 
 
 def check_tokenizers(encoder: PreTrainedTokenizerBase, llm: PreTrainedTokenizerBase | None = None) -> None:
-    """Refuse tokenizers without the special tokens that batches need.
-
-    Args:
-        encoder: Needs a pad token.
-        llm: Needs EOS, the end of a target; None where no target is predicted.
+    """Refuse an encoder's tokenizer without pad token, and an LLM's that ends its targets with no EOS.
 
     Raises:
         UsageError: Names the tokenizer and the token.
@@ -199,14 +188,13 @@ def check_tokenizers(encoder: PreTrainedTokenizerBase, llm: PreTrainedTokenizerB
 def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> LusiferModel:
     """A LUSIFER model around two loaded backbones; connector and projection start at random.
 
+    The model is in evaluation mode; backbones keep their dtype, the new parts are float32.
+
     Args:
         encoder: Module as `read_backbone` gives it.
         llm: Likewise.
         seed: Of the connector and the projection.
         **settings: The other fields of `LusiferConfig`.
-
-    Returns:
-        The model, in evaluation mode. Backbones keep their dtype, the new parts are float32.
     """
     # Left out, the composite's configuration sets both towers back to the default kernel.
     kernel = llm.config._attn_implementation

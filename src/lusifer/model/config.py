@@ -101,12 +101,9 @@ class LusiferConfig(PreTrainedConfig):
                 f"connector_type={self.connector_type!r} is unknown: use one of {', '.join(CONNECTORS)}; to use a "
                 "connector of your own, import the file that registers it first"
             )
-        for key, value, allowed in (
-            ("pooling", self.pooling, POOLINGS),
-            ("soft_token_position", self.soft_token_position, SOFT_TOKEN_POSITIONS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{key}={value!r} is unknown: use one of {', '.join(allowed)}")
+        for key, allowed in (("pooling", POOLINGS), ("soft_token_position", SOFT_TOKEN_POSITIONS)):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key}={getattr(self, key)!r} is unknown: use one of {', '.join(allowed)}")
         if not self.include_prompt and not CONNECTORS[self.connector_type].Settings.tokenwise:
             tokenwise = ", ".join(name for name, connector in CONNECTORS.items() if connector.Settings.tokenwise)
             raise ValueError(
@@ -130,21 +127,14 @@ def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreT
 
 
 def input_limit(config: LusiferConfig) -> int:
-    """The most tokens of the encoder's tokenizer that both backbones have positions for.
+    """The most tokens of the encoder's tokenizer, special tokens included, that both backbones have positions for.
 
-    Args:
-        config: A configuration whose sub-configurations are set.
-
-    Returns:
-        Tokens a text, special tokens included. XLM-R counts positions from `pad_token_id + 1`, which costs two; a
-        backbone without position table (T5) sets no limit of its own.
+    XLM-R counts positions from `pad_token_id + 1`, which costs two; T5 has no table of positions and sets no limit.
     """
-    positions = getattr(config.encoder, "max_position_embeddings", None)
-    if positions:
-        offset = config.encoder.pad_token_id + 1 if config.encoder.model_type in ("xlm-roberta", "roberta") else 0
-        longest = positions - offset
-    else:
-        longest = getattr(config.encoder, "n_positions", None) or 512
+    encoder = config.encoder
+    longest = getattr(encoder, "max_position_embeddings", None) or getattr(encoder, "n_positions", None) or 512
+    if encoder.model_type in ("xlm-roberta", "roberta"):
+        longest -= encoder.pad_token_id + 1
     llm_positions = getattr(config.llm, "max_position_embeddings", None)
     if llm_positions:
         room = llm_positions - config.num_soft_tokens

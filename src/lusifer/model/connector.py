@@ -57,11 +57,7 @@ class BaseConnector(nn.Module):
 
     @classmethod
     def describe(cls, kwargs: Mapping[str, Any]) -> str:
-        """The connector in a few words, for a model card.
-
-        Args:
-            kwargs: `LusiferConfig.connector_kwargs`.
-        """
+        """The connector in a few words, for a model card, from `LusiferConfig.connector_kwargs`."""
         return ", ".join([cls.words, *(f"{key.removeprefix('num_')} {value}" for key, value in kwargs.items())])
 
     @staticmethod

@@ -20,23 +20,14 @@ class Probe:
     """What was raised, for a traceback."""
 
 
-def nearly_equal(name: str, one: torch.Tensor, other: torch.Tensor, exact: bool, note: str = "") -> Probe:
-    """Whether two lists of vectors (n, d) are the same but for rounding.
+def nearly_equal(name: str, one: torch.Tensor, other: torch.Tensor, model: torch.nn.Module, note: str = "") -> Probe:
+    """Whether two lists of vectors (n, d) of a model are the same but for rounding; `note` ends the detail.
 
-    Args:
-        name: Of the check.
-        one: Vectors.
-        other: What they should be.
-        exact: Whether all weights are float32: rounding explains a cosine distance of 1e-5, in half precision 1e-2.
-        note: Follows the number in the detail.
+    Rounding explains a cosine distance of 1e-5 where all weights are float32, else of 1e-2.
     """
     worst = distance(one, other)
-    return Probe(name, worst < (1e-5 if exact else 1e-2), f"largest cosine distance {worst:.1e}{note}")
-
-
-def is_float32(model: torch.nn.Module) -> bool:
-    """Whether all weights are float32."""
-    return all(p.dtype == torch.float32 for p in model.parameters())
+    limit = 1e-5 if all(p.dtype == torch.float32 for p in model.parameters()) else 1e-2
+    return Probe(name, worst < limit, f"largest cosine distance {worst:.1e}{note}")
 
 
 @torch.no_grad()
@@ -64,7 +55,7 @@ def ignores_padding(model: LusiferModel, input_ids: torch.Tensor, attention_mask
     together = model(input_ids, attention_mask).embedding
     lengths = attention_mask.sum(dim=1).tolist()
     alone = [model(input_ids[row : row + 1, :length]).embedding for row, length in enumerate(lengths)]
-    return nearly_equal("padding never changes a vector", together, torch.cat(alone), is_float32(model))
+    return nearly_equal("padding never changes a vector", together, torch.cat(alone), model)
 
 
 @torch.no_grad()
@@ -72,7 +63,7 @@ def ignores_order(model: LusiferModel, input_ids: torch.Tensor, attention_mask: 
     """The order of a batch must not matter."""
     forward = model(input_ids, attention_mask).embedding
     backward = model(input_ids.flip(0), attention_mask.flip(0)).embedding.flip(0)
-    return nearly_equal("order never changes a vector", forward, backward, is_float32(model))
+    return nearly_equal("order never changes a vector", forward, backward, model)
 
 
 @torch.no_grad()

@@ -148,12 +148,9 @@ def llm_config() -> PreTrainedConfig:
 
 
 def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:
-    """Make a model with random float32 weights; the state of torch's generator is left as it was.
+    """Make a model with random float32 weights, the same for equal seeds; torch's generator is left as it was.
 
-    Args:
-        config: Of a checked architecture.
-        tower: "encoder" or "llm"; a LLM that is a decoder gets its LM head.
-        seed: Equal seeds give equal weights.
+    A decoder as "llm" gets its LM head.
 
     Raises:
         UsageError: The architecture is not among those checked for this tower.
@@ -166,14 +163,9 @@ def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTraine
 
 
 def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
-    """Write the bases that recipes call `tiny:encoder` and `tiny:llm`: configuration, weights and tokenizer each.
+    """Write the bases `tiny:encoder` and `tiny:llm` into `encoder` and `llm` of a folder, with tokenizers; give both.
 
-    Args:
-        folder: Gets the folders `encoder` and `llm`.
-        seed: Of the weights; the LLM takes the next one.
-
-    Returns:
-        Both folders.
+    The encoder's weights are of the seed, those of the LLM of the next one.
     """
     encoder, llm = folder / "encoder", folder / "llm"
     tiny_model(encoder_config(), "encoder", seed).save_pretrained(encoder)

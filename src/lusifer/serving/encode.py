@@ -54,12 +54,7 @@ class EmbedReport:
 
 
 def slow_format(device: torch.device, dtype: str | None) -> str | None:
-    """Say that a processor has no instructions for products of a number format: float32 is then several times as fast.
-
-    Args:
-        device: Where the model is.
-        dtype: The format that was asked for; None is that of the model's folder.
-    """
+    """Say that a processor has no instructions for products of the format asked for; float32 is then much faster."""
     needed = {"bfloat16": ("amx_bf16", "avx512_bf16"), "float16": ("amx_fp16", "avx512_fp16")}.get(dtype or "")
     has = torch.cpu.get_capabilities()
     if device.type != "cpu" or needed is None or has.get("architecture") != "x86_64" or any(map(has.get, needed)):
@@ -148,8 +143,8 @@ def encode(
     Args:
         embedder: The model.
         texts: Any number.
-        prompt: Prefix of every text; None takes the model's default.
-        batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
+        prompt: As in `embed_file`.
+        batch_tokens: As in `embed_file`.
 
     Returns:
         Vectors (len(texts), d), float32, in order.

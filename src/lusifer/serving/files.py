@@ -152,11 +152,7 @@ WRITERS: dict[str, type[VectorWriter]] = {".npy": NumpyWriter, ".parquet": Parqu
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
-    """Refuse an output whose ending is unknown, that cannot be written or that is the input; nothing is left there.
-
-    Args:
-        path: The file to write.
-        source: The file that is read.
+    """Refuse an output whose ending is unknown, that cannot be written or that is the input `source`.
 
     Raises:
         UsageError: The message lists the endings, or says why not.
