@@ -11,7 +11,8 @@ import numpy as np
 from medium import flops, texts, tokenizer
 
 from lusifer import load
-from lusifer.serving import encode, export
+from lusifer.embedder import int8
+from lusifer.serving import encode
 
 
 def ways() -> tuple[str, ...]:
@@ -45,4 +46,4 @@ def exported(place: str, target: Path, rows: list[str]) -> None:
 
 
 def _export(place: str, target: Path, rows: list[str]) -> None:
-    export.export(load(place, device="cpu"), target, rows)
+    int8.export(load(place, device="cpu"), target, rows)

@@ -281,11 +281,11 @@ def _models(
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "16")
     terminal.quiet()
-    from lusifer.embedder import retrieval
+    from lusifer.embedder import folder
 
     place = usable(device)
-    embedder = retrieval.load_retriever(model, device=place, dtype=dtype)
-    rescore = cross_encoder and retrieval.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
+    embedder = folder.load_retriever(model, device=place, dtype=dtype)
+    rescore = cross_encoder and folder.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
     encode = partial(embedder.encode, batch_size=batch_size, show_progress_bar=False)
     return lambda prompt: partial(encode, prompt=prompt), rescore
 

@@ -114,12 +114,12 @@ def export(
     """Write an int8 copy of a model, smaller, and faster on a processor with AMX; the texts set its scales."""
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
     terminal.quiet()
-    from lusifer.embedder import folder
-    from lusifer.serving import export as exports
+    from lusifer.embedder import folder, int8
     from lusifer.serving.files import TextSource
 
-    texts = exports.sample(TextSource(input, field))
-    exports.export(folder.load(model, device="cpu", dtype="float32"), output, texts)
+    source = TextSource(input, field)
+    texts = int8.sample(source.rows(), source.name)
+    int8.export(folder.load(model, device="cpu", dtype="float32"), output, texts)
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
 

@@ -1,19 +1,21 @@
-"""The model folder: how it is written, checked, loaded and identified."""
+"""The model folder: how it is written, checked, loaded and identified; models of others, for mining, are loaded too."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer
 
 from lusifer.embedder import int8
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
 from lusifer.io.atomic import write_folder
 from lusifer.io.jsonfile import read_json, sha256
@@ -86,6 +88,50 @@ def load(
     if int8.is_int8(found):
         return int8.load(found, device, **wishes)
     return SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
+
+
+def load_retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
+    """Load an embedder of any kind, named as for `lusifer.load`: one of ours, checked, or any of sentence-transformers.
+
+    Raises:
+        ModelFolderError: It is a folder of ours that is not complete, or of no embedder.
+    """
+    path = names.model(name_or_path)
+    if isinstance(path, str) or not (path / "modules.json").is_file() or (path / "config.json").is_file():
+        return load(path, device=device, dtype=dtype)
+    # Without a transformer at its top: static embeddings, or modules in folders of their own.
+    try:
+        made = SentenceTransformer(str(path), device=device, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelFolderError(f"{path}: sentence-transformers cannot load it: {str(error).splitlines()[0]}") from error
+    return made if dtype is None else made.to(getattr(torch, dtype))
+
+
+def load_cross_encoder(
+    name_or_path: str, *, device: str | None = None, batch_size: int = 32
+) -> Callable[[Sequence[tuple[str, str]]], np.ndarray]:
+    """Load a cross-encoder of sentence-transformers, from a folder or the hub.
+
+    Returns:
+        Pairs -> (n,) float32, higher for a text that answers the query.
+
+    Raises:
+        UsageError: It cannot be loaded, or gives more than one score for a pair.
+    """
+    try:
+        model = CrossEncoder(name_or_path, device=device, local_files_only=Path(name_or_path).is_dir())
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{name_or_path}: is no cross-encoder that can be loaded ({first})") from error
+    if model.num_labels != 1:
+        raise UsageError(f"{name_or_path}: gives {model.num_labels} scores a pair: take a cross-encoder with one")
+
+    def scores(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        return np.asarray(model.predict(list(pairs), batch_size=batch_size, show_progress_bar=False), np.float32)
+
+    return scores
 
 
 def check(path: str | os.PathLike[str]) -> None:

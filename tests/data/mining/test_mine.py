@@ -258,7 +258,7 @@ def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsy
 def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
-    from lusifer.embedder.retrieval import load_cross_encoder
+    from lusifer.embedder.folder import load_cross_encoder
     from support.tiny_bases import make_tiny_base
 
     folder = make_tiny_base(tmp_path / "base", "llm", "bert")

@@ -13,7 +13,7 @@ from lusifer.embedder import doctor, folder, info, int8
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.io.weights import WEIGHTS
-from lusifer.serving import encode, export
+from lusifer.serving import encode
 from lusifer.serving.files import TextSource
 
 TEXTS = [f"the {colour} {animal} reads a {size} book" for colour in ("red", "green", "old") for animal in
@@ -118,7 +118,7 @@ def test_a_text_too_long_for_the_positions_is_refused(int8_folder):
 def test_few_texts_are_refused_before_a_model_is_loaded(tmp_path, capsys):
     (tmp_path / "two.txt").write_text("one\ntwo\n", encoding="utf-8")
     with pytest.raises(DataError, match="two.txt: 2 texts"):
-        export.sample(TextSource(str(tmp_path / "two.txt")))
+        int8.sample(TextSource(str(tmp_path / "two.txt")).rows(), "two.txt")
     command = ["export", "nowhere", "--input", str(tmp_path / "two.txt"), "--output", str(tmp_path / "out")]
     assert cli.main(command) == 1
     assert "2 texts" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -126,5 +126,5 @@ def test_few_texts_are_refused_before_a_model_is_loaded(tmp_path, capsys):
 
 def test_an_export_is_not_exported_again(int8_folder, tmp_path):
     with pytest.raises(UsageError, match="no LUSIFER model"):
-        export.export(load(int8_folder), tmp_path / "again", TEXTS)
+        int8.export(load(int8_folder), tmp_path / "again", TEXTS)
     assert not (tmp_path / "again").exists()
