@@ -21,7 +21,6 @@ TIE = 1e-6
 _CELLS = 2**24  # similarities in memory at once, 64 MB
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts -> vectors (n, d)."""
 
 
 @dataclass(frozen=True)

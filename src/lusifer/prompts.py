@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 from lusifer.errors import TextError, UsageError
 
 Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
-
-
-class Task(TypedDict):
-    """One row of the table: what the model is told, and whether documents are told the same."""
-
-    instruction: str
-    symmetric: bool
 
 
 def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> str:
@@ -45,10 +38,9 @@ def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> s
     return check_text(instruction.strip(), "the instruction") + "\n"
 
 
-def table() -> dict[str, Task]:
+def table() -> dict[str, dict[str, Any]]:
     """Read the tasks by name, {"instruction": str, "symmetric": bool} each, in the order of `prompts.toml`."""
-    text = resources.files("lusifer").joinpath("prompts.toml").read_text(encoding="utf-8")
-    return {name: Task(**row) for name, row in tomllib.loads(text).items()}
+    return tomllib.loads(resources.files("lusifer").joinpath("prompts.toml").read_text(encoding="utf-8"))
 
 
 def for_task(name: str) -> dict[Role, str]:
@@ -60,8 +52,7 @@ def for_task(name: str) -> dict[Role, str]:
     tasks = table()
     if name not in tasks:
         raise UsageError(f"task {name!r} is unknown: use one of {', '.join(tasks)}, or give the instruction itself")
-    task = tasks[name]
-    return {role: prompt(task["instruction"], role, symmetric=task["symmetric"]) for role in ROLES}
+    return {role: prompt(**tasks[name], role=role) for role in ROLES}
 
 
 def check_text(text: object, where: str) -> str:

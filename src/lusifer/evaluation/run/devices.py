@@ -6,6 +6,7 @@ A process takes whole tasks.
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.run import runner
 from lusifer.evaluation.run.encoder import Encoder, ModelSource
-from lusifer.evaluation.run.runner import Done, Plan, Progress, Result
+from lusifer.evaluation.run.runner import Done, Plan, Result
 from lusifer.evaluation.scores.folder import VECTORS, EvaluationFolder
 from lusifer.evaluation.suites.rows import SuiteRow
 
@@ -63,12 +64,16 @@ def run(
     """
     if any(source.folder is None for source in others):
         raise UsageError("several devices load the model from its folder: give that, or one device")
-    progress = Progress(rows, tell)
     found: dict[tuple[str, str], Result] = {}
+    started, left, done = time.monotonic(), _cost(rows), 0
 
     def take(row: SuiteRow, entry: Result, measured: bool) -> None:
+        nonlocal left, done
         found[row.key] = entry
-        progress.count(row, measured=measured)
+        left -= runner.cost(row)
+        done += runner.cost(row) if measured else 0  # what was read or missing says nothing about the speed
+        if tell is not None:
+            tell(Done(len(found), len(rows), (time.monotonic() - started) / done * left if done else None))
 
     mine, *theirs = shares(rows, 1 + len(others))
     with _processes() as start:

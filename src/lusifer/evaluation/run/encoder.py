@@ -129,23 +129,19 @@ class Encoder:
         old = [text for text in distinct if (prefix, text) in self._vectors]
         known = dict(zip(old, self._vectors.read([(prefix, text) for text in old]), strict=True))
         if new:
-            made = self._embed(new, prefix)
+            made = self._embedder.encode(
+                new,
+                prompt=prefix,
+                normalize_embeddings=self._unit,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            ).astype(np.float32, copy=False)
+            if not np.isfinite(made).all():
+                raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")
             if self._keep:
                 self._vectors.add([(prefix, text) for text in new], made)
             known |= zip(new, made, strict=True)
         return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
-
-    def _embed(self, texts: list[str], prefix: str) -> np.ndarray:
-        vectors = self._embedder.encode(
-            texts,
-            prompt=prefix,
-            normalize_embeddings=self._unit,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        if not np.isfinite(vectors).all():
-            raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")
-        return vectors.astype(np.float32, copy=False)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Cosine similarity of all vectors of one side with all of the other."""

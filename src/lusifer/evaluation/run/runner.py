@@ -23,8 +23,6 @@ from lusifer.evaluation.scores.results import Entry
 from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io import hub
 
-Make = Callable[[list[SuiteRow]], Any]
-"""Rows of one task -> mteb's task, its data not yet loaded."""
 Result = dict[str, Any]
 """An entry of `summary.json`: the fields of `Entry`."""
 
@@ -37,7 +35,7 @@ LATE = "the time budget was spent before it"
 class Plan:
     """What to run and how: the same for every process."""
 
-    make: Make
+    make: Callable[[list[SuiteRow]], Any]  # from rows of one task: mteb's task, its data not yet loaded
     instructed: bool
     unit: bool = False  # whether vectors are brought to length 1
     deadline: float | None = None  # of time.monotonic()
@@ -59,27 +57,6 @@ class Done:
     rows: int
     of: int
     seconds_left: float | None
-
-
-class Progress:
-    """Counts rows and texts, and estimates how long the rest takes."""
-
-    def __init__(self, rows: Sequence[SuiteRow], tell: Callable[[Done], None] | None = None) -> None:
-        """Take all rows, and who is told after each of them."""
-        self._left = sum(map(cost, rows))
-        self._done = self._rows = 0
-        self._of = len(rows)
-        self._tell = tell
-        self._started = time.monotonic()
-
-    def count(self, row: SuiteRow, *, measured: bool) -> None:
-        """Count a row; one that was not measured now says nothing about the speed."""
-        self._left -= cost(row)
-        self._done += cost(row) if measured else 0
-        self._rows += 1
-        if self._tell is not None:
-            passed = time.monotonic() - self._started
-            self._tell(Done(self._rows, self._of, passed / self._done * self._left if self._done else None))
 
 
 def cost(row: SuiteRow) -> int:

@@ -123,16 +123,11 @@ def published(name: str) -> list[PublishedScores]:
         UsageError: There is no such table; the message lists those there are.
     """
     facts = _published(name)
-    return [
-        PublishedScores(
-            model=model,
-            multilingual_data=row["multilingual_data"],
-            scores=dict(zip(facts["columns"], row["scores"], strict=True)),
-            average=row["average"],
-            source=facts["source"],
-        )
-        for model, row in facts["models"].items()
-    ]
+    found = []
+    for model, row in facts["models"].items():
+        scores = dict(zip(facts["columns"], row["scores"], strict=True))
+        found.append(PublishedScores(model, row["multilingual_data"], scores, row["average"], facts["source"]))
+    return found
 
 
 def covers(name: str) -> set[tuple[str, str]]:
