@@ -194,6 +194,11 @@ SCALARS = st.one_of(
 )  # fmt: skip
 
 
+def test_a_written_recipe_reads_the_same_with_yaml_1_1() -> None:
+    written = write({"language": "no", "path": None, "rate": 1e-7})
+    assert written == 'language: "no"\npath: null\nrate: 1.0e-07\n'
+
+
 @given(st.dictionaries(WORDS, st.one_of(SCALARS, st.lists(SCALARS), st.dictionaries(WORDS, SCALARS))))
 def test_yaml_comes_back_as_written(value: dict) -> None:
     back = Document.parse(write(value), "x").value

@@ -30,6 +30,10 @@ _COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found",
 """Kinds of error whose message needs no "found ..."."""
 
 
+_TRUTH_VALUES = {"y", "n", "yes", "no", "on", "off"}
+"""Words that readers of YAML 1.1 do not take for text, as in the language code of Norwegian."""
+
+
 class _Constructor(RoundTripConstructor):
     """Reads a date as a text."""
 
@@ -38,8 +42,13 @@ class _Representer(RoundTripRepresenter):
     """Writes every text so that it comes back, and numbers as readers of YAML 1.1 know them."""
 
     def represent_str(self, value: str) -> ScalarNode:
-        """Double quotes are the only style that escapes line breaks and invisible characters."""
-        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+        """Quote what YAML 1.1 takes for a truth value, and what only double quotes can escape."""
+        plain = value.isprintable() and value.lower() not in _TRUTH_VALUES
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+    def represent_none(self, value: None) -> ScalarNode:
+        """Spell null out."""
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
     def represent_float(self, value: float) -> ScalarNode:
         node = super().represent_float(value)
@@ -49,6 +58,7 @@ class _Representer(RoundTripRepresenter):
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
 _Representer.add_representer(str, _Representer.represent_str)
+_Representer.add_representer(type(None), _Representer.represent_none)
 _Representer.add_representer(float, _Representer.represent_float)
 
 
