@@ -60,7 +60,7 @@ def test_a_stage_that_cannot_be_compiled_is_refused_before_the_first_trains(
     def refuse(device: torch.device) -> None:
         raise UsageError("torch cannot compile here")
 
-    monkeypatch.setattr("lusifer.training.run.run.preflight.refuse_without_compiler", refuse)
+    monkeypatch.setattr("lusifer.training.run.run.refuse_without_compiler", refuse)
     with pytest.raises(UsageError, match=r"stages\.contrast\.compile: torch cannot compile"):
         train(recipe, tmp_path / "run", overrides=["stages.contrast.compile=true"])
     assert not list((tmp_path / "run").glob("checkpoints/*"))

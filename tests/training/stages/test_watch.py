@@ -195,7 +195,7 @@ def test_parallel_text_that_changed_is_refused_by_a_resume(one_stage: Path, tmp_
 
 
 def test_the_model_is_left_as_it_was(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lusifer.training.recipe.stage_settings import Watch
+    from lusifer.training.recipe.data import Watch
 
     model = lusifer.load(watched / "model", device="cpu").train()
     for module in list(model.modules())[::3]:

@@ -1,28 +1,69 @@
 """What a recipe costs: parameters, memory, arithmetic, hours. Nothing is downloaded, nothing is measured.
 
-Only configurations are read; the model is built without memory (torch's meta device), so counts are exact. Memory and
-FLOPs are counted in `memory`, what there is to read in `workload`.
+Only configurations and the first rows of local files are read; the model is built without memory (torch's meta
+device), so counts are exact. Memory and FLOPs are counted in `memory`.
 """
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from lusifer.data import sources as data_sources
 from lusifer.errors import UsageError
+from lusifer.io.rows import BadRows
 from lusifer.model import adapters, backbones, build, tiny
 from lusifer.model.adapters import PartReport
 from lusifer.training.estimate.memory import Estimator, Memory, here
-from lusifer.training.estimate.workload import StageLoad, stage_load
-from lusifer.training.recipe.recipe import BaseSettings, Recipe
-from lusifer.training.recipe.stage_settings import StageSettings
+from lusifer.training.recipe.data import PairSource, Source
+from lusifer.training.recipe.recipe import BaseSettings, Recipe, Stage
+from lusifer.training.recipe.stage import StageSettings
+
+CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
+_LOOK = 500  # rows whose lengths are looked at
+
+
+@dataclass(frozen=True)
+class SourceLoad:
+    """One source of a stage.
+
+    `rows` after `limit` and `weight` (None: unknown before the download), `tokens` a text (`measured`: from the first
+    rows of a local file; else the longest that is allowed), `steps` of the stage that it gets (None: unknown), `cut`
+    the share of those first rows' texts that are longer than the stage reads.
+    """
+
+    name: str
+    rows: int | None
+    tokens: float
+    measured: bool
+    steps: float | None = None
+    cut: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageLoad:
+    """What a stage reads: its sources, the names of those that `english_only` drops, and optimizer steps."""
+
+    sources: list[SourceLoad]
+    dropped: list[str]
+    steps: int | None
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens a text, by rows where they are known."""
+        known = [source for source in self.sources if source.rows]
+        if len(known) < len(self.sources):
+            return max(source.tokens for source in self.sources)
+        return sum(source.tokens * source.rows for source in known) / sum(source.rows for source in known)
 
 
 @dataclass(frozen=True)
@@ -80,6 +121,59 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
     gpu, this = (estimator.memory(stage, parts, kind) for kind in ("cuda", here()))
     watch = None if stage.watch is None else stage.watch.words(load.steps)
     return StageEstimate(stage.name, stage.kind, parts, load, gpu, this, flops, hours, watch)
+
+
+def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
+    """Measure a stage; local files are counted, hub sets have the rows of their `limit`, or none that we know.
+
+    Raises:
+        DataError: One of the first rows of a local file is not what it should be.
+    """
+    loads = [_source_load(source, recipe.longest(stage)) for source in recipe.sources(stage)]
+    rows = [load.rows for load in loads]
+    total = sum(rows) if None not in rows else None
+    steps = stage.max_steps if total is None else stage.steps(total)
+    shared = [
+        replace(load, steps=steps * load.rows / total if steps and total and load.rows is not None else None)
+        for load in loads
+    ]
+    return StageLoad(shared, [source.name for source in stage.data if not recipe.reads(source)], steps)
+
+
+def _source_load(source: Source, max_length: int) -> SourceLoad:
+    """Rows and tokens of one source."""
+    weight = source.weight if isinstance(source, PairSource) else 1.0
+    if source.path is None:
+        rows = None if source.limit is None else round(source.limit * weight)
+        return SourceLoad(source.name, rows, max_length, measured=False)
+    files = data_sources.files(source.path)
+    rows = sum(map(_count, files))
+    rows = rows if source.limit is None else min(rows, source.limit)
+    lengths = _lengths(source, files[0])
+    tokens = min(float(max_length), sum(lengths) / max(len(lengths), 1) / CHARACTERS_PER_TOKEN + 2)
+    cut = sum(length > max_length * CHARACTERS_PER_TOKEN for length in lengths) / max(len(lengths), 1)
+    return SourceLoad(source.name, round(rows * weight), tokens, measured=True, cut=cut)
+
+
+def _lengths(source: Source, file: Path) -> list[int]:
+    """Characters of the texts in the first rows of a file."""
+    rows = data_sources.read_file(file, source.row_kind, source.fields, BadRows(source.skip_bad))
+    lengths: list[int] = []
+    for row in islice(rows, _LOOK):
+        texts = [row["text"]] if "text" in row else [row["query"], *row["positive"][:1], *row["negative"]]
+        lengths += map(len, texts)
+    return lengths
+
+
+def _count(file: Path) -> int:
+    """Rows of a file without reading their values where that can be helped."""
+    if file.name.endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(file).metadata.num_rows
+    with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
+        lines = sum(1 for line in stream if line.strip())
+    return lines if ".jsonl" in file.name else max(lines - 1, 0)  # CSV: an upper bound where cells hold line breaks
 
 
 def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:

@@ -1,4 +1,4 @@
-"""The memory of a stage on one device, before anything is loaded: weights by count, a step by rehearsal.
+"""The model of a stage, and its memory on one device before anything is loaded: weights by count, a step by rehearsal.
 
 Memory of one device that holds everything (data parallel), in bytes:
 
@@ -25,11 +25,11 @@ from transformers import PreTrainedConfig
 
 from lusifer.model import adapters
 from lusifer.model.adapters import PartReport
+from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.estimate.rehearsal import Counted, Kind, Setting, rehearse
 from lusifer.training.recipe.recipe import Recipe
-from lusifer.training.recipe.stage_settings import Pass, StageSettings
-from lusifer.training.skeleton import skeleton
+from lusifer.training.recipe.stage import Pass, StageSettings
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,50 @@ class Memory:
 def here() -> Kind:
     """Give the kind of this machine's device."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prepare(model: LusiferModel, stage: StageSettings) -> None:
+    """Freeze what does not train in a stage and attach its adapters, in place.
+
+    What trains is float32 (AdamW's steps are lost in half precision). Nothing is rounded: a tower that a stage before
+    has trained came out in float32 and stays so.
+
+    Raises:
+        UsageError: Adapters fit no layer.
+    """
+    whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
+    for tower, trains in whole.items():
+        if trains:
+            getattr(model, tower).float()
+    adapters.freeze(
+        model, whole | {"connector": stage.train.connector, "output_projection": stage.train.output_projection}
+    )
+    for tower in adapters.TOWERS:
+        lora = getattr(stage.lora, tower)
+        if lora is not None:
+            adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
+
+
+def skeleton(
+    recipe: Recipe, stage: StageSettings, encoder: PreTrainedConfig, llm: PreTrainedConfig, device: str = "meta"
+) -> LusiferModel:
+    """Build the model of a stage with its adapters.
+
+    Args:
+        recipe: The whole run.
+        stage: One of its stages.
+        encoder: Configuration of the encoder.
+        llm: Configuration of the LLM.
+        device: "meta" takes no memory for weights; elsewhere they are random.
+
+    Raises:
+        UsageError: Adapters fit no layer.
+    """
+    config = LusiferConfig(encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm), **recipe.model.join_settings())
+    with torch.device(device):
+        model = LusiferModel(config)
+        prepare(model, stage)
+    return model
 
 
 class Estimator:

@@ -1,12 +1,15 @@
-"""The data part of a recipe: where the rows of a stage come from."""
+"""The data part of a recipe: where the rows of a stage come from, and the parallel text that it is watched on."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lusifer import language_gap
 from lusifer.data.sources import SourceSpec, published, short_name
+from lusifer.errors import DataError
+from lusifer.io import parallel_text
 from lusifer.training.objectives.objective import PAIRED_ROLES, Role
 
 
@@ -123,3 +126,57 @@ class PairSource(Source):
         facts = published()[value["hub"]]
         known = {key: facts[key] for key in ("instruction", "in_batch_negatives", "symmetric") if key in facts}
         return known | {key: item for key, item in value.items() if item is not None}
+
+
+class Watch(Settings):
+    """Embed parallel text now and then with the model as it stands. Nothing is learned from that text."""
+
+    every: int = Field(default=100, ge=1)
+    """Steps between measurements; the last step of the stage is measured as well."""
+    parallel: str = Field(default=parallel_text.SAMPLE, min_length=1)
+    """A .jsonl or .jsonl.gz file, one object a line, a sentence by language code (en among them); relative to
+    `data_root`. `sample` is the one in the package: 28 sentences in 14 languages."""
+    metric: Literal["retrieval", "margin"] = "retrieval"
+    """What counts as better. retrieval: accuracy at 1 of translations, both ways, mean over languages; margin: mean
+    cosine of translations less that of others. A model that gives one vector for all is bad by both."""
+    patience: int | None = Field(default=None, ge=1)
+    """Measurements in a row that are no better than the best one, after which the stage ends. With it the model of the
+    stage is that of the best measurement (of the last such one), however the stage ends; null only watches: the stage
+    runs to its last step, and that is its model."""
+
+    def read(self) -> parallel_text.Parallel:
+        """Read the parallel text.
+
+        Raises:
+            DataError: The file cannot be read, or has too few sentences.
+        """
+        found = parallel_text.read(self.parallel)
+        if found.sentences <= language_gap.K:
+            raise DataError(
+                f"{self.parallel}: {found.sentences} sentences a language: {language_gap.K + 1} or more are needed"
+            )
+        return found
+
+    def words(self, steps: int | None) -> str:
+        """Say what a stage is watched on, how often, and what follows from it.
+
+        Args:
+            steps: Of the stage; None where they are unknown.
+
+        Raises:
+            DataError: As for `read`.
+        """
+        found = self.read()
+        texts = found.sentences * len(found.texts)
+        often = "" if steps is None else f" ({-(-steps // self.every):,} times in {steps:,} steps)"
+        end = "; ends no stage"
+        if self.patience is not None:
+            measured = "measurement" if self.patience == 1 else "measurements"
+            end = (
+                f"; ends the stage after {self.patience} {measured} without a better {self.metric}, the best is its "
+                "model"
+            )
+        return (
+            f"watched every {self.every:,} steps and at the end{often}: {texts:,} texts, {found.sentences:,} sentences "
+            f"in {len(found.texts)} languages ({self.parallel.rpartition('/')[2]}){end}"
+        )

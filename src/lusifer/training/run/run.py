@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,18 +18,22 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters
-from lusifer.model.backbones import compile_layers
+from lusifer.model import adapters, backbones, build
+from lusifer.model.backbones import compile_layers, refuse_without_compiler
+from lusifer.training.estimate.memory import here, prepare, skeleton
 from lusifer.training.folder import RunFolder, last_checkpoint
+from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.recipe import Recipe
-from lusifer.training.recipe.stage_settings import StageSettings
-from lusifer.training.run import bases, card, inputs, preflight
-from lusifer.training.run.preflight import KINDS, StageRows
-from lusifer.training.skeleton import prepare
-from lusifer.training.stages import watch
+from lusifer.training.recipe.stage import StageSettings
+from lusifer.training.run import bases, card, inputs
+from lusifer.training.stages import alignment, contrastive, watch
+from lusifer.training.stages.contrastive import PairRows
 from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, free_space_for
 
 Listener = Callable[[dict[str, Any]], None]
+StageRows = AlignmentExamples | PairRows
+KINDS: dict[str, ModuleType] = {"alignment": alignment, "contrastive": contrastive}
+"""By a stage's `kind`: its functions `refuse`, `examples`, `refuse_rows` and `trainer`."""
 
 
 def train(
@@ -57,8 +62,7 @@ def train(
     _refuse_data_parallel()
     recipe = bases.concrete(recipe)
     state = PartialState(cpu=not torch.cuda.is_available())
-    if listen is None or not state.is_main_process:
-        listen = _silence
+    listen = listen if listen is not None and state.is_main_process else lambda event: None
     run = RunFolder(Path(output).expanduser().resolve(), recipe)
     bases.refuse_unreadable(recipe, run.root)
     with ExitStack() as held:
@@ -77,7 +81,7 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
     frozen = getattr(torch, recipe.model.dtype.frozen)
     state = PartialState()
-    rows = preflight.refuse_unfit(recipe, run)
+    rows = _refuse_unfit(recipe, run)
     finished = run.model.is_dir()
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
@@ -95,15 +99,47 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     return run.model
 
 
+def _refuse_unfit(recipe: Recipe, run: RunFolder) -> dict[int, StageRows]:
+    """Go through the stages that have not begun, so that a mistake in the last one does not show after days.
+
+    Returns:
+        What was read, by the number of the stage (from 1); it lies on disk. The very first stage of a run is left out:
+        it is read when it begins, which is at once.
+    """
+    waiting = [
+        (number, stage) for number, stage in enumerate(recipe.stages, start=1) if not run.begun(number, stage.name)
+    ]
+    for _, stage in waiting:
+        _refuse_settings(recipe, stage)
+    found = {}
+    for number, stage in waiting[1:] if len(waiting) == len(recipe.stages) else waiting:
+        kind = KINDS[stage.kind]
+        found[number] = kind.examples(recipe, stage, recipe.seed + number)
+        kind.refuse_rows(recipe, stage, found[number])
+    return found
+
+
+def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
+    if stage.compile:
+        try:
+            refuse_without_compiler(torch.device(here()))
+        except UsageError as error:
+            raise UsageError(f"stages.{stage.name}.compile: {error}") from error
+    bases = {tower: getattr(recipe.model, tower) for tower in ("encoder", "llm")}
+    configs = {name: build.read_config(build.Base(base.path, base.revision), name) for name, base in bases.items()}
+    stage.refuse_llm(configs["llm"], backbones.is_decoder(configs["llm"]))
+    try:
+        skeleton(recipe, stage, configs["encoder"], configs["llm"])
+    except UsageError as error:
+        raise UsageError(f"stages.{stage.name}: {error}") from error
+    KINDS[stage.kind].refuse(recipe, stage)
+
+
 def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
     """The model that a stage before wrote, with the recipe's attention kernel (a folder does not keep it)."""
     embedder = folder.load(path, attn_implementation=recipe.model.attn_implementation)
     embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
     return embedder
-
-
-def _silence(event: dict[str, Any]) -> None:
-    """Nobody listens."""
 
 
 def _stage(
@@ -123,7 +159,7 @@ def _stage(
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
     prepare(model, stage)
-    model.to(_device())
+    model.to(here())
     if stage.compile:
         compile_layers(model)
     state = PartialState()
@@ -185,7 +221,3 @@ def _refuse_data_parallel() -> None:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
         )
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

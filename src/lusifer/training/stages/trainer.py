@@ -21,7 +21,7 @@ from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.training.folder import BAD_BATCH, RunFolder
-from lusifer.training.recipe.stage_settings import StageSettings
+from lusifer.training.recipe.stage import StageSettings
 
 MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}

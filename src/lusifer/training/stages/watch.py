@@ -32,7 +32,8 @@ from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.folder import BEST, WATCH
-from lusifer.training.recipe.stage_settings import StageSettings, Watch
+from lusifer.training.recipe.data import Watch
+from lusifer.training.recipe.stage import StageSettings
 from lusifer.training.stages.trainer import StageTrainer
 
 _MEANS = ("retrieval", "margin", "shift", "shift_share", "hubness", "anisotropy", "own_language", "predicted")
