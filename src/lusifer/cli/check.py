@@ -49,13 +49,9 @@ def check(
 
 
 def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = None, measure: int | None = None) -> str:
-    """Read a recipe and say what trains, memory, hours and steps per source. Downloads nothing.
+    """Read a recipe (see `load_recipe`) and say what trains, memory, hours and steps per source. Downloads nothing.
 
-    Args:
-        recipe: A YAML file, or the name of a recipe in the package.
-        overrides: "key.path=value" each.
-        variant: One of the recipe's variants.
-        measure: Steps of every stage to train on this device, beside the one that is not counted; None trains nothing.
+    Steps to `measure` are trained beside the one that is not counted; None trains nothing.
 
     Raises:
         UsageError: The recipe is wrong, a base is unknown on this machine, or what is to be measured is not on it.
@@ -104,12 +100,9 @@ def _parts(stage: StageEstimate) -> Table:
         for part in stage.parts
         if part.parameters
     ]
-    sums = (sum(part.parameters for part in stage.parts), sum(part.trainable for part in stage.parts))
-    return _table(
-        ("part", "parameters", "trains"),
-        [*rows, ("all", *(f"{count:,}" for count in sums))],
-        f"stage {stage.name} ({stage.kind})",
-    )
+    parameters, trainable = (sum(getattr(part, key) for part in stage.parts) for key in ("parameters", "trainable"))
+    rows.append(("all", f"{parameters:,}", f"{trainable:,}"))
+    return _table(("part", "parameters", "trains"), rows, f"stage {stage.name} ({stage.kind})")
 
 
 def _cost(stage: StageEstimate) -> Table:

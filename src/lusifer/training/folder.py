@@ -57,16 +57,11 @@ class RunFolder:
 
         A run that failed before its first checkpoint has learned nothing: it may start again, and with another recipe.
 
-        Args:
-            output: the folder.
-            recipe: what is to be run.
-            resume: whether to go on with what is there.
-
         Yields:
             The run, its `recipe.yaml` written.
 
         Raises:
-            UsageError: the folder holds a run already and `resume` is False; it holds no run and `resume` is True; it
+            UsageError: The folder holds a run already and `resume` is False; it holds no run and `resume` is True; it
                 holds other files; the recipe changed in a key that decides what is learned; or another process trains
                 there.
         """
@@ -157,8 +152,7 @@ def last_checkpoint(stage: Path) -> Path | None:
     """The newest checkpoint of a stage; halves that a killed run left are removed.
 
     Raises:
-        LusiferError: it was whole once and is not any more: without one of its files a resumed run would go on silently
-            from other numbers.
+        LusiferError: It was whole once and is not any more: a resumed run would go on silently from other numbers.
     """
     found = sorted((folder for folder in stage.glob("checkpoint-*") if _step(folder) is not None), key=_step)
     for folder in [folder for folder in found if not (folder / TRAINER_STATE).is_file()]:

@@ -23,7 +23,7 @@ from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows
 from lusifer.model import adapters, backbones, build, tiny
 from lusifer.model.adapters import PartReport
-from lusifer.training.estimate.memory import Estimator, Memory, here
+from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
 from lusifer.training.recipe.data import PairSource, Source
 from lusifer.training.recipe.recipe import BaseSettings, Recipe, Stage
 from lusifer.training.recipe.stage import StageSettings
@@ -92,17 +92,11 @@ def cards() -> dict[str, dict[str, float]]:
 
 
 def estimate(recipe: Recipe) -> list[StageEstimate]:
-    """Work out what every stage of a recipe costs.
-
-    Args:
-        recipe: Any; bases that are neither on disk nor in `known_bases.toml` are refused.
-
-    Returns:
-        One estimate a stage, in order.
+    """Work out what every stage of a recipe costs, in order.
 
     Raises:
-        UsageError: A base is unknown here, its architecture was never checked, or an objective needs an LM head and
-            the LLM has none.
+        UsageError: A base is neither on disk nor in `known_bases.toml`, its architecture was never checked, or an
+            objective needs an LM head and the LLM has none.
     """
     encoder, llm = _config(recipe.model.encoder, "encoder"), _config(recipe.model.llm, "llm")
     estimator = Estimator(recipe, encoder, llm)
@@ -112,7 +106,7 @@ def estimate(recipe: Recipe) -> list[StageEstimate]:
 def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreTrainedConfig) -> StageEstimate:
     stage.refuse_llm(llm, backbones.is_decoder(llm))
     load = stage_load(recipe, stage)
-    parts = adapters.report(estimator.model(stage))
+    parts = adapters.report(skeleton(recipe, stage, *estimator.configs))
     flops = estimator.flops(stage, load.tokens)
     hours = {
         name: None if load.steps is None else load.steps * flops / (card["tflops"] * 1e12 * card["utilisation"]) / 3600
@@ -160,7 +154,8 @@ def _lengths(source: Source, file: Path) -> list[int]:
     rows = data_sources.read_file(file, source.row_kind, source.fields, BadRows(source.skip_bad))
     lengths: list[int] = []
     for row in islice(rows, _LOOK):
-        texts = [row["text"]] if "text" in row else [row["query"], *row["positive"][:1], *row["negative"]]
+        paired = source.row_kind == "pairs"
+        texts = [row["query"], *row["positive"][:1], *row["negative"]] if paired else [row["text"]]
         lengths += map(len, texts)
     return lengths
 

@@ -74,23 +74,10 @@ def prepare(model: LusiferModel, stage: StageSettings) -> None:
             adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
 
 
-def skeleton(
-    recipe: Recipe, stage: StageSettings, encoder: PreTrainedConfig, llm: PreTrainedConfig, device: str = "meta"
-) -> LusiferModel:
-    """Build the model of a stage with its adapters.
-
-    Args:
-        recipe: The whole run.
-        stage: One of its stages.
-        encoder: Configuration of the encoder.
-        llm: Configuration of the LLM.
-        device: "meta" takes no memory for weights; elsewhere they are random.
-
-    Raises:
-        UsageError: Adapters fit no layer.
-    """
+def skeleton(recipe: Recipe, stage: StageSettings, encoder: PreTrainedConfig, llm: PreTrainedConfig) -> LusiferModel:
+    """Build the model of a stage with its adapters, without memory for weights (UsageError: adapters fit no layer)."""
     config = LusiferConfig(encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm), **recipe.model.join_settings())
-    with torch.device(device):
+    with torch.device("meta"):
         model = LusiferModel(config)
         prepare(model, stage)
     return model
@@ -104,18 +91,8 @@ class Estimator:
         self.recipe, self.configs = recipe, (encoder, llm)
         self._rehearsed: dict[object, Counted] = {}
 
-    def model(self, stage: StageSettings) -> LusiferModel:
-        """Build the model of a stage without memory for its weights."""
-        return skeleton(self.recipe, stage, *self.configs)
-
     def memory(self, stage: StageSettings, parts: list[PartReport], kind: Kind) -> Memory:
-        """Count bytes on one device, as said above, for texts of full length.
-
-        Args:
-            stage: One of the recipe's stages.
-            parts: Parameters by part, as `adapters.report` counts them.
-            kind: Of device.
-        """
+        """Count bytes on one device, as said above, for texts of full length; `parts` are by `adapters.report`."""
         llm = self.configs[1]
         trainable = sum(part.trainable for part in parts)
         sizes = {tower: self._dtype(stage, tower, kind).itemsize for tower in adapters.TOWERS}

@@ -135,13 +135,7 @@ class _MaskDropout(nn.Module):
 
 
 def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> Counted:
-    """Count one step, gradients included.
-
-    Args:
-        make: Builds the model with its adapters on the meta device.
-        setting: Of the stage.
-        kind: Of device.
-    """
+    """Count one step, gradients included; `make` builds the model with its adapters on the meta device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model = make()

@@ -9,9 +9,5 @@ OBJECTIVES: dict[str, Objective] = {each.name: each for each in (Reconstruction(
 
 
 def register(objective: Objective) -> None:
-    """Let recipes name an objective; one of the same name is replaced.
-
-    Args:
-        objective: An instance of a subclass of `Objective`.
-    """
+    """Let recipes name an objective; one of the same name is replaced."""
     OBJECTIVES[objective.name] = objective

@@ -81,11 +81,7 @@ class Document:
 
     @classmethod
     def parse(cls, text: str, where: str) -> Document:
-        """Read YAML.
-
-        Args:
-            text: The document.
-            where: The file, for messages.
+        """Read YAML; `where` is the file, for messages.
 
         Raises:
             RecipeError: Not YAML, or a key that stands twice.

@@ -92,12 +92,7 @@ def changed_keys(old: Recipe, new: Recipe) -> list[str]:
 
 
 def may_change(key: str, begun: Collection[str]) -> bool:
-    """Whether a key of `changed_keys` may differ when a run is resumed.
-
-    Args:
-        key: One of them.
-        begun: Names of the stages that have learned something; the others may still be changed.
-    """
+    """Whether a key of `changed_keys` may differ when a run is resumed; `begun` are the stages that have learned."""
     stage, *rest = key.removeprefix("stages.").split(".")
     return key.startswith("stages.") and (stage not in begun or rest[0] in MAY_CHANGE)
 

@@ -47,12 +47,8 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
 def refuse_unreadable(recipe: Recipe, output: Path) -> None:
     """Read both configurations before the run folder exists: a wrong name must not leave a run behind.
 
-    Args:
-        recipe: of the run.
-        output: the run folder.
-
     Raises:
-        UsageError: a base is not there or not known, or the run would be written into it.
+        UsageError: A base is not there or not known, or the run would be written into it.
     """
     for tower in adapters.TOWERS:
         base = getattr(recipe.model, tower)

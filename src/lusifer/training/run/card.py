@@ -30,13 +30,7 @@ def data(
     rows: AlignmentExamples | PairRows,
     digests: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """Say what a stage reads.
-
-    Args:
-        recipe: The whole run.
-        stage: One of its stages.
-        rows: What it reads.
-        digests: Of each source that is read, file name -> SHA-256; of a hub set none.
+    """Say what a stage reads; `digests` has file name -> SHA-256 of each source that is read, of a hub set none.
 
     Returns:
         `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
@@ -105,13 +99,7 @@ def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows)
 
 
 def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
-    """The model card of a stage's result.
-
-    Args:
-        run: Has the recipe, and `data.json` of the stages that are done.
-        number: The stage, from 1.
-        embedder: What is to be saved, adapters merged.
-    """
+    """The model card of the result of stage `number` (from 1); `run` has `data.json` of the stages that are done."""
     recipe = run.recipe
     stages = recipe.stages[:number]
     said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]

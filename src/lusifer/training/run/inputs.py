@@ -91,9 +91,7 @@ def _sums(places: Collection[Sequence[PlannedSource]]) -> str:
 def fetch(recipe: Recipe, listen: Callable[[PlannedSource, int, list[str]], None]) -> None:
     """Read every row of a recipe as training will, so that it lies in the cache and is known to be whole.
 
-    Args:
-        recipe: The whole run.
-        listen: Is called with each source that is not left out, its rows, and the bad rows that were skipped.
+    `listen` is called with each source that is not left out, its rows, and the bad rows that were skipped.
 
     Raises:
         UsageError: The hub does not give a set.

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from lusifer.errors import UsageError
-from lusifer.training.estimate import memory
+from lusifer.training.estimate.memory import here
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.run import run
@@ -46,14 +46,10 @@ class StageTiming:
 
 
 def measure(recipe: Recipe, steps: int) -> list[StageTiming]:
-    """Train every stage for some steps and throw the result away.
-
-    Args:
-        recipe: What to train.
-        steps: That count, 1 or more.
+    """Train every stage for one step and for `steps` that count, and throw the result away.
 
     Raises:
-        UsageError: A base or data are not on this machine: nothing is downloaded.
+        UsageError: `steps` is below 1, or a base or data are not on this machine: nothing is downloaded.
         LusiferError: Training failed.
     """
     if steps < 1:
@@ -102,7 +98,7 @@ class _StageClock:
             self.stages[-1].memory = self._peak()
 
     def _peak(self) -> int | None:
-        if memory.here() == "cuda":
+        if here() == "cuda":
             return torch.cuda.max_memory_allocated()
         added = _resident("VmHWM") - self._before - self._rows
         return added if added > 0 else None  # a small model fits into memory that the process had freed before
@@ -121,7 +117,7 @@ def _refuse_remote(recipe: Recipe) -> None:
 
 def _forget_peak() -> None:
     """Start the peak anew from what is there now; where the system cannot, the peak of loading stays in it."""
-    if memory.here() == "cuda":
+    if here() == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

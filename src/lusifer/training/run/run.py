@@ -46,18 +46,18 @@ def train(
     """Run a recipe from where it stands to its end.
 
     Args:
-        recipe: what to train, as `load_recipe` gives it.
-        output: the run folder.
-        resume: go on with what `output` holds; without it the folder must be new.
-        listen: is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
+        recipe: What to train, as `load_recipe` gives it.
+        output: The run folder.
+        resume: Go on with what `output` holds; without it the folder must be new.
+        listen: Is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
             `"data"`, `"step"`, `"log"`, `"saved"`.
 
     Returns:
         The folder of the finished model.
 
     Raises:
-        UsageError: the recipe, the bases or the folder do not fit; nothing was trained.
-        LusiferError: training failed; checkpoints stay.
+        UsageError: The recipe, the bases or the folder do not fit; nothing was trained.
+        LusiferError: Training failed; checkpoints stay.
     """
     _refuse_data_parallel()
     recipe = bases.concrete(recipe)
@@ -79,7 +79,6 @@ def train(
 
 def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
-    frozen = getattr(torch, recipe.model.dtype.frozen)
     state = PartialState()
     rows = _refuse_unfit(recipe, run)
     finished = run.model.is_dir()
@@ -87,9 +86,9 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
         if not (target / "model").is_dir():
-            embedder = bases.build_model(recipe, frozen) if before is None else _load(before, recipe)
+            embedder = _load(before, recipe)
             finished = False
-            _stage(recipe, stage, number, run, embedder, rows.pop(number, None), frozen, listen)
+            _stage(recipe, stage, number, run, embedder, rows.pop(number, None), listen)
             del embedder
             gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
         before = target / "model"
@@ -135,8 +134,10 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
     KINDS[stage.kind].refuse(recipe, stage)
 
 
-def _load(path: Path, recipe: Recipe) -> SentenceTransformer:
-    """The model that a stage before wrote, with the recipe's attention kernel (a folder does not keep it)."""
+def _load(path: Path | None, recipe: Recipe) -> SentenceTransformer:
+    """The model of step 0, or that of the stage before with the recipe's attention kernel (a folder has none)."""
+    if path is None:
+        return bases.build_model(recipe, getattr(torch, recipe.model.dtype.frozen))
     embedder = folder.load(path, attn_implementation=recipe.model.attn_implementation)
     embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
     return embedder
@@ -149,7 +150,6 @@ def _stage(
     run: RunFolder,
     embedder: SentenceTransformer,
     rows: StageRows | None,
-    frozen: torch.dtype,
     listen: Listener,
 ) -> None:
     """Train one stage from its start or its last checkpoint and write its model folder."""
@@ -177,7 +177,7 @@ def _stage(
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(stage, target, rows.steps, seed, bool(stage.bf16))
-    trainer = kind.trainer(recipe, stage, embedder, model, rows, settings, frozen)
+    trainer = kind.trainer(recipe, stage, embedder, rows, settings)
     trainer.max_seq_length = length
     done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if state.is_main_process:

@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from lusifer.data import sources as data_sources
+from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
 from lusifer.io import hub
 from lusifer.io.rows import BadRows
@@ -21,7 +22,7 @@ from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
-from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
+from lusifer.training.objectives.objective import Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
 from lusifer.training.stages.trainer import StageTrainer, processes
 
@@ -91,12 +92,7 @@ class AlignmentTrainer(StageTrainer, Trainer):
 
 
 def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamples:
-    """The rows of a stage in their order.
-
-    Args:
-        recipe: The whole run.
-        stage: One of its alignment stages.
-        seed: Of order, objective and direction.
+    """The rows of a stage in their order; `seed` is that of order, objective and direction.
 
     Raises:
         DataError: A row cannot be read.
@@ -104,9 +100,8 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
     """
     loaded, skipped = [], []
     for source in recipe.sources(stage):
-        kind = "pairs" if source.role in PAIRED_ROLES else "passages"
         bad = BadRows(source.skip_bad)
-        loaded.append((data_sources.load(source.spec(recipe.seed), kind, bad), source.role))
+        loaded.append((data_sources.load(source.spec(recipe.seed), source.row_kind, bad), source.role))
         skipped += bad.messages
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
     made = AlignmentExamples(loaded, stage.objectives, batch_size=stage.batch_size, steps=steps, seed=seed)
@@ -118,26 +113,23 @@ def trainer(
     recipe: Recipe,
     stage: AlignmentStage,
     embedder: SentenceTransformer,
-    model: LusiferModel,
     rows: AlignmentExamples,
     arguments: dict[str, Any],
-    frozen: torch.dtype,
 ) -> AlignmentTrainer:
     """Put a stage together.
 
     Args:
-        recipe: The whole run.
+        recipe: The whole run, `auto` replaced.
         stage: The stage.
-        embedder: Holds `model`.
-        model: With adapters attached and the rest frozen.
+        embedder: Its model has adapters attached and the rest frozen.
         rows: As `examples` gives them.
         arguments: Keywords of `TrainingArguments`.
-        frozen: Dtype of frozen weights.
 
     Raises:
         UsageError: The LLM cannot serve an objective of the stage.
     """
-    base = build.Base(recipe.model.llm.path, recipe.model.llm.revision, frozen)
+    model = lusifer_model(embedder)
+    base = build.Base(recipe.model.llm.path, recipe.model.llm.revision, getattr(torch, recipe.model.dtype.frozen))
     llm_tokenizer = _tokenizers(recipe, stage)[1]
     model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
     # The head reads the LLM's states: in their dtype, which a stage before may have raised.

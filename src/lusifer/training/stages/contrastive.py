@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
@@ -26,7 +25,6 @@ from lusifer.io import seen
 from lusifer.io.rows import BadRows
 from lusifer.model import build
 from lusifer.model.build import read_tokenizer
-from lusifer.model.lusifer import LusiferModel
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.losses import loss
 from lusifer.training.stages.trainer import StageTrainer, processes
@@ -105,10 +103,7 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
 def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     """The rows of a stage: columns query, positive, negative_1 .. negative_k.
 
-    Args:
-        recipe: The whole run.
-        stage: One of its contrastive stages.
-        seed: Of what is drawn to fill missing negatives and of weights.
+    `seed` is that of the draws that fill missing negatives, and of weights.
     """
     sets: dict[str, Dataset] = {}
     prompts: dict[str, dict[str, str]] = {}
@@ -147,16 +142,7 @@ def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
 
 
 def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None:
-    """Refuse a prompt that fills the texts' length: all queries would be cut to the same tokens.
-
-    Args:
-        recipe: The whole run.
-        stage: One of its contrastive stages.
-        rows: Of `examples`.
-
-    Raises:
-        UsageError: Names the set, the tokens and the limit.
-    """
+    """Refuse a prompt that fills the texts' length (UsageError): all queries would be cut to the same tokens."""
     base = recipe.model.encoder
     tokenizer = read_tokenizer(build.resolve(base.path), base.revision)
     _refuse_full_prompts(stage, rows, tokenizer, recipe.longest(stage))
@@ -177,10 +163,8 @@ def trainer(
     recipe: Recipe,
     stage: ContrastiveStage,
     embedder: SentenceTransformer,
-    model: LusiferModel,
     rows: PairRows,
     arguments: dict[str, Any],
-    frozen: torch.dtype,
 ) -> ContrastiveTrainer:
     """Put a stage together; arguments as for `alignment.trainer`."""
     _refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)

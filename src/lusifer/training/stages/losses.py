@@ -13,13 +13,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 from torch import Tensor, nn
 
 from lusifer.batching import cut
 from lusifer.training.recipe.recipe import ContrastiveStage
-from lusifer.training.stages.ntxent import NTXentL2
+from lusifer.training.stages.ntxent import CachedLoss, NTXentL2
 
 Features = dict[str, Tensor]
 
@@ -115,67 +114,24 @@ class NTXent(ByLength, NTXentL2):
     """The loss of the published code."""
 
 
-class CachedOwnNegativesLoss(CachedLossMixin, nn.Module):
+class OwnNegatives(ByLength, CachedLoss):
     """Cross entropy of each query's positive against that row's hard negatives, cosine / temperature.
 
     Classification and clustering sets need it: other rows of a batch may carry the same label, so they are no
     negatives.
-
-    Args:
-        model: The embedder.
-        temperature: Similarities are divided by it.
-        mini_batch_size: Texts embedded at once.
-        mini_batch_num_tokens: Tokens embedded at once, in place of `mini_batch_size`.
     """
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        temperature: float = 0.05,
-        mini_batch_size: int = 32,
-        mini_batch_num_tokens: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
-        self.mini_batch_size = mini_batch_size
-        self.mini_batch_num_tokens = mini_batch_num_tokens
-
-    def calculate_loss(
-        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
-    ) -> Tensor:
-        """The mean over rows; embeddings come as one list of mini-batches a column (query, positive, negatives).
-
-        Raises:
-            ValueError: There is no negative column.
-        """
-        query, *documents = (nn.functional.normalize(torch.cat(column), dim=-1) for column in reps)
+    def of(self, columns: list[Tensor]) -> Tensor:
+        """The mean over rows, of a query, a positive and negatives (B, d); ValueError without a negative."""
+        query, *documents = (nn.functional.normalize(column, dim=-1) for column in columns)
         if len(documents) < 2:
             raise ValueError("a set without in-batch negatives needs hard negatives: raise hard_negatives")
         scores = torch.stack([(query * document).sum(-1) for document in documents], dim=1) / self.temperature
-        loss = nn.functional.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
-        if with_backward:
-            loss.backward()
-            loss = loss.detach()
-        return loss
-
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """The loss of a batch of tokenised columns."""
-        return self.forward_cached(sentence_features, labels)
-
-
-class OwnNegatives(ByLength, CachedOwnNegativesLoss):
-    """InfoNCE over own negatives, its mini-batches cut by length."""
+        return nn.functional.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
 
 
 def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negatives: bool) -> torch.nn.Module:
-    """The loss of one set.
-
-    Args:
-        stage: temperature, mini-batches, Matryoshka dimensions.
-        embedder: the model.
-        in_batch_negatives: whether other rows' texts are negatives; False where they may share the label.
-    """
+    """The loss of one set; `in_batch_negatives` is False where other rows' texts may share the label."""
     chunks = {"mini_batch_size": stage.mini_batch_size, "mini_batch_num_tokens": stage.mini_batch_tokens}
     if stage.loss == "ntxent_l2":
         chunks |= {"in_batch_negatives": in_batch_negatives, "miner_epsilon": stage.miner_epsilon}

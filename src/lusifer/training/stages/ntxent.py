@@ -19,7 +19,51 @@ from torch import Tensor, nn
 Similarity = Literal["l2", "cosine"]
 
 
-class NTXentL2(CachedLossMixin, nn.Module):
+class CachedLoss(CachedLossMixin, nn.Module):
+    """A loss on embedded columns (queries, positives, hard negatives) with the library's gradient cache.
+
+    Args:
+        model: The embedder.
+        temperature: Similarities are divided by it.
+        mini_batch_size: Texts embedded at once.
+        mini_batch_num_tokens: Tokens embedded at once, in place of `mini_batch_size`.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        temperature: float = 0.05,
+        mini_batch_size: int = 32,
+        mini_batch_num_tokens: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+        self.mini_batch_size, self.mini_batch_num_tokens = mini_batch_size, mini_batch_num_tokens
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """The loss of a batch of tokenised columns, one dictionary of tensors (B, L) each; `labels` are not used."""
+        return self.forward_cached(sentence_features, labels)
+
+    def calculate_loss(
+        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
+    ) -> Tensor:
+        """The loss from embeddings: one list of mini-batches (b, d) a column.
+
+        Raises:
+            ValueError: Too few columns.
+        """
+        loss = self.of([torch.cat(column) for column in reps])
+        if with_backward:
+            loss.backward()
+            loss = loss.detach()
+        return loss
+
+    def of(self, columns: list[Tensor]) -> Tensor:
+        """The loss, a scalar, of columns (B, d); ValueError where they are too few."""
+        raise NotImplementedError
+
+
+class NTXentL2(CachedLoss):
     """All-pairs NT-Xent with the library's gradient cache.
 
     Queries and positives are anchors. Every anchor is drawn to each other text of its own row that is no negative, one
@@ -30,17 +74,17 @@ class NTXentL2(CachedLossMixin, nn.Module):
     a single process would compute on that union. All processes need the same number of rows.
 
     Args:
-        model: the embedder.
-        temperature: similarities are divided by it.
-        mini_batch_size: texts embedded at once.
+        model: The embedder; as in `CachedLoss`, like the temperature and the sizes of mini-batches.
+        temperature: See there.
+        mini_batch_size: See there.
         in_batch_negatives: False takes a row's own negatives only (and mines nothing, as published): the mean over rows
             of each row's loss.
-        miner_epsilon: only pairs within this margin of cosine similarity count (`mine`); None takes all pairs.
-        num_positives: columns behind the query that are positives; the rest are negatives.
+        miner_epsilon: Only pairs within this margin of cosine similarity count (`mine`); None takes all pairs.
+        num_positives: Columns behind the query that are positives; the rest are negatives.
         similarity: "l2" is minus the distance of normalised vectors (published), "cosine" their cosine.
         when_nothing_mined: "all_pairs" takes the batch as if there were no miner; "zero" gives a loss of 0 without
             gradient, as the published code does silently.
-        mini_batch_num_tokens: tokens embedded at once, in place of `mini_batch_size`.
+        mini_batch_num_tokens: See there.
     """
 
     def __init__(
@@ -56,44 +100,19 @@ class NTXentL2(CachedLossMixin, nn.Module):
         when_nothing_mined: Literal["all_pairs", "zero"] = "all_pairs",
         mini_batch_num_tokens: int | None = None,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
-        self.mini_batch_size = mini_batch_size
-        self.mini_batch_num_tokens = mini_batch_num_tokens
-        self.in_batch_negatives = in_batch_negatives
-        self.miner_epsilon = miner_epsilon
-        self.num_positives = num_positives
-        self.similarity = similarity
+        super().__init__(model, temperature, mini_batch_size, mini_batch_num_tokens)
+        self.in_batch_negatives, self.miner_epsilon = in_batch_negatives, miner_epsilon
+        self.num_positives, self.similarity = num_positives, similarity
         self.when_nothing_mined = when_nothing_mined
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """The loss of a batch of tokenised columns: queries, positives, hard negatives.
-
-        Args:
-            sentence_features: one dictionary of tensors (B, L) a column.
-            labels: unused, the row says what belongs together.
-        """
-        return self.forward_cached(sentence_features, labels)
-
-    def calculate_loss(
-        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
-    ) -> Tensor:
-        """The loss from embeddings: one list of mini-batches (b, d) a column.
-
-        Raises:
-            ValueError: there are not even a query and its positives, or without in-batch negatives no negative.
-        """
-        columns = torch.stack([torch.cat(column).float() for column in reps], dim=1)
+    def of(self, columns: list[Tensor]) -> Tensor:
+        """The loss of columns (B, d); ValueError without a query, its positives and some negative."""
+        stacked = torch.stack([column.float() for column in columns], dim=1)
         count = 1 + self.num_positives
-        if columns.shape[1] < count + (not self.in_batch_negatives):
+        if stacked.shape[1] < count + (not self.in_batch_negatives):
             needs = "positives" if self.in_batch_negatives else "positives and a hard negative"
-            raise ValueError(f"{columns.shape[1]} columns are too few: rows need a query, {self.num_positives} {needs}")
-        loss = self._in_batch(columns) if self.in_batch_negatives else self._own(columns)
-        if with_backward:
-            loss.backward()
-            loss = loss.detach()
-        return loss
+            raise ValueError(f"{stacked.shape[1]} columns are too few: rows need a query, {self.num_positives} {needs}")
+        return self._in_batch(stacked) if self.in_batch_negatives else self._own(stacked)
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,17 +27,6 @@ MEND = "lower the learning rate or set bf16: false and start anew in another --o
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-class StageWatch(Protocol):
-    """What a trainer asks of whatever watches its stage (`stages/watch.py`)."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it ended the stage."""
-
-    def save(self, folder: Path, step: int) -> None:
-        """Write into the checkpoint of `step` what a resume needs."""
-
-
 class StageTrainer:
     """Mixin in front of a Trainer class; set its attributes before training.
 
@@ -49,8 +38,8 @@ class StageTrainer:
     max_seq_length: int
     first_step: int = 0
     """Steps that were done before this call."""
-    watcher: StageWatch | None = None
-    """Measures the gap between languages where the recipe says so."""
+    watcher: Any = None
+    """A `watch.Watcher` where the recipe says so."""
 
     @property
     def stopped(self) -> bool:
@@ -144,22 +133,13 @@ def processes(stage: StageSettings) -> int:
 
 
 def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
-    """The settings of a stage in the names of `transformers.TrainingArguments`.
-
-    Args:
-        stage: of the recipe.
-        folder: where checkpoints go.
-        steps: optimizer steps.
-        seed: of order and dropout.
-        bf16: whether to compute in mixed precision.
-    """
-    decay = {"min_lr": stage.min_learning_rate} if stage.schedule == "cosine" else {}
+    """The settings of a stage in the names of `transformers.TrainingArguments`; checkpoints go to `folder`."""
     return {
         "output_dir": str(folder),
         "max_steps": steps,
         "learning_rate": stage.learning_rate,
         "lr_scheduler_type": SCHEDULES[stage.schedule],
-        "lr_scheduler_kwargs": decay,
+        "lr_scheduler_kwargs": {"min_lr": stage.min_learning_rate} if stage.schedule == "cosine" else {},
         "warmup_steps": stage.warmup(steps),
         "weight_decay": stage.weight_decay,
         "max_grad_norm": stage.max_grad_norm,

@@ -9,13 +9,12 @@ lies in every checkpoint, so a resumed stage goes on as an unbroken one would.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast
@@ -57,16 +56,7 @@ class Course:
     stopped: int | None = None
 
     def add(self, step: int, value: float, patience: int | None) -> bool:
-        """Take one measurement in.
-
-        Args:
-            step: It was made after.
-            value: Higher is better.
-            patience: Measurements without a rise that are endured; None endures all.
-
-        Returns:
-            Whether this is the best so far.
-        """
+        """Take one measurement in (higher is better), and say whether it is the best so far."""
         rose = self.best is None or value > self.best
         self.waited = 0 if rose else self.waited + 1
         if patience is not None and self.waited >= patience:
@@ -119,8 +109,9 @@ class Watcher(TrainerCallback):
 
     def measure(self) -> language_gap.Gap:
         """The gap of the model as it stands; the model is left as it was."""
+        settings = {"batch_size": 32, "normalize_embeddings": True, "show_progress_bar": False}
         with self._as_finished():
-            return language_gap.measure(self._embed, self.texts)
+            return language_gap.measure(lambda texts: self.embedder.encode(list(texts), **settings), self.texts)
 
     def save(self, folder: Path, step: int) -> None:
         """Put into the checkpoint of `step` what a resume needs: the course, and the best tensors if not its own."""
@@ -147,12 +138,9 @@ class Watcher(TrainerCallback):
             ) from error
 
     def finish(self, model: LusiferModel, folder: Path, last: int) -> None:
-        """Put the best tensors back where the recipe has `patience`, and write down which step the model is from.
+        """Put the best tensors back where the recipe has `patience`; `watch.json` says which step the model is from.
 
-        Args:
-            model: What was trained, adapters not merged yet; it may have moved to another device.
-            folder: Of the stage; gets `watch.json`.
-            last: Steps that were trained.
+        The model's adapters are not merged yet; `last` is the number of steps that were trained.
         """
         if self.tensors and self.course.best_step != last:
             adapters.load_trainable_state_dict(model, self.tensors)
@@ -161,9 +149,6 @@ class Watcher(TrainerCallback):
         told = self.watch.model_dump() | about | asdict(self.course) | {"model_step": taken}
         with write_file(folder / WATCH) as temporary:
             temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-
-    def _embed(self, texts: Sequence[str]) -> np.ndarray:
-        return self.embedder.encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=False)
 
     @contextmanager
     def _as_finished(self) -> Iterator[None]:
@@ -181,13 +166,7 @@ class Watcher(TrainerCallback):
 
 
 def attach(trainer: StageTrainer, stage: StageSettings, write: Write, checkpoint: Path | None) -> None:
-    """Let a stage be watched if its recipe says so.
-
-    Args:
-        trainer: Of the stage, with embedder, `first_step` and `max_seq_length`.
-        stage: Of the recipe.
-        write: Takes the rows.
-        checkpoint: What the stage goes on from.
+    """Let a stage be watched if its recipe says so, from where its checkpoint left off.
 
     Raises:
         DataError: The parallel text cannot be read.
