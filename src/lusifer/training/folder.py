@@ -137,11 +137,10 @@ class RunFolder:
         with write_file(self.metrics) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def publish(self, source: Path) -> Path:
-        """Put the last stage's model in its final place and return that."""
+    def publish(self, source: Path) -> None:
+        """Put the last stage's model in its final place."""
         with write_folder(self.model) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)
-        return self.model
 
 
 def _learned(stage: Path) -> bool:

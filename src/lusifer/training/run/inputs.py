@@ -36,11 +36,10 @@ Sources are numbered without those that `english_only` leaves out."""
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A source of a stage, and whether `english_only` leaves it out."""
+    """A source that a stage reads."""
 
     stage: str
     source: Source
-    left_out: bool
 
     @property
     def place(self) -> str:
@@ -54,24 +53,21 @@ class PlannedSource:
         return f"{where}: {'streamed' if source.streaming else 'fetched whole'}"
 
 
-def planned(recipe: Recipe) -> Iterator[PlannedSource]:
-    """Yield every source of every stage in order, those that are left out too. Asks nobody."""
-    for stage in recipe.stages:
-        for source in stage.data:
-            yield PlannedSource(stage.name, source, left_out=not recipe.reads(source))
+def _planned(recipe: Recipe) -> list[PlannedSource]:
+    """Every source that is read, stage after stage."""
+    return [PlannedSource(stage.name, source) for stage in recipe.stages for source in recipe.sources(stage)]
 
 
 def lines(recipe: Recipe) -> Iterator[str]:
     """Say what would be read, a line for each set or file and the sums at the end. Asks nobody."""
     places: dict[str, list[PlannedSource]] = {}
-    for each in planned(recipe):
-        if not each.left_out:
-            places.setdefault(each.place, []).append(each)
+    for each in _planned(recipe):
+        places.setdefault(each.place, []).append(each)
     for place, uses in places.items():
         limits = [each.source.limit for each in uses]
         rows = "all rows" if None in limits else f"{max(limits):,} rows at most"
         yield f"{place}, {rows}, for {', '.join(dict.fromkeys(each.stage for each in uses))}"
-    left_out = (each.source for each in planned(recipe) if each.left_out)
+    left_out = (source for stage in recipe.stages for source in stage.data if not recipe.reads(source))
     if described := dict.fromkeys(f"{source.name} ({source.language_code})" for source in left_out):
         yield f"left out by english_only: {', '.join(described)}"
     yield _sums(places.values())
@@ -97,11 +93,10 @@ def fetch(recipe: Recipe, listen: Callable[[PlannedSource, int, list[str]], None
         UsageError: The hub does not give a set.
         DataError: A row is not what it should be.
     """
-    for each in planned(recipe):
-        if not each.left_out:
-            bad = BadRows(each.source.skip_bad)
-            rows = data_sources.load(each.source.spec(recipe.seed), each.source.row_kind, bad)
-            listen(each, len(rows), bad.messages)
+    for each in _planned(recipe):
+        bad = BadRows(each.source.skip_bad)
+        rows = data_sources.load(each.source.spec(recipe.seed), each.source.row_kind, bad)
+        listen(each, len(rows), bad.messages)
 
 
 def fingerprints(recipe: Recipe) -> Fingerprints:
@@ -170,11 +165,8 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
     bases = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
     stages = []
     for stage in recipe.stages:
-        number = itertools.count()
-        data = [
-            _pin(source, known, f"stages.{stage.name}.data.{next(number)}") if recipe.reads(source) else source
-            for source in stage.data
-        ]
+        keys = (f"stages.{stage.name}.data.{number}" for number in itertools.count())
+        data = [_pin(source, known, next(keys)) if recipe.reads(source) else source for source in stage.data]
         stages.append(stage.model_copy(update={"data": data}))
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases), "stages": stages})
 

@@ -80,24 +80,21 @@ class PairRows:
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
     """The library's loop with our checkpoints and our plan of batches."""
 
-    def __init__(self, *args: Any, batches: PairBatches, **kwargs: Any) -> None:
-        self.batches = batches
-        self.names: list[str] = []
-        """Set of each step."""
-        self._logged = 0
+    def __init__(self, *args: Any, rows: PairRows, **kwargs: Any) -> None:
+        self.rows, self._logged = rows, 0
         super().__init__(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Say with each line how many of the steps since the last one were made of which set."""
         if "loss" in logs:
-            steps = self.names[max(self._logged, self.first_step) : self.state.global_step]
+            steps = self.rows.plan[max(self._logged, self.first_step) : self.state.global_step]
             self._logged = self.state.global_step
-            logs["made_of"] = dict(sorted(Counter(steps).items()))
+            logs["made_of"] = dict(sorted(Counter(step.name for step in steps).items()))
         super().log(logs, *args, **kwargs)
 
     def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> PairBatches:
         """The plan, over the sets in the order in which the library lays them one behind the other."""
-        return self.batches
+        return self.rows.batches
 
 
 def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
@@ -181,10 +178,9 @@ def trainer(
             accelerator_config={"split_batches": True},
             dataloader_drop_last=True,
         ),
-        batches=rows.batches,
+        rows=rows,
         train_dataset={keys[name]: table for name, table in rows.sets.items()},
         loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},
     )
     made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
-    made.names = [step.name for step in rows.plan]
     return made

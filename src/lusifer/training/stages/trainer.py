@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import LusiferError, ModelFolderError, UsageError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.training.folder import BAD_BATCH, RunFolder
@@ -70,13 +71,10 @@ class StageTrainer:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Put back the tensors that train; frozen ones come from where the stage started."""
-        file = Path(resume_from_checkpoint) / TRAINABLE
-        if not file.is_file():
-            raise ModelFolderError(f"{file}: missing; remove that checkpoint to resume from the one before")
-        adapters.load_trainable_state_dict(lusifer_model(self.embedder), load_file(file))
-
-    def _load_best_model(self) -> None:
-        raise LusiferError("no checkpoint is chosen by a score here: the last step is the result")
+        tensors = load_file(
+            Path(resume_from_checkpoint) / TRAINABLE
+        )  # there: `last_checkpoint` has looked
+        adapters.load_trainable_state_dict(lusifer_model(self.embedder), tensors)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """One step of the library, refused when its loss is NaN or infinite: the batch is kept for a look."""
@@ -94,7 +92,7 @@ class StageTrainer:
 class MetricsLog(TrainerCallback):
     """Append what the trainer logs to metrics.jsonl, and hand it to a listener (a progress line, a bar)."""
 
-    def __init__(self, run: RunFolder, stage: str, listen: Any = None) -> None:
+    def __init__(self, run: RunFolder, stage: str, listen: Callable[[dict[str, Any], int], None]) -> None:
         self.run, self.stage, self.listen = run, stage, listen
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -111,12 +109,11 @@ class MetricsLog(TrainerCallback):
         row = {"stage": self.stage, "step": state.global_step, **numbers}
         with self.run.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        if self.listen is not None:
-            self.listen(row, state.max_steps)
+        self.listen(row, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say that a step is done: a bar should move between two lines of the log."""
-        if state.is_world_process_zero and self.listen is not None:
+        if state.is_world_process_zero:
             self.listen({"event": "step", "stage": self.stage, "step": state.global_step}, state.max_steps)
 
 
