@@ -19,6 +19,7 @@ from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.atomic import refuse_unwritable, write_folder
+from lusifer.io.weights import WEIGHTS
 
 LIMIT = 60_000_000  # bytes of the whole folder
 
@@ -41,7 +42,7 @@ def ship(source: Path, target: Path, card: str | None) -> int:
         pieces["truncation"] = pieces["padding"] = None  # what the last call in training left there
         # One line: laid out for reading, tens of thousands of pieces take twice the bytes.
         vocabulary.write_text(json.dumps(pieces, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-        file = temporary / folder.WEIGHTS
+        file = temporary / WEIGHTS
         half = {name: _half(name, tensor) for name, tensor in load_file(file).items()}
         save_file(half, file, metadata={"format": "pt"})
         folder.check(temporary)

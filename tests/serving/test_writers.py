@@ -7,16 +7,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lusifer.errors import UsageError
-from lusifer.serving.files import check_output, writer
+from lusifer.serving.files import check_output, write_vectors
 
 TEXTS = [f"text {number} \u2028 ü" for number in range(11)]
 VECTORS = np.random.default_rng(0).standard_normal((11, 5)).astype(np.float32)
 
 
 def write(path):
-    with writer(path, 11) as out:
-        for start in range(0, 11, 4):
-            out.add(TEXTS[start : start + 4], VECTORS[start : start + 4])
+    write_vectors(path, 11, ((TEXTS[start : start + 4], VECTORS[start : start + 4]) for start in range(0, 11, 4)))
 
 
 def test_numpy(tmp_path):
@@ -45,9 +43,13 @@ def test_json_keeps_every_digit(tmp_path):
 def test_a_failure_leaves_the_old_file(tmp_path, ending):
     target = tmp_path / f"a.{ending}"
     target.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="stop"), writer(target, 11) as out:
-        out.add(TEXTS[:2], VECTORS[:2])
+
+    def batches():
+        yield TEXTS[:2], VECTORS[:2]
         raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_vectors(target, 11, batches())
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -57,5 +59,5 @@ def test_unknown_endings_and_folders_are_refused(tmp_path):
         with pytest.raises(UsageError, match=r"unknown ending .*: use \.npy, \.parquet, \.jsonl"):
             check_output(tmp_path / name)
     (tmp_path / "b.npy").mkdir()
-    with pytest.raises(UsageError, match="is a folder"), writer(tmp_path / "b.npy", 1):
-        raise AssertionError("not reached")
+    with pytest.raises(UsageError, match="is a folder"):
+        write_vectors(tmp_path / "b.npy", 1, [])

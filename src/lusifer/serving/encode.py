@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer import prompts
 from lusifer.batching import cut
 from lusifer.errors import DataError, LusiferError, UsageError
-from lusifer.serving.files import TextSource, writer
+from lusifer.serving.files import TextSource, write_vectors
 
 ROWS_AT_ONCE = 8192
 """Rows held at once: enough for batches of equal lengths, little beside the model."""
@@ -126,12 +126,15 @@ def embed_file(
         LusiferError: A vector is not finite.
     """
     report = EmbedReport(limit=embedder.max_seq_length)
-    with writer(Path(output), source.check() if count is None else count) as out:
+
+    def batches() -> Iterator[tuple[list[str], np.ndarray]]:
         for chunk in _chunks(source.rows()):
-            lengths = token_counts(embedder, [text for _, text in chunk], prompt)
+            texts = [text for _, text in chunk]
+            lengths = token_counts(embedder, texts, prompt)
             _note_long(report, chunk, lengths, refuse_long)
-            vectors = _encode(embedder, chunk, lengths, prompt, batch_tokens, report, progress)
-            out.add([text for _, text in chunk], vectors)
+            yield texts, _encode(embedder, chunk, lengths, prompt, batch_tokens, report, progress)
+
+    write_vectors(Path(output), source.check() if count is None else count, batches())
     return report
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lusifer.prompts import check_text
 
 ENDINGS = (".txt", *rows.SUFFIXES)
 STDIN = "-"
+Batches = Iterable[tuple[Sequence[str], np.ndarray]]
 
 
 class TextSource:
@@ -81,74 +82,45 @@ class TextSource:
                 yield where, row[self.field] if isinstance(row, dict) else row
 
 
-class NumpyWriter:
-    """An array (rows, d) of float32; the texts are not kept."""
-
-    def __init__(self, path: Path, count: int) -> None:
-        self._path, self._count, self._written = path, count, 0
-        self._array: np.ndarray | None = None
-
-    def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Write the next `vectors` (n, d)."""
-        if self._array is None:
-            shape = (self._count, vectors.shape[1])
-            self._array = np.lib.format.open_memmap(self._path, mode="w+", dtype="<f4", shape=shape)
-        end = self._written + len(vectors)
-        if end > self._count:
-            raise DataError(f"more than the {self._count:,} texts that were counted: the input changed; run it again")
-        self._array[self._written : end] = vectors
-        self._written = end
-
-    def close(self) -> None:
-        """Write what is still in memory."""
-        if self._array is not None:
-            self._array.flush()
-            self._array = None
+def _write_numpy(path: Path, count: int, batches: Batches) -> None:
+    """An array (count, d) of float32; the texts are not kept."""
+    array, end = None, 0
+    for _, vectors in batches:
+        if array is None:
+            array = np.lib.format.open_memmap(path, mode="w+", dtype="<f4", shape=(count, vectors.shape[1]))
+        start, end = end, end + len(vectors)
+        if end > count:
+            raise DataError(f"more than the {count:,} texts that were counted: the input changed; run it again")
+        array[start:end] = vectors
+    if array is not None:
+        array.flush()
 
 
-class ParquetWriter:
+def _write_parquet(path: Path, count: int, batches: Batches) -> None:
     """Columns `text` and `embedding` (a list of d float32)."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
 
-    def __init__(self, path: Path, count: int) -> None:
-        self._path, self._file = path, None
-
-    def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Append rows with `vectors` (n, d)."""
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-
-        numbers = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
-        table = pa.table({"text": pa.array(texts, pa.string()), "embedding": column})
-        if self._file is None:
-            self._file = parquet.ParquetWriter(self._path, table.schema)
-        self._file.write_table(table)
-
-    def close(self) -> None:
-        """Write the footer."""
-        if self._file is not None:
-            self._file.close()
+    with ExitStack() as stack:
+        file = None
+        for texts, vectors in batches:
+            numbers = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
+            column = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
+            table = pa.table({"text": pa.array(texts, pa.string()), "embedding": column})
+            file = file or stack.enter_context(parquet.ParquetWriter(path, table.schema))
+            file.write_table(table)
 
 
-class JsonWriter:
+def _write_json(path: Path, count: int, batches: Batches) -> None:
     """One object a line: `text` and `embedding`, with as many digits as float32 has."""
-
-    def __init__(self, path: Path, count: int) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="\n")
-
-    def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Append lines with `vectors` (n, d)."""
-        for text, vector in zip(texts, np.asarray(vectors, dtype=np.float32), strict=True):
-            numbers = ", ".join(str(number) for number in vector)
-            self._file.write(f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n')
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for texts, vectors in batches:
+            for text, vector in zip(texts, np.asarray(vectors, dtype=np.float32), strict=True):
+                numbers = ", ".join(str(number) for number in vector)
+                file.write(f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n')
 
 
-VectorWriter = NumpyWriter | ParquetWriter | JsonWriter
-WRITERS: dict[str, type[VectorWriter]] = {".npy": NumpyWriter, ".parquet": ParquetWriter, ".jsonl": JsonWriter}
+WRITERS = {".npy": _write_numpy, ".parquet": _write_parquet, ".jsonl": _write_json}
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
@@ -164,9 +136,18 @@ def check_output(path: Path, source: Path | None = None) -> None:
         raise UsageError(f"--output {path}: is the input, which would be lost: name another file")
 
 
-@contextmanager
-def writer(path: Path, count: int) -> Iterator[VectorWriter]:
-    """Yield a writer for `count` vectors, chosen by the ending; the file appears when the block ends well."""
+def write_vectors(path: Path, count: int, batches: Batches) -> None:
+    """Write vectors in the form that the ending names; the file appears when all are written.
+
+    Args:
+        path: .npy, .parquet or .jsonl.
+        count: How many there are.
+        batches: Texts, and their vectors (n, d), in order.
+
+    Raises:
+        UsageError: As `check_output`.
+        DataError: There are more than `count`.
+    """
     check_output(path)
-    with write_file(path) as temporary, closing(WRITERS[path.suffix.lower()](temporary, count)) as chosen:
-        yield chosen
+    with write_file(path) as temporary:
+        WRITERS[path.suffix.lower()](temporary, count, batches)
