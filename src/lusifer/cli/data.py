@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
     from lusifer.data.sources import OpenedFiles
     from lusifer.data.tables import RowCounts
     from lusifer.io.rows import BadRows
-
-
-class Choose(StrEnum):
-    """Which of the candidates become negatives."""
-
-    RANDOM = "random"
-    TOP = "top"
 
 
 Input = Annotated[
@@ -59,7 +51,8 @@ CrossEncoder = Annotated[
 ]
 CrossMargin = Annotated[float, typer.Option(help="Least difference of cross-encoder scores, positive to negative.")]
 HowToChoose = Annotated[
-    Choose, typer.Option(help="Take negatives at random from the texts of --keep, or the nearest of them.")
+    Literal["random", "top"],
+    typer.Option(help="Take negatives at random from the texts of --keep, or the nearest of them."),
 ]
 Corpus = Annotated[
     list[str] | None, typer.Option(help="File of passages to take negatives from, in place of the rows' own texts.")
@@ -145,7 +138,7 @@ def mine(
     percentage: Percentage = None,
     cross_encoder: CrossEncoder = None,
     cross_margin: CrossMargin = 0.0,
-    choose: HowToChoose = Choose.RANDOM,
+    choose: HowToChoose = "random",
     corpus: Corpus = None,
     corpus_column: Annotated[str, typer.Option(help="Column of --corpus that is searched.")] = "text",
     translation: Translation = None,
@@ -177,7 +170,7 @@ def mine(
     corpus_files = [file for name in corpus or () for file in sources.files(name)]
     page = tables.check_output(output, [*opened.files, *corpus_files], report)
     settings = MineSettings(
-        negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose.value, replace,
+        negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose, replace,
         by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
     )  # fmt: skip
     corpus_bad = BadRows(skip_bad)

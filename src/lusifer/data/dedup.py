@@ -264,12 +264,9 @@ def _drop_tests(
 
 
 def shingles(text: str) -> np.ndarray:
-    """Hash the 5-grams of a text, each once, regardless of case, punctuation and width of spaces.
+    """Hash the 5-grams of a text, regardless of case, punctuation and width of spaces: (n,) uint64 below 2**32, sorted.
 
-    A text of fewer than five characters is filled up to one 5-gram.
-
-    Returns:
-        (n,) uint64, sorted, each below 2**32.
+    Each counts once. A text of fewer than five characters is filled up to one 5-gram.
     """
     plain = _NO_WORD.sub(" ", text.casefold()).strip()
     codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
@@ -291,14 +288,7 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def bands(texts: Iterable[str]) -> np.ndarray:
-    """Hash each text into bands; texts that share a band are candidates.
-
-    Args:
-        texts: The texts; read once.
-
-    Returns:
-        (number of texts, 32) uint64.
-    """
+    """Hash each text into bands, (number of texts, 32) uint64; texts that share a band are candidates."""
     start = need("data", "datasketch").MinHash(num_perm=_BANDS * _ROWS, seed=_SEED, hashfunc=int)
     found = []
     for text in texts:
@@ -316,16 +306,14 @@ def bands(texts: Iterable[str]) -> np.ndarray:
 def near_pairs(
     table: np.ndarray, read: Callable[[int], str], threshold: float = THRESHOLD
 ) -> Iterator[tuple[int, int]]:
-    """Find texts of one set that are nearly the same.
+    """Yield the pairs (later, earlier) of texts of one set that are nearly the same, in ascending order, each once.
+
+    In a bucket of many texts each is compared with the first of them and with its neighbours, not with all.
 
     Args:
         table: (texts, 32) uint64, the bands of all texts.
         read: Number of a text -> the text; called for candidates only.
         threshold: Least Jaccard similarity.
-
-    Yields:
-        Pairs (later, earlier) in ascending order, each once. In a bucket of many texts each is compared with the first
-        of them and with its neighbours, not with all.
     """
     for later, earlier in _candidates(table):
         if _similar(read(later), read(earlier)) >= threshold:
@@ -339,7 +327,9 @@ def near_pairs_across(
     read_known: Callable[[int], str],
     threshold: float = THRESHOLD,
 ) -> Iterator[tuple[int, int]]:
-    """Find texts of one set that are nearly the same as a text of another set.
+    """Yield (number in `table`, number in `known`), ascending, of texts nearly the same as a text of another set.
+
+    In a bucket of many known texts each text is compared with the first 32 of them.
 
     Args:
         known: (known texts, 32) uint64, the bands of the other set.
@@ -347,10 +337,6 @@ def near_pairs_across(
         read: Number in `table` -> its text.
         read_known: Number in `known` -> its text.
         threshold: Least Jaccard similarity.
-
-    Yields:
-        Pairs (number in `table`, number in `known`) in ascending order. In a bucket of many known texts each text is
-        compared with the first 32 of them.
     """
     found = np.zeros((0, 2), dtype=np.int64)
     for column in range(table.shape[1]):

@@ -47,13 +47,10 @@ def overview(
     seen: SeenTexts | None = None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Overview:
-    """Read rows and count.
+    """Count what is in checked rows of "pairs", "passages" or "labelled".
 
-    Args:
-        rows: Checked rows.
-        kind: "pairs", "passages" or "labelled".
-        seen: Texts of a training run, to count those of these rows that are among them.
-        progress: Called with (rows done, None).
+    `seen` are the texts of a training run, of which those in these rows are counted; `progress` is called with (rows
+    done, None).
     """
     made = Overview(kind, seen=None if seen is None else 0)
     known: set[int] = set()
@@ -86,12 +83,7 @@ def overview(
 
 
 def lines(made: Overview, max_length: int) -> list[str]:
-    """Say what was found, a line each.
-
-    Args:
-        made: The counts.
-        max_length: Tokens that a model reads; texts of more than four times as many characters are counted.
-    """
+    """Say what was found, a line each; texts of over four times `max_length` (tokens) characters are counted."""
     found = [f"{made.rows:,} rows of {made.kind}"]
     for column in (column for column in ("source", "task", "label") if column in made.values):
         found.append(f"{column}s: {len(made.values[column]):,}: {_most(made.values[column])}")

@@ -74,17 +74,10 @@ def text_hash(*texts: str) -> int:
 
 
 def kind_of(row: Any, where: str) -> str:
-    """Tell the kind of rows of a file by the columns of its first one.
-
-    Args:
-        row: The row, with our column names.
-        where: Its place, for messages.
-
-    Returns:
-        "pairs", "passages" or "labelled".
+    """Tell the kind of rows ("pairs", "passages" or "labelled") of a file by the columns of its first one.
 
     Raises:
-        DataError: It has neither `query` nor `text`, or is no object.
+        DataError: It has neither `query` nor `text`, or is no object; the message begins with `where`.
     """
     _refuse_list(row, where)
     if "query" in row:

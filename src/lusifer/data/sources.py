@@ -77,11 +77,7 @@ def published() -> Mapping[str, dict[str, Any]]:
 
 
 def published_page(english_only: bool = False) -> str:
-    """Give the table of published sets in Markdown: language, use in both stages, most rows, instruction.
-
-    Args:
-        english_only: Leave out the sets in other languages, and say which they are.
-    """
+    """Give the table of published sets in Markdown; `english_only` leaves out the others and names them."""
     sets = dict(published())
     other = [name for name, facts in sets.items() if facts.get("language", "en") != "en"]
     if english_only:
@@ -117,7 +113,7 @@ def files(path: str) -> list[Path]:
     """
     given = path
     if path.startswith(SAMPLE):
-        path = str(_sample(path.removeprefix(SAMPLE)))
+        path = str(resources.files("lusifer.data").joinpath("sample", path.removeprefix(SAMPLE) + ".jsonl"))
     found = [Path(path)] if Path(path).is_file() else sorted(map(Path, glob.glob(path, recursive=True)))
     found = [file for file in found if file.is_file()]
     if not found:
@@ -126,10 +122,6 @@ def files(path: str) -> list[Path]:
         if not file.name.endswith(SUFFIXES):
             raise UsageError(f"{file}: cannot be read as data: use one of {', '.join(SUFFIXES)}")
     return found
-
-
-def _sample(name: str) -> Any:
-    return resources.files("lusifer.data").joinpath("sample", f"{name}.jsonl")
 
 
 def _missing(path: str) -> str:
@@ -188,18 +180,7 @@ def read_file(
     bad: BadRows | None = None,
     labels: bool = False,
 ) -> Iterator[Row]:
-    """Yield the checked rows of one file.
-
-    Args:
-        file: Of one of `SUFFIXES`.
-        kind: As for `load`.
-        fields: Our column -> the file's.
-        bad: Takes rows that are not what they should be.
-        labels: Whether a pair without a label is such a row.
-
-    Raises:
-        DataError: As for `load`.
-    """
+    """Yield the checked rows of one file; arguments and errors as for `load` and `open_files`."""
     lists = _LISTS.get(file.name.removesuffix(".gz").rpartition(".")[2], "texts")
 
     def check(row: Any, where: str) -> Row:
@@ -213,10 +194,9 @@ def read_file(
 
 @dataclass(frozen=True)
 class OpenedFiles:
-    """Files of rows of one kind.
+    """Files of rows of one kind: `rows` can be read once, and `bad` then lists the rows that were left out.
 
-    `rows` can be read once, and `bad` then lists the rows that were left out. `fields` maps our columns to the files'.
-    `ignored` are columns of the first file that rows of this kind do not have.
+    `fields` maps our columns to the files'; `ignored` are columns of the first file that this kind does not have.
     """
 
     kind: str
@@ -234,7 +214,7 @@ def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], l
         paths: Paths, patterns or `sample:NAME`.
         skip_bad: How many bad rows may be left out.
         fields: Our column -> the files'.
-        labels: Whether a pair needs a label.
+        labels: Whether a pair without a label is a bad row.
 
     Raises:
         UsageError: A file is missing or cannot be read as data.
@@ -305,11 +285,7 @@ def _hub_drawn(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
 
 @contextmanager
 def _asking(spec: SourceSpec) -> Iterator[dict[str, Any]]:
-    """Yield what `load_dataset` is to load; what goes wrong in the block is raised as one line.
-
-    Raises:
-        UsageError: The hub does not give the set, at the beginning or on the way.
-    """
+    """Yield what `load_dataset` is to load; what goes wrong in the block is raised as a UsageError of one line."""
     import datasets
 
     what = f"data set {spec.hub}"
@@ -335,11 +311,7 @@ def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
 
 
 def _hub_rows(spec: SourceSpec) -> Dataset:
-    """The rows of a hub data set at its revision.
-
-    Raises:
-        UsageError: The hub does not give it, or the cache holds another revision.
-    """
+    """The rows of a hub data set at its revision; UsageError if the cache holds another one."""
     import datasets
 
     with _asking(spec) as wanted:

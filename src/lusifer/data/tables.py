@@ -9,11 +9,10 @@ import mmap
 import random
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,14 +47,10 @@ def schema(kind: str) -> pa.Schema:
 
 
 def collect(rows: Iterable[Row], kind: str | pa.Schema) -> Dataset:
-    """Write rows to an anonymous temporary Arrow file, which is deleted with the last reference to the table.
+    """Write checked rows to an anonymous temporary Arrow file, which is deleted with the last reference to the table.
 
-    Args:
-        rows: Checked rows; read once.
-        kind: As for `schema`, or the column types themselves.
-
-    Returns:
-        The rows in their order. The file is in Python's folder of temporary files (TMPDIR).
+    `kind` is as for `schema`, or the column types themselves. The file is in Python's folder for temporary files
+    (TMPDIR).
 
     Raises:
         LusiferError: There is not enough space for them.
@@ -100,15 +95,12 @@ def chunks(table: Dataset) -> Iterator[slice]:
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), report: Path | None = None) -> Path:
-    """Refuse an output file, or the page of its report, that cannot be written, before the work.
+    """Refuse an output file, or the page of its report, that cannot be written, before the work; return the page.
 
     Args:
         path: The file to write.
         inputs: Files that are read meanwhile.
         report: The page of the report; None is a page beside the output.
-
-    Returns:
-        The page of the report.
 
     Raises:
         UsageError: Unknown suffix, a folder, a place where nothing can be written, or one of the inputs.
@@ -126,19 +118,19 @@ def check_output(path: Path, inputs: Iterable[Path] = (), report: Path | None = 
 
 
 def write_rows(path: Path, rows: Iterable[Row], kind: str) -> None:
-    """Write rows to a file of one of `SUFFIXES`, the whole file or nothing; the same rows give the same bytes.
+    """Write checked rows to a file of one of `SUFFIXES`, the whole file or nothing; the same rows give the same bytes.
 
-    Args:
-        path: The file to write.
-        rows: Checked rows; in JSON lines, columns that are None are left out.
-        kind: As for `schema`.
+    `kind` is as for `schema`. In JSON lines, columns that are None are left out.
     """
     with write_file(path) as temporary:
-        if path.name.endswith(".parquet"):
-            _write_parquet(temporary, rows, kind)
-            return
-        with _opened(temporary, path.name.endswith(".gz")) as stream:
-            stream.writelines(map(json_line, rows))
+        with temporary.open("wb") as file:
+            if path.name.endswith(".parquet"):
+                _write(file, rows, kind, parquet=True)
+            elif path.name.endswith(".gz"):
+                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as stream:
+                    stream.writelines(map(json_line, rows))
+            else:
+                file.writelines(map(json_line, rows))
 
 
 def json_line(row: Row) -> bytes:
@@ -147,40 +139,14 @@ def json_line(row: Row) -> bytes:
     return json.dumps(known, ensure_ascii=False).encode() + b"\n"
 
 
-@contextmanager
-def _opened(path: Path, packed: bool) -> Iterator[BinaryIO]:
-    with path.open("wb") as file:
-        if not packed:
-            yield file
-            return
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as stream:
-            yield stream
-
-
-def _write_parquet(path: Path, rows: Iterable[Row], kind: str) -> None:
+def _write(file: Any, rows: Iterable[Row], kind: str | pa.Schema, parquet: bool = False) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = schema(kind)
-    with pq.ParquetWriter(path, columns) as writer:
-        for batch in _batches(rows, columns):
-            writer.write_batch(batch)
-
-
-def _write(file: Any, rows: Iterable[Row], kind: str | pa.Schema) -> None:
-    import pyarrow as pa
-
-    columns = schema(kind) if isinstance(kind, str) else kind
-    with pa.ipc.new_stream(file, columns) as writer:
-        for batch in _batches(rows, columns):
-            writer.write_batch(batch)
-
-
-def _batches(rows: Iterable[Row], columns: pa.Schema) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
-    rows = iter(rows)
-    while chunk := list(islice(rows, CHUNK)):
-        yield pa.RecordBatch.from_pylist(chunk, schema=columns)
+    columns, rows = schema(kind) if isinstance(kind, str) else kind, iter(rows)
+    with pq.ParquetWriter(file, columns) if parquet else pa.ipc.new_stream(file, columns) as writer:
+        while chunk := list(islice(rows, CHUNK)):
+            writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema=columns))
 
 
 def _mapped(file: Any) -> Dataset:
@@ -199,18 +165,10 @@ def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
 
 
 def stratified(clusters: Sequence[int | None], limit: int | None, seed: int) -> list[int] | None:
-    """Draw row numbers from each cluster in proportion to its size.
+    """Draw row numbers, ascending, from each cluster in proportion to its size; None means all rows.
 
     Every cluster keeps at least one row as long as there are no more clusters than `limit`. Rows without a cluster
-    count as one more cluster; if no row has a cluster, all rows are drawn from alike.
-
-    Args:
-        clusters: The cluster of each row, or None.
-        limit: Most rows; None keeps all.
-        seed: Seed of the draw.
-
-    Returns:
-        Row numbers in ascending order; None means all rows.
+    (None) count as one more cluster; if no row has a cluster, all rows are drawn from alike.
     """
     if limit is None or len(clusters) <= limit or all(each is None for each in clusters):
         return draw(len(clusters), limit, seed)

@@ -54,16 +54,10 @@ def refuse_unwritable(
 
 @contextmanager
 def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty folder that becomes `target` when the block ends without an exception.
+    """Yield an empty folder beside `target` that becomes `target` when the block ends without an exception.
 
     An old folder at `target` stays in place until then and is replaced as a whole. Missing parents are made. What an
     earlier, killed writer of the same target left behind is removed.
-
-    Args:
-        target: The folder to write. A file at that place is refused.
-
-    Yields:
-        A temporary folder beside `target` (same file system, so that renaming is one step).
 
     Raises:
         NotADirectoryError: `target` exists and is not a folder.
@@ -88,12 +82,6 @@ def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `target`, because some writers choose their format by it.
 
-    Args:
-        target: The file to write. A folder at that place is refused.
-
-    Yields:
-        The path to write to; nothing exists there yet.
-
     Raises:
         IsADirectoryError: `target` is a folder.
         FileNotFoundError: The block wrote nothing.
@@ -116,13 +104,10 @@ def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 def locked(file: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; the system lets go of it when the process ends, killed or not.
 
-    Args:
-        file: Its place; the folder must be there.
-        refusal: What to say when another process holds it.
-        remove: Whether the file goes with the lock.
+    The folder of `file` must be there; `remove` removes the file with the lock.
 
     Raises:
-        UsageError: Another process holds it.
+        UsageError: Another process holds it; the message is `refusal`.
     """
     from filelock import FileLock, Timeout
 

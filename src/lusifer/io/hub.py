@@ -14,14 +14,11 @@ LOG_IN = "log in with `hf auth login`"
 
 @contextmanager
 def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
-    """Run a block that may download something; what goes wrong in it is raised as one line.
+    """Run a block that may download something; what the hub or files refuse is raised as "WHAT: reason".
 
     Args:
         what: Words in front of the reason: the key of the recipe, or the name that was asked for.
-        raises: The kind of error that it is here.
-
-    Raises:
-        LusiferError: Of the kind `raises`, where the files or the hub are to blame; anything else passes through.
+        raises: The kind of error that it is here; anything that is no fault of the hub or of files passes through.
     """
     from huggingface_hub.errors import RevisionResolutionError
     from huggingface_hub.utils import httpx
@@ -33,15 +30,10 @@ def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
 
 
 def commit(name: str, revision: str | None = None, kind: str = "model") -> str | None:
-    """The commit that a name stands for now; None where it is a folder.
+    """The commit that a name (with a branch, tag or commit; None is the newest) stands for now; None for a folder.
 
     Asked once and handed on, it keeps all files of a model of one state, and what is in the cache is read without
-    asking again. Without the hub it is the commit that was seen last.
-
-    Args:
-        name: Folder or hub name.
-        revision: Branch, tag or commit of a hub name; None is the newest.
-        kind: "model" or "dataset", which is never a folder.
+    asking again. Without the hub it is the commit that was seen last. `kind` is "model" or "dataset", never a folder.
 
     Raises:
         RevisionResolutionError: The hub cannot be reached, and the cache knows nothing of the name.
@@ -55,11 +47,7 @@ def commit(name: str, revision: str | None = None, kind: str = "model") -> str |
 
 
 def fetch(name: str, files: Sequence[str]) -> Path:
-    """The folder of a model on the hub, in the cache of this machine; what is missing there is downloaded.
-
-    Args:
-        name: Hub name, owner/model.
-        files: Patterns of the files that are needed.
+    """Download what is missing of a model's files (patterns) into the cache of this machine; return the folder there.
 
     Raises:
         ModelFolderError: The hub does not give it, and the cache does not hold it.
@@ -71,12 +59,7 @@ def fetch(name: str, files: Sequence[str]) -> Path:
 
 
 def has_file(name: str, file: str, commit: str | None = None) -> bool:
-    """Whether a folder, or a model repository on the hub, holds a file (which is then in the cache).
-
-    Args:
-        name: Folder or hub name.
-        file: Path inside it.
-        commit: Of a hub name.
+    """Whether a folder, or a model repository on the hub at a commit, holds a file (which is then in the cache).
 
     Raises:
         OSError: The hub does not say; `why` tells the reason.
@@ -111,11 +94,7 @@ def offline() -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """One line on why a name could not be read.
-
-    Args:
-        error: As a library raised it; what it was raised from is looked at too.
-    """
+    """One line on why a name could not be read, by the error of a library and what it was raised from."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 

@@ -16,15 +16,12 @@ def cell(value: object) -> str:
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """Lay out a Markdown table.
+    """Lay out a Markdown table, without a line break at the end.
 
     Args:
         header: Names of the columns.
         rows: As many cells each as there are columns.
         left: How many columns are aligned to the left, from the first on; the others hold numbers.
-
-    Returns:
-        The lines, without a line break at the end.
     """
     lines = [[cell(value) for value in row] for row in (header, *rows)]
     lines.insert(1, ["---" if place < left else "---:" for place in range(len(header))])

@@ -21,13 +21,10 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def model(name: str | os.PathLike[str]) -> Path | str:
-    """Find a trained model.
+    """Find a trained model: a path on this machine, or the hub id as it was given.
 
     Args:
         name: A folder, the short name of a model that comes with the library, `package:NAME`, or owner/name.
-
-    Returns:
-        A path on this machine, or the hub id as it was given.
 
     Raises:
         ModelFolderError: It can be none of these.
@@ -52,13 +49,10 @@ def model(name: str | os.PathLike[str]) -> Path | str:
 
 
 def base(name: str) -> Path | str:
-    """Find one of the two models that a recipe joins.
+    """Find one of the two models that a recipe joins: a path on this machine, or the hub id as it was given.
 
     Args:
         name: A folder that `save_pretrained` wrote, `package:NAME`, or a hub id (owner/name, or name alone).
-
-    Returns:
-        A path on this machine, or the hub id as it was given.
 
     Raises:
         UsageError: It can be none of these; `tiny:` bases are made first, and then named by their folder.
@@ -83,10 +77,7 @@ def is_tiny(name: str) -> bool:
 
 
 def package_folder(name: str) -> Path:
-    """Find the model folder that an installed Python package carries: the one with config.json and weights.
-
-    Args:
-        name: `package:NAME`.
+    """Find the model folder (config.json and weights) that an installed package carries, by `package:NAME`.
 
     Raises:
         UsageError: The package is not installed, or carries no model.

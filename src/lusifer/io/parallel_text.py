@@ -46,17 +46,11 @@ def sample() -> Parallel:
 
 
 def read(source: str | Path) -> Parallel:
-    """Read parallel text.
-
-    Args:
-        source: A .jsonl or .jsonl.gz file, or "sample".
-
-    Returns:
-        The sentences, languages in the order of the first line.
+    """Read parallel text from a .jsonl or .jsonl.gz file or "sample"; languages in the order of the first line.
 
     Raises:
         DataError: The file cannot be read, or a line is not like the others; the message has the file, the line, the
-            key and the mend.
+            key and what to do.
     """
     if str(source) == SAMPLE:
         return sample()

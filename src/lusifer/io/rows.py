@@ -35,11 +35,7 @@ class BadRows:
     messages: list[str] = field(default_factory=list)
 
     def take(self, error: DataError) -> None:
-        """Note a bad row.
-
-        Raises:
-            DataError: It is one more than allowed; the message is that of the row.
-        """
+        """Note a bad row; one more than `limit` is raised as a DataError with its message."""
         if len(self.messages) >= self.limit:
             if not self.limit:
                 raise error
@@ -129,10 +125,8 @@ def _start(file: Path) -> bytes:
 def json_lines(lines: Iterable[bytes], name: str, keep_blank: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield (place, value) of each line of JSON lines; a line that cannot be read is a DataError in its place.
 
-    Args:
-        lines: As bytes: text mode would end lines at more than the line feed, and hide where UTF-8 breaks.
-        name: Of the file, for places.
-        keep_blank: Whether a blank line is a bad row; else it is passed over.
+    Lines are bytes: text mode would end lines at more than the line feed, and hide where UTF-8 breaks. `name` is the
+    file's, for places; a blank line is passed over, or with `keep_blank` a bad row.
     """
     for number, line in enumerate(lines, start=1):
         if keep_blank or line.strip():
@@ -141,12 +135,7 @@ def json_lines(lines: Iterable[bytes], name: str, keep_blank: bool = False) -> I
 
 
 def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | DataError]]:
-    """Yield (place, text) of each line; one that is not UTF-8 is a DataError in its place.
-
-    Args:
-        lines: As bytes; a line ends at a line feed only.
-        name: Of the file, for places.
-    """
+    """Yield (place, text) of each line, ended by a line feed only; one not in UTF-8 is a DataError in its place."""
     for number, line in enumerate(lines, start=1):
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line

@@ -11,7 +11,6 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ _CHUNK = 1_000  # rows of a table that are Python objects at once
 
 def text_key(text: str) -> str:
     """Give what makes two texts the same one: letters, marks and digits, without case, width, spaces, punctuation."""
-    return unicodedata.normalize("NFKC", text).casefold().translate(_kept())
+    return unicodedata.normalize("NFKC", text).casefold().translate(_KEPT)
 
 
 class _Kept(dict[int, str | None]):
@@ -42,21 +41,14 @@ class _Kept(dict[int, str | None]):
         return self[code]
 
 
-@cache
-def _kept() -> _Kept:
-    return _Kept()
+_KEPT = _Kept()
 
 
 class BloomFilter:
     """A set of texts that only answers whether a text is in it (Bloom 1970; k positions from two hashes)."""
 
     def __init__(self, capacity: int, false_positives: float = 1e-3) -> None:
-        """Make an empty one.
-
-        Args:
-            capacity: Texts that it will hold; with more of them, chance hits become more frequent.
-            false_positives: Share of chance hits when it is full.
-        """
+        """Make an empty one for `capacity` texts; when it is full, `false_positives` is the share of chance hits."""
         bits = max(64, math.ceil(-max(capacity, 1) * math.log(false_positives) / math.log(2) ** 2))
         self.bits = np.zeros(-(-bits // 8), dtype=np.uint8)
         self.hashes = max(1, round(-math.log2(false_positives)))
@@ -97,11 +89,7 @@ class BloomFilter:
 
     @classmethod
     def load(cls, file: Path) -> BloomFilter:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: It is something else, or damaged.
-        """
+        """Read what `save` wrote; a DataError if it is something else, or damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -138,17 +126,9 @@ class SeenTexts:
         """Whether a stage has read the text, or chance says so (once in a thousand texts and stage)."""
         return any(text in each for each in self.filters)
 
-    @property
-    def texts(self) -> int:
-        """Texts that were read, those of several stages counted again."""
-        return sum(each.texts for each in self.filters)
-
 
 def of_run(run: Path) -> SeenTexts:
-    """Read the texts that a training run has seen.
-
-    Args:
-        run: Its folder.
+    """Read the texts that a training run has seen, from its folder.
 
     Raises:
         UsageError: There is no such record in it.
@@ -181,13 +161,7 @@ def table_texts(table: Dataset) -> Iterator[str]:
 
 
 def write(folder: Path, texts: Iterable[str], count: int) -> None:
-    """Write the filter of a stage into its folder.
-
-    Args:
-        folder: Of the stage.
-        texts: Every text that it trains on.
-        count: How many there are, or more.
-    """
+    """Write the filter of a stage into its folder: every text that it trains on, `count` of them at most."""
     made = BloomFilter(count)
     made.update(texts)
     made.save(folder / SEEN)

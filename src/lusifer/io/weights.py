@@ -14,14 +14,10 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def files(folder: Path, advice: str) -> list[Path]:
-    """The files that hold a folder's weights: those that the index names, without an index `WEIGHTS`.
-
-    Args:
-        folder: Of one model.
-        advice: What to do if the index is damaged, the end of the message.
+    """The files that hold a model folder's weights: those that the index names, without an index `WEIGHTS`.
 
     Raises:
-        ModelFolderError: The index is damaged.
+        ModelFolderError: The index is damaged; the message ends with `advice`.
     """
     if not (folder / INDEX).exists():
         return [folder / WEIGHTS]

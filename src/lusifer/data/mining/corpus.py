@@ -114,11 +114,9 @@ def known_answers(rows: Dataset) -> KnownAnswers:
 
 
 def of_rows(rows: Dataset, by_source: bool) -> Candidates:
-    """Give the candidates that a set itself holds: positives and negatives of all its rows.
+    """Give the candidates that a set of pairs itself holds: positives and negatives of all its rows.
 
-    Args:
-        rows: Checked pairs.
-        by_source: Whether one text in two sources is two candidates.
+    With `by_source` one text in two sources is two candidates.
     """
 
     def stream() -> Iterator[Candidate]:
@@ -134,10 +132,7 @@ def of_labels(rows: Dataset, texts: Callable[[Row], list[str]]) -> Candidates:
     """Give the texts of a set with labels: each may be a negative of rows with another label of its source.
 
     Texts that have several labels in one source are left out: they are right under one label and wrong under another.
-
-    Args:
-        rows: Checked pairs with labels.
-        texts: The texts of a row that may become negatives.
+    `texts` gives those of a row that may become negatives.
     """
     labels: dict[tuple[str | None, int], str | None] = {}
     several: set[tuple[str | None, int]] = set()

@@ -71,7 +71,7 @@ def mine(
     bad: BadRows | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> RowCounts:
-    """Give each row of a set hard negatives.
+    """Give each row of a set hard negatives; return the counts of what was chosen and what was dropped, and why.
 
     Args:
         rows: Gives the checked rows; read once.
@@ -84,9 +84,6 @@ def mine(
         fields: The columns' names in the files: a call with other ones is other work.
         bad: Lists the rows that `rows` left out; a call that goes on with earlier work restores the list.
         progress: Called with (phase, done, total).
-
-    Returns:
-        Counts of what was chosen and what was dropped for which reason, with examples.
 
     Raises:
         UsageError: The folder holds the work of another call, or the corpus is too small.
@@ -106,7 +103,8 @@ def mine(
     }
     with _work_folder(output.with_name(output.name + ".work"), plan) as folder:
         table = _rows(folder, rows, kind, bad, progress)
-        _refuse_unlabelled(table, settings)
+        if settings.labels and (unknown := table["label"][:].count(None)):
+            raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
         texts = candidates.build(folder, corpus or _own_texts(table, kind, settings))
         _restore(folder / "corpus.bad.json", corpus.bad if corpus else None)
         _refuse_small(len(texts), settings)
@@ -185,11 +183,6 @@ def _own_texts(table: Dataset, kind: str, settings: MineSettings) -> candidates.
     if not settings.labels:
         return candidates.of_rows(table, settings.by_source)
     return candidates.of_labels(table, lambda row: [row["query"]] if kind == "labelled" else row["positive"])
-
-
-def _refuse_unlabelled(table: Dataset, settings: MineSettings) -> None:
-    if settings.labels and (unknown := table["label"][:].count(None)):
-        raise DataError(f"{unknown:,} rows have no label: fill the column, or mine without --labels")
 
 
 def _refuse_small(texts: int, settings: MineSettings) -> None:

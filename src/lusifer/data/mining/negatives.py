@@ -254,15 +254,7 @@ class Chooser:
 
 
 def write_blocks(folder: Path, chooser: Chooser, progress: Callable[[int, int], None]) -> RowCounts:
-    """Write the rows with their negatives to a folder, the blocks that are missing there.
-
-    Args:
-        folder: Where the files of the blocks are.
-        chooser: Gives a block.
-        progress: Called with (rows done, rows).
-
-    Returns:
-        The counts of all blocks.
+    """Write the blocks of rows with negatives that are missing in a folder; return the counts of all blocks.
 
     Raises:
         DataError: No row could be given a negative.

@@ -52,7 +52,7 @@ def embed(
     encode: Encode,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Vectors:
-    """Embed texts into a file, or go on with the ones that are missing in it.
+    """Embed texts into a .npy file, or go on with the ones that are missing in it.
 
     Args:
         file: A .npy file.

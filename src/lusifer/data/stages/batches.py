@@ -39,11 +39,7 @@ class BatchTexts:
         self.negatives: set[int] = set()
 
     def add(self, row: Sequence[int]) -> bool:
-        """Take a row in, unless it and another would be each other's false negatives.
-
-        Args:
-            row: Numbers that stand for its texts: query, positive, negatives.
-        """
+        """Add a row (numbers of query, positive, negatives), unless it and another would be false negatives."""
         answers, negatives = row[:2], row[2:]
         if not (self.answers.isdisjoint(answers) and self.negatives.isdisjoint(answers)):
             return False
@@ -244,18 +240,12 @@ class PairBatches:
 
 
 def join_small(sets: Sequence[PairSet], batch_size: int, in_batch_negatives: bool = True) -> list[PairSet]:
-    """Put the sets of one source together that are too small for a batch.
+    """Join the sets of one source that are too small for a batch of `batch_size` rows.
 
     A file of many sources has small ones; alone they could never be trained on, or with own negatives only they would
-    be repeated in every batch. The smallest sets with the same prompts are joined until they fill a batch.
-
-    Args:
-        sets: Of one source of a recipe.
-        batch_size: Rows of a step, over all processes.
-        in_batch_negatives: Whether rows that share a text cannot share a batch.
-
-    Returns:
-        The sets, the joined ones as one, named after its largest part; `parts` has the rows of each.
+    be repeated in every batch. The smallest sets with the same prompts are joined until they fill a batch. A joined set
+    is named after its largest part; `parts` has the rows of each. `in_batch_negatives`: whether rows that share a text
+    cannot share a batch.
     """
 
     def fills(some: Sequence[PairSet]) -> bool:

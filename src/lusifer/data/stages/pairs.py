@@ -18,6 +18,7 @@ from lusifer.prompts import Task, prompt, table
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_Columns = Mapping[str, list]
 _SMALL = 256  # rows that are all looked at for a missing negative
 _TRIES = 64  # draws for a missing negative from more rows than that
 
@@ -76,22 +77,23 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
     Raises:
         DataError: An unknown task, or not one row with a negative.
     """
-    table_of, tasks = _Table(rows), table()
+    columns_of = {name: rows[name][:] for name in rows.column_names}  # Python lists: read once, not for each row
+    tasks = table()
     groups: dict[tuple[str, str | None, bool], list[int]] = {}
     for number in range(len(rows)):
-        instruction, symmetric = _instruction(table_of, number, source, tasks)
-        part = (table_of.source[number] or "") if source.split_by_source else ""
+        instruction, symmetric = _instruction(columns_of, number, source, tasks)
+        part = (columns_of["source"][number] or "") if source.split_by_source else ""
         groups.setdefault((part, instruction, symmetric), []).append(number)
     name, made = short_name(source.path, source.hub), []
     for (part, instruction, symmetric), numbers in sorted(groups.items(), key=lambda item: str(item[0])):
         generator = random.Random(f"{seed}/{name}/{part}/{instruction}")
-        filler = _Filler(table_of, numbers, source.in_batch_negatives, negatives, generator)
+        filler = _Filler(columns_of, numbers, source.in_batch_negatives, negatives, generator)
         dataset, used = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
         prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
         prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
         title = "/".join(word for word in (name, part) if word)
         title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
-        made.append(PairSet(title, dataset, prompts, filler.dropped, table_of.clusters(used)))
+        made.append(PairSet(title, dataset, prompts, filler.dropped, _clusters(columns_of, used)))
     if not any(len(group.rows) for group in made):
         if not any(group.dropped for group in made):
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
@@ -99,43 +101,22 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
     return made
 
 
-class _Table:
-    """The columns of a source as Python lists; texts are read once, not per row."""
-
-    def __init__(self, rows: Dataset) -> None:
-        self.query: list[str] = rows["query"][:]
-        self.positive: list[list[str]] = rows["positive"][:]
-        self.negative: list[list[str]] = rows["negative"][:]
-        self.instruction: list[str | None] = rows["instruction"][:]
-        self.task: list[str | None] = rows["task"][:]
-        self.label: list[str | None] = rows["label"][:]
-        self.source: list[str | None] = rows["source"][:]
-        self.cluster: list[int | None] = rows["cluster"][:]
-
-    def clusters(self, numbers: Sequence[int]) -> np.ndarray | None:
-        """The clusters of some rows, -1 for those without; None where there is none at all."""
-        found = np.array(
-            [-1 if (known := self.cluster[number]) is None else known for number in numbers], dtype=np.int64
-        )
-        return found if (found >= 0).any() else None
-
-
 class _Filler:
     """Gives each row its k negatives."""
 
     def __init__(
-        self, rows: _Table, group: Sequence[int], in_batch: bool, negatives: int, generator: random.Random
+        self, rows: _Columns, group: Sequence[int], in_batch: bool, negatives: int, generator: random.Random
     ) -> None:
         self.rows, self.group, self.in_batch = rows, group, in_batch
         self.negatives, self.generator, self.dropped = negatives, generator, 0
-        self.everything = range(len(rows.query))
+        self.everything = range(len(rows["query"]))
 
     def row(self, number: int) -> list[str] | None:
         """Query, positive, k negatives; None where there is no negative to be had."""
-        positives = self.rows.positive[number]
-        own = dict.fromkeys(text for text in self.rows.negative[number] if text not in positives)
+        query, positives = self.rows["query"][number], self.rows["positive"][number]
+        own = dict.fromkeys(text for text in self.rows["negative"][number] if text not in positives)
         found = list(own)[: self.negatives]
-        taken = {self.rows.query[number], *positives, *found}
+        taken = {query, *positives, *found}
         while len(found) < self.negatives and (text := self._other(number, taken)) is not None:
             found.append(text)
             taken.add(text)
@@ -144,40 +125,45 @@ class _Filler:
             return None
         # No other text to be had: the same ones again.
         repeated = islice(cycle(found), self.negatives)
-        return [self.rows.query[number], self.generator.choice(positives), *repeated]
+        return [query, self.generator.choice(positives), *repeated]
 
     def _other(self, number: int, taken: set[str]) -> str | None:
         """A positive of another row that is safe as a negative, or None."""
-        label = self.rows.label[number]
+        label = self.rows["label"][number]
         if not self.in_batch and label is None:
             return None
         # Rows of the same set first: those of other sets are easier to tell apart.
         for pool in (self.group, self.everything):
             # In a large pool draws miss only where nearly all rows share the label; a small one is searched to its end.
             small = len(pool) <= _SMALL
-            drawn = self.generator.sample(pool, len(pool)) if small else self._draws(pool)
-            for other in drawn:
-                text, theirs = self.rows.positive[other][0], self.rows.label[other]
+            draws = (self.generator.choice(pool) for _ in range(_TRIES))
+            for other in self.generator.sample(pool, len(pool)) if small else draws:
+                text, theirs = self.rows["positive"][other][0], self.rows["label"][other]
                 same = other == number or (label is not None and theirs == label)
                 if not same and text not in taken and (self.in_batch or theirs is not None):
                     return text
         return None
 
-    def _draws(self, pool: Sequence[int]) -> Iterator[int]:
-        """Numbers of a large pool, one at a time."""
-        return (self.generator.choice(pool) for _ in range(_TRIES))
+
+def _clusters(columns_of: _Columns, numbers: Sequence[int]) -> np.ndarray | None:
+    """The clusters of some rows, -1 for those without; None where there is none at all."""
+    known = (columns_of["cluster"][number] for number in numbers)
+    found = np.array([-1 if each is None else each for each in known], dtype=np.int64)
+    return found if (found >= 0).any() else None
 
 
-def _instruction(rows: _Table, number: int, source: PairSettings, tasks: Mapping[str, Task]) -> tuple[str | None, bool]:
-    """What the model is told before a row's query, and whether documents are told the same."""
-    task = rows.task[number]
+def _instruction(
+    columns_of: _Columns, number: int, source: PairSettings, tasks: Mapping[str, Task]
+) -> tuple[str | None, bool]:
+    """The instruction before a row's query, and whether documents get the same one."""
+    task, instruction = columns_of["task"][number], source.instruction or columns_of["instruction"][number]
     known = tasks.get(task) if task is not None else None
-    if task is not None and known is None and not (source.instruction or rows.instruction[number]):
+    if task is not None and known is None and not instruction:
         name = short_name(source.path, source.hub)
         raise DataError(
             f"{name}: row {number + 1}: task {task} is unknown: use one of {', '.join(tasks)}, or give an instruction"
         )
-    instruction = source.instruction or rows.instruction[number] or (known["instruction"] if known else None)
+    instruction = instruction or (known["instruction"] if known else None)
     symmetric = source.symmetric if source.symmetric is not None else bool(known and known["symmetric"])
     return instruction, symmetric
 
