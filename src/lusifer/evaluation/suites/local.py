@@ -6,7 +6,7 @@ hold those of the library, and `register` adds one from outside. The modules imp
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,10 @@ from lusifer.evaluation.suites.rows import SuiteRow
 
 ENGLISH = "en"
 MODULES: dict[str, list[str]] = {
-    "offline": [f"lusifer.evaluation.suites.{name}" for name in ("sib200", "xquad", "sts")],
-    "sample": ["lusifer.evaluation.suites.sample"],
+    "offline": [f"lusifer.evaluation.suites.{name}:TASKS" for name in ("sib200", "xquad", "sts")],
+    "sample": ["lusifer.evaluation.suites.sib200:SAMPLE_TASKS"],
 }
-"""Suite -> modules with its tasks, each in a tuple `TASKS`."""
+"""Suite -> where its tasks stand: module and name of a tuple."""
 _ADDED: dict[str, list[type[LocalTask]]] = {suite: [] for suite in MODULES}
 
 
@@ -141,7 +141,7 @@ def tasks(suite: str) -> list[type[LocalTask]]:
         MissingExtraError: mteb is not installed.
     """
     extras.need("eval", "mteb")
-    known = [task for module in MODULES[suite] for task in importlib.import_module(module).TASKS]
+    known = [task for place in MODULES[suite] for task in pkgutil.resolve_name(place)]
     return [*known, *_ADDED[suite]]
 
 

@@ -1,7 +1,7 @@
 """SIB-200: one sentence a row, one of seven topics, the same sentences in every language.
 
 SIB-200: Adelani et al., "SIB-200: A Simple, Inclusive, and Big Evaluation Dataset for Topic Classification in 200+
-Languages and Dialects" (arXiv 2309.07445).
+Languages and Dialects" (arXiv 2309.07445). The tasks of the suite `sample` are the same on the packaged sentences.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from sklearn.linear_model import LogisticRegression
 
 from lusifer.errors import DataError
 from lusifer.evaluation.suites.local import ENGLISH, DataFolder, LocalTask
-from lusifer.io import rows
+from lusifer.io import parallel_text, rows
 from lusifer.prompts import check_text
 
 POOL = 204
 """Sentences of the larger pool of translations, the first of the train split: as many as SIB-200's test split has."""
 CLASSIFIER: dict[str, Any] = {"C": 1.0, "solver": "lbfgs", "max_iter": 1000}
 """C is the default of the library, and mteb's as well; the vectors have length 1, so nothing is scaled."""
+_SAMPLE = 28  # packaged sentences in each language
 EVERY_ROW = 1_000_000  # more than a split has: the classifier learns from all of them
 TOPIC = "Identify the topic of the text."
 TRANSLATION = "Find a sentence with the same meaning."
@@ -179,6 +180,28 @@ class SIB200TranslationToEnglishDev(SIB200TranslationToEnglish):
     cost, pool = 198, None
 
 
+class SampleTranslationToEnglish(LocalTask, AbsTaskBitextMining):
+    """The nearest English sentence among the packaged ones should be the translation."""
+
+    title = f"packaged sentences, the English translation among {_SAMPLE}"
+    type, metric, split, subset = "BitextMining", "accuracy", "sample", "{}-en"
+    cross_lingual, instruction, cost = True, TRANSLATION, 2 * _SAMPLE
+
+    @classmethod
+    def build(cls, subset: str) -> DatasetDict:
+        """Lay the sentences of both languages beside each other."""
+        texts = parallel_text.sample().texts
+        sides = (dict(enumerate(texts[code])) for code in subset.split("-"))
+        return DatasetDict({cls.split: translations(*sides, subset)})
+
+
+class SampleTranslationFromEnglish(SampleTranslationToEnglish):
+    """The nearest sentence of the language should be the translation of the English one."""
+
+    title, subset = f"packaged sentences, the translation among {_SAMPLE}", "en-{}"
+
+
+SAMPLE_TASKS = (SampleTranslationToEnglish, SampleTranslationFromEnglish)
 TASKS = (
     SIB200Topics,
     SIB200Clusters,
