@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -152,6 +153,20 @@ def test_models_are_averaged_over_what_they_share(facts):
     whole = facts.cross.row("all", facts.cross.keys)
     assert (whole.shared, whole.of) == (12, 13)
     assert all({code for code, _ in mean.there} == set(example.CODES) - {"en", "ko"} for mean in whole.means)
+
+
+def test_published_scores_stand_beside_means_over_the_same_results(facts):
+    covers = facts.own.shared(facts.own.keys)
+    published = {"E5": {code: 50.0 for code, _ in covers if code != "sw"}}
+    page = report.page(replace(facts, own=replace(facts.own, published=published, covers=covers)))
+    assert page.count('<th scope="col" class="number">E5 (published)</th>') == 2  # by language and by group
+    row = re.search(r"<bdi>English \(en\)</bdi>.*?</tr>", page, flags=re.DOTALL)[0]
+    assert '<td class="number" data-value="50.0"><bdi>50.0</bdi></td>' in row
+    assert "not published" in re.search(r"<bdi>Swahili \(sw\)</bdi>.*?</tr>", page, flags=re.DOTALL)[0]
+    lacking = facts.own.keys[0]
+    other = replace(facts.own, published=published, covers=[key for key in covers if key != lacking])
+    why = f"no published score beside {lacking[0]}: not under the published mean: {lacking[1]}"
+    assert f'<p class="note">{why}</p>' in report.page(replace(facts, own=other))
 
 
 def test_the_verdict_counts_what_the_comparisons_say(facts):

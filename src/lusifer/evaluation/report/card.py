@@ -11,8 +11,8 @@ from lusifer.evaluation.figures import style
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
-from lusifer.evaluation.report.words import render, score_cell, with_interval
-from lusifer.evaluation.scores.averages import TASK, Board, Mean
+from lusifer.evaluation.report.words import mean_cell, render, score_cell
+from lusifer.evaluation.scores.averages import TASK, Board
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
 from lusifer.evaluation.scores.results import Results
 from lusifer.io.markdown import bullets, table
@@ -42,15 +42,11 @@ def markdown(facts: Facts) -> str:
 def _means(means: MeanTable, scores: ScoreSet) -> str:
     """A table of means: a row a language, type or task, a column a model and then a published one."""
     rows = [
-        [row.label, *map(_mean, row.means), *(row.published if means.published else ()), row.size]
+        [row.label, *map(mean_cell, row.means), *(row.published if means.published else ()), row.size]
         for row in (*means.rows, *([means.whole] if means.whole else []))
     ]
-    header = [means.what, *scores.names, *(f"{name} (published)" for name in means.published), "results"]
+    header = [means.what, *scores.names, *means.published, "results"]
     return f"**{means.caption}**\n\n{table(header, rows)}"
-
-
-def _mean(mean: Mean) -> str:
-    return with_interval(mean.value, mean.low, mean.high)
 
 
 def _by_language_and_type(scores: ScoreSet) -> MeanTable | None:
@@ -98,12 +94,11 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
 def model_card(results: Sequence[Results], seed: int = 0) -> str:
     """Lay out the scores of one model for its card: a table a task, with the interval of each language.
 
+    Headings are of the third level; it holds no path and no date.
+
     Args:
         results: Evaluation folders of the model, such as those of several suites.
         seed: Of the resampling.
-
-    Returns:
-        Markdown with headings of the third level, without a line break at the end. It holds no path and no date.
 
     Raises:
         UsageError: There is no folder, or they are of different models.
@@ -160,7 +155,7 @@ def _notes(scores: ScoreSet, task: str) -> list[str]:
     lines = []
     for name, board in zip(scores.names, scores.boards, strict=True):
         found: dict[tuple[str, str], list[str]] = {}
-        for (code, _), entry in ((key, entry) for key, entry in board.entries.items() if key[TASK] == task):
+        for code, entry in ((key[0], entry) for key, entry in board.entries.items() if key[TASK] == task):
             examples = board.results.examples.get(entry.key)
             if entry.missing:
                 found.setdefault(("missing: ", f": {entry.missing}"), []).append(code)

@@ -117,7 +117,7 @@ class ScoreSet:
         """The published means over these languages or tasks, where they are over the same scores as ours."""
         if set(shared) != {key for key in self.covers if key[self.outer] in members}:
             return (NOT_COMPARABLE,) * len(self.published)
-        known = [[scores[each] for each in members if each in scores] for scores in self.published.values()]
+        known = [[scores[each] for each in sorted(members) if each in scores] for scores in self.published.values()]
         return tuple(score_cell(float(np.mean(row))) if len(row) == len(members) else NOT_PUBLISHED for row in known)
 
     def not_comparable(self) -> list[str]:
@@ -170,7 +170,8 @@ class ScoreSet:
             caption = f"Mean by {words}{', cross-lingual' if self.cross_lingual else ''}"
             whole = self.whole if what != "languages" and len(rows) > 1 else None
             numbers = {cell for row in rows for cell in row.published} - {NOT_COMPARABLE, NOT_PUBLISHED}
-            found.append(MeanTable(caption, what, rows, whole, list(self.published) if numbers else []))
+            published = [f"{name} (published)" for name in self.published] if numbers else []
+            found.append(MeanTable(caption, what, rows, whole, published))
         return found
 
     def missing(self) -> dict[tuple[str, str, str], list[str]]:

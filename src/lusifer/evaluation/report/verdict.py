@@ -5,7 +5,7 @@ from __future__ import annotations
 from lusifer.evaluation.figures import style
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report.facts import Facts, ScoreSet
-from lusifer.evaluation.report.words import count_of, with_interval
+from lusifer.evaluation.report.words import count_of, mean_cell
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 
 NAMED = 3  # tasks and languages that a sentence names before it counts the rest
@@ -33,8 +33,7 @@ def _means(scores: ScoreSet) -> str:
         why = "the models share no result, so there is no mean to compare" if there else "nothing could be measured"
         return f"{kind}: {why}."
     means = [
-        f"{name} {with_interval(mean.value, mean.low, mean.high, '95 % interval ')}"
-        for name, mean in zip(scores.names, whole.means, strict=True)
+        f"{name} {mean_cell(mean, '95 % interval ')}" for name, mean in zip(scores.names, whole.means, strict=True)
     ]
     which = ""
     if len(means) > 1:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lusifer.evaluation.figures import style
 from lusifer.io.markdown import environment
+
+if TYPE_CHECKING:
+    from lusifer.evaluation.scores.averages import Mean
 
 MISSING = "missing"
 
@@ -21,18 +24,14 @@ def score_cell(value: float | None, sign: str = "-") -> str:
     return MISSING if value is None else f"{value:{'+' if sign == '+' else ''}z.1f}"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, kind: str = "") -> str:
-    """A number with its interval behind it, if it has one: 64.6 (55.2 to 73.1)."""
-    return score_cell(value) + ("" if low is None else f" ({kind}{score_cell(low)} to {score_cell(high)})")
+def mean_cell(mean: Mean, kind: str = "") -> str:
+    """A mean with its interval behind it, if it has one: 64.6 (55.2 to 73.1)."""
+    ends = "" if mean.low is None else f" ({kind}{score_cell(mean.low)} to {score_cell(mean.high)})"
+    return score_cell(mean.value) + ends
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of a report; its filters give scores, languages and other values as readers see them.
-
-    Args:
-        template: Name of its file.
-        values: What it names.
-    """
+    """Fill a template of a report; its filters give scores, languages and other values as readers see them."""
     filters = {"language": style.language_name, "level": style.level_name, "script": style.script_name}
     opened = environment("lusifer.evaluation.report", **filters, score=score_cell, json=_json)
     return opened.get_template(template).render(**values)
