@@ -16,7 +16,7 @@ MAX_FOLDER = 12
 MIN_FILE = 60
 """A file shorter than this belongs to whoever imports it, if only one does."""
 LEAVES = {"leaves", "io"}
-BELOW_TRAINING = LEAVES | {"model", "embedder", "data", "data.stages"}
+BELOW_TRAINING = LEAVES | {"model", "embedder", "data"}
 TRAINING = {"training", "training.recipe", "training.objectives"}
 BELOW_EVALUATION = LEAVES | {"model", "embedder", "evaluation"}
 ROOMS: dict[str, set[str]] = {
@@ -26,7 +26,6 @@ ROOMS: dict[str, set[str]] = {
     "embedder": LEAVES | {"model"},
     "data": LEAVES,
     "data.mining": LEAVES | {"data"},
-    "data.stages": LEAVES | {"data"},
     "training.objectives": LEAVES,
     "training.recipe": LEAVES | {"data", "model", "training.objectives"},
     "training": BELOW_TRAINING | {"training.recipe"},

@@ -91,7 +91,7 @@ def inspect(
     trained = seen_texts.of_run(seen) if seen else None
     with terminal.progress("rows") as show:
         found = overview.overview(opened.rows, opened.kind, seen=trained, progress=show)
-    _list_bad(opened.bad)
+    _list_left_out(opened.bad.messages)
     for line in overview.lines(found, max_length):
         typer.echo(line)
 
@@ -249,8 +249,7 @@ def fetch(
 
     def show(each: inputs.PlannedSource, rows: int, skipped: list[str]) -> None:
         typer.echo(f"{each.stage}: {each.source.name}: {rows:,} rows")
-        for message in skipped:
-            terminal.note(f"left out: {message}")
+        _list_left_out(skipped)
 
     inputs.fetch(loaded, show)
 
@@ -283,14 +282,14 @@ def _models(
     return lambda prompt: partial(encode, prompt=prompt), rescore
 
 
-def _list_bad(bad: BadRows) -> None:
-    for message in bad.messages:
+def _list_left_out(messages: list[str]) -> None:
+    for message in messages:
         terminal.note(f"left out: {message}")
 
 
 def _finish(counts: RowCounts, output: Path, page: Path, bad: BadRows) -> None:
     """List the rows that were left out, print the counts and write their page."""
-    _list_bad(bad)
+    _list_left_out(bad.messages)
     counts.write(page)
     for line in counts.lines():
         typer.echo(line)

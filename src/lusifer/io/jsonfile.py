@@ -13,12 +13,12 @@ from lusifer.io.atomic import write_file
 KINDS = {list: "list", dict: "object"}
 
 
-def read_json(file: Path, mend: str, raises: type[LusiferError] = DataError, kind: type | None = None) -> Any:
+def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, kind: type | None = None) -> Any:
     """Read a JSON file.
 
     Args:
         file: The file.
-        mend: What to do if it cannot be read, the end of the message.
+        advice: What to do if it cannot be read, the end of the message.
         raises: The error to raise.
         kind: `dict` or `list`, if the value must be one.
 
@@ -28,11 +28,11 @@ def read_json(file: Path, mend: str, raises: type[LusiferError] = DataError, kin
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise raises(f"{file}: missing; {mend}") from None
+        raise raises(f"{file}: missing; {advice}") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
-        raise raises(f"{file}: damaged ({error}); {mend}") from error
+        raise raises(f"{file}: damaged ({error}); {advice}") from error
     if kind is not None and not isinstance(value, kind):
-        raise raises(f"{file}: damaged, not a JSON {KINDS[kind]}; {mend}")
+        raise raises(f"{file}: damaged, not a JSON {KINDS[kind]}; {advice}")
     return value
 
 

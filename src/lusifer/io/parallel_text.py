@@ -23,7 +23,7 @@ from lusifer.io.rows import json_lines, open_bytes
 SAMPLE = "sample"
 ENGLISH, TOPIC = "en", "topic"
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]+)*")
-_MEND = "one object a line is expected, a sentence by language code"
+_EXPECTED = "one object a line is expected, a sentence by language code"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _parse(stream: Iterable[bytes], name: str) -> Parallel:
     for where, value in json_lines(stream, name):
         rows.append(_row(value, where, rows[0] if rows else None))
     if not rows:
-        raise DataError(f"{name}: holds no line: {_MEND}")
+        raise DataError(f"{name}: holds no line: {_EXPECTED}")
     texts = {code: tuple(row[code] for row in rows) for code in rows[0] if code != TOPIC}
     return Parallel(texts, tuple(row[TOPIC] for row in rows) if TOPIC in rows[0] else None)
 
@@ -79,19 +79,19 @@ def _row(row: Any, where: str, first: dict[str, str] | None) -> dict[str, str]:
     if isinstance(row, DataError):
         raise row
     if not isinstance(row, dict):
-        raise DataError(f"{where}: found {type(row).__name__}: {_MEND}")
+        raise DataError(f"{where}: found {type(row).__name__}: {_EXPECTED}")
     for key, text in row.items():
         if key != TOPIC and not _CODE.fullmatch(key):
             raise DataError(f"{where}: key {key!r} is no language code: name it as in en or zh-Hans, or take it out")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: key {key}: expected a sentence, found {text!r:.40}: write it, or drop the line")
         if not text.isascii() and re.search(r"[\ud800-\udfff]", text):
-            raise DataError(f"{where}: key {key}: half a surrogate pair, which is no character: mend the text")
+            raise DataError(f"{where}: key {key}: half a surrogate pair, which is no character: correct the text")
     if first is None:
         if ENGLISH not in row or len(row.keys() - {TOPIC}) < 2:
             raise DataError(f"{where}: key {ENGLISH} and at least one other language are needed: add them")
     elif row.keys() != first.keys():
         key = min(row.keys() ^ first.keys())
         state = "is missing" if key in first else "is not in the lines before"
-        raise DataError(f"{where}: key {key} {state}: every line needs the same keys; mend it, or take the line out")
+        raise DataError(f"{where}: key {key} {state}: every line needs the same keys; correct it, or take the line out")
     return row

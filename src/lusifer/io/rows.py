@@ -178,7 +178,7 @@ def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
                 return
             where = f"{file} line {reader.line_num}"
             if None in row or None in row.values():
-                yield where, DataError(f"{where}: expected {len(names)} columns as in the first line: mend its commas")
+                yield where, DataError(f"{where}: expected {len(names)} columns as in the first line: fix its commas")
             else:
                 yield where, row
     except UnicodeDecodeError as error:
@@ -188,7 +188,7 @@ def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         if "limit" in str(error):
             words = f"a cell of more than {csv.field_size_limit():,} characters: close its quote, or split the text"
         else:
-            words = f"not a CSV file ({error}): mend its quotes"
+            words = f"not a CSV file ({error}): fix its quotes"
         raise DataError(f"{file} line {start}: {words}") from None
 
 

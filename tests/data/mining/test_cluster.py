@@ -16,9 +16,9 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from tokenizers import Tokenizer
 
 from lusifer.cli import main
+from lusifer.data.batches import PairBatches, join_small
 from lusifer.data.mining.cluster import cluster
-from lusifer.data.stages.batches import PairBatches, join_small
-from lusifer.data.stages.pairs import PairSet
+from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
 from support.words_model import encode
 

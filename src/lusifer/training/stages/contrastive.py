@@ -17,9 +17,9 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 
+from lusifer.data import pairs
 from lusifer.data import sources as data_sources
-from lusifer.data.stages import pairs
-from lusifer.data.stages.batches import PairBatches, StepRows, join_small
+from lusifer.data.batches import PairBatches, StepRows, join_small
 from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.io.rows import BadRows

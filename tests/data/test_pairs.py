@@ -9,9 +9,9 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lusifer.data.pairs import columns
 from lusifer.data.schema import COLUMNS, check
 from lusifer.data.sources import SourceSpec, load
-from lusifer.data.stages.pairs import columns
 from lusifer.errors import DataError
 from lusifer.prompts import table
 

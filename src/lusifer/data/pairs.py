@@ -6,14 +6,14 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lusifer.data import tables
 from lusifer.data.sources import short_name
 from lusifer.errors import DataError
-from lusifer.prompts import Task, prompt, table
+from lusifer.prompts import prompt, table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -153,7 +153,7 @@ def _clusters(columns_of: _Columns, numbers: Sequence[int]) -> np.ndarray | None
 
 
 def _instruction(
-    columns_of: _Columns, number: int, source: PairSettings, tasks: Mapping[str, Task]
+    columns_of: _Columns, number: int, source: PairSettings, tasks: Mapping[str, dict[str, Any]]
 ) -> tuple[str | None, bool]:
     """The instruction before a row's query, and whether documents get the same one."""
     task, instruction = columns_of["task"][number], source.instruction or columns_of["instruction"][number]

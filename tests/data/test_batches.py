@@ -7,8 +7,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.data.stages.batches import PairBatches, join_small
-from lusifer.data.stages.pairs import PairSet
+from lusifer.data.batches import PairBatches, join_small
+from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lusifer.data.stages.pairs import PairSet
+from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:

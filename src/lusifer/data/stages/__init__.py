@@ -1,1 +1,0 @@
-"""Rows as the examples and batches of a stage."""
