@@ -158,10 +158,7 @@ class Watch(Settings):
         return found
 
     def words(self, steps: int | None) -> str:
-        """Say what a stage is watched on, how often, and what follows from it.
-
-        Args:
-            steps: Of the stage; None where they are unknown.
+        """Say what a stage of so many steps (None: unknown) is watched on, how often, and what follows from it.
 
         Raises:
             DataError: As for `read`.

@@ -215,12 +215,8 @@ class Document:
         path, value = (), self.value
         for number, part in enumerate(detail["loc"], start=1):
             absent = detail["type"] == "missing" and number == len(detail["loc"])
-            if (
-                isinstance(value, list)
-                and isinstance(part, int)
-                or isinstance(value, dict)
-                and (part in value or absent)
-            ):
+            in_mapping = isinstance(value, dict) and (part in value or absent)
+            if in_mapping or isinstance(value, list) and isinstance(part, int):
                 path, value = (*path, part), _below(value, part)
         return path
 

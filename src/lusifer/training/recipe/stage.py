@@ -179,11 +179,7 @@ class StageSettings(Settings):
         return self.mini_batch_size
 
     def refuse_llm(self, config: Any, has_head: bool) -> None:
-        """Refuse an LLM that cannot serve this stage.
-
-        Args:
-            config: Of the LLM (`PreTrainedConfig`).
-            has_head: Whether it has an LM head.
+        """Refuse an LLM (its `PreTrainedConfig`, and whether it has an LM head) that cannot serve this stage.
 
         Raises:
             UsageError: Names the key, and what to do.

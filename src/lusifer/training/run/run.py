@@ -124,11 +124,11 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
             refuse_without_compiler(torch.device(here()))
         except UsageError as error:
             raise UsageError(f"stages.{stage.name}.compile: {error}") from error
-    bases = {tower: getattr(recipe.model, tower) for tower in ("encoder", "llm")}
-    configs = {name: build.read_config(build.Base(base.path, base.revision), name) for name, base in bases.items()}
-    stage.refuse_llm(configs["llm"], backbones.is_decoder(configs["llm"]))
+    towers = (("encoder", recipe.model.encoder), ("llm", recipe.model.llm))
+    encoder, llm = (build.read_config(build.Base(base.path, base.revision), tower) for tower, base in towers)
+    stage.refuse_llm(llm, backbones.is_decoder(llm))
     try:
-        skeleton(recipe, stage, configs["encoder"], configs["llm"])
+        skeleton(recipe, stage, encoder, llm)
     except UsageError as error:
         raise UsageError(f"stages.{stage.name}: {error}") from error
     KINDS[stage.kind].refuse(recipe, stage)

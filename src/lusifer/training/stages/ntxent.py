@@ -72,11 +72,9 @@ class NTXentL2(CachedLoss):
 
     Across processes the batch is the union of their batches: the gradient, averaged as DDP averages it, is the one that
     a single process would compute on that union. All processes need the same number of rows.
+    Arguments that are not listed are those of `CachedLoss`.
 
     Args:
-        model: The embedder; as in `CachedLoss`, like the temperature and the sizes of mini-batches.
-        temperature: See there.
-        mini_batch_size: See there.
         in_batch_negatives: False takes a row's own negatives only (and mines nothing, as published): the mean over rows
             of each row's loss.
         miner_epsilon: Only pairs within this margin of cosine similarity count (`mine`); None takes all pairs.
@@ -84,7 +82,6 @@ class NTXentL2(CachedLoss):
         similarity: "l2" is minus the distance of normalised vectors (published), "cosine" their cosine.
         when_nothing_mined: "all_pairs" takes the batch as if there were no miner; "zero" gives a loss of 0 without
             gradient, as the published code does silently.
-        mini_batch_num_tokens: See there.
     """
 
     def __init__(

@@ -71,9 +71,7 @@ class StageTrainer:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Put back the tensors that train; frozen ones come from where the stage started."""
-        tensors = load_file(
-            Path(resume_from_checkpoint) / TRAINABLE
-        )  # there: `last_checkpoint` has looked
+        tensors = load_file(Path(resume_from_checkpoint) / TRAINABLE)  # there: `last_checkpoint` has looked
         adapters.load_trainable_state_dict(lusifer_model(self.embedder), tensors)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
