@@ -40,11 +40,13 @@ def test_a_connector(folder: Path, capsys: pytest.CaptureFixture[str], request: 
     from lusifer.cli import main
     from lusifer.model import connector
 
-    request.addfinalizer(lambda: connector.CONNECTORS.pop("gated"))
+    request.addfinalizer(lambda: (connector.CONNECTORS.pop("gated"), connector.SETTINGS.pop("gated")))
     names = run("A connector")
     assert names["status"] == 0 and names["vectors"].shape == (2, 48)
     config = json.loads(Path("run/model/config.json").read_text())
     assert config["connector_type"] == "gated" and config["connector_kwargs"] == {"width": 2}
+    with pytest.raises(ValueError, match=r"connector 'gated': gated\.Gated has this name already"):
+        connector.register(type("Gated", (connector.CONNECTORS["gated"],), {"__module__": "elsewhere"}))
     assert "gated feed-forward, width 2, 1 soft token" in Path("run/model/README.md").read_text()
     assert main(["check", "tiny", "--set", "model.connector={type: gated, widht: 2}"]) == 2
     assert "model.connector.widht: unknown key; did you mean width?" in capsys.readouterr().err
@@ -54,8 +56,13 @@ def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.M
     from lusifer.evaluation.scores import results
     from lusifer.evaluation.suites import local
 
-    monkeypatch.setattr(local, "_ADDED", {suite: [] for suite in local.MODULES})
+    monkeypatch.setattr(local, "_ADDED", [])
     run("An evaluation task from local files")
+    task = next(task for task in local.tasks("offline") if task.__name__ == "Paraphrases")
+    local.register(task)  # once more, as in a notebook
+    assert local.tasks("offline").count(task) == 1
+    with pytest.raises(ValueError, match="task 'Paraphrases': another class has this name already"):
+        local.register(type("Paraphrases", (task,), {"__module__": "elsewhere"}))
     english, swahili = results.read(folder / "scores").scores
     assert english.task == "Paraphrases" and english.score == pytest.approx(100) and english.n == 4
     assert swahili.missing == "paraphrases-sw.jsonl: no such file"

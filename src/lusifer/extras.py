@@ -40,3 +40,8 @@ def need(extra: str, module: str) -> ModuleType:
         if (error.name or "").split(".")[0] != root:
             raise  # installed, but broken: hiding which part is missing would send the user the wrong way
         raise MissingExtraError(f"this needs the package {root}: pip install 'lusifer[{extra}]'") from None
+
+
+def qualified(kind: type) -> str:
+    """Module and name of a class: the same when its file is read once more, as in a notebook."""
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,9 +1,12 @@
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.model.connector import positions
+from lusifer.model.connector_settings import ConnectorSettings
 
 CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")
 
@@ -88,3 +91,13 @@ def test_compress_refuses_a_factor_below_one(factor):
 
     with pytest.raises(ValueError, match="connector_kwargs of compress: factor: Input should be greater than or equal"):
         LusiferConfig(connector_type="compress", connector_kwargs={"factor": factor})
+
+
+def test_a_switch_that_is_on_by_default_can_be_turned_off():
+    class Switched(ConnectorSettings):
+        type: Literal["switched"] = "switched"
+        on: bool = True
+        off: bool = False
+
+    assert Switched(on=False).kwargs() == {"on": False}
+    assert Switched(off=True).kwargs() == {"on": True, "off": True}

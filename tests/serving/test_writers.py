@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from lusifer.errors import UsageError
+from lusifer.errors import DataError, UsageError
 from lusifer.serving.files import check_output, write_vectors
 
 TEXTS = [f"text {number} \u2028 ü" for number in range(11)]
@@ -52,6 +52,14 @@ def test_a_failure_leaves_the_old_file(tmp_path, ending):
         write_vectors(target, 11, batches())
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("ending", ["npy", "parquet", "jsonl"])
+@pytest.mark.parametrize(("count", "words"), [(3, "3 texts were counted and 2 read"), (1, "counted and more read")])
+def test_an_input_that_changed_while_it_was_read_leaves_no_file(tmp_path, ending, count, words):
+    with pytest.raises(DataError, match=words):
+        write_vectors(tmp_path / f"a.{ending}", count, [(TEXTS[:2], VECTORS[:2])])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_endings_and_folders_are_refused(tmp_path):

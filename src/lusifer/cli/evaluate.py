@@ -76,9 +76,7 @@ def evaluate(
         raise UsageError(f"--data {data}: no such folder; give the one with the sib200-*.jsonl.gz files")
     if output is not None:
         refuse_unwritable(output, "folder", replaces=RUN)
-    devices = tuple(name.strip() for name in device.split(",")) if device else ()
-    for each in devices:
-        usable(each)
+    devices = tuple(usable(name.strip()) for name in device.split(",")) if device else ()
     from lusifer.evaluation.report import card, facts
     from lusifer.evaluation.run import evaluate as evaluation
     from lusifer.evaluation.scores import results

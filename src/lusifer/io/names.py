@@ -83,7 +83,9 @@ def package_folder(name: str) -> Path:
         UsageError: The package is not installed, or carries no model.
     """
     package = name.removeprefix(PACKAGE)
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if not package.isidentifier():
+        raise UsageError(f"{name}: {package!r} cannot be the name of a package: give what Python imports, without dots")
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"{name}: package {package!r} is not installed; pip install {package.replace('_', '-')}")
     for root in spec.submodule_search_locations:

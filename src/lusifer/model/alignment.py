@@ -42,6 +42,8 @@ class LusiferForAlignment(LusiferPreTrainedModel):
     ) -> None:
         super().__init__(config)
         self.model = model if model is not None else LusiferModel(config)
+        if lm_head is not None and getattr(config.llm, "final_logit_softcapping", None):
+            raise ValueError(f"{config.llm.model_type} caps its logits, which this loss does not: use another LLM")
         self.lm_head = lm_head
         self.logits_chunk = 1024
         if model is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from lusifer.extras import qualified
 from lusifer.model.connector_settings import (
     SETTINGS,
     CompressSettings,
@@ -80,8 +81,9 @@ def register(connector: Class) -> Class:
     name = connector.Settings.model_fields["type"].default
     if not isinstance(name, str):
         raise ValueError(f'{connector.__name__}.Settings: give type its name, as in type: Literal["mine"] = "mine"')
-    if CONNECTORS.get(name, connector).__qualname__ != connector.__qualname__:
-        raise ValueError(f"connector {name!r}: {CONNECTORS[name].__name__} has this name already: choose another")
+    known = CONNECTORS.get(name, connector)
+    if qualified(known) != qualified(connector):
+        raise ValueError(f"connector {name!r}: {qualified(known)} has this name already: choose another")
     CONNECTORS[name], SETTINGS[name] = connector, connector.Settings
     return connector
 

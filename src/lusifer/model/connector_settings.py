@@ -26,9 +26,10 @@ class ConnectorSettings(BaseModel):
     """Whether output position i belongs to input token i: only then can the prompt be left out of the mean."""
 
     def kwargs(self) -> dict[str, Any]:
-        """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; what is False is left out."""
+        """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; a switch left off is left out."""
         own = self.model_dump(exclude={"type", "num_soft_tokens"})
-        return {key: value for key, value in own.items() if value is not False}
+        fields = type(self).model_fields
+        return {key: value for key, value in own.items() if value is not False or fields[key].default is not False}
 
 
 class FeedForwardSettings(ConnectorSettings):

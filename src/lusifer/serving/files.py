@@ -89,8 +89,6 @@ def _write_numpy(path: Path, count: int, batches: Batches) -> None:
         if array is None:
             array = np.lib.format.open_memmap(path, mode="w+", dtype="<f4", shape=(count, vectors.shape[1]))
         start, end = end, end + len(vectors)
-        if end > count:
-            raise DataError(f"more than the {count:,} texts that were counted: the input changed; run it again")
         array[start:end] = vectors
     if array is not None:
         array.flush()
@@ -146,8 +144,21 @@ def write_vectors(path: Path, count: int, batches: Batches) -> None:
 
     Raises:
         UsageError: As `check_output`.
-        DataError: There are more than `count`.
+        DataError: There are more or fewer than `count`.
     """
     check_output(path)
     with write_file(path) as temporary:
-        WRITERS[path.suffix.lower()](temporary, count, batches)
+        WRITERS[path.suffix.lower()](temporary, count, _counted(count, batches))
+
+
+def _counted(count: int, batches: Batches) -> Batches:
+    """The same batches, refused unless there are `count` vectors in them."""
+    end = 0
+    for texts, vectors in batches:
+        end += len(vectors)
+        if end > count:
+            break
+        yield texts, vectors
+    if end != count:
+        found = "more" if end > count else f"{end:,}"
+        raise DataError(f"{count:,} texts were counted and {found} read: the input changed; run it again")

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.errors import RecipeError, UsageError
+from lusifer.training.objectives import OBJECTIVES, register
+from lusifer.training.objectives.language_model import Reconstruction
 from lusifer.training.recipe.document import Document, write
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
@@ -260,3 +262,23 @@ def test_warmup_is_the_smaller_of_share_and_bound(file: Path) -> None:
 
 def test_unknown_recipe_lists_the_known() -> None:
     assert "mini, paper-llama, paper-mistral, tiny" in refusal("nowhere")
+
+
+def test_a_registered_objective_is_written_only_where_it_is_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = resolved_yaml(load_recipe(file))
+    monkeypatch.setitem(OBJECTIVES, "mine", OBJECTIVES["distill"])
+    assert resolved_yaml(load_recipe(file)) == plain
+    assert "mine: 1.0" in resolved_yaml(load_recipe(file, ["stages.first.objectives.mine=1"]))
+    monkeypatch.delitem(OBJECTIVES, "mine")
+    assert load_recipe(file, ["stages.first.objectives.mine=0"]).stages[0].objectives["distill"] == 1
+    with pytest.raises(RecipeError, match="mine is no alignment objective"):
+        load_recipe(file, ["stages.first.objectives.mine=1"])
+
+
+def test_the_name_of_an_objective_is_taken_once() -> None:
+    class Other(Reconstruction):
+        name = "reconstruction"
+
+    with pytest.raises(ValueError, match="objective 'reconstruction': .*Reconstruction has this name already"):
+        register(Other())
+    assert type(OBJECTIVES["reconstruction"]) is Reconstruction

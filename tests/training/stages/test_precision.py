@@ -49,13 +49,13 @@ def test_the_attention_kernel_of_the_recipe_serves_every_stage(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    prepare = run_module._prepare
+    prepare = run_module.prepare
 
     def look(model: torch.nn.Module, stage: object) -> None:
         found.extend((model.encoder.config._attn_implementation, model.llm.config._attn_implementation))
         prepare(model, stage)
 
-    monkeypatch.setattr(run_module, "_prepare", look)
+    monkeypatch.setattr(run_module, "prepare", look)
     steps = ["stages.align.max_steps=1", "stages.contrast.max_steps=1"]
     train(recipe, tmp_path / "run", overrides=[*steps, "model.attn_implementation=eager"])
     assert found == ["eager"] * 4

@@ -22,7 +22,7 @@ MODULES: dict[str, list[str]] = {
     "sample": ["lusifer.evaluation.suites.sib200:SAMPLE_TASKS"],
 }
 """Suite -> where its tasks stand: module and name of a tuple."""
-_ADDED: dict[str, list[type[LocalTask]]] = {suite: [] for suite in MODULES}
+_ADDED: list[type[LocalTask]] = []
 
 
 @dataclass
@@ -125,13 +125,18 @@ def _metadata(task: type[LocalTask]) -> Any:
     )
 
 
-def register(task: type[LocalTask], suite: str = "offline") -> None:
-    """Add a task of your own to the suite "offline" or "sample", for this process.
+def register(task: type[LocalTask]) -> None:
+    """Add a task of your own to the suite "offline", for this process.
 
     With several devices its class must lie in a module that can be imported.
+
+    Raises:
+        ValueError: Another task has the name.
     """
-    if task not in _ADDED[suite]:
-        _ADDED[suite].append(task)
+    others = [known for known in tasks("offline") if extras.qualified(known) != extras.qualified(task)]
+    if any(known.__name__ == task.__name__ for known in others):
+        raise ValueError(f"task {task.__name__!r}: another class has this name already: choose another")
+    _ADDED[:] = [known for known in _ADDED if known in others] + [task]
 
 
 def tasks(suite: str) -> list[type[LocalTask]]:
@@ -142,7 +147,7 @@ def tasks(suite: str) -> list[type[LocalTask]]:
     """
     extras.need("eval", "mteb")
     known = [task for place in MODULES[suite] for task in pkgutil.resolve_name(place)]
-    return [*known, *_ADDED[suite]]
+    return [*known, *(_ADDED if suite == "offline" else [])]
 
 
 def survey(

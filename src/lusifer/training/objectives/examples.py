@@ -106,7 +106,7 @@ class AlignmentExamples:
     def _pool(self, objective: Objective) -> np.ndarray:
         """Numbers of the rows that an objective uses, counted over all sources."""
         reads = objective.reads([role for _, role in self.sources])
-        places = zip(self._starts, self.sources, reads, strict=False)
+        places = zip(self._starts[:-1], self.sources, reads, strict=True)
         numbers = [np.arange(start, start + len(rows)) for start, (rows, _), used in places if used]
         if not sum(map(len, numbers)):
             raise UsageError(

@@ -47,7 +47,7 @@ class Objective(ABC):
         return zlib.crc32(self.name.encode())
 
     def reads(self, roles: Sequence[Role]) -> list[bool]:
-        """Say which of a stage's sources it takes rows from, by their roles; all if not overridden."""
+        """Say which of a stage's sources it takes rows from, by their roles: all, or all pairs with `needs_pairs`."""
         return [role in PAIRED_ROLES or not self.needs_pairs for role in roles]
 
     @abstractmethod

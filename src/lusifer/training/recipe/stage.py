@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lusifer.errors import UsageError
-from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives import BUILT_IN, OBJECTIVES
 from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
 from lusifer.training.recipe.data import AlignmentSource, PairSource, Settings, Watch
 
@@ -219,13 +219,13 @@ class AlignmentStage(StageSettings):
     @field_validator("objectives")
     @classmethod
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        """Refuse unknown names; those left out get weight 0, in the order of the registry."""
-        for name in value:
-            if name not in OBJECTIVES:
+        """Refuse unknown names with a weight; the package's own get weight 0 if left out, in the registry's order."""
+        for name, weight in value.items():
+            if name not in OBJECTIVES and weight:
                 raise ValueError(f"{name} is no alignment objective: use {', '.join(OBJECTIVES)}")
         if not sum(value.values()) > 0:
             raise ValueError(f"the weights add up to 0: give {', '.join(OBJECTIVES)} a weight above 0")
-        return {name: value.get(name, 0.0) for name in OBJECTIVES}
+        return {name: value.get(name, 0.0) for name in OBJECTIVES if name in value or name in BUILT_IN}
 
     @model_validator(mode="after")
     def _objectives_possible(self) -> AlignmentStage:
