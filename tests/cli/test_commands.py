@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lusifer.cli import main
+from lusifer.errors import LusiferError
 
 
 @pytest.fixture
@@ -119,6 +120,19 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert "language 'xx' is unknown" in one_line(capsys)
     assert main(["evaluate", str(model_folder), "--suite", "all"]) == 2
     assert "--suite 'all' is unknown: use one of offline, sample, paper" in one_line(capsys)
+
+
+def test_evaluate_takes_devices_in_capitals(model_folder, folder, capsys, monkeypatch):
+    given = []
+
+    def stop(model, options, *args, **kwargs):
+        given.append(options.devices)
+        raise LusiferError("stop")
+
+    monkeypatch.setattr("lusifer.evaluation.run.evaluate.evaluate", stop)
+    words = ["evaluate", str(model_folder), "--suite", "sample", "--languages", "en,es", "--device", "CPU, Cpu"]
+    assert main(words) == 1 and "stop" in capsys.readouterr().err
+    assert given == [("cpu", "cpu")]
 
 
 def test_convert_replaces_a_model_and_nothing_else(folder, capsys):
