@@ -5,9 +5,9 @@
 Rows of recipes that are not run again stay in the table; each is of one machine.
 
 Memory: `check`'s total for this machine, and what the process held while the steps of `lusifer train` ran, beyond what
-it held before the model was built and what reading the rows added (`training/run/measure.py`). On a CPU it is measured
+it held before the model was built and what reading the rows added (`speed/stage_clock.py`). On a CPU it is measured
 twice: with glibc made to give every freed array back (MALLOC_MMAP_THRESHOLD_=65536), which is what the estimate is of,
-and as it is by default, where freed arrays stay in its heap. Time: seconds a step by `check --measure 2`, and the mean
+and as it is by default, where freed arrays stay in its heap. Time: seconds a step in 2 steps, and the mean
 of 4 steps of another process, both in processor time of one thread.
 """
 
@@ -35,10 +35,10 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "peft")
 def one(recipe: str, steps: int) -> dict[str, Any]:
     """Measure the stage of a recipe in this process, and ask for the estimate."""
     import torch
+    from stage_clock import measure
 
     from lusifer.training.estimate.cost import estimate
     from lusifer.training.recipe.load import load_recipe
-    from lusifer.training.run.measure import measure
 
     torch.set_num_threads(1)
     loaded = load_recipe(recipe)
@@ -72,7 +72,7 @@ def table(found: dict[str, dict[str, float]]) -> list[str]:
     """Lines of Markdown."""
     lines = [
         "| recipe | memory, estimate, MiB | measured, MiB | estimate is off by | measured, default allocator, MiB | "
-        "s a step, `--measure 2` | s a step, 4 others | prediction is off by |",
+        "s a step, 2 steps | s a step, 4 others | they differ by |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, made in found.items():

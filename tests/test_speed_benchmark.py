@@ -17,6 +17,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from lusifer.training.recipe.load import load_recipe
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -204,3 +206,16 @@ def test_the_peak_of_a_way_is_its_own_and_not_that_of_who_started_it(room):
     code = f"import sys; sys.path.insert(0, {str(BENCHMARKS / 'speed')!r}); import worker; print(worker.peak_mb())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 20 < float(found) < held.nbytes / 2**20
+
+
+@pytest.mark.slow
+def test_steps_of_a_recipe_are_timed_without_the_first(room, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    few = ["stages.0.max_steps=4", "stages.1.max_steps=4"]
+    found = room("stage_clock").measure(load_recipe("tiny", few), 2)
+    assert [(each.stage, len(each.seconds), len(each.processor)) for each in found] == [
+        ("alignment", 2, 2),
+        ("contrastive", 2, 2),
+    ]
+    assert all(each.step > 0 and (each.memory is None or each.memory > 0) for each in found)
+    assert not list(tmp_path.iterdir())

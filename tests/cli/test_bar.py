@@ -27,7 +27,7 @@ def work() -> None:
     with listener() as listen:
         listen({"event": "stage", "stage": "align", "steps": 40, "done": 10})
         listen({"event": "step", "stage": "align", "step": 11, "steps": 40})
-        listen({"event": "log", "stage": "align", "step": 11, "steps": 40, "loss": 1.5})
+        listen({"event": "log", "stage": "align", "step": 11, "steps": 40, "loss": 1.5, "seconds": 0.25})
         raise ERROR
 
 cli.app = app
@@ -91,7 +91,11 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines(tmp_path):
     program = FAILING.replace("ERROR", 'LusiferError("no")')
     assert on_a_terminal(tmp_path, sys.executable, "-c", program, TERM="dumb") == (
         1,
-        ["lusifer: align: 40 steps, 10 done already", "lusifer: align: step 11 of 40: loss 1.5", "lusifer: error: no"],
+        [
+            "lusifer: align: 40 steps, 10 done already",
+            "lusifer: align: step 11 of 40: loss 1.5, 0.25 s a step",
+            "lusifer: error: no",
+        ],
     )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from lusifer.embedder.convert import assemble_published
 from lusifer.model.published import read
-from lusifer.training.stages.ntxent import NTXentL2
+from lusifer.training.stages.losses import NTXentL2
 
 TOLERANCE = 2e-5
 MODES = {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lusifer.training.estimate.cost import StageEstimate
-    from lusifer.training.run.measure import StageTiming
 
 GIB = 2**30
 WIDTH = 110
@@ -24,7 +22,7 @@ NOTE = (
     "measurements. Memory is for texts of full length on one device: first on a GPU, with "
     "`auto` as 16 bit, then on the device of this machine; the libraries come on top (about half a GiB), and "
     "on a CPU the system's allocator may hold 1.3 to 1.7 times as much as it is asked for. Hours are on one "
-    "device at the utilisation shown, which is assumed; `--measure 3` trains a few steps here instead "
+    "device at the utilisation shown, which is assumed; a run says in its first lines what a step takes "
     "(training/estimate: memory.py, cost.py, cards.toml)."
 )
 
@@ -38,23 +36,17 @@ def check(
     recipe: RecipeArgument,
     set_: SetOption = None,
     variant: VariantOption = None,
-    measure: Annotated[
-        int | None,
-        typer.Option("--measure", metavar="N", help="Train N steps of every stage on this device, and time them."),
-    ] = None,
 ) -> None:
     """Say what a recipe would train, and what it needs, before anything is downloaded."""
     terminal.quiet()
-    typer.echo(describe(recipe, set_ or [], variant, measure))
+    typer.echo(describe(recipe, set_ or [], variant))
 
 
-def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = None, measure: int | None = None) -> str:
+def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = None) -> str:
     """Read a recipe (see `load_recipe`) and say what trains, memory, hours and steps per source. Downloads nothing.
 
-    Steps to `measure` are trained beside the one that is not counted; None trains nothing.
-
     Raises:
-        UsageError: The recipe is wrong, a base is unknown on this machine, or what is to be measured is not on it.
+        UsageError: The recipe is wrong, or a base is unknown on this machine.
     """
     from rich.console import Console
 
@@ -62,35 +54,15 @@ def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = N
     from lusifer.training.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides, variant=variant)
-    stages, measured = estimate(loaded), []
-    if measure is not None:
-        from lusifer.training.run.measure import measure as train_some
-
-        measured = train_some(loaded, measure)
     console = Console(width=WIDTH, highlight=False)
     with console.capture() as text:
         console.print(f"{loaded.name}: the recipe is valid")
-        for stage, found in zip_longest(stages, measured):
-            tables = [_parts(stage), _cost(stage), *([_measured(stage, found)] if found else []), _sources(stage)]
-            console.print("", *tables, sep="\n")
+        for stage in estimate(loaded):
+            console.print("", _parts(stage), _cost(stage), _sources(stage), sep="\n")
             if stage.load.dropped:
                 console.print(f"dropped by english_only: {', '.join(stage.load.dropped)}")
-            if stage.watch:
-                console.print(stage.watch)
         console.print(f"\n{NOTE}")
     return "\n".join(line.rstrip() for line in text.get().splitlines())
-
-
-def _measured(stage: StageEstimate, found: StageTiming) -> Table:
-    """Seconds and memory of the steps that were trained, and what they come to."""
-    hours = None if stage.load.steps is None else found.step * stage.load.steps / 3600
-    rows = [
-        ("seconds a step", f"{found.step:.3g}"),
-        ("seconds, shortest and longest step", f"{min(found.seconds):.3g} to {max(found.seconds):.3g}"),
-        *([] if found.memory is None else [("memory", _size(found.memory))]),
-        ("the whole stage on this device", _time(hours)),
-    ]
-    return _table((f"measured here, {len(found.seconds)} steps", "value"), rows)
 
 
 def _parts(stage: StageEstimate) -> Table:

@@ -174,7 +174,7 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
         case {"event": "log", "loss": _}:
             keys = [key for key in ("loss", "learning_rate", "grad_norm") if key in event]
             numbers = ", ".join(f"{key} {event[key]:.4g}" for key in keys)
-            yield f"step {event['step']} of {event['steps']}: {numbers}"
+            yield f"step {event['step']} of {event['steps']}: {numbers}, {event['seconds']:.3g} s a step"
         case {"event": "log", "watch": watch}:
             yield f"step {event['step']} of {event['steps']}: {_watched(watch)}"
         case {"event": "saved", "merged_layers": merged, "folder": folder}:
@@ -197,8 +197,6 @@ def _data_lines(event: dict[str, Any]) -> Iterator[str]:
 
 
 def _watched(row: dict[str, Any]) -> str:
-    """Say one measurement of a stage that is watched."""
-    unit = " %" if row["metric"] == "retrieval" else ""
-    best = f" (best {row['best']:.4g}{unit} at step {row['best_step']})"
-    end = "" if row["stopped"] is None else f"; no better for {row['waited']} in a row: the stage ends here"
-    return f"{row['metric']} {row['value']:.4g}{unit}{best}{end}"
+    """Say one measurement of the gap between languages."""
+    means = row["means"]
+    return f"retrieval {means['retrieval']:.4g} %, margin {means['margin']:.4g}, shift {means['shift']:.4g}"

@@ -2,7 +2,6 @@
 
 recipe.yaml                     as resolved, every default written out
 checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
-checkpoints/NN-STAGE/watch.json   what a stage was watched by, and the step that its model is from (also in checkpoints)
 checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
 metrics.jsonl                   one line a logged step
 inputs.json                     fingerprints of the bases and the data
@@ -34,8 +33,6 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 DATA = "data.json"  # of a stage: the rows of each source
 STEPS = "steps.jsonl"  # of a contrastive stage: what each step is made of
-WATCH = "watch.json"
-BEST = "best.safetensors"  # the tensors of the best step, in a checkpoint of a later one
 BAD_BATCH = "bad-batch.safetensors"
 TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoint that has it is whole
 

@@ -71,7 +71,6 @@ class StageEstimate:
     """One stage: counts by part, what it reads, memory, FLOPs of a step, hours by card (None: steps unknown).
 
     `memory` is on a GPU, `here` on the device of this machine: `auto` and what layers keep differ.
-    `watch` says in words how it is watched, None if it is not; the hours are without that.
     """
 
     name: str
@@ -82,7 +81,6 @@ class StageEstimate:
     here: Memory
     flops: float
     hours: dict[str, float | None]
-    watch: str | None = None
 
 
 @cache
@@ -113,8 +111,7 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
         for name, card in cards().items()
     }
     gpu, this = (estimator.memory(stage, parts, kind) for kind in ("cuda", here()))
-    watch = None if stage.watch is None else stage.watch.words(load.steps)
-    return StageEstimate(stage.name, stage.kind, parts, load, gpu, this, flops, hours, watch)
+    return StageEstimate(stage.name, stage.kind, parts, load, gpu, this, flops, hours)
 
 
 def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:

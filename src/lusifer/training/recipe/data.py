@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -136,13 +136,6 @@ class Watch(Settings):
     parallel: str = Field(default=parallel_text.SAMPLE, min_length=1)
     """A .jsonl or .jsonl.gz file, one object a line, a sentence by language code (en among them); relative to
     `data_root`. `sample` is the one in the package: 28 sentences in 14 languages."""
-    metric: Literal["retrieval", "margin"] = "retrieval"
-    """What counts as better. retrieval: accuracy at 1 of translations, both ways, mean over languages; margin: mean
-    cosine of translations less that of others. A model that gives one vector for all is bad by both."""
-    patience: int | None = Field(default=None, ge=1)
-    """Measurements in a row that are no better than the best one, after which the stage ends. With it the model of the
-    stage is that of the best measurement (of the last such one), however the stage ends; null only watches: the stage
-    runs to its last step, and that is its model."""
 
     def read(self) -> parallel_text.Parallel:
         """Read the parallel text.
@@ -156,24 +149,3 @@ class Watch(Settings):
                 f"{self.parallel}: {found.sentences} sentences a language: {language_gap.K + 1} or more are needed"
             )
         return found
-
-    def words(self, steps: int | None) -> str:
-        """Say what a stage of so many steps (None: unknown) is watched on, how often, and what follows from it.
-
-        Raises:
-            DataError: As for `read`.
-        """
-        found = self.read()
-        texts = found.sentences * len(found.texts)
-        often = "" if steps is None else f" ({-(-steps // self.every):,} times in {steps:,} steps)"
-        end = "; ends no stage"
-        if self.patience is not None:
-            measured = "measurement" if self.patience == 1 else "measurements"
-            end = (
-                f"; ends the stage after {self.patience} {measured} without a better {self.metric}, the best is its "
-                "model"
-            )
-        return (
-            f"watched every {self.every:,} steps and at the end{often}: {texts:,} texts, {found.sentences:,} sentences "
-            f"in {len(found.texts)} languages ({self.parallel.rpartition('/')[2]}){end}"
-        )

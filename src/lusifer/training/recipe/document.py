@@ -63,11 +63,10 @@ _Representer.add_representer(float, _Representer.represent_float)
 
 
 class Origin(NamedTuple):
-    """Where a key of a recipe comes from: a line of the file with the comment behind it, or an override (line 0)."""
+    """Where a key of a recipe comes from: a line of the file, or an override (line 0)."""
 
     words: str
     line: int = 0
-    remark: str = ""
     override: bool = False
 
 
@@ -106,9 +105,7 @@ class Document:
             for key, _ in items:
                 if key in (node.lc.data or {}):
                     line = node.lc.data[key][0] + 1
-                    comment = next((token.value for token in node.ca.items.get(key, [])[2:3] if token), "")
-                    remark = comment.splitlines()[0].lstrip("# ").rstrip() if comment.startswith("#") else ""
-                    self._origins[*path, key] = Origin(f"{self.file} line {line}", line, remark)
+                    self._origins[*path, key] = Origin(f"{self.file} line {line}", line)
             plain = {key: self._plain(item, (*path, key)) for key, item in items}
             return plain if isinstance(node, CommentedMap) else list(plain.values())
         if node is None or isinstance(node, bool | ScalarBoolean):
@@ -120,11 +117,6 @@ class Document:
         return next(
             self._origins[path[:length]] for length in range(len(path), -1, -1) if path[:length] in self._origins
         )
-
-    def remark(self, path: KeyPath) -> str:
-        """The comment behind a key's value, or behind the mapping that it is in; "" where there is none."""
-        own = self.origin(path)
-        return own.remark if own.override else own.remark or self.origin(path[:-1]).remark
 
     def set(self, overrides: Sequence[str]) -> None:
         """Put overrides in. Whether the keys exist is seen when the recipe is checked.

@@ -155,7 +155,7 @@ def _check_files(recipe: Recipe, document: Document) -> None:
     for tower in ("encoder", "llm"):
         path = ("model", tower, "path")
         with document.at(*path):
-            _check_base(getattr(recipe.model, tower).path, document.spoken(path), document.remark(path))
+            _check_base(getattr(recipe.model, tower).path, document.spoken(path))
     for number, stage in enumerate(recipe.stages):
         for item, source in enumerate(stage.data):
             if source.path is not None:
@@ -166,8 +166,8 @@ def _check_files(recipe: Recipe, document: Document) -> None:
                 stage.watch.read()
 
 
-def _check_base(path: str, key: str, remark: str) -> None:
-    """Refuse a base that is neither here nor a possible hub id; the recipe's remark on it may say how it is made."""
+def _check_base(path: str, key: str) -> None:
+    """Refuse a base that is neither here nor a possible hub id."""
     if names.is_tiny(path):
         return
     try:
@@ -175,7 +175,6 @@ def _check_base(path: str, key: str, remark: str) -> None:
     except UsageError:
         if not Path(path).is_absolute():
             raise
-        said = f"; the recipe says: {remark}" if remark else ""
         raise RecipeError(
-            f"no model folder at {path} (no config.json{said}): make it first, or give another: --set {key}=FOLDER"
+            f"no model folder at {path} (no config.json): make it first, or give another: --set {key}=FOLDER"
         ) from None

@@ -112,7 +112,7 @@ class StageSettings(Settings):
     logging_steps: int = Field(default=10, ge=1)
     """Steps between lines of the log."""
     watch: Watch | None = None
-    """Measure the gap between languages while the stage trains, and perhaps end the stage by it; null does not."""
+    """Measure the gap between languages while the stage trains; null does not."""
 
     @model_validator(mode="before")
     @classmethod

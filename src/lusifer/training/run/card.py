@@ -12,10 +12,10 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import card as cards
 from lusifer.embedder import info
-from lusifer.io import parallel_text, seen
+from lusifer.io import seen
 from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json, write_json
-from lusifer.training.folder import DATA, STEPS, WATCH, RunFolder
+from lusifer.training.folder import DATA, STEPS, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.data import Source
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe, Stage
@@ -136,13 +136,10 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
 
 
 def _kept(folder: Path) -> dict[str, Any]:
-    """What `keep` wrote, or nothing where an older version ran the stage; `watch` is what was watched, if it was."""
-    advice = "put it back, or train the stage again"
+    """What `keep` wrote, or nothing where an older version ran the stage."""
     said = {"sources": [], "left_out": []}
     if (folder / DATA).is_file():
-        said |= read_json(folder / DATA, advice)
-    if (folder / WATCH).is_file():
-        said["watch"] = read_json(folder / WATCH, advice)
+        said |= read_json(folder / DATA, "put it back, or train the stage again")
     return said
 
 
@@ -158,10 +155,8 @@ def _languages(codes: Sequence[str]) -> str:
 def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     """Stage `number` (from 1) in words, with its rows by source."""
     stage = recipe.stages[number - 1]
-    steps, watched = said.get("steps", stage.max_steps), said.get("watch")
+    steps = said.get("steps", stage.max_steps)
     length = f"{steps:,}" if steps else f"{stage.epochs:g} times through the data"
-    if watched and watched["model_step"] != steps:
-        length = f"{watched['model_step']:,} of {length}"
     warm = f", {stage.warmup(said['steps'])} steps of warm-up" if "steps" in said else ""
     settings = stage.words() | {
         "steps": f"{length}, {stage.batch_size} rows each",
@@ -169,8 +164,6 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
         "longest text": f"{recipe.longest(stage)} tokens",
         "trained": _trained(stage, recipe.model.output_projection),
     }
-    if watched:
-        settings["watched"] = _watched(watched)
     if said["left_out"]:
         names = ", ".join(f"{source['name']} ({source['language']})" for source in said["left_out"])
         settings["left out, because not English"] = names
@@ -188,16 +181,6 @@ def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
     ] or [{"source": source.name} for source in recipe.sources(stage)]
     kind = "" if stage.name == stage.kind else f" ({stage.kind})"
     return cards.Stage(f"Stage {number}: {stage.name}{kind}", settings, rows)
-
-
-def _watched(said: dict[str, Any]) -> str:
-    """What a stage was watched on, and whether its model was chosen by that."""
-    name = "the sample in the package" if said["parallel"] == parallel_text.SAMPLE else f"`{said['parallel']}`"
-    what = f"{said['metric']} on {name}, in {', '.join(said['languages'])}; none of it was trained on"
-    if said["patience"] is None:
-        return f"{what}, and nothing was chosen by it"
-    ended = "" if said["stopped"] is None else f", and the stage was ended by it at step {said['stopped']:,}"
-    return f"{what}; the model is that of step {said['model_step']:,}, the best by it ({said['best']:.4g}){ended}"
 
 
 def _trained(stage: Stage, projection: bool) -> str:

@@ -26,9 +26,9 @@ from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import StageSettings
 from lusifer.training.run import bases, card, inputs
-from lusifer.training.stages import alignment, contrastive, watch
+from lusifer.training.stages import alignment, contrastive
 from lusifer.training.stages.contrastive import PairRows
-from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, free_space_for
+from lusifer.training.stages.trainer import MetricsLog, StageTrainer, Watcher, arguments, free_space_for
 
 Listener = Callable[[dict[str, Any]], None]
 StageRows = AlignmentExamples | PairRows
@@ -184,14 +184,13 @@ def _stage(
         run.trim_metrics(stage.name, done)
     log = MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
     trainer.add_callback(log)
-    watch.attach(trainer, stage, log.write, checkpoint)
+    if stage.watch is not None:
+        trainer.add_callback(Watcher(stage.watch, trainer, log))
     trainer.remove_callback(transformers.PrinterCallback)
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
     _train(trainer, checkpoint, done, rows.steps)
     if state.is_main_process:
         model.cpu()  # merged in float32 it may not fit beside the optimizer
-        if trainer.watcher is not None:
-            trainer.watcher.finish(model, target, max(done, trainer.state.global_step))
         merged = adapters.merge(model)
         embedder.eval()
         embedder.max_seq_length = length
@@ -202,12 +201,12 @@ def _stage(
 
 
 def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
-    """Train from step `done` to the last one, and not one less or more, unless what is watched ends the stage."""
-    if done >= steps or trainer.stopped:  # killed after its last step: transformers would train one more
+    """Train from step `done` to the last one, and not one less or more."""
+    if done >= steps:  # killed after its last step: transformers would train one more
         trainer._load_from_checkpoint(str(checkpoint))
         return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step != steps and not trainer.stopped:
+    if trainer.state.global_step != steps:
         raise LusiferError(
             f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "
             "lower batch_size or max_steps and start anew in another --output"

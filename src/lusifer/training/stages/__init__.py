@@ -1,1 +1,1 @@
-"""The two stages: what a step reads, its loss, and what is watched."""
+"""The two stages: what a step reads, its loss, and what is measured on the way."""

@@ -1,6 +1,7 @@
-"""What both stages' trainers share: complete checkpoints, strict resume, a stop at the first loss that is no number.
+"""What both stages' trainers share: complete checkpoints, strict resume, the log, and what is measured on the way.
 
-The loops themselves are transformers' Trainer (alignment) and sentence-transformers' trainer (contrastive).
+A stage stops at the first loss that is no number. The loops themselves are transformers' Trainer (alignment) and
+sentence-transformers' trainer (contrastive).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,18 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
+from lusifer import language_gap
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.training.folder import BAD_BATCH, RunFolder
+from lusifer.training.recipe.data import Watch
 from lusifer.training.recipe.stage import StageSettings
 
 MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
 SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
+_MEANS = ("retrieval", "margin", "shift", "shift_share", "hubness", "anisotropy", "own_language", "predicted")
 
 
 class StageTrainer:
@@ -39,13 +45,6 @@ class StageTrainer:
     max_seq_length: int
     first_step: int = 0
     """Steps that were done before this call."""
-    watcher: Any = None
-    """A `watch.Watcher` where the recipe says so."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the stage was ended before its last step, by what was measured."""
-        return self.watcher is not None and self.watcher.stopped
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
@@ -66,8 +65,6 @@ class StageTrainer:
         parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
         counts = {"tensors": sorted(tensors), "parts": parts}
         (folder / TRAINABLE_COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
-        if self.watcher is not None:
-            self.watcher.save(folder, self.state.global_step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Put back the tensors that train; frozen ones come from where the stage started."""
@@ -92,10 +89,12 @@ class MetricsLog(TrainerCallback):
 
     def __init__(self, run: RunFolder, stage: str, listen: Callable[[dict[str, Any], int], None]) -> None:
         self.run, self.stage, self.listen = run, stage, listen
+        self._since = (0.0, 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log and save as often as the recipe says now: a resumed state remembers what it said before."""
         state.compute_steps(args, state.max_steps)
+        self._since = (time.perf_counter(), state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Write one line: stage, step and the numbers."""
@@ -103,16 +102,70 @@ class MetricsLog(TrainerCallback):
             self.write(logs or {}, state)
 
     def write(self, numbers: dict[str, Any], state: Any) -> None:
-        """Append a line with stage, step and these numbers, and hand it to the listener."""
+        """Append a line with stage, step and these numbers, and hand it to the listener with the seconds a step."""
         row = {"stage": self.stage, "step": state.global_step, **numbers}
         with self.run.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        self.listen(row, state.max_steps)
+        now, (then, before) = time.perf_counter(), self._since
+        self._since = (now, state.global_step)
+        self.listen({**row, "seconds": (now - then) / max(1, state.global_step - before)}, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say that a step is done: a bar should move between two lines of the log."""
         if state.is_world_process_zero:
             self.listen({"event": "step", "stage": self.stage, "step": state.global_step}, state.max_steps)
+
+
+class Watcher(TrainerCallback):
+    """Measures the gap between languages every so many steps, on the first process; training does not notice.
+
+    What is measured is the model that a checkpoint of that step holds, by `SentenceTransformer.encode`.
+
+    Args:
+        watch: How often, and on which parallel text.
+        trainer: Its embedder is measured.
+        log: Gets the row.
+    """
+
+    def __init__(self, watch: Watch, trainer: StageTrainer, log: MetricsLog) -> None:
+        self.watch, self.max_seq_length, self.log = watch, trainer.max_seq_length, log
+        self.texts = watch.read().texts
+        # A shell of its own around the same modules: in a stage of pairs the trainer puts mixed precision on the other.
+        self.embedder = SentenceTransformer(
+            modules=list(trainer.embedder),
+            prompts=trainer.embedder.prompts,
+            default_prompt_name=trainer.embedder.default_prompt_name,
+            device=str(lusifer_model(trainer.embedder).device),
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure if it is time; other processes wait for the first one at the next step's gradients."""
+        due = state.global_step % self.watch.every == 0 or state.global_step >= state.max_steps
+        if due and state.is_world_process_zero:
+            found = self.measure()
+            means = {name: None if (value := found.mean(name)) is None else round(value, 6) for name in _MEANS}
+            retrieval = {code: round(row.retrieval, 4) for code, row in found.against.items()}
+            self.log.write({"watch": {"means": means, "retrieval": retrieval}}, state)
+
+    def measure(self) -> language_gap.Gap:
+        """The gap of the model as it stands; the model is left as it was."""
+        settings = {"batch_size": 32, "normalize_embeddings": True, "show_progress_bar": False}
+        with self._as_finished():
+            return language_gap.measure(lambda texts: self.embedder.encode(list(texts), **settings), self.texts)
+
+    @contextmanager
+    def _as_finished(self) -> Iterator[None]:
+        """The finished model's length of text, and `encode`'s evaluation mode; then everything as it was."""
+        modes = [(module, module.training) for module in self.embedder.modules()]
+        length, self.embedder.max_seq_length = self.embedder.max_seq_length, self.max_seq_length
+        device = self.embedder.device
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                yield
+        finally:
+            self.embedder.max_seq_length = length
+            for module, mode in modes:
+                module.training = mode
 
 
 def processes(stage: StageSettings) -> int:
@@ -167,10 +220,8 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
         for name, p in model.named_parameters()
     )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written;
-    # where a measure may choose the model, the best weights as well.
-    copies = 4 if stage.watch is not None and stage.watch.patience is not None else 3
-    needed = (stage.keep_checkpoints + 1) * (size + copies * 4 * trainable) + size
+    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
+    needed = (stage.keep_checkpoints + 1) * (size + 3 * 4 * trainable) + size
     # Checkpoints of this stage that are there already make room for the new ones as those are written.
     there = sum(file.stat().st_size for file in folder.glob("checkpoint-*/**/*") if file.is_file())
     free = shutil.disk_usage(folder).free

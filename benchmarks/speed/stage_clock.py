@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from lusifer.errors import UsageError
 from lusifer.training.estimate.memory import here
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.recipe.recipe import Recipe
@@ -46,15 +45,7 @@ class StageTiming:
 
 
 def measure(recipe: Recipe, steps: int) -> list[StageTiming]:
-    """Train every stage for one step and for `steps` that count, and throw the result away.
-
-    Raises:
-        UsageError: `steps` is below 1, or a base or data are not on this machine: nothing is downloaded.
-        LusiferError: Training failed.
-    """
-    if steps < 1:
-        raise UsageError(f"--measure {steps}: give 1 step or more")
-    _refuse_remote(recipe)
+    """Train every stage for one step and for `steps` that count, and throw the result away."""
     with tempfile.TemporaryDirectory() as folder:
         # What libraries load when they are first used is the process's memory, not the recipe's.
         run.train(_shortened(load_recipe("tiny"), 1), Path(folder) / "first")
@@ -102,17 +93,6 @@ class _StageClock:
             return torch.cuda.max_memory_allocated()
         added = _resident("VmHWM") - self._before - self._rows
         return added if added > 0 else None  # a small model fits into memory that the process had freed before
-
-
-def _refuse_remote(recipe: Recipe) -> None:
-    for tower in ("encoder", "llm"):
-        path = getattr(recipe.model, tower).path
-        if not path.startswith(("tiny:", "package:")) and not Path(path).expanduser().is_dir():
-            raise UsageError(f"--measure: model.{tower}.path: {path} is not a folder on this machine: fetch it first")
-    for stage in recipe.stages:
-        for source in recipe.sources(stage):
-            if source.path is None:
-                raise UsageError(f"--measure: stages.{stage.name}.data: {source.hub} is on the hub: fetch it first")
 
 
 def _forget_peak() -> None:
