@@ -72,7 +72,13 @@ def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
     before = folder.identity_in_memory(small)
     small[0].model.digest = "others"
     assert folder.identity_in_memory(small) != before
-    assert load_model(int8_folder, None).source.instructed == load_model(model_folder, None).source.instructed
+    assert load_model(int8_folder, None).instructed == load_model(model_folder, None).instructed
+
+
+def test_several_devices_are_refused(int8_folder):
+    with pytest.raises(UsageError, match="int8 model cannot be sent to the processes of several devices"):
+        with load_model(int8_folder, None).spread(["cpu", "cpu"]):
+            raise AssertionError
 
 
 def test_weights_are_whole_numbers_in_a_smaller_file(int8_folder, model_folder):

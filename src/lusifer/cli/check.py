@@ -88,7 +88,7 @@ def _cost(stage: StageEstimate) -> Table:
     rows += [("steps", _number(stage.load.steps)), ("FLOPs a step", f"{stage.flops:.2e}")]
     for name, card in cards().items():
         fits = not card["gib"] or stage.memory.total <= card["gib"] * GIB or stage.hours[name] is None
-        words = _time(stage.hours[name]) + ("" if fits else ", does not fit")
+        words = terminal.duration(stage.hours[name]) + ("" if fits else ", does not fit")
         rows.append((f"{name} at {card['utilisation']:.0%} of {card['tflops']:g} TFLOP/s", words))
     return _table(("estimate", "value", "this machine"), rows)
 
@@ -117,14 +117,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | N
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:,.0f}"
-
-
-def _time(hours: float | None) -> str:
-    if hours is None:
-        return "unknown"
-    if hours >= 0.1:
-        return f"{hours:,.2f} h"
-    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
 def _size(count: int) -> str:

@@ -119,8 +119,10 @@ def listed(words: str | None, option: str) -> list[str] | None:
 
 
 def _left(done: Done) -> str:
-    """The hours left, where that is no guess; a bar shows them itself."""
-    return "" if done.seconds_left is None or terminal.interactive() else f"{done.seconds_left / 3600:.1f} h left"
+    """The time left, where it is known; a bar shows it itself."""
+    if done.seconds_left is None or terminal.interactive():
+        return ""
+    return f"{terminal.duration(done.seconds_left / 3600)} left"
 
 
 def _say(made: Results) -> None:

@@ -25,6 +25,8 @@ def quiet() -> None:
 
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: some bars of the libraries have no other switch
     os.environ["DATASETS_VERBOSITY"] = "error"  # likewise: its logger is set up anew when it is imported
+    # tqdm's lock in a process that embeds for one of several devices, and is ended: Python says that it is lost.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -38,6 +40,15 @@ def quiet() -> None:
 def note(message: str) -> None:
     """Say something on standard error: standard output is for results."""
     typer.echo(f"lusifer: {message}", err=True)
+
+
+def duration(hours: float | None) -> str:
+    """Hours in the unit that fits: 2.50 h, 12.0 min or 40.0 s; "unknown" for None."""
+    if hours is None:
+        return "unknown"
+    if hours >= 0.1:
+        return f"{hours:,.2f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
 def interactive() -> bool:

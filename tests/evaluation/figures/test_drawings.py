@@ -1,4 +1,4 @@
-"""Radar, heat map and bars: what is missing is never drawn as a score."""
+"""Heat map and bars: what is missing is never drawn as a score."""
 
 import numpy as np
 import pytest
@@ -6,32 +6,9 @@ import pytest
 from lusifer.errors import UsageError
 from lusifer.evaluation.figures import drawings
 
-CODES = ("en", "es", "te", "sw")
-
 
 def words(axis):
     return [text.get_text() for text in axis.texts]
-
-
-def test_a_radar_leaves_a_gap_and_says_so():
-    figure = drawings.radar({"whole": dict.fromkeys(CODES, 40.0), "part": {"en": 70.0, "te": None}}, "STS")
-    axis = figure.axes[0]
-    whole, part = axis.get_lines()
-    assert not np.isnan(whole.get_ydata()).any()
-    np.testing.assert_array_equal(np.isnan(part.get_ydata()), [False, True, True, True, False])  # closed at English
-    assert part.get_label() == "part (missing: es, te, sw)"
-    assert axis.get_ylim() == (0, 80)
-    assert [text.get_text() for text in axis.get_xticklabels()][0] == "English (en)"
-
-
-def test_a_radar_of_negative_scores_begins_below_zero():
-    assert drawings.radar({"a": dict(zip(CODES, (-12, 5, 30, 90)))}, "STS").axes[0].get_ylim() == (-20, 100)
-
-
-@pytest.mark.parametrize("row", [{"en": 1.0, "es": 2.0}, dict.fromkeys(CODES), {}])
-def test_a_radar_needs_three_languages_and_a_score(row):
-    with pytest.raises(UsageError, match="at least 3 languages"):
-        drawings.radar({"a": row}, "STS")
 
 
 def test_a_heat_map_tells_missing_from_low_and_from_not_asked():

@@ -109,7 +109,7 @@ def test_every_section_is_there_and_linked(page):
     ]  # fmt: skip
     for figure in re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL):
         assert re.search(r'<svg role="img" aria-label="[^"]{20,}"', figure) and "<figcaption>" in figure
-    assert len(re.findall(r"<figure", page)) == 1 + 2 + 3 + 2  # bars, heat maps, radars, cross-lingual heat maps
+    assert len(re.findall(r"<figure", page)) == 1 + 2 + 2  # bars, heat maps, cross-lingual heat maps
     for language in languages.paper():
         assert f'<bdi lang="{language.code}">' in page
 

@@ -2,31 +2,23 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from lusifer.embedder import folder as model_folder_
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
-from lusifer.evaluation.run import devices
-from lusifer.evaluation.run import encoder as encoder_
-from lusifer.evaluation.run.encoder import Encoder, load_model, model_meta
+from lusifer.evaluation.run.encoder import load_model
 from lusifer.evaluation.run.evaluate import Options, evaluate
-from lusifer.evaluation.run.runner import Plan
+from lusifer.evaluation.run.runner import Plan, run
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.io.seen import SEEN, BloomFilter
 from support.offline_files import write_split
-from support.processes import CONTEXT
 from support.words import Words
 
 CODES = ("en", "es", "ru", "fr")
-
-
-@pytest.fixture
-def forked(monkeypatch):
-    """Processes of the other devices start in a moment; that of `test_a_process_that_fails...` starts as users' do."""
-    monkeypatch.setattr(devices.multiprocessing, "get_context", lambda kind: CONTEXT)
 
 
 def test_two_models_never_share_a_score(data, tmp_path):
@@ -65,29 +57,19 @@ def test_two_calls_at_once_do_not_share_a_folder(data, tmp_path):
         ("examples/SIB200Topics.json", "[]"),
         ("examples/SIB200Topics.json", '{"es": {"kind": "mean", "ids": ["1"], "values": [0.5]}}'),
         ("examples/SIB200Topics.json", None),
-        ("predictions/SIB200Topics_predictions.json", "[]"),
         ("results/*/*/SIB200Topics.json", "{}"),
         ("results/*/*/SIB200Topics.json", "["),
         ("gap.json", "{"),
         ("summary.json", "{"),
-        ("vectors/keys.bin", None),
-        ("vectors/keys.bin", "{"),
-        ("vectors/vectors.bin", None),
-        ("vectors/vectors.bin", "incomplete"),
-        ("vectors/model.json", "100"),
     ],
 )
 def test_whatever_a_kill_leaves_the_next_call_ends_with_the_same_scores(data, tmp_path, place, content):
     options = Options(data=data, languages=["es", "fr"], tasks=["SIB200Topics", "STSFile"])
     first = evaluate(Words(), options, tmp_path / "scores")
     evaluation = tmp_path / "scores"
-    if place.startswith("vectors"):  # as if it had been stopped before the vectors went
-        meta = model_meta("x", first["model"]["identity"])
-        encoder = Encoder(Words(), meta, evaluation / "vectors", instructed=False)
-        encoder.vectors(["one", "two"])
     file = next(evaluation.glob(place))
     file.unlink() if content is None else file.write_text(content)
-    if place.startswith(("vectors", "predictions", "results")):
+    if place.startswith("results"):
         (evaluation / "scores" / "SIB200Topics.json").unlink()
     again = evaluate(Words(), options, evaluation)
     assert [entry | {"seconds": 0} for entry in again["scores"]] == [
@@ -115,15 +97,20 @@ def test_texts_met_in_training_are_counted_again_where_a_task_is_measured_again(
     assert again["seen"] == first["seen"] == {"seen": 0, "of": 12}
 
 
-@pytest.mark.slow
-def test_vectors_go_where_nothing_is_left_to_measure(forked, data, model_folder, tmp_path):
-    options = Options(data=data, languages=["en", "es", "fr"], devices=["cpu", "cpu"])
-    found = evaluate(model_folder, options, tmp_path / "scores")
-    assert any(entry["missing"] for entry in found["scores"])  # for good: there is no file
-    assert not list((tmp_path / "scores").glob("vectors*"))
-    late = Options(data=data, languages=["en", "es", "fr"], devices=["cpu"], minutes=0)
+def test_the_folder_of_an_older_version_is_taken_up_and_its_vectors_go(data, tmp_path):
+    options = Options(data=data, languages=["es"], tasks=["SIB200Topics"])
+    first = evaluate(Words(), options, tmp_path / "scores")
+    for name in ("predictions", "vectors", "vectors-1"):
+        (tmp_path / "scores" / name).mkdir()
+        (tmp_path / "scores" / name / "keys.bin").write_text("")
+    assert evaluate(Words(), options, tmp_path / "scores")["scores"] == first["scores"]
+    assert not list((tmp_path / "scores").glob("vectors*")) and (tmp_path / "scores" / "predictions").is_dir()
+
+
+def test_without_a_finished_row_nothing_is_left(data, tmp_path):
+    late = Options(data=data, languages=["en", "es", "fr"], minutes=0)
     with pytest.raises(LusiferError, match="nothing could be measured"):
-        evaluate(model_folder, late, tmp_path / "late")
+        evaluate(Words(), late, tmp_path / "late")
     assert not (tmp_path / "late").exists()
     (tmp_path / "late").mkdir()
     kept = EvaluationFolder(tmp_path / "late", print)
@@ -178,8 +165,8 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores(forked, data, model_folder, tmp_path):
-    tasks = ["SIB200Topics", "SIB200ZeroShotTopics"]  # a process each
+def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores(data, model_folder, tmp_path):
+    tasks = ["SIB200Topics", "SIB200ZeroShotTopics"]
     options = {"data": data, "languages": ["en", "es"], "tasks": tasks, "devices": ["cpu"]}
     saved = evaluate(model_folder, Options(**options), tmp_path / "saved")
     half = evaluate(model_folder, Options(**options, dtype="bfloat16"), tmp_path / "half")
@@ -189,8 +176,6 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
     again = evaluate(model_folder, Options(**options, dtype="float32"), tmp_path / "saved")  # the same model: goes on
     assert again["model"]["identity"] == saved["model"]["identity"]
     assert half["model"]["identity"] == saved["model"]["identity"] + "-bfloat16"
-    two = evaluate(model_folder, Options(**options | {"devices": ["cpu", "cpu"]}, dtype="bfloat16"), tmp_path / "two")
-    assert [entry["score"] for entry in two["scores"]] == [entry["score"] for entry in half["scores"]]
     assert lusifer_model(load_model(model_folder, None, dtype="bfloat16").embedder).llm.dtype == torch.bfloat16
     with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*-bfloat16' there"):
         evaluate(model_folder, Options(**options), tmp_path / "half")
@@ -198,64 +183,28 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
         evaluate(Words(), Options(**options, dtype="bfloat16"))
 
 
-def test_a_process_loads_the_model_once_in_the_asked_format(data, model_folder, tmp_path, monkeypatch):
-    loaded = []
-    plain = model_folder_.load
-    monkeypatch.setattr(
-        encoder_.model_folder, "load", lambda place, **wishes: loaded.append(wishes) or plain(place, **wishes)
-    )
-    source = encoder_.ModelSource(str(model_folder), "tiny", "0" * 12, False, "cpu", "bfloat16")
-    selection = Options(data=data, languages=["es"], tasks=["SIB200Topics", "STSFile"]).select()
-    plan = Plan(selection.make, False, True)
-    for row in selection.rows:
-        ((_, entry, measured),) = devices._task([row], plan, source, tmp_path, 1)
-        assert measured and entry["score"] is not None
-    assert loaded == [{"device": "cpu", "dtype": "bfloat16"}]
-
-
 @pytest.mark.slow
-def test_a_process_that_dies_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
-    import os
-
-    selection = Options(data=data, languages=["en", "es"]).select()
-    source = load_model(model_folder, None, "cpu").source
+def test_two_devices_give_the_vectors_of_one_and_the_death_of_one_is_said(data, model_folder, tmp_path):
+    texts = [f"sentence number {number} of the test" for number in range(40)]
+    options = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics", "STSFile"])
+    model = load_model(model_folder_.load(model_folder, device="cpu"), None)
+    alone = model.vectors(texts, "")
+    model = load_model(model.embedder, None)
     folder = EvaluationFolder(tmp_path / "scores")
-    encoder = load_model(model_folder, None, "cpu").encoder(tmp_path / "vectors", True)
-    plan = Plan(Dies(os.getpid(), selection.make), False, True)
-    with pytest.raises(LusiferError, match=r"a process failed \(BrokenProcessPool.*run the same command again"):
-        devices.run(selection.rows, plan, encoder, folder, others=[source])
-    assert list((tmp_path / "scores" / "scores").glob("*.json"))
+    selection = options.select()
 
+    def dies(rows):
+        if rows[0].task == "STSFile":
+            worker = next(iter(model._workers))
+            worker.kill()
+            worker.join()
+        return selection.make(rows)
 
-class Dies:
-    """Makes tasks in one process and ends every other one."""
-
-    def __init__(self, process, make) -> None:
-        self.process, self.make = process, make
-
-    def __call__(self, rows):
-        import os
-
-        if os.getpid() != self.process:
-            os._exit(9)
-        return self.make(rows)
-
-
-@pytest.mark.slow
-def test_two_devices_give_the_scores_of_one(forked, data, model_folder, tmp_path):
-    options = {"data": data, "languages": ["en", "es", "fr"]}
-    one = evaluate(model_folder, Options(**options, devices=["cpu"]), tmp_path / "one")
-    told = []
-    two = evaluate(model_folder, Options(**options, devices=["cpu", "cpu"]), tmp_path / "two", progress=told.append)
-    plain = [[{**entry, "seconds": None} for entry in summary["scores"]] for summary in (one, two)]
-    assert plain[0] == plain[1] and told[-1].rows == told[-1].of == len(two["scores"])
-    with pytest.raises(UsageError, match="several devices load the model from its folder"):
-        evaluate(Words(), Options(**options, devices=["cpu", "cpu"]))
-
-
-@pytest.mark.slow
-def test_a_process_that_fails_is_an_error_and_what_was_finished_is_kept(data, model_folder, tmp_path, monkeypatch):
-    options = Options(data=data, languages=["en", "es"], devices=["cpu", "nowhere:9"])
-    with pytest.raises(LusiferError, match=r"a process failed \(.*nowhere.*run the same command again"):
-        evaluate(model_folder, options, tmp_path / "scores")
-    assert list((tmp_path / "scores" / "scores").glob("*.json"))
+    with model.spread(["cpu", "cpu"]):
+        workers = list(model._workers)
+        assert np.allclose(model.vectors(texts, ""), alone, atol=1e-6)
+        with pytest.raises(LusiferError, match=r"embeds on cpu \(status -9\) has died.*the same command goes on"):
+            run(selection.rows, Plan(dies), model, folder)
+    assert len(workers) == 2 and model._pool is None
+    assert [file.stem for file in (tmp_path / "scores" / "scores").glob("*.json")] == ["SIB200Topics"]
+    assert np.array_equal(model.embedder.encode(texts), alone)

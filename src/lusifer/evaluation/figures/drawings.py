@@ -1,4 +1,4 @@
-"""The figures: a radar over languages, a heat map of one model, bars with intervals, texts in the plane by t-SNE."""
+"""The figures: a heat map of one model, bars with intervals, texts in the plane by t-SNE."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISSING = "missing"
-FEWEST_SPOKES = 3
 HATCH = "////"
 EQUAL_CONTRAST = 0.469  # place in cividis at which black and white text are read equally well (WCAG 2, 1.4.3)
 STEPS = 24  # of the bar of colours: with 50 and more matplotlib makes an image of it, which a page may refuse
@@ -29,55 +28,13 @@ LAYERS = 7
 LONG_LABEL = 14  # letters; longer names of columns are turned
 
 
-def span(values: Sequence[float | None], step: int = 10) -> tuple[float, float]:
-    """Give limits of a scale that are multiples of `step`; (0, 100) where there are no scores."""
+def span(values: Sequence[float | None]) -> tuple[float, float]:
+    """Give limits of a scale that are multiples of 10; (0, 100) where there are no scores."""
     known = [value for value in values if value is not None]
     if not known:
         return 0.0, 100.0
-    low, high = math.floor(min(known) / step) * step, math.ceil(max(known) / step) * step
-    return float(low), float(max(high, low + step))
-
-
-def radar(scores: Mapping[str, Mapping[str, float | None]], title: str) -> Figure:
-    """Draw one kind of score over languages, a line a model.
-
-    Args:
-        scores: Model -> language code -> percent. A language without a score leaves a gap in the line and is named in
-            the legend: a line that ran to 0, or past it to the next language, would be read as a measurement.
-        title: In words.
-
-    Returns:
-        The figure. The scale begins at 0, or lower where a score is negative.
-
-    Raises:
-        UsageError: There are fewer than three languages, or no score.
-    """
-    codes = list(dict.fromkeys(code for row in scores.values() for code in row))
-    known = [value for row in scores.values() for value in row.values() if value is not None]
-    if len(codes) < FEWEST_SPOKES or not known:
-        raise UsageError(f"{title}: a radar needs scores, and at least {FEWEST_SPOKES} languages")
-    angles = 2 * np.pi * np.arange(len(codes)) / len(codes)
-    with style.style():
-        figure = style.new(6.2, 5.0)
-        axis = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
-        low, high = span([*known, 0.0], 20)
-        for name, mark in style.model_marks(list(scores)).items():
-            values = np.array([scores[name].get(code) for code in codes], dtype=float)  # None is NaN, which is left out
-            gone = ", ".join(code for code, value in zip(codes, values, strict=True) if np.isnan(value))
-            text = style.short(name) + (f" ({MISSING}: {gone})" if gone else "")
-            axis.plot([*angles, angles[0]], [*values, values[0]], **mark, markersize=5, linewidth=1.8, label=text)
-        axis.set_ylim(low, high)
-        axis.set_xticks(angles, [style.language_name(code) for code in codes])
-        for angle, tick in zip(angles, axis.get_xticklabels(), strict=True):
-            side = math.sin(angle)
-            tick.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
-        axis.set_yticks(np.arange(low + 20, high + 1, 20))
-        axis.tick_params(axis="y", labelsize=9, labelcolor=SOFT)
-        axis.set_rlabel_position(180 / len(codes))  # between two spokes, where no marker lies
-        axis.spines["polar"].set_color(LINE)
-        axis.set_title(f"{title} (%)", pad=16)
-        figure.legend(handles=axis.get_lines(), loc="outside lower center", ncols=1)
-    return figure
+    low, high = math.floor(min(known) / 10) * 10, math.ceil(max(known) / 10) * 10
+    return float(low), float(max(high, low + 10))
 
 
 def heat_map(

@@ -25,7 +25,6 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b
 """Told apart with any colour vision (Okabe and Ito, jfly.uni-koeln.de/color); the yellow is darkened, to be seen on
 white. Colour never stands alone: a marker or a pattern says the same."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 INK, SOFT, LINE, PAPER = "#1c2430", "#5d6877", "#d9dee5", "#fefefe"
 """On a page these become the variables of its style, so that a figure follows light and dark."""
 VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
@@ -36,7 +35,7 @@ SCRIPTS = {
 WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
 Mark = dict[str, Any]
-"""How a series or group of points looks, in matplotlib's words: color, marker and perhaps linestyle."""
+"""How a group of points looks, in matplotlib's words: color and marker."""
 Estimate = tuple[float | None, float | None, float | None]
 """A score in percent and its 95 % interval; a first value of None is missing, the others of None are unknown."""
 
@@ -55,12 +54,6 @@ def style() -> Iterator[None]:
 def new(width: float, height: float) -> Figure:
     """Make an empty figure, without pyplot and its list of open windows; sizes in inches."""
     return extras.need("report", "matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-
-
-def model_marks(names: Sequence[str]) -> dict[str, Mark]:
-    """Give each series its colour, marker and dash, in order."""
-    looks = {"color": COLOURS, "marker": MARKERS, "linestyle": DASHES}
-    return {name: {what: each[number % len(each)] for what, each in looks.items()} for number, name in enumerate(names)}
 
 
 def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:

@@ -255,14 +255,13 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     Raises:
         DataError: A folder's `gap.json` or `islands.safetensors` is damaged.
     """
-    tables = benchmark.published_tables() if evaluations[0].suite in benchmark.names() else ()
     names = tuple(results.names(evaluations))
     parts = []
-    for cross_lingual in (False, True):
+    for cross_lingual, table in ((False, "by_language"), (True, "cross_lingual")):
         boards = averages.boards([each.part(cross_lingual) for each in evaluations], seed)
-        table = tables[cross_lingual] if tables else None
-        published = {row.model: row.scores for row in benchmark.published(table)} if table else {}
-        found = ScoreSet(tuple(boards), names, cross_lingual, published, benchmark.covers(table) if table else ())
+        known = evaluations[0].suite in benchmark.names()
+        beside = (benchmark.published(table), benchmark.covers(table)) if known else ()
+        found = ScoreSet(tuple(boards), names, cross_lingual, *beside)
         parts.append(found if found.keys else None)
     folders = [each.folder and EvaluationFolder(each.folder) for each in evaluations]
     gaps = tuple(folder and folder.read_gap() for folder in folders)

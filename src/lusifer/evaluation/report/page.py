@@ -50,7 +50,6 @@ def page(facts: Facts) -> str:
         order_of=order_of,
         bars=_bars(facts),
         heat_maps=_heat_maps,
-        radars=_radars,
         islands=_islands(facts),
     )
 
@@ -129,24 +128,6 @@ def _grid(scores: ScoreSet, board: Board) -> dict[str, dict[str, float | None]]:
         }
         for code, row in cells.items()
     }
-
-
-def _radars(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
-    """A radar a type of task, for those with three languages or more."""
-    found = []
-    for number, kind in enumerate(dict.fromkeys(scores.about(key).type for key in scores.keys)):
-        lines: dict[str, dict[str, float | None]] = {name: {} for name in scores.names}
-        keys = [key for key in scores.keys if scores.about(key).type == kind]
-        for code in dict.fromkeys(code for code, _ in keys):
-            means = scores.row(code, [key for key in keys if key[0] == code]).means
-            for name, mean in zip(scores.names, means, strict=True):
-                lines[name][code] = mean.value
-        there = {code for line in lines.values() for code, value in line.items() if value is not None}
-        if len(there) >= drawings.FEWEST_SPOKES:
-            which = ", over the results that the models share" if len(lines) > 1 else ""
-            caption = f"{kind} by language{which}; a gap in a line is a missing score"
-            found.append(_figure(drawings.radar(lines, kind), f"{slug}-{number}", caption))
-    return found
 
 
 def _bars(facts: Facts) -> dict[str, Any] | None:

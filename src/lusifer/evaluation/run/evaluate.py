@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,16 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer import __version__, extras, language_gap
 from lusifer.errors import LusiferError
-from lusifer.evaluation.run import devices, runner
-from lusifer.evaluation.run.encoder import Encoder, ScoredModel, default_prompt, load_model
+from lusifer.evaluation.run import runner
+from lusifer.evaluation.run.encoder import ScoredModel, default_prompt, load_model
 from lusifer.evaluation.run.runner import Done, Plan, Result
 from lusifer.evaluation.scores import bootstrap
-from lusifer.evaluation.scores.folder import VECTORS, EvaluationFolder
+from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import suite
 from lusifer.evaluation.suites.rows import fingerprint
 from lusifer.evaluation.suites.suite import LOCAL, Selection
 from lusifer.io.atomic import locked
 
-RETRIED = (runner.LATE, "cannot be loaded", "failed")  # beginnings of reasons that a next call may not meet
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
 DRAWN = 200  # texts of all languages together in a picture of the vectors, as in the paper's figure 6
 
@@ -44,7 +43,7 @@ class Options:
         instructed: Whether queries get the instruction of their task; None: if the model is one of ours and its folder
             has any prompt. Else its own prompts named "query" and "document" or "passage" stand before the texts.
         minutes: Rows that are not begun by then are left for the next run.
-        devices: Where to load the model, a process each if there are several; empty takes the best one here.
+        devices: Where to embed, in a process for each if there are several; empty takes the best one here.
         dtype: Number format to load the model in, as in "bfloat16"; None takes that of its folder.
         seed: Of the bootstrap intervals.
         command: What was typed, for the record.
@@ -99,73 +98,67 @@ def evaluate(
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     chosen = selection or options.select()
-    device = options.devices[0] if options.devices else None
-    loaded = load_model(model, name, device, options.instructed, options.dtype)
-    unit = options.suite in LOCAL
-    plan = Plan(chosen.make, loaded.source.instructed, unit, deadline, chosen.absent)
-    with _held(output) as path:
+    device = None if not options.devices else options.devices[0] if len(options.devices) == 1 else "cpu"
+    scored = load_model(model, name, device, options.instructed, options.dtype, options.suite in LOCAL)
+    with _held(output) as path, scored.spread(options.devices):
         folder = EvaluationFolder(path, note)
-        folder.claim(_owner(chosen, loaded))
-        encoder = loaded.encoder(path / VECTORS, unit)
-        others = [replace(loaded.source, device=each) for each in options.devices[1:]]
-        entries = devices.run(chosen.rows, plan, encoder, folder, progress, others)
+        folder.claim(_owner(chosen, scored))
+        entries = runner.run(chosen.rows, Plan(chosen.make, deadline, chosen.absent), scored, folder, progress)
         if all(entry["missing"] for entry in entries):
             folder.discard()
             tried = [entry for entry in entries if (entry["language"], entry["task"]) not in chosen.absent]
             first = (tried or entries)[0]
             raise LusiferError(f"nothing could be measured: {first['task']}: {first['missing']}")
-        summary = _summary(options, loaded, chosen, _with_intervals(entries, folder, options.seed))
+        summary = _summary(options, scored, chosen, _with_intervals(entries, folder, options.seed))
         folder.finish(summary)
         if chosen.parallel is not None:
-            _measure_gap(chosen.parallel, encoder, folder, note)
-        if not any((entry["missing"] or "").startswith(RETRIED) for entry in entries):
-            folder.drop_vectors()
+            _measure_gap(chosen.parallel, scored, folder, note)
     return summary
 
 
-def _owner(chosen: Selection, loaded: ScoredModel) -> dict[str, Any]:
+def _owner(chosen: Selection, model: ScoredModel) -> dict[str, Any]:
     """Whose an evaluation folder is, in words that a message can name."""
     return {
         "suite": chosen.suite,
-        "model": loaded.source.identity,
+        "model": model.identity,
         "languages": sorted({row.language for row in chosen.rows}),
         "tasks": sorted({row.task for row in chosen.rows}),
-        "instructions": loaded.source.instructed,
+        "instructions": model.instructed,
         "data": dict(chosen.digests),
-        "rows": fingerprint(chosen.rows, loaded.source.instructed),
+        "rows": fingerprint(chosen.rows, model.instructed),
     }
 
 
 def _measure_gap(
-    texts: dict[str, Sequence[str]], encoder: Encoder, folder: EvaluationFolder, note: Callable[[str], None]
+    texts: dict[str, Sequence[str]], model: ScoredModel, folder: EvaluationFolder, note: Callable[[str], None]
 ) -> None:
     """Measure the gap between languages; where that fails, scores are still scores."""
     few = max(language_gap.K + 1, DRAWN // len(texts))
     try:
-        gap = language_gap.measure(encoder.vectors, texts)
+        gap = language_gap.measure(model.vectors, texts)
     except LusiferError as error:
         note(f"the gap between languages: not measured: {error}")
         return
-    folder.write_gap(gap, {code: encoder.vectors(rows[:few]) for code, rows in texts.items()})
+    folder.write_gap(gap, {code: model.vectors(rows[:few]) for code, rows in texts.items()})
 
 
-def _summary(options: Options, loaded: ScoredModel, chosen: Selection, entries: list[Result]) -> dict[str, Any]:
-    embedder, source = loaded.embedder, loaded.source
+def _summary(options: Options, model: ScoredModel, chosen: Selection, entries: list[Result]) -> dict[str, Any]:
+    embedder = model.embedder
     return {
         "format": 2,
         "suite": chosen.suite,
         "model": {
-            "name": source.name,
-            "identity": source.identity,
+            "name": model.name,
+            "identity": model.identity,
             "dimension": embedder.get_embedding_dimension(),
             "max_tokens": embedder.max_seq_length,
         },
         "settings": {
             "seed": options.seed,
             "bootstrap": {"resamples": bootstrap.RESAMPLES, "interval": bootstrap.LEVEL},
-            "instructions": source.instructed,
+            "instructions": model.instructed,
             "unit_vectors": chosen.suite in LOCAL,
-            "dtype": loaded.dtype,
+            "dtype": model.dtype,
             "default_prompt": default_prompt(embedder),
         },
         "versions": {

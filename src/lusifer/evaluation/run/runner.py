@@ -1,9 +1,10 @@
-"""Run rows with mteb on one device: cheapest first, within a budget of time."""
+"""Run rows with mteb: cheapest first, within a budget of time."""
 
 from __future__ import annotations
 
 import json
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from lusifer.errors import DataError, LusiferError
-from lusifer.evaluation.run.encoder import Encoder
+from lusifer.evaluation.run.encoder import ScoredModel, WorkerError
 from lusifer.evaluation.scores import bootstrap
-from lusifer.evaluation.scores.folder import PREDICTIONS, EvaluationFolder
+from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.scores.results import Entry
 from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io import hub
@@ -33,18 +33,17 @@ LATE = "the time budget was spent before it"
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and how: the same for every process."""
+    """What to run.
 
-    make: Callable[[list[SuiteRow]], Any]  # from rows of one task: mteb's task, its data not yet loaded
-    instructed: bool
-    unit: bool = False  # whether vectors are brought to length 1
-    deadline: float | None = None  # of time.monotonic()
-    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (language, task) -> why it cannot be run
+    Attributes:
+        make: From rows of one task: mteb's task, its data not yet loaded.
+        deadline: Of `time.monotonic()`; no row is begun after it.
+        absent: Language and task of rows that cannot be run -> the reason.
+    """
 
-    @property
-    def late(self) -> bool:
-        """Whether nothing may be begun any more."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+    make: Callable[[list[SuiteRow]], Any]
+    deadline: float | None = None
+    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,59 @@ class Done:
     seconds_left: float | None
 
 
-def cost(row: SuiteRow) -> int:
+def run(
+    rows: Sequence[SuiteRow],
+    plan: Plan,
+    model: ScoredModel,
+    folder: EvaluationFolder,
+    tell: Callable[[Done], None] | None = None,
+) -> list[Result]:
+    """Measure rows, or read those that are done; what is finished is kept in the folder.
+
+    The cheapest task comes first, and in a task the cheapest language. After a hub was not reached, only its cache is
+    used.
+
+    Args:
+        rows: What to measure.
+        plan: How.
+        model: The model.
+        folder: Where finished rows are kept; it must have been claimed.
+        tell: Called as rows are finished.
+
+    Returns:
+        An entry a row, as in `summary.json`, in the order of `rows`; one that could not be measured says why.
+
+    Raises:
+        WorkerError: A process of one of several devices has died.
+    """
+    found: dict[tuple[str, str], Result] = {}
+    started, left, done = time.monotonic(), sum(map(_cost, rows)), 0
+    for row, entry, measured in _results(by_task(rows), plan, model, folder):
+        found[row.key] = entry
+        left -= _cost(row)
+        done += _cost(row) if measured else 0  # what was read or missing says nothing about the speed
+        if tell is not None:
+            tell(Done(len(found), len(rows), (time.monotonic() - started) / done * left if done else None))
+    return [found[row.key] for row in rows]
+
+
+def by_task(rows: Iterable[SuiteRow]) -> list[list[SuiteRow]]:
+    """Group rows by task: the cheapest task comes first, and in a task the cheapest language."""
+    groups: dict[str, list[SuiteRow]] = {}
+    for row in sorted(rows, key=_cost):
+        groups.setdefault(row.task, []).append(row)
+    return sorted(groups.values(), key=lambda group: (sum(map(_cost, group)), group[0].task))
+
+
+def _cost(row: SuiteRow) -> int:
     """Texts to embed, a guess where that is not known."""
     return row.cost if row.cost is not None else UNKNOWN_COST
 
 
-def results(
-    groups: Iterable[list[SuiteRow]], plan: Plan, encoder: Encoder, folder: EvaluationFolder
+def _results(
+    groups: Iterable[list[SuiteRow]], plan: Plan, model: ScoredModel, folder: EvaluationFolder
 ) -> Iterator[tuple[SuiteRow, Result, bool]]:
-    """Yield each row, its entry, and whether it was measured now.
-
-    After a hub was not reached, only its cache is used. Finished rows are kept in the folder.
-    """
+    """Yield each row, its entry, and whether it was measured now."""
     with ExitStack() as offline:
         cut = unreachable = False
         for group in groups:
@@ -79,7 +119,7 @@ def results(
                 cut = True
             done = folder.done(group[0].task)
             yield from ((row, done[row.language], False) for row in group if row.language in done)
-            for row, entry in _task([row for row in group if row.language not in done], plan, encoder, folder):
+            for row, entry in _task([row for row in group if row.language not in done], plan, model, folder):
                 if cut and entry["missing"]:  # it was not the user who set it
                     entry["missing"] = entry["missing"].replace(hub.OFFLINE, hub.UNREACHABLE)
                 unreachable = unreachable or hub.UNREACHABLE in (entry["missing"] or "")
@@ -87,15 +127,16 @@ def results(
 
 
 def _task(
-    rows: list[SuiteRow], plan: Plan, encoder: Encoder, folder: EvaluationFolder
+    rows: list[SuiteRow], plan: Plan, model: ScoredModel, folder: EvaluationFolder
 ) -> Iterator[tuple[SuiteRow, Result]]:
     """Measure rows of one task; its data are loaded once."""
+    instructed = model.instructed
     runnable = [row for row in rows if row.key not in plan.absent]
-    yield from ((row, _entry(row, plan, missing=plan.absent[row.key])) for row in rows if row.key in plan.absent)
+    yield from ((row, _entry(row, instructed, missing=plan.absent[row.key])) for row in rows if row.key in plan.absent)
     loaded = None
     for row in runnable:
-        if plan.late:
-            yield row, _entry(row, plan, missing=LATE)
+        if plan.deadline is not None and time.monotonic() >= plan.deadline:
+            yield row, _entry(row, instructed, missing=LATE)
             continue
         if loaded is None:
             try:
@@ -106,12 +147,14 @@ def _task(
             except Exception as error:
                 # A hub that is down, a gated data set, a task that another mteb does not have: reported, not hidden
                 reason = f"cannot be loaded: {_short(error)}"
-                yield from ((row, _entry(row, plan, missing=reason)) for row in runnable)
+                yield from ((row, _entry(row, instructed, missing=reason)) for row in runnable)
                 return
         try:
-            entry, made = _row(row, loaded, plan, encoder, folder)
+            entry, made = _row(row, loaded, model, folder)
+        except WorkerError:
+            raise
         except Exception as error:  # the other rows of a long run are still worth having
-            yield row, _entry(row, plan, missing=f"failed: {_short(error)}")
+            yield row, _entry(row, instructed, missing=f"failed: {_short(error)}")
             continue
         folder.keep(row.task, row.language, entry, made)
         yield row, entry
@@ -120,31 +163,16 @@ def _task(
 
 
 def _row(
-    row: SuiteRow, loaded: Any, plan: Plan, encoder: Encoder, folder: EvaluationFolder
+    row: SuiteRow, loaded: Any, model: ScoredModel, folder: EvaluationFolder
 ) -> tuple[Result, dict[str, Any] | None]:
     """Measure one row: its entry and its examples."""
-    import mteb
-
     started = time.monotonic()
     # A task made anew has its random generator at the start: a row's score does not depend on the rows before it.
     task = type(loaded)()
     task.dataset, task.data_loaded = loaded.dataset, True
     task.hf_subsets, task._eval_splits = list(row.subsets), [row.split]
-    encoder.use(row)
-    cache = result_cache(folder.path)
-    predicted = folder.path / PREDICTIONS
-    result = cache.get_task_result_path(row.task, encoder.mteb_model_meta)
-    folder.forget(result, task._predictions_path(predicted), row.split, row.subsets)
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what is undefined is said below
-        found = mteb.evaluate(
-            encoder,
-            task,
-            co2_tracker=False,
-            cache=cache,
-            prediction_folder=predicted,
-            encode_kwargs={"batch_size": 32, "show_progress_bar": False},
-            show_progress_bar=False,
-        )
+    model.use(row)
+    found, predictions = _by_mteb(row, task, model, folder)
     scores = {part["hf_subset"]: part for part in found.task_results[0].scores[row.split]}
     lost = [subset for subset in row.subsets if subset not in scores]
     if lost:
@@ -155,13 +183,33 @@ def _row(
         raise LusiferError(f"{row.metric} is {'undefined: all scores are equal' if equal else 'not a number'}")
     data = task.dataset
     parts = {subset: (data[subset] if subset in data else data)[row.split] for subset in row.subsets}
-    file = task._predictions_path(predicted)
-    predictions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     made = examples_of(row, scores, predictions, parts)
     score, seconds = round(100 * sum(values) / len(values), 4), round(time.monotonic() - started, 3)
     count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(parts.values())
-    more = {"score": score, "n": count, "seconds": seconds, "prompt": encoder.prompts}
-    return _entry(row, plan, **more, seen=encoder.seen_in_training()), made
+    more = {"score": score, "n": count, "seconds": seconds, "prompt": model.prompts}
+    return _entry(row, model.instructed, **more, seen=model.seen_in_training()), made
+
+
+def _by_mteb(row: SuiteRow, task: Any, model: ScoredModel, folder: EvaluationFolder) -> tuple[Any, dict[str, Any]]:
+    """What mteb makes of a row, and what the model predicted by subset and split, of some tasks nothing."""
+    import mteb
+    from mteb.cache import ResultCache
+
+    cache = ResultCache(folder.path)
+    folder.forget(cache.get_task_result_path(row.task, model.mteb_model_meta), row.split, row.subsets)
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)  # the caller says what is undefined
+    with tempfile.TemporaryDirectory() as predicted, quiet:
+        found = mteb.evaluate(
+            model,
+            task,
+            co2_tracker=False,
+            cache=cache,
+            prediction_folder=predicted,
+            encode_kwargs={"batch_size": 32, "show_progress_bar": False},
+            show_progress_bar=False,
+        )
+        file = task._predictions_path(Path(predicted))
+        return found, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _size(parts: Iterable[Any]) -> int | None:
@@ -172,10 +220,10 @@ def _size(parts: Iterable[Any]) -> int | None:
         return None
 
 
-def _entry(row: SuiteRow, plan: Plan, **more: Any) -> Result:
+def _entry(row: SuiteRow, instructed: bool, **more: Any) -> Result:
     """The entry of a row: what the two have in common, and the score or what is `missing`."""
     plain = {each.name: getattr(row, each.name, None) for each in fields(Entry)}
-    made = {"title": row.title or row.task, "subsets": list(row.subsets), "prompt": row.prompts(plan.instructed)}
+    made = {"title": row.title or row.task, "subsets": list(row.subsets), "prompt": row.prompts(instructed)}
     return {**plain, **made, **more}
 
 
@@ -186,19 +234,6 @@ def _short(error: Exception) -> str:
         return line
     reason = hub.why(error)
     return f"{type(error).__name__}: {line}" if reason[:300] == line or not line else reason
-
-
-def result_cache(path: Path) -> Any:
-    """Give the cache of results that mteb keeps in a folder; several processes may write to it."""
-    from mteb.cache import ResultCache
-
-    class LockedCache(ResultCache):
-        def save_to_cache(self, *args: Any, **kwargs: Any) -> None:
-            # Settings of all tasks go into one file, which is read, changed and written.
-            with FileLock(Path(self.cache_path) / ".results.lock"):
-                super().save_to_cache(*args, **kwargs)
-
-    return LockedCache(path)
 
 
 def examples_of(

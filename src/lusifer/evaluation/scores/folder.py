@@ -4,7 +4,9 @@ run.json             whose evaluation it is
 scores/TASK.json     the finished rows of a task, by language, with which a next call goes on
 examples/TASK.json   what each score was computed from, by language
 summary.json         all entries; gap.json and islands.safetensors: the gap between languages
-results/, predictions/   mteb's own files; vectors*/: what was embedded
+results/             mteb's own files
+
+Older versions wrote predictions/ and vectors*/ as well, which nothing reads.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json, write_json
 from lusifer.language_gap import Against, Gap, Within
 
-RUN, SCORES, PREDICTIONS, VECTORS = "run.json", "scores", "predictions", "vectors"
+RUN, SCORES = "run.json", "scores"
 GAP, ISLANDS = "gap.json", "islands.safetensors"
 _ENTRY = TypeAdapter(Entry)
 
@@ -85,15 +87,17 @@ class EvaluationFolder:
         self._write(f"{SCORES}/{task}.json", content)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, and drop the examples of rows that have no score: a kill leaves them."""
+        """Write `summary.json`, and drop what a kill or an older version leaves: examples without a score, vectors."""
+        for place in self.path.glob("vectors*"):
+            shutil.rmtree(place, ignore_errors=True)
         for task in {entry["task"] for entry in summary["scores"]}:
             known = self.examples(task)
             if (self._read(f"{EXAMPLES}/{task}.json") or {}).keys() != known.keys():
                 self._write(f"{EXAMPLES}/{task}.json", known)
         self._write(SUMMARY, summary)
 
-    def forget(self, result: Path, predicted: Path, split: str, subsets: Sequence[str]) -> None:
-        """Take a row out of mteb's own files, so that it is measured and not read; what cannot be read goes whole.
+    def forget(self, result: Path, split: str, subsets: Sequence[str]) -> None:
+        """Take a row out of mteb's own file, so that it is measured and not read; what cannot be read goes whole.
 
         mteb writes in place: a kill leaves half a file.
         """
@@ -107,23 +111,12 @@ class EvaluationFolder:
             result.unlink(missing_ok=True)
         else:
             self._write(result, known)
-        if self._read(predicted) is None:
-            predicted.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Take back what a run without a single finished row has written, and nothing else."""
-        if (self.path / SCORES).exists():
-            return
-        self.drop_vectors()
-        for name in ("results", PREDICTIONS):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (RUN, ".results.lock"):
-            (self.path / name).unlink(missing_ok=True)
-
-    def drop_vectors(self) -> None:
-        """Remove what was embedded: nothing is left that needs it."""
-        for place in self.path.glob(f"{VECTORS}*"):
-            shutil.rmtree(place, ignore_errors=True)
+        if not (self.path / SCORES).exists():
+            shutil.rmtree(self.path / "results", ignore_errors=True)
+            (self.path / RUN).unlink(missing_ok=True)
 
     def write_gap(self, gap: Gap, vectors: Mapping[str, np.ndarray] | None = None) -> None:
         """Write how far apart the languages are, and vectors of a few texts by language, (n, d), for a picture."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -90,54 +89,17 @@ def _quick(rows: Sequence[SuiteRow]) -> list[SuiteRow]:
     return cheapest_first([row for row in rows if row in chosen.values()])
 
 
-@dataclass(frozen=True)
-class PublishedScores:
-    """One row of a published table: percent by language or data set, and the published average of them.
-
-    `multilingual_data`: whether the model was trained on multilingual data, by the grouping of the paper.
-    """
-
-    model: str
-    multilingual_data: bool
-    scores: dict[str, float]
-    average: float
-    source: str
-
-
-def published_tables() -> tuple[str, ...]:
-    """Name the published tables: `by_language` (table 1 of the paper) and `cross_lingual` (table 2)."""
-    return tuple(table("published.toml"))
-
-
-def _published(name: str) -> dict[str, Any]:
-    known = table("published.toml")
-    if name not in known:
-        raise UsageError(f"table {name!r} is unknown: use one of {', '.join(known)}")
-    return known[name]
-
-
-def published(name: str) -> list[PublishedScores]:
-    """Give a published table, in its order.
-
-    Raises:
-        UsageError: There is no such table; the message lists those there are.
-    """
-    facts = _published(name)
-    found = []
-    for model, row in facts["models"].items():
-        scores = dict(zip(facts["columns"], row["scores"], strict=True))
-        found.append(PublishedScores(model, row["multilingual_data"], scores, row["average"], facts["source"]))
-    return found
+def published(name: str) -> dict[str, dict[str, float]]:
+    """Give a published table, "by_language" or "cross_lingual": model -> language or data set -> score in percent."""
+    facts = table("published.toml")[name]
+    return {model: dict(zip(facts["columns"], row["scores"], strict=True)) for model, row in facts["models"].items()}
 
 
 def covers(name: str) -> set[tuple[str, str]]:
     """Give the language and task of every score under the rows of a published table, as far as the lists tell.
 
     Ours may stand beside a published average only where all of these were run.
-
-    Raises:
-        UsageError: There is no such table.
     """
-    facts = _published(name)
+    facts = table("published.toml")[name]
     also = {(language, task) for language, tasks in facts.get("also", {}).items() for task in tasks}
-    return also | {(row.language, row.task) for row in suite(facts["suite"])}
+    return also | {row.key for row in suite(facts["suite"])}

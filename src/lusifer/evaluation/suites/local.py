@@ -80,12 +80,14 @@ class LocalTask:
     @staticmethod
     def parse(file: Path) -> Any:
         """Read one file; one that is missing or damaged is a `DataError`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{file}: write `parse(file)` in the task: it returns what the file holds")
 
     @classmethod
     def build(cls, subset: str, *contents: Any) -> Any:
         """Make mteb's data of a subset, by split, from what `parse` gave for each of its files."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{cls.__name__}: write `build(subset, *contents)`: it returns mteb's data of the subset by split"
+        )
 
     def load_data(self, **_: Any) -> None:
         """Fill `dataset` with the subsets that will be run, as mteb asks for it."""
@@ -127,8 +129,6 @@ def _metadata(task: type[LocalTask]) -> Any:
 
 def register(task: type[LocalTask]) -> None:
     """Add a task of your own to the suite "offline", for this process.
-
-    With several devices its class must lie in a module that can be imported.
 
     Raises:
         ValueError: Another task has the name.
