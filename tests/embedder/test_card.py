@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 from ruamel.yaml import YAML
 
-from lusifer.embedder import card, info
+from lusifer.embedder import card
 from lusifer.errors import UsageError
 from lusifer.model.connector import CONNECTORS
 from support.tiny_folder import tiny_embedder
@@ -19,22 +19,29 @@ BASES = {"encoder": "`someone/encoder`", "llm": "`llm`"}
 
 
 @pytest.fixture(scope="module")
-def made(bases_folder) -> info.Contents:
-    return info.contents(tiny_embedder(bases_folder, limit=40), BASES)
+def embedder(bases_folder):
+    return tiny_embedder(bases_folder, limit=40)
+
+
+def parts(text: str) -> dict[str, list[str]]:
+    """Part -> the other cells of its row."""
+    table = sections(text)["What it is made of"].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {name: cells for name, *cells in rows}
 
 
 def sections(text: str) -> dict[str, str]:
     return dict(re.findall(r"^## (.*?)\n\n(.*?)(?=\n\n## |\Z)", text, flags=re.DOTALL | re.MULTILINE))
 
 
-def test_the_parts_are_those_of_the_model(made):
-    assert [part.name for part in made.parts] == ["encoder", "connector", "LLM", "output projection"]
-    assert {part.dtype for part in made.parts} == {"float32"}
-    text = card.text(card.Card("a", ["By hand."]), made)
+def test_the_parts_are_those_of_the_model(embedder):
+    text = card.text(embedder, BASES, "a")
+    assert list(parts(text)) == ["encoder", "connector", "LLM", "output projection"]
+    assert {cells[-1] for cells in parts(text).values()} == {"float32"}
     found = sections(text)["What it is made of"]
     for words in ("`someone/encoder` (xlm-roberta), states of 32", "feed-forward, 1 soft token", "48 numbers", "40 t"):
         assert words in found
-    assert text.endswith("\n") and "By hand." in sections(text)["How it was trained"]
+    assert text.endswith("\n") and "\n# a\n" in text
 
 
 @pytest.mark.parametrize("connector", ("embedding_table", "latent_attention", "compress"))
@@ -42,10 +49,10 @@ def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
     kwargs = {"latent_attention": {"num_heads": 4}, "compress": {"factor": 2}}.get(connector)
     embedder = tiny_embedder(bases_folder, connector_type=connector, connector_kwargs=kwargs, output_projection=False)
     embedder[0].model.llm.bfloat16()
-    parts = {part.name: part for part in info.contents(embedder, BASES).parts}
-    assert parts.keys() == {"encoder", "connector", "LLM"}
-    assert parts["LLM"].dtype == "bfloat16"
-    assert parts["connector"].what.startswith(CONNECTORS[connector].words)
+    found = parts(card.text(embedder, BASES, "a"))
+    assert found.keys() == {"encoder", "connector", "LLM"}
+    assert found["LLM"][-1] == "bfloat16"
+    assert found["connector"][0].startswith(CONNECTORS[connector].words)
 
 
 def test_a_path_past_the_llm_is_named(bases_folder):
@@ -53,18 +60,17 @@ def test_a_path_past_the_llm_is_named(bases_folder):
     embedder = tiny_embedder(
         bases_folder, connector_type="latent_attention", connector_kwargs=kwargs, residual=True, output_projection=False
     )
-    made = info.contents(embedder, BASES)
-    connector = next(part for part in made.parts if part.name == "connector")
-    assert "latents 8, heads 4, mean of the encoder's states added" in connector.what
-    assert made.pooling == "mean of the LLM's last states, and what it read, pooled likewise, added"
+    text = card.text(embedder, BASES, "a")
+    assert "latents 8, heads 4, mean of the encoder's states added" in parts(text)["connector"][0]
+    assert "- pooling: mean of the LLM's last states, and what it read, pooled likewise, added\n" in text
 
 
 def test_front_matter_has_only_what_is_known():
-    empty = YAML(typ="safe", pure=True).load(card.front_matter(card.Card("a", [])))
+    empty = YAML(typ="safe", pure=True).load(card.front_matter())
     assert empty.keys() == {"library_name", "pipeline_tag", "tags"}
     assert "lusifer" in empty["tags"]
-    full = card.Card("a", [], base_models=["x/y", "x/y"], datasets=["d/e"], languages=["no", "en", "en"])
-    found = YAML(typ="safe", pure=True).load(card.front_matter(full))
+    full = card.front_matter(base_models=["x/y", "x/y"], datasets=["d/e"], languages=["no", "en", "en"])
+    found = YAML(typ="safe", pure=True).load(full)
     assert (found["base_model"], found["datasets"], found["language"]) == (["x/y"], ["d/e"], ["en", "no"])
 
 
@@ -86,19 +92,19 @@ def test_a_path_keeps_its_last_name(name, public):
     assert card.public_name(name) == public
 
 
-def test_instructions_and_prompts_are_shown_as_python_reads_them(made):
+def test_instructions_and_prompts_are_shown_as_python_reads_them(embedder):
     told = {"Find it's `twin`.\n": True, "Answer | it.\n": False}
-    use = sections(card.text(card.Card("a", [], instructions=told), made))["Use"]
+    use = sections(card.text(embedder, BASES, "a", instructions=told))["Use"]
     assert use.index("import lusifer") < use.index("from sentence_transformers")
     assert "prompt='Answer | it.\\n'" in use  # an instruction for queries alone before one for both sides
     assert '``"Find it\'s `twin`.\\n"``, before both texts of a pair' in use
     assert "`'passage'`: `'Find: '`" in use
-    alone = sections(card.text(card.Card("a", [], instructions={"Same?\n": True}), made))["Use"]
+    alone = sections(card.text(embedder, BASES, "a", instructions={"Same?\n": True}))["Use"]
     assert alone.count("prompt='Same?\\n'") == 2
 
 
-def test_a_score_that_is_missing_is_not_a_zero(made):
-    text = card.text(card.Card("a", []), made)
+def test_a_score_that_is_missing_is_not_a_zero(embedder):
+    text = card.text(embedder, BASES, "a")
     before = sections(text)["Scores by language"]
     assert "Not measured" in before and "lusifer evaluate DIR" in before
     assert not re.search(r"\| *0", before)
@@ -111,14 +117,14 @@ def test_a_score_that_is_missing_is_not_a_zero(made):
     assert again.split("---")[1] == text.split("---")[1]  # the rest of the front matter stays
 
 
-def test_the_hub_reads_the_scores_in_the_front_matter(made):
-    scored = card.with_scores(card.text(card.Card("a", [], languages=["no"]), made), "words", [SCORE])
+def test_the_hub_reads_the_scores_in_the_front_matter(embedder):
+    scored = card.with_scores(card.text(embedder, BASES, "a", languages=["no"]), "words", [SCORE])
     found = ModelCard(scored).data
     assert (found.model_name, found.eval_results, found.language) == ("a", [SCORE], ["no"])
     index = YAML(typ="safe", pure=True).load(scored.split("---")[1])["model-index"]
     assert index[0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 84.84, "name": "accuracy, %"}]
 
 
-def test_scores_need_a_place(made):
+def test_scores_need_a_place():
     with pytest.raises(UsageError, match="no place for scores"):
         card.with_scores("# another card", "words", [SCORE])

@@ -1,22 +1,25 @@
 """The text of README.md in a model folder: what a stranger needs to use the model and to judge it.
 
-The template `card.md` has the words. Only plain values go in, and no date and no path: a run that was resumed writes
-the same card.
+The templates have the words. No date and no path goes in: a run that was resumed writes the same card.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer import __version__
-from lusifer.embedder.info import Contents
+from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
 from lusifer.io import markdown
+from lusifer.model import adapters
+from lusifer.model.connector import CONNECTORS
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
@@ -24,70 +27,61 @@ SCORES = ("<!-- scores:begin -->", "<!-- scores:end -->")
 """Lines between which a card has its scores."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training: settings in words, and a row a data source (every row with the same columns)."""
-
-    name: str
-    settings: Mapping[str, str]
-    data: Sequence[Mapping[str, str]] = ()
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a card says beside what the folder itself shows.
-
-    `base_models` and `datasets` are hub ids only, `languages` those of the training text (none: unknown). `origin` are
-    paragraphs on how the weights came about, `instructions` the prefixes of training with whether documents had them
-    too, `limits` what this model in particular must not be taken for.
-    """
-
-    name: str
-    origin: Sequence[str]
-    base_models: Sequence[str] = ()
-    datasets: Sequence[str] = ()
-    languages: Sequence[str] = ()
-    stages: Sequence[Stage] = ()
-    instructions: Mapping[str, bool] = field(default_factory=dict)
-    limits: Sequence[str] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-
-def text(card: Card, contents: Contents) -> str:
+def text(
+    embedder: SentenceTransformer,
+    bases: Mapping[str, str],
+    name: str,
+    template: str = "card.md",
+    *,
+    base_models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    languages: Sequence[str] = (),
+    instructions: Mapping[str, bool] | None = None,
+    **facts: Any,
+) -> str:
     """Make the whole card.
 
     Args:
-        card: How the model came about.
-        contents: What the folder holds, as `info.contents` gives it.
+        embedder: The model, adapters merged.
+        bases: What to call "encoder" and "llm", in Markdown.
+        name: Of the model.
+        template: `card.md`, or one that extends it by how the weights came about.
+        base_models: Hub ids only.
+        datasets: Likewise.
+        languages: Codes of those of the training text; none are known where it is empty.
+        instructions: The prefixes of training, and whether documents had them too.
+        facts: What else the template reads.
 
     Returns:
         YAML front matter for the Hub, then Markdown; ends with a line break.
     """
-    roles = {"query", "document"} <= contents.prompts.keys()
-    # The example has an instruction, if there is one: one for queries alone before one for both sides.
-    chosen = sorted(card.instructions.items(), key=lambda item: item[1])[:1]
-    prompt = f", prompt={chosen[0][0]!r}" if chosen and not contents.prompts.get("query") else ""
-    parts = [
-        {"part": part.name, "what": part.what, "parameters": f"{part.parameters:,}", "weights": part.dtype}
-        for part in contents.parts
-    ]
-    template = markdown.environment("lusifer.embedder", code=code, rows=_table).get_template("card.md")
-    body = template.render(
-        card=card,
-        contents=contents,
-        roles=roles,
-        query_prompt=prompt,
-        document_prompt=prompt if chosen and chosen[0][1] else "",
-        saved={name: words for name, words in contents.prompts.items() if words},
-        parts=_table(parts),
+    model = lusifer_model(embedder)
+    config, parts = model.config, []
+    for row in adapters.report(model):
+        if row.parameters:
+            dtypes = {str(p.dtype).removeprefix("torch.") for p in getattr(model, row.part).parameters()}
+            parts.append((row.part, row.parameters, ", ".join(sorted(dtypes))))
+    page = markdown.environment("lusifer.embedder", code=code, cell=markdown.cell, repr=repr).get_template(template)
+    body = page.render(
+        embedder=embedder,
+        config=config,
+        connector=CONNECTORS[config.connector_type].describe(config.connector_kwargs),
+        parts=parts,
+        normalized=any(isinstance(module, Normalize) for module in embedder),
+        bases=bases,
+        name=name,
+        languages=languages,
+        instructions=instructions or {},
+        versions={"lusifer": __version__, **{library: version(library) for library in LIBRARIES}},
         scores=SCORES,
+        **facts,
     )
-    return f"---\n{front_matter(card)}---\n\n{body.rstrip()}\n"
+    return f"---\n{front_matter(base_models, datasets, languages)}---\n\n{body.rstrip()}\n"
 
 
-def front_matter(card: Card) -> str:
+def front_matter(base_models: Sequence[str] = (), datasets: Sequence[str] = (), languages: Sequence[str] = ()) -> str:
     """The YAML that the Hub reads, without its two lines of dashes."""
-    bases = list(dict.fromkeys(card.base_models))
+    bases = list(dict.fromkeys(base_models))
     values = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -95,8 +89,8 @@ def front_matter(card: Card) -> str:
         base_model=bases or None,
         # Without it the Hub takes a model with two bases for a merge of them.
         base_model_relation="finetune" if bases else None,
-        datasets=list(dict.fromkeys(card.datasets)) or None,
-        language=sorted(set(card.languages)) or None,
+        datasets=list(dict.fromkeys(datasets)) or None,
+        language=sorted(set(languages)) or None,
     )
     return values.to_yaml() + "\n"
 
@@ -139,20 +133,8 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
 
 
-def versions() -> dict[str, str]:
-    """The versions of this package and of those that it trains with."""
-    return {"lusifer": __version__, **{name: version(name) for name in LIBRARIES}}
-
-
 def code(value: str) -> str:
     """A text as inline code, with its line breaks and quotation marks written out."""
     quoted = repr(value)
     longest = max(map(len, re.findall("`+", quoted)), default=0)
     return f"{'`' * (longest + 1)}{quoted}{'`' * (longest + 1)}"
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows with the same keys as a Markdown table; columns that are empty in all rows are left out."""
-    columns = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    cells = [[row[name] for name in columns] for row in rows]
-    return markdown.table(columns, cells, left=len(columns)) if columns else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
-from lusifer.embedder import card, folder, info
+from lusifer.embedder import card, folder
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import UsageError
 from lusifer.model.published import NAMES, PublishedModel, published_prompt, read
@@ -52,37 +52,19 @@ def convert(
     else:
         no_instruction = {role: prompts.prompt(None, role) for role in prompts.ROLES}
         embedder = assemble(published.model, published.tokenizer, prompts=no_instruction)
-    folder.save(embedder, out, _card(os.fspath(src), {"encoder": encoder, "llm": llm}, published, compat, embedder))
+    given = {"encoder": encoder, "llm": llm}
+    name = _public_name(os.fspath(src))
+    text = card.text(
+        embedder,
+        {tower: f"`{_public_name(path or published.settings[NAMES[tower]])}`" for tower, path in given.items()},
+        name.rpartition("/")[2],
+        "converted.md",
+        base_models=[os.fspath(src)] if card.is_hub_id(os.fspath(src)) and not Path(src).exists() else [],
+        checkpoint=name,
+        compat=compat,
+    )
+    folder.save(embedder, out, text)
     return embedder
-
-
-def _card(
-    src: str, given: dict[str, str | None], published: PublishedModel, compat: bool, embedder: SentenceTransformer
-) -> str:
-    """The model card: from which checkpoint, and whose arithmetic; how that one was trained is not known here."""
-    command = "lusifer convert"
-    limit = (
-        "A vector depends on its text alone, which it does not in the published code: vectors differ from those "
-        "computed there, by more than rounding (`lusifer convert --compat` reproduces them)."
-    )
-    if compat:
-        command += " --compat"
-        limit = (
-            "It reproduces the arithmetic of the published code, for comparison with it: a vector depends on the batch "
-            "that it was computed in, and special tokens in a text are read as such."
-        )
-    facts = card.Card(
-        name=_public_name(src).rpartition("/")[2],
-        origin=[
-            f"Converted by `{command}` from the checkpoint `{_public_name(src)}`, which is in the format of the "
-            "authors' code; its adapters are merged. How it was trained, and on what, is for that checkpoint to say."
-        ],
-        base_models=[src] if card.is_hub_id(src) and not Path(src).exists() else [],
-        limits=[limit],
-        versions=card.versions(),
-    )
-    names = {tower: f"`{_public_name(path or published.settings[NAMES[tower]])}`" for tower, path in given.items()}
-    return card.text(facts, info.contents(embedder, names))
 
 
 def _public_name(name: str) -> str:

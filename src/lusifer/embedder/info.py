@@ -1,93 +1,17 @@
-"""What a model is made of: of an embedder in memory as plain values (for a card), of a folder in words (for `info`)."""
+"""What a model folder holds, in words for `lusifer info`, from its configuration and the shapes of its tensors."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
-
 from lusifer.embedder import folder, int8
-from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError
 from lusifer.io import hub, names
 from lusifer.io.jsonfile import read_json
 from lusifer.io.weights import WEIGHTS
-from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
-from lusifer.model.connector import CONNECTORS
-
-PART_NAMES = {"llm": "LLM", "output_projection": "output projection"}
-POOLING_WORDS = {
-    "mean": "mean of the LLM's last states",
-    "weightedmean": "mean of the LLM's last states, later positions weighing more",
-    "cls": "the LLM's last state at the first position",
-    "lasttoken": "the LLM's last state at the last position",
-}
-
-
-@dataclass(frozen=True)
-class ModelPart:
-    """One part of the model: `dtype` is that of its weights."""
-
-    name: str
-    what: str
-    parameters: int
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Contents:
-    """Parts in the order that a text goes through them, and what the vectors are like."""
-
-    parts: tuple[ModelPart, ...]
-    attention: str
-    pooling: str
-    dimension: int
-    max_tokens: int
-    normalized: bool
-    similarity: str
-    prompts: Mapping[str, str]
-    default_prompt: str | None
-
-
-def contents(embedder: SentenceTransformer, bases: Mapping[str, str]) -> Contents:
-    """Look at an embedder whose adapters are merged; `bases` says in Markdown what to call "encoder" and "llm"."""
-    model = lusifer_model(embedder)
-    config = model.config
-    towers = {
-        tower: f"{bases[tower]} ({side.model_type}), states of {side.hidden_size}"
-        for tower, side in (("encoder", config.encoder), ("llm", config.llm))
-    }
-    kind = CONNECTORS[config.connector_type].describe(config.connector_kwargs)
-    words = towers | {
-        "connector": f"{kind}, {config.num_soft_tokens} soft token{'' if config.num_soft_tokens == 1 else 's'}",
-        "output_projection": f"{config.hidden_size} to {config.hidden_size}, ReLU, {config.hidden_size}; "
-        "after the pooling",
-    }
-    parts = []
-    for row in adapters.report(model):
-        if row.parameters:
-            dtypes = {str(p.dtype).removeprefix("torch.") for p in getattr(model, row.part).parameters()}
-            name = PART_NAMES.get(row.part, row.part)
-            parts.append(ModelPart(name, words[row.part], row.parameters, ", ".join(sorted(dtypes))))
-    return Contents(
-        parts=tuple(parts),
-        attention="attending in both directions" if config.bidirectional else "attending to what stands before",
-        pooling=POOLING_WORDS[config.pooling]
-        + ("" if config.include_prompt else ", those of the prompt left out")
-        + (", and what it read, pooled likewise, added" if config.residual else ""),
-        dimension=embedder.get_embedding_dimension(),
-        max_tokens=embedder.max_seq_length,
-        normalized=any(isinstance(module, Normalize) for module in embedder),
-        similarity=f"{embedder.similarity_fn_name} similarity",
-        prompts=dict(embedder.prompts),
-        default_prompt=embedder.default_prompt_name,
-    )
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, str]:

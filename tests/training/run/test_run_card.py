@@ -173,8 +173,10 @@ def test_local_bases_are_named_by_their_last_name(
     assert front_matter(card).get("base_model") is None
 
 
-def test_what_the_encoder_does_not_get_to_read_is_on_the_card() -> None:
-    mini = Path(__file__).parents[3] / "recipes" / "mini.yaml"
-    told = load_recipe(mini, check_files=False).stages[0].words()
-    assert told["distill's contrast with the other texts"] == "weight 0.1"
-    assert told["tokens kept from the encoder"] == "up to 20% of a text"
+def test_what_the_encoder_does_not_get_to_read_is_on_the_card(bases_folder: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = load_recipe(Path(__file__).parents[3] / "recipes" / "mini.yaml", check_files=False)
+    with RunFolder.start(tmp_path / "run", recipe, resume=False) as run:
+        pass
+    told = describe.card(run, 1, tiny_embedder(bases_folder))
+    assert "\n- distill's contrast with the other texts: weight 0.1\n" in told
+    assert "\n- tokens kept from the encoder: up to 20% of a text\n" in told

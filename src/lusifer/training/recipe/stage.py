@@ -185,10 +185,6 @@ class StageSettings(Settings):
             UsageError: Names the key, and what to do.
         """
 
-    def words(self) -> dict[str, str]:
-        """Describe the loss, for the model card: name of a setting -> words."""
-        return {}
-
 
 class AlignmentStage(StageSettings):
     """Stage 1: the frozen LLM learns nothing, the encoder and the connector learn to speak to it."""
@@ -285,17 +281,6 @@ class AlignmentStage(StageSettings):
                 "objectives: {distill: 1}"
             )
 
-    def words(self) -> dict[str, str]:
-        """Describe objectives, their settings and the tokens left out."""
-        total = sum(self.objectives.values())
-        shares = [f"{each.name} in {self.objectives[each.name] / total:.0%} of the steps" for each in self.active]
-        found = {"objective": ", ".join(shares) if len(shares) > 1 else self.active[0].name}
-        for each in self.active:
-            found |= each.words(self)
-        if self.token_dropout:
-            found["tokens kept from the encoder"] = f"up to {self.token_dropout:.0%} of a text"
-        return found
-
 
 class ContrastiveStage(StageSettings):
     """Stage 2: queries move to their positives and away from negatives."""
@@ -351,14 +336,3 @@ class ContrastiveStage(StageSettings):
                 f"stages.{self.name}.matryoshka_dims: {max(self.matryoshka_dims)} is more than the "
                 f"{config.hidden_size} dimensions of the vector"
             )
-
-    def words(self) -> dict[str, str]:
-        """Describe loss, negatives and Matryoshka dimensions."""
-        losses = {"infonce": "InfoNCE on cosine similarity", "ntxent_l2": "NT-Xent on the L2 distance, pairs mined"}
-        found = {
-            "loss": f"{losses[self.loss]}, temperature {self.temperature:g}",
-            "hard negatives": f"{self.hard_negatives} a row",
-        }
-        if self.matryoshka_dims:
-            found["leading dimensions trained as well"] = ", ".join(map(str, self.matryoshka_dims))
-        return found

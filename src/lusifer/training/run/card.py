@@ -11,14 +11,13 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import card as cards
-from lusifer.embedder import info
 from lusifer.io import seen
 from lusifer.io.atomic import write_file
 from lusifer.io.jsonfile import read_json, write_json
 from lusifer.training.folder import DATA, STEPS, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.data import Source
-from lusifer.training.recipe.recipe import ContrastiveStage, Recipe, Stage
+from lusifer.training.recipe.recipe import Recipe, Stage
 from lusifer.training.stages.contrastive import PairRows
 
 ONE_KIND = "texts of one kind"
@@ -105,19 +104,17 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
     said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]
     bases = {"encoder": recipe.model.encoder, "llm": recipe.model.llm}
     sources = [source for stage in stages for source in recipe.sources(stage)]
-    languages = [source.language_code for source in sources]
-    last = number == len(recipe.stages)
-    facts = cards.Card(
-        name=recipe.name if last else f"{recipe.name}, after stage {stages[-1].name}",
-        origin=[
-            f"With `lusifer train`, by the recipe `{recipe.name}`"
-            + ("" if last else f" (so far stage {number} of {len(recipe.stages)})")
-            + f", seed {recipe.seed}; the run's `recipe.yaml` has every setting. {_languages(languages)}"
-        ],
+    return cards.text(
+        embedder,
+        {
+            tower: f"`{cards.public_name(base.path)}`" + (f" at revision `{base.revision}`" if base.revision else "")
+            for tower, base in bases.items()
+        },
+        recipe.name if number == len(recipe.stages) else f"{recipe.name}, after stage {stages[-1].name}",
+        "trained.md",
         base_models=[base.path for base in bases.values() if cards.is_hub_id(base.path)],
         datasets=[source.hub for source in sources if source.hub],
-        languages=languages,
-        stages=[_stage(recipe, place, kept) for place, kept in enumerate(said, start=1)],
+        languages=[source.language_code for source in sources],
         # Prefixes of contrastive stages, and whether documents had them too.
         instructions={
             source["prompt"]: source["use"].startswith(ONE_KIND)
@@ -125,86 +122,14 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
             for source in kept["sources"]
             if source["prompt"] and source["rows"]
         },
-        limits=_limits(recipe, stages),
-        versions=cards.versions(),
+        recipe=recipe,
+        stages=list(zip(stages, said, strict=True)),
     )
-    names = {
-        tower: f"`{cards.public_name(base.path)}`" + (f" at revision `{base.revision}`" if base.revision else "")
-        for tower, base in bases.items()
-    }
-    return cards.text(facts, info.contents(embedder, names))
 
 
 def _kept(folder: Path) -> dict[str, Any]:
     """What `keep` wrote, or nothing where an older version ran the stage."""
-    said = {"sources": [], "left_out": []}
+    said = {"steps": None, "sources": [], "left_out": [], "skipped": []}
     if (folder / DATA).is_file():
         said |= read_json(folder / DATA, "put it back, or train the stage again")
     return said
-
-
-def _languages(codes: Sequence[str]) -> str:
-    if set(codes) == {"en"}:
-        return (
-            "The training text is English, as the recipe states its sources; what the model does in other languages "
-            "comes from what its encoder knew before."
-        )
-    return f"Languages of the training text, as the recipe states its sources: {', '.join(sorted(set(codes)))}."
-
-
-def _stage(recipe: Recipe, number: int, said: dict[str, Any]) -> cards.Stage:
-    """Stage `number` (from 1) in words, with its rows by source."""
-    stage = recipe.stages[number - 1]
-    steps = said.get("steps", stage.max_steps)
-    length = f"{steps:,}" if steps else f"{stage.epochs:g} times through the data"
-    warm = f", {stage.warmup(said['steps'])} steps of warm-up" if "steps" in said else ""
-    settings = stage.words() | {
-        "steps": f"{length}, {stage.batch_size} rows each",
-        "learning rate": f"{stage.learning_rate:g} at its highest ({stage.schedule}{warm}), AdamW",
-        "longest text": f"{recipe.longest(stage)} tokens",
-        "trained": _trained(stage, recipe.model.output_projection),
-    }
-    if said["left_out"]:
-        names = ", ".join(f"{source['name']} ({source['language']})" for source in said["left_out"])
-        settings["left out, because not English"] = names
-    if said.get("skipped"):
-        settings["bad rows left out"] = f"{len(said['skipped']):,}"
-    rows = [
-        {
-            "source": source["name"],
-            "language": source["language"],
-            "rows": f"{source['rows']:,}",
-            "dropped for want of a negative": f"{source['dropped']:,}" if source["dropped"] else "",
-            "use": source["use"],
-        }
-        for source in said["sources"]
-    ] or [{"source": source.name} for source in recipe.sources(stage)]
-    kind = "" if stage.name == stage.kind else f" ({stage.kind})"
-    return cards.Stage(f"Stage {number}: {stage.name}{kind}", settings, rows)
-
-
-def _trained(stage: Stage, projection: bool) -> str:
-    """Which parts moved, and how; `projection` says whether the model has that part."""
-    ways = {}
-    for tower, name in (("encoder", "encoder"), ("llm", "LLM")):
-        lora = getattr(stage.lora, tower)
-        way = getattr(stage.train, tower)
-        ways[name] = f"by LoRA of rank {lora.r}" if way == "lora" and lora else "" if way == "frozen" else "all weights"
-    ways["connector"] = "all weights" if stage.train.connector else ""
-    if projection:
-        ways["output projection"] = "all weights" if stage.train.output_projection else ""
-    frozen = [name for name, way in ways.items() if not way]
-    parts = ", ".join(f"{name} ({way})" for name, way in ways.items() if way)
-    return parts + (f"; not: {', '.join(frozen)}" if frozen else "")
-
-
-def _limits(recipe: Recipe, stages: Sequence[Stage]) -> list[str]:
-    """What this model must not be taken for."""
-    found = []
-    if any(base.path.startswith("tiny:") for base in (recipe.model.encoder, recipe.model.llm)):
-        found.append("Its bases are random weights of toy size: it shows that the software works, no more.")
-    if not any(isinstance(stage, ContrastiveStage) for stage in stages):
-        distilled = any(stage.needs_embedder for stage in stages)
-        were = "the vectors were trained to match the LLM's own" if distilled else "nothing has trained the vectors yet"
-        found.append(f"No contrastive stage was run: {were}.")
-    return found
