@@ -93,7 +93,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def bases_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The folders of `tiny:encoder` (XLM-R, hidden 32) and `tiny:llm` (Mistral, hidden 48). Read only."""
-    from lusifer.model.tiny import make_tiny_bases
+    from lusifer.model.build import make_tiny_bases
 
     return make_tiny_bases(tmp_path_factory.mktemp("bases"))
 

@@ -297,6 +297,6 @@ def test_exit_statuses():
 
 
 def test_sentences_of_the_tiny_tokenizers_are_clean():
-    lines = (ROOT / "src/lusifer/model/tiny.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "tests/support/tiny.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(set(lines)) > 60
     assert all(unicodedata.is_normalized("NFC", line) and prompts.check_text(line, "tiny.txt") for line in lines)

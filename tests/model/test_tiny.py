@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lusifer.model import backbones, tiny
+from lusifer.model import backbones, build
 from support import tiny_bases
 
 TOWERS = [("encoder", name) for name in backbones.ENCODERS] + [("llm", name) for name in backbones.LLMS]
@@ -25,16 +25,23 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_bases(bases_folder, tmp_path):
-    program = "import sys, pathlib; from lusifer.model.tiny import make_tiny_bases as m; m(pathlib.Path(sys.argv[1]))"
+    program = "import sys, pathlib; from lusifer.model.build import make_tiny_bases as m; m(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True)
     assert fingerprint(tmp_path) == fingerprint(bases_folder[0].parent)
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 2_000_000
 
 
+@pytest.mark.parametrize(("tower", "model_type"), [("encoder", "xlm-roberta"), ("llm", "mistral")])
+def test_the_tokenizers_in_the_package_are_those_that_the_sentences_make(tower, model_type, tmp_path):
+    tiny_bases.tiny_tokenizer(model_type).save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / file).read_bytes() == (build.TINY / tower / file).read_bytes()
+
+
 def test_the_seed_matters_and_torch_is_left_as_it_was():
     config = tiny_bases.tiny_encoder_config("xlm-roberta")
     before = torch.get_rng_state()
-    one, other = (tiny.tiny_model(config, "encoder", seed).state_dict() for seed in (0, 1))
+    one, other = (build.tiny_model(config, "encoder", seed).state_dict() for seed in (0, 1))
     assert torch.equal(before, torch.get_rng_state())
     name = "embeddings.word_embeddings.weight"
     assert not torch.equal(one[name], other[name])
@@ -44,15 +51,15 @@ def test_the_seed_matters_and_torch_is_left_as_it_was():
 def test_every_checked_architecture_has_a_tiny_one(tower, model_type, tmp_path):
     folder = tiny_bases.make_tiny_base(tmp_path, tower, model_type)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert len(tokenizer) <= tiny.VOCABULARY
-    batch = [tokenizer(text)["input_ids"] for text in tiny.sentences()]
-    assert max(max(ids) for ids in batch) < tiny.VOCABULARY
+    assert len(tokenizer) <= tiny_bases.VOCABULARY
+    batch = [tokenizer(text)["input_ids"] for text in tiny_bases.sentences()]
+    assert max(max(ids) for ids in batch) < tiny_bases.VOCABULARY
     size = 32 if tower == "encoder" else 48
     config = (
         tiny_bases.tiny_encoder_config(model_type) if tower == "encoder" else tiny_bases.tiny_llm_config(model_type)
     )
     assert config.hidden_size == size
-    model = tiny.tiny_model(config, tower)
+    model = build.tiny_model(config, tower)
     model = model.model if tower == "llm" and backbones.is_decoder(config) else model
     with torch.no_grad():
         states = [model(input_ids=torch.tensor([ids])).last_hidden_state.mean(1) for ids in batch[:2]]

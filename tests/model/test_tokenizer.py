@@ -7,8 +7,7 @@ from transformers import AutoTokenizer
 
 from lusifer.errors import UsageError
 from lusifer.model.build import check_tokenizers, leaks, read_specials_as_text, read_tokenizer
-from lusifer.model.tiny import sentences
-from support.tiny_bases import tiny_tokenizer
+from support.tiny_bases import sentences, tiny_tokenizer
 
 FAMILIES = ("xlm-roberta", "t5", "bert", "modernbert", "mistral")
 

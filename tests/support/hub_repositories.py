@@ -16,9 +16,9 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from lusifer.embedder import folder
 from lusifer.evaluation.suites import sib200
-from lusifer.model.tiny import make_tiny_bases, sentences
+from lusifer.model.build import make_tiny_bases
 from support.fake_hub import Hub
-from support.tiny_bases import make_tiny_base
+from support.tiny_bases import make_tiny_base, sentences
 from support.tiny_folder import tiny_embedder
 
 NUMBERS = Path(__file__).parents[1] / "parity" / "numbers"

@@ -1,15 +1,109 @@
-"""A tiny random base of every checked architecture, beside the two that the package makes (`lusifer.model.tiny`)."""
+"""A tiny random base of every checked architecture; also what made the tokenizers of `lusifer/model/tiny_bases`."""
 
 from __future__ import annotations
 
+import math
+import string
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from lusifer.model import tiny
-from lusifer.model.tiny import LLM, MAX_TOKENS, VOCABULARY, XLM_R, Style, byte_level, pieces, tiny_model, unigram
+from lusifer.model.build import tiny_model
+
+VOCABULARY = 1024  # rows of every embedding table; the tokenizers have at most as many tokens
+MAX_TOKENS = 256
+SENTENCES = Path(__file__).with_name("tiny.txt")
+
+
+def sentences() -> list[str]:
+    """Read the sentences of `tiny.txt`: 41 English ones, then one or two in each of 19 other languages."""
+    return SENTENCES.read_text(encoding="utf-8").splitlines()
+
+
+class Style(NamedTuple):
+    """How a family of tokenizers works: what makes it, its special tokens in the order of their ids, its frame."""
+
+    make: Callable[[list[str]], Tokenizer]
+    specials: dict[str, str]
+    frame: str
+
+
+def unigram(specials: list[str]) -> Tokenizer:
+    """In the manner of XLM-R: a space is a sign of its own, a piece is as likely as it is frequent."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    counts = pieces(tokenizer, "", VOCABULARY - len(specials))
+    total = sum(counts.values())
+    weighted = [(piece, math.log(count / total)) for piece, count in counts.items()]
+    vocabulary = [(token, 0.0) for token in specials] + weighted
+    tokenizer.model = models.Unigram(vocabulary, unk_id=specials.index("<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def byte_level(specials: list[str]) -> Tokenizer:
+    """In the manner of GPT: merges of bytes, so that no text has an unknown part."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    return tokenizer
+
+
+def pieces(tokenizer: Tokenizer, inner: str, room: int) -> dict[str, int]:
+    """Count the parts of the words of `tiny.txt`: single signs, then the weightiest longer parts.
+
+    The trainers of `tokenizers` for these two algorithms give another vocabulary on every run, and then two trainings
+    from one seed would differ.
+
+    Args:
+        tokenizer: Whose normaliser and word splitting to use.
+        inner: What marks a part inside a word.
+        room: The most parts to keep.
+
+    Returns:
+        Part -> how often it occurs, at least 1, in a fixed order.
+    """
+    counts = Counter({(mark, sign): 1 for mark in {"", inner} for sign in string.printable[:94]})
+    for sentence in sentences():
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(sentence)):
+            for start in range(len(word)):
+                for end in range(start + 1, min(start + 8, len(word)) + 1):
+                    counts[inner if start else "", word[start:end]] += 1
+    ranked = sorted(counts, key=lambda part: (len(part[1]) > 1, -counts[part] * len(part[1]), part))
+    return {mark + sign: counts[mark, sign] for mark, sign in ranked[:room]}
+
+
+XLM_R = Style(
+    unigram,
+    {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"},
+    "<s> $A </s>",
+)
+LLM = Style(byte_level, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, "<s> $A")
+
+
+def make_tokenizer(style: Style) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of a style, padding on the right; the same one each time, with at most `VOCABULARY` tokens."""
+    tokenizer = style.make(list(style.specials.values()))
+    specials = [(token, tokenizer.token_to_id(token)) for token in style.specials.values()]
+    tokenizer.add_special_tokens(list(style.specials.values()))
+    tokenizer.post_processor = processors.TemplateProcessing(single=style.frame, special_tokens=specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_TOKENS,
+        padding_side="right",
+        model_input_names=["input_ids", "attention_mask"],
+        **style.specials,
+    )
 
 
 def wordpiece(specials: list[str]) -> Tokenizer:
@@ -44,7 +138,7 @@ STYLES: dict[str, Style] = {
 
 def tiny_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     """A tokenizer in the manner of an architecture; those that are not in `STYLES` get that of a LLM."""
-    return tiny.tiny_tokenizer(STYLES.get(model_type, LLM))
+    return make_tokenizer(STYLES.get(model_type, LLM))
 
 
 def tiny_encoder_config(model_type: str, **changes: Any) -> PreTrainedConfig:

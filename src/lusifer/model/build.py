@@ -1,10 +1,12 @@
 """Make one model from two bases: an encoder and an LLM, each a hub name or a folder; read their tokenizers.
 
-The tokenizers are made safe: a special token written in a text is text.
+The tokenizers are made safe: a special token written in a text is text. Two random bases of a few hundred kilobytes are
+made on the spot, so that the whole way can be walked without a download.
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -32,6 +35,9 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
 )  # fmt: skip
 """Any of these makes a tokenizer."""
+TINY = Path(__file__).with_name("tiny_bases")
+"""Configuration and tokenizer of `tiny:encoder` (an XLM-R, hidden 32) and `tiny:llm` (a Mistral, hidden 48), by tower;
+`tests/support/tiny_bases.py` has the code that made the tokenizers."""
 
 
 @dataclass(frozen=True)
@@ -212,3 +218,30 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
     if config.bidirectional:
         llm.config.is_causal = False
     return model.eval()
+
+
+def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:
+    """Make a model with random float32 weights, the same for equal seeds; torch's generator is left as it was.
+
+    A decoder as "llm" gets its LM head.
+
+    Raises:
+        UsageError: The architecture is not among those checked for this tower.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if tower == "llm" and backbones.is_decoder(config):
+            return AutoModelForCausalLM.from_config(config).eval()
+        return backbones.from_config(config, tower).eval()
+
+
+def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Write the bases `tiny:encoder` and `tiny:llm` into `encoder` and `llm` of a folder, with tokenizers; give both.
+
+    They know nothing. The encoder's weights are of the seed, those of the LLM of the next one.
+    """
+    for number, tower in enumerate(("encoder", "llm")):
+        tiny_model(AutoConfig.from_pretrained(TINY / tower), tower, seed + number).save_pretrained(folder / tower)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(TINY / tower / file, folder / tower / file)
+    return folder / "encoder", folder / "llm"

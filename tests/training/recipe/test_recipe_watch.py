@@ -7,7 +7,7 @@ import pytest
 
 from lusifer.cli import train
 from lusifer.errors import RecipeError
-from lusifer.model.tiny import make_tiny_bases
+from lusifer.model.build import make_tiny_bases
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
 from support.training import RECIPE, losses, without_dropout
 

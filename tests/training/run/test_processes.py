@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.model import adapters, build
-from lusifer.model.tiny import make_tiny_bases
+from lusifer.model.build import make_tiny_bases
 from lusifer.training.stages.contrastive import loss
 from support.processes import two_ranks
 from support.training import features, free_port, losses, rank_gradients, stage, without_dropout

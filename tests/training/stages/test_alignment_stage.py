@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from lusifer.model.tiny import make_tiny_bases
+from lusifer.model.build import make_tiny_bases
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.stages.alignment import AlignmentTrainer, StepsByLength
 from support.small_run import train

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from lusifer.embedder.assemble import assemble
 from lusifer.model import build
-from lusifer.model.tiny import make_tiny_bases
+from lusifer.model.build import make_tiny_bases
 from lusifer.training.estimate.rehearsal import Live
 from lusifer.training.stages import losses
 from lusifer.training.stages.contrastive import loss

@@ -7,7 +7,6 @@ device), so counts are exact. Memory and FLOPs are counted in `memory`.
 from __future__ import annotations
 
 import gzip
-import tempfile
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,7 +20,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from lusifer.data import sources as data_sources
 from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows
-from lusifer.model import adapters, backbones, build, tiny
+from lusifer.model import adapters, backbones, build
 from lusifer.model.adapters import PartReport
 from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
 from lusifer.training.recipe.data import PairSource, Source
@@ -171,7 +170,7 @@ def _count(file: Path) -> int:
 def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
     """The configuration of a base: from disk, from the hub's cache on disk, or from the table."""
     if base.path.startswith("tiny:"):
-        return _tiny_config(tower)
+        return build.read_config(build.Base(str(build.TINY / tower)), tower)
     if base.path.startswith(("package:", "/")):
         return build.read_config(build.Base(base.path, base.revision), tower)
     known = _table("known_bases.toml")
@@ -186,13 +185,6 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
         config = AutoConfig.for_model(**known[base.path])
     backbones.backbone(config.model_type, tower)
     return config
-
-
-def _tiny_config(tower: str) -> PreTrainedConfig:
-    """The configuration of a tiny base, which exists only once it was made."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = dict(zip(("encoder", "llm"), tiny.make_tiny_bases(Path(folder), 0), strict=True))
-        return build.read_config(build.Base(str(made[tower])), tower)
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters, build, probes, tiny
+from lusifer.model import adapters, build, probes
 from lusifer.model.build import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
 from lusifer.training.folder import RunFolder
@@ -77,7 +77,7 @@ def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
     paths = {"encoder": recipe.model.encoder.path, "llm": recipe.model.llm.path}
     if not any(path.startswith("tiny:") for path in paths.values()):
         return recipe
-    made = dict(zip(("tiny:encoder", "tiny:llm"), tiny.make_tiny_bases(run.root / "bases", recipe.seed), strict=True))
+    made = dict(zip(("tiny:encoder", "tiny:llm"), build.make_tiny_bases(run.root / "bases", recipe.seed), strict=True))
     bases = {
         tower: getattr(recipe.model, tower).model_copy(update={"path": str(made.get(path, path))})
         for tower, path in paths.items()
