@@ -39,13 +39,6 @@ def test_a_prompt_is_the_text_put_before(embedder):
     assert np.abs(embedder.encode_query(TEXTS) - embedder.encode(TEXTS)).max() < 1e-6
 
 
-def test_the_prompt_stays_out_of_the_mean_when_asked(bases_folder):
-    kept, left_out = (tiny_embedder(bases_folder, include_prompt=flag) for flag in (True, False))
-    a, b = (e.encode(TEXTS, prompt="Find the passage that answers: ") for e in (kept, left_out))
-    assert np.abs(a - b).max() > 1e-4
-    assert np.abs(kept.encode(TEXTS) - left_out.encode(TEXTS)).max() < 1e-6
-
-
 def test_nothing_is_copied_and_training_reaches_the_model(bases_folder):
     embedder = tiny_embedder(bases_folder)
     model = lusifer_model(embedder)

@@ -44,9 +44,9 @@ def test_the_parts_are_those_of_the_model(embedder):
     assert text.endswith("\n") and "\n# a\n" in text
 
 
-@pytest.mark.parametrize("connector", ("embedding_table", "latent_attention", "compress"))
+@pytest.mark.parametrize("connector", ("embedding_table", "latent_attention"))
 def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
-    kwargs = {"latent_attention": {"num_heads": 4}, "compress": {"factor": 2}}.get(connector)
+    kwargs = {"latent_attention": {"num_heads": 4}}.get(connector)
     embedder = tiny_embedder(bases_folder, connector_type=connector, connector_kwargs=kwargs, output_projection=False)
     embedder[0].model.llm.bfloat16()
     found = parts(card.text(embedder, BASES, "a"))

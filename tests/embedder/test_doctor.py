@@ -50,10 +50,9 @@ def test_green_on_a_sound_folder(copy):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"connector_type": "compress", "connector_kwargs": {"factor": 3}},
         {"connector_type": "latent_attention", "connector_kwargs": {"num_latents": 4, "num_heads": 4}},
         {"connector_type": "embedding_table", "num_soft_tokens": 0},
-        {"include_prompt": False, "output_projection": False, "pooling": "weightedmean"},
+        {"output_projection": False, "pooling": "weightedmean"},
     ],
 )
 def test_green_on_every_kind_of_connector(bases_folder, settings):

@@ -30,7 +30,7 @@ def copy(model_folder, tmp_path):
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("connector", ("ff", "embedding_table", "latent_attention", "compress"))
+@pytest.mark.parametrize("connector", ("ff", "embedding_table", "latent_attention"))
 @pytest.mark.parametrize("adapted", (False, True))
 def test_saved_and_loaded_the_vectors_differ_by_nothing(connector, adapted, bases_folder, tmp_path):
     kwargs = {"num_heads": 4} if connector == "latent_attention" else None

@@ -13,7 +13,6 @@ CONNECTORS = {
     "ff": {},
     "embedding_table": {},
     "latent_attention": {"num_latents": 4, "num_heads": 4},
-    "compress": {"factor": 3},
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lusifer.model.connector import positions
 from lusifer.model.connector_settings import ConnectorSettings
 
-CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")
+CONNECTORS = ("ff", "embedding_table", "latent_attention")
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
@@ -26,7 +26,7 @@ def test_shapes_mask_and_positions(connector, soft, shared_model, batch):
     model = shared_model(connector_type=connector, num_soft_tokens=soft)
     lengths = [5, 7, 1]
     out = model.soft_prompt(*batch(lengths, padding=2))
-    real = {"latent_attention": [4, 4, 4], "compress": [2, 3, 1]}.get(connector, lengths)
+    real = {"latent_attention": [4, 4, 4]}.get(connector, lengths)
     assert out.attention_mask.sum(1).tolist() == [count + soft for count in real]
     assert out.inputs_embeds.shape == (*out.attention_mask.shape, model.config.llm.hidden_size)
     for mask, place in zip(out.attention_mask.bool(), out.position_ids):
@@ -44,18 +44,6 @@ def test_positions_of_the_published_code_count_padding(shared_model, batch):
     model = shared_model(num_soft_tokens=1, soft_token_position="padding")
     out = model.soft_prompt(*batch([5, 2]), 8)
     assert out.position_ids.tolist() == [list(range(9))] * 2
-
-
-def test_compress_lays_padding_down_as_zeros(shared_model, batch):
-    """The last group of a row may hold padding: whatever the encoder says there must not count."""
-    model = shared_model(connector_type="compress")
-    states = torch.randn(1, 7, 32)
-    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
-    changed = states.clone()
-    changed[:, 4:] = 99
-    a, b = model.connector(states, mask), model.connector(changed, mask)
-    assert torch.equal(a.inputs_embeds[:, :2], b.inputs_embeds[:, :2])
-    assert a.attention_mask.tolist() == [[1, 1, 0]]
 
 
 def test_the_mean_of_the_states_is_added_to_every_latent_and_starts_as_it_is():
@@ -85,12 +73,13 @@ def test_the_mean_of_the_states_is_added_to_every_latent_and_starts_as_it_is():
         assert added[:, 32:].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("factor", (0, -1))
-def test_compress_refuses_a_factor_below_one(factor):
+@pytest.mark.parametrize("count", (0, -1))
+def test_a_setting_out_of_bounds_is_refused(count):
     from lusifer.model.config import LusiferConfig
 
-    with pytest.raises(ValueError, match="connector_kwargs of compress: factor: Input should be greater than or equal"):
-        LusiferConfig(connector_type="compress", connector_kwargs={"factor": factor})
+    words = "connector_kwargs of latent_attention: num_latents: Input should be greater than or equal"
+    with pytest.raises(ValueError, match=words):
+        LusiferConfig(connector_type="latent_attention", connector_kwargs={"num_latents": count})
 
 
 def test_a_switch_that_is_on_by_default_can_be_turned_off():

@@ -12,7 +12,7 @@ from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel, pool
 from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
-CONNECTORS = ("ff", "embedding_table", "latent_attention", "compress")
+CONNECTORS = ("ff", "embedding_table", "latent_attention")
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 
 
@@ -76,20 +76,6 @@ def test_bidirectional_false_is_causal(shared_model, batch):
         before = model.run_llm(*prompt)[0, 0]
         after = model.run_llm(embeds, prompt.attention_mask, prompt.position_ids)[0, 0]
     assert torch.equal(before, after)
-
-
-@settings(max_examples=15)
-@given(length=st.integers(1, 8), data=st.data())
-def test_the_prompt_is_left_out_of_the_mean_when_asked(length, data, shared_model, batch):
-    skip = data.draw(st.integers(0, length))
-    ids, mask = batch([length, 8])
-    with_prompt, without = shared_model(num_soft_tokens=1), shared_model(num_soft_tokens=1, include_prompt=False)
-    with torch.no_grad():
-        assert torch.equal(with_prompt(ids, mask, skip).embedding, with_prompt(ids, mask).embedding)
-        out = without(ids, mask, skip)
-        states = out.last_hidden_state[0]
-        wanted = torch.cat([states[skip:length], states[-1:]]).mean(0)
-        assert torch.allclose(out.embedding[0], without.output_projection(wanted), atol=1e-5)
 
 
 def halve(module):
@@ -203,7 +189,7 @@ def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):
         ({"pooling": "max"}, "pooling='max' is unknown"),
         ({"soft_token_position": "end"}, "soft_token_position='end' is unknown"),
         ({"num_soft_tokens": -1}, "num_soft_tokens=-1 must be 0 or more"),
-        ({"include_prompt": False, "connector_type": "compress"}, "include_prompt=False needs a connector"),
+        ({"include_prompt": False}, "include_prompt: false: this model leaves the prompt out of its mean"),
     ),
 )
 def test_impossible_settings_are_refused(setting, message):
@@ -214,13 +200,10 @@ def test_impossible_settings_are_refused(setting, message):
 def test_the_input_limit_is_what_both_towers_can_read(shared_model):
     assert shared_model().config.max_position_embeddings == 256
     config = copy.deepcopy(shared_model().config)
-    limits = {"ff": 32 - 2, "compress": (32 - 2) * 3, "latent_attention": 256}
+    limits = {"ff": 32 - 2, "latent_attention": 256}
     for connector, limit in limits.items():
         config.llm.max_position_embeddings = 32
-        made = LusiferConfig(
-            encoder=config.encoder, llm=config.llm, connector_type=connector, num_soft_tokens=2,
-            connector_kwargs={"factor": 3} if connector == "compress" else None,
-        )  # fmt: skip
+        made = LusiferConfig(encoder=config.encoder, llm=config.llm, connector_type=connector, num_soft_tokens=2)
         assert made.max_position_embeddings == limit
 
 

@@ -34,7 +34,7 @@ def test_the_default_is_the_right_behaviour(checkpoints, tmp_path):
     assert tokenizer(TEXTS[2])["input_ids"].count(tokenizer.eos_token_id) == 1
     assert loaded.prompts["query"] == loaded.prompts["document"] == ""
     config = loaded[0].model.config
-    assert (config.soft_token_position, config.pad_to_multiple_of, config.include_prompt) == ("text", None, True)
+    assert (config.soft_token_position, config.pad_to_multiple_of) == ("text", None)
 
 
 @pytest.mark.parametrize("compat", (True, False))

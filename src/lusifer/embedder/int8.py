@@ -168,11 +168,8 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
 
     Raises:
         MissingExtraError: OpenVINO or NNCF is not installed.
-        UsageError: The model leaves the prompt out of its mean, which the graph cannot.
     """
     model = lusifer_model(embedder)
-    if not model.config.include_prompt:
-        raise UsageError("this model leaves the prompt out of its mean (include_prompt: false): it cannot be exported")
     openvino, nncf = extras.need("int8", "openvino"), extras.need("int8", "nncf")
     if any(adapters.lora_layers(model)):
         adapters.merge(model)

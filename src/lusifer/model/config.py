@@ -28,7 +28,6 @@ class LusiferConfig(PreTrainedConfig):
         pooling: One of `POOLINGS`, over the LLM's last hidden states.
         residual: Whether what the LLM reads is pooled like its states and added to the vector: a path past the LLM.
         output_projection: Whether d -> d, ReLU, d -> d follows the pooling.
-        include_prompt: Whether the tokens of the prompt take part in the pooling.
         bidirectional: Whether the LLM attends in both directions (the method does).
         soft_token_position: "text" counts positions over real tokens only, so a vector does not depend on its batch;
             "padding" counts over the padding too, as the published code does (needed for parity only).
@@ -51,7 +50,6 @@ class LusiferConfig(PreTrainedConfig):
     pooling: str = "mean"
     residual: bool = False
     output_projection: bool = True
-    include_prompt: bool = True
     bidirectional: bool = True
     soft_token_position: str = "text"
     pad_to_multiple_of: int | None = None
@@ -65,8 +63,13 @@ class LusiferConfig(PreTrainedConfig):
 
         Raises:
             ValueError: An unknown connector, pooling or soft token position, a setting that the connector does not
-                allow, or a prompt that cannot be left out.
+                allow, or a model of an earlier version that leaves the prompt out of its mean.
         """
+        if kwargs.get("include_prompt", True) is not True:  # older folders say true, which is what is always done
+            raise ValueError(
+                "include_prompt: false: this model leaves the prompt out of its mean, which this version cannot do, "
+                "and its vectors would be other ones: train it again"
+            )
         # Whoever has a configuration may ask AutoModel for its model next, and importing it registers it. Not earlier:
         # this file may be imported in the middle of the import of a library that the model needs whole (peft).
         importlib.import_module("lusifer.model.lusifer")
@@ -104,12 +107,6 @@ class LusiferConfig(PreTrainedConfig):
         for key, allowed in (("pooling", POOLINGS), ("soft_token_position", SOFT_TOKEN_POSITIONS)):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}={getattr(self, key)!r} is unknown: use one of {', '.join(allowed)}")
-        if not self.include_prompt and not CONNECTORS[self.connector_type].Settings.tokenwise:
-            tokenwise = ", ".join(name for name, connector in CONNECTORS.items() if connector.Settings.tokenwise)
-            raise ValueError(
-                f"include_prompt=False needs a connector with one position a token ({tokenwise}), not "
-                f"{self.connector_type!r}"
-            )
         if self.num_soft_tokens < 0:
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
         _ = self.connector_settings

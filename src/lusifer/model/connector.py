@@ -20,7 +20,6 @@ from torch import nn
 from lusifer.extras import qualified
 from lusifer.model.connector_settings import (
     SETTINGS,
-    CompressSettings,
     ConnectorSettings,
     EmbeddingTableSettings,
     FeedForwardSettings,
@@ -203,36 +202,6 @@ class LatentAttention(BaseConnector):
     def positions(settings: Any, tokens: int) -> int:
         """One for each latent."""
         return settings.num_latents
-
-
-@register
-class Compress(BaseConnector):
-    """Every `factor` neighbouring states become one position: the LLM's work shrinks by that factor.
-
-    States are laid side by side (padding as zeros, so the text alone decides), k*h -> h, ReLU, h -> d.
-    """
-
-    words = "neighbouring states joined"
-    Settings = CompressSettings
-
-    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
-        super().__init__(config, settings)
-        h, d = config.encoder.hidden_size, config.llm.hidden_size
-        self.factor = settings.factor
-        self.ff = nn.Sequential(nn.Linear(self.factor * h, h), nn.ReLU(), nn.Linear(h, d))
-
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map (B, L, h) to (B, ceil(L / factor), d); a position is real when one of its states is."""
-        missing = -hidden_states.shape[1] % self.factor
-        states = nn.functional.pad(hidden_states * mask.unsqueeze(-1).to(hidden_states.dtype), (0, 0, 0, missing))
-        mask = nn.functional.pad(mask, (0, missing))
-        states = states.unflatten(1, (-1, self.factor)).flatten(2)
-        return self.ff(states), mask.unflatten(1, (-1, self.factor)).amax(-1)
-
-    @staticmethod
-    def positions(settings: Any, tokens: int) -> int:
-        """One for `factor` tokens."""
-        return -(-tokens // settings.factor)
 
 
 class Connector(nn.Module):

@@ -5,7 +5,7 @@ It stands apart from the connectors because it needs no torch: a mistake in a re
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,9 +21,6 @@ class ConnectorSettings(BaseModel):
     """Name of the connector."""
     num_soft_tokens: int = Field(default=0, ge=0, le=64)
     """Trained embeddings that follow the text in the LLM's input."""
-
-    tokenwise: ClassVar[bool] = True
-    """Whether output position i belongs to input token i: only then can the prompt be left out of the mean."""
 
     def kwargs(self) -> dict[str, Any]:
         """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; a switch left off is left out."""
@@ -49,7 +46,6 @@ class EmbeddingTableSettings(ConnectorSettings):
 class LatentAttentionSettings(ConnectorSettings):
     """Settings of `latent_attention`."""
 
-    tokenwise: ClassVar[bool] = False
     type: Literal["latent_attention"] = "latent_attention"
     num_latents: int = Field(default=128, ge=1)
     """Positions that the LLM sees, whatever the length of the text."""
@@ -60,20 +56,10 @@ class LatentAttentionSettings(ConnectorSettings):
     as the identity: what the encoder knows of the whole text need not be learned to be read."""
 
 
-class CompressSettings(ConnectorSettings):
-    """Settings of `compress`."""
-
-    tokenwise: ClassVar[bool] = False
-    type: Literal["compress"] = "compress"
-    factor: int = Field(default=4, ge=1)
-    """Encoder states per position."""
-
-
 SETTINGS: dict[str, type[ConnectorSettings]] = {
     "ff": FeedForwardSettings,
     "embedding_table": EmbeddingTableSettings,
     "latent_attention": LatentAttentionSettings,
-    "compress": CompressSettings,
 }
 """Name -> settings of every connector; `connector.register` adds to it."""
 

@@ -99,18 +99,13 @@ class LusiferModel(LusiferPreTrainedModel):
         return self
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        prompt_length: int | torch.Tensor | None = None,
-        **kwargs: Any,
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> LusiferOutput:
         """Embed a batch of texts.
 
         Args:
             input_ids: (B, L), ids of the encoder's tokenizer, right-padded.
             attention_mask: (B, L), 1 for a real token; all ones if left out.
-            prompt_length: Leading tokens that belong to the prompt; used when `config.include_prompt` is False.
             **kwargs: Accepted and ignored (tokenizers add keys such as `token_type_ids`, of one segment here).
 
         Returns:
@@ -127,10 +122,9 @@ class LusiferModel(LusiferPreTrainedModel):
             )
         prompt = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
         hidden_states = self.run_llm(*prompt)
-        skip = 0 if self.config.include_prompt or prompt_length is None else prompt_length
-        embedding = pool(hidden_states, prompt.attention_mask, self.config.pooling, skip)
+        embedding = pool(hidden_states, prompt.attention_mask, self.config.pooling)
         if self.config.residual:
-            past = pool(prompt.inputs_embeds, prompt.attention_mask, self.config.pooling, skip)
+            past = pool(prompt.inputs_embeds, prompt.attention_mask, self.config.pooling)
             embedding = embedding.float() + past.float()
         if self.output_projection is not None:
             embedding = self.output_projection(embedding.to(self.output_projection[0].weight.dtype))
@@ -207,18 +201,14 @@ class LusiferModel(LusiferPreTrainedModel):
         return self.encoder.get_input_embeddings()
 
 
-def pool(
-    hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str, skip: int | torch.Tensor = 0
-) -> torch.Tensor:
-    """Pool hidden states over the real positions.
+def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str) -> torch.Tensor:
+    """Pool hidden states over the real positions, those of an instruction included, as published.
 
     Args:
         hidden_states: (B, L, d), finite everywhere.
         attention_mask: (B, L), 1 for a real position; at least one a row.
         method: "mean"; "weightedmean" (position i weighs i, after SGPT, arXiv 2202.08904); "cls" (the first real
             position); "lasttoken" (the last one).
-        skip: Leading positions left out of the means (the prompt's), an int or a tensor (B,). A row that would have
-            nothing left keeps all its positions.
 
     Returns:
         (B, d) in the dtype of `hidden_states`.
@@ -233,12 +223,7 @@ def pool(
         return hidden_states[torch.arange(len(index), device=mask.device), index]
     if method not in ("mean", "weightedmean"):
         raise ValueError(f"pooling={method!r} is unknown: use mean, weightedmean, cls or lasttoken")
-    rank = mask.long().cumsum(dim=1)
-    if not isinstance(skip, int) or skip > 0:
-        skip = torch.as_tensor(skip, device=mask.device).reshape(-1, 1)
-        kept = mask & (rank > skip)
-        mask = torch.where(kept.any(dim=1, keepdim=True), kept, mask)
     weights = mask.float()
     if method == "weightedmean":
-        weights = weights * rank
+        weights = weights * mask.long().cumsum(dim=1)
     return weighted_mean(hidden_states, weights)

@@ -201,9 +201,6 @@ def read(
         connector_type=settings["connection_type"],
         num_soft_tokens=settings["num_added_tokens"],
         pooling=settings["pooling_method"],
-        # Trained with the instruction inside the mean (their prompt_length is computed and never used): leaving it out
-        # would be another model than the one that was trained.
-        include_prompt=True,
         soft_token_position="padding" if compat else "text",
         pad_to_multiple_of=8 if compat else None,
     )

@@ -77,7 +77,7 @@ def test_forward_flops_are_near_two_per_parameter_and_token(paper: dict[str, Sta
         ("stages.0.train.encoder=full", "trainable", True),
         ("stages.0.batch_size=32", "flops", True),
         ("stages.0.mini_batch_size=16", "activations", True),
-        ("model.connector.type=compress", "flops", False),
+        ("model.connector={type: latent_attention, num_latents: 4, num_heads: 4}", "flops", False),
         ("max_length=16", "flops", False),
     ],
 )

@@ -116,7 +116,7 @@ def test_the_line_that_mini_is_refused_at_names_the_script_that_makes_its_encode
         ("seed=-1", "--set seed=-1: seed: input should be greater than or equal to 0"),
         ("seed.x=1", "seed: input should be a valid integer, found {'x': 1}"),
         ("model.connector.factor=2", "model.connector.factor: unknown key"),
-        ("model.include_prompt=[", "not valid YAML"),
+        ("model.residual=[", "not valid YAML"),
         ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),
         ("stages.first.train.output_projection=yes", "valid boolean, found 'yes'"),
         ("stages.first.attention=bidirectional", "has no meaning for distill alone"),
@@ -130,20 +130,21 @@ def test_wrong_override_is_refused_by_name(file: Path, override: str, words: str
     assert message.startswith(f"--set {override}") or "stages.first.max_length" in message
 
 
-@pytest.mark.parametrize("connector", ["compress", "latent_attention"])
-def test_prompt_cannot_be_left_out_where_positions_are_no_tokens(file: Path, connector: str) -> None:
-    message = refusal(file, "model.include_prompt=false", f"model.connector.type={connector}")
-    assert f"cannot work with connector {connector}" in message
-    assert load_recipe(file, ["model.include_prompt=false"]).model.include_prompt is False
+def test_a_recipe_of_an_earlier_version_is_read(file: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text(resolved_yaml(load_recipe(file)).replace("pooling: mean", "pooling: mean\n  include_prompt: true"))
+    assert "include_prompt" in old.read_text()
+    assert load_recipe(old) == load_recipe(file)
+    assert "model.include_prompt: unknown key" in refusal(file, "model.include_prompt=false")
 
 
 def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
     recipe = load_recipe(
-        file, ["stages.second.learning_rate=2e-5", "stages.0.lora.encoder.r=2", "model.connector.type=compress"]
+        file, ["stages.second.learning_rate=2e-5", "stages.0.lora.encoder.r=2", "model.connector.type=latent_attention"]
     )
     assert recipe.stages[1].learning_rate == 2e-5
     assert recipe.stages[0].lora.encoder.r == 2
-    assert recipe.model.connector.kwargs() == {"factor": 4}
+    assert recipe.model.connector.kwargs() == {"num_latents": 128, "num_heads": 8}
 
 
 def test_the_mean_path_is_a_setting_of_the_connector_only_where_it_is_on(file: Path) -> None:

@@ -71,24 +71,18 @@ class ModelSettings(Settings):
     published does not have."""
     output_projection: bool = True
     """Whether d -> d, ReLU, d -> d follows the pooling."""
-    include_prompt: bool = True
-    """Whether the tokens of the instruction take part in the pooling."""
     dtype: Dtypes = Dtypes()
     """Number formats."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel of both backbones."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> ModelSettings:
-        from lusifer.model.connector_settings import SETTINGS
-
-        if not self.include_prompt and not self.connector.tokenwise:
-            tokenwise = " or ".join(name for name, settings in SETTINGS.items() if settings.tokenwise)
-            raise ValueError(
-                f"include_prompt: false cannot work with connector {self.connector.type}, whose positions are no "
-                f"longer tokens: set include_prompt: true, or take connector {tokenwise}"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, value: Any) -> Any:
+        """Recipes of older runs name what is always done: drop `include_prompt: true`, and nothing but true."""
+        if isinstance(value, dict) and value.get("include_prompt") is True:
+            return {key: item for key, item in value.items() if key != "include_prompt"}
+        return value
 
     def join_settings(self) -> dict[str, Any]:
         """What joins the bases, as keywords of `LusiferConfig`."""
@@ -99,7 +93,6 @@ class ModelSettings(Settings):
             "pooling": self.pooling,
             "residual": self.residual,
             "output_projection": self.output_projection,
-            "include_prompt": self.include_prompt,
         }
 
 
