@@ -46,7 +46,7 @@ def test_parquet_and_its_column(tmp_path):
     parquet.write_table(pa.table({"body": ["x", "y", None]}), file)
     with pytest.raises(TextError, match=r"a\.parquet row 3: expected a text, found NoneType"):
         read(file, "body")
-    with pytest.raises(DataError, match=r"no column 'text' \(found body\): name it with --field"):
+    with pytest.raises(DataError, match=r"row 1: no field 'text' \(found body\): name it with --field"):
         read(file)
     (tmp_path / "b.parquet").write_bytes(file.read_bytes()[:50])
     with pytest.raises(DataError, match=r"b\.parquet after row 0: not a readable Parquet file"):

@@ -57,9 +57,6 @@ HowToChoose = Annotated[
 Corpus = Annotated[
     list[str] | None, typer.Option(help="File of passages to take negatives from, in place of the rows' own texts.")
 ]
-Translation = Annotated[
-    str | None, typer.Option(help="Column of --corpus with the text in another language, written as the negative.")
-]
 AllSources = Annotated[
     bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
 ]
@@ -141,7 +138,6 @@ def mine(
     choose: HowToChoose = "random",
     corpus: Corpus = None,
     corpus_column: Annotated[str, typer.Option(help="Column of --corpus that is searched.")] = "text",
-    translation: Translation = None,
     labels: Annotated[bool, typer.Option("--labels", help="Take negatives with another label than the pair.")] = False,
     all_sources: AllSources = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that the rows have.")] = False,
@@ -162,8 +158,6 @@ def mine(
     from lusifer.data.mining.negatives import MineSettings
     from lusifer.io.rows import BadRows
 
-    if translation and not corpus:
-        raise UsageError("--translation: names a column of --corpus: give the file of parallel text")
     opened = _open(files, skip_bad, field, labels)
     if opened.kind == "passages":
         raise UsageError(f"{files[0]}: rows of text alone have no positive: give pairs, or texts with a label")
@@ -174,7 +168,7 @@ def mine(
         by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
     )  # fmt: skip
     corpus_bad = BadRows(skip_bad)
-    candidates = CorpusFiles(corpus_files, corpus_column, translation, corpus_bad) if corpus else None
+    candidates = CorpusFiles(corpus_files, corpus_column, corpus_bad) if corpus else None
     encoder, rescore = _models(model, batch_size, dtype, device, cross_encoder)
     retriever = mining.Retriever(model, encoder(query_prompt), encoder(document_prompt), rescore)
     with terminal.phases() as show:
@@ -192,9 +186,7 @@ def cluster(
     output: Output,
     clusters: Annotated[int, typer.Option(min=1, help="Highest number of clusters of a source.")] = 1024,
     min_points: Annotated[int, typer.Option(min=1, help="Least number of rows of a cluster.")] = 20,
-    cap: Annotated[
-        int | None, typer.Option(min=1, help="Most rows of a source to keep, drawn from each cluster by its share.")
-    ] = None,
+    cap: Annotated[int | None, typer.Option(min=1, help="Most rows of a source to keep, drawn from all alike.")] = None,
     query_prompt: QueryPrompt = "",
     batch_size: BatchSize = 64,
     dtype: DtypeOption = None,

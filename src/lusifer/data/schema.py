@@ -56,12 +56,6 @@ def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = No
     return checked
 
 
-def check_text_column(row: Any, where: str, column: str) -> str:
-    """Check one text of a row, in a column of any name; errors as for `check`."""
-    _refuse_missing(row, where, column, column)
-    return _text(row[column], f"{where}: column {column}")
-
-
 def same_text(text: str) -> str:
     """Give what two texts have in common if they are the same: letters and digits, or all signs if it has neither."""
     return text_key(text) or text

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module, resources
+from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer.data import schema, tables
 from lusifer.data.schema import Lists, Row
-from lusifer.data.tables import draw, stratified
+from lusifer.data.tables import draw
 from lusifer.errors import DataError, UsageError
 from lusifer.io import hub, markdown
 from lusifer.io import rows as row_files
@@ -166,10 +166,7 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
         raise DataError(f"{spec.name}: no row in it: correct the path or the file")
     if spec.hub is not None:
         return table
-    if kind == "pairs":
-        chosen = stratified(table["cluster"][:], spec.limit, spec.seed)
-    else:
-        chosen = draw(len(table), spec.limit, spec.seed)
+    chosen = draw(len(table), spec.limit, spec.seed)
     return table if chosen is None else table.select(chosen)
 
 
@@ -276,9 +273,7 @@ def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
 def _hub_drawn(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
     """Yield (number from 1, row) of a set in the cache, those that `limit` draws."""
     rows = _hub_rows(spec)
-    column = spec.fields.get("cluster", "cluster")
-    known = column in rows.column_names
-    chosen = (stratified if known else draw)(rows[column][:] if known else len(rows), spec.limit, spec.seed)
+    chosen = draw(len(rows), spec.limit, spec.seed)
     for number in chosen if chosen is not None else range(len(rows)):
         yield number + 1, rows[number]
 
@@ -311,7 +306,7 @@ def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
 
 
 def _hub_rows(spec: SourceSpec) -> Dataset:
-    """The rows of a hub data set at its revision; UsageError if the cache holds another one."""
+    """The rows of a hub data set at its revision; UsageError if the cache gives another one."""
     import datasets
 
     with _asking(spec) as wanted:
@@ -319,15 +314,9 @@ def _hub_rows(spec: SourceSpec) -> Dataset:
     # Without the hub the library takes what it cached last, whatever revision is asked for. Each commit has a folder.
     commit = wanted["revision"]
     cached = next((Path(file["filename"]).parent for file in rows.cache_files), None)
-    if cached is None or cached.name == commit:
-        return rows
-    if not (cached.parent / commit).is_dir():
+    if cached is not None and cached.name != commit:
         raise UsageError(
-            f"data set {spec.hub}: the cache of this machine holds revision {cached.name}, not {commit} "
-            f"({spec.revision or 'main'}), and the hub cannot be asked: run once with the hub"
+            f"data set {spec.hub}: without the hub, the cache of this machine gives revision {cached.name}, not "
+            f"{commit} ({spec.revision or 'main'}): run with the hub"
         )
-    # The library offers no public way to name a commit in its cache, and a snapshot of the repository would hold
-    # the files of all configurations.
-    reader = import_module("datasets.packaged_modules.cache.cache").Cache
-    place = {"config_name": cached.parts[-3], "version": cached.parts[-2], "hash": commit}
-    return reader(repo_id=spec.hub, dataset_name=(spec.hub or "").split("/")[-1], **place).as_dataset(split=spec.split)
+    return rows

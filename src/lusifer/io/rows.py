@@ -71,7 +71,7 @@ def rows(file: Path, columns: Sequence[str] | None = None, keep_blank: bool = Fa
 
     Args:
         file: `.parquet`, `.csv`, and JSON lines by any other name; `.gz` behind the last two.
-        columns: Of a Parquet file, the ones that are needed; None reads all.
+        columns: Of a Parquet file, the ones that are needed; None, or where one is missing, reads all.
         keep_blank: Whether a blank line of JSON lines is a bad row; else it is passed over.
 
     Yields:
@@ -214,11 +214,9 @@ def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, A
     number = 0
     try:
         with pq.ParquetFile(file) as opened:
-            names = opened.schema_arrow.names
-            lost = next((column for column in columns or () if column not in names), None)
-            if lost is not None:
-                raise DataError(f"{file}: no column {lost!r} (found {', '.join(names)}): name it with --field")
-            for batch in opened.iter_batches(PARQUET_ROWS, columns=list(columns) if columns else None):
+            # Where one of them is missing, the rows have all that there are, so that the caller can name these.
+            there = columns is not None and set(columns) <= set(opened.schema_arrow.names)
+            for batch in opened.iter_batches(PARQUET_ROWS, columns=list(columns) if there else None):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{file} row {number}", row

@@ -54,11 +54,11 @@ def test_no_cluster_has_fewer_rows_than_asked_for(count: int, themes: int, min_p
     assert len(sizes) <= 16 and (min(sizes.values()) >= min_points or len(sizes) == 1)
 
 
-def test_cap_draws_from_each_cluster_by_its_share() -> None:
+def test_cap_draws_from_all_rows_of_a_source() -> None:
     made, report = cluster(rows(400, 4), encode, clusters=4, min_points=20, cap=40)
     made = list(made)
     assert len(made) == 40 == report.counts["rows kept"]
-    assert set(Counter(row["query"].split()[0] for row in made).values()) == {10}
+    assert all(4 <= count <= 18 for count in Counter(row["query"].split()[0] for row in made).values())
 
 
 def test_command_writes_clusters_and_stage_2_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -136,15 +136,6 @@ def test_none_of_many_answers_to_one_question_is_a_negative(tmp_path: Path) -> N
     assert not any("fruit" in text for row in read(tmp_path / "b.jsonl")[:300] for text in row["negative"])
 
 
-def test_one_translation_of_two_texts_is_one_negative(tmp_path: Path) -> None:
-    parallel = [
-        {"en": f"theme0word0 number{n}", "sw": "maneno yale yale" if n % 2 else f"maneno {n}"} for n in range(40)
-    ]
-    corpus = CorpusFiles([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
-    mine(write(tmp_path / "a.jsonl", pairs(16)), tmp_path / "b.jsonl", MineSettings(skip=0, keep=30), corpus=corpus)
-    assert all(len(set(row["negative"])) == 7 for row in read(tmp_path / "b.jsonl"))
-
-
 def test_pairs_with_labels_are_given_positives_of_another_label(tmp_path: Path) -> None:
     rows = [{**row, "label": f"l{number % 4}", "source": "s"} for number, row in enumerate(pairs(80))]
     settings = MineSettings(negatives=3, label_ranks=(2, 20), labels=True)
@@ -187,17 +178,17 @@ def test_one_source_at_a_time(tmp_path: Path) -> None:
         assert found == {0, 1}
 
 
-def test_negatives_in_another_language_from_parallel_text(tmp_path: Path) -> None:
+def test_negatives_from_a_column_of_another_file(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", pairs(16))
-    parallel = [{"en": f"theme{n % 8}word0 theme{n % 8}word1 sentence{n}", "sw": f"sentensi {n}"} for n in range(80)]
-    corpus = CorpusFiles([write(tmp_path / "en-sw.jsonl", parallel)], "en", "sw")
+    passages = [{"body": f"theme{n % 8}word0 theme{n % 8}word1 sentence{n}"} for n in range(80)]
+    corpus = CorpusFiles([write(tmp_path / "passages.jsonl", passages)], "body")
     mine(file, tmp_path / "b.jsonl", MineSettings(negatives=2, skip=1, keep=5), corpus=corpus)
-    themes = {row["sw"]: row["en"][5] for row in parallel}
+    texts = {row["body"] for row in passages}
     for row in read(tmp_path / "b.jsonl"):
-        assert [themes[text] for text in row["negative"]] == [row["query"][5]] * 2
-    corpus = CorpusFiles(corpus.files, "en", "fr")
-    with pytest.raises(DataError, match="en-sw.jsonl line 1: column fr is missing"):
-        mine(file, tmp_path / "c.jsonl", FEW, corpus=corpus)
+        assert set(row["negative"]) <= texts
+        assert [text[5] for text in row["negative"]] == [row["query"][5]] * 2
+    with pytest.raises(DataError, match="passages.jsonl line 1: column text is missing"):
+        mine(file, tmp_path / "c.jsonl", FEW, corpus=CorpusFiles(corpus.files))
 
 
 def test_bad_rows_of_a_corpus_are_left_out_once_and_listed(tmp_path: Path) -> None:
@@ -251,8 +242,6 @@ def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsy
     assert "rows with all their negatives" in capsys.readouterr().out
     assert main(["data", "mine", "sample:passages", "--model", "mini", "--output", str(output)]) == 2
     assert "rows of text alone have no positive" in capsys.readouterr().err
-    assert main([*call, "--translation", "sw"]) == 2
-    assert "names a column of --corpus" in capsys.readouterr().err
 
 
 def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:

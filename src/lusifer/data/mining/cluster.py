@@ -42,7 +42,7 @@ def cluster(
         encode: Queries -> vectors.
         clusters: Highest number of clusters of a source.
         min_points: Least rows of a cluster, unless the source itself has fewer.
-        cap: Most rows of a source to keep, drawn from each cluster by its share.
+        cap: Most rows of a source to keep, drawn from all of them alike.
         seed: Seed of k-means and of the draw.
         progress: Called with (phase, done, total).
 
@@ -74,7 +74,7 @@ def cluster(
                 counts.examples[reason].append(" | ".join(tables.values(table, "query", some)))
             if cap is not None and len(members) > cap:
                 kept[members] = False
-                kept[members[tables.by_share(numbers[members], cap, seed)]] = True
+                kept[members[tables.draw(len(members), cap, seed)]] = True
             done += len(members)
             progress("rows clustered", done, len(table))
     counts.count("rows kept", by=int(kept.sum()))

@@ -30,13 +30,11 @@ Candidates = Callable[[], Iterator[Candidate]]
 class CorpusFiles:
     """Files that candidates are read from, in place of the set itself.
 
-    `column` is searched, and `translation`, if given, is the column that is written as a negative. `bad` lists the rows
-    that are left out, and says how many may be.
+    `column` has the texts. `bad` lists the rows that are left out, and says how many may be.
     """
 
     files: Sequence[Path]
     column: str = "text"
-    translation: str | None = None
     bad: BadRows | None = None
 
     def __call__(self) -> Iterator[Candidate]:
@@ -44,8 +42,7 @@ class CorpusFiles:
 
         def check(row: Any, where: str) -> Candidate:
             text = schema.check("passages", row, where, {"text": self.column})["text"]
-            other = schema.check_text_column(row, where, self.translation) if self.translation else None
-            return {"text": text, "written": other, "source": None, "label": None}
+            return {"text": text, "source": None, "label": None}
 
         found = BadRows(self.bad.limit if self.bad else 0)  # the files are read twice, but a bad row counts once
         for file in self.files:
@@ -65,14 +62,9 @@ class Corpus:
         """Number of candidates."""
         return len(self.table)
 
-    def texts(self, rows: slice) -> list[str]:
-        """Give the texts that are searched."""
+    def texts(self, rows: Sequence[int] | slice) -> list[str]:
+        """Give the texts of some rows."""
         return tables.values(self.table, "text", rows)
-
-    def negatives(self, rows: Sequence[int]) -> list[str]:
-        """Give the texts that are written as negatives: the same ones, or their translations."""
-        columns = (tables.values(self.table, column, rows) for column in ("text", "written"))
-        return [written or text for text, written in zip(*columns)]
 
 
 class KnownAnswers:
@@ -123,7 +115,7 @@ def of_rows(rows: Dataset, by_source: bool) -> Candidates:
         for row in rows:
             for text in (*row["positive"], *row["negative"]):
                 source = row["source"] if by_source else None
-                yield {"text": text, "written": None, "source": source, "label": row["label"]}
+                yield {"text": text, "source": source, "label": row["label"]}
 
     return stream
 
@@ -145,7 +137,7 @@ def of_labels(rows: Dataset, texts: Callable[[Row], list[str]]) -> Candidates:
         for row in rows:
             for text in texts(row):
                 if (row["source"], text_hash(text)) not in several:
-                    yield {"text": text, "written": None, "source": row["source"], "label": row["label"]}
+                    yield {"text": text, "source": row["source"], "label": row["label"]}
 
     return stream
 
@@ -161,7 +153,7 @@ def build(folder: Path, candidates: Candidates) -> Corpus:
         first = np.zeros(len(everything), dtype=bool)
         first[np.unique(everything, return_index=True)[1]] = True
         del everything
-        tables.write_table(table, (each for each, new in zip(candidates(), first) if new), "candidates")
+        tables.write_table(table, (each for each, new in zip(candidates(), first) if new), "labelled")
         written = tables.open_table(table)
         texts = (text for part in tables.chunks(written) for text in tables.values(written, "text", part))
         with write_file(hashes) as temporary:

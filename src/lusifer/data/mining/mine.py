@@ -94,7 +94,7 @@ def mine(
     settings = replace(settings, by_source=settings.by_source and corpus is None)  # texts of files have no source
     plan = {
         "inputs": {str(file): sha256(file) for file in (*inputs, *(corpus.files if corpus else ()))},
-        "columns": [corpus.column, corpus.translation] if corpus else None,
+        "columns": [corpus.column] if corpus else None,
         "settings": json.loads(json.dumps(asdict(settings))),  # tuples as lists
         "model": retriever.identity(),
         "kind": kind,

@@ -200,13 +200,11 @@ class Chooser:
                 places[number] = stop
             if not asked:
                 return chosen
-            texts = self.corpus.negatives([int(pools[number].numbers[place]) for number, place in asked])
+            texts = self.corpus.texts([int(pools[number].numbers[place]) for number, place in asked])
             pairs = [(pools[number].row["query"], text) for (number, _), text in zip(asked, texts)]
             scores = self.rescore(pairs) if self.rescore is not None else None
             for at, (number, place) in enumerate(asked):
-                row, limit = pools[number].row, lowest[number] - self.settings.cross_margin
-                if texts[at] in {*row["positive"], *row["negative"], *(text for text, _ in chosen[number])}:
-                    continue  # two texts may have one translation
+                limit = lowest[number] - self.settings.cross_margin
                 if scores is not None and not scores[at] <= limit:
                     counts.count(CROSS, *pairs[at], f"{scores[at]:.3f}, positive {lowest[number]:.3f}")
                 else:
@@ -227,7 +225,7 @@ class Chooser:
         example: tuple[str, ...] = ()
         if len(counts.examples.get(reason, ())) < EXAMPLES:
             first = int(np.flatnonzero(which)[0])
-            text = self.corpus.negatives([int(pool.numbers[first])])
+            text = self.corpus.texts([int(pool.numbers[first])])
             example = (pool.row["query"], *text, f"{pool.scores[first]:.3f}")
         counts.count(reason, *example, by=number)
         pool.numbers, pool.scores = pool.numbers[~which], pool.scores[~which]

@@ -36,8 +36,7 @@ class Source(Settings):
     revision: str | None = None
     """Commit, tag or branch of the hub data set; null takes the newest."""
     limit: int | None = Field(default=None, ge=1)
-    """Most rows to use, drawn with the recipe's seed, from each cluster by its share where rows have a `cluster`; null
-    takes all."""
+    """Most rows to use, drawn with the recipe's seed from all rows alike; null takes all."""
     skip_bad: int = Field(default=0, ge=0)
     """Bad rows to leave out and list in data.json, at most; one more stops the run before it trains."""
     streaming: bool = False
