@@ -189,8 +189,8 @@ def test_a_case_that_changes_is_another_one(room, tmp_path, monkeypatch):
 def test_a_way_is_warmed_up_by_a_part_and_measured_whole(room, folder, monkeypatch, capsys):
     case, worker, few = room("embedding"), room("worker"), room("medium").texts(16)
     monkeypatch.setattr(case, "texts", lambda: few)
-    embedded, plain = [], case.encode.encode
-    monkeypatch.setattr(case.encode, "encode", lambda model, rows: embedded.append(len(rows)) or plain(model, rows))
+    embedded, plain = [], case.embed
+    monkeypatch.setattr(case, "embed", lambda model, rows: embedded.append(len(rows)) or plain(model, rows))
     monkeypatch.setattr(worker, "gemm", lambda: 1e9)
     monkeypatch.setattr(sys, "argv", ["worker", str(folder), "embedding", "ours", "--times", "2"])
     threads = torch.get_num_threads()

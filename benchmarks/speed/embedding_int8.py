@@ -12,7 +12,6 @@ from medium import flops, texts, tokenizer
 
 from lusifer import load
 from lusifer.embedder import int8
-from lusifer.serving import encode
 
 
 def ways() -> tuple[str, ...]:
@@ -32,7 +31,7 @@ def prepare(folder: Path, way: str) -> tuple[Callable[..., np.ndarray], dict[str
     lengths = [len(ids) for ids in tokenizer()(rows)["input_ids"]]
     embedder = load(small)
     facts = {"texts": len(rows), "tokens": sum(lengths), "flops": sum(flops(lengths))}
-    return lambda every=1: encode.encode(embedder, rows[::every]), facts
+    return lambda every=1: embedding.embed(embedder, rows[::every]), facts
 
 
 def exported(place: str, target: Path, rows: list[str]) -> None:

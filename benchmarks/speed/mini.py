@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from embedding import embed
 from embedding_int8 import exported
 
 from lusifer import load
@@ -45,4 +46,4 @@ def prepare(folder: Path, way: str) -> tuple[Callable[[], np.ndarray], dict[str,
     if way.startswith("sentence-transformers"):
         parts = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
         return lambda: np.concatenate([embedder.encode(part, batch_size=BATCH) for part in parts]), facts
-    return lambda: encode.encode(embedder, rows), facts
+    return lambda: embed(embedder, rows), facts

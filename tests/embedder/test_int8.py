@@ -13,7 +13,6 @@ from lusifer.embedder import doctor, folder, info, int8
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.io.weights import WEIGHTS
-from lusifer.serving import encode
 from lusifer.serving.files import TextSource
 
 TEXTS = [f"the {colour} {animal} reads a {size} book" for colour in ("red", "green", "old") for animal in
@@ -37,7 +36,7 @@ def copy(int8_folder, tmp_path):
 
 def test_vectors_are_near_those_of_the_model(int8_folder, model_folder):
     small, whole = load(int8_folder), load(model_folder, device="cpu")
-    one, other = encode.encode(small, TEXTS), encode.encode(whole, TEXTS)
+    one, other = small.encode(TEXTS), whole.encode(TEXTS)
     assert one.shape == other.shape
     likeness = (one * other).sum(axis=1)
     assert likeness.min() > 0.95

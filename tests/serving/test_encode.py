@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lusifer import load
-from lusifer.errors import DataError, LusiferError, TextError, UsageError
+from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.serving import encode
 from lusifer.serving.files import TextSource
 
@@ -21,6 +21,12 @@ def some_texts(count: int, seed: int = 0) -> list[str]:
     return [" ".join(chance.choices(WORDS, k=chance.randint(1, 60))) for _ in range(count)]
 
 
+def embedded(embedder, texts: list[str], prompt: str | None = None, batch_tokens: int | None = None) -> np.ndarray:
+    rows = [(f"text {number}", text) for number, text in enumerate(texts, 1)]
+    report = encode.EmbedReport(limit=embedder.max_seq_length)
+    return encode.embed_rows(embedder, rows, report, prompt=prompt, batch_tokens=batch_tokens)
+
+
 @pytest.fixture(scope="module")
 def embedder(model_folder: Path):
     return load(model_folder, device="cpu")
@@ -31,19 +37,19 @@ def embedder(model_folder: Path):
 def test_vectors_are_those_of_sentence_transformers(embedder, budget, prompt):
     texts = some_texts(40)
     expected = embedder.encode(texts, prompt=prompt)
-    found = encode.encode(embedder, texts, prompt, batch_tokens=budget)
+    found = embedded(embedder, texts, prompt, batch_tokens=budget)
     assert found.dtype == np.float32
     assert np.abs(found - expected).max() < 1e-6
 
 
 def test_the_default_prompt_of_a_model_is_used_and_counted(model_folder):
     embedder = load(model_folder, device="cpu")
-    without = encode.encode(embedder, ["water"])
+    without = embedded(embedder, ["water"])
     assert encode.token_counts(embedder, ["water"]) == [len(embedder.tokenizer("water")["input_ids"])]
     embedder.default_prompt_name = "passage"
     assert encode.token_counts(embedder, ["water"]) == [len(embedder.tokenizer("Find: water")["input_ids"])]
-    assert np.array_equal(encode.encode(embedder, ["water"]), embedder.encode(["water"]))
-    assert not np.array_equal(encode.encode(embedder, ["water"]), without)
+    assert np.array_equal(embedded(embedder, ["water"]), embedder.encode(["water"]))
+    assert not np.array_equal(embedded(embedder, ["water"]), without)
 
 
 def test_a_file_longer_than_a_chunk_keeps_its_order(embedder, tmp_path, monkeypatch):
@@ -86,12 +92,6 @@ def test_a_vector_that_is_not_finite_is_an_error_and_leaves_no_file(model_folder
     assert list(tmp_path.iterdir()) == [tmp_path / "in.txt"]
 
 
-def test_wrong_texts_are_refused_in_memory_too(embedder):
-    for bad in ("", "  ", "a\x00b", "\ud800"):
-        with pytest.raises(TextError, match="text 2"):
-            encode.encode(embedder, ["fine", bad])
-
-
 def test_the_prompt_follows_instruction_task_role_and_model():
     choose = encode.choose_prompt
     own = {"query": "", "document": "d: ", "sts-query": "own: "}
@@ -110,10 +110,6 @@ def test_the_prompt_follows_instruction_task_role_and_model():
         choose(own, task="stss")
     with pytest.raises(UsageError, match="in its own way"):
         choose({"query": "<s>"}, "x")
-
-
-def test_no_texts_give_no_vectors(embedder):
-    assert encode.encode(embedder, []).shape == (0, embedder.get_embedding_dimension())
 
 
 @pytest.mark.parametrize(

@@ -129,38 +129,14 @@ def embed_file(
 
     def batches() -> Iterator[tuple[list[str], np.ndarray]]:
         for chunk in _chunks(source.rows()):
-            texts = [text for _, text in chunk]
-            lengths = token_counts(embedder, texts, prompt)
-            _note_long(report, chunk, lengths, refuse_long)
-            yield texts, _encode(embedder, chunk, lengths, prompt, batch_tokens, report, progress)
+            vectors = embed_rows(
+                embedder, chunk, report, prompt=prompt, batch_tokens=batch_tokens, refuse_long=refuse_long,
+                progress=progress,
+            )  # fmt: skip
+            yield [text for _, text in chunk], vectors
 
     write_vectors(Path(output), source.check() if count is None else count, batches())
     return report
-
-
-def encode(
-    embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None, batch_tokens: int | None = None
-) -> np.ndarray:
-    """Embed texts in memory.
-
-    Args:
-        embedder: The model.
-        texts: Any number.
-        prompt: As in `embed_file`.
-        batch_tokens: As in `embed_file`.
-
-    Returns:
-        Vectors (len(texts), d), float32, in order.
-
-    Raises:
-        TextError: A text cannot be embedded.
-        LusiferError: A vector is not finite.
-    """
-    rows = [(place := f"text {number}", prompts.check_text(text, place)) for number, text in enumerate(texts, 1)]
-    if not rows:
-        return np.empty((0, embedder.get_embedding_dimension()), dtype=np.float32)
-    lengths = token_counts(embedder, texts, prompt)
-    return _encode(embedder, rows, lengths, prompt, batch_tokens, EmbedReport(limit=embedder.max_seq_length))
 
 
 def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> list[int]:
@@ -198,18 +174,23 @@ def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequen
         report.cut += 1
 
 
-def _encode(
+def embed_rows(
     embedder: SentenceTransformer,
     rows: list[tuple[str, str]],
-    lengths: Sequence[int],
-    prompt: str | None,
-    budget: int | None,
     report: EmbedReport,
+    *,
+    prompt: str | None = None,
+    batch_tokens: int | None = None,
+    refuse_long: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Vectors (n, d) of n >= 1 rows (place, text), in order; the report grows."""
-    if budget is None:
-        budget = BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
+    """Embed rows (place, text), at least one: vectors (n, d), float32, in order. The report grows.
+
+    Other arguments and errors as for `embed_file`.
+    """
+    lengths = token_counts(embedder, [text for _, text in rows], prompt)
+    _note_long(report, rows, lengths, refuse_long)
+    budget = batch_tokens or BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
     order: list[int] = []
     parts: list[np.ndarray] = []
     for batch in cut([min(length, report.limit or length) for length in lengths], budget):
