@@ -39,6 +39,7 @@ def load(
 
     Raises:
         ModelFolderError: A file is missing or damaged; the message names it.
+        UsageError: There is no model of that name.
     """
     from lusifer.embedder import folder
 

@@ -51,7 +51,7 @@ def test_info_names_the_parts(model_folder, capsys):
 
 
 def test_info_of_no_folder(folder, capsys):
-    assert main(["info", "nowhere"]) == 1
+    assert main(["info", "nowhere"]) == 2
     assert "nowhere: no such folder" in one_line(capsys)
 
 

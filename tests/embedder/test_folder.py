@@ -160,7 +160,7 @@ def test_sharded_weights_are_checked_file_by_file(copy):
 @pytest.mark.parametrize("name", ("./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"))
 def test_no_such_folder(name):
     said = "no such folder; give a model folder, mini, package:NAME of an installed package, or a hub id"
-    with pytest.raises(ModelFolderError, match=said):
+    with pytest.raises(UsageError, match=said):
         lusifer.load(name)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import lusifer
 from lusifer.embedder.info import describe
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.evaluation.report import look
 from lusifer.io import names, parallel_text
 
@@ -50,9 +50,8 @@ def test_a_folder_of_the_users_own_comes_first(root: Path) -> None:
 
 
 def test_a_name_that_is_nowhere_lists_what_there_is(root: Path) -> None:
-    with pytest.raises(
-        ModelFolderError, match="to: no such folder; give a model folder, toy, package:NAME .* or a hub id"
-    ):
+    words = r"to: no such folder \(did you mean toy\?\); give a model folder, toy, package:NAME .* or a hub id"
+    with pytest.raises(UsageError, match=words):
         lusifer.load("to")
 
 

@@ -220,14 +220,14 @@ def test_damaged_files_are_named(copy_checkpoint, named_bases, change_json):
     with pytest.raises(ModelFolderError, match="connection_type='gate' cannot be converted"):
         read(folder, **named_bases)
     shutil.rmtree(folder)
-    with pytest.raises(ModelFolderError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         read(folder, **named_bases)
 
 
 def test_no_checkpoint_of_that_name():
     with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not give it"):
         read("someone/model")
-    with pytest.raises(ModelFolderError, match="nowhere: no such folder; give a model folder"):
+    with pytest.raises(UsageError, match="nowhere: no such folder; give a model folder"):
         read("nowhere")
 
 

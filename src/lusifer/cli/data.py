@@ -268,7 +268,7 @@ def _models(
     from lusifer.embedder import folder
 
     place = usable(device)
-    embedder = folder.load_retriever(model, device=place, dtype=dtype)
+    embedder = folder.load(model, device=place, dtype=dtype)
     rescore = cross_encoder and folder.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
     encode = partial(embedder.encode, batch_size=batch_size, show_progress_bar=False)
     return lambda prompt: partial(encode, prompt=prompt), rescore

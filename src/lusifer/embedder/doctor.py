@@ -30,6 +30,8 @@ LARGEST_OFF = 1e-4
 """How far from 1 the length of a vector may be: float32 stays below, half precision is off by up to 5e-3."""
 LONGEST_CHECKED = 100_000
 """Tokens up to which a limit is tried; tokenizers without one carry a huge number in its place."""
+UNLOADABLE = (ModelFolderError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What loading a damaged folder raises."""
 PROBE_PROMPT = "Given a question, find passages that answer it.\n"
 LONGEST = 1024
 """Tokens of the longest text that is embedded."""
@@ -56,7 +58,7 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
         The checks in order. If the folder is not whole, only what could be checked without loading it.
 
     Raises:
-        ModelFolderError: There is no such folder.
+        UsageError: There is no such folder.
     """
     if isinstance(target, SentenceTransformer):
         return _examine_model(target)
@@ -71,7 +73,7 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
         _vectors(embedder, TEXTS[:1])
     except torch.OutOfMemoryError:
         raise  # a small machine is no fault of the folder
-    except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except UNLOADABLE as error:
         first = next(iter(str(error).splitlines()), "")
         words = f"{type(error).__name__}: {first}; copy or save the folder again (--debug shows the traceback)"
         return [*found, Probe("the folder loads and embeds", False, words, error)]

@@ -1,4 +1,4 @@
-"""The model folder: how it is written, checked, loaded and identified; models of others, for mining, are loaded too."""
+"""The model folder: how it is written, checked, loaded and identified; models of others are loaded too."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def load(
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
 ) -> SentenceTransformer:
-    """Load an embedder from a folder, which is checked first, or by its name (`lusifer.io.names`).
+    """Load one of our models, which is checked first, or any embedder of sentence-transformers.
 
     Args:
         name_or_path: A folder, the name of a model that comes with the library, `package:NAME`, or a hub id.
         device: None takes the best one of the machine.
-        dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
+        dtype: Number format of the backbones, as in "bfloat16"; None is the one they were saved in.
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
 
     Raises:
-        ModelFolderError: No such folder, or a file of it is missing or damaged.
+        ModelFolderError: A file is missing or damaged, or the hub does not give the model.
         MissingExtraError: An int8 folder, and OpenVINO is not installed.
-        UsageError: `package:NAME` is not installed, or a device, dtype or attention that an int8 folder does not have.
+        UsageError: There is no model of that name, or an int8 folder does not have this device, dtype or attention.
     """
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
     wishes = {key: value for key, value in wishes.items() if value is not None}
@@ -76,7 +76,8 @@ def load(
         check(found)
     else:
         start = hub.fetch(found, ["config.json"])
-        if _read_json(start / "config.json").get("model_type") != LusiferConfig.model_type:
+        config = start / "config.json"
+        if not config.is_file() or _read_json(config).get("model_type") != LusiferConfig.model_type:
             with hub.asking(found, ModelFolderError):
                 # The folder is called by its commit.
                 return SentenceTransformer(found, device=device, revision=start.name, model_kwargs=wishes)
@@ -87,24 +88,14 @@ def load(
             raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
     if int8.is_int8(found):
         return int8.load(found, device, **wishes)
-    return SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
-
-
-def load_retriever(name_or_path: str, *, device: str | None = None, dtype: str | None = None) -> SentenceTransformer:
-    """Load an embedder of any kind, named as for `lusifer.load`: one of ours, checked, or any of sentence-transformers.
-
-    Raises:
-        ModelFolderError: It is a folder of ours that is not complete, or of no embedder.
-    """
-    path = names.model(name_or_path)
-    if isinstance(path, str) or not (path / "modules.json").is_file() or (path / "config.json").is_file():
-        return load(path, device=device, dtype=dtype)
-    # Without a transformer at its top: static embeddings, or modules in folders of their own.
     try:
-        made = SentenceTransformer(str(path), device=device, local_files_only=True)
+        made = SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelFolderError(f"{path}: sentence-transformers cannot load it: {str(error).splitlines()[0]}") from error
-    return made if dtype is None else made.to(getattr(torch, dtype))
+        if _is_ours(found):
+            raise
+        raise ModelFolderError(f"{found}: sentence-transformers cannot load it: {hub.why(error)}") from error
+    has_transformer = (found / "config.json").is_file()  # which was given the number format
+    return made if has_transformer or dtype is None else made.to(getattr(torch, str(dtype).removeprefix("torch.")))
 
 
 def load_cross_encoder(
@@ -178,9 +169,9 @@ def check(path: str | os.PathLike[str]) -> None:
 def _is_ours(folder: Path) -> bool:
     """Whether a folder claims to be a model of this project; others keep their files where they like."""
     if not (folder / "config.json").is_file():
-        # Without it only a folder whose one module lies at its root can have been ours.
-        modules = _read_json(folder / "modules.json")
-        return isinstance(modules, list) and any(isinstance(m, dict) and m.get("path") == "" for m in modules)
+        # Without it only a folder with a transformer at its root can have been ours.
+        modules = [module for module in _read_json(folder / "modules.json", list) if isinstance(module, dict)]
+        return any(module.get("path") == "" and str(module.get("type")).endswith("Transformer") for module in modules)
     config = _read_json(folder / "config.json")
     return not isinstance(config, dict) or config.get("model_type") == LusiferConfig.model_type
 

@@ -7,12 +7,13 @@ folder inside the installed Python package NAME; `tiny:encoder` and `tiny:llm` a
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import re
 from pathlib import Path
 
-from lusifer.errors import ModelFolderError, UsageError
+from lusifer.errors import UsageError
 
 PREFIX = "lusifer-"
 PACKAGE = "package:"
@@ -27,8 +28,7 @@ def model(name: str | os.PathLike[str]) -> Path | str:
         name: A folder, the short name of a model that comes with the library, `package:NAME`, or owner/name.
 
     Raises:
-        ModelFolderError: It can be none of these.
-        UsageError: `package:NAME` is not installed or carries no model.
+        UsageError: It can be none of these; `package:NAME` is not installed or carries no model.
     """
     text = os.fspath(name)
     if text.startswith(PACKAGE):
@@ -40,10 +40,12 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     if found is not None:
         return found
     if _is_path(text) or text.count("/") != 1:
-        shipped = f", {' or '.join(shipped_models())}" if shipped_models() else ""
-        raise ModelFolderError(
-            f"{name}: no such folder; give a model folder{shipped}, package:NAME of an installed package, or a hub id "
-            "of the form owner/name"
+        shipped = shipped_models()
+        near = difflib.get_close_matches(text, shipped, n=1)
+        raise UsageError(
+            f"{name}: no such folder{f' (did you mean {near[0]}?)' if near else ''}; give a model folder"
+            f"{''.join(f', {each}' for each in shipped)}, package:NAME of an installed package, or a hub id of the "
+            "form owner/name"
         )
     return text
 

@@ -5,6 +5,7 @@ It stands apart from the connectors because it needs no torch: a mistake in a re
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -70,5 +71,18 @@ def registered_settings() -> Any:
     Settings without a type are those of the published connector, `ff`.
     """
     kinds = Union[tuple(SETTINGS.values())]  # noqa: UP007
-    tagged = Annotated[kinds, Field(discriminator="type")]
-    return Annotated[tagged, BeforeValidator(lambda v: {"type": "ff", **v} if isinstance(v, dict) else v)]
+    return Annotated[Annotated[kinds, Field(discriminator="type")], BeforeValidator(_typed)]
+
+
+def _typed(value: Any) -> Any:
+    """Settings with a known type, `ff` where none is given."""
+    if isinstance(value, ConnectorSettings):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a mapping such as {{type: ff}}, found {value!r}")
+    kind = value.get("type", "ff")
+    if not isinstance(kind, str) or kind not in SETTINGS:
+        near = difflib.get_close_matches(str(kind), SETTINGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(SETTINGS)}"
+        raise ValueError(f"type: there is no connector {kind!r}: {hint}")
+    return {"type": "ff", **value}

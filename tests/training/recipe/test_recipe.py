@@ -115,6 +115,8 @@ def test_the_line_that_mini_is_refused_at_names_the_script_that_makes_its_encode
         ("seed", "expected key.path=value"),
         ("seed=-1", "--set seed=-1: seed: input should be greater than or equal to 0"),
         ("seed.x=1", "seed: input should be a valid integer, found {'x': 1}"),
+        ("model.connector=ff", "model.connector: expected a mapping such as {type: ff}, found 'ff'"),
+        ("model.connector.type=latent_atention", "no connector 'latent_atention': did you mean latent_attention?"),
         ("model.connector.factor=2", "model.connector.factor: unknown key"),
         ("model.residual=[", "not valid YAML"),
         ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),
