@@ -110,7 +110,7 @@ def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):
     assert np.abs(np.load(target) - lusifer.load(model_folder, device="cpu").encode(TEXTS)).max() < 1e-6
 
 
-@pytest.mark.parametrize("encoder", sorted(backbones.ENCODERS))
+@pytest.mark.parametrize("encoder", sorted(backbones.table("encoder")))
 def test_every_encoder_has_a_folder_that_loads(encoder, llm_folder, tmp_path):
     """T5 stores its word embeddings under one of two names."""
     bases = (make_tiny_base(tmp_path / "encoder", "encoder", encoder), llm_folder)
@@ -120,7 +120,7 @@ def test_every_encoder_has_a_folder_that_loads(encoder, llm_folder, tmp_path):
     assert np.abs(loaded.encode(TEXTS) - embedder.encode(TEXTS)).max() == 0
 
 
-@pytest.mark.parametrize("llm", sorted(backbones.LLMS))
+@pytest.mark.parametrize("llm", sorted(backbones.table("llm")))
 def test_every_llm_has_a_folder_that_loads(llm, encoder_folder, tmp_path):
     bases = (encoder_folder, make_tiny_base(tmp_path / "llm", "llm", llm))
     embedder = tiny_embedder(bases)

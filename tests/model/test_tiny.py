@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from lusifer.model import backbones, build
 from support import tiny_bases
 
-TOWERS = [("encoder", name) for name in backbones.ENCODERS] + [("llm", name) for name in backbones.LLMS]
+TOWERS = [("encoder", name) for name in backbones.table("encoder")] + [("llm", name) for name in backbones.table("llm")]
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

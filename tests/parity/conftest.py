@@ -85,6 +85,22 @@ def gradient() -> Callable[[torch.nn.Module, str], torch.Tensor]:
 
 
 @pytest.fixture
+def lm_head() -> Callable[[Path], torch.nn.Linear]:
+    """`lm_head(folder)`: the frozen LM head of a checkpoint, which `read` leaves out."""
+
+    def read(folder: Path) -> torch.nn.Linear:
+        from safetensors.torch import load_file
+
+        tensors = load_file(folder / "model.safetensors")
+        weight = next(tensor for name, tensor in tensors.items() if name.endswith("lm_head.weight"))
+        head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        head.weight = torch.nn.Parameter(weight, requires_grad=False)
+        return head
+
+    return read
+
+
+@pytest.fixture
 def copy_checkpoint(checkpoints: Path, tmp_path: Path) -> Callable[[str], Path]:
     """`copy_checkpoint("lusifer-lora")`: a copy that a test may change, far from its backbones."""
     return lambda name: Path(shutil.copytree(checkpoints / name, tmp_path / "copies" / name / "checkpoint"))

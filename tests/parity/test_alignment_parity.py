@@ -20,9 +20,10 @@ def kind(request):
 
 
 @pytest.fixture
-def aligned(checkpoints, kind):
-    published = read(checkpoints / f"lusifer-{kind}", compat=True, merged=False)
-    return LusiferForAlignment(published.model.config, published.model, published.lm_head).eval()
+def aligned(checkpoints, kind, lm_head):
+    folder = checkpoints / f"lusifer-{kind}"
+    model = read(folder, compat=True).model
+    return LusiferForAlignment(model.config, model, lm_head(folder)).eval()
 
 
 def run(aligned, arrays, batch, ids):

@@ -39,7 +39,7 @@ def test_loss_and_gradients_of_vectors(mode, similarity, contrastive):
 @pytest.mark.parametrize("mode", ("per_row", "cross"))
 def test_gradients_through_the_gradient_cache(kind, mode, checkpoints, numbers, ids, gradient):
     arrays = numbers("gradcache", kind)
-    embedder = assemble_published(read(checkpoints / f"lusifer-{kind}", compat=True, merged=False)).eval()
+    embedder = assemble_published(read(checkpoints / f"lusifer-{kind}", compat=True)).eval()
     model = embedder[0].model
     keys = ("input_ids", "attention_mask")
     columns = [

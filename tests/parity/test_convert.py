@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError, UsageError
+from lusifer.model import adapters
 from lusifer.model.published import published_prompt, read
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "</s> is text"]
@@ -81,7 +82,9 @@ def test_mixed_dtypes(merged, checkpoints, copy_checkpoint, named_bases, tmp_pat
         for key, tensor in tensors.items()
     }
     save_file(mixed, folder / "model.safetensors")
-    model = read(folder, merged=merged, **named_bases).model
+    model = read(folder, **named_bases).model
+    if merged:
+        adapters.merge(model)
     weight = "llm.layers.0.self_attn.q_proj" + (".weight" if merged else ".base_layer.weight")
     assert model.get_parameter(weight).dtype == (torch.float32 if merged else torch.bfloat16)
     assert all(p.dtype == torch.float32 for p in model.connector.parameters())
@@ -98,7 +101,9 @@ def test_adapters_are_merged_in_float32(checkpoints, copy_checkpoint, named_base
     name = "encoder.base_model.model.model.layers.0.mlp.up_proj"
     tensors = {k: t.bfloat16() for k, t in tensors.items()}
     save_file(tensors, folder / "model.safetensors")
-    found = read(folder, **named_bases).model.llm.layers[0].mlp.up_proj.weight
+    model = read(folder, **named_bases).model
+    adapters.merge(model)
+    found = model.llm.layers[0].mlp.up_proj.weight
     up, down = (tensors[f"{name}.lora_{side}.encoder_lora.weight"].float() for side in "BA")
     wanted = tensors[f"{name}.base_layer.weight"].float() + 2 * up @ down
     assert (found - wanted).abs().max() < 1e-6
@@ -117,20 +122,19 @@ def test_sharded_weights(checkpoints, copy_checkpoint, named_bases):
     whole, sharded = read(checkpoints / "lusifer-nolora"), read(folder, **named_bases)
     for key, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, sharded.model.state_dict()[key]), key
-    assert torch.equal(whole.lm_head.weight, sharded.lm_head.weight)
 
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(ModelFolderError, match=r"model-00002-of-00002\.safetensors: missing"):
         read(folder, **named_bases)
 
 
-def test_a_tied_lm_head_is_found_again(checkpoints, copy_checkpoint, named_bases):
+def test_word_embeddings_tied_to_the_lm_head_are_found_again(checkpoints, copy_checkpoint, named_bases):
     folder = copy_checkpoint("lusifer-nolora")
     tensors = load_file(folder / "model.safetensors")
     del tensors["encoder.model.embed_tokens.weight"]
     save_file(tensors, folder / "model.safetensors")
-    published = read(folder, **named_bases)
-    assert torch.equal(published.lm_head.weight, published.model.llm.embed_tokens.weight)
+    words = read(folder, **named_bases).model.llm.embed_tokens.weight
+    assert torch.equal(words, tensors["encoder.lm_head.weight"])
 
 
 def test_no_soft_token(checkpoints, copy_checkpoint, change_json, named_bases):
@@ -264,7 +268,6 @@ def test_an_mt5_encoder_and_a_tied_llama(tmp_path, change_json, copy_checkpoint)
         "llm": str(make_tiny_base(tmp_path / "llama", "llm", "llama")),
     }
     read_back = read(folder, **bases)
-    assert torch.equal(read_back.lm_head.weight, model.llm.embed_tokens.weight)
     ids = torch.tensor([[5, 6, 7, 1]])
     with torch.no_grad():
         assert torch.equal(read_back.model(ids).embedding, model(ids).embedding)

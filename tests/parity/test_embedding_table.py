@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 import lusifer
 from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError
+from lusifer.model import adapters
 from lusifer.model.published import published_prompt, read
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "水"]
@@ -101,7 +102,8 @@ def test_compat_is_the_arithmetic_on_the_published_format(table_checkpoint, tmp_
 
 
 def test_adapters_may_stay_attached(table_checkpoint):
-    merged, attached = read(table_checkpoint).model, read(table_checkpoint, merged=False).model
+    merged, attached = (read(table_checkpoint).model for _ in range(2))
+    adapters.merge(merged)
     ids = torch.tensor([[0, 5, 6, 7, 2]])
     with torch.no_grad():
         assert torch.allclose(merged(ids).embedding, attached(ids).embedding, atol=2e-5)

@@ -6,6 +6,7 @@ import torch
 
 import lusifer
 from lusifer.embedder.convert import convert
+from lusifer.model import adapters
 from lusifer.model.lusifer import LusiferModel, pool
 from lusifer.model.published import published_prompt, read
 
@@ -21,7 +22,10 @@ def kind(request):
 
 @pytest.fixture(scope="module", params=(True, False), ids=("merged", "unmerged"))
 def model(request, checkpoints, kind):
-    return read(checkpoints / f"lusifer-{kind}", compat=True, merged=request.param).model
+    model = read(checkpoints / f"lusifer-{kind}", compat=True).model
+    if request.param:
+        adapters.merge(model)
+    return model
 
 
 @pytest.mark.parametrize("case", CASES)

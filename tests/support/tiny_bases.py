@@ -145,7 +145,7 @@ def tiny_encoder_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """Describe a tiny encoder: hidden size 32, two layers, four heads.
 
     Args:
-        model_type: An architecture that transformers knows, as in `backbones.ENCODERS`.
+        model_type: An architecture that transformers knows, as in `backbones.table("encoder")`.
         **changes: Fields that should differ.
     """
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -167,7 +167,7 @@ def tiny_llm_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """Describe a tiny LLM (hidden size 48, two layers, four heads, two for keys) or a target in the manner of BERT.
 
     Args:
-        model_type: An architecture that transformers knows, as in `backbones.LLMS`.
+        model_type: An architecture that transformers knows, as in `backbones.table("llm")`.
         **changes: Fields that should differ.
     """
     if model_type in ("bert", "electra", "modernbert", "xlm-roberta"):
@@ -209,7 +209,7 @@ def make_tiny_base(folder: Path, tower: str, model_type: str, seed: int = 0) -> 
     Args:
         folder: Where to; made if missing.
         tower: "encoder" or "llm".
-        model_type: A key of `backbones.ENCODERS` or `backbones.LLMS`.
+        model_type: A key of `backbones.table("encoder")` or `backbones.table("llm")`.
         seed: Of the weights.
 
     Returns:

@@ -33,7 +33,9 @@ for room in (check, train, use, evaluate, report, data):
 def _print_version(wanted: bool) -> None:
     """Print the version and end, whatever else is on the line."""
     if wanted:
-        version()
+        from lusifer import __version__
+
+        typer.echo(f"lusifer {__version__}")
         raise typer.Exit
 
 
@@ -45,14 +47,6 @@ def options(
     ] = False,
 ) -> None:
     """LUSIFER: many languages for an English-centric embedder, learned from English text alone."""
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from lusifer import __version__
-
-    typer.echo(f"lusifer {__version__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

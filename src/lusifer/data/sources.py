@@ -78,31 +78,18 @@ def published() -> Mapping[str, dict[str, Any]]:
 
 def published_page(english_only: bool = False) -> str:
     """Give the table of published sets in Markdown; `english_only` leaves out the others and names them."""
-    sets = dict(published())
-    other = [name for name, facts in sets.items() if facts.get("language", "en") != "en"]
+    sets, left_out = published(), []
     if english_only:
-        sets = {name: facts for name, facts in sets.items() if name not in other}
-    header = (
-        "set", "language", "stage 1", "stage 2: negatives", "both sides alike", "most rows", "instruction of stage 2",
-    )  # fmt: skip
-    rows = []
-    for name, facts in sets.items():
-        negatives = {True: "own and in-batch", False: "own only", None: "-"}[facts.get("in_batch_negatives")]
-        roles = ", ".join(_ROLES[role] for role in facts["roles"]) or "-"
-        alike = "yes" if facts.get("symmetric") else "-"
-        cells = (name, facts.get("language", "en"), roles, negatives, alike, f"{facts['cap']:,}")
-        rows.append((*cells, facts.get("instruction", "-")))
-    counts = {role: sum(role in facts["roles"] for facts in sets.values()) for role in _ROLES}
-    first = ", ".join(f"{count} {_ROLES[role]}" for role, count in counts.items())
-    batch, own = (sum(facts.get("in_batch_negatives") is kind for facts in sets.values()) for kind in (True, False))
-    lines = [
-        markdown.table(header, rows, left=len(header)),
-        "",
-        f"{len(sets)} sets. Stage 1: {first}. Stage 2: {batch} with in-batch negatives, {own} with own ones only.",
-    ]
-    if english_only:
-        lines.append(f"Left out by english_only: {', '.join(other)} (Chinese).")
-    return "\n".join(lines) + "\n"
+        left_out = [name for name, facts in sets.items() if facts.get("language", "en") != "en"]
+        sets = {name: facts for name, facts in sets.items() if name not in left_out}
+    counts = {words: sum(role in facts["roles"] for facts in sets.values()) for role, words in _ROLES.items()}
+    template = markdown.environment("lusifer.data", cell=markdown.cell, in_words=_ROLES.get).get_template("sets.md")
+    return template.render(
+        sets=sets,
+        roles=", ".join(f"{count} {words}" for words, count in counts.items()),
+        negatives=[facts.get("in_batch_negatives") for facts in sets.values()],
+        left_out=left_out,
+    )
 
 
 def files(path: str) -> list[Path]:

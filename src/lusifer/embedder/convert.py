@@ -11,6 +11,7 @@ from lusifer import prompts
 from lusifer.embedder import card, folder
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import UsageError
+from lusifer.model import adapters
 from lusifer.model.published import NAMES, PublishedModel, published_prompt, read
 
 
@@ -47,6 +48,7 @@ def convert(
     if Path(src).expanduser().resolve() == Path(out).expanduser().resolve():
         raise UsageError(f"{out}: is the checkpoint itself; name another folder to write")
     published = read(os.fspath(src), compat=compat, encoder=encoder, llm=llm)
+    adapters.merge(published.model)
     if compat:
         embedder = assemble_published(published)
     else:

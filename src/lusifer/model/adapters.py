@@ -66,7 +66,7 @@ def attach(
     if any(lora_layers(module)):
         raise UsageError(f"{tower} carries adapters already: merge them first")
     if targets is None:
-        targets = list(backbone(module.config.model_type, tower).lora_targets)
+        targets = backbone(module.config.model_type, tower).lora_targets
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
         inject_adapter_in_model(config, module)

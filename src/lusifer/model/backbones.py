@@ -1,10 +1,13 @@
 """Which backbones were checked, how each is loaded, and how its layers are compiled.
 
-An architecture that is not in a table is refused; the message says how to check it.
+An architecture that is not in `backbones.toml` is refused; the message says how to check it.
 """
 
 from __future__ import annotations
 
+import tomllib
+from functools import cache
+from importlib import resources
 from typing import Any, NamedTuple
 
 import torch
@@ -22,41 +25,19 @@ input they come to 15, more than torch's own limit of 8, beyond which it compile
 
 
 class Backbone(NamedTuple):
-    """Facts about one architecture.
+    """Facts about one architecture, as `backbones.toml` explains them."""
 
-    `kwargs` go to its constructor; `class_name` names a class of transformers where AutoModel would load more than
-    the encoder; `decoder` says whether it is a causal language model; `lora_targets` are its linear layers' names.
-    """
-
-    kwargs: dict[str, Any]
-    lora_targets: tuple[str, ...]
+    lora_targets: list[str]
+    kwargs: dict[str, Any] = {}
     class_name: str | None = None
     decoder: bool = False
 
 
-_BERT_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
-_T5_TARGETS = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")
-_DECODER_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_PHI3_TARGETS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
-
-# Each row is held by tests/model/test_backbones.py: builds, is padding-invariant, trains, and (LLMs) attends both ways.
-ENCODERS: dict[str, Backbone] = {
-    "xlm-roberta": Backbone({"add_pooling_layer": False}, _BERT_TARGETS),
-    "bert": Backbone({"add_pooling_layer": False}, _BERT_TARGETS),
-    "electra": Backbone({}, _BERT_TARGETS),
-    "modernbert": Backbone({}, ("Wqkv", "Wo", "Wi")),
-    "t5": Backbone({}, _T5_TARGETS, class_name="T5EncoderModel"),
-    "mt5": Backbone({}, _T5_TARGETS, class_name="MT5EncoderModel"),
-}
-LLMS: dict[str, Backbone] = {
-    "mistral": Backbone({}, _DECODER_TARGETS, decoder=True),
-    "llama": Backbone({}, _DECODER_TARGETS, decoder=True),
-    "qwen2": Backbone({}, _DECODER_TARGETS, decoder=True),
-    "qwen3": Backbone({}, _DECODER_TARGETS, decoder=True),
-    "gemma3_text": Backbone({}, _DECODER_TARGETS, decoder=True),
-    "phi3": Backbone({}, _PHI3_TARGETS, decoder=True),
-    "bert": Backbone({"add_pooling_layer": False}, _BERT_TARGETS),
-}
+@cache
+def table(tower: str) -> dict[str, Backbone]:
+    """Read the checked architectures of a tower, "encoder" or "llm", by `model_type`."""
+    text = resources.files("lusifer.model").joinpath("backbones.toml").read_text(encoding="utf-8")
+    return {model_type: Backbone(**facts) for model_type, facts in tomllib.loads(text)[tower].items()}
 
 
 def backbone(model_type: str, tower: str) -> Backbone:
@@ -65,14 +46,14 @@ def backbone(model_type: str, tower: str) -> Backbone:
     Raises:
         UsageError: The architecture was not checked in that place.
     """
-    table = ENCODERS if tower == "encoder" else LLMS
-    if model_type not in table:
+    known = table(tower)
+    if model_type not in known:
         raise UsageError(
             f"model.{tower}: architecture {model_type!r} was never checked as {tower} (checked: "
-            f"{', '.join(sorted(table))}); to check it, add it to {tower.upper()}S in lusifer/model/backbones.py, run "
-            f"`pytest tests/model/test_backbones.py`, and keep it only if every test passes"
+            f"{', '.join(sorted(known))}); to check it, add [{tower}.{model_type}] to lusifer/model/backbones.toml, "
+            f"run `pytest tests/model/test_backbones.py`, and keep it only if every test passes"
         )
-    return table[model_type]
+    return known[model_type]
 
 
 def model_class(model_type: str, tower: str) -> type:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, processors
-from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lusifer.errors import ModelFolderError, UsageError
@@ -76,8 +75,8 @@ def rename(key: str, connection_type: str = "ff") -> str:
 
 def sort_tensors(
     tensors: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path
-) -> tuple[dict[str, torch.Tensor], Adapters, torch.Tensor | None]:
-    """Sort a checkpoint's state dict into plain weights, adapters and LM head.
+) -> tuple[dict[str, torch.Tensor], Adapters]:
+    """Sort a checkpoint's state dict into plain weights and adapters.
 
     Args:
         tensors: By their names, each in its own dtype, which it keeps.
@@ -85,10 +84,8 @@ def sort_tensors(
         folder: Of the checkpoint, for messages.
 
     Returns:
-        Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); the LM head's
-        weight (vocabulary, d), the word embeddings themselves where the two are tied. The pooler is gone with its
-        adapters: nothing ever reads it. Half of an adapter stays among the weights, where the check of names refuses
-        it.
+        Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)). LM head and pooler,
+        which nothing reads, are gone. Half of an adapter stays among the weights, where the check of names refuses it.
 
     Raises:
         ModelFolderError: An adapter has another rank than config.json says: its scale, alpha / rank, would be a guess.
@@ -121,7 +118,8 @@ def sort_tensors(
     for one, other in _TIED:
         if (one in plain) != (other in plain):
             plain[one] = plain[other] = plain.get(one, plain.get(other))
-    return plain, lora, plain.pop(_HEAD, None)
+    plain.pop(_HEAD, None)
+    return plain, lora
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -153,16 +151,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 class PublishedModel(NamedTuple):
-    """A checkpoint as read: `lm_head` is None where it holds none, `settings` are those of `read_settings`."""
+    """A checkpoint as read: `settings` are those of `read_settings`."""
 
     model: LusiferModel
     tokenizer: PreTrainedTokenizerBase
-    lm_head: nn.Linear | None
     settings: dict[str, Any]
 
 
 def read(
-    source: str | Path, *, compat: bool = False, merged: bool = True, encoder: str | None = None, llm: str | None = None
+    source: str | Path, *, compat: bool = False, encoder: str | None = None, llm: str | None = None
 ) -> PublishedModel:
     """Read a checkpoint in the authors' format.
 
@@ -170,13 +167,12 @@ def read(
         source: Folder or hub id.
         compat: Reproduce the published arithmetic: soft tokens behind a padding to a multiple of 8, special tokens of
             the text format written into the text. Off, a vector depends on nothing but its text.
-        merged: Fold the adapters into the weights, in float32; False leaves them attached, trainable.
         encoder: Base with the encoder's configuration and tokenizer, if its name in the checkpoint is of no use.
         llm: The same for the LLM's configuration.
 
     Returns:
-        The model in evaluation mode (backbones in the checkpoint's dtype, those with merged adapters, connector and
-        projection in float32), the encoder's tokenizer, the frozen LM head and the settings.
+        The model in evaluation mode with its adapters attached (backbones in the checkpoint's dtype, adapters,
+        connector and projection in float32), the encoder's tokenizer and the settings. The LM head is left out.
 
     Raises:
         UsageError: The configuration of a backbone cannot be read.
@@ -189,7 +185,7 @@ def read(
     for file in weights.files(folder, ADVICE):
         with weights.opened(file, ADVICE) as opened:
             tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    tensors, lora, head_weight = sort_tensors(tensors, settings, folder)
+    tensors, lora = sort_tensors(tensors, settings, folder)
     bases, towers = {}, {}
     for tower, given in (("encoder", encoder), ("llm", llm)):
         words = word_embeddings(tower, tensors, folder).shape
@@ -206,14 +202,8 @@ def read(
     )
     model = fill(config, tensors, folder)
     attach(model, lora, settings)
-    if merged:
-        adapters.merge(model)
-    lm_head = None
-    if head_weight is not None:
-        lm_head = nn.Linear(head_weight.shape[1], head_weight.shape[0], bias=False, device="meta")
-        lm_head.weight = nn.Parameter(head_weight, requires_grad=False)
     reader = published_tokenizer if compat else read_tokenizer
-    return PublishedModel(model.eval(), reader(str(names.base(bases["encoder"].path))), lm_head, settings)
+    return PublishedModel(model.eval(), reader(str(names.base(bases["encoder"].path))), settings)
 
 
 def published_prompt(instruction: str | None, role: Role, bos: str = "<s>") -> str:
