@@ -96,7 +96,7 @@ def test_a_very_long_text_is_cut_and_reported_or_refused(model_folder, folder, c
 def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, message):
     Path("in.txt").write_bytes(content)
     # The texts are read first: the model need not even be there.
-    assert embed(Path("nowhere"), "--input", "in.txt", "--output", "o.npy") == 2
+    assert embed(Path("nowhere"), "--input", "in.txt", "--output", "o.npy") == 1
     assert message in one_line(capsys)
     assert not Path("o.npy").exists()
 
