@@ -12,8 +12,7 @@ from lusifer.errors import UsageError
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL",
-        help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME.",
+        metavar="MODEL", help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME."
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]

@@ -158,11 +158,7 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
 
 
 def read_file(
-    file: Path,
-    kind: str,
-    fields: Mapping[str, str] | None = None,
-    bad: BadRows | None = None,
-    labels: bool = False,
+    file: Path, kind: str, fields: Mapping[str, str] | None = None, bad: BadRows | None = None, labels: bool = False
 ) -> Iterator[Row]:
     """Yield the checked rows of one file; arguments and errors as for `load` and `open_files`."""
     lists = _LISTS.get(file.name.removesuffix(".gz").rpartition(".")[2], "texts")
@@ -293,7 +289,7 @@ def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
 
 
 def _hub_rows(spec: SourceSpec) -> Dataset:
-    """The rows of a hub data set at its revision; UsageError if the cache gives another one."""
+    """The rows of a hub data set at its revision; UsageError if the cache holds another one alone."""
     import datasets
 
     with _asking(spec) as wanted:
@@ -301,9 +297,13 @@ def _hub_rows(spec: SourceSpec) -> Dataset:
     # Without the hub the library takes what it cached last, whatever revision is asked for. Each commit has a folder.
     commit = wanted["revision"]
     cached = next((Path(file["filename"]).parent for file in rows.cache_files), None)
-    if cached is not None and cached.name != commit:
+    if cached is None or cached.name == commit:
+        return rows
+    names = (f"*-{spec.split}.arrow", f"*-{spec.split}-?????-of-?????.arrow")
+    shards = sorted(file for name in names for file in (cached.parent / commit).glob(name))
+    if not shards:
         raise UsageError(
-            f"data set {spec.hub}: without the hub, the cache of this machine gives revision {cached.name}, not "
-            f"{commit} ({spec.revision or 'main'}): run with the hub"
+            f"data set {spec.hub}: the cache of this machine holds revision {cached.name}, not {commit} "
+            f"({spec.revision or 'main'}), and the hub cannot be asked: run once with the hub"
         )
-    return rows
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in shards])

@@ -39,12 +39,7 @@ class PartReport:
 
 
 def attach(
-    model: nn.Module,
-    tower: str,
-    r: int,
-    alpha: float,
-    dropout: float = 0.0,
-    targets: str | list[str] | None = None,
+    model: nn.Module, tower: str, r: int, alpha: float, dropout: float = 0.0, targets: str | list[str] | None = None
 ) -> None:
     """Put LoRA adapters on one tower; they become the only trainable parameters of it.
 
