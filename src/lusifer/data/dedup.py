@@ -310,10 +310,7 @@ def near_pairs(
 
     In a bucket of many texts each is compared with the first of them and with its neighbours, not with all.
 
-    Args:
-        table: (texts, 32) uint64, the bands of all texts.
-        read: Number of a text -> the text; called for candidates only.
-        threshold: Least Jaccard similarity.
+    `table` are the `bands` of all texts; `read` gives a text by its number, and is called for candidates only.
     """
     for later, earlier in _candidates(table):
         if _similar(read(later), read(earlier)) >= threshold:
@@ -329,14 +326,8 @@ def near_pairs_across(
 ) -> Iterator[tuple[int, int]]:
     """Yield (number in `table`, number in `known`), ascending, of texts nearly the same as a text of another set.
 
-    In a bucket of many known texts each text is compared with the first 32 of them.
-
-    Args:
-        known: (known texts, 32) uint64, the bands of the other set.
-        table: (texts, 32) uint64, the bands of the set.
-        read: Number in `table` -> its text.
-        read_known: Number in `known` -> its text.
-        threshold: Least Jaccard similarity.
+    In a bucket of many known texts each text is compared with the first 32 of them. `known` are the `bands` of the
+    other set; otherwise as for `near_pairs`.
     """
     found = np.zeros((0, 2), dtype=np.int64)
     for column in range(table.shape[1]):

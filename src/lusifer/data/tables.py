@@ -94,10 +94,7 @@ def chunks(table: Dataset) -> Iterator[slice]:
 def check_output(path: Path, inputs: Iterable[Path] = (), report: Path | None = None) -> Path:
     """Refuse an output file, or the page of its report, that cannot be written, before the work; return the page.
 
-    Args:
-        path: The file to write.
-        inputs: Files that are read meanwhile.
-        report: The page of the report; None is a page beside the output.
+    `inputs` are files that are read meanwhile; without a `report`, the page is beside the output.
 
     Raises:
         UsageError: Unknown suffix, a folder, a place where nothing can be written, or one of the inputs.

@@ -47,10 +47,7 @@ FEWEST = 8
 class Int8Model(nn.Module):
     """The graph behind the same call as `LusiferModel`; it has no tensors of its own and lives on the processor.
 
-    Args:
-        graph: The compiled model of OpenVINO.
-        config: Of the model that was exported.
-        digest: Names the numbers: there are no tensors here from which to tell two exports apart.
+    `digest` names the numbers: there are no tensors here from which to tell two exports apart.
     """
 
     device = torch.device("cpu")

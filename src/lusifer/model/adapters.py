@@ -49,8 +49,7 @@ def attach(
         r: Rank.
         alpha: The update is multiplied by alpha / r.
         dropout: On the adapter's input, in [0, 1).
-        targets: Names of linear layers (a suffix each), a regular expression over full names, or "all-linear";
-            None takes the ones listed for the architecture in `backbones`.
+        targets: As for peft's `target_modules`; None takes the layers listed for the architecture in `backbones.toml`.
 
     Raises:
         UsageError: No layer has one of these names, or the tower carries adapters already.

@@ -109,12 +109,8 @@ class LusiferForAlignment(LusiferPreTrainedModel):
     def _token_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Cross entropy of labelled positions, `logits_chunk` of them at a time, so that few logits exist at once.
 
-        Args:
-            states: (N, d).
-            wanted: (N,), the ids to predict.
-
-        Returns:
-            (N,), float32. Each position has its own value: in bfloat16 the library's sum would keep three digits.
+        States are (N, d), the ids to predict (N,), the result (N,) in float32. Each position has its own value: in
+        bfloat16 the library's sum would keep three digits.
         """
         if not len(wanted):
             raise ValueError("no target token in the whole batch: every text is empty or cut away")
@@ -147,10 +143,7 @@ def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading
 def prefix_mask(key_mask: torch.Tensor, prefix: int, dtype: torch.dtype) -> torch.Tensor:
     """Additive mask (B, 1, Q, K): the first `prefix` positions see each other, the rest see them and the past.
 
-    Args:
-        key_mask: (B, K), 0 for padding and hidden keys.
-        prefix: number of positions of BOS and soft prompt.
-        dtype: of the attention scores.
+    `key_mask` (B, K) is 0 for padding and hidden keys; `prefix` counts BOS and soft prompt; `dtype` is of the scores.
     """
     order = torch.arange(key_mask.shape[1], device=key_mask.device)
     query, key = order[:, None], order[None, :]

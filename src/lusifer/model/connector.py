@@ -216,15 +216,7 @@ class Connector(nn.Module):
             self.soft_tokens = nn.Parameter(torch.empty(config.num_soft_tokens, config.llm.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> ConnectorOutput:
-        """Map the encoder's states to the LLM's input.
-
-        Args:
-            hidden_states: (B, L, h), the encoder's last layer.
-            attention_mask: (B, L), 1 for a real token.
-
-        Returns:
-            Embeddings (B, L', d) with mask and position ids (B, L').
-        """
+        """Map the encoder's last states (B, L, h) and mask (B, L) to the LLM's input (B, L', d)."""
         embeds, mask = self.mapping(hidden_states, attention_mask)
         if self.soft_tokens is not None:
             batch = embeds.shape[0]

@@ -179,10 +179,7 @@ class LusiferModel(LusiferPreTrainedModel):
     ) -> None:
         """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
 
-        Args:
-            save_directory: Folder for config.json and the safetensors files.
-            state_dict: Written instead of this model's own tensors.
-            **kwargs: As in `transformers.PreTrainedModel.save_pretrained`.
+        Arguments are those of `transformers.PreTrainedModel.save_pretrained`.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
         if state_dict is None and any(adapters.lora_layers(self)):

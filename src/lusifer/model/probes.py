@@ -76,13 +76,7 @@ def is_finite(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torc
 
 
 def run_probes(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[Probe]:
-    """All probes on one batch.
-
-    Args:
-        model: In evaluation mode.
-        input_ids: (B, L) of texts of different lengths, right-padded; at least two rows.
-        attention_mask: (B, L).
-    """
+    """All probes on one batch (B, L) of at least two texts of different lengths, right-padded, in evaluation mode."""
     checks = (is_finite, attends_both_ways, ignores_padding, ignores_order)
     return [check(model, input_ids, attention_mask) for check in checks]
 

@@ -78,14 +78,10 @@ def sort_tensors(
 ) -> tuple[dict[str, torch.Tensor], Adapters]:
     """Sort a checkpoint's state dict into plain weights and adapters.
 
-    Args:
-        tensors: By their names, each in its own dtype, which it keeps.
-        settings: As `read_settings` gives them.
-        folder: Of the checkpoint, for messages.
-
     Returns:
-        Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)). LM head and pooler,
-        which nothing reads, are gone. Half of an adapter stays among the weights, where the check of names refuses it.
+        Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); each in its own
+        dtype. LM head and pooler, which nothing reads, are gone. Half of an adapter stays among the weights, where the
+        check of names refuses it.
 
     Raises:
         ModelFolderError: An adapter has another rank than config.json says: its scale, alpha / rank, would be a guess.
@@ -209,11 +205,9 @@ def read(
 def published_prompt(instruction: str | None, role: Role, bos: str = "<s>") -> str:
     r"""The published prefix of a text: `<s>{instruction}.\n`, of a candidate `<s>{instruction}. Candidate:\n`.
 
-    Args:
-        instruction: With its full stop, if it has one ("..": that is how the model was trained); None leaves the
-            place empty, as published.
-        role: "query" or "document"; a document of a symmetric task is a query here, as in the published evaluation.
-        bos: The tokenizer's first token, "" where it has none (T5).
+    The instruction keeps its full stop, if it has one ("..": that is how the model was trained); None leaves its place
+    empty, as published. A document of a symmetric task is a query here, as in the published evaluation. `bos` is the
+    tokenizer's first token, "" where it has none (T5).
     """
     return f"{bos}{instruction or ''}.{' Candidate:' if role == 'document' else ''}\n"
 

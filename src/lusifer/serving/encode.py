@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,15 +68,9 @@ def choose_prompt(
 ) -> str | None:
     """Give the prefix of every text.
 
-    Args:
-        saved: The model's own prompts by name. `TASK-ROLE` there comes before the built-in task of that name; "query"
-            and "document" serve a role without instruction or task.
-        instruction: What the model is told, in the words of training.
-        task: Name of a built-in instruction instead.
-        role: "query" or "document"; with an instruction or task, None means query.
-
-    Returns:
-        The prefix; None where nothing is asked for, and the model's default decides.
+    `saved` are the model's own prompts by name: `TASK-ROLE` comes before the built-in task of that name, and "query"
+    and "document" serve a role without instruction or task. With an instruction or task, no role means query. None is
+    given where nothing is asked for, and the model's default decides.
 
     Raises:
         UsageError: Both instruction and task, an unknown task, an instruction for documents, which carry none, or one
@@ -99,15 +94,7 @@ def choose_prompt(
 
 
 def embed_file(
-    embedder: SentenceTransformer,
-    source: TextSource,
-    output: Path,
-    *,
-    prompt: str | None = None,
-    batch_tokens: int | None = None,
-    refuse_long: bool = False,
-    progress: Callable[[int], None] | None = None,
-    count: int | None = None,
+    embedder: SentenceTransformer, source: TextSource, output: Path, count: int | None = None, **settings: Any
 ) -> EmbedReport:
     """Embed every text of a file and write the vectors in the same order, all or nothing.
 
@@ -115,27 +102,19 @@ def embed_file(
         embedder: The model.
         source: The texts.
         output: .npy, .parquet or .jsonl.
-        prompt: Prefix of every text; None takes the model's default.
-        batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
-        refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
-        progress: Called with the number of rows done after every batch.
         count: How many texts there are, if `source.check()` has counted them before.
+        **settings: As for `embed_rows`.
 
     Raises:
         DataError: A text cannot be embedded or is too long.
         LusiferError: A vector is not finite.
     """
     report = EmbedReport(limit=embedder.max_seq_length)
-
-    def batches() -> Iterator[tuple[list[str], np.ndarray]]:
-        for chunk in _chunks(source.rows()):
-            vectors = embed_rows(
-                embedder, chunk, report, prompt=prompt, batch_tokens=batch_tokens, refuse_long=refuse_long,
-                progress=progress,
-            )  # fmt: skip
-            yield [text for _, text in chunk], vectors
-
-    write_vectors(Path(output), source.check() if count is None else count, batches())
+    vectors = (
+        ([text for _, text in chunk], embed_rows(embedder, chunk, report, **settings))
+        for chunk in _chunks(source.rows())
+    )
+    write_vectors(Path(output), source.check() if count is None else count, vectors)
     return report
 
 
@@ -184,9 +163,19 @@ def embed_rows(
     refuse_long: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Embed rows (place, text), at least one: vectors (n, d), float32, in order. The report grows.
+    """Embed rows in memory.
 
-    Other arguments and errors as for `embed_file`.
+    Args:
+        embedder: The model.
+        rows: (Place, text), at least one.
+        report: Counts what is embedded and cut.
+        prompt: Prefix of every text; None takes the model's default.
+        batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
+        refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
+        progress: Called with the number of rows done after every batch.
+
+    Returns:
+        Vectors (n, d), float32, in order. Errors are those of `embed_file`.
     """
     lengths = token_counts(embedder, [text for _, text in rows], prompt)
     _note_long(report, rows, lengths, refuse_long)

@@ -137,10 +137,7 @@ def check_output(path: Path, source: Path | None = None) -> None:
 def write_vectors(path: Path, count: int, batches: Batches) -> None:
     """Write vectors in the form that the ending names; the file appears when all are written.
 
-    Args:
-        path: .npy, .parquet or .jsonl.
-        count: How many there are.
-        batches: Texts, and their vectors (n, d), in order.
+    `batches` are texts and their vectors (n, d), in order, `count` in all.
 
     Raises:
         UsageError: As `check_output`.

@@ -84,15 +84,7 @@ def cluster(
 def assign(known: Vectors, members: np.ndarray, clusters: int, min_points: int, seed: int) -> np.ndarray:
     """Number the rows of one source by cluster, 0, 1, ...; each cluster has at least `min_points` rows.
 
-    Args:
-        known: Unit vectors of all rows, (rows, width).
-        members: (n,) rows of the source, ascending.
-        clusters: Highest number of clusters.
-        min_points: Least rows of a cluster.
-        seed: Seed of k-means.
-
-    Returns:
-        (n,) cluster numbers.
+    `known` are the unit vectors of all rows, `members` (n,) the rows of the source, ascending. Gives (n,) numbers.
     """
     count = min(clusters, len(members) // min_points)
     if count < 2:

@@ -170,8 +170,8 @@ def search_groups(
         rows: Checked pairs.
         corpus: The candidates.
         labels: Whether a query is compared with texts of another label of its own source only.
-        by_source: Whether a query is compared with texts of its own source only.
-        least: Queries of a source with fewer texts than this are compared with all, unless labels decide.
+        by_source: Whether it is compared with texts of its own source only, unless that has fewer than `least`.
+        least: As above; where labels decide, it does not count.
 
     Returns:
         (Numbers of at most 4,096 queries, numbers of the candidates or None for all); the same on every call.

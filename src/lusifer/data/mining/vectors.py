@@ -54,15 +54,8 @@ def embed(
 ) -> Vectors:
     """Embed texts into a .npy file, or go on with the ones that are missing in it.
 
-    Args:
-        file: A .npy file.
-        texts: Gives a slice of the texts.
-        count: Number of texts, at least one.
-        encode: The model. Vectors are brought to length 1.
-        progress: Called with (done, count).
-
-    Returns:
-        (count, width) vectors.
+    `texts` gives a slice of the texts, of which there are `count`, at least one; `progress` is called with (done,
+    count). The vectors, (count, width), are brought to length 1.
 
     Raises:
         DataError: The model gave a vector that is not finite, or of length 0.
