@@ -30,19 +30,18 @@ BATCH_TOKENS_ELSEWHERE = 8192
 
 @dataclass
 class EmbedReport:
-    """What was embedded: texts, and how many of them were longer than the model reads."""
+    """What was embedded: `rows` texts into vectors of `dimension` numbers.
+
+    `limit` is how many tokens the model reads, prompt and special tokens included (None: no limit), `cut` how many
+    texts were longer; `first_cut` is the place of the first of them, `first_tokens` its length.
+    """
 
     rows: int = 0
     dimension: int = 0
-    """Numbers of each vector."""
     limit: int | None = None
-    """Most tokens that the model reads, prompt and special tokens included; None if it has no limit."""
     cut: int = 0
-    """Texts that were longer."""
     first_cut: str = ""
-    """The place of the first of them."""
     first_tokens: int = 0
-    """Its length in tokens."""
 
     def cut_line(self) -> str:
         """One sentence about the texts that were cut."""
