@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lusifer.io.atomic import write_file
+from lusifer.io.files import write_file
 
 ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))

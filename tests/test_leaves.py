@@ -17,7 +17,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lusifer import errors, extras, languages, prompts
-from lusifer.io import atomic
+from lusifer.io import files
 
 ROOT = Path(__file__).parents[1]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1)
@@ -118,7 +118,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_folder_is_replaced_as_a_whole(target):
-    with atomic.write_folder(target) as temporary:
+    with files.write_folder(target) as temporary:
         (temporary / "sub").mkdir()
         (temporary / "sub" / "new").write_text("new")
         assert names(target) == ["old"]
@@ -129,8 +129,8 @@ def test_a_folder_is_replaced_as_a_whole(target):
 
 
 def test_a_folder_is_replaced_where_names_cannot_be_swapped(target, monkeypatch):
-    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
-    with atomic.write_folder(target) as temporary:
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    with files.write_folder(target) as temporary:
         (temporary / "new").write_text("new")
     assert names(target) == ["new"]
     assert names(target.parent) == ["model"]
@@ -138,26 +138,26 @@ def test_a_folder_is_replaced_where_names_cannot_be_swapped(target, monkeypatch)
 
 def test_parents_are_made_and_links_are_followed(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
-    with atomic.write_folder(tmp_path / "link") as temporary:
+    with files.write_folder(tmp_path / "link") as temporary:
         (temporary / "new").write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert names(tmp_path / "deep" / "er") == ["new"]
 
 
 def test_an_exception_leaves_the_old_folder_and_nothing_else(target):
-    with pytest.raises(KeyError), atomic.write_folder(target) as temporary:
+    with pytest.raises(KeyError), files.write_folder(target) as temporary:
         (temporary / "new").write_text("new")
         raise KeyError("in the middle")
     assert names(target) == ["old"]
     assert names(target.parent) == ["model"]
-    with pytest.raises(KeyError), atomic.write_folder(target.parent / "other"):
+    with pytest.raises(KeyError), files.write_folder(target.parent / "other"):
         raise KeyError("at once")
     assert names(target.parent) == ["model"]
 
 
 KILLED = """
 import os, signal, sys
-from lusifer.io.atomic import write_file, write_folder
+from lusifer.io.files import write_file, write_folder
 with write_folder(sys.argv[1]) as folder, write_file(sys.argv[2]) as file:
     (folder / "new").write_text("half")
     file.write_text("half")
@@ -174,16 +174,16 @@ def test_a_killed_writer_leaves_the_old_content_and_the_next_one_cleans_up(targe
     assert names(target) == ["old"]
     assert file.read_text() == "old"
     assert len(names(target.parent)) == 4
-    with atomic.write_folder(target) as folder, atomic.write_file(file) as path:
+    with files.write_folder(target) as folder, files.write_file(file) as path:
         (folder / "new").write_text("new")
         path.write_text("new")
     assert names(target.parent) == ["model", "rows.npy"]
 
 
 def test_another_living_writer_is_left_alone(target):
-    with atomic.write_folder(target) as first:
+    with files.write_folder(target) as first:
         (first / "first").write_text("first")
-        with atomic.write_folder(target) as second:
+        with files.write_folder(target) as second:
             (second / "second").write_text("second")
         assert names(first) == ["first"]
     assert names(target) == ["first"]
@@ -193,11 +193,11 @@ def test_another_living_writer_is_left_alone(target):
 def test_a_file_is_replaced_as_a_whole_and_keeps_its_suffix(tmp_path):
     file = tmp_path / "deep" / "rows.npy"
     for content in ("one", "two"):
-        with atomic.write_file(file) as temporary:
+        with files.write_file(file) as temporary:
             assert temporary.suffix == ".npy"
             temporary.write_text(content)
         assert file.read_text() == content
-    with pytest.raises(KeyError), atomic.write_file(file) as temporary:
+    with pytest.raises(KeyError), files.write_file(file) as temporary:
         temporary.write_text("three")
         raise KeyError("in the middle")
     assert file.read_text() == "two"
@@ -215,21 +215,21 @@ def test_a_lock_that_goes_leaves_the_lock_of_the_next_one_alone(tmp_path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr(FileLock, "release", handed_on)
-        with atomic.locked(file, "held", remove=True):
+        with files.locked(file, "held", remove=True):
             pass
-    with pytest.raises(errors.UsageError, match="held"), atomic.locked(file, "held"):
+    with pytest.raises(errors.UsageError, match="held"), files.locked(file, "held"):
         pass
     others[0].release()
-    with atomic.locked(file, "held", remove=True):
+    with files.locked(file, "held", remove=True):
         pass
     assert not file.exists()
 
 
 def test_a_target_of_the_wrong_kind_is_refused(tmp_path):
     (tmp_path / "file").write_text("content")
-    with pytest.raises(NotADirectoryError, match="is a file"), atomic.write_folder(tmp_path / "file"):
+    with pytest.raises(NotADirectoryError, match="is a file"), files.write_folder(tmp_path / "file"):
         pass
-    with pytest.raises(IsADirectoryError, match="is a folder"), atomic.write_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder"), files.write_file(tmp_path):
         pass
     assert (tmp_path / "file").read_text() == "content"
 

@@ -23,7 +23,7 @@ import lusifer
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.report import look as compare
 from lusifer.io import parallel_text
-from lusifer.io.atomic import write_file
+from lusifer.io.files import write_file
 
 LINES = {
     "translation found, %": "#0072b2",

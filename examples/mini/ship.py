@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.atomic import refuse_unwritable, write_folder
+from lusifer.io.files import refuse_unwritable, write_folder
 from lusifer.io.weights import WEIGHTS
 
 LIMIT = 60_000_000  # bytes of the whole folder

@@ -171,5 +171,5 @@ def test_the_input_is_not_written_over(folder, capsys, output):
     Path("sub").mkdir()
     Path("link.jsonl").symlink_to("texts.jsonl")
     assert main(["embed", "no-model", "--input", "texts.jsonl", "--output", output]) == 2
-    assert "is the input, which would be lost: name another file" in one_line(capsys)
+    assert "is read as input, which would be lost: name another file" in one_line(capsys)
     assert Path("texts.jsonl").read_text() == text

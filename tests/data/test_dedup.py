@@ -194,9 +194,9 @@ def test_command_writes_rows_and_a_page_and_refuses_to_write_over_its_input(tmp_
     assert "| dropped: repeats an earlier row | 1 |" in (tmp_path / "b.jsonl.gz.report.md").read_text()
     capsys.readouterr()
     assert main(["data", "dedup", str(file), "--output", str(file)]) == 2
-    assert "is read as input: name another file" in capsys.readouterr().err
+    assert "is read as input, which would be lost: name another file" in capsys.readouterr().err
     assert main(["data", "dedup", str(file), "--output", str(tmp_path / "d.csv")]) == 2
-    assert "unknown kind of file" in capsys.readouterr().err
+    assert "unknown ending" in capsys.readouterr().err
 
 
 def test_no_file_that_is_read_is_written_over(tmp_path: Path, capsys) -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lusifer.errors import DataError, UsageError
-from lusifer.serving.files import check_output, write_vectors
+from lusifer.serving.files import write_vectors
 
 TEXTS = [f"text {number} \u2028 ü" for number in range(11)]
 VECTORS = np.random.default_rng(0).standard_normal((11, 5)).astype(np.float32)
@@ -65,7 +65,7 @@ def test_an_input_that_changed_while_it_was_read_leaves_no_file(tmp_path, ending
 def test_unknown_endings_and_folders_are_refused(tmp_path):
     for name in ("a.csv", "a", "a.npz"):
         with pytest.raises(UsageError, match=r"unknown ending .*: use \.npy, \.parquet, \.jsonl"):
-            check_output(tmp_path / name)
+            write_vectors(tmp_path / name, 1, [])
     (tmp_path / "b.npy").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         write_vectors(tmp_path / "b.npy", 1, [])

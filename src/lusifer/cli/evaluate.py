@@ -16,7 +16,7 @@ from lusifer.cli import terminal
 from lusifer.cli.models import DtypeOption, Model, usable
 from lusifer.errors import UsageError
 from lusifer.io import names
-from lusifer.io.atomic import refuse_unwritable, write_file
+from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     from lusifer.evaluation.run.runner import Done

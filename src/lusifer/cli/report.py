@@ -13,7 +13,7 @@ from lusifer import extras, languages
 from lusifer.cli import terminal
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import names
-from lusifer.io.atomic import refuse_unwritable, write_file
+from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     import numpy as np

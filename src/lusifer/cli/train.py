@@ -16,7 +16,7 @@ from lusifer.cli import terminal
 from lusifer.cli.evaluate import Data, listed
 from lusifer.cli.report import report
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.atomic import refuse_unwritable, write_file
+from lusifer.io.files import refuse_unwritable, write_file
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that comes along.")

@@ -10,7 +10,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import Device, DtypeOption, Model, usable
 from lusifer.errors import LusiferError
-from lusifer.io.atomic import refuse_unwritable
+from lusifer.io.files import refuse_output, refuse_unwritable
 from lusifer.prompts import Role
 
 
@@ -74,7 +74,7 @@ def embed(
     from lusifer.serving import files
 
     source = files.TextSource(input, field)
-    files.check_output(output, source.path if input != files.STDIN else None)
+    refuse_output(output, tuple(files.WRITERS), [source.path] if input != files.STDIN else [])
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     from lusifer.embedder import folder

@@ -24,7 +24,7 @@ from lusifer.data.tables import RowCounts
 from lusifer.errors import UsageError
 from lusifer.extras import need
 from lusifer.io import rows as row_files
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 from lusifer.io.seen import text_key
 
 if TYPE_CHECKING:

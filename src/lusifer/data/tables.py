@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lusifer.data.schema import Row
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import markdown
-from lusifer.io.atomic import refuse_unwritable, write_file
+from lusifer.io.files import refuse_output, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,15 +99,11 @@ def check_output(path: Path, inputs: Iterable[Path] = (), report: Path | None = 
     Raises:
         UsageError: Unknown suffix, a folder, a place where nothing can be written, or one of the inputs.
     """
-    page, files = report or path.with_name(path.name + ".report.md"), {file.resolve() for file in inputs}
-    if not path.name.endswith(SUFFIXES):
-        raise UsageError(f"--output {path}: unknown kind of file: end it in one of {', '.join(SUFFIXES)}")
-    if path.resolve() in files:
-        raise UsageError(f"--output {path}: is read as input: name another file")
-    refuse_unwritable(path, "file")
-    if page.resolve() in files | {path.resolve()}:
-        raise UsageError(f"--report {page}: is the output, or is read as input: name another file")
-    refuse_unwritable(page, "file", "--report")
+    page, inputs = report or path.with_name(path.name + ".report.md"), list(inputs)
+    refuse_output(path, SUFFIXES, inputs)
+    if page.resolve() == path.resolve():
+        raise UsageError(f"--report {page}: is the output: name another file")
+    refuse_output(page, ("",), inputs, "--report")
     return page
 
 

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from lusifer.embedder import folder, int8
 from lusifer.errors import ModelFolderError
 from lusifer.io import names, weights
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 from lusifer.model import adapters, probes
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
 from lusifer.model.lusifer import LusiferModel

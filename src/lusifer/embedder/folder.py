@@ -17,8 +17,7 @@ from tokenizers import Tokenizer
 from lusifer.embedder import int8
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
-from lusifer.io.atomic import write_folder
-from lusifer.io.jsonfile import read_json, sha256
+from lusifer.io.files import read_json, sha256, write_folder
 from lusifer.io.weights import files, misfit, opened
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel

@@ -9,7 +9,7 @@ from pathlib import Path
 from lusifer.embedder import folder, int8
 from lusifer.errors import ModelFolderError
 from lusifer.io import hub, names
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 from lusifer.io.weights import WEIGHTS
 from lusifer.model.config import LusiferConfig
 

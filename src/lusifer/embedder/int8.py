@@ -31,8 +31,7 @@ from transformers import PreTrainedTokenizerFast
 from lusifer import extras
 from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.errors import DataError, ModelFolderError, UsageError
-from lusifer.io.atomic import write_folder
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json, write_folder
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferOutput

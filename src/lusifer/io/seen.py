@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lusifer.errors import DataError, UsageError
-from lusifer.io.atomic import write_file
+from lusifer.io.files import write_file
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import ModelFolderError
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names, weights
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 from lusifer.model import adapters
 from lusifer.model.build import Base, read_config, read_tokenizer
 from lusifer.model.config import LusiferConfig

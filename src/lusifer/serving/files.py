@@ -13,7 +13,7 @@ import numpy as np
 
 from lusifer.errors import DataError, UsageError
 from lusifer.io import rows
-from lusifer.io.atomic import refuse_unwritable, write_file
+from lusifer.io.files import refuse_output, write_file
 from lusifer.prompts import check_text
 
 ENDINGS = (".txt", *rows.SUFFIXES)
@@ -121,31 +121,18 @@ def _write_json(path: Path, count: int, batches: Batches) -> None:
 WRITERS = {".npy": _write_numpy, ".parquet": _write_parquet, ".jsonl": _write_json}
 
 
-def check_output(path: Path, source: Path | None = None) -> None:
-    """Refuse an output whose ending is unknown, that cannot be written or that is the input `source`.
-
-    Raises:
-        UsageError: The message lists the endings, or says why not.
-    """
-    if path.suffix.lower() not in WRITERS:
-        raise UsageError(f"--output {path}: unknown ending {path.suffix!r}: use {', '.join(WRITERS)}")
-    refuse_unwritable(path, "file")
-    if source is not None and source.exists() and path.expanduser().exists() and path.expanduser().samefile(source):
-        raise UsageError(f"--output {path}: is the input, which would be lost: name another file")
-
-
 def write_vectors(path: Path, count: int, batches: Batches) -> None:
     """Write vectors in the form that the ending names; the file appears when all are written.
 
     `batches` are texts and their vectors (n, d), in order, `count` in all.
 
     Raises:
-        UsageError: As `check_output`.
+        UsageError: An unknown ending, or a place where nothing can be written.
         DataError: There are more or fewer than `count`.
     """
-    check_output(path)
+    refuse_output(path, tuple(WRITERS))
     with write_file(path) as temporary:
-        WRITERS[path.suffix.lower()](temporary, count, _counted(count, batches))
+        WRITERS[path.suffix](temporary, count, _counted(count, batches))
 
 
 def _counted(count: int, batches: Batches) -> Batches:

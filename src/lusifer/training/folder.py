@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.atomic import locked, write_file, write_folder
+from lusifer.io.files import locked, write_file, write_folder
 from lusifer.model.adapters import TRAINABLE
 from lusifer.training.recipe.load import MAY_CHANGE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe

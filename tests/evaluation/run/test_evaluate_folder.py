@@ -39,7 +39,7 @@ def test_two_models_never_share_a_score(data, tmp_path):
 
 
 def test_two_calls_at_once_do_not_share_a_folder(data, tmp_path):
-    from lusifer.io.atomic import locked
+    from lusifer.io.files import locked
 
     (tmp_path / "scores").mkdir()
     with locked(tmp_path / "scores" / ".lock", "held"), pytest.raises(UsageError, match="another process evaluates"):

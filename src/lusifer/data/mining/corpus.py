@@ -12,7 +12,7 @@ import numpy as np
 from lusifer.data import schema, tables
 from lusifer.data.schema import Row, text_hash
 from lusifer.io import rows as row_files
-from lusifer.io.atomic import write_file
+from lusifer.io.files import write_file
 from lusifer.io.rows import BadRows
 
 if TYPE_CHECKING:

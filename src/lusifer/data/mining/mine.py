@@ -26,8 +26,7 @@ from lusifer.data.mining.vectors import Encode, Vectors, array_on_disk, blocks_d
 from lusifer.data.schema import Row, text_hash
 from lusifer.data.tables import RowCounts
 from lusifer.errors import DataError, UsageError
-from lusifer.io.atomic import locked
-from lusifer.io.jsonfile import read_json, sha256, write_json
+from lusifer.io.files import locked, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -21,8 +21,7 @@ from lusifer.data.mining.vectors import release
 from lusifer.data.schema import Row, text_hash
 from lusifer.data.tables import EXAMPLES, RowCounts
 from lusifer.errors import DataError, UsageError
-from lusifer.io.atomic import write_file
-from lusifer.io.jsonfile import read_json, write_json
+from lusifer.io.files import read_json, write_file, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset

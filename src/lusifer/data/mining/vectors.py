@@ -17,7 +17,7 @@ from numpy.lib.format import open_memmap
 
 from lusifer.errors import DataError
 from lusifer.extras import need
-from lusifer.io.atomic import write_file
+from lusifer.io.files import write_file
 
 BLOCK = 4096  # texts embedded between two points where the work can go on
 CORPUS_BLOCK = 65_536  # vectors of the corpus in memory at once

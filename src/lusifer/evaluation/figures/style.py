@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer import extras, languages
-from lusifer.io.atomic import write_file
+from lusifer.io.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

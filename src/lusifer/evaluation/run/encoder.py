@@ -20,7 +20,7 @@ from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.io import hub, names
 from lusifer.io import seen as training_texts
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 from lusifer.io.seen import SeenTexts
 from lusifer.model.lusifer import LusiferModel
 from lusifer.prompts import ROLES, Role

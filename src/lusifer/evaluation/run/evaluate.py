@@ -25,7 +25,7 @@ from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import suite
 from lusifer.evaluation.suites.rows import fingerprint
 from lusifer.evaluation.suites.suite import LOCAL, Selection
-from lusifer.io.atomic import locked
+from lusifer.io.files import locked
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
 DRAWN = 200  # texts of all languages together in a picture of the vectors, as in the paper's figure 6

@@ -26,8 +26,7 @@ from safetensors.numpy import load_file, save
 from lusifer.errors import DataError, UsageError
 from lusifer.evaluation.scores.averages import order_of
 from lusifer.evaluation.scores.results import AGAIN, EXAMPLES, SUMMARY, Entry, examples_of
-from lusifer.io.atomic import write_file
-from lusifer.io.jsonfile import read_json, write_json
+from lusifer.io.files import read_json, write_file, write_json
 from lusifer.language_gap import Against, Gap, Within
 
 RUN, SCORES = "run.json", "scores"

@@ -13,7 +13,7 @@ from lusifer.errors import UsageError
 from lusifer.evaluation.suites import benchmark, local
 from lusifer.evaluation.suites.rows import SuiteRow, select
 from lusifer.io import parallel_text
-from lusifer.io.jsonfile import sha256
+from lusifer.io.files import sha256
 
 LOCAL = tuple(local.MODULES)
 """Suites of our own tasks, which need no hub."""

@@ -16,7 +16,7 @@ from mteb.abstasks import AbsTaskRetrieval
 
 from lusifer.errors import DataError
 from lusifer.evaluation.suites.local import LocalTask
-from lusifer.io.jsonfile import read_json
+from lusifer.io.files import read_json
 from lusifer.prompts import check_text
 
 

@@ -12,8 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import card as cards
 from lusifer.io import seen
-from lusifer.io.atomic import write_file
-from lusifer.io.jsonfile import read_json, write_json
+from lusifer.io.files import read_json, write_file, write_json
 from lusifer.training.folder import DATA, STEPS, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.data import Source

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lusifer.data import sources as data_sources
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names, parallel_text
-from lusifer.io.jsonfile import read_json, sha256, write_json
+from lusifer.io.files import read_json, sha256, write_json
 from lusifer.io.rows import BadRows
 from lusifer.training.recipe.data import Source
 from lusifer.training.recipe.recipe import Recipe, Stage

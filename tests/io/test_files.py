@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lusifer.errors import DataError, ModelFolderError
-from lusifer.io.jsonfile import read_json, sha256, write_json
+from lusifer.io.files import read_json, sha256, write_json
 
 
 def test_a_value_comes_back_and_a_byte_order_mark_is_no_part_of_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write a folder or a file whole or not at all.
+"""Write a folder or a file whole or not at all; read and write JSON; digests of files.
 
 The new content is built beside the target, under a temporary name, and renamed onto it at the end. Whoever reads the
 target sees the old content or the new one, never a half of either, also when the process is killed in the middle.
@@ -7,19 +7,23 @@ target sees the old content or the new one, never a half of either, also when th
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import os
 import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from lusifer.errors import UsageError
+from lusifer.errors import DataError, LusiferError, UsageError
 
 AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
+KINDS = {list: "list", dict: "object"}
 
 
 def refuse_unwritable(
@@ -50,6 +54,19 @@ def refuse_unwritable(
         raise UsageError(
             f"{option} {target}: nothing can be written in {nearest} ({error.strerror}): name a {kind} elsewhere"
         ) from error
+
+
+def refuse_output(path: Path, endings: tuple[str, ...], inputs: Iterable[Path] = (), option: str = "--output") -> None:
+    """Refuse a file of another ending than `endings`, one that is read as input, and one that cannot be written.
+
+    Raises:
+        UsageError: The message lists the endings, or says why not.
+    """
+    if not path.name.endswith(endings):
+        raise UsageError(f"{option} {path}: unknown ending {path.suffix!r}: use {', '.join(endings)}")
+    if _resolve(path) in set(map(_resolve, inputs)):
+        raise UsageError(f"{option} {path}: is read as input, which would be lost: name another file")
+    refuse_unwritable(path, "file", option)
 
 
 @contextmanager
@@ -194,3 +211,38 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, kind: type | None = None) -> Any:
+    """Read a JSON file.
+
+    Args:
+        file: The file.
+        advice: What to do if it cannot be read, the end of the message.
+        raises: The error to raise.
+        kind: `dict` or `list`, if the value must be one.
+
+    Raises:
+        LusiferError: Of the kind `raises`: the file is missing, damaged or holds another kind of value.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise raises(f"{file}: missing; {advice}") from None
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
+        raise raises(f"{file}: damaged ({error}); {advice}") from error
+    if kind is not None and not isinstance(value, kind):
+        raise raises(f"{file}: damaged, not a JSON {KINDS[kind]}; {advice}")
+    return value
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a value as JSON, indented, the whole file or nothing."""
+    with write_file(file) as temporary:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
