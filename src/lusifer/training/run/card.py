@@ -10,12 +10,13 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from lusifer.data.pairs import PairSet
 from lusifer.embedder import card as cards
 from lusifer.io import seen
 from lusifer.io.files import read_json, write_file, write_json
 from lusifer.training.folder import DATA, STEPS, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
-from lusifer.training.recipe.data import Source
+from lusifer.training.recipe.data import PairSource, Source
 from lusifer.training.recipe.recipe import Recipe, Stage
 from lusifer.training.stages.contrastive import PairRows
 
@@ -41,7 +42,7 @@ def data(
     read_from = recipe.sources(stage)
     if isinstance(rows, PairRows):
         reads = rows.reads()
-        sources = [_pairs(name, rows) | reads.get(name, {}) for name in rows.dropped]
+        sources = [_pairs(name, *found) | reads.get(name, {}) for name, found in rows.found.items()]
         counts = rows.read
     else:
         sources = [
@@ -66,18 +67,17 @@ def _source(source: Source) -> dict[str, str]:
     return {"name": source.name, "language": source.language_code}
 
 
-def _pairs(name: str, rows: PairRows) -> dict[str, Any]:
+def _pairs(name: str, found: PairSet, source: PairSource) -> dict[str, Any]:
     """One set of a contrastive stage."""
-    prompts = rows.prompts.get(name, {})
-    use = ONE_KIND if prompts.get("positive") else "query to document"
+    use = ONE_KIND if found.prompts.get("positive") else "query to document"
     return {
         "name": name,
-        "language": rows.language[name],
-        "rows": len(rows.sets.get(name, ())),
-        "dropped": rows.dropped[name],
-        "use": use + (", in-batch negatives" if rows.in_batch_negatives.get(name) else ", own negatives only"),
-        "prompt": prompts.get("query", ""),
-        **({"parts": dict(rows.parts[name])} if name in rows.parts else {}),
+        "language": source.language_code,
+        "rows": len(found.rows),
+        "dropped": found.dropped,
+        "use": use + (", in-batch negatives" if source.in_batch_negatives else ", own negatives only"),
+        "prompt": found.prompts.get("query", ""),
+        **({"parts": dict(found.parts)} if found.parts else {}),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,13 @@ from sentence_transformers import (
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
 from lusifer.data.batches import PairBatches, StepRows, join_small
+from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.io.rows import BadRows
 from lusifer.model import build
 from lusifer.model.build import read_tokenizer
+from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.losses import loss
 from lusifer.training.stages.trainer import StageTrainer, processes
@@ -32,23 +34,18 @@ from lusifer.training.stages.trainer import StageTrainer, processes
 
 @dataclass(frozen=True)
 class PairRows:
-    """What a stage reads: one set of columns a source, its prompts and its kind of negatives; optimizer steps.
+    """What a stage reads.
 
-    `dropped` counts rows without any negative and `language` has the code, both also for sets that lost all their rows.
-    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read, and `parts`
-    those of the small sets that a joined one is made of.
+    `found` has each set by name with its source, also those that lost all their rows; `sets` the rows of the others.
+    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read.
     """
 
+    found: dict[str, tuple[PairSet, PairSource]]
     sets: dict[str, Dataset]
-    prompts: dict[str, dict[str, str]]
-    in_batch_negatives: dict[str, bool]
     batches: PairBatches
     steps: int
-    dropped: dict[str, int]
-    language: dict[str, str]
     skipped: list[str]
     read: list[int]
-    parts: dict[str, Mapping[str, int]]
 
     @cached_property
     def plan(self) -> list[StepRows]:
@@ -102,35 +99,24 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
 
     `seed` is that of the draws that fill missing negatives, and of weights.
     """
-    sets: dict[str, Dataset] = {}
-    prompts: dict[str, dict[str, str]] = {}
-    in_batch: dict[str, bool] = {}
-    clusters: dict[str, np.ndarray] = {}
+    found: dict[str, tuple[PairSet, PairSource]] = {}
     skipped: list[str] = []
-    dropped: dict[str, int] = {}
-    language: dict[str, str] = {}
     read: list[int] = []
-    parts: dict[str, Mapping[str, int]] = {}
     for source in recipe.sources(stage):
         bad = BadRows(source.skip_bad)
         rows = data_sources.load(source.spec(recipe.seed), "pairs", bad)
         skipped += bad.messages
         read.append(len(rows))
-        found = pairs.columns(rows, source, stage.hard_negatives, seed)
-        for made in join_small(found, stage.batch_size, source.in_batch_negatives):
-            name = pairs.free_name(made.name, dropped)  # files of one name in two folders
-            dropped[name], language[name] = made.dropped, source.language_code
-            if made.parts:
-                parts[name] = made.parts
-            if not len(made.rows):
-                continue  # the library's trainer cannot read a set without rows
-            sets[name], prompts[name] = made.rows, made.prompts
-            in_batch[name] = source.in_batch_negatives
-            if made.clusters is not None:
-                clusters[name] = made.clusters
+        made = pairs.columns(rows, source, stage.hard_negatives, seed)
+        for each in join_small(made, stage.batch_size, source.in_batch_negatives):
+            found[pairs.free_name(each.name, found)] = each, source  # files of one name in two folders
+    # The library's trainer cannot read a set without rows.
+    sets = {name: each.rows for name, (each, _) in found.items() if len(each.rows)}
+    in_batch = {name: found[name][1].in_batch_negatives for name in sets}
+    clusters = {name: found[name][0].clusters for name in sets if found[name][0].clusters is not None}
     steps = stage.steps(sum(map(len, sets.values())))
     batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters)
-    return PairRows(sets, prompts, in_batch, batches, steps, dropped, language, skipped, read, parts)
+    return PairRows(found, sets, batches, steps, skipped, read)
 
 
 def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
@@ -146,8 +132,8 @@ def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None
 
 
 def _refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, limit: int) -> None:
-    for name, prompts in rows.prompts.items():
-        for prompt in set(prompts.values()):
+    for name in rows.sets:
+        for prompt in set(rows.found[name][0].prompts.values()):
             tokens = len(tokenizer(prompt)["input_ids"])
             if prompt and tokens >= limit:
                 raise UsageError(
@@ -173,14 +159,14 @@ def trainer(
         args=SentenceTransformerTrainingArguments(
             **arguments,
             per_device_train_batch_size=stage.batch_size,  # split over the processes, see below
-            prompts={keys[name]: prompts for name, prompts in rows.prompts.items()},
+            prompts={key: rows.found[name][0].prompts for name, key in keys.items()},
             # A batch is planned for all processes and cut into equal parts, one for each.
             accelerator_config={"split_batches": True},
             dataloader_drop_last=True,
         ),
         rows=rows,
         train_dataset={keys[name]: table for name, table in rows.sets.items()},
-        loss={key: loss(stage, embedder, rows.in_batch_negatives[name]) for name, key in keys.items()},
+        loss={key: loss(stage, embedder, rows.found[name][1].in_batch_negatives) for name, key in keys.items()},
     )
     made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
     return made
