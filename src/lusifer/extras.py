@@ -18,14 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def need(extra: str, module: str) -> ModuleType:
-    """Import an optional module.
-
-    Args:
-        extra: The extra that brings it, a key of `EXTRAS`.
-        module: Dotted import name; its first part must be listed under the extra.
-
-    Returns:
-        The module.
+    """Import an optional module by its dotted name, whose first part is listed under the extra in `EXTRAS`.
 
     Raises:
         MissingExtraError: It is not installed; the message carries the install line.

@@ -22,10 +22,7 @@ def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> s
     A query gets its instruction. A document gets none, unless both sides of the task are texts of one kind
     (similarity, duplicates, clustering, classification): then they must land in one place.
 
-    Args:
-        instruction: What the model should look for, or None. Space around it does not count.
-        role: "query" or "document".
-        symmetric: Whether documents carry the instruction too.
+    Space around the instruction does not count; `symmetric` says whether documents carry it too.
 
     Raises:
         UsageError: `role` is neither of the two.
@@ -56,11 +53,7 @@ def for_task(name: str) -> dict[Role, str]:
 
 
 def check_text(text: object, where: str) -> str:
-    """Return the text as it is, or refuse it.
-
-    Args:
-        text: What should be embedded.
-        where: Where it comes from, for the message, as in "texts.txt line 3".
+    """Return the text as it is, or refuse it; `where` it comes from begins the message, as in "texts.txt line 3".
 
     Raises:
         TextError: Not a string, empty or blank, with a NUL character or half of a surrogate pair.

@@ -94,7 +94,7 @@ class PairBatches:
             batch_size: Rows of a step, over all processes.
             steps: Batches to give.
             seed: Of everything drawn.
-            clusters: By name, the cluster of each row, below 0 where it has none; sets that are missing have none.
+            clusters: By name, the cluster of each row, below 0 where it has none.
 
         Raises:
             UsageError: A set with in-batch negatives cannot fill one batch.

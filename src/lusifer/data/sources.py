@@ -190,11 +190,8 @@ class OpenedFiles:
 def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], labels: bool = False) -> OpenedFiles:
     """Open files of rows, whose kind is that of the first file.
 
-    Args:
-        paths: Paths, patterns or `sample:NAME`.
-        skip_bad: How many bad rows may be left out.
-        fields: Our column -> the files'.
-        labels: Whether a pair without a label is a bad row.
+    `paths` may be patterns and `sample:NAME`; `skip_bad` rows may be left out, and with `labels` a pair without a label
+    is a bad row.
 
     Raises:
         UsageError: A file is missing or cannot be read as data.

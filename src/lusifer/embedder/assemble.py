@@ -30,15 +30,12 @@ def assemble(
     """Wrap a model in memory; nothing is copied.
 
     Args:
-        model: The composite model.
+        model: The composite model; the embedder is on its device.
         tokenizer: The encoder's tokenizer.
         prompts: Prompt name -> prefix, saved with the model; "query" and "document" are used by `encode_query` and
             `encode_document`.
         max_seq_length: Most tokens a text, special tokens included; None takes what the backbones allow.
         normalize: Whether vectors get length 1.
-
-    Returns:
-        The embedder, on the model's device.
 
     Raises:
         UsageError: `max_seq_length` is more than the backbones have positions for.

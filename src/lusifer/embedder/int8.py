@@ -154,13 +154,10 @@ def sample(rows: Iterable[tuple[str, str]], name: str) -> list[str]:
 
 
 def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts: Sequence[str]) -> None:
-    """Write an int8 copy of a model, whole or not at all; `lusifer.load` reads it.
+    """Write an int8 copy of a model, whole or not at all, in place of an old folder; `lusifer.load` reads it.
 
-    Args:
-        embedder: A LUSIFER model with its weights, on any device; it is on the processor, in float32 and without
-            adapters afterwards (they are merged).
-        target: The folder; an old one is replaced.
-        texts: A few hundred texts of the kind that will be embedded. English will do for a model trained on English.
+    The model is on the processor, in float32 and without adapters afterwards (they are merged). `texts` are a few
+    hundred of the kind that will be embedded; English will do for a model trained on English.
 
     Raises:
         MissingExtraError: OpenVINO or NNCF is not installed.

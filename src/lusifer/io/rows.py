@@ -46,13 +46,10 @@ class BadRows:
 def read(file: Path, check: Callable[[Any, str], Any], bad: BadRows | None = None) -> Iterator[Any]:
     """Yield the checked rows of a file, in order.
 
-    Args:
-        file: Its name ends in one of `SUFFIXES`.
-        check: Row, place -> the row as it should be; raises DataError.
-        bad: Takes rows that are not what they should be. A file that cannot be read to its end is no bad row.
+    `check` makes of a row and its place the row as it should be, or raises a DataError. `bad` takes such rows.
 
     Raises:
-        DataError: A bad row more than `bad` takes, or a damaged file.
+        DataError: A bad row more than `bad` takes, or a file that cannot be read to its end.
     """
     bad = bad if bad is not None else BadRows()
     for where, row in rows(file):

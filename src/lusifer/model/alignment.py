@@ -162,14 +162,8 @@ def select_predictors(
     Target token t is predicted from the position before it; the first one from the last REAL position of the soft
     prompt (the position before it in memory may be padding).
 
-    Args:
-        hidden_states: (B, leading + L' + T - leading, d).
-        prompt_mask: (B, L').
-        labels: (B, T).
-        leading: 1 when labels[:, 0] belongs to a BOS in front of the prompt.
-
-    Returns:
-        States (N, d) and labels (N,), in row order.
+    Hidden states are (B, leading + L' + T - leading, d), the prompt's mask (B, L'), labels (B, T); `leading` is 1 when
+    labels[:, 0] belongs to a BOS in front of the prompt. Gives states (N, d) and labels (N,), in row order.
     """
     batch, length = prompt_mask.shape
     order = torch.arange(length, device=labels.device)

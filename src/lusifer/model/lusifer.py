@@ -136,13 +136,8 @@ class LusiferModel(LusiferPreTrainedModel):
     ) -> ConnectorOutput:
         """Encoder and connector: what the LLM will read in place of word embeddings.
 
-        Args:
-            input_ids: (B, L).
-            attention_mask: (B, L) or None.
-            pad_to_multiple_of: Pad L up to this multiple first (matters only to `soft_token_position="padding"`).
-
-        Returns:
-            Embeddings (B, L', d), mask and position ids (B, L').
+        Ids and mask are (B, L); L is padded up to a multiple of `pad_to_multiple_of` first, which matters only to
+        `soft_token_position="padding"`. Gives embeddings (B, L', d) with mask and position ids (B, L').
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -160,10 +155,7 @@ class LusiferModel(LusiferPreTrainedModel):
     ) -> torch.Tensor:
         """The LLM's last hidden states (B, L', d): no LM head, no kept layers, no cache.
 
-        Args:
-            inputs_embeds: (B, L', d).
-            attention_mask: (B, L') of 0 and 1, or (B, 1, L', L') additive.
-            position_ids: (B, L').
+        The mask is (B, L') of 0 and 1, or (B, 1, L', L') and additive; position ids are (B, L').
         """
         kwargs = {"use_cache": False} if backbones.is_decoder(self.config.llm) else {}
         # The LLM's own dtype: a bf16 LLM takes a float32 connector's output.

@@ -78,11 +78,7 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the texts of a corpus that are nearest to each query, by inner product and exactly.
 
-    Args:
-        queries: (n, width) float32.
-        corpus: All vectors.
-        k: Number of texts for each query.
-        rows: Rows of the corpus to search, ascending; None searches all.
+    Queries are (n, width) float32; of the corpus the given rows are searched, ascending, or all.
 
     Returns:
         Scores (n, k) float32, descending, and rows of the corpus (n, k) int64; -inf and -1 where it has fewer. Equal
