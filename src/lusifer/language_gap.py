@@ -82,6 +82,7 @@ class Against:
 class Gap:
     """One model on parallel text: `sentences` a language, neighbours `k`, `within` each language, and `against` en."""
 
+    __pydantic_config__ = {"strict": True, "allow_inf_nan": False}  # for whoever reads it from a file
     sentences: int
     k: int
     within: dict[str, Within]

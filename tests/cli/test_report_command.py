@@ -1,5 +1,6 @@
 """`lusifer report`: a page and a card, or one line and nothing."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from huggingface_hub import ModelCard
 
 import support.example_evaluations as example
 from lusifer.cli import main
+from lusifer.embedder.folder import identity
 
 
 @pytest.fixture
@@ -49,6 +51,17 @@ def test_scores_go_into_the_card_of_the_first_model(folders: Path) -> None:
         ]  # fmt: skip
         assert "| Swahili (sw) | " in made.text and "none" not in made.text
         assert made.text.count("<!-- scores:begin -->") == 1
+
+
+def test_the_card_of_another_model_is_refused(folders: Path, model_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(model_folder, "other")
+    card = Path("other/README.md")
+    card.write_text("# a\n\n<!-- scores:begin -->\nnone\n<!-- scores:end -->\n", encoding="utf-8")
+    assert main(["report", "a", "--output", "page.html", "--card", str(card)]) == 2
+    assert f"the model beside it is {identity(Path('other'))}, and 0" in capsys.readouterr().err
+    example.write(Path("mine"), "a", codes=["en"], tasks=["Topics"], model={"name": "a", "identity": identity("other")})
+    assert main(["report", "mine", "--output", "page.html", "--card", str(card)]) == 0
+    assert "none" not in card.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

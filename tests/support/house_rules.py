@@ -35,9 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": LEAVES,
     "evaluation.suites": LEAVES,
     "evaluation.scores": LEAVES | {"evaluation.suites"},
-    "evaluation.figures": LEAVES,
     "evaluation.run": BELOW_EVALUATION | {"evaluation.suites", "evaluation.scores"},
-    "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores", "evaluation.figures"},
+    "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores"},
     "serving": LEAVES | {"model", "embedder"},
 }
 """Package -> the packages that it may import besides itself, at module level or inside functions."""

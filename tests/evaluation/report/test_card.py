@@ -195,7 +195,7 @@ def test_a_folder_in_which_nothing_was_measured_has_a_page_too():
 
 def test_what_rounds_to_nothing_has_no_minus():
     assert words.score_cell(-0.04) == "0.0"
-    assert words.mean_cell(Mean(-0.04, -10.04, 0.04, (), (), ())) == "0.0 (-10.0 to 0.0)"
+    assert words.mean_cell(Mean(-0.04, -10.04, 0.04, True)) == "0.0 (-10.0 to 0.0)"
     assert [words.score_cell(value, "+") for value in (-0.04, -10.04, 0.06)] == ["+0.0", "-10.0", "+0.1"]
 
 

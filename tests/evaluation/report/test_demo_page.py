@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lusifer import languages
-from lusifer.evaluation.figures import drawings
+from lusifer.evaluation.report import figures
 from lusifer.evaluation.report import look as compare
 from lusifer.evaluation.report.page import demo
 from lusifer.io import parallel_text
@@ -74,12 +74,12 @@ def test_the_page_stands_alone_and_shows_what_was_found() -> None:
     look = compare.look(embed, TEXTS)
     hits = compare.search(embed, "0", TEXTS, look.vectors, 3)
     looks = {"old <one>": look, "new": look}
-    islands = drawings.islands({name: each.vectors for name, each in looks.items()})
-    html = demo("A & B", ["Words."], looks, {"1 < 2?": dict.fromkeys(looks, hits)}, islands)
+    islands = figures.islands({name: each.vectors for name, each in looks.items()})
+    html = demo(looks, {"1 < 2?": dict.fromkeys(looks, hits)}, islands)
     read = Words()
     read.feed(html)
     read.close()
     assert not read.open
-    assert {"A & B", "Words.", "old <one>", "1 < 2?", "Spanish", "Russian"} <= set(read.words)
+    assert {"An English embedder learns languages", "old <one>", "1 < 2?", "Spanish", "Russian"} <= set(read.words)
     assert read.words.count("100") == 4 and "mean" in read.words
     assert html.count("<svg ") == 1 and not read.images

@@ -152,7 +152,7 @@ def test_models_are_averaged_over_what_they_share(facts):
     assert crossing["ko"].means[0].value is not None and crossing["ko"].means[1].value is None
     whole = facts.cross.row("all", facts.cross.keys)
     assert (whole.shared, whole.of) == (12, 13)
-    assert all({code for code, _ in mean.there} == set(example.CODES) - {"en", "ko"} for mean in whole.means)
+    assert {code for code, _ in facts.cross.shared(facts.cross.keys)} == set(example.CODES) - {"en", "ko"}
 
 
 def test_published_scores_stand_beside_means_over_the_same_results(facts):
@@ -186,7 +186,7 @@ def test_cross_lingual_and_monolingual_scores_stay_apart(facts):
 
 def test_languages_are_ranked_in_tasks_that_all_have(facts):
     assert {task for _, task in report_facts.in_all_languages(facts.own)} == {"Topics", "Clusters"}
-    found = report_facts.english_lead(facts.own)
+    means, *counts = report_facts.english_lead(facts.own)
     one = facts.evaluations[0]
     by_task = {}
     for entry in one.part(False).scores:
@@ -194,8 +194,8 @@ def test_languages_are_ranked_in_tasks_that_all_have(facts):
             by_task.setdefault(entry.task, {})[entry.language] = entry.score
     english = sum(row["en"] for row in by_task.values()) / 3
     others = sum((sum(row.values()) - row["en"]) / (len(row) - 1) for row in by_task.values()) / 3
-    assert found.means["mini"] == pytest.approx((english, others))
-    assert (found.languages, found.tasks) == (13, 3)
+    assert means["mini"] == pytest.approx((english, others))
+    assert counts == [13, 3]
 
 
 def test_what_is_missing_is_told_with_its_reason(facts, page):
@@ -305,7 +305,7 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
     (folders[0] / "gap.json").write_text(
         (folders[0] / "gap.json").read_text().replace('"hubness": ', '"hubness": "x",\n"y": ')
     )
-    with pytest.raises(DataError, match="gap.json: damaged"):
+    with pytest.raises(DataError, match="gap.json: against.*hubness: Input should be a valid number"):
         report_facts.read(folders)
     EvaluationFolder(folders[0]).write_gap(found)
     broken = (
@@ -314,5 +314,5 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
         .replace(f'"anisotropy": {found.within["te"].anisotropy}', '"anisotropy": "<b>"')
     )
     (folders[0] / "gap.json").write_text(broken)
-    with pytest.raises(DataError, match="no finite number"):
+    with pytest.raises(DataError, match="gap.json: within.te.anisotropy: Input should be a valid number"):
         report_facts.read(folders)

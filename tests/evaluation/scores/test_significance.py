@@ -24,7 +24,6 @@ def paired(one, other):
 
 def test_mcnemar_by_hand():
     found = paired(right(*[1] * 9, 0, 1), right(*[0] * 9, 1, 1))  # 9 of 10 coins
-    assert found.test == "McNemar, exact"
     assert found.p == pytest.approx(2 * (1 + 10) / 2**10)
     assert found.value == pytest.approx(100 * 8 / 11)
     assert found.low < found.value < found.high
@@ -36,7 +35,6 @@ def test_sign_flips_count_what_listing_all_of_them_counts():
     exact = permutation_test(
         (one.values, other.values), lambda a, b: a.mean() - b.mean(), permutation_type="samples", n_resamples=np.inf
     )
-    assert found.test == "sign flips"
     assert found.p == pytest.approx(exact.pvalue, abs=0.02)
 
 
@@ -51,7 +49,7 @@ def test_a_better_ranking_is_told_from_an_equal_one():
     gold = noise[0]
     good, bad = pairs(gold + 0.2 * noise[1], gold), pairs(gold + 3 * noise[2], gold)
     found = paired(good, bad)
-    assert found.test == "swaps of ranks" and found.p < 0.001 and found.low > 0
+    assert found.p < 0.001 and found.low > 0
     as_good = paired(good, pairs(10 * (gold + 0.2 * noise[2]) ** 3, gold))  # another scale
     assert as_good.p > 0.05 and as_good.low < 0 < as_good.high
 
@@ -73,7 +71,7 @@ def test_a_true_hypothesis_is_rejected_about_as_often_as_promised(monkeypatch):
     for _ in range(200):
         gold, one, other = generator.normal(size=(3, 40))
         test = compare._test(pairs(gold + one, gold), pairs(gold + other, gold), generator)
-        rejected += test[0] <= 0.05
+        rejected += test <= 0.05
     assert 1 <= rejected <= 22  # 10 are expected; more than 22 come up once in 5,000 times
 
 
@@ -89,7 +87,7 @@ def test_swapping_the_models_turns_the_sign_and_the_order_of_rows_does_not_matte
     shuffled = list(other.ids)
     random.shuffle(shuffled)
     there, back = paired(one, other), paired(other.ordered(shuffled), one)
-    assert (there.p, there.test) == (back.p, back.test)
+    assert there.p == back.p
     ends = (there.value, there.low, there.high)
     assert ends == pytest.approx((-back.value, -back.high, -back.low), abs=1e-9)
 

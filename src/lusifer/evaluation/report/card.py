@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.figures import style
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
-from lusifer.evaluation.report.words import mean_cell, render, score_cell
+from lusifer.evaluation.report.words import language_name, mean_cell, render, score_cell
 from lusifer.evaluation.scores.averages import TASK, Board
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
 from lusifer.evaluation.scores.results import Results
@@ -51,7 +50,7 @@ def _means(means: MeanTable, scores: ScoreSet) -> str:
 
 def _by_language_and_type(scores: ScoreSet) -> MeanTable | None:
     """Means by language and type, which a page shows as colours; None where each would be a single score."""
-    rows = scores.rows(lambda key: f"{style.language_name(key[0])}, {scores.about(key).type}")
+    rows = scores.rows(lambda key: f"{language_name(key[0])}, {scores.about(key).type}")
     if len(rows) == len(scores.keys):
         return None
     kind = ", cross-lingual" if scores.cross_lingual else ""
@@ -78,7 +77,7 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
         EvalResult(
             task_type=entry.type,
             dataset_type=entry.task,
-            dataset_name=f"{entry.title}, {style.language_name(entry.language)}",
+            dataset_name=f"{entry.title}, {language_name(entry.language)}",
             dataset_config=", ".join(entry.subsets) if entry.cross_lingual else entry.language,
             dataset_split=entry.split,
             metric_type=entry.metric,
@@ -129,7 +128,7 @@ def _task(scores: ScoreSet, task: str, seed: int) -> str:
     about = scores.about(keys[0])
     means = [row for row in scores.groups(keys) if "resources" not in row.label] if len(keys) > 1 else []
     labels = [f"mean of {row.label}" + f" ({row.size})" * (row.shared < row.of) for row in means]
-    columns = {"language": [*(style.language_name(code) for code, _ in keys), *labels]}
+    columns = {"language": [*(language_name(code) for code, _ in keys), *labels]}
     for place, (name, board) in enumerate(zip(scores.names, scores.boards, strict=True)):
         cells = [(score_cell(board.entries[key].score), _interval(board, key, seed)) for key in keys]
         cells += [(score_cell(mean.value), _ends(mean.low, mean.high)) for row in means if (mean := row.means[place])]

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.figures import style
-from lusifer.evaluation.report.words import score_cell
+from lusifer.evaluation.report.words import language_name, score_cell
 from lusifer.evaluation.scores import averages, compare, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
@@ -107,7 +106,7 @@ class ScoreSet:
         """Average some scores, for every model over the same ones; each mean is computed once."""
         keys = tuple(keys)
         if keys not in self._means:
-            shared, nothing = self.shared(keys), Mean(None, None, None, (), keys, ())
+            shared, nothing = self.shared(keys), Mean(None, None, None, False)
             means = [board.mean(shared, self.outer) for board in self.boards]
             known = tuple(mean if mean.complete else nothing for mean in means)
             self._means[keys] = len(shared), known, self._beside({key[self.outer] for key in keys}, shared)
@@ -157,7 +156,7 @@ class ScoreSet:
     def tables(self) -> list[MeanTable]:
         """The means in all their tables, those that weigh most first."""
         by = {
-            "language": self.rows(lambda key: style.language_name(key[0])),
+            "language": self.rows(lambda key: language_name(key[0])),
             "languages": self.groups(self.keys),
             "type": self.rows(lambda key: self.about(key).type),
             "task": self.rows(lambda key: self.about(key).title),
@@ -269,21 +268,14 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     return Facts(tuple(evaluations), names, *parts, seed, gaps, islands)
 
 
-@dataclass(frozen=True)
-class EnglishLead:
-    """Means of English and of the other languages in percent over the same tasks, by model, and their numbers.
+def english_lead(scores: ScoreSet) -> tuple[dict[str, tuple[float, float]], int, int]:
+    """Compare English over the tasks that all models have in English and in another language.
 
-    That of the others is the mean over the tasks of the mean over their languages: a language that lacks a task changes
-    neither what a task weighs nor which tasks are compared.
+    Returns:
+        Model -> means of English and of the other languages in percent; then how many other languages and tasks. The
+        mean of the others is over tasks, of the mean over a task's languages: a language that lacks a task changes
+        neither what a task weighs nor which tasks are compared.
     """
-
-    means: dict[str, tuple[float, float]]
-    languages: int
-    tasks: int
-
-
-def english_lead(scores: ScoreSet) -> EnglishLead:
-    """Compare English over the tasks that all models have in English and in another language."""
     shared = scores.shared(scores.keys)
     tasks = {task for code, task in shared if code == ENGLISH} & {task for code, task in shared if code != ENGLISH}
     others = [(code, task) for code, task in shared if task in tasks and code != ENGLISH]
@@ -292,7 +284,7 @@ def english_lead(scores: ScoreSet) -> EnglishLead:
         one, rest = board.mean([(ENGLISH, task) for task in tasks], TASK), board.mean(others, TASK)
         if one.value is not None and rest.value is not None and one.complete and rest.complete:
             means[name] = one.value, rest.value
-    return EnglishLead(means, len({code for code, _ in others}), len(tasks))
+    return means, len({code for code, _ in others}), len(tasks)
 
 
 def in_all_languages(scores: ScoreSet) -> list[Key]:

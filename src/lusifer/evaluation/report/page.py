@@ -16,11 +16,10 @@ import numpy as np
 from markupsafe import Markup
 
 from lusifer import languages
-from lusifer.evaluation.figures import drawings, style
-from lusifer.evaluation.report import verdict
+from lusifer.evaluation.report import figures, verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
-from lusifer.evaluation.report.words import render
+from lusifer.evaluation.report.words import language_name, render, short
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
@@ -54,25 +53,17 @@ def page(facts: Facts) -> str:
     )
 
 
-def demo(
-    title: str,
-    words: Sequence[str],
-    looks: Mapping[str, Look],
-    searches: Mapping[str, Mapping[str, Sequence[Hit]]],
-    islands: Figure,
-) -> str:
+def demo(looks: Mapping[str, Look], searches: Mapping[str, Mapping[str, Sequence[Hit]]], islands: Figure) -> str:
     """Lay out the page of the demo as HTML.
 
     Args:
-        title: Of the page.
-        words: Paragraphs under it: what was compared, on which texts, and what it does not show.
         looks: Name of a model -> what was measured.
         searches: Query -> name of a model -> what it found, the best first.
         islands: The figure of all models' vectors in the plane.
     """
-    svg = Markup(style.svg(islands, "islands", f"t-SNE of the sentences: {', '.join(looks)}"))
-    known = languages.table()
-    return _render("demo.html", title=title, words=words, looks=looks, searches=searches, islands=svg, languages=known)
+    svg = Markup(figures.svg(islands, "islands", f"t-SNE of the sentences: {', '.join(looks)}"))
+    title = "An English embedder learns languages"
+    return _render("demo.html", title=title, looks=looks, searches=searches, islands=svg, languages=languages.table())
 
 
 def _render(template: str, **values: Any) -> str:
@@ -90,13 +81,13 @@ def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
 
 def _figure(drawn: Figure, slug: str, caption: str, alternative: str = "", wide: bool = False) -> dict[str, Any]:
     """A figure for the macro of this name; `alternative` says more to those who do not see it than the caption."""
-    return {"svg": Markup(style.svg(drawn, slug, alternative or caption)), "caption": caption, "wide": wide}
+    return {"svg": Markup(figures.svg(drawn, slug, alternative or caption)), "caption": caption, "wide": wide}
 
 
 def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
     """A heat map a model: languages by types, or by tasks where they are cross-lingual; all on one scale."""
     grids = [_grid(scores, board) for board in scores.boards]
-    limits = drawings.span([value for grid in grids for row in grid.values() for value in row.values()])
+    limits = figures.span([value for grid in grids for row in grid.values() for value in row.values()])
     what = "task" if scores.cross_lingual else "type of task"
     found = []
     for number, (name, grid) in enumerate(zip(scores.names, grids, strict=True)):
@@ -105,9 +96,9 @@ def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
         gone = "none is missing" if len(known) == len(values) else "hatched cells are missing, or lack a task"
         caption = alternative = f"{name}: mean score by language and {what}, of what this model has; {gone}"
         if known:  # what those who do not see the figure need beside the tables: its range
-            ends = [f"{each[2]} in {style.language_name(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
+            ends = [f"{each[2]} in {language_name(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
             alternative = f"{caption}. Lowest: {ends[0]}; highest: {ends[1]}."
-        drawn = drawings.heat_map(grid, f"{style.short(name, 40)}: languages by {what}", limits)
+        drawn = figures.heat_map(grid, f"{short(name, 40)}: languages by {what}", limits)
         wide = len({column for _, _, column in values}) > HALF
         found.append(_figure(drawn, f"{slug}-{number}", caption, alternative, wide))
     return found
@@ -134,12 +125,12 @@ def _bars(facts: Facts) -> dict[str, Any] | None:
     """The overall means of all models; None for a single one."""
     if len(facts.names) < 2:
         return None
-    bars: dict[str, dict[str, style.Estimate]] = {name: {} for name in facts.names}
+    bars: dict[str, dict[str, figures.Estimate]] = {name: {} for name in facts.names}
     for scores in facts.sets:
         for name, mean in zip(facts.names, scores.whole.means, strict=True):
             bars[name][scores.kind] = mean.value, mean.low, mean.high
     caption = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
-    return _figure(drawings.bars(bars, "Means"), "means", caption)
+    return _figure(figures.bars(bars, "Means"), "means", caption)
 
 
 def _islands(facts: Facts) -> dict[str, Any] | None:
@@ -155,4 +146,4 @@ def _islands(facts: Facts) -> dict[str, Any] | None:
         "languages are islands, a model tells languages apart before meanings. The number is of the vectors and not of "
         "the picture"
     )
-    return _figure(drawings.islands(same, facts.seed), "islands", caption)
+    return _figure(figures.islands(same, facts.seed), "islands", caption)

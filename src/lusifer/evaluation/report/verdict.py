@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lusifer.evaluation.figures import style
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report.facts import Facts, ScoreSet
-from lusifer.evaluation.report.words import count_of, mean_cell
+from lusifer.evaluation.report.words import count_of, language_name, mean_cell
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 
 NAMED = 3  # tasks and languages that a sentence names before it counts the rest
@@ -74,7 +73,7 @@ def _best_and_weakest(scores: ScoreSet) -> list[str]:
         means = [(board.mean([key for key in keys if key[0] == code]), code) for code in codes]
         known = [(mean.value, code) for mean, code in means if mean.value is not None and mean.complete]
         if len(known) == len(codes) > 1:
-            best, weakest = (f"{style.language_name(code)} ({value:.1f})" for value, code in (max(known), min(known)))
+            best, weakest = (f"{language_name(code)} ({value:.1f})" for value, code in (max(known), min(known)))
             found.append(f"{name} is best in {best} and weakest in {weakest}")
     tasks = count_of(len({task for _, task in keys}), "task")
     return [f"{scores.kind.capitalize()}, in the {tasks} that all languages have: {'; '.join(found)}."] if found else []
@@ -82,15 +81,14 @@ def _best_and_weakest(scores: ScoreSet) -> list[str]:
 
 def _english_lead(scores: ScoreSet) -> list[str]:
     """How far English is ahead."""
-    found = report_facts.english_lead(scores)
+    means, languages, tasks = report_facts.english_lead(scores)
     parts = [
         f"{abs(english - others):.1f} points {'ahead' if english >= others else 'behind'} in {name} "
         f"({english:.1f} against {others:.1f})"
-        for name, (english, others) in found.means.items()
+        for name, (english, others) in means.items()
     ]
-    against = f"English against the mean of {count_of(found.languages, 'other language')}"
-    tasks = count_of(found.tasks, "task")
-    return [f"{against}, over {tasks} of monolingual results: {'; '.join(parts)}."] if parts else []
+    against = f"English against the mean of {count_of(languages, 'other language')}"
+    return [f"{against}, over {count_of(tasks, 'task')} of monolingual results: {'; '.join(parts)}."] if parts else []
 
 
 def _seen(facts: Facts, model: int) -> str:

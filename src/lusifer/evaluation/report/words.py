@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lusifer.evaluation.figures import style
+from lusifer import languages
 from lusifer.io.markdown import environment
 
 if TYPE_CHECKING:
     from lusifer.evaluation.scores.averages import Mean
 
 MISSING = "missing"
+SCRIPTS = {
+    "Arab": "Arabic", "Beng": "Bengali", "Cyrl": "Cyrillic", "Deva": "Devanagari", "Grek": "Greek", "Hang": "Hangul",
+    "Hans": "Chinese", "Jpan": "Japanese", "Latn": "Latin", "Telu": "Telugu", "Thai": "Thai",
+}  # fmt: skip
 
 
 def count_of(number: int, word: str) -> str:
@@ -30,9 +34,32 @@ def mean_cell(mean: Mean, kind: str = "") -> str:
     return score_cell(mean.value) + ends
 
 
+def script_name(script: str) -> str:
+    """Name a script in words; one that is not known goes by its code."""
+    return SCRIPTS.get(script, script)
+
+
+def level_name(level: str | None) -> str:
+    """Name a resource level in words."""
+    return "outside the paper's 14" if level is None else f"{level.replace('_', ' ')} resource"
+
+
+def language_name(code: str) -> str:
+    """Name a language for readers: in English, with its code. What the table lacks goes by its code."""
+    known = languages.table().get(code)
+    return f"{known.name} ({code})" if known else short(code)
+
+
+def short(name: str, width: int = 30) -> str:
+    """Shorten a name in its middle, and drop what is no visible character, so that it fits into a figure."""
+    name = "".join(letter if letter.isprintable() else " " for letter in name).strip() or "(no name)"
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[:half]}…{name[-half:]}"
+
+
 def render(template: str, **values: Any) -> str:
     """Fill a template of a report; its filters give scores, languages and other values as readers see them."""
-    filters = {"language": style.language_name, "level": style.level_name, "script": style.script_name}
+    filters = {"language": language_name, "level": level_name, "script": script_name}
     opened = environment("lusifer.evaluation.report", **filters, score=score_cell, json=_json)
     return opened.get_template(template).render(**values)
 

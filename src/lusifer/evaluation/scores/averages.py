@@ -28,25 +28,14 @@ FLAT = 1e-9  # percent
 class Mean:
     """A mean in percent, over fewer members than it should have where something is missing; `value` is None if all is.
 
-    Attributes:
-        low: Of the 95 % interval; None if a member has no examples to resample.
-        high: Likewise.
-        there: Language and task of each score under it.
-        missing: Of those that should be under it and are not.
-        bare: Of those without examples to resample: why there is no interval.
+    `low` and `high` end its 95 % interval, and are None if a member has no examples to resample. `complete` says that
+    nothing is missing: a mean over fewer is not comparable with one over all.
     """
 
     value: float | None
     low: float | None
     high: float | None
-    there: tuple[Key, ...]
-    missing: tuple[Key, ...]
-    bare: tuple[Key, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing: a mean over fewer is not comparable with one over all."""
-        return not self.missing
+    complete: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +57,17 @@ class Board:
         """
         keys = sorted(set(keys))
         there = {key: score for key in keys if (score := self.entries[key].score) is not None}
-        missing = tuple(key for key in keys if key not in there)
         if not there:
-            return Mean(None, None, None, (), missing, ())
+            return Mean(None, None, None, not keys)
         pairs = {key: len(self.entries[key].subsets) if outer == TASK else 1 for key in there}
         value = _nested(there, outer, pairs)
-        bare = tuple(key for key in there if key not in self.samples)
-        ends = None if bare else percentiles(_nested({key: self.samples[key] for key in there}, outer, pairs))
+        ends = None
+        if there.keys() <= self.samples.keys():
+            ends = percentiles(_nested({key: self.samples[key] for key in there}, outer, pairs))
         if ends is not None and ends[1] - ends[0] < FLAT:
             ends = None  # all right or all wrong in every member: resampling sees no doubt, and there is some
         low, high = ends or (None, None)
-        return Mean(float(value), low, high, tuple(there), missing, bare)
+        return Mean(float(value), low, high, len(there) == len(keys))
 
 
 def boards(results: Sequence[Results], seed: int = 0) -> list[Board]:

@@ -40,14 +40,13 @@ class Difference:
     """The first model's score minus the second one's, in percent points.
 
     `low` and `high` end the 95 % interval by paired bootstrap (both models' scores of the same resampled examples);
-    None where it has none. `p` is two-sided, of the one test that is named.
+    None where it has none. `p` is two-sided, of the test that fits the values (see the top of this file).
     """
 
     value: float
     low: float | None
     high: float | None
     p: float
-    test: str
 
 
 @dataclass(frozen=True)
@@ -210,8 +209,8 @@ def differences(
     for key in one:
         mine, theirs = (members[key].ordered(sorted(members[key].ids)) for members in (one, other))
         low, high = percentiles(samples[key]) or (None, None)
-        p, name = _test(mine, theirs, np.random.default_rng(seed))
-        found[key] = Difference(score(mine) - score(theirs), low, high, p, name)
+        p = _test(mine, theirs, np.random.default_rng(seed))
+        found[key] = Difference(score(mine) - score(theirs), low, high, p)
     return found, samples
 
 
@@ -229,13 +228,13 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _test(one: Examples, other: Examples, generator: np.random.Generator) -> tuple[float, str]:
-    """The p and the name of the test that fits the values."""
+def _test(one: Examples, other: Examples, generator: np.random.Generator) -> float:
+    """The p of the test that fits the values."""
     if one.gold is not None:
-        return _swaps(one, other, generator), "swaps of ranks"
-    if np.isin(np.concatenate([one.values, other.values]), (0, 1)).all():
-        return _mcnemar(one.values - other.values), "McNemar, exact"
-    return _flips(one.values - other.values, generator), "sign flips"
+        return _swaps(one, other, generator)
+    apart = one.values - other.values
+    zeros_and_ones = np.isin(np.concatenate([one.values, other.values]), (0, 1)).all()
+    return _mcnemar(apart) if zeros_and_ones else _flips(apart, generator)
 
 
 def _mcnemar(differences: np.ndarray) -> float:

@@ -11,7 +11,6 @@ Older versions wrote predictions/ and vectors*/ as well, which nothing reads.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -25,9 +24,9 @@ from safetensors.numpy import load_file, save
 
 from lusifer.errors import DataError, UsageError
 from lusifer.evaluation.scores.averages import order_of
-from lusifer.evaluation.scores.results import AGAIN, EXAMPLES, SUMMARY, Entry, examples_of
+from lusifer.evaluation.scores.results import AGAIN, EXAMPLES, SUMMARY, Entry, examples_of, parse
 from lusifer.io.files import read_json, write_file, write_json
-from lusifer.language_gap import Against, Gap, Within
+from lusifer.language_gap import Gap
 
 RUN, SCORES = "run.json", "scores"
 GAP, ISLANDS = "gap.json", "islands.safetensors"
@@ -132,18 +131,7 @@ class EvaluationFolder:
             DataError: The file is damaged.
         """
         file = self.path / GAP
-        if not file.is_file():
-            return None
-        made = read_json(file, AGAIN, kind=dict)
-        try:
-            within = {code: Within(**row) for code, row in made["within"].items()}
-            against = {code: Against(**row) for code, row in made["against"].items()}
-            numbers = [value for row in (*within.values(), *against.values()) for value in vars(row).values()]
-            if not all(value is None or isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-                raise ValueError("a value is no finite number")
-            return Gap(made["sentences"], made["k"], within, against)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{file}: damaged ({error}); {AGAIN}") from error
+        return parse(Gap, file) if file.is_file() else None
 
     def read_islands(self) -> dict[str, np.ndarray] | None:
         """Read the vectors for a picture, (n, d) by language in the paper's order; None where there are none.

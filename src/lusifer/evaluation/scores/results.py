@@ -109,11 +109,11 @@ def read(folder: Path) -> Results:
             names the file and what to do.
     """
     file = folder / SUMMARY
-    found = _parse(_Format, file).format
+    found = parse(_Format, file).format
     if found != FORMAT:
         advice = "update lusifer" if isinstance(found, int) and found > FORMAT else f"name another folder or {AGAIN}"
         raise DataError(f"{file}: format {found!r}, not {FORMAT}: {advice}")
-    summary = _parse(Summary, file)
+    summary = parse(Summary, file)
     _check_entries(file, summary.scores)
     entries = {entry.key: entry for entry in summary.scores}
     examples: dict[Key, Examples] = {}
@@ -162,8 +162,12 @@ class _Format:
     format: Any = None
 
 
-def _parse(kind: type[Parsed], file: Path) -> Parsed:
-    """Read a file as JSON of this form."""
+def parse(kind: type[Parsed], file: Path) -> Parsed:
+    """Read a file as JSON of this form.
+
+    Raises:
+        DataError: There is none, or it is of another form; the message names the key.
+    """
     try:
         return TypeAdapter(kind).validate_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -203,7 +207,7 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
     if not file.is_file():
         return {}
     found = {}
-    for language, row in _parse(dict[str, _Row], file).items():
+    for language, row in parse(dict[str, _Row], file).items():
         entry = entries.get((language, task))
         if entry is None or entry.score is None:
             raise DataError(f"{file}: {language}: {SUMMARY} has no score for these examples; {AGAIN}")

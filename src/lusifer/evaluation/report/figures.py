@@ -1,31 +1,137 @@
-"""The figures: a heat map of one model, bars with intervals, texts in the plane by t-SNE."""
+"""The figures: a heat map of one model, bars with intervals, texts in the plane by t-SNE, all in one style.
+
+Figures need matplotlib, of the extra `report`. Their labels are English names and codes: the font that matplotlib
+brings (DejaVu Sans) has no Devanagari, Bengali, Telugu or Hangul and does not join Arabic letters. Texts in their own
+script belong on the HTML page, where the browser's fonts and shaping do the work.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lusifer import extras, language_gap
+from lusifer import extras, language_gap, languages
 from lusifer.errors import UsageError
-from lusifer.evaluation.figures import style
-from lusifer.evaluation.figures.style import INK, LINE, PAPER, SOFT, Estimate, Mark
+from lusifer.evaluation.report import words
+from lusifer.io.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
-MISSING = "missing"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b3a800")
+"""Told apart with any colour vision (Okabe and Ito, jfly.uni-koeln.de/color); the yellow is darkened, to be seen on
+white. Colour never stands alone: a marker or a pattern says the same."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+INK, SOFT, LINE, PAPER = "#1c2430", "#5d6877", "#d9dee5", "#fefefe"
+"""On a page these become the variables of its style, so that a figure follows light and dark."""
+VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
+WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
 HATCH = "////"
 EQUAL_CONTRAST = 0.469  # place in cividis at which black and white text are read equally well (WCAG 2, 1.4.3)
 STEPS = 24  # of the bar of colours: with 50 and more matplotlib makes an image of it, which a page may refuse
 NEIGHBOURS = 10
 LAYERS = 7
 LONG_LABEL = 14  # letters; longer names of columns are turned
+Mark = dict[str, Any]
+"""How a group of points looks, in matplotlib's words: color and marker."""
+Estimate = tuple[float | None, float | None, float | None]
+"""A score in percent and its 95 % interval; a first value of None is missing, the others of None are unknown."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save in this project's style, whatever the user's matplotlibrc says.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with extras.need("report", "matplotlib.style").context(["default", f"{__package__}.lusifer"]):
+        yield
+
+
+def new(width: float, height: float) -> Figure:
+    """Make an empty figure, without pyplot and its list of open windows; sizes in inches."""
+    return extras.need("report", "matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
+    """Give languages their marks: a colour a script, a marker a language in it, since 14 hues cannot be told apart.
+
+    Returns:
+        Name of the script -> code -> mark, in the order of the table of languages, of which no two look alike.
+
+    Raises:
+        UsageError: A language is unknown.
+    """
+    asked = {languages.language(code).code for code in codes}
+    members: dict[str, list[str]] = {}
+    for code, row in languages.table().items():
+        if code in asked:
+            members.setdefault(words.script_name(row.script), []).append(code)
+    free = {colour: list(MARKERS) for colour in COLOURS}
+    groups = {}
+    for name, those in members.items():
+        # A colour of its own as long as there are any; then the one of which the most markers are left.
+        colour = max(COLOURS, key=lambda colour: len(free[colour]))
+        marks = [{"color": colour, "marker": free[colour].pop(0) if free[colour] else "o"} for _ in those]
+        groups[name] = dict(zip(those, marks, strict=True))
+    return groups
+
+
+def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]]) -> None:
+    """Put a legend of languages at the right, group by group."""
+    line = extras.need("report", "matplotlib.lines").Line2D
+    handles = []
+    for name, marks in groups.items():
+        handles.append(line([], [], linestyle="none", label=name))
+        for code, mark in marks.items():
+            handles.append(line([], [], **mark, linestyle="none", markersize=6, label=words.language_name(code)))
+    legend = figure.legend(handles=handles, loc="outside right center", fontsize=8.5, handlelength=1.2)
+    for text in legend.get_texts():
+        if text.get_text() in groups:
+            text.set(weight="bold", color=SOFT)
+
+
+def svg(figure: Figure, slug: str, title: str) -> str:
+    """Give a figure as an `<svg>` element for an HTML page, in the colours and the font of the page.
+
+    Args:
+        figure: Drawn within `style()`.
+        slug: A name that no other figure of the page has; all ids in it begin with this.
+        title: What it shows and what is to be seen in it, for those who do not see it.
+    """
+    buffer = io.StringIO()
+    with style(), extras.need("report", "matplotlib").rc_context({"svg.hashsalt": slug}):
+        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
+    found = re.search(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>(.*)</svg>', buffer.getvalue(), flags=re.DOTALL)
+    box, content = found.groups()  # type: ignore[union-attr]
+    # Its <style> would count for the whole page, whose own style says the same for `svg *`.
+    content = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", content, flags=re.DOTALL)
+    content = re.sub(r" font-family: [^;\"]*;?", "", content)
+    content = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{slug}-", content)
+    for colour, variable in VARIABLES.items():
+        content = content.replace(colour, variable)
+    points = float(box.split()[2])
+    size = f"width: {points * WIDE / 16:.1f}rem; min-width: {points * NARROW / 16:.1f}rem"
+    return f'<svg role="img" aria-label="{escape(title)}" viewBox="{box}" style="{size}">{content}</svg>'
+
+
+def write(figure: Figure, picture: Path) -> None:
+    """Write a figure as PNG, on white; the same figure gives the same bytes."""
+    with style(), write_file(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=160, facecolor="white", metadata={"Software": None})
 
 
 def span(values: Sequence[float | None]) -> tuple[float, float]:
@@ -57,10 +163,10 @@ def heat_map(
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     if not columns:
         raise UsageError(f"{title}: there is nothing to draw")
-    with style.style():
-        names = [textwrap.fill(style.short(column, 48), 24, break_long_words=False) for column in columns]
+    with style():
+        names = [textwrap.fill(words.short(column, 48), 24, break_long_words=False) for column in columns]
         turned = max(map(len, names)) > LONG_LABEL
-        figure = style.new(3.0 + 1.1 * len(columns), 1.5 + 0.31 * max(len(scores), 3) + 0.9 * turned)
+        figure = new(3.0 + 1.1 * len(columns), 1.5 + 0.31 * max(len(scores), 3) + 0.9 * turned)
         axis = figure.subplots()
         colours = extras.need("report", "matplotlib").colormaps["cividis"]
         norm = extras.need("report", "matplotlib.colors").Normalize(*limits)
@@ -70,7 +176,7 @@ def heat_map(
                     _cell(axis, number, place, row[column], norm, colours)
         axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(scores) - 0.5, -0.5))
         axis.set_xticks(range(len(columns)), names, rotation=35 if turned else 0, ha="left" if turned else "center")
-        axis.set_yticks(range(len(scores)), [style.language_name(code) for code in scores])
+        axis.set_yticks(range(len(scores)), [words.language_name(code) for code in scores])
         axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
         axis.spines[:].set_visible(False)
         axis.set_title(title, pad=10, loc="left")
@@ -87,7 +193,7 @@ def _cell(axis: Axes, x: int, y: int, value: float | None, norm: Normalize, colo
         hatched = {"fill": False, "hatch": HATCH, "edgecolor": LINE, "linewidth": 0}
         axis.add_patch(rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **hatched))
         behind = {"facecolor": PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
-        axis.text(x, y, MISSING, ha="center", va="center", fontsize=8.5, style="italic", color=INK, bbox=behind)
+        axis.text(x, y, words.MISSING, ha="center", va="center", fontsize=8.5, style="italic", color=INK, bbox=behind)
         return
     axis.add_patch(rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours(norm(value)), edgecolor=PAPER, linewidth=1))
     ink = "#ffffff" if norm(value) < EQUAL_CONTRAST else "#000000"
@@ -112,16 +218,16 @@ def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
     if not panels:
         raise UsageError(f"{title}: there is nothing to draw")
     low, high = span([*(number for row in scores.values() for cell in row.values() for number in cell), 0.0])
-    with style.style():
-        figure = style.new(2.6 + 2.9 * len(panels), 1.3 + 0.42 * len(scores))
+    with style():
+        figure = new(2.6 + 2.9 * len(panels), 1.3 + 0.42 * len(scores))
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, panel in zip(axes, panels, strict=True):
             axis.grid(axis="x")
             for place, row in enumerate(scores.values()):
                 _bar(axis, place, row.get(panel, (None, None, None)), first=place == 0, width=high - low)
             axis.set(xlim=(low, high + 0.16 * (high - low)), ylim=(len(scores) - 0.4, -0.6), xlabel="%")
-            axis.set_title(style.short(panel, 34), fontsize=10)
-            axis.set_yticks(range(len(scores)), [style.short(name, 34) for name in scores])
+            axis.set_title(words.short(panel, 34), fontsize=10)
+            axis.set_yticks(range(len(scores)), [words.short(name, 34) for name in scores])
             axis.tick_params(axis="y", length=0)
         figure.suptitle(title, fontsize=11)
     return figure
@@ -130,9 +236,9 @@ def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
 def _bar(axis: Axes, place: int, estimate: Estimate, first: bool, width: float) -> None:
     value, low, high = estimate
     if value is None:
-        axis.text(0.01 * width, place, MISSING, va="center", fontsize=8.5, style="italic", color=SOFT)
+        axis.text(0.01 * width, place, words.MISSING, va="center", fontsize=8.5, style="italic", color=SOFT)
         return
-    colour = style.COLOURS[0 if first else 5]
+    colour = COLOURS[0 if first else 5]
     axis.barh(place, value, height=0.62, color=colour)
     if first:
         axis.axvline(value, color=colour, linewidth=1, linestyle=":")
@@ -178,23 +284,23 @@ def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Fi
     codes = [list(vectors) for vectors in models.values()]
     if not models or any(set(each) != set(codes[0]) for each in codes):
         raise UsageError("models are shown side by side on texts of the same languages")
-    groups = style.language_marks(codes[0])
+    groups = language_marks(codes[0])
     columns = min(len(models), 3)
     rows = -(-len(models) // columns)
-    with style.style():
-        figure = style.new(4.4 * columns + 1.8, 4.6 * rows)
+    with style():
+        figure = new(4.4 * columns + 1.8, 4.6 * rows)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for axis, (name, vectors) in zip(axes, models.items(), strict=False):
             accuracy, asked = language_told(vectors)
             places = _places(vectors, seed)
             _scatter(axis, places, {code: mark for group in groups.values() for code, mark in group.items()})
-            axis.set(title=style.short(name), xticks=[], yticks=[])
+            axis.set(title=words.short(name), xticks=[], yticks=[])
             right = f"{accuracy:.0f} % right (by chance {100 / len(vectors):.0f} %)"
             axis.set_xlabel(f"language of a text told by its {asked} nearest:\n{right}", fontsize=9.5)
             axis.spines[:].set(visible=True, color=LINE)
         for axis in axes[len(models) :]:
             axis.set_visible(False)
-        style.grouped_legend(figure, groups)
+        grouped_legend(figure, groups)
     return figure
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lusifer import language_gap
 from lusifer.errors import DataError, UsageError
-from lusifer.evaluation.figures import drawings, style
+from lusifer.evaluation.report import figures
 
 CODES = ("en", "ko", "te")
 
@@ -26,17 +26,17 @@ def translations(texts=8, dimension=32):
 
 
 def test_islands_are_told_and_translations_are_not():
-    assert drawings.language_told(islands(), 5) == (100, 5)
-    assert drawings.language_told(translations(), 7)[0] == pytest.approx(100 / 3)
+    assert figures.language_told(islands(), 5) == (100, 5)
+    assert figures.language_told(translations(), 7)[0] == pytest.approx(100 / 3)
 
 
 def test_it_is_the_number_of_the_language_gap():
     generator = np.random.default_rng(1)
     vectors = {code: rows + 0.4 * generator.normal(size=rows.shape) for code, rows in islands(30).items()}
-    accuracy, _ = drawings.language_told(vectors)
+    accuracy, _ = figures.language_told(vectors)
     assert accuracy == pytest.approx(language_gap.measure(np.asarray, vectors).mean("predicted"), abs=0.1)
     assert 40 < accuracy < 100
-    assert drawings.language_told({code: 7 * rows for code, rows in vectors.items()})[0] == accuracy
+    assert figures.language_told({code: 7 * rows for code, rows in vectors.items()})[0] == accuracy
 
 
 @pytest.mark.parametrize(
@@ -44,26 +44,26 @@ def test_it_is_the_number_of_the_language_gap():
 )
 def test_nobody_can_tell_from_one_text_or_one_language(vectors):
     with pytest.raises(DataError, match="give en and at least one other|in every language|neighbours need"):
-        drawings.language_told(vectors)
+        figures.language_told(vectors)
 
 
 def test_models_stand_side_by_side_with_their_numbers(tmp_path):
     models = {"before": islands(), "after": translations(dimension=6)}
-    figure = drawings.islands(models, seed=3)
+    figure = figures.islands(models, seed=3)
     shown = [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes]
     assert [title for title, _ in shown] == ["before", "after"]
     assert all("(by chance 33 %)" in label for _, label in shown)
-    accuracy, _ = drawings.language_told(models["before"])
+    accuracy, _ = figures.language_told(models["before"])
     assert f"its 7 nearest:\n{accuracy:.0f} % right" in shown[0][1]
     points = [sum(len(part.get_offsets()) for part in axis.collections) for axis in figure.axes]
     assert points == [24, 24]
-    again = drawings.islands(models, seed=3)
-    assert style.svg(figure, "a", "t") == style.svg(again, "a", "t")
-    assert style.svg(drawings.islands(models, seed=4), "a", "t") != style.svg(again, "a", "t")
+    again = figures.islands(models, seed=3)
+    assert figures.svg(figure, "a", "t") == figures.svg(again, "a", "t")
+    assert figures.svg(figures.islands(models, seed=4), "a", "t") != figures.svg(again, "a", "t")
 
 
 def test_models_on_other_languages_are_refused():
     with pytest.raises(UsageError, match="same languages"):
-        drawings.islands({"a": islands(), "b": {"en": np.eye(6), "ko": np.eye(6)}})
+        figures.islands({"a": islands(), "b": {"en": np.eye(6), "ko": np.eye(6)}})
     with pytest.raises(UsageError, match="same languages"):
-        drawings.islands({})
+        figures.islands({})
