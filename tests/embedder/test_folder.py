@@ -164,6 +164,19 @@ def test_no_such_folder(name):
         lusifer.load(name)
 
 
+def test_a_folder_of_an_earlier_version_is_loaded_unless_it_leaves_the_prompt_out(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"include_prompt": True}))
+    before = folder.identity(copy)
+    folder.save(lusifer.load(copy, device="cpu"), copy)
+    assert folder.identity(copy) == before
+    (copy / "config.json").write_text(json.dumps(config | {"include_prompt": False}))
+    with pytest.raises(
+        ModelFolderError, match=r"config\.json: include_prompt: false: this model leaves the prompt out"
+    ):
+        lusifer.load(copy, device="cpu")
+
+
 def test_a_name_that_the_hub_does_not_give():
     with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not") as caught:
         lusifer.load("someone/model")
