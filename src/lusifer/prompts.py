@@ -6,6 +6,7 @@ The instructions by task name stand in `prompts.toml` beside this file.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib import resources
 from typing import Any, Literal
@@ -14,6 +15,14 @@ from lusifer.errors import TextError, UsageError
 
 Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
+INVISIBLE = (
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff"
+    "\U000e0001\U000e0020-\U000e007f\U000e0100-\U000e01ef]"
+)
+"""Characters that nobody sees and that carry no meaning, as a regular expression: soft hyphen, zero-width space,
+direction marks, word joiner, variation selectors, byte-order mark, tags. The joiners (U+200C, U+200D) are not among
+them: words of Persian and of Indic scripts, and emoji, are made with them."""
+_NOTHING = re.compile(rf"{INVISIBLE}|[\u200c\u200d\s]")
 
 
 def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> str:
@@ -60,7 +69,7 @@ def check_text(text: object, where: str) -> str:
     """
     if not isinstance(text, str):
         raise TextError(f"{where}: expected a text, found {type(text).__name__}: give a string")
-    if not text.strip():
+    if not text.strip() or not _NOTHING.sub("", text):
         raise TextError(f"{where}: the text is empty: remove it or fill it")
     if "\x00" in text:
         raise TextError(f"{where}: NUL character at position {text.index(chr(0))}: remove it")

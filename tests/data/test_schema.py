@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.data import tables
-from lusifer.data.schema import COLUMNS, check
+from lusifer.data.schema import COLUMNS, check, normalise, same_text
 from lusifer.data.sources import SourceSpec, load, published
 from lusifer.errors import DataError, LusiferError, TextError, UsageError
 
@@ -189,3 +189,41 @@ def test_rows_on_disk_are_the_rows_that_were_put_there(texts: list[str]) -> None
     assert list(kept) == rows
     assert tables.values(kept, "text", slice(1, 3)) == texts[1:3]
     assert tables.values(kept, "text", range(len(texts) - 1, -1, -1)) == texts[::-1]
+
+
+@given(st.text(max_size=40))
+def test_what_makes_two_texts_the_same_is_stable(text: str) -> None:
+    key = same_text(text)
+    assert same_text(key) == key
+    assert same_text(f"  {text.upper()}  ") == same_text(text.upper()) and bool(key) == bool(normalise(text))
+
+
+@given(st.lists(st.sampled_from(["Paris", "5", "is", "it's", "हिन्दी", "C"]), min_size=1, max_size=5), st.data())
+def test_signs_and_symbols_make_another_text_and_case_spaces_and_edges_do_not(words: list, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(words) - 1))
+    changed = list(words)
+    changed[place] = data.draw(
+        st.sampled_from(["{}+", "{}#", "{} %", "{} 👍", "-7 {}", "{} 1.5", "{}€", "{}=2"])
+    ).format(words[place])
+    assert same_text(" ".join(changed)) != same_text(" ".join(words))
+    changed[place] = data.draw(
+        st.sampled_from(["({})", "{}...", "«{}»,", "{}?!", "\u200b{}\ufe0f", "  {}", "{}\u00ad"])
+    )
+    changed[place] = changed[place].format(words[place].upper() if words[place] != "it's" else words[place])
+    assert same_text("  ".join(changed)) == same_text(" ".join(words))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("-5 degrees", "5 degrees"),
+        ("1.5", "15"),
+        (".5", "5"),
+        ("7 - 5", "7 5"),
+        ("a/b", "ab"),
+        ("x=2", "x≠2"),
+        ("👍", "👎"),
+    ],
+)
+def test_small_signs_are_not_overlooked(one: str, other: str) -> None:
+    assert same_text(one) != same_text(other)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lusifer.data.answers import KnownAnswers
 from lusifer.data.pairs import PairSet
+from lusifer.data.schema import text_hash
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,31 +31,31 @@ _MANY = 200_000  # rows of so large a set that one order tells whether it fills 
 
 
 class BatchTexts:
-    """The texts of a batch as it grows: no row's query or positive may be a text of another row.
+    """The texts of a batch as it grows: no text of a row may be a known answer of another row's query.
 
     It would be a false negative. Two rows may share a negative, which does no harm.
     """
 
-    def __init__(self) -> None:
-        self.answers: set[int] = set()
-        self.negatives: set[int] = set()
+    def __init__(self, answers: KnownAnswers | None) -> None:
+        """Begin a batch; without `answers` a query's own positive is all that is known."""
+        self.answers = answers
+        self.texts: set[int] = set()
+        self.known: set[int] = set()
 
     def add(self, row: Sequence[int]) -> bool:
-        """Add a row (numbers of query, positive, negatives), unless it and another would be false negatives."""
-        answers, negatives = row[:2], row[2:]
-        if not (self.answers.isdisjoint(answers) and self.negatives.isdisjoint(answers)):
+        """Add a row (hashes of query, positive, negatives), unless it and another would be false negatives."""
+        known = set(row[:2]) | (self.answers.of(row[0]) if self.answers is not None else set())
+        if not (self.known.isdisjoint(row) and self.texts.isdisjoint(known)):
             return False
-        if not self.answers.isdisjoint(negatives):
-            return False
-        self.answers.update(answers)
-        self.negatives.update(negatives)
+        self.texts.update(row)
+        self.known |= known
         return True
 
 
-def numbers(rows: Dataset) -> np.ndarray:
-    """Equal numbers for equal texts, (rows, columns): comparing texts of a batch costs no reading of texts."""
+def hashes(rows: Dataset) -> np.ndarray:
+    """The `text_hash` of every text, (rows, columns) uint64: comparing texts of a batch costs no reading of texts."""
     names = ["query", "positive", *(name for name in rows.column_names if name.startswith("negative"))]
-    columns = [np.fromiter(map(hash, rows[name][:]), dtype=np.int64, count=len(rows)) for name in names]
+    columns = [np.fromiter(map(text_hash, rows[name][:]), dtype=np.uint64, count=len(rows)) for name in names]
     return np.stack(columns, axis=1)
 
 
@@ -69,9 +71,9 @@ class StepRows:
 class PairBatches:
     """Batches of row numbers, counted over all sets in their order; what torch calls a batch sampler.
 
-    Sets take turns in proportion to their size. In a set with in-batch negatives no row's query or positive is a text
-    of another row of its batch: it would be its own negative. A set without them is shuffled and no more, since its
-    few labels must repeat.
+    Sets take turns in proportion to their size. In a set with in-batch negatives no text of a row is a known answer of
+    another row of its batch: it would be a false negative. A set without them is shuffled and no more, since its few
+    labels must repeat.
     """
 
     drop_last = True
@@ -85,6 +87,7 @@ class PairBatches:
         steps: int,
         seed: int,
         clusters: Mapping[str, np.ndarray] | None = None,
+        answers: KnownAnswers | None = None,
     ) -> None:
         """Prepare the plan.
 
@@ -95,6 +98,7 @@ class PairBatches:
             steps: Batches to give.
             seed: Of everything drawn.
             clusters: By name, the cluster of each row, below 0 where it has none.
+            answers: Known answers over all rows of the stage; None takes the query and positive of each row alone.
 
         Raises:
             UsageError: A set with in-batch negatives cannot fill one batch.
@@ -103,8 +107,8 @@ class PairBatches:
         self.sets = {name: rows.with_format(None) for name, rows in sets.items()}
         self.distinct = dict(in_batch_negatives)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
-        self.clusters = dict(clusters or {})
-        self._texts = {name: numbers(rows) for name, rows in self.sets.items() if self.distinct[name]}
+        self.clusters, self.answers = dict(clusters or {}), answers
+        self._texts = {name: hashes(rows) for name, rows in self.sets.items() if self.distinct[name]}
         for name in self.sets:
             # A batch has no query and no positive twice: where texts are labels, that is known without trying.
             if self.distinct[name]:
@@ -161,7 +165,7 @@ class PairBatches:
         waiting: deque[int] = deque()
         while True:
             batch: list[int] = []
-            taken = BatchTexts()
+            taken = BatchTexts(self.answers)
             later: list[int] = []
             refills = 0
             while len(batch) < self.batch_size:
@@ -170,7 +174,7 @@ class PairBatches:
                         if refills >= tries:
                             raise UsageError(self._too_few(name, len(batch)))
                         # A row met early can shut out several others: in another order the batch may be full.
-                        batch, taken, later = [], BatchTexts(), []
+                        batch, taken, later = [], BatchTexts(self.answers), []
                     waiting.extend(next(epochs))
                     refills += 1
                 row = waiting.popleft()
@@ -209,7 +213,7 @@ class PairBatches:
         batches: list[list[int]] = []
         waiting, left = deque(rows), []
         while len(waiting) >= self.batch_size:
-            batch, taken, later = [], BatchTexts(), []
+            batch, taken, later = [], BatchTexts(self.answers), []
             while waiting and len(batch) < self.batch_size:
                 row = waiting.popleft()
                 # A row that was over from the epoch before may come again in this one.
@@ -233,24 +237,27 @@ class PairBatches:
 
     def _too_few(self, name: str, found: int) -> str:
         return (
-            f"{name}: only {found} of its rows fit into one batch without the positive of one being a text of another, "
-            f"and batch_size is {self.batch_size}: lower batch_size to {found}, give the source more rows, set "
-            "split_by_source: false to keep its parts together, or in_batch_negatives: false if its texts are labels"
+            f"{name}: only {found} of its rows fit into one batch without a known answer of one being a text of "
+            f"another, and batch_size is {self.batch_size}: lower batch_size to {found}, give the source more rows, "
+            "set split_by_source: false to keep its parts together, or in_batch_negatives: false if its texts are "
+            "labels"
         )
 
 
-def join_small(sets: Sequence[PairSet], batch_size: int, in_batch_negatives: bool = True) -> list[PairSet]:
+def join_small(
+    sets: Sequence[PairSet], batch_size: int, in_batch_negatives: bool = True, answers: KnownAnswers | None = None
+) -> list[PairSet]:
     """Join the sets of one source that are too small for a batch of `batch_size` rows.
 
     A file of many sources has small ones; alone they could never be trained on, or with own negatives only they would
     be repeated in every batch. The smallest sets with the same prompts are joined until they fill a batch. A joined set
-    is named after its largest part; `parts` has the rows of each. `in_batch_negatives`: whether rows that share a text
-    cannot share a batch.
+    is named after its largest part; `parts` has the rows of each. `in_batch_negatives`: whether rows of which one has a
+    known answer of another (`answers`) cannot share a batch.
     """
 
     def fills(some: Sequence[PairSet]) -> bool:
         if in_batch_negatives:
-            return _fills(some, batch_size)
+            return _fills(some, batch_size, answers)
         return sum(len(each.rows) for each in some) >= batch_size
 
     groups: dict[str, list[PairSet]] = {}
@@ -268,12 +275,12 @@ def join_small(sets: Sequence[PairSet], batch_size: int, in_batch_negatives: boo
     return joined
 
 
-def _fills(sets: Sequence[PairSet], batch_size: int) -> bool:
+def _fills(sets: Sequence[PairSet], batch_size: int, answers: KnownAnswers | None) -> bool:
     """Whether `batch_size` rows can be found that may share a batch."""
-    taken, found = BatchTexts(), 0
+    taken, found = BatchTexts(answers), 0
     for each in sets:
         for start in range(0, len(each.rows), _SOME):
-            for row in numbers(each.rows.select(range(start, min(start + _SOME, len(each.rows))))).tolist():
+            for row in hashes(each.rows.select(range(start, min(start + _SOME, len(each.rows))))).tolist():
                 found += taken.add(row)
                 if found == batch_size:
                     return True
@@ -285,9 +292,9 @@ def _one(sets: Sequence[PairSet]) -> PairSet:
 
     rows = concatenate_datasets([each.rows for each in sets])
     name = f"{sets[-1].name} and {len(sets) - 1} smaller"
-    dropped = sum(each.dropped for each in sets)
+    dropped, removed = (sum(getattr(each, what) for each in sets) for what in ("dropped", "removed"))
     parts = {each.name: len(each.rows) for each in sets}
-    return PairSet(name, rows, sets[0].prompts, dropped, _joined_clusters(sets), parts)
+    return PairSet(name, rows, sets[0].prompts, dropped, removed, _joined_clusters(sets), parts)
 
 
 def _joined_clusters(sets: Sequence[PairSet]) -> np.ndarray | None:

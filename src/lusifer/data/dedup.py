@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lusifer.data import tables
-from lusifer.data.schema import Row, same_text, text_hash
+from lusifer.data.answers import KnownAnswers, known_answers
+from lusifer.data.schema import Row, normalise, same_text, text_hash
 from lusifer.data.tables import RowCounts
 from lusifer.errors import UsageError
 from lusifer.extras import need
@@ -41,7 +42,7 @@ FILES, TEXTS = "evaluation files compared with", "texts in them, each once"
 SHORT = f"strings in them not compared: fewer than {LETTERS} letters and digits"
 TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
 ITSELF = "positives taken out: the same text as the query"
-NEGATIVE = "negatives taken out: the same text as a positive or another negative of the row"
+NEGATIVE = "negatives taken out: the query, one of its answers in any row, or there twice"
 CHANGED = "changed by normalisation"
 KEPT, READ = "rows kept", "rows read"
 NGRAM = 5  # characters, as published
@@ -51,18 +52,9 @@ _MEMBERS = 32  # of a bucket of another set that a text is compared with
 _SEED = 1
 _RADIX = np.uint64(1_000_003)
 _NO_WORD = re.compile(r"[\W_]+")
-_SPACES = re.compile(r"[^\S\n]+")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe]")
+_SIGNS = re.compile(r"(?<!\w)[-+\u2212\u00b1]?\.?\d+(?:[.,:/-]\d+)*|(?<=\d )-(?= \d)|[%#&@*/]")
 
 Progress = Callable[[int, int | None], None]
-
-
-def normalise(text: str) -> str:
-    """Give a text in Unicode NFC, runs of spaces as one, without control characters and space around it.
-
-    Joiners of Persian and of Indic scripts stay, and so do line breaks.
-    """
-    return _SPACES.sub(" ", _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))).strip()
 
 
 def dedup(
@@ -75,8 +67,9 @@ def dedup(
 ) -> tuple[Iterator[Row], RowCounts]:
     """Clean a set.
 
-    Two pairs are the same if query and positives are, two passages if the text is, by letters and digits alone. They
-    are nearly the same if both the queries and the first positives are alike: a passage may answer many questions.
+    Two pairs are the same if query and positives are, two passages if the text is, by `same_text`. They are nearly the
+    same if both the queries and the first positives are alike (a passage may answer many questions) and have the same
+    numbers, signs and symbols in the same order. Negatives that answer their query in any row are taken out.
 
     Args:
         rows: Checked rows.
@@ -101,7 +94,8 @@ def dedup(
     if threshold <= 1:
         _drop_near(table, kind, dropped, report, threshold)
     report.counts[KEPT] = int((~dropped).sum())
-    return (table[int(number)] for number in np.flatnonzero(~dropped)), report
+    kept = (table[int(number)] for number in np.flatnonzero(~dropped))
+    return (_without_answers(kept, known_answers(table), report) if kind == "pairs" else kept), report
 
 
 def _tidy(rows: Iterable[Row], kind: str, report: RowCounts, progress: Progress) -> Iterator[Row]:
@@ -133,22 +127,21 @@ def _tidy(rows: Iterable[Row], kind: str, report: RowCounts, progress: Progress)
             if not positives:
                 report.count(EMPTY, row["query"], row["positive"][0])
                 continue
-            tidy["negative"] = _distinct(tidy, report)
         yield tidy
 
 
-def _distinct(row: Row, report: RowCounts) -> list[str]:
-    """The negatives of a row that are neither one of its positives nor there twice."""
-    seen = set(map(same_text, row["positive"]))
-    kept = []
-    for text in row["negative"]:
-        key = same_text(text)
-        if key in seen:
-            report.count(NEGATIVE, row["query"], text)
-        else:
-            kept.append(text)
-        seen.add(key)
-    return kept
+def _without_answers(rows: Iterable[Row], answers: KnownAnswers, report: RowCounts) -> Iterator[Row]:
+    """The rows, without negatives that answer their query in any row or are there twice."""
+    for row in rows:
+        seen = answers.of(text_hash(row["query"])) | set(map(text_hash, row["positive"]))
+        kept = []
+        for text in row["negative"]:
+            if text_hash(text) in seen:
+                report.count(NEGATIVE, row["query"], text)
+            else:
+                kept.append(text)
+            seen.add(text_hash(text))
+        yield row | {"negative": kept}
 
 
 def _drop_same(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts) -> None:
@@ -179,12 +172,15 @@ def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts
     texts = (text for chunk in chunks for text in tables.values(table, column, chunk))
     # Pairs come in the order of the later one: whether the earlier one stays is known by then.
     for later, earlier in near_pairs(bands(texts), read, threshold):
+        if signs(read(later)) != signs(read(earlier)):
+            continue
         if dropped[kept[later]] or dropped[kept[earlier]]:
             continue
         one, other = table[int(kept[later])], table[int(kept[earlier])]
         if kind == "labelled" and one["source"] != other["source"]:
             continue
-        if kind != "pairs" or _similar(one["positive"][0], other["positive"][0]) >= threshold:
+        firsts = [row["positive"][0] for row in (one, other)] if kind == "pairs" else ["", ""]
+        if signs(firsts[0]) == signs(firsts[1]) and _similar(*firsts) >= threshold:
             dropped[kept[later]] = True
             contradicts = kind == "labelled" and one["label"] != other["label"]
             report.count(NEAR_LABELS if contradicts else NEAR, one[column], other[column])
@@ -279,6 +275,14 @@ def shingles(text: str) -> np.ndarray:
     hashed ^= hashed >> np.uint64(29)
     hashed *= np.uint64(0xBF58476D1CE4E5B9)
     return np.unique(hashed >> np.uint64(32))
+
+
+def signs(text: str) -> list[str]:
+    """Give what makes two texts different however alike their words are: numbers with their sign, symbols, emoji."""
+    plain = unicodedata.normalize("NFKC", text)
+    symbols = {character for character in plain if unicodedata.category(character)[0] == "S"}
+    pattern = "|".join([_SIGNS.pattern, *map(re.escape, symbols)])
+    return re.findall(pattern, plain)
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:

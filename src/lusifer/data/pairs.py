@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lusifer.data import tables
+from lusifer.data.answers import KnownAnswers, known_answers
+from lusifer.data.schema import text_hash
 from lusifer.data.sources import short_name
 from lusifer.errors import DataError
 from lusifer.prompts import prompt, table
@@ -40,7 +42,8 @@ class PairSet:
     """Rows that may share a batch.
 
     `rows` has the columns query, positive, negative_1 .. negative_k, on disk; `prompts` the prefix by column; `dropped`
-    counts rows for which no negative could be found. A set that lost all its rows that way is there too, to be named.
+    counts rows for which no negative could be found, and `removed` negatives that were taken out because they answer
+    their query. A set that lost all its rows is there too, to be named.
     `clusters` has the cluster of each row, -1 where it has none; None where no row has one. `parts` has the rows of
     each set that this one was joined from.
     """
@@ -49,15 +52,18 @@ class PairSet:
     rows: Dataset
     prompts: dict[str, str]
     dropped: int = 0
+    removed: int = 0
     clusters: np.ndarray | None = None
     parts: Mapping[str, int] = field(default_factory=dict)
 
 
-def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> list[PairSet]:
+def columns(
+    rows: Dataset, source: PairSettings, negatives: int, seed: int, answers: KnownAnswers | None = None
+) -> list[PairSet]:
     """Make the sets of one source: one for each instruction and, if asked for, each value of `source`.
 
-    A row has one positive, drawn from its list, and the first `negatives` of its list that are no positive too.
-    Where there are fewer, rows are filled up rather than the batch cut down:
+    A row has one positive, drawn from its list, and the first `negatives` of its list that are no known answers of its
+    query. Where there are fewer, rows are filled up rather than the batch cut down:
 
     * in-batch negatives allowed: positives of other rows of the set, drawn (one more in-batch negative);
     * own negatives only, rows with a `label`: positives of rows with another label, drawn;
@@ -70,6 +76,7 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
         source: What the recipe says; its instruction goes before the row's own, before that of the row's task.
         negatives: Hard negatives of each row, k.
         seed: Of everything drawn, the rows of `weight` included (0.5: half of them; 2: each twice).
+        answers: Known answers over all rows of the stage; None takes those of `rows` alone.
 
     Returns:
         The sets, by name; those without a row as well.
@@ -77,6 +84,7 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
     Raises:
         DataError: An unknown task, or not one row with a negative.
     """
+    answers = answers or known_answers(rows)
     columns_of = {name: rows[name][:] for name in rows.column_names}  # Python lists: read once, not for each row
     tasks = table()
     groups: dict[tuple[str, str | None, bool], list[int]] = {}
@@ -87,13 +95,14 @@ def columns(rows: Dataset, source: PairSettings, negatives: int, seed: int) -> l
     name, made = short_name(source.path, source.hub), []
     for (part, instruction, symmetric), numbers in sorted(groups.items(), key=lambda item: str(item[0])):
         generator = random.Random(f"{seed}/{name}/{part}/{instruction}")
-        filler = _Filler(columns_of, numbers, source.in_batch_negatives, negatives, generator)
+        filler = _Filler(columns_of, numbers, source.in_batch_negatives, negatives, generator, answers)
         dataset, used = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
         prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
         prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
         title = "/".join(word for word in (name, part) if word)
         title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
-        made.append(PairSet(title, dataset, prompts, filler.dropped, _clusters(columns_of, used)))
+        clusters = _clusters(columns_of, used)
+        made.append(PairSet(title, dataset, prompts, filler.dropped, filler.removed, clusters))
     if not any(len(group.rows) for group in made):
         if not any(group.dropped for group in made):
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
@@ -105,21 +114,30 @@ class _Filler:
     """Gives each row its k negatives."""
 
     def __init__(
-        self, rows: _Columns, group: Sequence[int], in_batch: bool, negatives: int, generator: random.Random
+        self,
+        rows: _Columns,
+        group: Sequence[int],
+        in_batch: bool,
+        negatives: int,
+        generator: random.Random,
+        answers: KnownAnswers,
     ) -> None:
         self.rows, self.group, self.in_batch = rows, group, in_batch
-        self.negatives, self.generator, self.dropped = negatives, generator, 0
+        self.negatives, self.generator, self.answers = negatives, generator, answers
+        self.dropped = self.removed = 0
         self.everything = range(len(rows["query"]))
 
     def row(self, number: int) -> list[str] | None:
         """Query, positive, k negatives; None where there is no negative to be had."""
         query, positives = self.rows["query"][number], self.rows["positive"][number]
-        own = dict.fromkeys(text for text in self.rows["negative"][number] if text not in positives)
-        found = list(own)[: self.negatives]
-        taken = {query, *positives, *found}
+        known = self.answers.of(text_hash(query)) | set(map(text_hash, positives))
+        own = {text_hash(text): text for text in reversed(self.rows["negative"][number])}
+        self.removed += len(known & own.keys())
+        found = [text for each, text in reversed(own.items()) if each not in known][: self.negatives]
+        taken = known | set(map(text_hash, found))
         while len(found) < self.negatives and (text := self._other(number, taken)) is not None:
             found.append(text)
-            taken.add(text)
+            taken.add(text_hash(text))
         if not found and self.negatives:
             self.dropped += 1
             return None
@@ -127,8 +145,8 @@ class _Filler:
         repeated = islice(cycle(found), self.negatives)
         return [query, self.generator.choice(positives), *repeated]
 
-    def _other(self, number: int, taken: set[str]) -> str | None:
-        """A positive of another row that is safe as a negative, or None."""
+    def _other(self, number: int, taken: set[int]) -> str | None:
+        """A positive of another row that is safe as a negative, or None; `taken` are hashes of texts that are not."""
         label = self.rows["label"][number]
         if not self.in_batch and label is None:
             return None
@@ -140,7 +158,7 @@ class _Filler:
             for other in self.generator.sample(pool, len(pool)) if small else draws:
                 text, theirs = self.rows["positive"][other][0], self.rows["label"][other]
                 same = other == number or (label is not None and theirs == label)
-                if not same and text not in taken and (self.in_batch or theirs is not None):
+                if not same and text_hash(text) not in taken and (self.in_batch or theirs is not None):
                     return text
         return None
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from lusifer.errors import DataError
-from lusifer.io.seen import text_key
-from lusifer.prompts import check_text
+from lusifer.prompts import INVISIBLE, check_text
 
 Row = dict[str, Any]
 Lists = Literal["spelled", "refused", "texts"]
@@ -24,6 +24,8 @@ Python's, as pandas writes it; or always one text."""
 
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:[\s,]+{_TEXT})*\s*\]", re.DOTALL)  # numpy prints no commas
+_SPACES = re.compile(r"[^\S\n]+")
+_UNSEEN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe]|{INVISIBLE}")
 _WHOLE = re.compile(r"-?\d{1,18}")
 MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
 
@@ -56,9 +58,46 @@ def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = No
     return checked
 
 
+def normalise(text: str) -> str:
+    """Give a text in Unicode NFC, runs of spaces as one, without characters that nobody sees and space around it.
+
+    Joiners of Persian and of Indic scripts stay, and so do line breaks.
+    """
+    return _SPACES.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))).strip()
+
+
+class _Classes(dict[int, str]):
+    """Characters by code as a letter: digit (d), of a word (w), sign or symbol (s), punctuation (p), other (space)."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        major = unicodedata.category(character)[0]
+        kind = "d" if character.isdigit() else {"L": "w", "M": "w", "N": "w", "S": "s", "P": "p"}.get(major, " ")
+        self[code] = "w" if character in "_\u200c\u200d" else "s" if character in "%#&@*/" else kind
+        return self[code]
+
+
+_CLASSES = _Classes()
+_OF_NUMBER = re.compile(r"\.(?=\d)|-(?= ?\d)")
+_EDGES = re.compile(r"(?<![wd])p+|p+(?![wd])|pp+")
+
+
 def same_text(text: str) -> str:
-    """Give what two texts have in common if they are the same: letters and digits, or all signs if it has neither."""
-    return text_key(text) or text
+    """Give what two texts have in common if they are the same: all but case, spaces and punctuation around words.
+
+    A sign, a symbol, a decimal point or an emoji makes another text, and so does punctuation inside a word. Of a text
+    of nothing but punctuation all is kept.
+    """
+    plain = unicodedata.normalize("NFC", normalise(text).casefold())
+    classes = plain.translate(_CLASSES)
+    parts, start = [], 0
+    for edge in _EDGES.finditer(classes):
+        end = edge.end()
+        # The sign or the decimal point of a number, or a minus between two: -5, .5, 7 - 5
+        end -= bool(_OF_NUMBER.match(plain, end - 1))
+        parts += [plain[start : edge.start()], " "]
+        start = end
+    return " ".join("".join([*parts, plain[start:]]).split()) or plain
 
 
 def text_hash(*texts: str) -> int:

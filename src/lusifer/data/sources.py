@@ -154,7 +154,7 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
     if spec.hub is not None:
         return table
     chosen = draw(len(table), spec.limit, spec.seed)
-    return table if chosen is None else table.select(chosen)
+    return table if chosen is None else tables.take(table, chosen, kind)
 
 
 def read_file(

@@ -86,6 +86,12 @@ def values(table: Dataset, column: str, rows: Sequence[int] | slice) -> list:
     return column_values.take(pa.array(map(int, rows), pa.int64())).to_pylist()
 
 
+def take(table: Dataset, numbers: Sequence[int], kind: str) -> Dataset:
+    """Write some rows of a table to a table of their own: `Dataset.select` would leave all rows in `.data`."""
+    parts = (numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK))
+    return collect((row for part in parts for row in table.data.table.take(list(part)).to_pylist()), kind)
+
+
 def chunks(table: Dataset) -> Iterator[slice]:
     """Give slices that together are all rows of a table, `CHUNK` rows each."""
     return (slice(start, start + CHUNK) for start in range(0, len(table), CHUNK))

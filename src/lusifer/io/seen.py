@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,18 +146,13 @@ def of_model(folder: Path) -> SeenTexts | None:
     return of_run(run) if any(run.glob(_PLACES[0])) else None
 
 
-def table_texts(table: Dataset) -> Iterator[str]:
-    """Yield the texts of a table, whatever its columns are called: columns of text, and of lists of texts."""
-    import pyarrow as pa
-
-    for field in table.data.schema:
-        if field.name in ("source", "label", "task", "instruction"):
-            continue
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            yield from _values(table, field.name)
-        elif pa.types.is_list(field.type):
-            for values in _values(table, field.name):
-                yield from values
+def table_texts(table: Dataset, columns: Sequence[str]) -> Iterator[str]:
+    """Yield the texts of columns of a table, whose values are texts or lists of texts, in the rows that it gives."""
+    for start in range(0, len(table), _CHUNK):
+        part = table[start : start + _CHUNK]  # by row number: rows that were drawn, in a table of more
+        for column in columns:
+            for value in part[column]:
+                yield from [value] if isinstance(value, str) else value or []
 
 
 def write(folder: Path, texts: Iterable[str], count: int) -> None:
@@ -165,8 +160,3 @@ def write(folder: Path, texts: Iterable[str], count: int) -> None:
     made = BloomFilter(count)
     made.update(texts)
     made.save(folder / SEEN)
-
-
-def _values(table: Dataset, column: str) -> Iterator:
-    for start in range(0, len(table), _CHUNK):
-        yield from table.data.column(column)[start : start + _CHUNK].to_pylist()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lusifer.cli import main
+from lusifer.data.answers import KnownAnswers
 from lusifer.data.mining import negatives, vectors
-from lusifer.data.mining.corpus import CorpusFiles, KnownAnswers
+from lusifer.data.mining.corpus import CorpusFiles
 from lusifer.data.mining.negatives import MineSettings
 from lusifer.data.schema import text_hash
 from lusifer.errors import DataError, LusiferError, UsageError
@@ -230,7 +231,7 @@ def test_nearest_is_exact_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_of_a_query_are_its_partners_and_their_partners() -> None:
     pairs_of_texts = [("q1", "p"), ("q2", "p"), ("q2", "other"), ("x", "y")]
     answers = KnownAnswers([(text_hash(query), text_hash(positive)) for query, positive in pairs_of_texts])
-    assert answers.of(text_hash("Q1!")) == {text_hash(text) for text in ("q1", "p", "q2")}
+    assert answers.of(text_hash(" Q1")) == {text_hash(text) for text in ("q1", "p", "q2")}
     assert answers.of(text_hash("unknown")) == {text_hash("unknown")}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 QUERIES = 4096  # searched at once
-_PARTNERS = 256  # of an answer that count: a label or a passage may have thousands of questions
 
 Candidate = dict[str, str | None]
 Candidates = Callable[[], Iterator[Candidate]]
@@ -65,44 +64,6 @@ class Corpus:
     def texts(self, rows: Sequence[int] | slice) -> list[str]:
         """Give the texts of some rows."""
         return tables.values(self.table, "text", rows)
-
-
-class KnownAnswers:
-    """Which texts answer a query, or are other queries of its answers."""
-
-    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Take the hashes of (query, positive) of all rows."""
-        ends = np.fromiter((each for pair in pairs for each in pair), dtype=np.uint64).reshape(-1, 2)
-        both = np.concatenate([ends, ends[:, ::-1]])
-        both = both[np.argsort(both[:, 0], kind="stable")]
-        self._from, self._to = both[:, 0].copy(), both[:, 1].copy()
-
-    def of(self, text: int) -> set[int]:
-        """Give the hashes of the text itself, its partners in pairs, and their partners.
-
-        A paraphrase of an answer is an answer too, and so no negative.
-        """
-        near = self._partners(text)
-        found = {text, *near}
-        for each in near:
-            found.update(self._partners(each)[:_PARTNERS])
-        return found
-
-    def _partners(self, text: int) -> list[int]:
-        first, last = (int(np.searchsorted(self._from, np.uint64(text), side)) for side in ("left", "right"))
-        return self._to[first:last].tolist()
-
-
-def known_answers(rows: Dataset) -> KnownAnswers:
-    """Read which texts of a set of pairs belong together."""
-
-    def pairs() -> Iterator[tuple[int, int]]:
-        for part in tables.chunks(rows):
-            for query, positives in zip(*(tables.values(rows, column, part) for column in ("query", "positive"))):
-                one = text_hash(query)
-                yield from ((one, text_hash(text)) for text in positives)
-
-    return KnownAnswers(pairs())
 
 
 def of_rows(rows: Dataset, by_source: bool) -> Candidates:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lusifer.data import tables
+from lusifer.data.answers import known_answers
 from lusifer.data.mining import corpus as candidates
 from lusifer.data.mining.corpus import Corpus, CorpusFiles
 from lusifer.data.mining.negatives import FOUND, Chooser, MineSettings, Rescore, read_blocks, write_blocks
@@ -109,7 +110,7 @@ def mine(
         _refuse_small(len(texts), settings)
         search = _Search(folder, table, texts, retriever, settings, progress)
         found, lowest = search.nearest(one_kind=kind == "labelled"), search.lowest(own=corpus is None)
-        answers = None if settings.labels else candidates.known_answers(table)
+        answers = None if settings.labels else known_answers(table)
         chooser = Chooser(table, texts, answers, found, lowest, retriever.rescore, settings)
         counts = write_blocks(folder, chooser, lambda done, total: progress("rows", done, total))
         tables.write_rows(output, read_blocks(folder, len(table)), "pairs")

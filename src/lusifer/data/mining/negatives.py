@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lusifer.data import tables
-from lusifer.data.mining.corpus import Corpus, KnownAnswers
+from lusifer.data.answers import KnownAnswers
+from lusifer.data.mining.corpus import Corpus
 from lusifer.data.mining.vectors import release
 from lusifer.data.schema import Row, text_hash
 from lusifer.data.tables import EXAMPLES, RowCounts

@@ -100,8 +100,10 @@ class AlignmentExamples:
 
     def texts(self) -> Iterator[str]:
         """Yield every text that the stage trains on."""
-        for table, _ in self.sources:
-            yield from seen.table_texts(table)
+        for number, (table, role) in enumerate(self.sources):
+            if any(each.reads([role for _, role in self.sources])[number] for each in self.objectives):
+                columns = ["text"] if role == "reconstruct" else ["query", "positive"]  # no objective reads negatives
+                yield from seen.table_texts(table, columns)
 
     def _pool(self, objective: Objective) -> np.ndarray:
         """Numbers of the rows that an objective uses, counted over all sources."""

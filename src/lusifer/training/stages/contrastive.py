@@ -19,6 +19,7 @@ from sentence_transformers import (
 
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
+from lusifer.data.answers import known_answers
 from lusifer.data.batches import PairBatches, StepRows, join_small
 from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
@@ -71,7 +72,7 @@ class PairRows:
     def texts(self) -> Iterator[str]:
         """Yield every text that the stage trains on."""
         for table in self.sets.values():
-            yield from seen.table_texts(table)
+            yield from seen.table_texts(table, table.column_names)
 
 
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
@@ -101,22 +102,25 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     """
     found: dict[str, tuple[PairSet, PairSource]] = {}
     skipped: list[str] = []
-    read: list[int] = []
+    loaded: list[tuple[PairSource, Dataset]] = []
     for source in recipe.sources(stage):
         bad = BadRows(source.skip_bad)
-        rows = data_sources.load(source.spec(recipe.seed), "pairs", bad)
+        loaded.append((source, data_sources.load(source.spec(recipe.seed), "pairs", bad)))
         skipped += bad.messages
-        read.append(len(rows))
-        made = pairs.columns(rows, source, stage.hard_negatives, seed)
-        for each in join_small(made, stage.batch_size, source.in_batch_negatives):
+    answers = known_answers(*(rows for _, rows in loaded))  # over all sources: an answer may stand in another one
+    for source, rows in loaded:
+        made = pairs.columns(rows, source, stage.hard_negatives, seed, answers)
+        for each in join_small(made, stage.batch_size, source.in_batch_negatives, answers):
             found[pairs.free_name(each.name, found)] = each, source  # files of one name in two folders
     # The library's trainer cannot read a set without rows.
     sets = {name: each.rows for name, (each, _) in found.items() if len(each.rows)}
     in_batch = {name: found[name][1].in_batch_negatives for name in sets}
     clusters = {name: found[name][0].clusters for name in sets if found[name][0].clusters is not None}
     steps = stage.steps(sum(map(len, sets.values())))
-    batches = PairBatches(sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters)
-    return PairRows(found, sets, batches, steps, skipped, read)
+    batches = PairBatches(
+        sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters, answers=answers
+    )
+    return PairRows(found, sets, batches, steps, skipped, [len(rows) for _, rows in loaded])
 
 
 def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
