@@ -72,7 +72,7 @@ def test_green_with_adapters_and_says_that_merging_changes_nothing(bases_folder)
     assert [name for name, probe in found.items() if not probe.ok] == []
     assert "merged equals unmerged" in found
     assert "adapters merged" in found["saved equals loaded"].detail
-    assert any(adapters.lora_layers(model))
+    assert any(adapters.adapted_layers(model))
 
 
 def test_red_when_the_causal_mask_is_left_on(copy):

@@ -90,7 +90,7 @@ def test_merged_equals_unmerged(adapted, batch):
         wanted = model(*source).embedding
         assert adapters.merge(model) == 2 * 6 + 2 * 7
         assert (model(*source).embedding - wanted).abs().max() < 1e-6
-    assert not any(adapters.lora_layers(model))
+    assert not any(adapters.adapted_layers(model))
     assert set(model.state_dict()) == set(LusiferModel(model.config).state_dict())
 
 
@@ -110,7 +110,7 @@ def test_a_merged_state_dict_leaves_the_model_as_it_is(adapted, batch):
 def test_a_saved_folder_is_merged_and_loads_as_a_plain_model(adapted, batch, tmp_path):
     model, source = adapted(), batch([5, 3])
     model.save_pretrained(tmp_path)
-    assert any(adapters.lora_layers(model)), "saving must not merge the model in memory"
+    assert any(adapters.adapted_layers(model)), "saving must not merge the model in memory"
     loaded = LusiferModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         found, wanted = loaded(*source).embedding, model(*source).embedding
@@ -142,7 +142,7 @@ def test_a_half_precision_base_keeps_what_the_adapters_learned(new_model):
     adapters.freeze(model, {})
     adapters.attach(model, "llm", 2, 4)
     shake(model, size=1e-3)
-    deltas = {name: layer.get_delta_weight("default") for name, layer in adapters.lora_layers(model)}
+    deltas = {name: layer.get_delta_weight("default") for name, layer in adapters.adapted_layers(model)}
     name = "llm.layers.0.mlp.up_proj"
     base = before["layers.0.mlp.up_proj.weight"]
     rounded = (base + deltas[name]).bfloat16().float() - base
@@ -171,7 +171,7 @@ def test_the_update_is_scaled_by_alpha_over_rank(new_model):
 def test_targets_by_name_by_expression_and_all(targets, count, new_model):
     model = new_model()
     adapters.attach(model, "llm", 2, 4, targets=targets)
-    assert len(list(adapters.lora_layers(model.llm))) == count
+    assert len(list(adapters.adapted_layers(model.llm))) == count
 
 
 def test_wrong_calls_are_refused(new_model):
@@ -206,7 +206,7 @@ def test_in_mixed_precision_the_input_of_an_adapter_is_cast_once(new_model, batc
     found = {}
     for once in (True, False):
         read = []
-        for _, layer in adapters.lora_layers(model):
+        for _, layer in adapters.adapted_layers(model):
             layer.lora_A.float(), layer.lora_B.float()
             layer.lora_A["default"].register_forward_pre_hook(lambda _, inputs, read=read: read.append(inputs[0].dtype))
             if not once:
@@ -228,6 +228,6 @@ def test_without_mixed_precision_half_precision_layers_take_float32_adapters(new
     model = new_model()
     adapters.attach(model, "llm", 2, 4)
     backbones.cast_weights(model.llm, torch.bfloat16)
-    for _, layer in adapters.lora_layers(model):
+    for _, layer in adapters.adapted_layers(model):
         layer.lora_A.float(), layer.lora_B.float()
     assert torch.isfinite(model(*batch([5, 3])).embedding).all()

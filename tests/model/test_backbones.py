@@ -67,7 +67,7 @@ def test_adapters_reach_every_linear_layer_of_a_block(tower, pair, new_model):
     module = getattr(model, tower)
     linear = {name for name, part in module.named_modules() if type(part) is torch.nn.Linear}
     adapters.attach(model, tower, 2, 4)
-    adapted = {name for name, _ in adapters.lora_layers(module)}
+    adapted = {name for name, _ in adapters.adapted_layers(module)}
     assert adapted == linear
 
 

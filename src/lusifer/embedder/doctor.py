@@ -126,7 +126,7 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
             *probes.run_probes(model, ids, mask),
             _encode_is_forward(embedder, model),
         ]
-        if any(adapters.lora_layers(model)):
+        if any(adapters.adapted_layers(model)):
             found.append(_merged_is_unmerged(model, ids, mask))
     else:
         finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
@@ -210,7 +210,7 @@ def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
     after = _vectors(again, TEXTS)
     name = "saved equals loaded"
     model = getattr(embedder[0], "model", None)
-    if isinstance(model, LusiferModel) and any(adapters.lora_layers(model)):
+    if isinstance(model, LusiferModel) and any(adapters.adapted_layers(model)):
         return probes.nearly_equal(name, before, after, model, ", adapters merged")
     worst = float((before - after).abs().max())
     return Probe(name, worst == 0, f"largest difference {worst:.1e}")

@@ -32,6 +32,7 @@ REQUIRED = (
 )
 # Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", int8.GRAPH, int8.NUMBERS)
+ADAPTERS = "adapter_config.json"
 ADVICE = "copy or save the folder again"
 # Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
 TRACES = ("__version__", "transformers_version", "use_cache", "padding", "truncation")
@@ -136,6 +137,9 @@ def check(path: str | os.PathLike[str]) -> None:
     if int8.is_int8(folder):
         int8.check(folder)
         return
+    if (folder / ADAPTERS).is_file() and not (folder / "config.json").is_file():
+        _check_adapters(folder)
+        return
     ours = _is_ours(folder)
     for name in REQUIRED[1:] if ours else ():
         _read_json(folder / name, dict)
@@ -163,6 +167,20 @@ def check(path: str | os.PathLike[str]) -> None:
     wrong = misfit({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, found)
     if wrong:
         raise ModelFolderError(f"{folder}: the weights do not fit config.json: tensors {wrong}; {ADVICE}")
+
+
+def _check_adapters(folder: Path) -> None:
+    """Refuse a folder with peft's adapters alone unless they and their base, where that is a folder, are there."""
+    base = _read_json(folder / ADAPTERS, dict).get("base_model_name_or_path")
+    with opened(folder / "adapter_model.safetensors", ADVICE):
+        pass
+    if not base:
+        raise ModelFolderError(f"{folder / ADAPTERS}: names no base model: save the whole model instead")
+    if Path(base).is_dir():
+        check(base)
+    elif Path(base).is_absolute():
+        words = f"{base}, the base of these adapters, is not there: put it back, or save the whole model instead"
+        raise ModelFolderError(f"{folder / ADAPTERS}: {words}")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -164,7 +164,7 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
     """
     model = lusifer_model(embedder)
     openvino, nncf = extras.need("int8", "openvino"), extras.need("int8", "nncf")
-    if any(adapters.lora_layers(model)):
+    if any(adapters.adapted_layers(model)):
         adapters.merge(model)
     model.float().cpu().eval()
     shape = (openvino.PartialShape([-1, -1]), openvino.Type.i64)

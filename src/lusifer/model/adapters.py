@@ -1,4 +1,4 @@
-"""LoRA on the two towers: attach, say what trains, save just that, merge.
+"""LoRA on the two towers: attach, say what trains, save just that; merge adapters of any kind, whoever put them in.
 
 peft puts them in (`inject_adapter_in_model`) and computes them. Connector and projection stay ordinary parameters that
 require gradients, so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
@@ -6,6 +6,7 @@ require gradients, so what trains, what is counted and what is saved are one set
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def attach(
     from peft import LoraConfig, inject_adapter_in_model
 
     module = getattr(model, tower)
-    if any(lora_layers(module)):
+    if any(adapted_layers(module)):
         raise UsageError(f"{tower} carries adapters already: merge them first")
     if targets is None:
         targets = backbone(module.config.model_type, tower).lora_targets
@@ -66,7 +67,7 @@ def attach(
         inject_adapter_in_model(config, module)
     except ValueError as error:
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
-    for _, layer in lora_layers(module):
+    for _, layer in adapted_layers(module):
         layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
         # Steps of training are lost in half precision; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
@@ -82,13 +83,6 @@ def _cast_once(layer: LoraLayer, inputs: tuple[torch.Tensor, ...]) -> None:
     kind, half = inputs[0].device.type, inputs[0].dtype.itemsize == 2
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     layer.cast_input_dtype_enabled = not (half and autocast)
-
-
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
-    """Name and module of every adapted layer."""
-    from peft.tuners.lora import LoraLayer
-
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
 def freeze(model: nn.Module, train: dict[str, bool]) -> None:
@@ -135,8 +129,20 @@ def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]
 
 
 def adapted_towers(model: nn.Module) -> list[str]:
-    """The towers that carry adapters."""
-    return [tower for tower in TOWERS if any(lora_layers(getattr(model, tower)))]
+    """The towers that carry adapters, of whatever kind."""
+    return [tower for tower in TOWERS if any(adapted_layers(getattr(model, tower)))]
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of every layer that peft has wrapped, with adapters of any kind or whole (`modules_to_save`)."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    kinds, above = (BaseTunerLayer, AuxiliaryTrainingWrapper), "\n"
+    for name, module in model.named_modules():
+        if isinstance(module, kinds) and not name.startswith(above):
+            above = f"{name}."
+            yield name, module
 
 
 @torch.no_grad()
@@ -147,48 +153,51 @@ def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     half precision most of what a short training changed would be rounded away.
 
     Raises:
-        LusiferError: A merged weight is not finite.
+        LusiferError: A merged weight is not finite, or an adapter is of a kind that cannot be merged.
     """
-    layers = dict(lora_layers(model))
-    towers = adapted_towers(model)
-    merged = {}
-    for name, tensor in model.state_dict().items():
-        if ".lora_" in name:
-            continue
-        plain = name.replace(".base_layer.", ".")
-        owner, _, kind = plain.rpartition(".")
-        if plain.partition(".")[0] in towers and tensor.is_floating_point():
-            tensor = tensor.float()
-        if owner in layers and kind == "weight":
-            tensor = _merged_weight(owner, layers[owner])
-        merged[plain] = tensor.detach().cpu().contiguous()
+    layers, towers = dict(adapted_layers(model)), adapted_towers(model)
+    inside = tuple(f"{name}." for name in layers)
+    merged = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(inside)}
+    for name, layer in layers.items():
+        merged |= {f"{name}.{key}": tensor for key, tensor in _merged_layer(name, layer).state_dict().items()}
+    for name, tensor in merged.items():
+        whole = name.partition(".")[0] in towers and tensor.is_floating_point()
+        merged[name] = (tensor.float() if whole else tensor).detach().cpu().contiguous()
     return merged
 
 
 @torch.no_grad()
 def merge(model: nn.Module) -> int:
-    """Fold every adapter into its layer, in place, and leave plain linear layers; such a tower becomes float32.
+    """Fold every adapter into its layer, in place, and leave plain layers; such a tower becomes float32.
 
     Returns:
         How many layers were merged.
 
     Raises:
-        LusiferError: A merged weight is not finite.
+        LusiferError: As for `merged_state_dict`.
     """
-    layers = list(lora_layers(model))
+    layers = list(adapted_layers(model))
     for tower in adapted_towers(model):
         getattr(model, tower).float()
     for name, layer in layers:
-        base = layer.get_base_layer()
-        base.weight.copy_(_merged_weight(name, layer))
-        model.set_submodule(name, base)
+        model.set_submodule(name, _merged_layer(name, layer))
     return len(layers)
 
 
-def _merged_weight(name: str, layer: LoraLayer) -> torch.Tensor:
-    """The weight of one adapted layer with its update in it, float32."""
-    delta = sum(layer.get_delta_weight(adapter).float() for adapter in layer.active_adapters)
-    weight = layer.get_base_layer().weight.float() + delta
-    if not torch.isfinite(weight).all():
-        raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite")
-    return weight
+def _merged_layer(name: str, layer: nn.Module) -> nn.Module:
+    """What a wrapped layer computes, as a plain layer of its own in float32."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import ModulesToSaveWrapper
+
+    copied = copy.deepcopy(layer).float()
+    if isinstance(copied, ModulesToSaveWrapper):
+        trained = not copied.disable_adapters and copied.active_adapters
+        return copied.modules_to_save[copied.active_adapters[0]] if trained else copied.original_module
+    if not isinstance(copied, BaseTunerLayer):
+        raise LusiferError(f"{name}: an adapter of the kind {type(layer).__name__} cannot be merged: take it out first")
+    try:
+        if not (copied.merged or copied.disable_adapters):
+            copied.merge(safe_merge=True)
+    except ValueError as error:
+        raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite") from error
+    return copied.get_base_layer()

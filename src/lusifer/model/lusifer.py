@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters, backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput, weighted_mean
@@ -171,10 +171,10 @@ class LusiferModel(LusiferPreTrainedModel):
     ) -> None:
         """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
 
-        Arguments are those of `transformers.PreTrainedModel.save_pretrained`.
+        Arguments are those of `transformers.PreTrainedModel.save_pretrained`; with adapters, `state_dict` does not count.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
-        if state_dict is None and any(adapters.lora_layers(self)):
+        if any(adapters.adapted_layers(self)):
             state_dict = adapters.merged_state_dict(self)
             dtypes |= dict.fromkeys(adapters.adapted_towers(self), torch.float32)
         self.config.tower_dtypes = {tower: str(dtype).removeprefix("torch.") for tower, dtype in dtypes.items()}
@@ -183,7 +183,14 @@ class LusiferModel(LusiferPreTrainedModel):
             config.dtype = dtype
             if Path(config.name_or_path).is_dir():
                 config.name_or_path = ""  # where a base lay on this machine is nobody's business; a hub name stays
-        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        # With transformers' own mark of adapters it would write these alone, under names that are in no plain model.
+        marked, self._hf_peft_config_loaded = self._hf_peft_config_loaded, False
+        try:
+            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        finally:
+            self._hf_peft_config_loaded = marked
+        if kwargs.get("is_main_process", True) and not any(Path(save_directory).glob("*.safetensors")):
+            raise LusiferError(f"{save_directory}: no weights were written: save the model again")
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings that read `input_ids`: the encoder's."""

@@ -1,0 +1,140 @@
+"""Whichever road put adapters in: what is saved loads, with the vectors in memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from huggingface_hub import HfApi
+from peft import LoraConfig, get_peft_model
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+    losses,
+)
+from transformers import PreTrainedModel
+
+import lusifer
+from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.model import adapters
+
+TEXTS = ["Where is the station?", "Bread rises slowly."]
+
+
+def config(**more: object) -> LoraConfig:
+    return LoraConfig(r=2, target_modules=["query", "value", "q_proj"], init_lora_weights=False, **more)
+
+
+def of_sentence_transformers(model: SentenceTransformer) -> None:
+    model.add_adapter(config())
+
+
+def of_transformers(model: SentenceTransformer) -> None:
+    model[0].model.add_adapter(config())
+
+
+def with_whole_modules(model: SentenceTransformer) -> None:
+    model[0].model.add_adapter(config(modules_to_save=["connector"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_(0.1)
+
+
+def dora(model: SentenceTransformer) -> None:
+    model[0].model.add_adapter(config(use_dora=True))
+
+
+def peft_in_place(model: SentenceTransformer) -> None:
+    get_peft_model(model[0].model, config())
+
+
+def peft_around(model: SentenceTransformer) -> None:
+    model[0].model = get_peft_model(model[0].model, config())
+
+
+def our_own(model: SentenceTransformer) -> None:
+    for tower in adapters.TOWERS:
+        adapters.attach(model[0].model, tower, 2, 4.0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.1)
+
+
+ROADS = (of_sentence_transformers, of_transformers, with_whole_modules, dora, peft_in_place, peft_around, our_own)
+
+
+def vectors(model: SentenceTransformer) -> np.ndarray:
+    return model.eval().encode(TEXTS, show_progress_bar=False)
+
+
+def save(model: SentenceTransformer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def checkpoint(model: SentenceTransformer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rows = Dataset.from_dict({"anchor": TEXTS * 2, "positive": TEXTS[::-1] * 2})
+    settings = SentenceTransformerTrainingArguments(
+        output_dir=str(folder), max_steps=1, save_steps=1, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    SentenceTransformerTrainer(
+        model=model, args=settings, train_dataset=rows, loss=losses.MultipleNegativesRankingLoss(model)
+    ).train()
+    return folder / "checkpoint-1"
+
+
+def push(model: SentenceTransformer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As far as the hub: what would be uploaded."""
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id}))
+    monkeypatch.setattr(HfApi, "create_branch", lambda self, **_: None)
+
+    def upload(self: HfApi, *, folder_path: str, **_: object) -> object:
+        shutil.copytree(folder_path, folder, dirs_exist_ok=True)
+        return type("Url", (), {"commit_url": "somewhere"})
+
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    model.push_to_hub("somebody/something", private=True)
+    return folder
+
+
+@pytest.mark.parametrize("way", [save, pytest.param(checkpoint, marks=pytest.mark.slow), push])
+@pytest.mark.parametrize("road", ROADS)
+def test_what_is_saved_loads_with_the_vectors_in_memory(
+    road: Callable, way: Callable, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lusifer.load(model_folder, device="cpu")
+    plain = vectors(model)
+    road(model)
+    written = way(model, tmp_path / "out", monkeypatch)
+    wanted = vectors(model)
+    assert np.abs(wanted - plain).max() > 1e-3
+    for loaded in (SentenceTransformer(str(written), device="cpu"), lusifer.load(written, device="cpu")):
+        assert np.abs(vectors(loaded) - wanted).max() < 1e-5
+
+
+def test_adapters_whose_base_is_gone_are_named(model_folder: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(model_folder, tmp_path / "base")
+    model = lusifer.load(base, device="cpu")
+    peft_around(model)
+    model.save_pretrained(str(tmp_path / "out"))
+    shutil.rmtree(base)
+    with pytest.raises(
+        ModelFolderError, match=r"adapter_config\.json: .*base, the base of these adapters, is not there"
+    ):
+        lusifer.load(tmp_path / "out")
+
+
+def test_a_save_that_writes_no_weights_is_an_error(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda *_, **__: None)
+    with pytest.raises(LusiferError, match="no weights were written"):
+        lusifer.load(model_folder, device="cpu").save_pretrained(str(tmp_path / "out"))
