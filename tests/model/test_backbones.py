@@ -33,6 +33,20 @@ def test_probes_hold(pair, attention, shared_model, source):
         assert probe.ok, probe
 
 
+def test_padding_on_the_left_or_inside_gives_the_same_vectors(pair, shared_model, source):
+    model = shared_model(*pair, num_soft_tokens=1)
+    ids, mask = source
+    left = torch.stack([row.roll(int((kept == 0).sum())) for row, kept in zip(ids, mask)])
+    inside = ids.clone()
+    inside[:, 1:] = ids[:, :-1]  # a hole behind the first token; the last column is padding
+    hole = mask.roll(1, dims=1)
+    hole[:, 0], hole[:, 1] = 1, 0
+    with torch.no_grad():
+        wanted = model(ids, mask).embedding
+        assert (model(left, mask.flip(1)).embedding - wanted).abs().max() < 1e-5
+        assert (model(inside, hole).embedding - wanted).abs().max() < 1e-5
+
+
 def test_sdpa_and_eager_agree(pair, shared_model, source):
     with torch.no_grad():
         a, b = (shared_model(*pair, attention, num_soft_tokens=1)(*source).embedding for attention in ATTENTIONS)

@@ -212,3 +212,15 @@ def test_shortest_and_longest_text(length, shared_model, batch):
     with torch.no_grad():
         vector = shared_model(num_soft_tokens=1)(*batch([length])).embedding
     assert np.isfinite(vector.numpy()).all()
+
+
+def test_a_frozen_encoder_computes_no_gradient_under_checkpointing(new_model, batch):
+    model = new_model()
+    adapters.freeze(model, {"connector": True})
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    asked = []
+    model.encoder.register_forward_hook(lambda module, inputs, output: asked.append(output[0].requires_grad))
+    model(*batch([5, 3])).embedding.sum().backward()
+    assert asked == [False]
+    assert all(parameter.grad is not None for parameter in model.connector.parameters())

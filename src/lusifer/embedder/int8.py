@@ -34,7 +34,7 @@ from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.io.files import read_json, write_folder
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
-from lusifer.model.lusifer import LusiferOutput
+from lusifer.model.lusifer import LusiferOutput, right_padded
 
 GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", "export.json"
 ADVICE = "export the model again"
@@ -67,7 +67,8 @@ class Int8Model(nn.Module):
         if input_ids.shape[1] > longest:
             raise UsageError(f"a text of {input_ids.shape[1]} tokens, and the backbones read {longest}")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        found = self.graph({"input_ids": input_ids.cpu().numpy(), "attention_mask": mask.cpu().numpy()})[0]
+        ids, mask = right_padded(input_ids, mask)
+        found = self.graph({"input_ids": ids.cpu().numpy(), "attention_mask": mask.cpu().numpy()})[0]
         return LusiferOutput(torch.from_numpy(found.copy()))  # the array belongs to the next call
 
 

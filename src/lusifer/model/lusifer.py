@@ -104,7 +104,7 @@ class LusiferModel(LusiferPreTrainedModel):
         """Embed a batch of texts.
 
         Args:
-            input_ids: (B, L), ids of the encoder's tokenizer, right-padded.
+            input_ids: (B, L), ids of the encoder's tokenizer, padded on either side.
             attention_mask: (B, L), 1 for a real token; all ones if left out.
             **kwargs: Accepted and ignored (tokenizers add keys such as `token_type_ids`, of one segment here).
 
@@ -141,12 +141,17 @@ class LusiferModel(LusiferPreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        elif not torch.jit.is_tracing():  # the int8 graph gets its input sorted
+            input_ids, attention_mask = right_padded(input_ids, attention_mask)
         if pad_to_multiple_of:
             missing = -input_ids.shape[1] % pad_to_multiple_of
             pad_id = self.config.encoder.pad_token_id or 0
             input_ids = nn.functional.pad(input_ids, (0, missing), value=pad_id)
             attention_mask = nn.functional.pad(attention_mask, (0, missing))
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # Checkpoints would make a frozen encoder compute gradients that nobody reads.
+        trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mapping_dtype = next(self.connector.parameters()).dtype
         return self.connector(states.to(mapping_dtype), attention_mask)
 
@@ -195,6 +200,15 @@ class LusiferModel(LusiferPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings that read `input_ids`: the encoder's."""
         return self.encoder.get_input_embeddings()
+
+
+def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put padding, wherever it stands, behind the tokens: encoders that count positions from the left need it there.
+
+    Both are (B, L), as given. What is padded on the right already stays as it is.
+    """
+    order = (attention_mask != 0).int().argsort(dim=1, descending=True, stable=True)
+    return input_ids.gather(1, order), attention_mask.gather(1, order)
 
 
 def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str) -> torch.Tensor:
