@@ -1,12 +1,16 @@
 """Special tokens come from the tokenizer, never from a text; a text that is cut keeps its final token."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lusifer.errors import UsageError
-from lusifer.model.build import check_tokenizers, leaks, read_specials_as_text, read_tokenizer
+from lusifer.io.names import shipped_model
+from lusifer.model.build import check_tokenizers, leaks, read_safely, read_tokenizer
+from lusifer.prompts import INVISIBLE
 from support.tiny_bases import sentences, tiny_tokenizer
 
 FAMILIES = ("xlm-roberta", "t5", "bert", "modernbert", "mistral")
@@ -36,6 +40,9 @@ def test_a_special_token_in_a_text_is_text(tokenizer):
             assert specials(tokenizer, text) == 0, text
 
 
+SEEN_BY_NOBODY = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202e\u2060\u2064\u2066\u206f\ufe00\ufe0f\ufeff\U000e0101"
+
+
 @given(text=st.text(max_size=40), place=st.integers(0, 40), which=st.integers(0, 4))
 def test_no_text_holds_a_special_token(tokenizer, text, place, which):
     token = tokenizer.all_special_tokens[which % len(tokenizer.all_special_tokens)]
@@ -46,6 +53,29 @@ def test_other_texts_get_the_ids_of_the_original(folder, tokenizer):
     original = AutoTokenizer.from_pretrained(folder)
     for text in sentences():
         assert tokenizer(text)["input_ids"] == original(text)["input_ids"]
+
+
+@given(
+    text=st.text(max_size=30), places=st.lists(st.integers(0, 30), max_size=4), which=st.sampled_from(SEEN_BY_NOBODY)
+)
+def test_characters_that_nobody_sees_leave_no_trace(tokenizer, text, places, which):
+    plain = re.sub(INVISIBLE, "", text)
+    strewn = plain
+    for place in places:
+        strewn = strewn[:place] + which + strewn[place:]
+    assert tokenizer(strewn)["input_ids"] == tokenizer(plain)["input_ids"]
+
+
+def test_the_joiners_of_words_stay(folder, tokenizer):
+    text = "می\u200cخواهم क्\u200dष"
+    assert not re.findall(INVISIBLE, text)
+    assert tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+
+
+def test_the_model_that_comes_along_reads_past_them():
+    tokenizer = AutoTokenizer.from_pretrained(shipped_model("mini"))
+    strewn = "\ufeffThe hy\u00adphen\u200bat\u2060ed \u200eword\ufe0f."
+    assert tokenizer(strewn)["input_ids"] == tokenizer("The hyphenated word.")["input_ids"]
 
 
 def test_it_survives_saving(tokenizer, tmp_path):
@@ -59,7 +89,7 @@ def test_it_survives_saving(tokenizer, tmp_path):
 
 
 def test_reading_twice_changes_nothing(tokenizer):
-    assert read_specials_as_text(tokenizer) is tokenizer
+    assert read_safely(tokenizer) is tokenizer
     assert not any(leaks(tokenizer, token) for token in tokenizer.all_special_tokens)
 
 

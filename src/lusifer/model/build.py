@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -30,6 +30,7 @@ from lusifer.io import hub, names
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
+from lusifer.prompts import INVISIBLE
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
@@ -38,6 +39,8 @@ TOKENIZER_FILES = (
 TINY = Path(__file__).with_name("tiny_bases")
 """Configuration and tokenizer of `tiny:encoder` (an XLM-R, hidden 32) and `tiny:llm` (a Mistral, hidden 48), by tower;
 `tests/support/tiny_bases.py` has the code that made the tokenizers."""
+UNSEEN = "\u00ad\u061c\u180e\u200b\u200e\u2060\ufe0f\ufeff\U000e0101"
+"""Characters of `INVISIBLE` of each sort."""
 
 
 @dataclass(frozen=True)
@@ -145,24 +148,25 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
         )
-    return read_specials_as_text(tokenizer)
+    return read_safely(tokenizer)
 
 
-def read_specials_as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Make sure that no text can hold a special token, whatever is written in it.
+def read_safely(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Make sure that no text can hold a special token, whatever is written in it, and that what nobody sees is dropped.
 
     `split_special_tokens` is enough for most tokenizers, not for those whose vocabulary lists the special tokens
     among its pieces (XLM-R, T5): there "</s>" is one piece again. For these a normaliser puts a space behind the
-    first character, and the result is kept as a plain fast tokenizer, which loads from its file as it is.
+    first character. Another one drops `INVISIBLE` characters, which would become unknown tokens. The result is kept as
+    a plain fast tokenizer, which loads from its file as it is.
     """
     leaking = [token for token in tokenizer.all_special_tokens if leaks(tokenizer, token)]
-    if not leaking:
+    if not leaking and drops_invisible(tokenizer):
         return tokenizer
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     spaced = [normalizers.Replace(token, f"{token[0]} {token[1:]}") for token in leaking]
-    # Last in the sequence: a full-width "＜/s＞" becomes "</s>" in the normaliser before.
     own = [backend.normalizer] if backend.normalizer is not None else []
-    backend.normalizer = normalizers.Sequence([*own, *spaced])
+    # Spaces last in the sequence: a full-width "＜/s＞" becomes "</s>" in the normaliser before.
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(INVISIBLE), ""), *own, *spaced])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         split_special_tokens=True,
@@ -171,6 +175,14 @@ def read_specials_as_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToken
         model_input_names=tokenizer.model_input_names,
         **tokenizer.special_tokens_map,
     )
+
+
+def drops_invisible(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether characters that nobody sees leave no trace in the tokens."""
+    plain, *others = tokenizer(["ab", *(f"a{character}b" for character in UNSEEN)], add_special_tokens=False)[
+        "input_ids"
+    ]
+    return all(ids == plain for ids in others)
 
 
 def leaks(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from lusifer.errors import UsageError
-from lusifer.model.build import read_specials_as_text
+from lusifer.model.build import read_safely
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import IGNORED, AlignmentCollator, AlignmentExamples
 
@@ -98,7 +98,7 @@ def test_objectives_choose_their_rows() -> None:
 def tokenizers(
     xlmr_tokenizer: PreTrainedTokenizerFast, llm_tokenizer: PreTrainedTokenizerFast
 ) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    return read_specials_as_text(xlmr_tokenizer), read_specials_as_text(llm_tokenizer)
+    return read_safely(xlmr_tokenizer), read_safely(llm_tokenizer)
 
 
 def example(text: str, index: int = 0, objective: str = "reconstruction") -> dict:
