@@ -300,3 +300,9 @@ def test_sentences_of_the_tiny_tokenizers_are_clean():
     lines = (ROOT / "tests/support/tiny.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(set(lines)) > 60
     assert all(unicodedata.is_normalized("NFC", line) and prompts.check_text(line, "tiny.txt") for line in lines)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \u00ad", "\u200c\u200d", "\u2060\n\t\ufe0f"])
+def test_a_text_of_nothing_that_is_seen_is_blank(text: str) -> None:
+    with pytest.raises(errors.TextError, match="row 1: the text is empty"):
+        prompts.check_text(text, "row 1")

@@ -187,9 +187,15 @@ def _data_lines(event: dict[str, Any]) -> Iterator[str]:
         if source["dropped"]:
             dropped = f"{source['dropped']:,} more dropped: no negative could be found for them"
             yield f"{source['name']}: {source['rows']:,} rows, {dropped}"
+        if removed := source.get("removed"):
+            yield f"{source['name']}: {removed:,} negatives taken out, which answer their query in this or another row"
         if mixed := source.get("mixed"):
             advice = "" if mixed * 2 <= source["steps"] else _LARGER_CLUSTERS
             yield f"{source['name']}: {mixed:,} of {source['steps']:,} steps mix clusters{advice}"
+    for name, reads in event["objectives"].items():
+        if reads["unread"]:
+            share = f"{reads['unread']:,} of its {reads['rows']:,} rows are never read"
+            yield f"{name}: {share} in {reads['steps']:,} steps: give more steps, or it a larger weight"
     for message in event["skipped"]:
         yield f"bad row left out: {message}"
     for source in event["left_out"]:

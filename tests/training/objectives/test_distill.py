@@ -34,3 +34,13 @@ def test_distill_contrast_tells_a_text_from_the_others_of_the_batch():
     assert distill_loss(twice, twice, 1.0) < torch.tensor(2.0).log()  # the same text again is no wrong answer
     loss, own = losses(contrast=1.0)
     assert loss(own.flip(0)) > loss(own)
+
+
+def test_repeated_texts_are_known_under_mixed_precision():
+    vectors = torch.nn.functional.normalize(torch.randn(32, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    twice = torch.cat([vectors, vectors])
+    wanted = distill_loss(twice, twice, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distill_loss(twice, twice, 1.0)
+    assert abs(found - wanted) < 1e-5
+    assert wanted < torch.tensor(2.0).log()

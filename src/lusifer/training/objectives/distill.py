@@ -56,11 +56,12 @@ def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor, contrast: float
     import torch
     from torch import nn
 
-    embedding, teacher = (nn.functional.normalize(part.float(), dim=-1) for part in (embedding, teacher))
-    loss = (1 - (embedding * teacher).sum(dim=-1)).mean()
-    if contrast:
-        same = (teacher @ teacher.T > SAME).fill_diagonal_(False)  # a text that comes twice is no wrong answer
-        scores = (embedding @ teacher.T / TEMPERATURE).masked_fill(same, float("-inf"))
-        target = torch.arange(len(scores), device=scores.device)
-        loss = loss + contrast * nn.functional.cross_entropy(scores, target)
-    return loss
+    with torch.autocast(embedding.device.type, enabled=False):  # its products keep three digits: too few for SAME
+        embedding, teacher = (nn.functional.normalize(part.float(), dim=-1) for part in (embedding, teacher))
+        loss = (1 - (embedding * teacher).sum(dim=-1)).mean()
+        if contrast:
+            same = (teacher @ teacher.T > SAME).fill_diagonal_(False)  # a text that comes twice is no wrong answer
+            scores = (embedding @ teacher.T / TEMPERATURE).masked_fill(same, float("-inf"))
+            target = torch.arange(len(scores), device=scores.device)
+            loss = loss + contrast * nn.functional.cross_entropy(scores, target)
+        return loss

@@ -105,6 +105,15 @@ class AlignmentExamples:
                 columns = ["text"] if role == "reconstruct" else ["query", "positive"]  # no objective reads negatives
                 yield from seen.table_texts(table, columns)
 
+    def reads(self) -> dict[str, dict[str, int]]:
+        """Give by objective its steps and rows, how often a row is read at most, and how many rows never are."""
+        found = {}
+        for number, each in enumerate(self.objectives):
+            steps, rows = int((self._choice == number).sum()), len(self._pools[each.name])
+            read = steps * self.batch_size
+            found[each.name] = {"steps": steps, "rows": rows, "most": -(-read // rows), "unread": max(0, rows - read)}
+        return found
+
     def _pool(self, objective: Objective) -> np.ndarray:
         """Numbers of the rows that an objective uses, counted over all sources."""
         reads = objective.reads([role for _, role in self.sources])

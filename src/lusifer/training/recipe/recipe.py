@@ -70,7 +70,7 @@ class ModelSettings(Settings):
     """Whether what the LLM reads is pooled as well and added to its vector: a path past the LLM, which the method as
     published does not have."""
     output_projection: bool = True
-    """Whether d -> d, ReLU, d -> d follows the pooling."""
+    """Whether d -> d, ReLU, d -> d follows the pooling; left out, if a stage trains it."""
     dtype: Dtypes = Dtypes()
     """Number formats."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
@@ -131,6 +131,18 @@ class Recipe(Settings):
     variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
     """Other trainings to compare this one with, by name (`lusifer ablate`, `lusifer train --variant NAME`)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _projection_where_it_trains(cls, value: Any) -> Any:
+        """An output projection that is not asked for is there if a stage trains it: random, it would be noise."""
+        model = value.get("model", {}) if isinstance(value, dict) else None
+        stages = value.get("stages") if isinstance(value, dict) else None
+        if not isinstance(model, dict) or not isinstance(stages, list) or model.get("output_projection") is not None:
+            return value
+        settings = [stage.get("train") for stage in stages if isinstance(stage, dict)]
+        trains = any(train.get("output_projection") is True for train in settings if isinstance(train, dict))
+        return {**value, "model": {**model, "output_projection": trains}}
+
     @model_validator(mode="after")
     def _variants_known(self) -> Recipe:
         if FULL in self.variants:
@@ -160,6 +172,18 @@ class Recipe(Settings):
                 )
             if not self.sources(stage):
                 raise ValueError(f"stages.{stage.name}.data: english_only leaves no source: add an English one")
+        return self
+
+    @model_validator(mode="after")
+    def _all_new_parts_train(self) -> Recipe:
+        new = {"connector": True, "output_projection": self.model.output_projection}
+        for part in (name for name, there in new.items() if there):
+            if not any(getattr(stage.train, part) for stage in self.stages):
+                mend = "set model.output_projection: false, or " if part == "output_projection" else ""
+                raise ValueError(
+                    f"model.{part}: no stage trains it, and every vector would pass its random weights: {mend}set "
+                    f"train.{part}: true in a stage"
+                )
         return self
 
     @property

@@ -13,6 +13,8 @@ from lusifer.training.objectives import BUILT_IN, OBJECTIVES
 from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
 from lusifer.training.recipe.data import AlignmentSource, PairSource, Settings, Watch
 
+MIN_LEARNING_RATE = 1e-7  # published code
+
 
 class LoRA(Settings):
     """Low-rank adapters of one tower; the defaults are the published ones."""
@@ -86,8 +88,8 @@ class StageSettings(Settings):
     """Passes over the data; give this or max_steps."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate of AdamW."""
-    min_learning_rate: float = Field(default=1e-7, ge=0)
-    """Learning rate that the schedule ends at."""
+    min_learning_rate: float = Field(default=MIN_LEARNING_RATE, ge=0)
+    """Learning rate that the schedule ends at; a constant one has none."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
@@ -138,6 +140,8 @@ class StageSettings(Settings):
             )
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.schedule == "constant" and self.min_learning_rate != MIN_LEARNING_RATE:
+            raise ValueError("min_learning_rate means nothing with schedule: constant: take it out")
         for tower in ("encoder", "llm"):
             if getattr(self.lora, tower) is not None and getattr(self.train, tower) != "lora":
                 raise ValueError(

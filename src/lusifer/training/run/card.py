@@ -33,26 +33,28 @@ def data(
 
     Returns:
         `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
-        the text before queries, of sets of pairs also the steps that they get, how often a row is read at `most` and
-        how many are `unread`, with clusters the steps that are `mixed` of several, and of small sets that were joined
-        the rows of each of the `parts`; `left_out`: name and language of the sources that `english_only` drops;
-        `skipped`: the bad rows that were left out; `read_from`: of every source name, rows as they were read, and the
-        commit or the digests of its files.
+        the text before queries, of sets of pairs also negatives that were `removed` because they answer their query,
+        the steps that they get, how often a row is read at `most` and how many are `unread`, with clusters the steps
+        that are `mixed` of several, and of small sets that were joined the rows of each of the `parts`; `objectives`
+        of an alignment stage: of each the steps, rows, `most` and `unread` as of a set of pairs; `left_out`: name and
+        language of the sources that `english_only` drops; `skipped`: the bad rows that were left out; `read_from`: of
+        every source name, rows as they were read, and the commit or the digests of its files.
     """
     read_from = recipe.sources(stage)
     if isinstance(rows, PairRows):
         reads = rows.reads()
         sources = [_pairs(name, *found) | reads.get(name, {}) for name, found in rows.found.items()]
-        counts = rows.read
+        counts, objectives = rows.read, {}
     else:
         sources = [
             _source(source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
             for source, (table, role) in zip(read_from, rows.sources, strict=True)
         ]
-        counts = [len(table) for table, _ in rows.sources]
+        counts, objectives = [len(table) for table, _ in rows.sources], rows.reads()
     return {
         "steps": rows.steps,
         "sources": sources,
+        "objectives": objectives,
         "left_out": [_source(source) for source in stage.data if not recipe.reads(source)],
         "skipped": rows.skipped,
         "read_from": [
@@ -75,6 +77,7 @@ def _pairs(name: str, found: PairSet, source: PairSource) -> dict[str, Any]:
         "language": source.language_code,
         "rows": len(found.rows),
         "dropped": found.dropped,
+        "removed": found.removed,
         "use": use + (", in-batch negatives" if source.in_batch_negatives else ", own negatives only"),
         "prompt": found.prompts.get("query", ""),
         **({"parts": dict(found.parts)} if found.parts else {}),
@@ -94,6 +97,13 @@ def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows)
             for number, step in enumerate(rows.plan, start=1):
                 row = {"step": number, "source": step.name, "rows": len(step.rows), "cluster": step.cluster}
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def prompts(run: RunFolder, number: int) -> dict[str, str]:
+    """Give the prefixes of queries in the stages up to `number`, by instruction: those of rows and tasks as well."""
+    kept = (_kept(run.stage(place, stage.name)) for place, stage in enumerate(run.recipe.stages[:number], start=1))
+    found = (source["prompt"] for said in kept for source in said["sources"] if source["prompt"] and source["rows"])
+    return {prefix.strip(): prefix for prefix in found}
 
 
 def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:

@@ -173,6 +173,7 @@ def _stage(
     data = card.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
     if state.is_main_process:
         card.keep(target, data, rows)
+        embedder.prompts |= card.prompts(run, number)  # before the trainer writes a checkpoint
     listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)

@@ -30,7 +30,12 @@ from lusifer.training.recipe.data import Watch
 from lusifer.training.recipe.stage import StageSettings
 
 MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
-SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
+SCHEDULES: dict[str, tuple[str, Callable[[float], dict[str, float]]]] = {
+    "cosine": ("cosine_with_min_lr", lambda least: {"min_lr": least}),
+    "linear": ("polynomial", lambda least: {"lr_end": least, "power": 1.0}),
+    "constant": ("constant_with_warmup", lambda least: {}),
+}
+"""By a recipe's word: the library's name of the schedule, and its keywords for the learning rate that it ends at."""
 _MEANS = ("retrieval", "margin", "shift", "shift_share", "hubness", "anisotropy", "own_language", "predicted")
 
 
@@ -182,12 +187,14 @@ def processes(stage: StageSettings) -> int:
 
 def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
     """The settings of a stage in the names of `transformers.TrainingArguments`; checkpoints go to `folder`."""
+    flat = stage.min_learning_rate == stage.learning_rate  # which the library refuses of a linear schedule
+    schedule, keywords = SCHEDULES["constant" if flat else stage.schedule]
     return {
         "output_dir": str(folder),
         "max_steps": steps,
         "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": SCHEDULES[stage.schedule],
-        "lr_scheduler_kwargs": {"min_lr": stage.min_learning_rate} if stage.schedule == "cosine" else {},
+        "lr_scheduler_type": schedule,
+        "lr_scheduler_kwargs": keywords(stage.min_learning_rate),
         "warmup_steps": stage.warmup(steps),
         "weight_decay": stage.weight_decay,
         "max_grad_norm": stage.max_grad_norm,
