@@ -176,7 +176,7 @@ class LusiferModel(LusiferPreTrainedModel):
     ) -> None:
         """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
 
-        Arguments are those of `transformers.PreTrainedModel.save_pretrained`; with adapters, `state_dict` does not count.
+        Arguments are those of `transformers.PreTrainedModel.save_pretrained`, but for `state_dict` with adapters.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
         if any(adapters.adapted_layers(self)):
