@@ -15,11 +15,9 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import DtypeOption, Model, usable
 from lusifer.errors import UsageError
-from lusifer.io import names
 from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
-    from lusifer.evaluation.run.runner import Done
     from lusifer.evaluation.scores.results import Results
 
 SUITE_HELP = (
@@ -86,13 +84,12 @@ def evaluate(
         suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
         dtype, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
-    chosen = options.select()
     with ExitStack() as stack:
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))
         with terminal.progress("languages and tasks") as show:
             evaluation.evaluate(
-                str(names.model(model)), options, path, name=name or model, note=terminal.note, selection=chosen,
-                progress=lambda done: show(done.rows, done.of, _left(done)),
+                model, options, path, name=name or model, note=terminal.note,
+                progress=lambda rows, of, seconds: show(rows, of, _left(seconds)),
             )  # fmt: skip
         made = results.read(path)
         text = card.markdown(facts.gather([made, *others], seed))
@@ -118,11 +115,11 @@ def listed(words: str | None, option: str) -> list[str] | None:
     return found
 
 
-def _left(done: Done) -> str:
+def _left(seconds: float | None) -> str:
     """The time left, where it is known; a bar shows it itself."""
-    if done.seconds_left is None or terminal.interactive():
+    if seconds is None or terminal.interactive():
         return ""
-    return f"{terminal.duration(done.seconds_left / 3600)} left"
+    return f"{terminal.duration(seconds / 3600)} left"
 
 
 def _say(made: Results) -> None:

@@ -64,8 +64,8 @@ def report(
     if markdown is not None:
         texts[markdown] = report_card.markdown(facts)
     if card is not None:
-        first = facts.evaluations[:1]
-        _check_card(card, first[0].model.identity)
+        first = facts.evaluations[0]
+        _check_card(card, first.model.identity)
         section, scores = report_card.model_card(first, seed), report_card.eval_results(first)
         texts[card] = with_scores(card.read_text(encoding="utf-8"), section, scores)
     for file, text in texts.items():

@@ -4,10 +4,8 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from lusifer import language_gap
-from lusifer.errors import UsageError
 from lusifer.evaluation.report import card, facts, words
 from lusifer.evaluation.report.card import model_card
 from lusifer.evaluation.scores.averages import Mean
@@ -204,25 +202,17 @@ def test_a_card_has_a_table_a_task_with_the_intervals():
     draws = results("mini", {("en", "Clusters"): Examples("draws", ("0", "1"), [0.2, 0.4])})
     scores = (first, *BOTH.scores[1:], *draws.scores, CROSS)
     both = replace(BOTH, scores=scores, examples={**BOTH.examples, **draws.examples})
-    text = model_card([both, replace(GAP, model=both.model, suite="quick")])
+    text = model_card(both)
     assert re.findall("^### .*", text, flags=re.MULTILINE) == [
         "### Suite offline, within each language", "### Suite offline, from one language to another",
-        "### Suite quick, within each language",
     ]  # fmt: skip
     assert cells(text, "language") == ["score", "95 % interval", "examples", "met in training"]
     assert cells(text, "English (en)") == ["75.0", "30.0 to 99.0", "1,200", "0 of 1200"]
     assert cells(text, "Spanish (es)")[1].endswith(" to 100.0")
     assert cells(text, "Hindi (hi)") == ["20.0", "", ""]
     assert "| English (en) | 30.0 | none; standard deviation of 2 draws 14.1 |  |" in text
-    assert "- missing: A (sw): no such file" in text
+    assert "- missing: A (sw): no such file" in model_card(GAP)
     assert well_formed(text)
-
-
-def test_a_card_is_of_one_model():
-    with pytest.raises(UsageError, match="raw is of another model than mini"):
-        model_card([BOTH, GAP])
-    with pytest.raises(UsageError, match="needs an evaluation folder"):
-        model_card([])
 
 
 def test_the_table_has_a_row_a_language_and_a_dash_for_what_is_not_there() -> None:

@@ -207,10 +207,10 @@ def test_what_is_missing_is_told_with_its_reason(facts, page):
 
 
 def test_the_hub_gets_each_score_that_is_there_once(facts):
-    second = facts.evaluations[1:]
+    second = facts.evaluations[1]
     found = report_card.eval_results(second)
-    there = [entry for entry in second[0].scores if entry.score is not None]
-    assert 0 < len(found) == len(there) < len(second[0].scores)
+    there = [entry for entry in second.scores if entry.score is not None]
+    assert 0 < len(found) == len(there) < len(second.scores)
     assert len({each.unique_identifier for each in found}) == len(found)
     assert [each.metric_value for each in found] == [round(entry.score, 2) for entry in there]
 

@@ -1,6 +1,7 @@
 """An evaluation folder: whose it is, what a kill may leave in it, several devices."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.evaluation.run.evaluate import Options, evaluate
-from lusifer.evaluation.run.runner import Plan, run
+from lusifer.evaluation.run.runner import run
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.io.seen import SEEN, BloomFilter
@@ -204,7 +205,7 @@ def test_two_devices_give_the_vectors_of_one_and_the_death_of_one_is_said(data, 
         workers = list(model._workers)
         assert np.allclose(model.vectors(texts, ""), alone, atol=1e-6)
         with pytest.raises(LusiferError, match=r"embeds on cpu \(status -9\) has died.*the same command goes on"):
-            run(selection.rows, Plan(dies), model, folder)
+            run(replace(selection, make=dies), model, folder)
     assert len(workers) == 2 and model._pool is None
     assert [file.stem for file in (tmp_path / "scores" / "scores").glob("*.json")] == ["SIB200Topics"]
     assert np.array_equal(model.embedder.encode(texts), alone)

@@ -12,9 +12,10 @@ from mteb import mocks
 
 from lusifer.evaluation.run import encoder
 from lusifer.evaluation.run.encoder import ScoredModel
-from lusifer.evaluation.run.runner import Plan, by_task, run
+from lusifer.evaluation.run.runner import by_task, run
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.evaluation.suites.suite import Selection
 from support.words import Words
 
 MOCKS = (
@@ -67,10 +68,10 @@ def scored(identity: str = "a", **options) -> ScoredModel:
     return ScoredModel(Words(), "words", identity, **{"instructed": False, **options})
 
 
-def measure(path: Path, rows: list[SuiteRow], plan: Plan | None = None, model: ScoredModel | None = None, notes=None):
+def measure(path: Path, rows: list[SuiteRow], make=make, model: ScoredModel | None = None, notes=None, deadline=None):
     folder = EvaluationFolder(path, (notes if notes is not None else []).append)
     folder.claim({"suite": "mocks"})
-    return run(rows, plan or Plan(make), model or scored(), folder)
+    return run(Selection("mocks", rows, make), model or scored(), folder, deadline)
 
 
 @pytest.mark.parametrize("mock", MOCKS, ids=lambda mock: mock.__name__)
@@ -98,7 +99,7 @@ def test_every_type_of_task_runs_and_its_score_is_that_of_mteb(mock, tmp_path):
 def test_examples_are_those_that_the_score_is_made_of(mock, kind, tmp_path):
     row = row_of(mock)
     score = measure(tmp_path, [row])[0]["score"]
-    made = EvaluationFolder(tmp_path).examples(row.task).get("en")
+    made = EvaluationFolder(tmp_path).finished(row.task)[1].get("en")
     assert (made and made["kind"]) == kind
     if kind in ("mean", "draws"):
         assert 100 * np.mean(made["values"]) == pytest.approx(score, abs=0.01)
@@ -115,9 +116,9 @@ def test_a_run_that_was_stopped_measures_only_what_is_left(tmp_path):
         return make(group)
 
     with pytest.raises(KeyboardInterrupt):
-        measure(tmp_path, rows, Plan(stops))
+        measure(tmp_path, rows, stops)
     first = list(made)
-    again = measure(tmp_path, rows, Plan(lambda group: made.append(group[0].task) or make(group)))
+    again = measure(tmp_path, rows, lambda group: made.append(group[0].task) or make(group))
     assert sorted(made) == sorted(row.task for row in rows) and len(first) == 3
     whole = measure(tmp_path / "whole", rows)
     assert [entry["score"] for entry in again] == [entry["score"] for entry in whole]
@@ -141,7 +142,7 @@ def test_what_cannot_be_loaded_is_missing_with_the_reason_and_tried_again_next_t
             raise KeyError("no such task")
         return make(group)
 
-    lost, kept = measure(tmp_path, rows, Plan(down))
+    lost, kept = measure(tmp_path, rows, down)
     assert lost["score"] is None and lost["missing"] == "cannot be loaded: KeyError: 'no such task'"
     assert kept["missing"] is None
     assert measure(tmp_path, rows)[0]["missing"] is None
@@ -161,7 +162,7 @@ def test_once_the_hub_was_not_reached_the_other_tasks_are_looked_for_in_the_cach
         return make(group)
 
     before = (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
-    lost, *kept = measure(tmp_path, rows, Plan(down))
+    lost, *kept = measure(tmp_path, rows, down)
     assert lost["missing"] == "cannot be loaded: not in the cache of this machine, and the hub cannot be reached"
     assert offline == [before, (True, True), (True, True)] and all(entry["missing"] is None for entry in kept)
     assert (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE) == before
@@ -177,7 +178,7 @@ def test_a_model_that_fails_in_a_task_leaves_the_others_their_scores(tmp_path, m
 
 def test_after_the_time_budget_nothing_is_begun(tmp_path):
     rows = [row_of(mock) for mock in MOCKS[:3]]
-    entries = measure(tmp_path, rows, Plan(make, deadline=time.monotonic() - 1))
+    entries = measure(tmp_path, rows, deadline=time.monotonic() - 1)
     assert {entry["missing"] for entry in entries} == {"the time budget was spent before it"}
     assert all(entry["missing"] is None for entry in measure(tmp_path, rows))
 
@@ -187,8 +188,8 @@ def test_cheap_tasks_come_first_and_the_time_left_shrinks_to_nothing(tmp_path):
     assert [group[0].cost for group in by_task(rows)] == [20, 500, None]
     told = []
     folder = EvaluationFolder(tmp_path)
-    run(rows, Plan(make), scored(), folder, told.append)
-    assert [done.rows for done in told] == [1, 2, 3] and told[-1].seconds_left == 0
+    run(Selection("mocks", rows, make), scored(), folder, tell=lambda *words: told.append(words))
+    assert [done for done, _, _ in told] == [1, 2, 3] and told[-1] == (3, 3, 0)
 
 
 def test_each_text_is_embedded_once_across_tasks(tmp_path):

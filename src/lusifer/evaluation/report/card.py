@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lusifer.errors import UsageError
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
@@ -69,7 +67,7 @@ def _without_tags(text: str) -> str:
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
 
 
-def eval_results(results: Sequence[Results]) -> list[EvalResult]:
+def eval_results(result: Results) -> list[EvalResult]:
     """Give the scores as the Hub reads them in the front matter of a card (`model-index`); a missing score has none."""
     from huggingface_hub import EvalResult
 
@@ -84,36 +82,20 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
             metric_name=f"{entry.metric}, %",
             metric_value=round(entry.score, 2),
         )
-        for result in results
         for entry in result.scores
         if entry.score is not None
     ]
 
 
-def model_card(results: Sequence[Results], seed: int = 0) -> str:
-    """Lay out the scores of one model for its card: a table a task, with the interval of each language.
+def model_card(result: Results, seed: int = 0) -> str:
+    """Lay out the scores of a model for its card: a table a task, with the interval of each language.
 
-    Headings are of the third level; it holds no path and no date.
-
-    Args:
-        results: Evaluation folders of the model, such as those of several suites.
-        seed: Of the resampling.
-
-    Raises:
-        UsageError: There is no folder, or they are of different models.
+    Headings are of the third level; it holds no path and no date. `seed` is of the resampling.
     """
-    if not results:
-        raise UsageError("a model card needs an evaluation folder")
-    first = results[0]
-    for result in results[1:]:
-        if (result.model.identity or result.model.name) != (first.model.identity or first.model.name):
-            one, other = (each.folder or each.model.name for each in (result, first))
-            raise UsageError(f"{one} is of another model than {other}: a card has the scores of one model")
     blocks: list[str] = []
-    for result in results:
-        for scores in report_facts.gather([result], seed).sets:
-            kind = "from one language to another" if scores.cross_lingual else "within each language"
-            blocks += [f"### Suite {result.suite}, {kind}", *_tasks(scores, seed)]
+    for scores in report_facts.gather([result], seed).sets:
+        kind = "from one language to another" if scores.cross_lingual else "within each language"
+        blocks += [f"### Suite {result.suite}, {kind}", *_tasks(scores, seed)]
     return _without_tags("\n\n".join(blocks))
 
 

@@ -67,7 +67,7 @@ class ScoredModel:
         self._pool: dict[str, Any] | None = None
         self._workers: dict[Any, str] = {}  # process -> device
         self._cache: dict[tuple[str, str], np.ndarray] = {}  # by prefix and text
-        self._prefix: dict[Role, str] = {"query": "", "document": ""}
+        self.prompts: dict[Role, str] = {"query": "", "document": ""}  # what stands before the texts of the row
         self._split = ""
         self._read: dict[int, bool] = {}
 
@@ -110,14 +110,9 @@ class ScoredModel:
         """
         default, own = default_prompt(self.embedder), self.embedder.prompts
         theirs = {"query": own.get("query"), "document": own.get("document") or own.get("passage")}
-        self._prefix = row.prompts() if self.instructed else {role: theirs[role] or default for role in ROLES}
+        self.prompts = row.prompts() if self.instructed else {role: theirs[role] or default for role in ROLES}
         self._split = row.split
         self._read = {}
-
-    @property
-    def prompts(self) -> dict[Role, str]:
-        """What stands before the texts of the row."""
-        return dict(self._prefix)
 
     def seen_in_training(self) -> dict[str, int] | None:
         """Count the row's distinct texts of the tested split, and those that training has met; None if unknown."""
@@ -139,7 +134,7 @@ class ScoredModel:
         texts = [text for batch in inputs for text in batch["text"]]
         if self._seen is not None and hf_split == self._split:
             self._read.update((hash(text), text in self._seen) for text in texts)
-        return self.vectors(texts, self._prefix[role])
+        return self.vectors(texts, self.prompts[role])
 
     def vectors(self, texts: Sequence[str], prefix: str | None = None) -> np.ndarray:
         """Embed texts, (n, d) float32; without a prefix the model's default one stands before them."""

@@ -19,7 +19,7 @@ from lusifer import __version__, extras, language_gap
 from lusifer.errors import LusiferError
 from lusifer.evaluation.run import runner
 from lusifer.evaluation.run.encoder import ScoredModel, default_prompt, load_model
-from lusifer.evaluation.run.runner import Done, Plan, Result
+from lusifer.evaluation.run.runner import Result
 from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import suite
@@ -71,9 +71,8 @@ def evaluate(
     output: Path | None = None,
     *,
     name: str | None = None,
-    progress: Callable[[Done], None] | None = None,
+    progress: Callable[[int, int, float | None], None] | None = None,
     note: Callable[[str], None] = lambda _: None,
-    selection: Selection | None = None,
 ) -> dict[str, Any]:
     """Score a model, going on where an earlier run into the same folder stopped.
 
@@ -82,9 +81,8 @@ def evaluate(
         options: What to measure and how.
         output: The evaluation folder; None keeps nothing.
         name: What to call the model in tables; None takes the folder's name.
-        progress: Called after each row.
+        progress: Called after each row: rows so far, of how many, and the seconds left, None where unknown.
         note: Called with a sentence for every file that has to be made again.
-        selection: Of these options, where it was made before.
 
     Returns:
         The summary, as `summary.json` in the folder holds it.
@@ -97,13 +95,13 @@ def evaluate(
     """
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    chosen = selection or options.select()
+    chosen = options.select()
     device = None if not options.devices else options.devices[0] if len(options.devices) == 1 else "cpu"
     scored = load_model(model, name, device, options.instructed, options.dtype, options.suite in LOCAL)
     with _held(output) as path, scored.spread(options.devices):
         folder = EvaluationFolder(path, note)
         folder.claim(_owner(chosen, scored))
-        entries = runner.run(chosen.rows, Plan(chosen.make, deadline, chosen.absent), scored, folder, progress)
+        entries = runner.run(chosen, scored, folder, deadline, progress)
         if all(entry["missing"] for entry in entries):
             folder.discard()
             tried = [entry for entry in entries if (entry["language"], entry["task"]) not in chosen.absent]
@@ -176,7 +174,7 @@ def _summary(options: Options, model: ScoredModel, chosen: Selection, entries: l
 def _with_intervals(entries: list[Result], folder: EvaluationFolder, seed: int) -> list[Result]:
     found = []
     for entry in entries:
-        examples = folder.examples(entry["task"]).get(entry["language"])
+        examples = folder.finished(entry["task"])[1].get(entry["language"])
         ends = None if examples is None else bootstrap.interval(bootstrap.Examples(**examples), seed)
         found.append(entry | ({"low": round(ends[0], 4), "high": round(ends[1], 4)} if ends else {}))
     return found

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.scores.results import Entry
 from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.evaluation.suites.suite import Selection
 from lusifer.io import hub
 
 Result = dict[str, Any]
@@ -31,39 +32,12 @@ AGREEMENT = 1e-4  # mteb rounds its scores to six digits
 LATE = "the time budget was spent before it"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to run.
-
-    Attributes:
-        make: From rows of one task: mteb's task, its data not yet loaded.
-        deadline: Of `time.monotonic()`; no row is begun after it.
-        absent: Language and task of rows that cannot be run -> the reason.
-    """
-
-    make: Callable[[list[SuiteRow]], Any]
-    deadline: float | None = None
-    absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Done:
-    """How far a run is, after each row; a row that was finished before, or cannot be run, counts as well.
-
-    `seconds_left` is by the texts a second so far; None before anything was measured.
-    """
-
-    rows: int
-    of: int
-    seconds_left: float | None
-
-
 def run(
-    rows: Sequence[SuiteRow],
-    plan: Plan,
+    chosen: Selection,
     model: ScoredModel,
     folder: EvaluationFolder,
-    tell: Callable[[Done], None] | None = None,
+    deadline: float | None = None,
+    tell: Callable[[int, int, float | None], None] | None = None,
 ) -> list[Result]:
     """Measure rows, or read those that are done; what is finished is kept in the folder.
 
@@ -71,27 +45,28 @@ def run(
     used.
 
     Args:
-        rows: What to measure.
-        plan: How.
+        chosen: What to measure.
         model: The model.
         folder: Where finished rows are kept; it must have been claimed.
-        tell: Called as rows are finished.
+        deadline: Of `time.monotonic()`; no row is begun after it.
+        tell: Called after each row, also one that was finished before or cannot be run: how many there are so far, of
+            how many, and the seconds left by the texts a second so far, None before anything was measured.
 
     Returns:
-        An entry a row, as in `summary.json`, in the order of `rows`; one that could not be measured says why.
+        An entry a row, as in `summary.json`, in the order of `chosen.rows`; one that could not be measured says why.
 
     Raises:
         WorkerError: A process of one of several devices has died.
     """
     found: dict[tuple[str, str], Result] = {}
-    started, left, done = time.monotonic(), sum(map(_cost, rows)), 0
-    for row, entry, measured in _results(by_task(rows), plan, model, folder):
+    started, left, done = time.monotonic(), sum(map(_cost, chosen.rows)), 0
+    for row, entry, measured in _results(chosen, model, folder, deadline):
         found[row.key] = entry
         left -= _cost(row)
         done += _cost(row) if measured else 0  # what was read or missing says nothing about the speed
         if tell is not None:
-            tell(Done(len(found), len(rows), (time.monotonic() - started) / done * left if done else None))
-    return [found[row.key] for row in rows]
+            tell(len(found), len(chosen.rows), (time.monotonic() - started) / done * left if done else None)
+    return [found[row.key] for row in chosen.rows]
 
 
 def by_task(rows: Iterable[SuiteRow]) -> list[list[SuiteRow]]:
@@ -108,18 +83,19 @@ def _cost(row: SuiteRow) -> int:
 
 
 def _results(
-    groups: Iterable[list[SuiteRow]], plan: Plan, model: ScoredModel, folder: EvaluationFolder
+    chosen: Selection, model: ScoredModel, folder: EvaluationFolder, deadline: float | None
 ) -> Iterator[tuple[SuiteRow, Result, bool]]:
     """Yield each row, its entry, and whether it was measured now."""
     with ExitStack() as offline:
         cut = unreachable = False
-        for group in groups:
+        for group in by_task(chosen.rows):
             if unreachable and not cut:
                 offline.enter_context(hub.offline())
                 cut = True
-            done = folder.done(group[0].task)
+            done, _ = folder.finished(group[0].task)
             yield from ((row, done[row.language], False) for row in group if row.language in done)
-            for row, entry in _task([row for row in group if row.language not in done], plan, model, folder):
+            left = [row for row in group if row.language not in done]
+            for row, entry in _task(left, chosen, model, folder, deadline):
                 if cut and entry["missing"]:  # it was not the user who set it
                     entry["missing"] = entry["missing"].replace(hub.OFFLINE, hub.UNREACHABLE)
                 unreachable = unreachable or hub.UNREACHABLE in (entry["missing"] or "")
@@ -127,20 +103,21 @@ def _results(
 
 
 def _task(
-    rows: list[SuiteRow], plan: Plan, model: ScoredModel, folder: EvaluationFolder
+    rows: list[SuiteRow], chosen: Selection, model: ScoredModel, folder: EvaluationFolder, deadline: float | None
 ) -> Iterator[tuple[SuiteRow, Result]]:
     """Measure rows of one task; its data are loaded once."""
     instructed = model.instructed
-    runnable = [row for row in rows if row.key not in plan.absent]
-    yield from ((row, _entry(row, instructed, missing=plan.absent[row.key])) for row in rows if row.key in plan.absent)
+    absent = chosen.absent
+    runnable = [row for row in rows if row.key not in absent]
+    yield from ((row, _entry(row, instructed, missing=absent[row.key])) for row in rows if row.key in absent)
     loaded = None
     for row in runnable:
-        if plan.deadline is not None and time.monotonic() >= plan.deadline:
+        if deadline is not None and time.monotonic() >= deadline:
             yield row, _entry(row, instructed, missing=LATE)
             continue
         if loaded is None:
             try:
-                loaded = plan.make(runnable)
+                loaded = chosen.make(runnable)
                 loaded.hf_subsets = list(dict.fromkeys(subset for row in runnable for subset in row.subsets))
                 loaded._eval_splits = list(dict.fromkeys(row.split for row in runnable))
                 loaded.load_data()

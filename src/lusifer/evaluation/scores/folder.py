@@ -61,21 +61,9 @@ class EvaluationFolder:
             raise UsageError(f"{self.path}: is not empty and holds no evaluation: choose another --output")
         self._write(RUN, dict(owner))
 
-    def done(self, task: str) -> dict[str, dict[str, Any]]:
-        """Give the finished rows of a task by language.
-
-        A row that is not what an evaluation writes, or whose examples do not give its score, counts as none and its
-        file is named.
-        """
-        return dict(self._task(task)[0])
-
-    def examples(self, task: str) -> dict[str, Any]:
-        """Give the examples of the finished rows of a task by language; not every row has them."""
-        return dict(self._task(task)[1])
-
     def keep(self, task: str, language: str, entry: Mapping[str, Any], examples: Mapping[str, Any] | None) -> None:
         """Write a finished row. The examples come first: a row with a score has them."""
-        rows, known = self._task(task)
+        rows, known = self.finished(task)
         known.pop(language, None)
         if examples is not None:
             known[language] = dict(examples)
@@ -89,7 +77,7 @@ class EvaluationFolder:
         for place in self.path.glob("vectors*"):
             shutil.rmtree(place, ignore_errors=True)
         for task in {entry["task"] for entry in summary["scores"]}:
-            known = self.examples(task)
+            _, known = self.finished(task)
             if (self._read(f"{EXAMPLES}/{task}.json") or {}).keys() != known.keys():
                 self._write(f"{EXAMPLES}/{task}.json", known)
         self._write(SUMMARY, summary)
@@ -148,8 +136,12 @@ class EvaluationFolder:
             raise DataError(f"{file}: damaged ({error}); {AGAIN}") from error
         return {code: found[code].astype(np.float32) for code in order_of(found)}
 
-    def _task(self, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The finished rows of a task and their examples, by language; read and checked once."""
+    def finished(self, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Give the finished rows of a task by language, and the examples of those that have any; both are read once.
+
+        A row that is not what an evaluation writes, or whose examples do not give its score, counts as none and its
+        file is named.
+        """
         if task not in self._tasks:
             name = f"{SCORES}/{task}.json"
             made = self._read(f"{EXAMPLES}/{task}.json") or {}

@@ -109,7 +109,7 @@ def read(folder: Path) -> Results:
             names the file and what to do.
     """
     file = folder / SUMMARY
-    found = parse(_Format, file).format
+    found = parse(dict[str, Any], file).get("format")
     if found != FORMAT:
         advice = "update lusifer" if isinstance(found, int) and found > FORMAT else f"name another folder or {AGAIN}"
         raise DataError(f"{file}: format {found!r}, not {FORMAT}: {advice}")
@@ -153,13 +153,6 @@ class _Row:
     ids: tuple[str, ...]
     values: tuple[float, ...]
     gold: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class _Format:
-    """The part of any summary that says how the rest is to be read."""
-
-    format: Any = None
 
 
 def parse(kind: type[Parsed], file: Path) -> Parsed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -113,6 +113,8 @@ class StageSettings(Settings):
     """Checkpoints kept, the newest."""
     logging_steps: int = Field(default=10, ge=1)
     """Steps between lines of the log."""
+    caches_gradients: ClassVar[bool] = False
+    """Whether each text is embedded twice, first without gradient (the gradient cache of a contrastive loss)."""
     watch: Watch | None = None
     """Measure the gap between languages while the stage trains; null does not."""
 
@@ -167,11 +169,6 @@ class StageSettings(Settings):
     def columns(self) -> int:
         """Texts of a row that are embedded."""
         return 1
-
-    @property
-    def caches_gradients(self) -> bool:
-        """Whether each text is embedded twice, first without gradient (the gradient cache of a contrastive loss)."""
-        return False
 
     @property
     def passes(self) -> list[Pass]:
@@ -289,6 +286,7 @@ class AlignmentStage(StageSettings):
 class ContrastiveStage(StageSettings):
     """Stage 2: queries move to their positives and away from negatives."""
 
+    caches_gradients = True
     kind: Literal["contrastive"]
     """Which kind of stage this is."""
     loss: Literal["infonce", "ntxent_l2"] = "infonce"
@@ -323,11 +321,6 @@ class ContrastiveStage(StageSettings):
     def columns(self) -> int:
         """Query, positive and hard negatives."""
         return 2 + self.hard_negatives
-
-    @property
-    def caches_gradients(self) -> bool:
-        """Both losses are cached."""
-        return True
 
     def rows_at_once(self, length: int) -> int:
         """Texts in memory at once if all have `length` tokens."""

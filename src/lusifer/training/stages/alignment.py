@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,7 +155,7 @@ def trainer(
         stage=stage,
         teacher=_teacher(base, model) if stage.needs_embedder else None,
     )
-    made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
+    made.embedder = embedder
     return made
 
 

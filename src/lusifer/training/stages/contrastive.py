@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,5 +171,5 @@ def trainer(
         train_dataset={keys[name]: table for name, table in rows.sets.items()},
         loss={key: loss(stage, embedder, rows.found[name][1].in_batch_negatives) for name, key in keys.items()},
     )
-    made.embedder, made.stage_folder = embedder, Path(arguments["output_dir"])
+    made.embedder = embedder
     return made

@@ -46,7 +46,6 @@ class StageTrainer:
     """
 
     embedder: SentenceTransformer
-    stage_folder: Path
     max_seq_length: int
     first_step: int = 0
     """Steps that were done before this call."""
@@ -80,7 +79,7 @@ class StageTrainer:
         """One step of the library, refused when its loss is NaN or infinite: the batch is kept for a look."""
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
-            file = self.stage_folder / BAD_BATCH
+            file = Path(self.args.output_dir) / BAD_BATCH
             tensors = {key: value.cpu().contiguous() for key, value in inputs.items() if torch.is_tensor(value)}
             save_file(tensors, file)
             raise LusiferError(
