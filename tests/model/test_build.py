@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io import names
 from lusifer.model import build
 from lusifer.model.build import Base
 from lusifer.model.probes import run_probes
@@ -89,9 +90,9 @@ def test_wrong_bases_are_refused(tmp_path, llm_folder, encoder_folder):
     with pytest.raises(UsageError, match="architecture 'mistral' was never checked as encoder"):
         build.read_backbone(Base(str(llm_folder)), "encoder")
     with pytest.raises(UsageError, match="package 'no_such_model' is not installed; pip install no-such-model"):
-        build.resolve("package:no_such_model")
+        names.base("package:no_such_model")
     with pytest.raises(UsageError, match="no folder with config.json and model.safetensors in package 'lusifer'"):
-        build.resolve("package:lusifer")
+        names.base("package:lusifer")
 
 
 def test_missing_tensors_are_named(encoder_folder, tmp_path):

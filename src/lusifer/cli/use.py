@@ -14,12 +14,6 @@ from lusifer.io.files import refuse_output, refuse_unwritable
 from lusifer.prompts import Role
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's commands to the application."""
-    for command in (doctor, info, embed, export, convert):
-        app.command()(command)
-
-
 def doctor(model: Model, device: Device = None) -> None:
     """Check on the model's own weights that it is what it says; status 1 if a check fails."""
     terminal.quiet()

@@ -56,11 +56,6 @@ class SourceSpec:
     skip_bad: int = 0
     streaming: bool = False
 
-    @property
-    def name(self) -> str:
-        """A short name for logs."""
-        return short_name(self.path, self.hub)
-
 
 def short_name(path: str | None, hub: str | None) -> str:
     """A short name for logs: the hub id, or the file without folder and suffixes."""
@@ -150,7 +145,7 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
         rows = (row for file in files(spec.path or "") for row in read_file(file, kind, spec.fields, bad))
     table = tables.collect(rows, kind)
     if not len(table):
-        raise DataError(f"{spec.name}: no row in it: correct the path or the file")
+        raise DataError(f"{short_name(spec.path, spec.hub)}: no row in it: correct the path or the file")
     if spec.hub is not None:
         return table
     chosen = draw(len(table), spec.limit, spec.seed)

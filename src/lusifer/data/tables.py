@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer.data.schema import Row
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import LusiferError
 from lusifer.io import markdown
 from lusifer.io.files import refuse_output, write_file
 
@@ -97,19 +97,17 @@ def chunks(table: Dataset) -> Iterator[slice]:
     return (slice(start, start + CHUNK) for start in range(0, len(table), CHUNK))
 
 
-def check_output(path: Path, inputs: Iterable[Path] = (), report: Path | None = None) -> Path:
-    """Refuse an output file, or the page of its report, that cannot be written, before the work; return the page.
+def check_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
+    """Refuse an output file, or the page of its counts, that cannot be written, before the work; return the page.
 
-    `inputs` are files that are read meanwhile; without a `report`, the page is beside the output.
+    `inputs` are files that are read meanwhile.
 
     Raises:
         UsageError: Unknown suffix, a folder, a place where nothing can be written, or one of the inputs.
     """
-    page, inputs = report or path.with_name(path.name + ".report.md"), list(inputs)
+    page, inputs = path.with_name(path.name + ".report.md"), list(inputs)
     refuse_output(path, SUFFIXES, inputs)
-    if page.resolve() == path.resolve():
-        raise UsageError(f"--report {page}: is the output: name another file")
-    refuse_output(page, ("",), inputs, "--report")
+    refuse_output(page, ("",), inputs, "the page of counts")
     return page
 
 

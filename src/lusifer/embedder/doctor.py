@@ -20,7 +20,7 @@ from lusifer.errors import ModelFolderError
 from lusifer.io import names, weights
 from lusifer.io.files import read_json
 from lusifer.model import adapters, probes
-from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
+from lusifer.model.adapters import PARTS, TRAINABLE, TRAINABLE_NAMES
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.probes import Probe
 
@@ -94,23 +94,19 @@ def _is_whole(path: Path) -> Probe:
 def _trained_is_saved(path: Path) -> list[Probe]:
     """A checkpoint must hold exactly the tensors that train; a folder that is no checkpoint gives no probe."""
     name, advice, file = "what trained is saved", "resume from the checkpoint before", path / TRAINABLE
-    if not file.exists() and not (path / TRAINABLE_COUNTS).exists():
+    if not file.exists() and not (path / TRAINABLE_NAMES).exists():
         return []
     try:
-        written = read_json(path / TRAINABLE_COUNTS, advice, ModelFolderError, dict)
+        wanted = set(read_json(path / TRAINABLE_NAMES, advice, ModelFolderError, dict)["tensors"])
         with weights.opened(file, advice) as tensors:
             found = set(tensors.keys())
     except ModelFolderError as error:
         return [Probe(name, False, str(error))]
-    wrong = [f"{tensor} is missing" for tensor in written["tensors"] if tensor not in found]
-    for part, wanted in written["parts"].items():
-        count = sum(tensor.startswith(f"{part}.") for tensor in found)
-        if count != wanted:
-            wrong.append(f"{part}: {count} of {wanted} tensors")
-    if wrong:
-        return [Probe(name, False, "; ".join(wrong[-3:]) + f" ({len(wrong)} in all) in {file}")]
-    parts = ", ".join(f"{part} {count}" for part, count in written["parts"].items() if count)
-    return [Probe(name, True, f"{len(found)} tensors: {parts}")]
+    parts = {
+        part: [sum(tensor.startswith(f"{part}.") for tensor in some) for some in (found, wanted)] for part in PARTS
+    }
+    words = ", ".join(f"{part} {there} of {of}" for part, (there, of) in parts.items() if of)
+    return [Probe(name, found == wanted, f"{len(found)} of {len(wanted)} tensors in {file.name}: {words}")]
 
 
 def _examine_model(embedder: SentenceTransformer) -> list[Probe]:

@@ -50,7 +50,7 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     return text
 
 
-def base(name: str) -> Path | str:
+def base(name: str) -> str:
     """Find one of the two models that a recipe joins: a path on this machine, or the hub id as it was given.
 
     Args:
@@ -60,12 +60,12 @@ def base(name: str) -> Path | str:
         UsageError: It can be none of these; `tiny:` bases are made first, and then named by their folder.
     """
     if name.startswith(PACKAGE):
-        return package_folder(name)
+        return str(package_folder(name))
     path = Path(name).expanduser()
     if _is_path(name) or path.exists():
         if not (path / "config.json").is_file():
             raise UsageError(f"{name}: no config.json there; give a folder saved by save_pretrained, or a hub id")
-        return path
+        return str(path)
     if name.startswith("tiny:"):
         raise UsageError(f"{name}: is unknown here; use {' or '.join(TINY)} in a recipe")
     if not _HUB_ID.fullmatch(name):

@@ -62,11 +62,6 @@ class BloomFilter:
             np.bitwise_or.at(self.bits, positions >> 3, (1 << (positions & 7)).astype(np.uint8))
             self.texts += 1
 
-    def update(self, texts: Iterable[str]) -> None:
-        """Put many texts in."""
-        for text in texts:
-            self.add(text)
-
     def __contains__(self, text: str) -> bool:
         """Whether the text was put in, or chance says so."""
         positions = self._positions(text)
@@ -158,5 +153,6 @@ def table_texts(table: Dataset, columns: Sequence[str]) -> Iterator[str]:
 def write(folder: Path, texts: Iterable[str], count: int) -> None:
     """Write the filter of a stage into its folder: every text that it trains on, `count` of them at most."""
     made = BloomFilter(count)
-    made.update(texts)
+    for text in texts:
+        made.add(text)
     made.save(folder / SEEN)

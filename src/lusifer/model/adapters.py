@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 TOWERS = ("encoder", "llm")
 PARTS = ("encoder", "connector", "llm", "output_projection")
-TRAINABLE, TRAINABLE_COUNTS = "trainable.safetensors", "trainable.json"
-"""Files of a checkpoint: the tensors of `trainable_state_dict`, and which and how many they must be."""
+TRAINABLE, TRAINABLE_NAMES = "trainable.safetensors", "trainable.json"
+"""Files of a checkpoint: the tensors of `trainable_state_dict`, and which they must be."""
 
 
 @dataclass(frozen=True)

@@ -59,22 +59,13 @@ def frozen_dtype() -> torch.dtype:
     return torch.float32
 
 
-def resolve(path: str) -> str:
-    """The folder or hub id that the name of a base means (`lusifer.io.names.base`).
-
-    Raises:
-        UsageError: It can be neither.
-    """
-    return str(names.base(path))
-
-
 def read_config(base: Base, tower: str) -> PreTrainedConfig:
     """The configuration of a base, refused unless its architecture was checked.
 
     Raises:
         UsageError: Not found, or not a checked architecture.
     """
-    path = resolve(base.path)
+    path = names.base(base.path)
     with hub.asking(_key(base, tower), UsageError):
         config = AutoConfig.from_pretrained(path, revision=hub.commit(path, base.revision))
     backbones.backbone(config.model_type, tower)
@@ -95,7 +86,7 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
 
 def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     """A model of class `cls` whose every tensor came from the base; transformers would draw what is missing."""
-    path = resolve(base.path)
+    path = names.base(base.path)
     try:
         with hub.asking(_key(base, tower), UsageError):
             commit = hub.commit(path, base.revision)

@@ -199,7 +199,7 @@ def read(
     model = fill(config, tensors, folder)
     attach(model, lora, settings)
     reader = published_tokenizer if compat else read_tokenizer
-    return PublishedModel(model.eval(), reader(str(names.base(bases["encoder"].path))), settings)
+    return PublishedModel(model.eval(), reader(names.base(bases["encoder"].path)), settings)
 
 
 def published_prompt(instruction: str | None, role: Role, bos: str = "<s>") -> str:

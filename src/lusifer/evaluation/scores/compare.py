@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -239,15 +238,8 @@ def _test(one: Examples, other: Examples, generator: np.random.Generator) -> flo
 
 def _mcnemar(differences: np.ndarray) -> float:
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    return float(_scipy().binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
-
-
-def _scipy() -> Any:
-    """scipy.stats, which comes with scikit-learn: whoever lacks it gets the install line."""
-    extras.need("eval", "sklearn")
-    from scipy import stats
-
-    return stats
+    stats = extras.need("eval", "scipy.stats")
+    return float(stats.binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
 
 
 def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:
@@ -266,7 +258,8 @@ def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:
 
 def _swaps(one: Examples, other: Examples, generator: np.random.Generator) -> float:
     """Part of the swaps of predictions after which the correlations differ as much as they do."""
-    first, second, gold = (_scipy().rankdata(row) for row in (one.values, other.values, one.gold))
+    stats = extras.need("eval", "scipy.stats")
+    first, second, gold = (stats.rankdata(row) for row in (one.values, other.values, one.gold))
     observed = abs(_correlations(first[None], gold) - _correlations(second[None], gold))[0]
     far = 0
     for size in blocks(FLIPS, len(gold)):

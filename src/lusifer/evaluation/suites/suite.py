@@ -46,10 +46,7 @@ class Selection:
 
 
 def choose(
-    suite: str,
-    data: Path | None = None,
-    languages: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
+    suite: str, data: Path | None = None, languages: Sequence[str] | None = None, tasks: Sequence[str] | None = None
 ) -> Selection:
     """Choose what is measured; files are read here, once.
 

@@ -36,11 +36,7 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
 
 
 def load_recipe(
-    path: str | os.PathLike[str],
-    overrides: Sequence[str] = (),
-    *,
-    variant: str | None = None,
-    check_files: bool = True,
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, variant: str | None = None, check_files: bool = True
 ) -> Recipe:
     """Read a recipe.
 

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io import names
 from lusifer.model import adapters, build, probes
 from lusifer.model.build import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
@@ -26,7 +27,7 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
     encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"])
     llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"])
-    tokenizer = read_tokenizer(build.resolve(encoder.path), encoder.revision)
+    tokenizer = read_tokenizer(names.base(encoder.path), encoder.revision)
     check_tokenizers(tokenizer)
     model = build.join(
         build.read_backbone(encoder, "encoder", settings.attn_implementation),
@@ -55,7 +56,7 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
         if base.path.startswith("tiny:"):
             continue
         build.read_config(build.Base(base.path, base.revision), tower)
-        if output.is_relative_to(Path(build.resolve(base.path)).resolve()):
+        if output.is_relative_to(Path(names.base(base.path)).resolve()):
             raise UsageError(f"{output}: lies in the folder of model.{tower}; choose an --output outside it")
 
 

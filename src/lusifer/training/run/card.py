@@ -24,10 +24,7 @@ ONE_KIND = "texts of one kind"
 
 
 def data(
-    recipe: Recipe,
-    stage: Stage,
-    rows: AlignmentExamples | PairRows,
-    digests: Sequence[Mapping[str, str]] = (),
+    recipe: Recipe, stage: Stage, rows: AlignmentExamples | PairRows, digests: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, Any]:
     """Say what a stage reads; `digests` has file name -> SHA-256 of each source that is read, of a hub set none.
 

@@ -111,8 +111,8 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
         if names.is_tiny(base.path):
             continue
         place = names.base(base.path)
-        if isinstance(place, Path):
-            files = [file for file in sorted(place.rglob("*")) if file.suffix in _BASE_FILES and file.is_file()]
+        if Path(place).is_dir():
+            files = [file for file in sorted(Path(place).rglob("*")) if file.suffix in _BASE_FILES and file.is_file()]
             found[key] = _digests(files, place)
         else:
             found[key] = _commit(key, place, base.revision, "model")

@@ -36,13 +36,7 @@ KINDS: dict[str, ModuleType] = {"alignment": alignment, "contrastive": contrasti
 """By a stage's `kind`: its functions `refuse`, `examples`, `refuse_rows` and `trainer`."""
 
 
-def train(
-    recipe: Recipe,
-    output: str | Path,
-    *,
-    resume: bool = False,
-    listen: Listener | None = None,
-) -> Path:
+def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: Listener | None = None) -> Path:
     """Run a recipe from where it stands to its end.
 
     Args:

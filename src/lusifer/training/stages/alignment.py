@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from lusifer.data import sources as data_sources
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
-from lusifer.io import hub
+from lusifer.io import hub, names
 from lusifer.io.rows import BadRows
 from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
@@ -186,7 +186,7 @@ def refuse(recipe: Recipe, stage: AlignmentStage) -> None:
     micro_batches(stage)
     if stage.needs_embedder:
         base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
-        folder, key = build.resolve(base.path), f"model.llm.path={base.path!r}"
+        folder, key = names.base(base.path), f"model.llm.path={base.path!r}"
         with hub.asking(key, UsageError):
             is_embedder = hub.has_file(folder, "modules.json", hub.commit(folder, base.revision))
         if not is_embedder:  # the library would make one of any model, by taking the mean of its states
@@ -203,8 +203,7 @@ def refuse_rows(recipe: Recipe, stage: AlignmentStage, rows: AlignmentExamples) 
 def _tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[Any, Any]:
     """Those of encoder and LLM, with the special tokens that the stage's objectives need."""
     encoder, llm = (
-        build.read_tokenizer(build.resolve(base.path), base.revision)
-        for base in (recipe.model.encoder, recipe.model.llm)
+        build.read_tokenizer(names.base(base.path), base.revision) for base in (recipe.model.encoder, recipe.model.llm)
     )
     build.check_tokenizers(encoder, llm if stage.needs_head else None)
     return encoder, llm
@@ -212,7 +211,7 @@ def _tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[Any, Any]:
 
 def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
     """The LLM as the embedder it is: its own tokenizer, pooling and normalisation."""
-    folder = build.resolve(base.path)
+    folder = names.base(base.path)
     with hub.asking(f"model.llm.path={base.path!r}", UsageError):
         commit = hub.commit(folder, base.revision)
         teacher = SentenceTransformer(folder, revision=commit, model_kwargs={"dtype": base.dtype})

@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
@@ -22,9 +18,8 @@ from lusifer.data.answers import known_answers
 from lusifer.data.batches import PairBatches, StepRows, join_small
 from lusifer.data.pairs import PairSet
 from lusifer.errors import UsageError
-from lusifer.io import seen
+from lusifer.io import names, seen
 from lusifer.io.rows import BadRows
-from lusifer.model import build
 from lusifer.model.build import read_tokenizer
 from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
@@ -130,7 +125,7 @@ def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
 def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None:
     """Refuse a prompt that fills the texts' length (UsageError): all queries would be cut to the same tokens."""
     base = recipe.model.encoder
-    tokenizer = read_tokenizer(build.resolve(base.path), base.revision)
+    tokenizer = read_tokenizer(names.base(base.path), base.revision)
     _refuse_full_prompts(stage, rows, tokenizer, recipe.longest(stage))
 
 
@@ -146,11 +141,7 @@ def _refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any
 
 
 def trainer(
-    recipe: Recipe,
-    stage: ContrastiveStage,
-    embedder: SentenceTransformer,
-    rows: PairRows,
-    arguments: dict[str, Any],
+    recipe: Recipe, stage: ContrastiveStage, embedder: SentenceTransformer, rows: PairRows, arguments: dict[str, Any]
 ) -> ContrastiveTrainer:
     """Put a stage together; arguments as for `alignment.trainer`."""
     _refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)

@@ -24,7 +24,7 @@ from lusifer import language_gap
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
-from lusifer.model.adapters import TRAINABLE, TRAINABLE_COUNTS
+from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
 from lusifer.training.folder import BAD_BATCH, RunFolder
 from lusifer.training.recipe.data import Watch
 from lusifer.training.recipe.stage import StageSettings
@@ -66,9 +66,7 @@ class StageTrainer:
         finally:
             self.embedder.max_seq_length = trained_on
         save_file(tensors, folder / TRAINABLE)
-        parts = {row.part: row.trainable_tensors for row in adapters.report(model)}
-        counts = {"tensors": sorted(tensors), "parts": parts}
-        (folder / TRAINABLE_COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
+        (folder / TRAINABLE_NAMES).write_text(json.dumps({"tensors": sorted(tensors)}, indent=1), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Put back the tensors that train; frozen ones come from where the stage started."""
