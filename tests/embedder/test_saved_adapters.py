@@ -138,3 +138,13 @@ def test_a_save_that_writes_no_weights_is_an_error(
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda *_, **__: None)
     with pytest.raises(LusiferError, match="no weights were written"):
         lusifer.load(model_folder, device="cpu").save_pretrained(str(tmp_path / "out"))
+
+
+def test_a_process_that_is_not_to_write_writes_no_weights(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainers save on every process, and the library lets the first one write."""
+    monkeypatch.setattr("transformers.distributed.mixin._is_torch_distributed_initialized", lambda: True)
+    monkeypatch.setattr("transformers.distributed.mixin._get_torch_distributed_rank", lambda: 1)
+    lusifer.load(model_folder, device="cpu").save_pretrained(str(tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*.safetensors"))

@@ -194,7 +194,8 @@ class LusiferModel(LusiferPreTrainedModel):
             super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:
             self._hf_peft_config_loaded = marked
-        if kwargs.get("is_main_process", True) and not any(Path(save_directory).glob("*.safetensors")):
+        writes = self.should_save_on_this_rank(kwargs.get("is_main_process", True))  # of several processes the first
+        if writes and not any(Path(save_directory).glob("*.safetensors")):
             raise LusiferError(f"{save_directory}: no weights were written: save the model again")
 
     def get_input_embeddings(self) -> nn.Module:

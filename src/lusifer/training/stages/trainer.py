@@ -52,6 +52,8 @@ class StageTrainer:
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
+        if not self.args.should_save:  # the library calls this on every process
+            return
         folder = Path(output_dir or self.args.output_dir)
         model = lusifer_model(self.embedder)
         tensors = adapters.trainable_state_dict(model)
