@@ -44,7 +44,7 @@ def test_the_sample_is_read_by_its_name_and_has_topics() -> None:
         ('{"en": "a", "sw": 3}', "line 2: key sw: expected a sentence, found 3"),
         ('{"en": "a", "sw": "\\ud800"}', "line 2: key sw: half a surrogate pair"),
         ('{"en": "a", "Swahili": "b"}', "line 2: key 'Swahili' is no language code"),
-        ('["a", "b"]', "line 2: found list: one object a line"),
+        ('["a", "b"]', "line 2: found list: rows of a sentence by language code"),
         ('{"en": "a"', "line 2: not JSON"),
         (b'{"en": "\xff"}', r"line 2: not UTF-8 \(byte 8\): save the file as UTF-8"),
     ],
@@ -59,10 +59,10 @@ def test_a_bad_line_is_named_with_the_mend(tmp_path: Path, line: str | bytes, wo
 @pytest.mark.parametrize(
     ("lines", "name", "words"),
     [
-        ((), "rows.jsonl", "holds no line"),
+        ((), "rows.jsonl", "holds no row"),
         (('{"sw": "a", "fi": "b"}',), "rows.jsonl", "line 1: key en and at least one other language are needed"),
         (('{"en": "a", "topic": "b"}',), "rows.jsonl", "at least one other language"),
-        (("en,sw",), "rows.csv", "give a .jsonl or .jsonl.gz file, or `sample`"),
+        (("en,sw",), "rows.tsv", r"give a file of rows \(.jsonl, .*.parquet\), or `sample`"),
     ],
 )
 def test_a_file_that_holds_no_parallel_text_is_refused(

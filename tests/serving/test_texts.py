@@ -1,5 +1,6 @@
 """Files of texts: every row has its place, and a bad one is refused by it."""
 
+import gzip
 import io
 import json
 import sys
@@ -13,8 +14,8 @@ from lusifer.errors import DataError, TextError, UsageError
 from lusifer.serving.files import TextSource
 
 
-def read(path, field="text"):
-    return [text for _, text in TextSource(str(path), field).rows()]
+def read(path, field=None, form=None):
+    return [text for _, text in TextSource(str(path), field, form).rows()]
 
 
 def test_lines_end_at_line_feeds_only(tmp_path):
@@ -60,6 +61,68 @@ def test_standard_input_is_read_once_and_kept(monkeypatch):
     assert list(source.rows()) == [("standard input line 1", "eins"), ("standard input line 2", "घर")]
 
 
+ROWS = b'{"id": 1, "body": "eins"}\n\n{"id": 2, "body": "zwei"}\n'
+
+
+@pytest.mark.parametrize(
+    ("form", "field", "content"),
+    [
+        ("jsonl", "body", ROWS),
+        ("jsonl", "body", gzip.compress(ROWS)),
+        ("csv", "body", b"id,body\n1,eins\n2,zwei\n"),
+        ("csv", None, gzip.compress(b"\xef\xbb\xbftext\neins\nzwei\n")),
+        ("txt", None, b"eins\nzwei"),
+        (None, None, gzip.compress(b"eins\nzwei\n")),
+    ],
+)
+def test_standard_input_of_each_form(form, field, content, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert read("-", field, form) == ["eins", "zwei"]
+    file = tmp_path / ("a.log.gz" if content.startswith(b"\x1f") else "a.log")
+    file.write_bytes(content)
+    assert read(file, field, form or "txt") == ["eins", "zwei"]
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "message"),
+    [
+        (b'{"text": "a"}\n\n{"te', "jsonl", "standard input line 3: not JSON"),
+        (b'{"text": "a", "text": "b"}', "jsonl", r"standard input line 1: .*\(key 'text' is there twice"),
+        (b"text,text\na,b\n", "csv", "standard input line 1: column 'text' is there twice"),
+        (b"\xef\xbb\xbf" + ROWS, "jsonl", "standard input line 1: no field 'text' \\(found id, body\\)"),
+        (gzip.compress(ROWS)[:30], "jsonl", "standard input: is gzip that cannot be read to its end"),
+        (b"one\rtwo\r", None, "standard input line 1: lines end in a carriage return alone"),
+    ],
+)
+def test_standard_input_that_is_wrong_is_refused_by_line(content, form, message, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    with pytest.raises(DataError, match=message):
+        TextSource("-", None, form).check()
+
+
+def test_a_field_of_lines_of_text_is_refused(monkeypatch, tmp_path):
+    for name in ("-", "a.txt", "b.TXT", "c.txt.gz"):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(ROWS)))
+        if name != "-":
+            (tmp_path / name).write_bytes(ROWS)
+        with pytest.raises(UsageError, match="--field body: .*: a text a line has no fields: leave it out, or say"):
+            TextSource(name if name == "-" else str(tmp_path / name), "body")
+    with pytest.raises(UsageError, match="--field text"):
+        TextSource(str(tmp_path / "a.txt"), "text")
+
+
+@pytest.mark.parametrize("name", ["a.TXT", "a.Txt.GZ", "A.JSONL", "a.jsonl.GZ", "a.CSV", "a.CSV.GZ", "a.PARQUET"])
+def test_endings_may_be_in_capitals(name, tmp_path):
+    file, lower = tmp_path / name, name.lower()
+    content = {".jsonl": b'{"text": "eins"}\n', ".csv": b"text\neins\n", ".txt": b"eins\n"}
+    if lower.endswith(".parquet"):
+        parquet.write_table(pa.table({"text": ["eins"]}), file)
+    else:
+        plain = content["." + lower.split(".")[1]]
+        file.write_bytes(gzip.compress(plain) if lower.endswith(".gz") else plain)
+    assert read(file) == ["eins"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -84,7 +147,7 @@ def test_wrong_lines_are_refused_by_number(tmp_path, content, message):
         ('{"text": ' + "9" * 5000 + "}", "JSON that cannot be read .* one plain object a line"),
         ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON that cannot be read .* one plain object a line"),
         ("{", "line 1: not JSON"),
-        ("", "line 1: not JSON"),
+        ("", "no texts in it"),
         ("[1]", r"line 1: no field 'text' \(found list\)"),
         ('{"text": 3}', "line 1: expected a text, found int"),
         ('{"text": ""}', "line 1: the text is empty"),
@@ -103,5 +166,5 @@ def test_what_is_no_source(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         TextSource(str(tmp_path / "a.txt"))
     (tmp_path / "a.tsv").write_text("x", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"unknown ending '\.tsv': use \.txt, \.jsonl, .*\.csv, .*\.parquet"):
+    with pytest.raises(UsageError, match=r"unknown ending '\.tsv': use \.txt, \.txt\.gz, \.jsonl, .*\.parquet"):
         TextSource(str(tmp_path / "a.tsv"))

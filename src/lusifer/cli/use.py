@@ -13,6 +13,12 @@ from lusifer.errors import LusiferError
 from lusifer.io.files import refuse_output, refuse_unwritable
 from lusifer.prompts import Role
 
+Field = Annotated[str | None, typer.Option(help="Field or column of the text (JSON lines, CSV, Parquet); else text.")]
+InputFormat = Annotated[
+    Literal["txt", "jsonl", "csv"] | None,
+    typer.Option(help="What the input is; by default by its ending, and a text a line on standard input."),
+]
+
 
 def doctor(model: Model, device: Device = None) -> None:
     """Check on the model's own weights that it is what it says; status 1 if a check fails."""
@@ -45,13 +51,14 @@ def info(model: Model) -> None:
 def embed(
     model: Model,
     input: Annotated[
-        str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv, .parquet, or - (standard input).")
+        str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv (also .gz), .parquet, or - (standard input).")
     ],
     output: Annotated[Path, typer.Option(help="Vectors: .npy (float32, a row each), .parquet or .jsonl.")],
     prompt: Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")] = None,
     task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")] = None,
     role: Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")] = None,
-    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .csv, .parquet).")] = "text",
+    field: Field = None,
+    input_format: InputFormat = None,
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
     ] = None,
@@ -67,7 +74,7 @@ def embed(
     """Turn texts into vectors, order kept; the output is written whole or not at all."""
     from lusifer.serving import files
 
-    source = files.TextSource(input, field)
+    source = files.TextSource(input, field, input_format)
     refuse_output(output, tuple(files.WRITERS), [source.path] if input != files.STDIN else [])
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
@@ -103,7 +110,8 @@ def export(
     model: Model,
     input: Annotated[str, typer.Option(help="Some hundred texts like those to embed, a file as in `embed`.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
-    field: Annotated[str, typer.Option(help="Field or column of the text (.jsonl, .csv, .parquet).")] = "text",
+    field: Field = None,
+    input_format: InputFormat = None,
 ) -> None:
     """Write an int8 copy of a model, smaller, and faster on a processor with AMX; the texts set its scales."""
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
@@ -111,7 +119,7 @@ def export(
     from lusifer.embedder import folder, int8
     from lusifer.serving.files import TextSource
 
-    source = TextSource(input, field)
+    source = TextSource(input, field, input_format)
     texts = int8.sample(source.rows(), source.name)
     int8.export(folder.load(model, device="cpu", dtype="float32"), output, texts)
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")

@@ -212,14 +212,14 @@ def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
 
 def _files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if file.name.endswith(_KINDS) and file.is_file()]
+    files = [file for file in files if row_files.ending(file) in _KINDS and file.is_file()]
     if not files:
         raise UsageError(f"{path}: no evaluation file there: give a file of {', '.join(_KINDS)}, or a folder of them")
     return files
 
 
 def _texts(file: Path) -> Iterator[str]:
-    if file.suffix == ".json":
+    if row_files.ending(file) == ".json":
         yield from _strings(read_json(file, "copy it again"))
         return
     for row in row_files.read(file, lambda row, _: row):
@@ -227,11 +227,13 @@ def _texts(file: Path) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _strings(each)
+    left = [value]  # and no recursion: JSON may nest deeper than Python calls
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            left += reversed(value.values() if isinstance(value, dict) else value)
 
 
 def _drop_tests(

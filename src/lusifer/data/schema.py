@@ -47,14 +47,14 @@ def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = No
         DataError: The message names the place, the column, what was expected and what was found.
     """
     names = fields or {}
-    for column in _REQUIRED[kind]:
+    for column in REQUIRED[kind]:
         _refuse_missing(row, where, column, names.get(column, column))
     checked = {}
     for column, parse in _COLUMNS[kind].items():
         value, place = row.get(names.get(column, column)), f"{where}: column {column}"
         checked[column] = _texts(value, place, lists) if parse is _texts else parse(value, place)
-        if checked[column] in (None, []) and column in _REQUIRED[kind]:
-            raise DataError(f"{place}: {_REQUIRED[kind][column]}")
+        if checked[column] in (None, []) and column in REQUIRED[kind]:
+            raise DataError(f"{place}: {REQUIRED[kind][column]}")
     return checked
 
 
@@ -234,7 +234,7 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "passages": {"text": _text, "source": _word},
     "labelled": {"text": _text, "label": _label, "source": _word},
 }  # fmt: skip
-_REQUIRED: Mapping[str, Mapping[str, str]] = {
+REQUIRED: Mapping[str, Mapping[str, str]] = {
     "pairs": {"query": "", "positive": "expected at least one text, found an empty list: remove the row"},
     "passages": {"text": ""},
     "labelled": {"text": "", "label": "expected a text or a whole number, found nothing: fill it"},

@@ -34,7 +34,7 @@ _ROLES = {
     "passage_and_query": "passage <-> query",
     "query_to_passage": "query -> passage",
 }
-_LISTS: Mapping[str, Lists] = {"csv": "spelled", "jsonl": "refused"}  # Parquet has lists, and tools that write them
+_LISTS: Mapping[str, Lists] = {".csv": "spelled", ".jsonl": "refused"}  # Parquet has lists, and tools that write them
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def short_name(path: str | None, hub: str | None) -> str:
     """A short name for logs: the hub id, or the file without folder and suffixes."""
     if hub:
         return hub
-    name = Path((path or "").removeprefix(SAMPLE)).name
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+    file = Path((path or "").removeprefix(SAMPLE))
+    ending = row_files.ending(file)
+    return file.name[: -len(ending)] if ending in SUFFIXES else file.name
 
 
 @cache
@@ -90,20 +91,29 @@ def published_page(english_only: bool = False) -> str:
 def files(path: str) -> list[Path]:
     """Give the files that a path, a pattern or `sample:NAME` stands for, sorted by name.
 
+    Brackets are no pattern in the name of a folder that is there.
+
     Raises:
         UsageError: There is none, or its kind cannot be read.
     """
     given = path
     if path.startswith(SAMPLE):
         path = str(resources.files("lusifer.data").joinpath("sample", path.removeprefix(SAMPLE) + ".jsonl"))
-    found = [Path(path)] if Path(path).is_file() else sorted(map(Path, glob.glob(path, recursive=True)))
+    found = [Path(path)] if Path(path).is_file() else sorted(map(Path, glob.glob(_pattern(path), recursive=True)))
     found = [file for file in found if file.is_file()]
     if not found:
         raise UsageError(_missing(given))
     for file in found:
-        if not file.name.endswith(SUFFIXES):
+        if row_files.ending(file) not in SUFFIXES:
             raise UsageError(f"{file}: cannot be read as data: use one of {', '.join(SUFFIXES)}")
     return found
+
+
+def _pattern(path: str) -> str:
+    """The path, with brackets in the names of folders that are there made plain."""
+    parts = Path(path).parts
+    there = [Path(*parts[:end]).exists() for end in range(1, len(parts) + 1)]
+    return str(Path(*(part.replace("[", "[[]") if is_there else part for part, is_there in zip(parts, there))))
 
 
 def _missing(path: str) -> str:
@@ -117,7 +127,7 @@ def _missing(path: str) -> str:
         return f"{path}: is a folder: name its files, as in '{path.rstrip('/')}/*.jsonl'"
     if glob.has_magic(path):
         return f"{path}: no such file: nothing matches the pattern: correct it"
-    if _HUB_ID.fullmatch(path) and not path.endswith(SUFFIXES):
+    if _HUB_ID.fullmatch(path) and row_files.ending(Path(path)) not in SUFFIXES:
         return f"{path}: no such file: correct the path; a data set of the hub is read in a recipe, {{hub: OWNER/NAME}}"
     return f"{path}: no such file: correct the path (in a recipe, data_root may name the folder that it is in)"
 
@@ -156,7 +166,8 @@ def read_file(
     file: Path, kind: str, fields: Mapping[str, str] | None = None, bad: BadRows | None = None, labels: bool = False
 ) -> Iterator[Row]:
     """Yield the checked rows of one file; arguments and errors as for `load` and `open_files`."""
-    lists = _LISTS.get(file.name.removesuffix(".gz").rpartition(".")[2], "texts")
+    lists = _LISTS.get(row_files.ending(file).removesuffix(".gz"), "texts")
+    columns = [(fields or {}).get(column, column) for column in schema.COLUMNS[kind]]
 
     def check(row: Any, where: str) -> Row:
         checked = schema.check(kind, row, where, fields, lists)
@@ -164,7 +175,7 @@ def read_file(
             raise DataError(f"{where}: column label: nothing in it: fill it, or leave --labels out")
         return checked
 
-    return row_files.read(file, check, bad)
+    return row_files.read(file, check, bad, columns)
 
 
 @dataclass(frozen=True)
@@ -190,12 +201,18 @@ def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], l
 
     Raises:
         UsageError: A file is missing or cannot be read as data.
-        DataError: The first row cannot be read, or has columns of no kind.
+        DataError: The first row cannot be read, has columns of no kind, or one beside another that is to be read as it.
     """
     found, bad = [file for path in paths for file in files(path)], BadRows(skip_bad)
     of = _kind(found[0], fields)
     known = {fields.get(column, column) for column in schema.COLUMNS[of]}
-    first = next(iter(row_files.read(found[0], lambda row, _: row, BadRows(_LOOK))), {})
+    first = next(iter(row_files.read(found[0], lambda row, _: row, BadRows(_LOOK), columns=())), {})
+    for ours, theirs in fields.items():
+        if ours not in fields.values() and {ours, theirs} <= set(first):
+            words = (
+                f"--field {ours}={theirs}, and the rows have a column {ours} as well: rename or remove one of the two"
+            )
+            raise DataError(f"{found[0]}: {words}")
     ignored = [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
     need_label = labels and of != "passages"
     rows = (row for file in found for row in read_file(file, of, fields, bad, need_label))
@@ -209,9 +226,9 @@ def _kind(file: Path, fields: Mapping[str, str]) -> str:
     def of(row: Any, where: str) -> str:
         return schema.kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
 
-    first = list(islice(row_files.read(file, of, BadRows(_LOOK)), _LOOK))
+    first = list(islice(row_files.read(file, of, BadRows(_LOOK), columns=()), _LOOK))
     if not first:
-        next(iter(row_files.read(file, of)), None)  # says what is wrong with the first row
+        next(iter(row_files.read(file, of, columns=())), None)  # says what is wrong with the first row
         raise DataError(f"{file}: no row in it: correct the path or the file")
     # If some of the first rows have a label, it is missing in the others, and they are refused when they are read.
     return "labelled" if "labelled" in first else first[0]
@@ -221,7 +238,7 @@ def fields(pairs: Iterable[str]) -> dict[str, str]:
     """Read "ours=theirs" words as the map of column names.
 
     Raises:
-        UsageError: A word of another form, or a column that no kind of rows has.
+        UsageError: A word of another form, a column that no kind of rows has, or one that is named twice.
     """
     named: dict[str, str] = {}
     columns = {column for kind in schema.COLUMNS.values() for column in kind}
@@ -229,13 +246,16 @@ def fields(pairs: Iterable[str]) -> dict[str, str]:
         ours, sign, theirs = pair.partition("=")
         if not sign or not theirs or ours not in columns:
             raise UsageError(f"--field {pair}: give OURS=THEIRS, where OURS is one of {', '.join(sorted(columns))}")
+        if ours in named or theirs in named.values():
+            twice = ours if ours in named else theirs
+            raise UsageError(f"--field {pair}: column {twice} is named twice: name each column once")
         named[ours] = theirs
     return named
 
 
 def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
     """Yield checked rows of a hub data set; of one that is not streamed only drawn rows are read."""
-    for number, row in _hub_stream(spec) if spec.streaming else _hub_drawn(spec):
+    for number, row in _hub_stream(spec, kind) if spec.streaming else _hub_drawn(spec, kind):
         where = f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}"
         try:
             checked = schema.check(kind, row, where, spec.fields)
@@ -245,9 +265,18 @@ def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
             yield checked
 
 
-def _hub_drawn(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
+def _needed(rows: Any, kind: str, fields: Mapping[str, str]) -> Any:
+    """A data set with the columns alone that rows of a kind have; where one is missing all, so that it can be said."""
+    there = rows.column_names or []
+    if not {fields.get(column, column) for column in schema.REQUIRED[kind]} <= set(there):
+        return rows
+    asked = {fields.get(column, column) for column in schema.COLUMNS[kind]}
+    return rows.select_columns([column for column in there if column in asked])
+
+
+def _hub_drawn(spec: SourceSpec, kind: str) -> Iterator[tuple[int, Row]]:
     """Yield (number from 1, row) of a set in the cache, those that `limit` draws."""
-    rows = _hub_rows(spec)
+    rows = _needed(_hub_rows(spec), kind, spec.fields)
     chosen = draw(len(rows), spec.limit, spec.seed)
     for number in chosen if chosen is not None else range(len(rows)):
         yield number + 1, rows[number]
@@ -269,12 +298,12 @@ def _asking(spec: SourceSpec) -> Iterator[dict[str, Any]]:
         raise UsageError(f"{what}: {hub.why(error.__cause__ or error)}") from error
 
 
-def _hub_stream(spec: SourceSpec) -> Iterator[tuple[int, Row]]:
+def _hub_stream(spec: SourceSpec, kind: str) -> Iterator[tuple[int, Row]]:
     """Yield (number from 1, row) of a set as it comes over the network; with `limit` mixed in a buffer and cut."""
     import datasets
 
     with _asking(spec) as wanted:
-        rows = datasets.load_dataset(**wanted, streaming=True)
+        rows = _needed(datasets.load_dataset(**wanted, streaming=True), kind, spec.fields)
         if spec.limit is not None:
             rows = rows.shuffle(seed=spec.seed, buffer_size=_BUFFER).take(spec.limit)
         yield from enumerate(rows, start=1)

@@ -118,9 +118,9 @@ def write_rows(path: Path, rows: Iterable[Row], kind: str) -> None:
     """
     with write_file(path) as temporary:
         with temporary.open("wb") as file:
-            if path.name.endswith(".parquet"):
+            if path.name.lower().endswith(".parquet"):
                 _write(file, rows, kind, parquet=True)
-            elif path.name.endswith(".gz"):
+            elif path.name.lower().endswith(".gz"):
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as stream:
                     stream.writelines(map(json_line, rows))
             else:

@@ -24,6 +24,7 @@ from lusifer.errors import DataError, LusiferError, UsageError
 AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
 KINDS = {list: "list", dict: "object"}
+_LFS = b"version https://git-lfs.github.com/"  # the beginning of a pointer that stands in place of a file
 
 
 def refuse_unwritable(
@@ -59,10 +60,12 @@ def refuse_unwritable(
 def refuse_output(path: Path, endings: tuple[str, ...], inputs: Iterable[Path] = (), option: str = "--output") -> None:
     """Refuse a file of another ending than `endings`, one that is read as input, and one that cannot be written.
 
+    An ending may be in capitals.
+
     Raises:
         UsageError: The message lists the endings, or says why not.
     """
-    if not path.name.endswith(endings):
+    if not path.name.lower().endswith(endings):
         raise UsageError(f"{option} {path}: unknown ending {path.suffix!r}: use {', '.join(endings)}")
     if _resolve(path) in set(map(_resolve, inputs)):
         raise UsageError(f"{option} {path}: is read as input, which would be lost: name another file")
@@ -213,6 +216,44 @@ def _sync(path: Path) -> None:
             os.close(descriptor)
 
 
+def refuse_pointer(file: Path, raises: type[LusiferError] = DataError) -> None:
+    """Refuse a pointer of Git LFS that stands in place of a file; a file that is missing passes.
+
+    Raises:
+        LusiferError: Of the kind `raises`.
+    """
+    if file.is_file():
+        with file.open("rb") as stream:
+            if stream.read(len(_LFS)) == _LFS:
+                raise raises(f"{file}: is a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
+
+
+def parse_json(data: bytes) -> Any:
+    """Give the value that JSON in UTF-8 spells; a byte-order mark in front is passed over.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8.
+        JSONDecodeError: It is not JSON.
+        ValueError: A key stands twice in an object, a number has thousands of digits, or brackets nest too deep.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError("brackets nest too deep") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            raise ValueError("a number has thousands of digits") from None
+        raise
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is there twice in one object")
+    return found
+
+
 def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, kind: type | None = None) -> Any:
     """Read a JSON file.
 
@@ -226,10 +267,11 @@ def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, k
         LusiferError: Of the kind `raises`: the file is missing, damaged or holds another kind of value.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
+        refuse_pointer(file, raises)
+        value = parse_json(file.read_bytes())
     except FileNotFoundError:
         raise raises(f"{file}: missing; {advice}") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not JSON
         raise raises(f"{file}: damaged ({error}); {advice}") from error
     if kind is not None and not isinstance(value, kind):
         raise raises(f"{file}: damaged, not a JSON {KINDS[kind]}; {advice}")

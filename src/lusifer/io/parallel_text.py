@@ -1,7 +1,7 @@
 """Parallel text: the same sentences in several languages, from a file or from the sample in the package.
 
-A file has one object a line (.jsonl or .jsonl.gz): a sentence by language code, `{"en": "...", "sw": "..."}`, the same
-codes in every line, and perhaps its `topic`.
+A file has one row (JSON lines, CSV or Parquet) for a sentence by language code, `{"en": "...", "sw": "..."}`, the same
+codes in every row, and perhaps its `topic`.
 
 The sample, `parallel.jsonl` beside this file: 28 sentences on seven topics, each in the 14 languages of the paper.
 Written for this project, under its licence (Apache-2.0). They are few and easy: good for a look, not for a score. The
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import DataError
-from lusifer.io.rows import json_lines, open_bytes
+from lusifer.io.rows import SUFFIXES, ending, json_lines
+from lusifer.io.rows import rows as read_rows
 
 SAMPLE = "sample"
 ENGLISH, TOPIC = "en", "topic"
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]+)*")
-_EXPECTED = "one object a line is expected, a sentence by language code"
+_EXPECTED = "rows of a sentence by language code are expected"
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Parallel:
 def sample() -> Parallel:
     """Read the sentences in the package."""
     file = resources.files("lusifer.io").joinpath("parallel.jsonl")
-    return _parse(file.read_bytes().splitlines(), "the sample")
+    return _parse(json_lines(file.read_bytes().splitlines(), "the sample"), "the sample")
 
 
 def read(source: str | Path) -> Parallel:
-    """Read parallel text from a .jsonl or .jsonl.gz file or "sample"; languages in the order of the first line.
+    """Read parallel text from a file of rows or "sample"; languages in the order of the first row.
 
     Raises:
         DataError: The file cannot be read, or a line is not like the others; the message has the file, the line, the
@@ -55,21 +56,20 @@ def read(source: str | Path) -> Parallel:
     if str(source) == SAMPLE:
         return sample()
     file = Path(source).expanduser()
-    if not file.name.endswith((".jsonl", ".jsonl.gz")):
-        raise DataError(f"{file}: give a .jsonl or .jsonl.gz file, or `{SAMPLE}`")
+    if ending(file) not in SUFFIXES:
+        raise DataError(f"{file}: give a file of rows ({', '.join(SUFFIXES)}), or `{SAMPLE}`")
     if not file.is_file():
         raise DataError(f"{file}: no such file: correct the name, or give `{SAMPLE}`")
-    with open_bytes(file) as stream:
-        return _parse(stream, str(file))
+    return _parse(read_rows(file), str(file))
 
 
-def _parse(stream: Iterable[bytes], name: str) -> Parallel:
-    """The sentences of a file."""
+def _parse(found: Iterable[tuple[str, Any]], name: str) -> Parallel:
+    """The sentences of a file by its rows, each with its place."""
     rows: list[dict[str, str]] = []
-    for where, value in json_lines(stream, name):
+    for where, value in found:
         rows.append(_row(value, where, rows[0] if rows else None))
     if not rows:
-        raise DataError(f"{name}: holds no line: {_EXPECTED}")
+        raise DataError(f"{name}: holds no row: {_EXPECTED}")
     texts = {code: tuple(row[code] for row in rows) for code in rows[0] if code != TOPIC}
     return Parallel(texts, tuple(row[TOPIC] for row in rows) if TOPIC in rows[0] else None)
 

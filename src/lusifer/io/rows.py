@@ -11,19 +11,20 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lusifer.errors import DataError
+from lusifer.io.files import parse_json, refuse_pointer
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 PARQUET_ROWS = 10_000  # in memory at once
 BOM = b"\xef\xbb\xbf"
-_UTF16, _GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
-_LFS = b"version https://git-lfs.github.com/"  # the beginning of a pointer that stands in place of a file
+_UTF16, GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
+_RETURNS = "lines end in a carriage return alone: save the file with line feeds"
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
 
@@ -43,16 +44,28 @@ class BadRows:
         self.messages.append(str(error))
 
 
-def read(file: Path, check: Callable[[Any, str], Any], bad: BadRows | None = None) -> Iterator[Any]:
+def ending(file: Path) -> str:
+    """The end of a file's name by which its form is known, in small letters: ".csv", ".jsonl.gz"."""
+    name = file.name.lower()
+    return Path(name.removesuffix(".gz")).suffix + (".gz" if name.endswith(".gz") else "")
+
+
+def read(
+    file: Path,
+    check: Callable[[Any, str], Any],
+    bad: BadRows | None = None,
+    columns: Collection[str] | None = None,
+) -> Iterator[Any]:
     """Yield the checked rows of a file, in order.
 
-    `check` makes of a row and its place the row as it should be, or raises a DataError. `bad` takes such rows.
+    `check` makes of a row and its place the row as it should be, or raises a DataError. `bad` takes such rows;
+    `columns` is as for `rows`.
 
     Raises:
         DataError: A bad row more than `bad` takes, or a file that cannot be read to its end.
     """
     bad = bad if bad is not None else BadRows()
-    for where, row in rows(file):
+    for where, row in rows(file, columns):
         try:
             if isinstance(row, DataError):
                 raise row
@@ -63,13 +76,13 @@ def read(file: Path, check: Callable[[Any, str], Any], bad: BadRows | None = Non
             yield checked
 
 
-def rows(file: Path, columns: Sequence[str] | None = None, keep_blank: bool = False) -> Iterator[tuple[str, Any]]:
+def rows(file: Path, columns: Collection[str] | None = None) -> Iterator[tuple[str, Any]]:
     """Yield (place, row) in order; a row that cannot be read is a DataError in its place.
 
     Args:
         file: `.parquet`, `.csv`, and JSON lines by any other name; `.gz` behind the last two.
-        columns: Of a Parquet file, the ones that are needed; None, or where one is missing, reads all.
-        keep_blank: Whether a blank line of JSON lines is a bad row; else it is passed over.
+        columns: Of a Parquet file, the ones that are read; the others have only a name in each row, and None. Without
+            it all texts are read, wherever they stand in a row, and no other values.
 
     Yields:
         The place ("FILE line 3", "FILE row 3") and the row: a dict from CSV and Parquet, any value from JSON.
@@ -77,14 +90,16 @@ def rows(file: Path, columns: Sequence[str] | None = None, keep_blank: bool = Fa
     Raises:
         DataError: The file is missing, or cannot be read to its end.
     """
-    if file.name.endswith(".parquet"):
+    if ending(file) == ".parquet":
         yield from _parquet(file, columns)
         return
     with open_bytes(file) as stream:
-        if file.name.removesuffix(".gz").endswith(".csv"):
-            yield from _csv(file, stream)
-        else:
-            yield from json_lines(stream, str(file), keep_blank)
+        yield from parse(stream, str(file), ending(file).removesuffix(".gz"))
+
+
+def parse(stream: BinaryIO, name: str, form: str) -> Iterator[tuple[str, Any]]:
+    """Yield (place, row) as `rows` does, of an open file: CSV where `form` is ".csv", else JSON lines."""
+    yield from (_csv if form == ".csv" else json_lines)(stream, name)
 
 
 @contextmanager
@@ -94,39 +109,29 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: There is no such file, or it cannot be read to its end; raised from the block as well.
     """
-    start = _start(file)
+    refuse_pointer(file)
     try:
-        with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
+        with gzip.open(file, "rb") if ending(file).endswith(".gz") else file.open("rb") as stream:
             yield stream
     except FileNotFoundError:
         raise DataError(f"{file}: no such file: correct the name") from None
     except gzip.BadGzipFile as error:
-        if start.startswith(_GZIP):
-            raise DataError(f"{file}: bytes that are not gzip follow its packed data: copy it again") from error
+        with file.open("rb") as stream:
+            if stream.read(2) == GZIP:
+                raise DataError(f"{file}: bytes that are not gzip follow its packed data: copy it again") from error
         raise DataError(f"{file}: is not gzip ({error}): take .gz off its name, or copy it again") from error
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read to its end ({error}): copy or download it again") from error
 
 
-def _start(file: Path) -> bytes:
-    """The first bytes of a file; a pointer of Git LFS is refused, and a missing file has none."""
-    if not file.is_file():
-        return b""
-    with file.open("rb") as stream:
-        start = stream.read(len(_LFS))
-    if start == _LFS:
-        raise DataError(f"{file}: is a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
-    return start
-
-
-def json_lines(lines: Iterable[bytes], name: str, keep_blank: bool = False) -> Iterator[tuple[str, Any]]:
+def json_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, Any]]:
     """Yield (place, value) of each line of JSON lines; a line that cannot be read is a DataError in its place.
 
     Lines are bytes: text mode would end lines at more than the line feed, and hide where UTF-8 breaks. `name` is the
-    file's, for places; a blank line is passed over, or with `keep_blank` a bad row.
+    file's, for places; a blank line is passed over.
     """
     for number, line in enumerate(lines, start=1):
-        if keep_blank or line.strip():
+        if (line.removeprefix(BOM) if number == 1 else line).strip():
             where = f"{name} line {number}"
             yield where, _json(line, where, first=number == 1)
 
@@ -136,6 +141,9 @@ def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | D
     for number, line in enumerate(lines, start=1):
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line
+        if number == 1 and b"\r" in line.removesuffix(b"\r\n"):
+            yield where, DataError(f"{where}: {_RETURNS}")
+            continue
         try:
             # Half of a surrogate pair passes: whoever checks the text names it.
             yield where, text.decode("utf-8", "surrogatepass").removesuffix("\n").removesuffix("\r")
@@ -145,29 +153,29 @@ def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | D
 
 def _json(line: bytes, where: str, first: bool) -> Any:
     """The value of a line, or what is wrong with the line."""
+    if not first and line.startswith(BOM):
+        return DataError(f"{where}: a byte-order mark inside the file: files were joined: remove it")
     try:
-        return json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+        return parse_json(line)
     except UnicodeDecodeError as error:
         return DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
     except json.JSONDecodeError as error:
-        if not first and line.startswith(BOM):
-            return DataError(f"{where}: a byte-order mark inside the file: files were joined: remove it")
         if first and b"\r" in line.strip():
-            return DataError(f"{where}: lines end in a carriage return alone: save the file with line feeds")
+            return DataError(f"{where}: {_RETURNS}")
         if first and line.removeprefix(BOM).lstrip()[:1] == b"[":
             return DataError(f"{where}: begins a JSON array over several lines: write one object a line (jq -c '.[]')")
         return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): one object a line is expected")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
-        return DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line")
+    except ValueError as error:
+        return DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line is expected")
 
 
-def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
+def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
     """Rows of a CSV file; one whose quotes are broken, or with a cell over the limit of Python's reader, ends it."""
     reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
     start = 1
     try:
         names = reader.fieldnames or ()
-        _check_header(file, names)
+        _check_header(f"{file} line 1", names)
         while True:
             start = reader.reader.line_num + 1
             row = next(reader, None)
@@ -189,45 +197,71 @@ def _csv(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{file} line {start}: {words}") from None
 
 
-def _check_header(file: Path, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{file} line 1: column {twice[0]!r} is there twice: rename one of the two")
+def _refuse_twice(where: str, names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: column {twice!r} is there twice: rename one of the two")
+
+
+def _check_header(where: str, names: Sequence[str]) -> None:
+    _refuse_twice(where, names)
     if names[:1] == ["sep="]:
-        raise DataError(f"{file} line 1: is a note for Excel (sep=,), not the names of columns: remove the line")
+        raise DataError(f"{where}: is a note for Excel (sep=,), not the names of columns: remove the line")
     sign = next((sign for sign in _OTHER_SIGNS if len(names) == 1 and sign in names[0]), None)
     if sign is not None:
-        raise DataError(
-            f"{file} line 1: one column {names[0]!r}: the file seems to be separated by {_OTHER_SIGNS[sign]}: "
-            "save it separated by commas"
-        )
+        words = f"the file seems to be separated by {_OTHER_SIGNS[sign]}: save it separated by commas"
+        raise DataError(f"{where}: one column {names[0]!r}: {words}")
 
 
-def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _parquet(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _start(file)
+    refuse_pointer(file)
     number = 0
     try:
         with pq.ParquetFile(file) as opened:
-            # Where one of them is missing, the rows have all that there are, so that the caller can name these.
-            there = columns is not None and set(columns) <= set(opened.schema_arrow.names)
-            for batch in opened.iter_batches(PARQUET_ROWS, columns=list(columns) if there else None):
-                for row in batch.to_pylist():
+            names = opened.schema_arrow.names
+            _refuse_twice(str(file), names)
+            asked = _texts_of(opened.schema) if columns is None else [name for name in names if name in columns]
+            unread = dict.fromkeys(names)
+            for batch in opened.iter_batches(PARQUET_ROWS, columns=asked):
+                # A name with a dot brings along what has its beginning as a name.
+                read = [name for name in batch.schema.names if columns is None or name in asked]
+                values = {name: _values(batch, name, file) for name in read}
+                for place in range(batch.num_rows):
                     number += 1
-                    yield f"{file} row {number}", row
+                    yield f"{file} row {number}", unread | {name: column[place] for name, column in values.items()}
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file} after row {number}: a text is not UTF-8 ({error.reason}): write the file anew"
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file: correct the name") from None
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} after row {number}: not a readable Parquet file ({error}): copy it again") from error
+
+
+def _texts_of(schema: Any) -> list[str]:
+    """Paths of the columns of texts in a Parquet schema, inside lists and objects as well."""
+    leaves = [schema.column(number) for number in range(len(schema))]
+    return [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+
+
+def _values(batch: Any, name: str, file: Path) -> list[Any]:
+    """A column as Python has it; a far date or an unknown time zone is nothing that Python has."""
+    try:
+        return batch.column(name).to_pylist()
+    except UnicodeDecodeError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        kind = batch.schema.field(name).type
+        raise DataError(f"{file}: column {name!r} ({kind}) cannot be read ({error}): write it as text") from error
 
 
 def _hint(start: bytes) -> str:
     """What a file is that is not UTF-8, by its first bytes, and what to do."""
-    if start.startswith(_GZIP):
+    if start.startswith(GZIP):
         return "the file is gzip: end its name in .gz"
     if start.startswith(_UTF16):
         return "the file is UTF-16: save it as UTF-8"

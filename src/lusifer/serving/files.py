@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,32 +19,40 @@ from lusifer.io import rows
 from lusifer.io.files import refuse_output, write_file
 from lusifer.prompts import check_text
 
-ENDINGS = (".txt", *rows.SUFFIXES)
+ENDINGS = (".txt", ".txt.gz", *rows.SUFFIXES)
 STDIN = "-"
 Batches = Iterable[tuple[Sequence[str], np.ndarray]]
 
 
 class TextSource:
-    """A file of texts: .txt (a text a line), .jsonl, .csv or .parquet (one field of each row), or standard input.
+    """A file of texts, or standard input: lines of text, or one field of each row (JSON lines, CSV, Parquet).
 
     Args:
-        path: The file, or "-": standard input, a text a line, is read once and kept.
-        field: Field or column that holds the text.
+        path: The file, or "-": standard input, packed by gzip or not, which is read once and kept.
+        field: Field or column that holds the text; None is "text".
+        form: "txt", "jsonl" or "csv"; None goes by the ending of the name, and standard input has a text a line.
 
     Raises:
-        UsageError: No such file, or an unknown ending.
+        UsageError: No such file, an unknown ending, a field of lines of text, or standard input is closed.
+        DataError: Standard input cannot be unpacked.
     """
 
-    def __init__(self, path: str, field: str = "text") -> None:
-        self.path, self.field, self.name = Path(path).expanduser(), field, str(path)
-        self._lines: list[bytes] | None = None
+    def __init__(self, path: str, field: str | None = None, form: str | None = None) -> None:
+        self.path, self.name = Path(path).expanduser(), str(path)
+        self._data: bytes | None = None
         if path == STDIN:
-            self.name, self._lines = "standard input", sys.stdin.buffer.readlines()
-        elif not self.path.name.endswith(ENDINGS):
-            words = f"use {', '.join(ENDINGS)}, or - (standard input)"
+            self.name = "standard input"
+            self._data = _standard_input()
+        elif form is None and rows.ending(self.path) not in ENDINGS:
+            words = f"use {', '.join(ENDINGS)}, say what it is (--input-format), or - (standard input)"
             raise UsageError(f"{path}: unknown ending {self.path.suffix!r}: {words}")
         elif not self.path.is_file():
             raise UsageError(f"{path}: no such file")
+        self.form = f".{form}" if form else ".txt" if path == STDIN else rows.ending(self.path).removesuffix(".gz")
+        if field is not None and self.form == ".txt":
+            words = "a text a line has no fields: leave it out, or say what the input is (--input-format jsonl)"
+            raise UsageError(f"--field {field}: {self.name}: {words}")
+        self.field = field or "text"
 
     def check(self) -> int:
         """Read every text once.
@@ -69,29 +80,49 @@ class TextSource:
             yield where, check_text(row, where)
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
-        if self._lines is not None:
-            yield from rows.text_lines(self._lines, self.name)
-        elif self.path.name.endswith(".txt"):
-            with rows.open_bytes(self.path) as lines:
-                yield from rows.text_lines(lines, self.name)
-        else:
-            for where, row in rows.rows(self.path, [self.field], keep_blank=True):
-                if not isinstance(row, DataError | dict) or (isinstance(row, dict) and self.field not in row):
-                    has = (", ".join(map(str, row)) or "none") if isinstance(row, dict) else type(row).__name__
-                    raise DataError(f"{where}: no field {self.field!r} (found {has}): name it with --field")
-                yield where, row[self.field] if isinstance(row, dict) else row
+        if self.form == ".txt":
+            with self._opened() as stream:
+                yield from rows.text_lines(stream, self.name)
+            return
+        for where, row in self._found():
+            if isinstance(row, DataError):
+                raise row
+            if not isinstance(row, dict) or self.field not in row:
+                has = (", ".join(map(str, row)) or "none") if isinstance(row, dict) else type(row).__name__
+                raise DataError(f"{where}: no field {self.field!r} (found {has}): name it with --field")
+            yield where, row[self.field]
+
+    def _found(self) -> Iterator[tuple[str, Any]]:
+        if self.form == ".parquet":
+            yield from rows.rows(self.path, [self.field])
+            return
+        with self._opened() as stream:
+            yield from rows.parse(stream, self.name, self.form)
+
+    def _opened(self) -> AbstractContextManager[BinaryIO]:
+        return rows.open_bytes(self.path) if self._data is None else io.BytesIO(self._data)
+
+
+def _standard_input() -> bytes:
+    """All of standard input, unpacked if it is gzip by its first bytes."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: give a file, or connect it (< FILE)")
+    data = sys.stdin.buffer.read()
+    try:
+        return gzip.decompress(data) if data.startswith(rows.GZIP) else data
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"standard input: is gzip that cannot be read to its end ({error}): make it again") from error
 
 
 def _write_numpy(path: Path, count: int, batches: Batches) -> None:
     """An array (count, d) of float32; the texts are not kept."""
-    array, end = None, 0
-    for _, vectors in batches:
-        if array is None:
-            array = np.lib.format.open_memmap(path, mode="w+", dtype="<f4", shape=(count, vectors.shape[1]))
-        start, end = end, end + len(vectors)
-        array[start:end] = vectors
-    if array is not None:
-        array.flush()
+    with path.open("wb") as file:  # not mapped into memory: on a full disk that ends the process without a word
+        for number, (_, vectors) in enumerate(batches):
+            array = np.ascontiguousarray(vectors, dtype="<f4")
+            if number == 0:
+                form = {"descr": "<f4", "fortran_order": False, "shape": (count, array.shape[1])}
+                np.lib.format.write_array_header_1_0(file, form)
+            file.write(array.data)
 
 
 def _write_parquet(path: Path, count: int, batches: Batches) -> None:
@@ -132,7 +163,7 @@ def write_vectors(path: Path, count: int, batches: Batches) -> None:
     """
     refuse_output(path, tuple(WRITERS))
     with write_file(path) as temporary:
-        WRITERS[path.suffix](temporary, count, _counted(count, batches))
+        WRITERS[path.suffix.lower()](temporary, count, _counted(count, batches))
 
 
 def _counted(count: int, batches: Batches) -> Batches:

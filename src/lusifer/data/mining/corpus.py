@@ -45,7 +45,7 @@ class CorpusFiles:
 
         found = BadRows(self.bad.limit if self.bad else 0)  # the files are read twice, but a bad row counts once
         for file in self.files:
-            yield from row_files.read(file, check, found)
+            yield from row_files.read(file, check, found, [self.column])
         if self.bad is not None:
             self.bad.messages[:] = found.messages
 

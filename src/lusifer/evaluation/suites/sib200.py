@@ -6,6 +6,7 @@ Languages and Dialects" (arXiv 2309.07445). The tasks of the suite `sample` are 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def _row(row: Any, where: str) -> tuple[int, str, str, str]:
     if not isinstance(row, dict) or not {"text", "label", "index_id"} <= row.keys():
         raise DataError(f"{where}: expected an object with text, label and index_id")
     if not isinstance(row["index_id"], int):
-        raise DataError(f"{where}: index_id is {row['index_id']!r:.40}, not a whole number")
+        raise DataError(f"{where}: index_id is {reprlib.repr(row['index_id'])}, not a whole number")
     return row["index_id"], check_text(row["text"], where), check_text(row["label"], where), where
 
 

@@ -7,6 +7,7 @@ scores may have any scale, since ranks are compared.
 from __future__ import annotations
 
 import math
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _pair(row: Any, where: str) -> dict[str, Any]:
     except OverflowError:
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where}: score is {score!r:.40}, not a finite number")
+        raise DataError(f"{where}: score is {reprlib.repr(score)}, not a finite number")
     return {"score": number, **{name: check_text(row[name], where) for name in ("sentence1", "sentence2")}}
 
 

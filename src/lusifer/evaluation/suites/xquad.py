@@ -7,6 +7,7 @@ are the same in every language.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,12 @@ def read(file: Path) -> Questions:
             for row in value["questions"]
         )
         lost = next((number for number, _, paragraph in questions if paragraph not in paragraphs), None)
+        ids = Counter((part, row["id"]) for part in ("paragraphs", "questions") for row in value[part])
     except (KeyError, TypeError) as error:
         raise DataError(f"{file}: expected paragraphs (id, text) and questions (id, text, paragraph_id)") from error
+    twice = next((f"{part}: id {number}" for (part, number), count in ids.items() if count > 1), None)
+    if twice:
+        raise DataError(f"{file}: {twice} is there twice: remove one of the two")
     if lost is not None or not questions:
         raise DataError(f"{file}: " + (f"question {lost} has no paragraph" if questions else "no questions in it"))
     return Questions(paragraphs, questions)

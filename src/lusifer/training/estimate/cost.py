@@ -6,7 +6,6 @@ device), so counts are exact. Memory and FLOPs are counted in `memory`.
 
 from __future__ import annotations
 
-import gzip
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from lusifer.data import sources as data_sources
 from lusifer.errors import UsageError
-from lusifer.io.rows import BadRows
+from lusifer.io.rows import BadRows, ending, open_bytes
 from lusifer.model import adapters, backbones, build
 from lusifer.model.adapters import PartReport
 from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
@@ -158,13 +157,14 @@ def _lengths(source: Source, file: Path) -> list[int]:
 
 def _count(file: Path) -> int:
     """Rows of a file without reading their values where that can be helped."""
-    if file.name.endswith(".parquet"):
+    if ending(file) == ".parquet":
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(file).metadata.num_rows
-    with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as stream:
+    with open_bytes(file) as stream:
         lines = sum(1 for line in stream if line.strip())
-    return lines if ".jsonl" in file.name else max(lines - 1, 0)  # CSV: an upper bound where cells hold line breaks
+    # CSV: an upper bound where cells hold line breaks
+    return lines if ".jsonl" in ending(file) else max(lines - 1, 0)
 
 
 def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:

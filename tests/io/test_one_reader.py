@@ -1,0 +1,205 @@
+"""The commands read rows by one reader: what one of them takes or refuses, the others do, in the same words."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import main
+from lusifer.data import dedup, sources
+from lusifer.data.tables import RowCounts
+from lusifer.errors import DataError, LusiferError
+from lusifer.evaluation.suites import sib200, sts, xquad
+from lusifer.io import parallel_text
+from lusifer.serving.files import TextSource
+
+CASES = Path(__file__).parents[1] / "cases"
+MARK = b"\xef\xbb\xbf"
+PAIR = ['{"query": "What is it?", "positive": ["A tool."]}', '{"query": "Who is it?", "positive": ["A man."]}']
+TEXT = ['{"text": "The ferry leaves at noon."}', '{"text": "Bread rises slowly."}']
+READERS: dict[str, tuple[list[str], Callable[[Path], object]]] = {
+    "data": (PAIR, lambda file: list(sources.open_files([str(file)], 0, {}).rows)),
+    "passages": (TEXT, lambda file: list(sources.open_files([str(file)], 0, {}).rows)),
+    "against": (TEXT, lambda file: dedup.evaluation_texts([file], RowCounts("test"))),
+    "embed": (TEXT, lambda file: TextSource(str(file)).check()),
+    "watch": (['{"en": "a", "sw": "b"}', '{"en": "c", "sw": "d"}'], parallel_text.read),
+    "sib": ([f'{{"text": "a{i}", "label": "b", "index_id": {i}}}' for i in range(2)], sib200.read),
+    "sts": ([f'{{"sentence1": "a", "sentence2": "b", "score": {i}}}' for i in range(2)], sts.read),
+}
+TOO_LONG = "line 2: JSON that cannot be read (a number has thousands of digits): one plain object a line is expected"
+TOO_DEEP = "line 2: JSON that cannot be read (brackets nest too deep): one plain object a line is expected"
+TWICE = "line 2: JSON that cannot be read (key 'en' is there twice in one object): one plain object a line is expected"
+JOINED = "line 2: a byte-order mark inside the file: files were joined: remove it"
+RETURNS = "line 1: lines end in a carriage return alone: save the file with line feeds"
+POINTER = (CASES / "lfs-pointer.txt").read_bytes()
+Make = Callable[[bytes, bytes], bytes]
+SOUND: dict[str, Make] = {
+    "mark": lambda one, two: MARK + one + b"\n" + two,
+    "mark-and-blank": lambda one, two: MARK + b"\n" + one + b"\n" + two,
+    "blank-last": lambda one, two: one + b"\n" + two + b"\n\n",
+    "blank-between": lambda one, two: one + b"\n \t\n" + two + b"\n\r\n",
+    "windows": lambda one, two: one + b"\r\n" + two + b"\r\n",
+    "deep": lambda one, two: one + b"\n" + two[:-1] + b"}\n",
+}
+WRONG: dict[str, tuple[Make, str]] = {
+    "huge": (lambda one, two: one + b'\n{"x": ' + b"9" * 5000 + b", " + two[1:], TOO_LONG),
+    "huge-negative": (lambda one, two: one + b'\n{"x": [-' + b"1" * 9000 + b"], " + two[1:], TOO_LONG),
+    "deep": (lambda one, two: one + b'\n{"x": ' + b"[" * 10**5 + b"]" * 10**5 + b", " + two[1:], TOO_DEEP),
+    "deep-objects": (lambda one, two: one + b"\n" + b'{"x": ' * 10**5 + b"1" + b"}" * 10**5, TOO_DEEP),
+    "twice": (lambda one, two: one + b'\n{"en": "a", "en": "b", ' + two[1:], TWICE),
+    "twice-inside": (lambda one, two: one + b'\n{"x": [{"en": 1, "b": 0, "en": 1}], ' + two[1:], TWICE),
+    "twice-escaped": (lambda one, two: one + b'\n{"en": 1, "\\u0065n": 2, ' + two[1:], TWICE),
+    "joined": (lambda one, two: one + b"\n" + MARK + two, JOINED),
+    "returns": (lambda one, two: one + b"\r" + two + b"\r", RETURNS),
+    "bytes": (
+        lambda one, two: one + b'\n{"x": "\xff", ' + two[1:],
+        "line 2: not UTF-8 (byte 7): save the file as",
+    ),
+    "wide": (lambda one, two: one.decode().encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
+    "packed": (
+        lambda one, two: gzip.compress(one),
+        "line 1: not UTF-8 (byte 1): the file is gzip: end",
+    ),
+    "pointer": (lambda one, two: POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
+    "array": (lambda one, two: b"[\n" + one + b"\n]", "line 1: begins a JSON array over several lines"),
+    "half": (lambda one, two: one + b"\n" + two[:-1], "line 2: not JSON (Expecting ',' delimiter"),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_fault_is_none_anywhere(reader: str, kind: str, tmp_path: Path) -> None:
+    rows, read = READERS[reader]
+    one, two = map(str.encode, rows)
+    (tmp_path / "plain.jsonl").write_bytes(one + b"\n" + two + b"\n")
+    for name, pack in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("A.JSONL.GZ", gzip.compress)):
+        file = tmp_path / name
+        file.write_bytes(pack(SOUND[kind](one, two)))
+        assert read(file) == read(tmp_path / "plain.jsonl")
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_wrong_is_said_in_the_same_words_everywhere(reader: str, kind: str, tmp_path: Path) -> None:
+    rows, read = READERS[reader]
+    make, words = WRONG[kind]
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(make(*map(str.encode, rows)))
+    with pytest.raises(DataError) as caught:
+        read(file)
+    assert str(caught.value).startswith(str(file)) and words in str(caught.value) and "\n" not in str(caught.value)
+
+
+QUESTIONS = {"paragraphs": [{"id": "p", "text": "a"}], "questions": [{"id": "q", "text": "b", "paragraph_id": "p"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"paragraphs": ' + b"9" * 5000 + b"}", "a number has thousands of digits"),
+        (b"[" * 10**5, "brackets nest too deep"),
+        (b'{"paragraphs": [], "paragraphs": []}', "key 'paragraphs' is there twice in one object"),
+        (POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
+        (b'{"a": "\xff"}', "can't decode byte 0xff"),
+        (
+            json.dumps({**QUESTIONS, "paragraphs": QUESTIONS["paragraphs"] * 2}).encode(),
+            "paragraphs: id p is there",
+        ),
+        (json.dumps({**QUESTIONS, "questions": QUESTIONS["questions"] * 3}).encode(), "questions: id q is there twice"),
+    ],
+)
+def test_whole_files_of_json_have_the_same_words(content: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "xquad-en.json"
+    file.write_bytes(MARK + json.dumps(QUESTIONS).encode())
+    assert xquad.read(file).paragraphs == {"p": "a"}
+    assert dedup.evaluation_texts([file], RowCounts("test")) == []
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        xquad.read(file)
+    assert str(caught.value).startswith(str(file)) and words in str(caught.value)
+
+
+def test_values_may_nest_as_deep_as_the_reader_goes(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"x": ' + "[" * 900 + '"a text of an evaluation file"' + "]" * 900 + "}\n")
+    assert dedup.evaluation_texts([file], RowCounts("test")) == ["a text of an evaluation file"]
+
+
+@pytest.mark.parametrize(
+    ("case", "parse"),
+    [
+        ("sib-bom/sib200-en-dev.jsonl.gz", sib200.read),
+        ("sts-bom/sts-en.jsonl", sts.read),
+        ("xquad-bom/xquad-en.json", xquad.read),
+        ("held-bom.json", lambda file: dedup.evaluation_texts([file], RowCounts("test"))),
+        ("last-line-blank.jsonl", lambda file: TextSource(str(file)).check()),
+        ("last-line-blank.jsonl", lambda file: list(sources.read_file(file, "passages"))),
+        ("one-row.jsonl", lambda file: list(sources.read_file(file, "pairs"))),
+    ],
+)
+def test_cases_that_are_no_fault(case: str, parse: Callable[[Path], object]) -> None:
+    assert parse(CASES / case)
+
+
+@pytest.mark.parametrize(
+    ("case", "parse", "words"),
+    [
+        (
+            "sts-hugeint/sts-en.jsonl",
+            sts.read,
+            "line 25: score is 100000000000000000...0000000000000000000, not",
+        ),
+        ("sts-deep/sts-en.jsonl.gz", sts.read, "line 25: JSON that cannot be read (brackets nest too deep)"),
+        ("bom2.jsonl", lambda file: TextSource(str(file)).check(), "line 2: a byte-order mark inside the file"),
+        ("cr-only.txt", lambda file: TextSource(str(file)).check(), RETURNS),
+        ("lfs-pointer.txt", lambda file: TextSource(str(file)).check(), "is a Git LFS pointer"),
+        ("garb.jsonl.gz", lambda file: TextSource(str(file)).check(), "bytes that are not gzip follow its packed data"),
+        ("sep.csv", lambda file: TextSource(str(file)).check(), "line 1: is a note for Excel (sep=,)"),
+        ("one-line-array.jsonl", lambda file: TextSource(str(file)).check(), "line 1: no field 'text' (found list)"),
+    ],
+)
+def test_cases_that_are_refused(case: str, parse: Callable[[Path], object], words: str) -> None:
+    with pytest.raises(LusiferError) as caught:
+        parse(CASES / case)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("bom2.jsonl", "line 2: a byte-order mark inside the file"),
+        ("clfloat.jsonl", "line 1: column cluster: expected a whole number, found 3.0"),
+        ("lab_float.jsonl", "line 1: column label: expected a text or a whole number, found 1.0"),
+        ("one-line-array.jsonl", "write one object a line (jq -c '.[]')"),
+        ("garb.jsonl.gz", "bytes that are not gzip follow its packed data"),
+        ("sep.csv", "line 1: is a note for Excel (sep=,)"),
+    ],
+)
+def test_cases_that_data_inspect_refuses(case: str, words: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["data", "inspect", str(CASES / case)]) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("case", "counted"), [("nanpos.csv", "nan 1"), ("none.csv", "None 1")])
+def test_cases_of_missing_values_are_counted(case: str, counted: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["data", "inspect", str(CASES / case)]) == 0
+    assert f"texts that may stand for a missing value: {counted}\n" in capsys.readouterr().out
+
+
+def test_a_column_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"query": "a", "question": "b", "positive": "c"}\n')
+    calls = {
+        "--field query=question, and the rows have a column query as well": (1, ["query=question"]),
+        "--field query=question: column query is named twice": (2, ["query=positive", "query=question"]),
+        "--field query=question: column question is named twice": (2, ["positive=question", "query=question"]),
+    }
+    for words, (status, fields) in calls.items():
+        assert main(["data", "inspect", str(file), *(f"--field={field}" for field in fields)]) == status
+        assert words in capsys.readouterr().err
+    swapped = ["query=positive", "positive=query"]  # both are renamed
+    assert main(["data", "inspect", str(file), *(f"--field={field}" for field in swapped)]) == 0
