@@ -1,7 +1,9 @@
 """An int8 copy gives nearly the vectors of its model, whatever is beside a text, and its folder is checked."""
 
 import json
+import pickle
 import shutil
+from copy import deepcopy
 
 import huggingface_hub
 import numpy as np
@@ -74,10 +76,45 @@ def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
     assert load_model(int8_folder, None).instructed == load_model(model_folder, None).instructed
 
 
-def test_several_devices_are_refused(int8_folder):
-    with pytest.raises(UsageError, match="int8 model cannot be sent to the processes of several devices"):
-        with load_model(int8_folder, None).spread(["cpu", "cpu"]):
-            raise AssertionError
+def test_copies_compute_the_same(int8_folder):
+    small = load(int8_folder)
+    vectors = small.encode(TEXTS)
+    for made in (deepcopy(small), pickle.loads(pickle.dumps(small)), pickle.loads(pickle.dumps(small, 2))):
+        assert np.array_equal(made.encode(TEXTS), vectors)
+        assert made[0].model.graph is not small[0].model.graph
+        assert folder.identity_in_memory(made) == folder.identity_in_memory(small)
+        assert not made[0].model.training
+
+
+def test_a_saved_copy_is_a_whole_folder(copy, int8_folder, tmp_path):
+    small = load(copy)
+    vectors = small.encode(TEXTS)
+    for number, save in enumerate((small.save_pretrained, small.save, lambda path: folder.save(small, path))):
+        saved = tmp_path / f"saved {number}"
+        save(str(saved))
+        assert np.array_equal(load(saved).encode(TEXTS), vectors)
+        assert (saved / int8.NUMBERS).read_bytes() == (int8_folder / int8.NUMBERS).read_bytes()
+    folder.save(small, copy)  # in place of itself
+    assert np.array_equal(load(copy).encode(TEXTS), vectors)
+    small.max_seq_length, small.prompts = 4, {"query": "ask: "}
+    folder.save(small, tmp_path / "short")
+    assert load(tmp_path / "short").max_seq_length == 4 and load(tmp_path / "short").prompts["query"] == "ask: "
+
+
+def test_a_copy_whose_folder_is_gone_says_so(copy):
+    small = load(copy)
+    shutil.rmtree(copy)
+    with pytest.raises((ModelFolderError, FileNotFoundError), match=str(copy)):
+        deepcopy(small)
+    with pytest.raises(FileNotFoundError, match=str(copy)):
+        small.save_pretrained(str(copy.parent / "saved"))
+
+
+@pytest.mark.slow
+def test_several_devices_share_the_texts(int8_folder):
+    small = load(int8_folder)
+    alone = small.encode(TEXTS)
+    assert np.allclose(small.encode(TEXTS, device=["cpu", "cpu"]), alone, atol=1e-6)
 
 
 def test_weights_are_whole_numbers_in_a_smaller_file(int8_folder, model_folder):

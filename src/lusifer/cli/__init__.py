@@ -6,6 +6,7 @@ standard error and an exit status here, in `main`, and nowhere else.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted.
     """
+    _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -87,6 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, debug)
         first = next(iter(str(error).splitlines()), "")
         return _fail(f"{type(error).__name__}: {first} (run again with --debug for the traceback)", 1, debug)
+
+
+def _open_streams() -> None:
+    """Put nothing in the place of standard streams that are closed (2>&-).
+
+    The next file that is opened would get the number of a closed one, and what libraries write to standard error would
+    stand in it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _usage(error: Exception, debug: bool) -> int:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,16 +45,27 @@ FEWEST = 8
 
 
 class Int8Model(nn.Module):
-    """The graph behind the same call as `LusiferModel`; it has no tensors of its own and lives on the processor.
+    """The graph of a folder behind the same call as `LusiferModel`; it has no tensors and lives on the processor.
 
-    `digest` names the numbers: there are no tensors here from which to tell two exports apart.
+    `digest` names the numbers: there are no tensors here from which to tell two exports apart. A copy, also one in
+    another process, compiles the graph of the folder anew, which must still be there.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, graph: Any, config: LusiferConfig, digest: str) -> None:
+    def __init__(self, folder: Path, config: LusiferConfig) -> None:
         super().__init__()
-        self.graph, self.config, self.digest = graph, config, digest
+        self.folder, self.config, self.graph = folder, config, _compile(folder)
+        self.digest = hashlib.sha256((folder / NUMBERS).read_bytes() + (folder / GRAPH).read_bytes()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder, self.config), {"training": self.training}
+
+    def save_pretrained(self, target: str, **_: Any) -> None:
+        """Copy the graph and write the configuration, as sentence-transformers asks for it."""
+        for name in (GRAPH, NUMBERS, ABOUT):
+            shutil.copyfile(self.folder / name, Path(target, name))
+        self.config.save_pretrained(target)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
@@ -90,6 +102,21 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
         only = "an int8 model runs on the processor only and has one number format"
         raise UsageError(f"{folder}: {only}: leave {', '.join(asked)} out")
     files = check(folder)
+    model = Int8Model(folder.resolve(), LusiferConfig.from_dict(files["config.json"]))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    saved = files["config_sentence_transformers.json"]
+    embedder = assemble(
+        model,
+        tokenizer,
+        prompts=saved.get("prompts"),
+        max_seq_length=min(files[ABOUT]["max_seq_length"], tokenizer.model_max_length),  # a copy may read less
+        normalize=files[ABOUT]["normalize"],
+    )
+    embedder.default_prompt_name = saved.get("default_prompt_name")
+    return embedder.eval()
+
+
+def _compile(folder: Path) -> Any:
     openvino = extras.need("int8", "openvino")
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -97,21 +124,10 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
         "INFERENCE_PRECISION_HINT": "f32",
     }
     try:
-        graph = openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
+        return openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
     except RuntimeError as error:
         first = next(iter(str(error).splitlines()), "")
         raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); {ADVICE}") from error
-    digest = hashlib.sha256((folder / NUMBERS).read_bytes() + (folder / GRAPH).read_bytes()).hexdigest()
-    saved = files["config_sentence_transformers.json"]
-    embedder = assemble(
-        Int8Model(graph, LusiferConfig.from_dict(files["config.json"]), digest),
-        PreTrainedTokenizerFast.from_pretrained(folder),
-        prompts=saved.get("prompts"),
-        max_seq_length=files[ABOUT]["max_seq_length"],
-        normalize=files[ABOUT]["normalize"],
-    )
-    embedder.default_prompt_name = saved.get("default_prompt_name")
-    return embedder.eval()
 
 
 def check(folder: Path) -> dict[str, dict[str, Any]]:

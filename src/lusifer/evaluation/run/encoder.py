@@ -81,16 +81,10 @@ class ScoredModel:
 
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:
-        """Embed on several devices while the context lasts, in a process for each; one device changes nothing.
-
-        Raises:
-            UsageError: Several devices for an int8 model, whose graph cannot be sent to another process.
-        """
+        """Embed on several devices while the context lasts, in a process for each; one device changes nothing."""
         if len(devices) < 2:
             yield
             return
-        if _is_int8(self.embedder):
-            raise UsageError("an int8 model cannot be sent to the processes of several devices: name one device")
         before = self.embedder.device
         with _interrupts_ignored():
             self._pool = self.embedder.start_multi_process_pool(list(devices))

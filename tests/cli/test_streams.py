@@ -1,0 +1,55 @@
+"""Standard streams that are closed: the work is done, and nothing of it goes astray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import main
+
+ROW = '{"text": "The ferry leaves at noon."}\n'
+
+
+def run(command: str, folder: Path, closed: str) -> subprocess.CompletedProcess:
+    lusifer = f"{sys.executable} -m lusifer.cli {command} {closed}"
+    environment = os.environ | {"PYTHONWARNINGS": "always", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(["sh", "-c", lusifer], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "2>&- <&-", "2>&- <&- >&-"])
+def test_rows_are_cleaned_with_streams_closed(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(ROW * 2)
+    done = run("data dedup a.jsonl --output o.jsonl", tmp_path, closed)
+    assert done.returncode == 0 and (tmp_path / "o.jsonl").read_text() == ROW
+    assert ("rows kept" in done.stdout) == (">&- <&- >&-" not in closed)
+    failed = run("data inspect none.jsonl", tmp_path, closed)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == ("2>&-" not in closed)
+
+
+@pytest.mark.slow
+def test_closed_standard_input_is_said(tmp_path: Path) -> None:
+    done = run("embed mini --input - --output o.npy", tmp_path, "<&-")
+    assert done.returncode == 2
+    assert done.stderr == "lusifer: error: standard input is closed: give a file, or connect it (< FILE)\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_to_a_closed_error_stream_is_in_no_file(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.jsonl").write_text(ROW)
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        monkeypatch.setattr(sys, "stderr", None)
+        status = main(["data", "inspect", str(tmp_path / "a.jsonl")])
+        with (tmp_path / "next").open("w") as file:
+            number = file.fileno()
+            os.write(2, b"a warning of a library")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert status == 0 and number > 2 and (tmp_path / "next").read_text() == ""
