@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
+from pathlib import Path
 
+import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,10 @@ from lusifer.data.dedup import NEGATIVE, dedup
 from lusifer.data.pairs import PairSettings, columns
 from lusifer.data.schema import COLUMNS, check, text_hash
 from lusifer.errors import DataError, UsageError
+from lusifer.training.recipe.load import load_recipe
+from lusifer.training.stages import contrastive
+
+CASES = Path(__file__).parents[1] / "cases"
 
 TEXTS = st.integers(0, 7).map("text {}".format)
 QUERIES = st.integers(0, 4).map("query {}".format)
@@ -96,3 +103,38 @@ def test_partners_go_one_step_further() -> None:
     answers = KnownAnswers([(text_hash(query), text_hash(positive)) for query, positive in pairs])
     assert answers.of(text_hash("Q1!")) == {text_hash(text) for text in ("q1", "p", "q2")}
     assert answers.of(text_hash("unknown")) == {text_hash("unknown")}
+
+
+@pytest.mark.parametrize("file", ["negative-is-answer-elsewhere.jsonl", "negative-is-query.jsonl"])
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_no_step_of_a_stage_has_one(file: str, in_batch: bool) -> None:
+    given_rows = [json.loads(line) for line in (CASES / file).read_text(encoding="utf-8").splitlines()]
+    found = [(row["query"], row["positive"], row["negative"]) for row in given_rows]
+    changes = (f"path={CASES / file}", f"in_batch_negatives={str(in_batch).lower()}")
+    recipe = load_recipe("tiny", [
+        "stages.contrastive.batch_size=4", "stages.contrastive.mini_batch_size=4",
+        "stages.contrastive.hard_negatives=2",
+        *(f"stages.contrastive.data.0.{change}" for change in changes),
+    ])  # fmt: skip
+    if file == "negative-is-query.jsonl" and not in_batch:
+        with pytest.raises(DataError, match=r"no row has a negative \(\d+ that answer their query were taken out\)"):
+            contrastive.examples(recipe, recipe.stages[1], seed=1)
+        return
+    rows = contrastive.examples(recipe, recipe.stages[1], seed=1)
+    (made, _), *_ = rows.found.values()
+    for step in rows.plan:
+        batch = [made.rows[row] for row in step.rows]
+        for row in batch:
+            others = batch if in_batch else [row]
+            texts = [other["positive"] for other in others if other is not row]
+            texts += [other[name] for other in others for name in ("negative_1", "negative_2")]
+            assert not known(found, row["query"]) & set(texts)
+    assert made.removed == sum(len(set(negative) & known(found, query)) for query, _, negative in found) > 0
+
+
+def test_rows_that_differ_in_a_number_are_no_repeats() -> None:
+    rows = [{**json.loads(line), "source": None} for line in (CASES / "near-numbers.jsonl").read_text().splitlines()]
+    kept, _ = dedup(rows, "passages")
+    assert [row["text"] for row in kept] == [row["text"] for row in rows]
+    same = [rows[0], {"text": rows[0]["text"].replace("last repaired", "repaired"), "source": None}]
+    assert len(list(dedup(same, "passages")[0])) == 1  # words may differ

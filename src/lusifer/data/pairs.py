@@ -106,7 +106,9 @@ def columns(
     if not any(len(group.rows) for group in made):
         if not any(group.dropped for group in made):
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
-        raise DataError(f"{name}: no row has a negative: set in_batch_negatives: true, or mine negatives first")
+        removed = sum(group.removed for group in made)
+        why = f" ({removed:,} that answer their query were taken out)" if removed else ""
+        raise DataError(f"{name}: no row has a negative{why}: set in_batch_negatives: true, or mine negatives first")
     return made
 
 

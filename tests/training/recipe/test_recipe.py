@@ -285,3 +285,29 @@ def test_the_name_of_an_objective_is_taken_once() -> None:
     with pytest.raises(ValueError, match="objective 'reconstruction': .*Reconstruction has this name already"):
         register(Other())
     assert type(OBJECTIVES["reconstruction"]) is Reconstruction
+
+
+def test_parts_that_no_stage_trains_are_left_out_or_refused() -> None:
+    file = Path(__file__).parents[2] / "cases" / "no-projection-trained.yaml"
+    assert load_recipe(file).model.output_projection is False
+    trained = load_recipe(file, ["stages.contrastive.train.output_projection=true"])
+    assert trained.model.output_projection is True and load_recipe("tiny").model.output_projection is True
+    assert load_recipe("tiny", variant="alignment-only").model.output_projection is False
+    with pytest.raises(RecipeError, match=r"output_projection: no stage trains it.*random weights: set model\.output"):
+        load_recipe(file, ["model.output_projection=true"])
+    untrained = [f"stages.{stage}.train.connector=false" for stage in ("alignment", "contrastive")]
+    with pytest.raises(RecipeError, match=r"model\.connector: no stage trains it"):
+        load_recipe(file, untrained)
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "mini", "paper-mistral", "paper-llama"])
+def test_no_variant_of_a_recipe_that_comes_along_has_an_untrained_part(recipe: str) -> None:
+    for name in load_recipe(recipe, check_files=False).variant_names:
+        loaded = load_recipe(recipe, variant=name, check_files=False)
+        assert loaded.model.output_projection == any(stage.train.output_projection for stage in loaded.stages)
+
+
+def test_a_lowest_rate_of_a_constant_schedule_is_refused() -> None:
+    changes = ["stages.alignment.schedule=constant", "stages.alignment.min_learning_rate=0.0001"]
+    with pytest.raises(RecipeError, match="min_learning_rate means nothing with schedule: constant"):
+        load_recipe("tiny", changes)

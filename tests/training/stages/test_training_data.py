@@ -17,7 +17,7 @@ from lusifer.errors import DataError, UsageError
 from lusifer.io import seen as record
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card
-from lusifer.training.stages import contrastive
+from lusifer.training.stages import alignment, contrastive
 from support import processes, rows_read
 from support.small_run import train
 from support.training import free_port
@@ -227,3 +227,45 @@ def test_two_processes_read_one_source_and_cluster_a_step_and_each_row_once(
         else:  # its last step is of a second pass
             assert said[name]["most"] == 2 and said[name]["unread"] < 8
     assert mixed <= 2
+
+
+@pytest.mark.parametrize("limit", [1, 7, 60])
+def test_the_record_is_of_the_texts_that_are_read_and_of_no_others(limit: int) -> None:
+    """Of rows that `limit` draws, and without negatives, which no objective of an alignment stage reads."""
+    recipe = load_recipe("tiny", [f"stages.alignment.data.{place}.limit={limit}" for place in (0, 1)])
+    rows = alignment.examples(recipe, recipe.stages[0], seed=1)
+    read = set()
+    for number in range(len(rows)):
+        example = rows[number]
+        read |= {example["source_text"], example["target_text"]}
+    recorded = set(rows.texts())
+    drawn = [sources.load(source.spec(recipe.seed), source.row_kind) for source in recipe.sources(recipe.stages[0])]
+    assert read <= recorded
+    assert recorded == {*drawn[0]["text"], *drawn[1]["query"], *(text for row in drawn[1]["positive"] for text in row)}
+    whole = sources.load(sources.SourceSpec(path="sample:passages"), "passages")
+    assert set(drawn[0]["text"]) != set(whole["text"][:limit])
+
+
+def test_the_record_of_a_stage_of_pairs_has_the_negatives_that_it_trains_on() -> None:
+    changes = ["batch_size=4", "mini_batch_size=4", "hard_negatives=2", "data.0.limit=40"]
+    recipe = load_recipe("tiny", [f"stages.contrastive.{change}" for change in changes])
+    rows = contrastive.examples(recipe, recipe.stages[1], seed=1)
+    assert sum(map(len, rows.sets.values())) == 40
+    assert set(rows.texts()) == {text for table in rows.sets.values() for row in table for text in row.values()}
+
+
+def test_rows_that_an_objective_never_reads_are_said(capsys) -> None:
+    recipe = load_recipe("tiny", ["stages.alignment.max_steps=10"])
+    stage = recipe.stages[0]
+    rows = alignment.examples(recipe, stage, seed=1)
+    said = card.data(recipe, stage, rows)
+    assert set(said["objectives"]) == {"reconstruction", "completion"}
+    for reads in said["objectives"].values():
+        assert reads["unread"] == max(0, reads["rows"] - 16 * reads["steps"]) > 0
+    assert sum(reads["steps"] for reads in said["objectives"].values()) == 10
+    say({"event": "data", "stage": "alignment", **said})
+    told = capsys.readouterr().err
+    assert all(f"{name}: " in told and "rows are never read" in told for name in said["objectives"])
+    longer = load_recipe("tiny", ["stages.alignment.max_steps=100"])
+    whole = alignment.examples(longer, longer.stages[0], seed=1).reads()
+    assert all(reads["unread"] == 0 and reads["most"] > 1 for reads in whole.values())
