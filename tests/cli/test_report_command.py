@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 import support.example_evaluations as example
 from lusifer.cli import main
-from lusifer.embedder.folder import identity
+from lusifer.embedder.identity import identity
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lusifer
-from lusifer.embedder import folder
+from lusifer.embedder import contents, folder
 from lusifer.embedder.assemble import lusifer_model
+from lusifer.embedder.identity import identity
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io.weights import INDEX, WEIGHTS
 from lusifer.model import adapters, backbones
@@ -52,7 +53,7 @@ def test_saved_and_loaded_the_vectors_differ_by_nothing(connector, adapted, base
 
     # A folder keeps its name when it is loaded, used and saved again.
     folder.save(loaded, tmp_path / "again")
-    assert folder.identity(tmp_path / "again") == folder.identity(tmp_path / "model")
+    assert identity(tmp_path / "again") == identity(tmp_path / "model")
 
 
 @pytest.mark.parametrize("encoder", ("float32", "bfloat16"))
@@ -76,7 +77,7 @@ def test_each_tower_keeps_its_dtype(encoder, llm, adapted, bases_folder, tmp_pat
     assert lusifer_model(loaded).connector.mapping.ff[0].weight.dtype == torch.float32
     assert np.abs(embedder.encode(TEXTS) - loaded.encode(TEXTS)).max() == 0
     folder.save(loaded, tmp_path / "again")
-    assert folder.identity(tmp_path / "again") == folder.identity(tmp_path / "model")
+    assert identity(tmp_path / "again") == identity(tmp_path / "model")
 
 
 def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(model_folder):
@@ -132,7 +133,7 @@ def test_every_llm_has_a_folder_that_loads(llm, encoder_folder, tmp_path):
 def test_there_is_no_pickle_and_no_adapter_in_it(model_folder):
     names = {file.suffix for file in model_folder.rglob("*") if file.is_file()}
     assert names <= {".json", ".safetensors", ".md"}
-    assert not [key for key in folder.weights(model_folder) if "lora" in key or "lm_head" in key or "pooler" in key]
+    assert not [key for key in contents.weights(model_folder) if "lora" in key or "lm_head" in key or "pooler" in key]
 
 
 def test_vectors_have_length_1_in_half_precision_too(bases_folder):
@@ -167,9 +168,9 @@ def test_no_such_folder(name):
 def test_a_folder_of_an_earlier_version_is_loaded_unless_it_leaves_the_prompt_out(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"include_prompt": True}))
-    before = folder.identity(copy)
+    before = identity(copy)
     folder.save(lusifer.load(copy, device="cpu"), copy)
-    assert folder.identity(copy) == before
+    assert identity(copy) == before
     (copy / "config.json").write_text(json.dumps(config | {"include_prompt": False}))
     with pytest.raises(
         ModelFolderError, match=r"config\.json: include_prompt: false: this model leaves the prompt out"
@@ -196,7 +197,7 @@ def other(minilm_like_folder, tmp_path):
     old, modules = tmp_path / "old", json.loads((tmp_path / "new" / "modules.json").read_text())
     (old / "0_Transformer").mkdir(parents=True)
     for file in (tmp_path / "new").iterdir():
-        place = old if file.is_dir() or file.name in ("modules.json", folder.REQUIRED[2]) else old / "0_Transformer"
+        place = old if file.is_dir() or file.name in ("modules.json", contents.REQUIRED[2]) else old / "0_Transformer"
         file.rename(place / file.name)
     modules[0]["path"] = "0_Transformer"
     (old / "modules.json").write_text(json.dumps(modules))
@@ -219,7 +220,7 @@ def test_a_text_longer_than_the_backbones_is_said_in_numbers(model_folder):
 
 
 def test_an_interrupted_save_leaves_the_old_folder(bases_folder, copy, monkeypatch):
-    before = folder.identity(copy)
+    before = identity(copy)
     embedder = tiny_embedder(bases_folder, num_soft_tokens=2)
 
     def fail(*args, **kwargs):
@@ -228,38 +229,38 @@ def test_an_interrupted_save_leaves_the_old_folder(bases_folder, copy, monkeypat
     monkeypatch.setattr(embedder.tokenizer, "save_pretrained", fail)
     with pytest.raises(OSError, match="No space left"):
         folder.save(embedder, copy)
-    assert folder.identity(copy) == before
+    assert identity(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
 class TestIdentity:
     def test_a_copy_has_the_same(self, copy, model_folder):
-        assert folder.identity(copy) == folder.identity(model_folder)
+        assert identity(copy) == identity(model_folder)
         (copy / "README.md").write_text("another card")
-        assert folder.identity(copy) == folder.identity(model_folder)
+        assert identity(copy) == identity(model_folder)
 
     def test_one_weight_changes_it(self, copy, model_folder):
         tensors = load_file(copy / WEIGHTS)
         tensors["connector.soft_tokens"][0, 0] += 1
         save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
-        assert folder.identity(copy) != folder.identity(model_folder)
+        assert identity(copy) != identity(model_folder)
 
     @pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "0_Transformer/model.safetensors"])
     def test_a_weight_of_any_module_changes_it(self, other, name):
-        before = folder.identity(other)
+        before = identity(other)
         tensors = load_file(other / name)
         save_file({key: tensor + 1 for key, tensor in tensors.items()}, other / name, metadata={"format": "pt"})
-        assert folder.identity(other) != before
+        assert identity(other) != before
 
     def test_a_prompt_changes_it(self, copy, model_folder):
         file = copy / "config_sentence_transformers.json"
         content = json.loads(file.read_text())
         content["prompts"]["query"] = "another: "
         file.write_text(json.dumps(content))
-        assert folder.identity(copy) != folder.identity(model_folder)
+        assert identity(copy) != identity(model_folder)
 
     def test_the_limit_changes_it(self, copy, model_folder):
         loaded = lusifer.load(copy, device="cpu")
         loaded.max_seq_length = 32
         folder.save(loaded, copy)
-        assert folder.identity(copy) != folder.identity(model_folder)
+        assert identity(copy) != identity(model_folder)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lusifer
-from lusifer.embedder import folder
+from lusifer.embedder import contents
 from lusifer.embedder.doctor import examine
 from lusifer.errors import ModelFolderError
 from lusifer.io.weights import INDEX, WEIGHTS
@@ -19,7 +19,7 @@ def copy(model_folder, tmp_path):
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("name", [*folder.REQUIRED, WEIGHTS])
+@pytest.mark.parametrize("name", [*contents.REQUIRED, WEIGHTS])
 def test_a_missing_file_is_named(name, copy):
     (copy / name).unlink()
     with pytest.raises(ModelFolderError, match=rf"{name}: missing") as caught:
@@ -28,7 +28,7 @@ def test_a_missing_file_is_named(name, copy):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [*folder.REQUIRED, WEIGHTS])
+@pytest.mark.parametrize("name", [*contents.REQUIRED, WEIGHTS])
 @pytest.mark.parametrize("share", (0, 0.01, 0.5, 0.99))
 def test_a_truncated_file_is_named(name, share, copy):
     file = copy / name

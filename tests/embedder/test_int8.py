@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from lusifer import cli, load
-from lusifer.embedder import doctor, folder, info, int8
+from lusifer.embedder import doctor, info, int8
+from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.io.weights import WEIGHTS
@@ -69,10 +70,10 @@ def test_a_vector_does_not_depend_on_the_texts_beside_it(int8_folder):
 def test_prompts_limit_and_identity_travel(int8_folder, model_folder):
     small, whole = load(int8_folder), load(model_folder, device="cpu")
     assert small.prompts == whole.prompts and small.max_seq_length == whole.max_seq_length
-    assert folder.identity(int8_folder) != folder.identity(model_folder)
-    before = folder.identity_in_memory(small)
+    assert identity(int8_folder) != identity(model_folder)
+    before = identity_in_memory(small)
     small[0].model.digest = "others"
-    assert folder.identity_in_memory(small) != before
+    assert identity_in_memory(small) != before
     assert load_model(int8_folder, None).instructed == load_model(model_folder, None).instructed
 
 

@@ -14,8 +14,8 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.data.sources import SourceSpec
 from lusifer.data.sources import load as load_rows
-from lusifer.embedder import folder
 from lusifer.embedder.convert import convert
+from lusifer.embedder.identity import identity
 from support import fake_hub
 from support.hub_plans import (
     BASES,
@@ -138,13 +138,13 @@ def test_a_model_by_its_name(runs: Runs) -> None:
     assert runs.online["load embedder"]["ours"] == runs.online["load embedder"]["theirs"]
     assert runs.hub.asked("/tiny/model/") and not runs.hub.asked("pytorch_model.bin 302")
     assert not [request for request in runs.hub.asked("pytorch_model.bin") if request.endswith(" 200")]
-    assert f"identity         {folder.identity(runs.root / 'model')}\n" in runs.online["info"]["out"]
+    assert f"identity         {identity(runs.root / 'model')}\n" in runs.online["info"]["out"]
 
 
 def test_scores_of_a_name_carry_the_identity_of_its_weights(runs: Runs) -> None:
     assert done(runs.online["evaluate"]), runs.online["evaluate"]
     measured = json.loads((runs.root / "scores" / "summary.json").read_text())["model"]
-    assert (measured["name"], measured["identity"]) == ("tiny/model", folder.identity(runs.root / "model"))
+    assert (measured["name"], measured["identity"]) == ("tiny/model", identity(runs.root / "model"))
 
 
 def test_a_damaged_model_is_not_loaded(runs: Runs) -> None:

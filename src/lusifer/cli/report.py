@@ -72,9 +72,9 @@ def _check_card(card: Path, evaluated: str | None) -> None:
     """Refuse a card that lies beside another model than the one that was evaluated."""
     if evaluated is None or not (card.parent / "modules.json").is_file():
         return
-    from lusifer.embedder import folder
+    from lusifer.embedder.identity import identity
 
-    there = folder.identity(card.parent)
+    there = identity(card.parent)
     if there != evaluated.partition("-")[0]:
         raise UsageError(f"--card {card}: the model beside it is {there}, and {evaluated} was evaluated: evaluate it")
 

@@ -27,10 +27,14 @@ def quiet() -> None:
     os.environ["DATASETS_VERBOSITY"] = "error"  # likewise: its logger is set up anew when it is imported
     # tqdm's lock in a process that embeds for one of several devices, and is ended: Python says that it is lost.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    from transformers.utils import logging as transformers_logging
+    # And these by transformers, which takes most of a second to import, and more with torch.
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
     for name in ("sentence_transformers", "huggingface_hub", "datasets", "mteb"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -15,7 +15,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from lusifer.embedder import folder, int8
+from lusifer.embedder import contents, folder, int8
+from lusifer.embedder.identity import identity
 from lusifer.errors import ModelFolderError
 from lusifer.io import names, weights
 from lusifer.io.files import read_json
@@ -85,8 +86,8 @@ def _is_whole(path: Path) -> Probe:
     name = "the folder is whole"
     try:
         folder.check(path)
-        what = "int8 graph" if int8.is_int8(path) else f"{len(folder.weights(path))} tensors"
-        return Probe(name, True, f"{what}, identity {folder.identity(path)}")
+        what = "int8 graph" if contents.is_int8(path) else f"{len(contents.weights(path))} tensors"
+        return Probe(name, True, f"{what}, identity {identity(path)}")
     except ModelFolderError as error:
         return Probe(name, False, str(error))
 

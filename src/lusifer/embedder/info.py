@@ -1,17 +1,27 @@
-"""What a model folder holds, in words for `lusifer info`, from its configuration and the shapes of its tensors."""
+"""What a model folder holds, in words for `lusifer info`, from its settings and the headers of its tensors.
+
+Nothing is loaded: whether the tensors fit the settings is asked by `lusifer doctor`, and by whatever loads the model.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
+from typing import Any
 
-from lusifer.embedder import folder, int8
+from lusifer.embedder import contents
+from lusifer.embedder.identity import identity, limit
 from lusifer.errors import ModelFolderError
 from lusifer.io import hub, names
 from lusifer.io.files import read_json
 from lusifer.io.weights import WEIGHTS
-from lusifer.model.config import LusiferConfig
+
+# Settings that a folder may leave out: what `LusiferConfig` then takes.
+DEFAULTS = {
+    "connector_type": "ff", "connector_kwargs": {}, "num_soft_tokens": 0, "pooling": "mean", "residual": False,
+    "output_projection": True, "bidirectional": True, "soft_token_position": "text",
+}  # fmt: skip
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -21,48 +31,55 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
         ModelFolderError: A file is missing or damaged.
     """
     found = names.model(path)
-    root = found if isinstance(found, Path) else hub.fetch(found, folder.FILES)
-    folder.check(root)
+    root = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
+    contents.check(root)
     config = _read(root / "config.json")
-    limits = [
-        _read(root / "tokenizer_config.json").get("model_max_length"),
-        _read(root / "sentence_bert_config.json").get("max_seq_length"),
-    ]
-    # Tokenizers without a limit carry a number of thirty digits in its place.
-    limit = min((limit for limit in limits if isinstance(limit, int) and limit < 10**9), default=None)
-    rows = {"folder": str(found), "identity": folder.identity(root), "kind": config.get("model_type", "unknown")}
-    if int8.is_int8(root):
-        about = _read(root / int8.ABOUT)
+    rows = {"folder": str(found), "identity": identity(root), "kind": config.get("model_type", "unknown")}
+    if contents.is_int8(root):
+        about = _read(root / contents.ABOUT)
         rows["numbers"] = f"{about.get('numbers')}, {about.get('format')}; scales from {about.get('texts')} texts"
-        rows["dimension"] = str(LusiferConfig.from_dict(config).hidden_size)
-    elif config.get("model_type") == LusiferConfig.model_type:
-        rows |= _composite(LusiferConfig.from_dict(config), folder.weights(root))
+        rows["dimension"] = str(_hidden_size(root, config, "llm"))
+    elif config.get("model_type") == contents.MODEL_TYPE:
+        rows |= _composite(root, config, contents.weights(root))
     elif (root / WEIGHTS).is_file():
-        rows |= {"weights": _count(folder.weights(root), "")}
-    rows["tokens"] = f"{limit} a text at most" if limit else "no limit given"
+        rows |= {"weights": _count(contents.weights(root), "")}
+    most = limit(root)
+    rows["tokens"] = f"{most} a text at most" if most else "no limit given"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
     for name, text in prompts.items():
         rows[f"prompt {name}"] = repr(text)
     return rows
 
 
-def _composite(config: LusiferConfig, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """The parts of a LUSIFER model."""
-    attention = "both directions" if config.bidirectional else "causal"
-    kind = config.connector_type
-    if config.connector_kwargs:
-        kind += " (" + ", ".join(f"{key} {value}" for key, value in config.connector_kwargs.items()) + ")"
+    said = DEFAULTS | {key: value for key, value in config.items() if key in DEFAULTS and value is not None}
+    attention = "both directions" if said["bidirectional"] else "causal"
+    kind = said["connector_type"]
+    if said["connector_kwargs"]:
+        kind += " (" + ", ".join(f"{key} {value}" for key, value in dict(said["connector_kwargs"]).items()) + ")"
+    encoder, llm = (_hidden_size(root, config, tower) for tower in ("encoder", "llm"))
     return {
-        "encoder": f"{config.encoder.model_type}, {_count(shapes, 'encoder.')}, states of {config.encoder.hidden_size}",
-        "connector": f"{kind}, {_count(shapes, 'connector.')}, {config.num_soft_tokens} soft tokens",
-        "llm": f"{config.llm.model_type}, {_count(shapes, 'llm.')}, attends in {attention}",
-        "pooling": config.pooling
-        + (", plus that of the LLM's input" if config.residual else "")
-        + (", then output projection" if config.output_projection else ""),
-        "positions": f"counted over {config.soft_token_position}",
-        "dimension": str(config.hidden_size),
+        "encoder": f"{config['encoder']['model_type']}, {_count(shapes, 'encoder.')}, states of {encoder}",
+        "connector": f"{kind}, {_count(shapes, 'connector.')}, {said['num_soft_tokens']} soft tokens",
+        "llm": f"{config['llm']['model_type']}, {_count(shapes, 'llm.')}, attends in {attention}",
+        "pooling": said["pooling"]
+        + (", plus that of the LLM's input" if said["residual"] else "")
+        + (", then output projection" if said["output_projection"] else ""),
+        "positions": f"counted over {said['soft_token_position']}",
+        "dimension": str(llm),
         "weights": _count(shapes, ""),
     }
+
+
+def _hidden_size(root: Path, config: dict[str, Any], tower: str) -> int:
+    """Numbers of a state of a backbone, under transformers' name for it or T5's."""
+    backbone = config.get(tower)
+    size = (backbone.get("hidden_size") or backbone.get("d_model")) if isinstance(backbone, dict) else None
+    if not isinstance(size, int) or "model_type" not in backbone:
+        words = f"says no model_type and hidden_size of the {tower}; {contents.ADVICE}"
+        raise ModelFolderError(f"{root / 'config.json'}: {words}")
+    return size
 
 
 def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
@@ -73,4 +90,4 @@ def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
 
 def _read(file: Path) -> dict:
     """A JSON file; empty where an embedder of another layout has none there."""
-    return read_json(file, folder.ADVICE, ModelFolderError) if file.is_file() else {}
+    return read_json(file, contents.ADVICE, ModelFolderError) if file.is_file() else {}

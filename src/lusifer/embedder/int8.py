@@ -31,14 +31,13 @@ from transformers import PreTrainedTokenizerFast
 
 from lusifer import extras
 from lusifer.embedder.assemble import assemble, lusifer_model
+from lusifer.embedder.contents import ABOUT, EXPORT_ADVICE, GRAPH, NUMBERS, check_int8
 from lusifer.errors import DataError, ModelFolderError, UsageError
-from lusifer.io.files import read_json, write_folder
+from lusifer.io.files import write_folder
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferOutput, right_padded
 
-GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", "export.json"
-ADVICE = "export the model again"
 SAMPLES = 300
 """Texts that the scales are taken from at most."""
 FEWEST = 8
@@ -84,11 +83,6 @@ class Int8Model(nn.Module):
         return LusiferOutput(torch.from_numpy(found.copy()))  # the array belongs to the next call
 
 
-def is_int8(folder: Path) -> bool:
-    """Whether a folder is one of these."""
-    return (folder / ABOUT).is_file()
-
-
 def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceTransformer:
     """Load what `lusifer export` wrote; of the wishes of `folder.load` only the device "cpu" can be met.
 
@@ -101,7 +95,7 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
     if asked:
         only = "an int8 model runs on the processor only and has one number format"
         raise UsageError(f"{folder}: {only}: leave {', '.join(asked)} out")
-    files = check(folder)
+    files = check_int8(folder)
     model = Int8Model(folder.resolve(), LusiferConfig.from_dict(files["config.json"]))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     saved = files["config_sentence_transformers.json"]
@@ -127,24 +121,7 @@ def _compile(folder: Path) -> Any:
         return openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
     except RuntimeError as error:
         first = next(iter(str(error).splitlines()), "")
-        raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); {ADVICE}") from error
-
-
-def check(folder: Path) -> dict[str, dict[str, Any]]:
-    """Refuse a folder that is not whole; give what its JSON files say, by name.
-
-    Raises:
-        ModelFolderError: Names the file.
-    """
-    for name in (GRAPH, NUMBERS, "tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder / name}: missing; {ADVICE}")
-    names = ("config.json", "config_sentence_transformers.json", ABOUT)
-    files = {name: read_json(folder / name, ADVICE, ModelFolderError, dict) for name in names}
-    for key in ("max_seq_length", "normalize"):
-        if key not in files[ABOUT]:
-            raise ModelFolderError(f"{folder / ABOUT}: no {key} in it; {ADVICE}")
-    return files
+        raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); {EXPORT_ADVICE}") from error
 
 
 class _Vector(nn.Module):

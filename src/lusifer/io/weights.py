@@ -1,16 +1,36 @@
-"""Tensors in safetensors files: which files of a folder hold them, and whether they are those that a model has."""
+"""Tensors in safetensors files: which hold them, whether they are those that a model has, and a digest of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lusifer.errors import ModelFolderError
 from lusifer.io.files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# As safetensors orders them in a file, the last first.
+_DTYPES = (
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "I16", "U16", "F16", "BF16", "I32",
+    "U32", "F32", "C64", "F64", "I64", "U64",
+)  # fmt: skip
+_AT_ONCE = 2**24
+"""Bytes of a tensor that are read at once."""
+
+
+class _Stored(NamedTuple):
+    """A tensor in a file: its bytes begin at `start`."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    file: Path
+    start: int
+    size: int
 
 
 def files(folder: Path, advice: str) -> list[Path]:
@@ -29,8 +49,8 @@ def files(folder: Path, advice: str) -> list[Path]:
 
 
 @contextmanager
-def opened(file: Path, advice: str) -> Iterator[Any]:
-    """Open a safetensors file for torch, as `safetensors.safe_open` does.
+def opened(file: Path, advice: str, framework: str = "pt") -> Iterator[Any]:
+    """Open a safetensors file as `safetensors.safe_open` does, for torch or, without it, for numpy ("np").
 
     Raises:
         ModelFolderError: It is missing, truncated or no safetensors file; the message ends with `advice`.
@@ -40,7 +60,7 @@ def opened(file: Path, advice: str) -> Iterator[Any]:
     if not file.is_file():
         raise ModelFolderError(f"{file}: missing; {advice}")
     try:
-        with safe_open(file, framework="pt") as tensors:
+        with safe_open(file, framework=framework) as tensors:
             yield tensors
     except SafetensorError as error:
         raise ModelFolderError(f"{file}: truncated or damaged ({error}); {advice}") from error
@@ -55,3 +75,80 @@ def misfit(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int,
     }
     parts = {what: sorted(tensors) for what, tensors in problems.items() if tensors}
     return "; ".join(f"{len(tensors)} {what} ({', '.join(tensors[:3])})" for what, tensors in parts.items())
+
+
+def digest(paths: Sequence[Path], advice: str) -> str:
+    """The SHA-256 of the tensors in some safetensors files, as if they all lay in one that safetensors has written.
+
+    How they are spread over files and what a file says beside them does not count. Where all are float32 and hold
+    nothing that bfloat16 (or else float16) could not, they count as that: loaded as float32 and saved again, a folder
+    in half precision has such tensors.
+
+    Raises:
+        ModelFolderError: A file is missing, truncated or no safetensors file; the message ends with `advice`.
+    """
+    stored = sorted(
+        (tensor for path in paths for tensor in _stored(path, advice)),
+        key=lambda tensor: (-_DTYPES.index(tensor.dtype) if tensor.dtype in _DTYPES else 1, tensor.name),
+    )
+    narrow = _narrow(stored)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in stored:
+        start, end = end, end + tensor.size // (2 if narrow else 1)
+        about = {"dtype": narrow or tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
+        header[tensor.name] = about
+    words = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    words += b" " * (-len(words) % 8)
+    found = hashlib.sha256(len(words).to_bytes(8, "little") + words)
+    for tensor in stored:
+        for part in _bytes(tensor):
+            found.update(_as(part, narrow) if narrow else part)
+    return found.hexdigest()
+
+
+def first_dtype(path: Path) -> str:
+    """The number format of a safetensors file's first tensor of fractions, as in "F32"; "" if it has none."""
+    return next((tensor.dtype for tensor in _stored(path, "") if "F" in tensor.dtype), "")
+
+
+def _stored(path: Path, advice: str) -> Iterator[_Stored]:
+    with opened(path, advice, "np"):  # refuses what is damaged
+        pass
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    for name, about in header.items():
+        # The numbers from 0 up, which earlier versions of transformers wrote and none reads.
+        if name != "__metadata__" and not name.endswith("embeddings.position_ids"):
+            start, end = about["data_offsets"]
+            yield _Stored(name, about["dtype"], about["shape"], path, 8 + length + start, end - start)
+
+
+def _bytes(tensor: _Stored) -> Iterator[bytes]:
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.start)
+        for start in range(0, tensor.size, _AT_ONCE):
+            yield stream.read(min(_AT_ONCE, tensor.size - start))
+
+
+def _narrow(stored: Sequence[_Stored]) -> str | None:
+    """The format of two bytes a number that holds all these tensors without a loss; None if they are not float32."""
+    if not stored or any(tensor.dtype != "F32" for tensor in stored):
+        return None
+    for dtype in ("BF16", "F16"):  # most numbers of bfloat16 have a place in float16 as well
+        if all(_as(part, dtype) is not None for tensor in stored for part in _bytes(tensor)):
+            return dtype
+    return None
+
+
+def _as(part: bytes, dtype: str) -> bytes | None:
+    """Float32 numbers in a format of two bytes; None if one of them has no place there."""
+    import numpy as np
+
+    if dtype == "BF16":  # the upper half of a float32
+        halves = np.frombuffer(part, "<u2").reshape(-1, 2)
+        return None if halves[:, 0].any() else halves[:, 1].tobytes()
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        numbers = np.frombuffer(part, "<f4").astype("<f2")
+    return numbers.tobytes() if numbers.astype("<f4").tobytes() == part else None

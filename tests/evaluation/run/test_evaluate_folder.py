@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lusifer.embedder import folder as model_folder_
+import lusifer
 from lusifer.embedder.assemble import lusifer_model
+from lusifer.embedder.identity import identity_in_memory
 from lusifer.errors import LusiferError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.evaluation.run.evaluate import Options, evaluate
@@ -146,15 +147,15 @@ def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_
 
 
 def test_in_memory_a_model_is_known_by_weights_settings_prompts_and_limit(model_folder):
-    names = {model_folder_.identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
-    assert len(names) == 3 and model_folder_.identity_in_memory(Words()) in names
-    ours = model_folder_.load(model_folder, device="cpu")
-    before = model_folder_.identity_in_memory(ours)
+    names = {identity_in_memory(model) for model in (Words(), Words(seed=1), Words({"query": "q: "}))}
+    assert len(names) == 3 and identity_in_memory(Words()) in names
+    ours = lusifer.load(model_folder, device="cpu")
+    before = identity_in_memory(ours)
     lusifer_model(ours).config.residual = True  # the same weights, and another vector
-    assert model_folder_.identity_in_memory(ours) != before
+    assert identity_in_memory(ours) != before
     half = Words()
     half.weight = torch.nn.Parameter(half.weight.to(torch.bfloat16))
-    assert len(model_folder_.identity_in_memory(half)) == 12
+    assert len(identity_in_memory(half)) == 12
 
 
 def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
@@ -188,7 +189,7 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
 def test_two_devices_give_the_vectors_of_one_and_the_death_of_one_is_said(data, model_folder, tmp_path):
     texts = [f"sentence number {number} of the test" for number in range(40)]
     options = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics", "STSFile"])
-    model = load_model(model_folder_.load(model_folder, device="cpu"), None)
+    model = load_model(lusifer.load(model_folder, device="cpu"), None)
     alone = model.vectors(texts, "")
     model = load_model(model.embedder, None)
     folder = EvaluationFolder(tmp_path / "scores")

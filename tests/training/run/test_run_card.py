@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 import lusifer
 from lusifer.cli import main
-from lusifer.embedder import folder
+from lusifer.embedder.identity import identity
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card as describe
@@ -140,9 +140,9 @@ def test_a_run_leaves_cards_that_tell_how_it_went_and_no_path(recipe: Path, tmp_
     shutil.rmtree(run / "checkpoints" / "01-contrast" / "model")
     assert main(["train", str(recipe), "--output", str(run), "--resume"]) == 0
     assert (run / "model" / "README.md").read_text(encoding="utf-8") == card
-    before = folder.identity(run / "model")
+    before = identity(run / "model")
     (run / "model" / "README.md").unlink()
-    assert folder.identity(run / "model") == before
+    assert identity(run / "model") == before
 
 
 def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Path, Path], tmp_path: Path) -> None:

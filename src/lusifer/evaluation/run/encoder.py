@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from lusifer.embedder import contents, identity
 from lusifer.embedder import folder as model_folder
 from lusifer.embedder.int8 import Int8Model
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
@@ -250,16 +251,16 @@ def load_model(
     else:
         embedder = model_folder.load(model, device=device, dtype=dtype)
         found, called = names.model(model), Path(model).name
-        place = found if isinstance(found, Path) else hub.fetch(found, model_folder.FILES)  # in the cache by now
-    identity = model_folder.identity(place) if place else model_folder.identity_in_memory(embedder)
+        place = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)  # in the cache by now
+    digest = identity.identity(place) if place else identity.identity_in_memory(embedder)
     if dtype not in (None, place and _saved_dtype(place)):  # other vectors than in the folder's own format
-        identity = f"{identity}-{dtype}"
+        digest = f"{digest}-{dtype}"
     if instructed is None:
         # The prompts of a model that was not trained here are its own, and our instructions are none of them.
         ours = isinstance(getattr(embedder[0], "model", None), (LusiferModel, Int8Model))
         instructed = ours and any(embedder.prompts.values())
     seen = training_texts.of_model(place) if place else None
-    return ScoredModel(embedder, name or called, identity, instructed=instructed, unit=unit, seen=seen)
+    return ScoredModel(embedder, name or called, digest, instructed=instructed, unit=unit, seen=seen)
 
 
 def _saved_dtype(folder: Path) -> str | None:

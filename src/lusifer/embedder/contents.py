@@ -1,0 +1,122 @@
+"""What lies in a model folder, read without torch or transformers: files, settings, shapes of tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lusifer.errors import ModelFolderError
+from lusifer.io import weights as tensors_on_disk
+from lusifer.io.files import read_json
+
+MODEL_TYPE = "lusifer"
+"""What `config.json` of a model of this project says."""
+GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", "export.json"
+"""Files of an int8 folder."""
+REQUIRED = (
+    "modules.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+# Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", GRAPH, NUMBERS)
+ADAPTERS = "adapter_config.json"
+ADVICE = "copy or save the folder again"
+EXPORT_ADVICE = "export the model again"
+
+
+def check(path: Path) -> bool:
+    """Refuse a folder of which a file is missing or unreadable; whether tensors fit the model is `folder.check`'s.
+
+    Returns:
+        Whether it has a model of ours with its tensors, and not an int8 graph, adapters alone or another embedder.
+
+    Raises:
+        ModelFolderError: Names the file and what is wrong with it.
+    """
+    if not path.is_dir():
+        raise ModelFolderError(f"{path}: is a file; give the model folder that holds modules.json")
+    if is_int8(path):
+        check_int8(path)
+        return False
+    if (path / ADAPTERS).is_file() and not (path / "config.json").is_file():
+        return False
+    ours = is_ours(path)
+    for name in REQUIRED[1:] if ours else ():
+        read(path / name, dict)
+    _check_modules(path, ours)
+    return ours
+
+
+def is_int8(folder: Path) -> bool:
+    """Whether a folder is one of these."""
+    return (folder / ABOUT).is_file()
+
+
+def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
+    """Refuse a folder that is not whole; give what its JSON files say, by name.
+
+    Raises:
+        ModelFolderError: Names the file.
+    """
+    for name in (GRAPH, NUMBERS, "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder / name}: missing; {EXPORT_ADVICE}")
+    names = ("config.json", "config_sentence_transformers.json", ABOUT)
+    files = {name: read_json(folder / name, EXPORT_ADVICE, ModelFolderError, dict) for name in names}
+    for key in ("max_seq_length", "normalize"):
+        if key not in files[ABOUT]:
+            raise ModelFolderError(f"{folder / ABOUT}: no {key} in it; {EXPORT_ADVICE}")
+    return files
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder claims to be a model of this project; others keep their files where they like."""
+    if not (folder / "config.json").is_file():
+        # Without it only a folder with a transformer at its root can have been ours.
+        modules = [module for module in read(folder / "modules.json", list) if isinstance(module, dict)]
+        return any(module.get("path") == "" and str(module.get("type")).endswith("Transformer") for module in modules)
+    config = read(folder / "config.json")
+    return not isinstance(config, dict) or config.get("model_type") == MODEL_TYPE
+
+
+def _check_modules(folder: Path, ours: bool) -> None:
+    """Refuse a modules.json whose entries say nothing, or whose folders are not there.
+
+    Of other embedders Normalize may lack its folder: it needs no file, and git keeps no empty folder.
+    """
+    file = folder / "modules.json"
+    modules = read(file, list)
+    for module in modules:
+        known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
+        if not known:
+            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; {ADVICE}")
+        place = folder / module["path"]
+        spared = not ours and module["type"].endswith(".Normalize")
+        if not spared and not place.is_dir():
+            raise ModelFolderError(f"{place}: missing, named in {file}; {ADVICE}")
+    if not modules:
+        raise ModelFolderError(f"{file}: damaged, no module in it; {ADVICE}")
+
+
+def weights(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the folder's safetensors files, read from their headers.
+
+    Raises:
+        ModelFolderError: A file is missing, truncated or no safetensors file.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in tensors_on_disk.files(folder, ADVICE):
+        with tensors_on_disk.opened(file, ADVICE, "np") as tensors:
+            shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    return shapes
+
+
+def read(file: Path, kind: type | None = None) -> Any:
+    """Read one of the folder's JSON files, of a `kind` such as dict; what is missing or damaged is refused."""
+    if not file.is_file():
+        raise ModelFolderError(f"{file}: missing; a model folder is what `lusifer train` or `lusifer convert` writes")
+    return read_json(file, ADVICE, ModelFolderError, kind)

@@ -1,0 +1,222 @@
+"""A name for exactly these weights, settings, prompts and limits: 12 hexadecimal digits of a SHA-256.
+
+mteb keeps scores by model name; two folders without names of their own would share one cache. A copy that was loaded
+and saved again has the same name, though libraries write the same model in other words: other files for the tensors,
+defaults spelt out, traces of the last call. Of a model of ours those words are the same each time and count as they
+stand; another embedder is brought to one form first. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lusifer.embedder import contents
+from lusifer.errors import ModelFolderError
+from lusifer.io import weights
+from lusifer.io.files import sha256
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
+TRACES = ("__version__", "transformers_version", "use_cache", "padding", "truncation")
+PLACES = ("_name_or_path", "name_or_path")
+"""Where a model lay when it was loaded."""
+# What libraries write for any model: the value counts as if it were not there.
+_DEFAULTS = {
+    "config.json": {
+        "return_dict": True, "output_hidden_states": False, "output_attentions": False, "chunk_size_feed_forward": 0,
+        "is_encoder_decoder": False, "is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": True,
+        "gradient_checkpointing": False, "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+        "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    },
+    "sentence_bert_config.json": {
+        "do_lower_case": False, "transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    },
+    "tokenizer_config.json": {
+        "padding_side": "right", "truncation_side": "right", "clean_up_tokenization_spaces": False,
+    },
+    "module": {
+        "include_prompt": True, "module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding",
+    },
+}  # fmt: skip
+# What says nothing about the vectors, or is said elsewhere: by the tensors, `tokenizer.json` and the limit.
+_ASIDE = {
+    "config.json": ("architectures", "dtype", "torch_dtype"),
+    "sentence_bert_config.json": ("max_seq_length",),
+    "tokenizer_config.json": (
+        "backend", "is_local", "local_files_only", "max_length", "model_max_length", "pad_to_multiple_of",
+        "pad_token_type_id", "stride", "truncation_strategy", "special_tokens_map_file", "tokenizer_file",
+        "tokenizer_class", "added_tokens_decoder", "extra_special_tokens", "additional_special_tokens",
+        "processor_class", "model_input_names", "do_basic_tokenize", "never_split",
+    ),
+    "module": ("embedding_dimension", "word_embedding_dimension"),
+    contents.ADAPTERS: ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "task_type"),
+}  # fmt: skip
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_POOLINGS = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "weightedmean_tokens": "weightedmean"}
+"""Older words for some ways of pooling, behind `pooling_mode_`."""
+
+
+def identity(path: str | os.PathLike[str]) -> str:
+    """Name what lies in a model folder.
+
+    Raises:
+        ModelFolderError: A file is damaged.
+    """
+    folder = Path(path)
+    digest = hashlib.sha256()
+    if (folder / "config.json").is_file() and contents.is_ours(folder):
+        for part in _own(folder):
+            digest.update(part)
+    else:
+        digest.update(_words(list(_other(folder))))
+    return digest.hexdigest()[:12]
+
+
+def identity_in_memory(embedder: SentenceTransformer) -> str:
+    """Name the weights, settings, prompts and limit of a model that lies in no folder, as `identity` does for one."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(embedder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    parts = [getattr(getattr(embedder[0], "model", None), "digest", None)]
+    parts += [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
+    configs = [getattr(module, "config", None) for module in embedder.modules()]
+    parts += [_lasting(config.to_dict(), PLACES) for config in configs if hasattr(config, "to_dict")]
+    # Of a module without a configuration in the manner of transformers: how it pools, say.
+    parts += [module.get_config_dict() for module in list(embedder)[1:] if hasattr(module, "get_config_dict")]
+    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:12]
+
+
+def _own(folder: Path) -> Iterator[bytes]:
+    """A model of ours: tensors and settings as they stand."""
+    tensors = weights.files(folder, contents.ADVICE)
+    if any(file.is_file() for file in tensors):
+        yield bytes.fromhex(weights.digest(tensors, contents.ADVICE))
+    files = [*sorted(folder.glob("openvino_model.*")), *(folder / name for name in contents.REQUIRED)]
+    for module in _modules(folder):
+        place = folder / module["path"]
+        files += sorted(file for file in place.rglob("*") if file.is_file()) if module["path"] else []
+    for file in files:
+        if file.is_file():
+            yield _words(_lasting(contents.read(file))) if file.suffix == ".json" else bytes.fromhex(sha256(file))
+
+
+def _other(folder: Path) -> Iterator[Any]:
+    """An embedder of another kind, or adapters alone: what counts of each module, in one form."""
+    for module in _modules(folder) or [{"type": "Transformer", "path": ""}]:
+        kind, place = module["type"].rsplit(".", 1)[-1], folder / module["path"]
+        yield [kind, *(_transformer(place) if kind == "Transformer" else _module(place))]
+    settings = _json(folder / "config_sentence_transformers.json")
+    prompts = settings.get("prompts")
+    yield {name: text for name, text in (prompts if isinstance(prompts, dict) else {}).items() if text}
+    yield settings.get("default_prompt_name")
+
+
+def _transformer(place: Path) -> Iterator[Any]:
+    """The backbone of another embedder: adapters and their base, tensors, configuration, tokenizer, limit."""
+    if (place / contents.ADAPTERS).is_file():
+        yield from _adapters(place)
+    config = _json(place / "config.json")
+    if "rope_theta" in config and "rope_parameters" not in config:  # as transformers 4 has it
+        rope = {"rope_type": "default", "rope_theta": config.pop("rope_theta")} | (config.pop("rope_scaling", 0) or {})
+        config["rope_parameters"] = rope
+    tensors = [file for file in weights.files(place, contents.ADVICE) if file.is_file()]
+    if tensors:
+        yield weights.digest(tensors, contents.ADVICE)
+        yield config.get("dtype") or config.get("torch_dtype") or _DTYPES.get(weights.first_dtype(tensors[0]))
+    else:
+        yield [sha256(file) for file in sorted(place.glob("*.bin"))]
+    yield _plain(config, "config.json")
+    names = ("sentence_bert_config.json", "tokenizer_config.json")
+    yield [_plain(_json(place / name), name) for name in names]
+    if (place / "tokenizer.json").is_file():
+        yield _lasting(_json(place / "tokenizer.json"))
+    else:
+        yield [sha256(file) for file in sorted([*place.glob("*.model"), *place.glob("vocab*"), *place.glob("merges*")])]
+    yield limit(place)
+
+
+def _adapters(place: Path) -> Iterator[Any]:
+    """Adapters of peft: their settings and tensors, and which base they belong to."""
+    settings = _json(place / contents.ADAPTERS)
+    base = settings.get("base_model_name_or_path")
+    plain = _plain(settings, contents.ADAPTERS)
+    yield {key: sorted(value) if _is_set(value) else value for key, value in plain.items()}
+    yield weights.digest([place / "adapter_model.safetensors"], contents.ADVICE)
+    yield identity(base) if base and Path(base).is_dir() else base
+
+
+def _is_set(value: Any) -> bool:
+    """Whether peft keeps it as a set, which it writes in any order."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _module(place: Path) -> Iterator[Any]:
+    """What follows the backbone: pooling, a projection."""
+    settings = _plain(_json(place / "config.json"), "module")
+    modes = settings.pop("pooling_mode", [])
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    for key in [key for key in settings if key.startswith("pooling_mode_")]:
+        word = key.removeprefix("pooling_mode_")
+        modes += [_POOLINGS.get(word, word)] if settings.pop(key) else []
+    yield settings | ({"pooling_mode": sorted(modes)} if modes else {})
+    tensors = place / weights.WEIGHTS
+    yield weights.digest([tensors], contents.ADVICE) if tensors.is_file() else None
+    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else []
+    yield [sha256(file) for file in files if file.name not in ("config.json", weights.WEIGHTS)]
+
+
+def limit(folder: Path) -> int | None:
+    """The most tokens of a text that the tokenizer and the settings in a folder name; None if they name no limit."""
+    limits = [
+        _json(folder / "tokenizer_config.json").get("model_max_length"),
+        _json(folder / "sentence_bert_config.json").get("max_seq_length"),
+    ]
+    # Tokenizers without a limit carry a number of thirty digits in its place.
+    return min((number for number in limits if isinstance(number, int) and number < 10**9), default=None)
+
+
+def _plain(settings: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Settings without traces, and without what says no more than its absence would."""
+    defaults, aside = _DEFAULTS.get(kind, {}), _ASIDE.get(kind, ())
+    return {
+        key: value
+        for key, value in _lasting(settings, PLACES).items()
+        if value is not None and key not in aside and (key not in defaults or value != defaults[key])
+    }
+
+
+def _modules(folder: Path) -> list[dict[str, str]]:
+    """What `modules.json` lists, where there is one."""
+    file = folder / "modules.json"
+    found = contents.read(file, list) if file.is_file() else []
+    if not all(isinstance(module, dict) and {"type", "path"} <= module.keys() for module in found):
+        raise ModelFolderError(f"{file}: damaged, no path and type for each; {contents.ADVICE}")
+    return found
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """A JSON file with an object; empty where an embedder of another layout has none there."""
+    return contents.read(file, dict) if file.is_file() else {}
+
+
+def _words(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _lasting(content: Any, more: tuple[str, ...] = ()) -> Any:
+    """What a folder says, without the traces that loading, a call or another version of a library leaves in it."""
+    if not isinstance(content, dict):
+        return content
+    return {key: _lasting(value, more) for key, value in content.items() if key not in (*TRACES, *more)}
