@@ -22,6 +22,8 @@ INVISIBLE = (
 """Characters that nobody sees and that carry no meaning, as a regular expression: soft hyphen, zero-width space,
 direction marks, word joiner, variation selectors, byte-order mark, tags. The joiners (U+200C, U+200D) are not among
 them: words of Persian and of Indic scripts, and emoji, are made with them."""
+_WORDS = ("a", "the", "1", "Z", "?", "\u6c34")
+"""Texts that no tokenizer reads as one and the same."""
 _NOTHING = re.compile(rf"{INVISIBLE}|[\u200c\u200d\s]")
 
 
@@ -59,6 +61,31 @@ def for_task(name: str) -> dict[Role, str]:
     if name not in tasks:
         raise UsageError(f"task {name!r} is unknown: use one of {', '.join(tasks)}, or give the instruction itself")
     return {role: prompt(**tasks[name], role=role) for role in ROLES}
+
+
+def check_room(prompt: str | None, tokenizer: Any, limit: int | None, where: str) -> None:
+    """Refuse a prompt that leaves no token for a text: every vector would be that of the prompt.
+
+    Args:
+        prompt: What stands before every text, or nothing.
+        tokenizer: That of the model, as transformers has it; others, whose limit is none of tokens, pass.
+        limit: The most tokens of a text that are read, prompt and special tokens included; None: no limit.
+        where: Whose prompt it is, at the start of the message.
+
+    Raises:
+        UsageError: Short words behind it are cut off, all of them.
+    """
+    if not prompt or limit is None or not hasattr(tokenizer, "model_max_length"):
+        return
+    texts = [prompt + word for word in _WORDS]
+    read = tokenizer(texts, truncation=True, max_length=limit, padding=False, verbose=False)["input_ids"]
+    if any(ids != read[0] for ids in read):
+        return
+    tokens = len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+    raise UsageError(
+        f"{where}: the prompt {prompt[:40]!r} has {tokens} tokens with the special ones, and of the {limit} that are "
+        "read it leaves none for a text: shorten it, or raise max_length in the recipe"
+    )
 
 
 def check_text(text: object, where: str) -> str:

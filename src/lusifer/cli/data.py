@@ -251,12 +251,17 @@ def _models(
         os.environ.setdefault(cache, "16")
     terminal.quiet()
     from lusifer.embedder import folder
+    from lusifer.prompts import check_room
 
     place = usable(device)
     embedder = folder.load(model, device=place, dtype=dtype)
     rescore = cross_encoder and folder.load_cross_encoder(cross_encoder, device=place, batch_size=batch_size)
-    encode = partial(embedder.encode, batch_size=batch_size, show_progress_bar=False)
-    return lambda prompt: partial(encode, prompt=prompt), rescore
+
+    def encoder(prompt: str) -> Any:
+        check_room(prompt, embedder.tokenizer, embedder.max_seq_length, "--query-prompt or --document-prompt")
+        return partial(embedder.encode, batch_size=batch_size, show_progress_bar=False, prompt=prompt)
+
+    return encoder, rescore
 
 
 def _list_left_out(messages: list[str]) -> None:

@@ -17,13 +17,14 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer.embedder import contents, folder, int8
 from lusifer.embedder.identity import identity
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import names, weights
 from lusifer.io.files import read_json
 from lusifer.model import adapters, probes
 from lusifer.model.adapters import PARTS, TRAINABLE, TRAINABLE_NAMES
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.probes import Probe
+from lusifer.prompts import check_room
 
 LARGEST_COPY = 2 * 2**30
 """Bytes of weights up to which the model is saved and loaded again."""
@@ -250,7 +251,13 @@ def _cut_keeps_the_end(embedder: SentenceTransformer) -> Probe:
 
 
 def _prompt_reaches(embedder: SentenceTransformer) -> Probe:
-    """A prompt must change the vector."""
+    """A prompt must change the vector, and leave room for a text."""
+    what = "a prompt reaches the model"
+    for name, text in embedder.prompts.items():
+        try:
+            check_room(text, embedder.tokenizer, embedder.max_seq_length, f"prompt {name!r}")
+        except UsageError as error:
+            return Probe(what, False, str(error))
     saved = [(name, text) for name, text in embedder.prompts.items() if text]
     name, prompt = saved[0] if saved else ("one of our own", PROBE_PROMPT)
     vectors = [
@@ -258,7 +265,7 @@ def _prompt_reaches(embedder: SentenceTransformer) -> Probe:
         for text in ("", prompt)
     ]
     moved = float((vectors[0] - vectors[1]).float().abs().max())
-    return Probe("a prompt reaches the model", moved > 1e-6, f"prompt {name!r} moves the vector by {moved:.1e}")
+    return Probe(what, moved > 1e-6, f"prompt {name!r} moves the vector by {moved:.1e}")
 
 
 def _ids(embedder: SentenceTransformer, text: str) -> list[int]:

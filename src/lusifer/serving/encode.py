@@ -119,11 +119,16 @@ def embed_file(
 
 def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> list[int]:
     """Tokens of each text with its prompt and special tokens, uncut."""
-    if prompt is None and embedder.default_prompt_name is not None:
-        prompt = embedder.prompts[embedder.default_prompt_name]
-    full = [(prompt or "") + text for text in texts]
+    full = [_before(embedder, prompt) + text for text in texts]
     ids = embedder.tokenizer(full, truncation=False, padding=False, verbose=False)["input_ids"]
     return [len(row) for row in ids]
+
+
+def _before(embedder: SentenceTransformer, prompt: str | None) -> str:
+    """What stands before every text: the prompt, or without one the model's default."""
+    if prompt is None and embedder.default_prompt_name is not None:
+        prompt = embedder.prompts[embedder.default_prompt_name]
+    return prompt or ""
 
 
 def _chunks(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
@@ -176,6 +181,7 @@ def embed_rows(
     Returns:
         Vectors (n, d), float32, in order. Errors are those of `embed_file`.
     """
+    prompts.check_room(_before(embedder, prompt), embedder.tokenizer, report.limit, "--prompt or --task")
     lengths = token_counts(embedder, [text for _, text in rows], prompt)
     _note_long(report, rows, lengths, refuse_long)
     budget = batch_tokens or BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)

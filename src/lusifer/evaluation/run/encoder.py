@@ -24,7 +24,7 @@ from lusifer.io import seen as training_texts
 from lusifer.io.files import read_json
 from lusifer.io.seen import SeenTexts
 from lusifer.model.lusifer import LusiferModel
-from lusifer.prompts import ROLES, Role
+from lusifer.prompts import ROLES, Role, check_room
 
 CACHE_BYTES = 2**30
 """Bytes of vectors that are kept in memory for texts that another task has as well."""
@@ -106,6 +106,8 @@ class ScoredModel:
         default, own = default_prompt(self.embedder), self.embedder.prompts
         theirs = {"query": own.get("query"), "document": own.get("document") or own.get("passage")}
         self.prompts = row.prompts() if self.instructed else {role: theirs[role] or default for role in ROLES}
+        for text in self.prompts.values():
+            self._check_room(text)
         self._split = row.split
         self._read = {}
 
@@ -150,6 +152,7 @@ class ScoredModel:
     def _embed(self, texts: list[str], prefix: str) -> np.ndarray:
         """Embed texts by the library, (n, d) float32."""
         self._check_workers()
+        self._check_room(prefix)
         try:
             made = self.embedder.encode(
                 texts,
@@ -165,6 +168,9 @@ class ScoredModel:
         if not np.isfinite(made).all():
             raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")
         return made
+
+    def _check_room(self, prefix: str) -> None:
+        check_room(prefix, getattr(self.embedder, "tokenizer", None), self.embedder.max_seq_length, self.name)
 
     def _check_workers(self) -> None:
         dead = [f"{device} (status {each.exitcode})" for each, device in self._workers.items() if not each.is_alive()]

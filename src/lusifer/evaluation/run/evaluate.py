@@ -98,6 +98,8 @@ def evaluate(
     chosen = options.select()
     device = None if not options.devices else options.devices[0] if len(options.devices) == 1 else "cpu"
     scored = load_model(model, name, device, options.instructed, options.dtype, options.suite in LOCAL)
+    if not scored.instructed and chosen.rows:
+        scored.use(chosen.rows[0])  # its own prompts serve every row: a bad one is said before anything is measured
     with _held(output) as path, scored.spread(options.devices):
         folder = EvaluationFolder(path, note)
         folder.claim(_owner(chosen, scored))

@@ -17,10 +17,10 @@ from lusifer.data import sources as data_sources
 from lusifer.data.answers import known_answers
 from lusifer.data.batches import PairBatches, StepRows, join_small
 from lusifer.data.pairs import PairSet
-from lusifer.errors import UsageError
 from lusifer.io import names, seen
 from lusifer.io.rows import BadRows
 from lusifer.model.build import read_tokenizer
+from lusifer.prompts import check_room
 from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.losses import loss
@@ -132,12 +132,7 @@ def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None
 def _refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, limit: int) -> None:
     for name in rows.sets:
         for prompt in set(rows.found[name][0].prompts.values()):
-            tokens = len(tokenizer(prompt)["input_ids"])
-            if prompt and tokens >= limit:
-                raise UsageError(
-                    f"stages.{stage.name}: the prompt of {name} ({prompt[:40]!r}) has {tokens} tokens, and max_length "
-                    f"{limit} leaves none for the text: raise max_length, or shorten the instruction"
-                )
+            check_room(prompt, tokenizer, limit, f"stages.{stage.name}: {name}")
 
 
 def trainer(
