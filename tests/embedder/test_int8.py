@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from lusifer import cli, load
-from lusifer.embedder import doctor, info, int8
+from lusifer.embedder import doctor, folder, info, int8
 from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
@@ -83,7 +83,7 @@ def test_copies_compute_the_same(int8_folder):
     for made in (deepcopy(small), pickle.loads(pickle.dumps(small)), pickle.loads(pickle.dumps(small, 2))):
         assert np.array_equal(made.encode(TEXTS), vectors)
         assert made[0].model.graph is not small[0].model.graph
-        assert folder.identity_in_memory(made) == folder.identity_in_memory(small)
+        assert identity_in_memory(made) == identity_in_memory(small)
         assert not made[0].model.training
 
 
