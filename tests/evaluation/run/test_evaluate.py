@@ -11,7 +11,7 @@ from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import sib200, sts, suite, xquad
-from lusifer.io.seen import SEEN, BloomFilter
+from lusifer.io import seen
 from support.offline_files import Oracle, write_questions
 from support.words import Words
 
@@ -128,10 +128,9 @@ def test_a_model_of_ours_gets_the_instructions_if_its_folder_has_any_prompt(data
 
 def test_texts_that_training_has_read_are_counted_by_language(data, model_folder, tmp_path):
     shutil.copytree(model_folder, tmp_path / "run" / "model")
-    read = BloomFilter(3)
-    read.update(["es dev 3", "es train 7", "something else"])
-    (tmp_path / "run" / "checkpoints" / "01-align").mkdir(parents=True)
-    read.save(tmp_path / "run" / "checkpoints" / "01-align" / SEEN)
+    stage = tmp_path / "run" / "checkpoints" / "01-align"
+    stage.mkdir(parents=True)
+    seen.write(stage, ["es dev 3", "es train 7", "something else"], 3)
     options = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics"], devices=["cpu"])
     found = evaluate(tmp_path / "run" / "model", options)["scores"]
     # Those of the test: the classifier's own are no test texts.
