@@ -240,12 +240,12 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
 
 
 def test_published_sets_bring_their_facts_and_chinese_ones_are_dropped() -> None:
-    recipe = load_recipe("paper-mistral", check_files=False)
+    recipe = load_recipe("paper-mistral", variant="published-lists", check_files=False)
     kept = recipe.sources(recipe.stages[1])
     dropped = [source for source in recipe.stages[1].data if not recipe.reads(source)]
     assert [source.hub for source in dropped] == ["Hieuman/dureader", "Hieuman/t2ranking", "Hieuman/zh_MIRACL"]
     assert {source.role for source in kept} == {"reconstruct", "passage_and_query", "query_to_passage"}
-    everything = load_recipe("paper-mistral", ["english_only=false"], check_files=False)
+    everything = load_recipe("paper-mistral", ["english_only=false"], variant="published-lists", check_files=False)
     assert len(everything.sources(everything.stages[1])) == len(kept) + 3
     sets = {source.hub: source for source in recipe.stages[3].data}
     assert len(sets) == 38 and sets["Hieuman/SQuAD"].limit == 97400
@@ -255,6 +255,22 @@ def test_published_sets_bring_their_facts_and_chinese_ones_are_dropped() -> None
         "alignment-reconstruction", "alignment-completion", "retrieval", "all-sets",
     ]  # fmt: skip
     assert recipe.stages[0].data[0].spec(3).fields == {"text": "query"}
+
+
+@pytest.mark.parametrize("name", ["paper-mistral", "paper-llama"])
+def test_stage_1_of_the_paper_reads_two_sets_and_a_bad_row_stops_no_run(name: str) -> None:
+    recipe = load_recipe(name, check_files=False)
+    read = [(source.hub, source.role, source.limit) for stage in recipe.stages[:2] for source in stage.data]
+    assert read == [
+        ("Hieuman/wikitext-103-filtered", "reconstruct", 100_000),
+        ("Hieuman/MSMarco", "passage_and_query", 100_000),
+    ]
+    for variant in recipe.variant_names:
+        made = load_recipe(name, variant=variant, check_files=False)
+        assert {source.skip_bad for stage in made.stages for source in stage.data} == {1000}
+    lists = load_recipe(name, variant="published-lists", check_files=False)
+    assert [len(stage.data) for stage in lists.stages] == [8, 34, 21, 38]
+    assert {stage.name: stage for stage in lists.stages[2:]} == {stage.name: stage for stage in recipe.stages[2:]}
 
 
 def test_warmup_is_the_smaller_of_share_and_bound(file: Path) -> None:

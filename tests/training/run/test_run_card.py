@@ -146,7 +146,7 @@ def test_a_run_leaves_cards_that_tell_how_it_went_and_no_path(recipe: Path, tmp_
 
 
 def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe = load_recipe("paper-mistral", ["english_only=false"])
+    recipe = load_recipe("paper-mistral", ["english_only=false"], variant="published-lists")
     with RunFolder.start(tmp_path / "run", recipe, resume=False) as run:
         pass
     embedder = tiny_embedder(bases_folder)
@@ -157,7 +157,7 @@ def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Pat
     assert "Hieuman/wikitext-103-filtered" in data["datasets"] and len(set(data["datasets"])) == len(data["datasets"])
     first = describe.card(run, 1, embedder)
     assert "nothing has trained the vectors yet" in first
-    assert "paper-mistral, after stage alignment-reconstruction" in first
+    assert "paper-mistral-published-lists, after stage alignment-reconstruction" in first
     assert "1 times through the data, 256 rows each" in first  # the rows were not counted: no number is made up
 
 
