@@ -1,21 +1,32 @@
-"""The languages that the project measures: code, name, script and, for the 14 of the paper, resource level."""
+"""Languages by any of their codes: those of the project's table, and all others by the library langcodes.
+
+The table has name, script and, for the 14 languages of the paper, the resource level.
+"""
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 from lusifer.errors import UsageError
 
 LEVELS: tuple[str, ...] = ("high", "medium", "low", "extremely_low")
+_NO_LANGUAGE = {"und", "mul", "mis", "zxx"}  # undetermined, several, without a code, no words at all
+_SAME = {"no": "nb"}  # what is called Norwegian is Bokmål, as in CLDR
+_OWN = {"tw": "twi", "twi": "twi"}  # which CLDR counts as Akan
 
 
 @dataclass(frozen=True)
 class Language:
     """One language: `code` is ISO 639-1, `code3` ISO 639-3 (as mteb names it), `script` ISO 15924.
 
-    `level` is the resource level in the grouping of the LUSIFER paper, one of `LEVELS`; None outside its 14 languages.
+    A language without a code of two letters has one of three; one that is not in its usual script has the script behind
+    it (ace_Arab). `level` is the resource level in the grouping of the LUSIFER paper, one of `LEVELS`; None outside its
+    14 languages.
     """
 
     code: str
@@ -25,6 +36,7 @@ class Language:
     level: str | None = None
 
 
+@cache
 def table() -> dict[str, Language]:
     """Read the languages by code, those of the paper first and in its order, from `languages.toml`."""
     text = resources.files("lusifer").joinpath("languages.toml").read_text(encoding="utf-8")
@@ -36,14 +48,61 @@ def paper() -> list[Language]:
     return [language for language in table().values() if language.level is not None]
 
 
+@cache
 def language(code: str) -> Language:
-    """Look a language up by ISO 639-1 or ISO 639-3, in any case.
+    """Look a language up by any code of it: en, EN, eng, en_US, eng-Latn; iw for he, zho-Hans for zh, nob for nb.
+
+    A territory makes no other language, another script does. One that the table lacks has its name from langcodes.
 
     Raises:
-        UsageError: The table has no such language; the message lists the codes that it has.
+        UsageError: It is the code of no language; the message names the nearest one.
     """
-    rows = table()
-    for row in rows.values():
-        if code.strip().lower() in (row.code, row.code3):
-            return row
-    raise UsageError(f"language {code!r} is unknown: use one of {', '.join(rows)}")
+    import langcodes
+
+    plain = code.strip().replace("_", "-")
+    try:
+        if not langcodes.tag_is_valid(plain):
+            raise LookupError(plain)
+        tag = langcodes.Language.get(langcodes.standardize_tag(plain, macro=True))
+        given = langcodes.Language.get(plain, normalize=False)
+        # Dari (prs) is read as the Persian of Afghanistan, and is a language of its own.
+        its = given if tag.territory and not given.territory else tag
+        spoken = _OWN.get(given.language) or _SAME.get(its.language, its.language)
+        if spoken is None or spoken in _NO_LANGUAGE or "qaa" <= spoken <= "qtz" and len(spoken) == 3:
+            raise LookupError(plain)
+        usual = langcodes.Language.make(spoken)
+        code3 = usual.to_alpha3()
+    except (LookupError, ValueError):  # langcodes' own errors are of these kinds
+        raise UsageError(f"language {code!r} is the code of no language: {_nearest(code)}") from None
+    script, own = tag.maximize().script, usual.maximize().script
+    row = table().get(spoken)
+    if row is not None and script in (row.script, own):
+        return row
+    if script == own:
+        return Language(spoken, usual.display_name(), code3, str(script))
+    name = langcodes.Language.make(spoken, script=script).display_name()
+    return Language(f"{spoken}_{script}", name, code3, str(script))
+
+
+def among(code: str, there: Collection[str]) -> str:
+    """The code of a language as it is in a set: in another script, if it is there in that one alone.
+
+    Raises:
+        UsageError: It is the code of no language.
+    """
+    found = language(code).code
+    same = {known for known in there if known.split("_")[0] == found.split("_")[0]}
+    return same.pop() if found not in same and len(same) == 1 else found
+
+
+def _nearest(code: str) -> str:
+    """The language that was probably meant, by its code or its name."""
+    import langcodes
+
+    try:
+        found = language(str(langcodes.find(code.strip())))
+    except (LookupError, UsageError):
+        rows = table().values()
+        names = {name.lower(): row for row in rows for name in (row.name, row.code3, row.code)}
+        found = names[difflib.get_close_matches(code.strip().lower(), names, 1, 0.0)[0]]
+    return f"did you mean {found.code} ({found.name})? Codes are as in en, pt-BR or zho-Hans"

@@ -222,7 +222,7 @@ def test_the_table_has_a_row_a_language_and_a_dash_for_what_is_not_there() -> No
     lines = re.search(r"\| language \| xx to en.*?\n\n", text, flags=re.DOTALL)[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
     rows = {row[0]: row[1:] for row in cells}
-    assert list(rows) == ["English (en)", "Swahili (sw)", "tlh", "mean"]
+    assert list(rows) == ["English (en)", "Swahili (sw)", "Klingon (tlh)", "mean"]
     assert all(len(row) == lines[0].count(" | ") for row in rows.values())
     assert rows["English (en)"][:7] == ["-"] * 7
     assert rows["Swahili (sw)"][0] == "100.0" and rows["Swahili (sw)"][3] == "-"

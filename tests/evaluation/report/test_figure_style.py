@@ -28,7 +28,7 @@ def test_groups_have_names_in_words():
     assert list(figures.language_marks(["hi", "en"])) == ["Latin", "Devanagari"]
     levels = [words.level_name(language.level) for language in map(languages.language, ("en", "sw"))]
     assert levels == ["high resource", "extremely low resource"]
-    assert words.level_name(None) == "outside the paper's 14"
+    assert words.level_name(None) == "unknown (outside the paper's 14)"
 
 
 def test_an_svg_asks_for_nothing_and_has_ids_of_its_own():

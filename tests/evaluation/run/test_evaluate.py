@@ -177,7 +177,7 @@ def test_tasks_and_languages_are_chosen_by_name(data):
     assert [(entry["task"], entry["language"]) for entry in found["scores"]] == [("STSFile", "es")]
     with pytest.raises(UsageError, match="task 'STS99' is in none"):
         evaluate(Words(), Options(data=data, tasks=["STS99"]))
-    with pytest.raises(UsageError, match="language 'xx' is unknown"):
+    with pytest.raises(UsageError, match="language 'xx' is the code of no language"):
         evaluate(Words(), Options(data=data, languages=["xx"]))
 
 

@@ -104,8 +104,9 @@ def test_groups_are_those_of_the_paper_and_none_stands_there_twice():
     found = groups(["sw", "es", "bn", "fa", "en", "xx"])
     assert list(found) == [
         "all languages", "all but English", "high resources", "medium resources", "low resources",
-        "extremely low resources",
+        "extremely low resources", "resource level unknown",
     ]  # fmt: skip
+    assert found["resource level unknown"] == ["xx"]
     assert found["all languages"] == ["en", "es", "fa", "bn", "sw", "xx"]
     assert found["high resources"] == ["en", "es"]
     assert groups(["es", "ru"]) == {"all languages": ["es", "ru"]}

@@ -22,6 +22,7 @@ import numpy as np
 from lusifer import extras, language_gap, languages
 from lusifer.errors import UsageError
 from lusifer.evaluation.report import words
+from lusifer.evaluation.scores.averages import order_of
 from lusifer.io.files import write_file
 
 if TYPE_CHECKING:
@@ -70,16 +71,15 @@ def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
     """Give languages their marks: a colour a script, a marker a language in it, since 14 hues cannot be told apart.
 
     Returns:
-        Name of the script -> code -> mark, in the order of the table of languages, of which no two look alike.
+        Name of the script -> code -> mark, in the order of the table; no two alike while there are markers.
 
     Raises:
         UsageError: A language is unknown.
     """
-    asked = {languages.language(code).code for code in codes}
+    asked = {row.code: row for row in map(languages.language, codes)}
     members: dict[str, list[str]] = {}
-    for code, row in languages.table().items():
-        if code in asked:
-            members.setdefault(words.script_name(row.script), []).append(code)
+    for code in order_of(asked):
+        members.setdefault(words.script_name(asked[code].script), []).append(code)
     free = {colour: list(MARKERS) for colour in COLOURS}
     groups = {}
     for name, those in members.items():

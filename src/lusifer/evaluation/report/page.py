@@ -19,7 +19,7 @@ from lusifer import languages
 from lusifer.evaluation.report import figures, verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
-from lusifer.evaluation.report.words import language_name, render, short
+from lusifer.evaluation.report.words import language, language_name, render, short
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.results import Results
@@ -44,7 +44,7 @@ def page(facts: Facts) -> str:
         verdict=verdict.sentences(facts),
         prompts=_prompts,
         sentences=parallel_text.sample().texts,
-        languages=languages.table(),
+        language_of=language,
         resamples=RESAMPLES,
         order_of=order_of,
         bars=_bars(facts),

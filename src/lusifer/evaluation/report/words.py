@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lusifer import languages
+from lusifer.errors import UsageError
 from lusifer.io.markdown import environment
 
 if TYPE_CHECKING:
@@ -35,18 +37,29 @@ def mean_cell(mean: Mean, kind: str = "") -> str:
 
 
 def script_name(script: str) -> str:
-    """Name a script in words; one that is not known goes by its code."""
-    return SCRIPTS.get(script, script)
+    """Name a script in words."""
+    if script in SCRIPTS:
+        return SCRIPTS[script]
+    import langcodes
+
+    return langcodes.Language.make(script=script).script_name()
 
 
 def level_name(level: str | None) -> str:
     """Name a resource level in words."""
-    return "outside the paper's 14" if level is None else f"{level.replace('_', ' ')} resource"
+    return "unknown (outside the paper's 14)" if level is None else f"{level.replace('_', ' ')} resource"
+
+
+def language(code: str) -> languages.Language | None:
+    """A language by its code, or None: other evaluations may name what is none."""
+    with suppress(UsageError):
+        return languages.language(code)
+    return None
 
 
 def language_name(code: str) -> str:
-    """Name a language for readers: in English, with its code. What the table lacks goes by its code."""
-    known = languages.table().get(code)
+    """Name a language for readers: in English, with its code. What is no language goes by its code."""
+    known = language(code)
     return f"{known.name} ({code})" if known else short(code)
 
 

@@ -109,7 +109,7 @@ def order_of(codes: Collection[str]) -> list[str]:
 
 
 def groups(codes: Collection[str]) -> dict[str, list[str]]:
-    """The groups over which means are taken, by their label: all, without English, and the paper's resource levels.
+    """The groups over which means are taken, by their label: all, without English, by the paper's resource levels.
 
     A group that has the members of another one, or none, is left out.
     """
@@ -119,6 +119,7 @@ def groups(codes: Collection[str]) -> dict[str, list[str]]:
     for level in languages.LEVELS:
         label = f"{level.replace('_', ' ')} resources"
         found[label] = [code for code in order if code in known and known[code].level == level]
+    found["resource level unknown"] = [code for code in order if code not in known or known[code].level is None]
     distinct: dict[str, list[str]] = {}
     for label, members in found.items():
         if members and members not in distinct.values():

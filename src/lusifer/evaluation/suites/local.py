@@ -7,13 +7,14 @@ hold those of the library, and `register` adds one from outside. The modules imp
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lusifer import extras, languages
-from lusifer.errors import DataError
+from lusifer.errors import DataError, UsageError
 from lusifer.evaluation.suites.rows import SuiteRow
 
 ENGLISH = "en"
@@ -110,11 +111,36 @@ class LocalTask:
         return SuiteRow(language=code, task=cls.__name__, subsets=(cls.subset.format(code),), **same)
 
 
-def _metadata(task: type[LocalTask]) -> Any:
-    """Describe a task to mteb, for all languages of our table."""
+def named(folder: Path, pattern: str, code: str) -> Path:
+    """The file of a language: `pattern` has {} in place of its code, or of another one of it (zho_Hans for zh)."""
+    exact = folder / pattern.format(code)
+    if not exact.is_file():
+        files = _by_code(folder, pattern)
+        return next((file for other, file in files if other == code), exact)
+    return exact
+
+
+def _by_code(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """The files of a pattern by the code of their language, sorted by name."""
+    before, after = pattern.split("{}")
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.name.startswith(before) and file.name.endswith(after):
+            with suppress(UsageError):  # a word that is the code of no language
+                yield languages.language(file.name[len(before) : len(file.name) - len(after)]).code, file
+
+
+def codes(kinds: Sequence[type[LocalTask]], folder: Path) -> set[str]:
+    """The languages that files of tasks are there for."""
+    names = {file.name for task in kinds for file in task.files(folder, task.subset.format("{}")) if "{}" in file.name}
+    return {code for name in names for code, _ in _by_code(folder, name)}
+
+
+def _metadata(task: type[LocalTask], codes: Iterable[str] = ()) -> Any:
+    """Describe a task to mteb, for the languages of our table and others."""
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    scripts = {code: f"{row.code3}-{row.script}" for code, row in languages.table().items()}
+    known = [*languages.table().values(), *map(languages.language, codes)]
+    scripts = {row.code: f"{row.code3}-{row.script}" for row in known}
     subsets = [task.subset.format(code) for code in scripts if not (task.cross_lingual and code == ENGLISH)]
     return TaskMetadata(
         name=task.__name__,
@@ -191,4 +217,5 @@ def make(kinds: Sequence[type[LocalTask]], data: DataFolder, rows: Sequence[Suit
     """Make mteb's task of rows that share it, its data not yet loaded."""
     task = next(kind for kind in kinds if kind.__name__ == rows[0].task)()
     task.source = data
+    task.metadata = _metadata(type(task), [row.language for row in rows])
     return task

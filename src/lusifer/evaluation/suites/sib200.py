@@ -17,7 +17,7 @@ from mteb.abstasks import AbsTaskBitextMining, AbsTaskClassification, AbsTaskClu
 from sklearn.linear_model import LogisticRegression
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import ENGLISH, DataFolder, LocalTask
+from lusifer.evaluation.suites.local import ENGLISH, DataFolder, LocalTask, named
 from lusifer.io import parallel_text, rows
 from lusifer.prompts import check_text
 
@@ -42,7 +42,7 @@ class Sentences:
 
 def file_of(folder: Path, code: str, split: str) -> Path:
     """Where a split lies: `split` is "train" or "dev"."""
-    return folder / f"sib200-{code}-{split}.jsonl.gz"
+    return named(folder, f"sib200-{{}}-{split}.jsonl.gz", code)
 
 
 def read(file: Path) -> Sentences:

@@ -15,15 +15,15 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskSTS
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import LocalTask
+from lusifer.evaluation.suites.local import LocalTask, named
 from lusifer.io import rows
 from lusifer.prompts import check_text
 
 
 def file_of(folder: Path, code: str) -> Path:
     """Where a language lies; the name without .gz where there is neither."""
-    packed = folder / f"sts-{code}.jsonl.gz"
-    return packed if packed.is_file() else folder / f"sts-{code}.jsonl"
+    packed = named(folder, "sts-{}.jsonl.gz", code)
+    return packed if packed.is_file() else named(folder, "sts-{}.jsonl", code)
 
 
 def read(file: Path) -> list[dict[str, Any]]:

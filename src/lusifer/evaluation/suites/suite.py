@@ -60,10 +60,15 @@ def choose(
     if suite not in names():
         raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
     asked = languages or [row.code for row in languages_.paper()]
-    codes = list(dict.fromkeys(languages_.language(code).code for code in asked))
     if suite not in LOCAL:
-        return Selection(suite, select(benchmark.suite(suite), codes, tasks), benchmark.make)
+        table = benchmark.suite(suite)
+        there = {row.language for row in table}
+        return Selection(suite, select(table, [languages_.among(code, there) for code in asked], tasks), benchmark.make)
     known = parallel_text.sample().texts
+    folder = local.DataFolder(data if suite != "sample" else None)
+    kinds = local.tasks(suite)
+    there = set(known) if suite == "sample" else local.codes(kinds, data) if data is not None else set()
+    codes = list(dict.fromkeys(languages_.among(code, there) for code in asked))
     if suite == "sample":
         unknown = [code for code in codes if code not in known]
         if unknown:
@@ -72,8 +77,6 @@ def choose(
             raise UsageError("--languages: the sample compares languages with English: name another one")
     elif data is None:
         raise UsageError("the offline suite reads files: name their folder with --data")
-    folder = local.DataFolder(data if suite != "sample" else None)
-    kinds = local.tasks(suite)
     rows, absent, files = local.survey(kinds, codes, folder)
     from lusifer.evaluation.suites import sib200
 

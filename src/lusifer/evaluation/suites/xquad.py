@@ -16,7 +16,7 @@ from datasets import Dataset
 from mteb.abstasks import AbsTaskRetrieval
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import LocalTask
+from lusifer.evaluation.suites.local import LocalTask, named
 from lusifer.io.files import read_json
 from lusifer.prompts import check_text
 
@@ -31,7 +31,7 @@ class Questions:
 
 def file_of(folder: Path, code: str) -> Path:
     """Where a language lies."""
-    return folder / f"xquad-{code}.json"
+    return named(folder, "xquad-{}.json", code)
 
 
 def read(file: Path) -> Questions:

@@ -1,0 +1,90 @@
+"""Files named by any code of a language, also of one outside the table, are found, scored and named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from lusifer.errors import UsageError
+from lusifer.evaluation.report import card, facts, figures, page, words
+from lusifer.evaluation.run.evaluate import Options, evaluate
+from lusifer.evaluation.scores import results
+from lusifer.evaluation.scores.averages import groups
+from lusifer.evaluation.suites import local, suite
+
+OTHERS = ["ace_Arab", "ace_Latn", "nob_Latn", "zho_Hant", "tir_Ethi", "iw", "twi_Latn", "aka_Latn", "arb_Latn"]
+CODES = dict(zip(OTHERS, ["ace_Arab", "ace", "nb", "zh_Hant", "ti", "he", "twi", "ak", "ar_Latn"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SIB-200 in English and in languages that the table does not have, under the names that its authors gave."""
+    path = tmp_path_factory.mktemp("codes")
+    for code in ["eng_Latn", *OTHERS]:
+        for split, count in (("train", 24), ("dev", 12)):
+            rows = [
+                {"text": f"{code} {split} text {i} of kind {i % 3}", "label": f"k{i % 3}", "index_id": i}
+                for i in range(count)
+            ]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (path / f"sib200-{code}-{split}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (path / "sts-nb-NO.jsonl").write_text(
+        "".join(json.dumps({"sentence1": "a", "sentence2": "b" * i, "score": i}) + "\n" for i in range(1, 5))
+    )
+    (path / "sib200-notes-dev.jsonl.gz").write_bytes(b"")
+    return path
+
+
+@pytest.mark.parametrize(
+    "asked", [*CODES, *CODES.values(), "zh-TW", "zh-CN", "no", "he", "ACE-arab", "tir", "tw", "ar"]
+)
+def test_a_file_is_found_by_any_code_of_its_language(asked: str, folder: Path) -> None:
+    chosen = suite.choose("offline", folder, [asked], ["SIB200Topics"])
+    (row,) = chosen.rows
+    mine = [name for name in chosen.digests if "eng" not in name and name.startswith("sib200")]
+    assert not chosen.absent.get(row.key) and len(mine) == 2
+    assert {CODES[name.split("-")[1]] for name in mine} == {row.language}
+
+
+def test_codes_of_a_folder_are_those_of_its_files(folder: Path) -> None:
+    assert local.codes(local.tasks("offline"), folder) == {"en", *CODES.values()}
+    rows = suite.choose("offline", folder, ["nb"]).rows
+    assert "STSFile" in {row.task for row in rows}
+
+
+def test_mteb_takes_every_language(folder: Path) -> None:
+    chosen = suite.choose("offline", folder, OTHERS)
+    for row in chosen.rows:
+        task = chosen.make([row])
+        assert set(row.subsets) <= set(task.metadata.eval_langs)
+
+
+def test_what_has_no_file_is_missing_and_what_is_no_language_refused(folder: Path) -> None:
+    chosen = suite.choose("offline", folder, ["ti", "pt-BR"], ["SIB200Topics"])
+    assert chosen.absent[("pt", "SIB200Topics")] == "sib200-pt-train.jsonl.gz: no such file"
+    with pytest.raises(UsageError, match="language 'tigrinia' is the code of no language: did you mean"):
+        suite.choose("offline", folder, ["tigrinia"])
+    with pytest.raises(UsageError, match="language 'nb' is in none of these rows: use one of en,"):
+        suite.choose("paper", None, ["no"])
+
+
+def test_languages_outside_the_table_are_in_tables_report_and_figures(folder: Path, model_folder: Path, tmp_path: Path):
+    options = Options(data=folder, languages=["en", "zh-TW", "tir", "ace_Arab"], tasks=["SIB200Topics"])
+    evaluate(model_folder, options, tmp_path / "e")
+    made = results.read(tmp_path / "e")
+    assert {entry.language: entry.missing for entry in made.scores} == dict.fromkeys(
+        ["en", "zh_Hant", "ti", "ace_Arab"]
+    )
+    assert groups(["en", "ti", "zh_Hant", "ace_Arab"])["all but English"] == ["ace_Arab", "ti", "zh_Hant"]
+    assert groups(["en", "sw", "ti", "de"])["resource level unknown"] == ["de", "ti"]
+    gathered = facts.gather([made], 0)
+    table, html = card.markdown(gathered), page.page(gathered)
+    for name in ("Tigrinya (ti)", "Chinese (Traditional) (zh_Hant)", "Acehnese (Arabic) (ace_Arab)"):
+        assert name in table and name in html
+    assert "unknown (outside the paper" in html and "Ethiopic" in html
+    marks = figures.language_marks(["en", "ti", "zh_Hant", "ace_Arab", "ace"])
+    assert [code for group in marks.values() for code in group] == ["en", "ace", "ace_Arab", "ti", "zh_Hant"]
+    assert words.language_name("no language at all") == "no language at all"
