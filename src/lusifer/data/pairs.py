@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -20,7 +21,6 @@ from lusifer.prompts import prompt, table
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_Columns = Mapping[str, list]
 _SMALL = 256  # rows that are all looked at for a missing negative
 _TRIES = 64  # draws for a missing negative from more rows than that
 
@@ -85,23 +85,18 @@ def columns(
         DataError: An unknown task, or not one row with a negative.
     """
     answers = answers or known_answers(rows)
-    columns_of = {name: rows[name][:] for name in rows.column_names}  # Python lists: read once, not for each row
-    tasks = table()
-    groups: dict[tuple[str, str | None, bool], list[int]] = {}
-    for number in range(len(rows)):
-        instruction, symmetric = _instruction(columns_of, number, source, tasks)
-        part = (columns_of["source"][number] or "") if source.split_by_source else ""
-        groups.setdefault((part, instruction, symmetric), []).append(number)
+    groups = _groups(rows, source)
     name, made = short_name(source.path, source.hub), []
+    cells = _Cells(rows)
     for (part, instruction, symmetric), numbers in sorted(groups.items(), key=lambda item: str(item[0])):
         generator = random.Random(f"{seed}/{name}/{part}/{instruction}")
-        filler = _Filler(columns_of, numbers, source.in_batch_negatives, negatives, generator, answers)
+        filler = _Filler(cells, numbers, source.in_batch_negatives, negatives, generator, answers)
         dataset, used = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
         prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
         prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
         title = "/".join(word for word in (name, part) if word)
         title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
-        clusters = _clusters(columns_of, used)
+        clusters = _clusters(rows, used)
         made.append(PairSet(title, dataset, prompts, filler.dropped, filler.removed, clusters))
     if not any(len(group.rows) for group in made):
         if not any(group.dropped for group in made):
@@ -112,28 +107,38 @@ def columns(
     return made
 
 
+class _Cells:
+    """Values of rows on disk, one at a time: all of them as Python objects would take several times the file."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self.columns = {name: rows.data.column(name) for name in rows.column_names}
+        self.numbers = range(len(rows))
+
+    def get(self, column: str, number: int) -> Any:
+        return self.columns[column][int(number)].as_py()
+
+
 class _Filler:
     """Gives each row its k negatives."""
 
     def __init__(
         self,
-        rows: _Columns,
-        group: Sequence[int],
+        cells: _Cells,
+        group: np.ndarray,
         in_batch: bool,
         negatives: int,
         generator: random.Random,
         answers: KnownAnswers,
     ) -> None:
-        self.rows, self.group, self.in_batch = rows, group, in_batch
+        self.cells, self.group, self.in_batch = cells, group, in_batch
         self.negatives, self.generator, self.answers = negatives, generator, answers
         self.dropped = self.removed = 0
-        self.everything = range(len(rows["query"]))
 
     def row(self, number: int) -> list[str] | None:
         """Query, positive, k negatives; None where there is no negative to be had."""
-        query, positives = self.rows["query"][number], self.rows["positive"][number]
+        query, positives = self.cells.get("query", number), self.cells.get("positive", number)
         known = self.answers.of(text_hash(query)) | set(map(text_hash, positives))
-        own = {text_hash(text): text for text in reversed(self.rows["negative"][number])}
+        own = {text_hash(text): text for text in reversed(self.cells.get("negative", number))}
         self.removed += len(known & own.keys())
         found = [text for each, text in reversed(own.items()) if each not in known][: self.negatives]
         taken = known | set(map(text_hash, found))
@@ -149,34 +154,49 @@ class _Filler:
 
     def _other(self, number: int, taken: set[int]) -> str | None:
         """A positive of another row that is safe as a negative, or None; `taken` are hashes of texts that are not."""
-        label = self.rows["label"][number]
+        label = self.cells.get("label", number)
         if not self.in_batch and label is None:
             return None
         # Rows of the same set first: those of other sets are easier to tell apart.
-        for pool in (self.group, self.everything):
+        for pool in (self.group, self.cells.numbers):
             # In a large pool draws miss only where nearly all rows share the label; a small one is searched to its end.
             small = len(pool) <= _SMALL
-            draws = (self.generator.choice(pool) for _ in range(_TRIES))
-            for other in self.generator.sample(pool, len(pool)) if small else draws:
-                text, theirs = self.rows["positive"][other][0], self.rows["label"][other]
+            draws = (pool[self.generator.randrange(len(pool))] for _ in range(_TRIES))
+            for other in self.generator.sample(list(pool), len(pool)) if small else draws:
+                text, theirs = self.cells.get("positive", other)[0], self.cells.get("label", other)
                 same = other == number or (label is not None and theirs == label)
                 if not same and text_hash(text) not in taken and (self.in_batch or theirs is not None):
                     return text
         return None
 
 
-def _clusters(columns_of: _Columns, numbers: Sequence[int]) -> np.ndarray | None:
+def _clusters(rows: Dataset, numbers: Sequence[int]) -> np.ndarray | None:
     """The clusters of some rows, -1 for those without; None where there is none at all."""
-    known = (columns_of["cluster"][number] for number in numbers)
-    found = np.array([-1 if each is None else each for each in known], dtype=np.int64)
+    import pyarrow.compute as pc
+
+    column = rows.data.column("cluster")
+    if column.null_count == len(column):
+        return None
+    found = pc.fill_null(column.cast("int64"), -1).to_numpy()[numbers]
     return found if (found >= 0).any() else None
 
 
+def _groups(rows: Dataset, source: PairSettings) -> dict[tuple[str, str | None, bool], np.ndarray]:
+    """The numbers of the rows of each set, by part, instruction and whether documents get it too."""
+    tasks, found = table(), {}
+    for part in tables.chunks(rows):
+        columns = (tables.values(rows, name, part) for name in ("source", "task", "instruction"))
+        for number, (place, task, instruction) in enumerate(zip(*columns, strict=True), start=part.start):
+            prefix = _instruction(number, task, instruction, source, tasks)
+            found.setdefault((place or "" if source.split_by_source else "", *prefix), array("q")).append(number)
+    return {key: np.asarray(numbers) for key, numbers in found.items()}
+
+
 def _instruction(
-    columns_of: _Columns, number: int, source: PairSettings, tasks: Mapping[str, dict[str, Any]]
+    number: int, task: str | None, own: str | None, source: PairSettings, tasks: Mapping[str, dict[str, Any]]
 ) -> tuple[str | None, bool]:
     """The instruction before a row's query, and whether documents get the same one."""
-    task, instruction = columns_of["task"][number], source.instruction or columns_of["instruction"][number]
+    instruction = source.instruction or own
     known = tasks.get(task) if task is not None else None
     if task is not None and known is None and not instruction:
         name = short_name(source.path, source.hub)
@@ -188,22 +208,22 @@ def _instruction(
     return instruction, symmetric
 
 
-def _weighted(numbers: list[int], weight: float, generator: random.Random) -> list[int]:
+def _weighted(numbers: np.ndarray, weight: float, generator: random.Random) -> np.ndarray:
     """Rows as often as their weight says: whole times all of them, and a drawn part for the rest."""
     whole, part = divmod(weight, 1)
-    drawn = generator.sample(numbers, round(part * len(numbers)))
-    return numbers * int(whole) + sorted(drawn)
+    drawn = sorted(generator.sample(range(len(numbers)), round(part * len(numbers))))
+    return np.concatenate([np.tile(numbers, int(whole)), numbers[drawn]]).astype(np.int64)
 
 
-def _dataset(numbers: Sequence[int], filler: _Filler, negatives: int) -> tuple[Dataset, list[int]]:
+def _dataset(numbers: np.ndarray, filler: _Filler, negatives: int) -> tuple[Dataset, array]:
     """Columns of text on disk, and the numbers of the rows that they came from."""
     import pyarrow as pa
 
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
-    used: list[int] = []
+    used = array("q")
 
     def rows() -> Iterator[dict[str, str]]:
-        for number in numbers:
+        for number in map(int, numbers):
             row = filler.row(number)
             if row is not None:
                 used.append(number)

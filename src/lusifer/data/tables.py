@@ -78,18 +78,17 @@ def open_table(path: Path) -> Dataset:
 
 def values(table: Dataset, column: str, rows: Sequence[int] | slice) -> list:
     """Give the values of a column in some rows as Python objects, without reading the other columns."""
-    import pyarrow as pa
-
     column_values = table.data.column(column)
     if isinstance(rows, slice):
         return column_values[rows].to_pylist()
-    return column_values.take(pa.array(map(int, rows), pa.int64())).to_pylist()
+    # Not `take` of Arrow: of a table of several blocks it copies the whole column into memory first.
+    return [column_values[int(number)].as_py() for number in rows]
 
 
 def take(table: Dataset, numbers: Sequence[int], kind: str) -> Dataset:
     """Write some rows of a table to a table of their own: `Dataset.select` would leave all rows in `.data`."""
-    parts = (numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK))
-    return collect((row for part in parts for row in table.data.table.take(list(part)).to_pylist()), kind)
+    columns = {name: table.data.column(name) for name in table.column_names}
+    return collect(({name: values[each].as_py() for name, values in columns.items()} for each in numbers), kind)
 
 
 def chunks(table: Dataset) -> Iterator[slice]:
