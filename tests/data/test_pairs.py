@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +11,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lusifer.data import batches, tables
 from lusifer.data.pairs import columns
 from lusifer.data.schema import COLUMNS, check
 from lusifer.data.sources import SourceSpec, load
@@ -147,3 +150,37 @@ def test_large_sets_are_filled_by_draws_and_contradictions_are_left_out() -> Non
     assert len(made.rows) == 600 and made.rows[0]["negative_1"] == "n"
     for row in made.rows:
         assert len({row["positive"], row["negative_1"], row["negative_2"]}) == 3
+
+
+def test_rows_are_never_all_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 16 MB in text: as Python objects, or as a pickle of the table, they would take more."""
+    monkeypatch.setattr(tables, "CHUNK", 50)
+    monkeypatch.setattr(batches, "_SOME", 50)
+    count, long = 800, "x" * 4000
+
+    def given_rows() -> Iterator[dict]:
+        for n in range(count):
+            row = {"query": f"q{n}", "positive": [f"p{n} {long}"], "negative": [f"n{n} {m} {long}" for m in range(4)]}
+            yield check("pairs", row, "row")
+
+    tracemalloc.start()
+    try:
+        table = tables.collect(given_rows(), "pairs")
+        (made,) = columns(table, Source(weight=1.5), 5, seed=0)
+        found = batches.hashes(made.rows)
+        tables.take(table, range(0, count, 2), "pairs")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.shape == (count * 3 // 2, 7)
+    assert peak < 6e6
+
+
+@given(st.lists(st.integers(0, 24), max_size=8), st.integers(1, 30))
+def test_values_and_rows_are_those_of_their_numbers(numbers: list[int], chunk: int) -> None:
+    given_rows = [check("pairs", row, "row") for row in simple(25)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tables, "CHUNK", chunk)  # blocks of a table
+        table = tables.collect(given_rows, "pairs")
+    assert tables.values(table, "positive", numbers) == [[f"p{n}"] for n in numbers]
+    assert tables.take(table, numbers, "pairs")["query"][:] == [f"q{n}" for n in numbers]

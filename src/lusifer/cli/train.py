@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -43,11 +42,12 @@ def train(
 
     loaded = load_recipe(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
     terminal.quiet()
+    from lusifer.training import processes
     from lusifer.training.run import run
 
     with listener() as listen:
         model = run.train(loaded, output, resume=resume, listen=listen)
-    if os.environ.get("RANK", "0") == "0":  # torchrun brings every process here
+    if processes.state().is_main_process:  # a launcher brings every process here
         typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import mmap
 import random
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -147,7 +148,8 @@ def _mapped(file: Any) -> Dataset:
     from datasets import Dataset
 
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return Dataset(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all())
+    # Without a fingerprint the library makes one of a pickle of all rows, which is several times the file in memory.
+    return Dataset(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all(), fingerprint=secrets.token_hex(8))
 
 
 def draw(count: int, limit: int | None, seed: int) -> list[int] | None:

@@ -16,6 +16,7 @@ from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
 from lusifer.io.files import write_folder
 from lusifer.io.weights import misfit, opened
+from lusifer.model import build
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 
@@ -70,6 +71,8 @@ def load(
             raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
     if contents.is_int8(found):
         return int8.load(found, device, **wishes)
+    if device is not None and _is_ours(found):
+        wishes |= build.place(device)
     try:
         made = SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
     except (OSError, ValueError, ImportError) as error:

@@ -6,13 +6,14 @@ made on the spot, so that the whole way can be walked without a download.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, normalizers
 from torch import nn
 from transformers import (
@@ -24,9 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io import hub, names
+from lusifer.io import hub, names, weights
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
@@ -45,11 +47,20 @@ UNSEEN = "\u00ad\u061c\u180e\u200b\u200e\u2060\ufe0f\ufeff\U000e0101"
 
 @dataclass(frozen=True)
 class Base:
-    """Where a backbone comes from: hub name or folder, `revision` for a hub name, `dtype` its weights are held in."""
+    """Where a backbone comes from: hub name or folder, `revision` for a hub name; where and in what it is held."""
 
     path: str
     revision: str | None = None
     dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+
+def place(device: str | torch.device) -> dict[str, Any]:
+    """Keywords by which transformers loads weights straight to a device: by way of the CPU they would be there twice.
+
+    Processes of one machine share its memory, and a 7B LLM in float32 takes 28 GB of it.
+    """
+    return {} if torch.device(device).type == "cpu" else {"device_map": {"": str(device)}}
 
 
 def frozen_dtype() -> torch.dtype:
@@ -91,7 +102,7 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
         with hub.asking(_key(base, tower), UsageError):
             commit = hub.commit(path, base.revision)
             module, info = cls.from_pretrained(
-                path, revision=commit, dtype=base.dtype, output_loading_info=True, **kwargs
+                path, revision=commit, dtype=base.dtype, output_loading_info=True, **place(base.device), **kwargs
             )
     except SafetensorError as error:
         raise LusiferError(
@@ -103,8 +114,14 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     return module
 
 
-def read_lm_head(base: Base) -> nn.Module:
+def read_lm_head(base: Base, llm: nn.Module | None = None) -> nn.Module:
     """The LM head of a decoder, frozen.
+
+    The whole LLM is read for it only where nothing less will do.
+
+    Args:
+        base: The LLM, and what the head is held in.
+        llm: Its backbone as loaded: a head that shares the word embeddings takes them from it.
 
     Raises:
         UsageError: The LLM is an encoder-style embedder and has none.
@@ -115,8 +132,34 @@ def read_lm_head(base: Base) -> nn.Module:
             f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
             "one; use objectives: {distill: 1}"
         )
+    with torch.device("meta"):
+        full = AutoModelForCausalLM.from_config(config)
+    head = full.get_output_embeddings()
+    name = next(f"{name}.weight" for name, module in full.named_modules() if module is head)
+    words = llm.get_input_embeddings().weight if llm is not None and config.tie_word_embeddings else None
+    found = _one_tensor(base, name) if words is None else words
+    if isinstance(head, nn.Linear) and head.bias is None and found is not None and found.shape == head.weight.shape:
+        head.weight = nn.Parameter(found.to(base.device, base.dtype), requires_grad=False)
+        return head
     full = _read_weights(AutoModelForCausalLM, base, "llm")
     return full.get_output_embeddings().requires_grad_(False)
+
+
+def _one_tensor(base: Base, name: str) -> torch.Tensor | None:
+    """A tensor of a base, read alone from its safetensors file; None where it is in none or cannot be read."""
+    path = names.base(base.path)
+    with hub.asking(_key(base, "llm"), UsageError):
+        keywords = {"revision": hub.commit(path, base.revision), "_raise_exceptions_for_missing_entries": False}
+        index = cached_file(path, weights.INDEX, **keywords)
+        file = weights.WEIGHTS if index is None else json.loads(Path(index).read_text("utf-8"))["weight_map"].get(name)
+        found = cached_file(path, file, **keywords) if file else None
+    if found is None:
+        return None
+    try:
+        with safe_open(found, framework="pt") as tensors:
+            return tensors.get_tensor(name) if name in tensors.keys() else None  # noqa: SIM118
+    except SafetensorError:
+        return None  # said by who reads the whole
 
 
 def _key(base: Base, tower: str) -> str:
@@ -218,6 +261,8 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
         for part in new_parts:
             part.to_empty(device="cpu").to(torch.float32).apply(model._init_weights)
     model.connector.mapping.start_from(llm)
+    for part in new_parts:
+        part.to(llm.device)
     if config.bidirectional:
         llm.config.is_causal = False
     return model.eval()

@@ -20,8 +20,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import locked, write_file, write_folder
-from lusifer.model.adapters import TRAINABLE
+from lusifer.io.files import locked, read_json, write_file, write_folder
+from lusifer.model.adapters import TOWERS, TRAINABLE
 from lusifer.training.recipe.load import MAY_CHANGE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 
@@ -103,13 +103,39 @@ class RunFolder:
         old = load_recipe(file, check_files=False)
         stages = enumerate(old.stages, start=1)
         begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
-        fixed = [key for key in changed_keys(old, recipe) if not may_change(key, begun)]
+        moved = self._may_lie_elsewhere(old, recipe)
+        fixed = [key for key in changed_keys(old, recipe) if key not in moved and not may_change(key, begun)]
         if fixed:
             raise UsageError(
                 f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
                 f"resume with the recipe of the run (only {', '.join(MAY_CHANGE)}, and keys of stages yet to "
                 "begin, may change), or start anew in another --output"
             )
+
+    def _may_lie_elsewhere(self, old: Recipe, new: Recipe) -> set[str]:
+        """Keys of paths that may differ, since what is read there is compared by its content (`inputs.json`).
+
+        A source keeps its name, of which its draws are made.
+        """
+        known = read_json(self.inputs, "remove it", LusiferError, dict) if self.inputs.is_file() else {}
+
+        def by_content(key: str) -> bool:
+            files = known.get(key)
+            return isinstance(files, dict) and bool(files.keys() - {"commit"})
+
+        found = {"data_root"}  # data paths are whole in a recipe as resolved: it decides nothing any more
+        found |= {f"model.{tower}.path" for tower in TOWERS if by_content(f"model.{tower}")}
+        for one, other in zip(old.stages, new.stages, strict=False):
+            key = f"stages.{one.name}"
+            number = 0
+            for place, (before, now) in enumerate(zip(one.data, other.data, strict=False)):
+                read = old.reads(before) or new.reads(now)
+                if not read or (by_content(f"{key}.data.{number}") and before.name == now.name):
+                    found.add(f"{key}.data.{place}.path")
+                number += read
+            if by_content(f"{key}.watch.parallel"):
+                found.add(f"{key}.watch.parallel")
+        return found
 
     def stage(self, number: int, name: str) -> Path:
         """The folder of stage `number` (from 1)."""

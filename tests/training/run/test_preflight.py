@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 
 from lusifer.errors import UsageError
 from lusifer.training.recipe.document import Document, write
@@ -57,14 +58,14 @@ def test_a_prompt_that_fills_the_length_is_refused_in_the_first_stage_too(recipe
 @pytest.mark.parametrize(
     ("processes", "rows", "words"),
     [
-        ("3", 8, r"stages\.align\.batch_size: 8 is no multiple of the 3 processes"),
-        ("2", 12, r"align\.mini_batch_size: 6 rows a process .* of 4"),
+        (3, 8, r"stages\.align\.batch_size: 8 is no multiple of the 3 processes"),
+        (2, 12, r"align\.mini_batch_size: 6 rows a process .* of 4"),
     ],
 )
 def test_a_batch_that_the_processes_cannot_share_is_refused(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: str, rows: int, words: str
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, rows: int, words: str
 ) -> None:
-    monkeypatch.setattr("lusifer.training.stages.trainer.os.environ", {"WORLD_SIZE": processes})
+    monkeypatch.setattr(PartialState(cpu=True), "num_processes", processes)
     with pytest.raises(UsageError, match=words):
         train(recipe, tmp_path / "run", overrides=[f"stages.align.batch_size={rows}"])
 

@@ -75,6 +75,9 @@ class ModelSettings(Settings):
     """Number formats."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel of both backbones."""
+    probes: bool = True
+    """Whether the joined bases are tried before anything trains: attention in both directions, padding and order leave
+    vectors alone. Left out, the model card says so."""
 
     @model_validator(mode="before")
     @classmethod

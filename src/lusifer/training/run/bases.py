@@ -13,6 +13,7 @@ from lusifer.io import names
 from lusifer.model import adapters, build, probes
 from lusifer.model.build import check_tokenizers, read_tokenizer
 from lusifer.prompts import prompt
+from lusifer.training import processes
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 
@@ -20,13 +21,17 @@ PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит биле
 
 
 def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
-    """The model of step 0, probed: what is not bidirectional or depends on padding is refused before it trains."""
+    """The model of step 0, on this process's device.
+
+    Unless the recipe says no, it is probed: what is not bidirectional or depends on padding is refused.
+    """
     settings = recipe.model
     # A tower that will train whole is never rounded first.
     whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
     dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
-    encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"])
-    llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"])
+    device = str(processes.state().device)
+    encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"], device)
+    llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"], device)
     tokenizer = read_tokenizer(names.base(encoder.path), encoder.revision)
     check_tokenizers(tokenizer)
     model = build.join(
@@ -37,11 +42,12 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     )
     length = min(recipe.max_length, model.config.max_position_embeddings)
     embedder = assemble.assemble(model, tokenizer, prompts=prompts(recipe), max_seq_length=length)
-    features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt")
-    found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
-    failed = [probe for probe in found if not probe.ok]
-    if failed:
-        raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
+    if settings.probes:
+        features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt").to(model.device)
+        found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
+        failed = [probe for probe in found if not probe.ok]
+        if failed:
+            raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
     return embedder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,13 +12,13 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import PartialState
 from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters, backbones, build
 from lusifer.model.backbones import compile_layers, refuse_without_compiler
+from lusifer.training import processes
 from lusifer.training.estimate.memory import here, prepare, skeleton
 from lusifer.training.folder import RunFolder, last_checkpoint
 from lusifer.training.objectives.examples import AlignmentExamples
@@ -53,9 +52,8 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
         UsageError: The recipe, the bases or the folder do not fit; nothing was trained.
         LusiferError: Training failed; checkpoints stay.
     """
-    _refuse_data_parallel()
+    state = processes.start()
     recipe = bases.concrete(recipe)
-    state = PartialState(cpu=not torch.cuda.is_available())
     listen = listen if listen is not None and state.is_main_process else lambda event: None
     run = RunFolder(Path(output).expanduser().resolve(), recipe)
     bases.refuse_unreadable(recipe, run.root)
@@ -64,6 +62,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
             held.enter_context(RunFolder.start(output, recipe, resume))
             inputs.remember(run, recipe, inputs.fingerprints(recipe))
         state.wait_for_everyone()
+        processes.refuse_unshared(run.root)
         recipe = inputs.pinned(recipe, run)
         with state.main_process_first():
             recipe = bases.with_tiny(recipe, run)
@@ -73,7 +72,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
 
 def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
-    state = PartialState()
+    state = processes.state()
     rows = _refuse_unfit(recipe, run)
     finished = run.model.is_dir()
     before: Path | None = None
@@ -132,7 +131,8 @@ def _load(path: Path | None, recipe: Recipe) -> SentenceTransformer:
     """The model of step 0, or that of the stage before with the recipe's attention kernel (a folder has none)."""
     if path is None:
         return bases.build_model(recipe, getattr(torch, recipe.model.dtype.frozen))
-    embedder = folder.load(path, attn_implementation=recipe.model.attn_implementation)
+    device = str(processes.state().device)
+    embedder = folder.load(path, device, attn_implementation=recipe.model.attn_implementation)
     embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
     return embedder
 
@@ -156,7 +156,7 @@ def _stage(
     model.to(here())
     if stage.compile:
         compile_layers(model)
-    state = PartialState()
+    state = processes.state()
     with state.main_process_first():
         checkpoint = last_checkpoint(target)
     free_space_for(target, stage, model)
@@ -164,11 +164,11 @@ def _stage(
     listen({"event": "counts", "stage": stage.name, "parts": counts})
     kind = KINDS[stage.kind]
     rows = kind.examples(recipe, stage, seed) if rows is None else rows
-    data = card.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
     if state.is_main_process:
+        data = card.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
         card.keep(target, data, rows)
         embedder.prompts |= card.prompts(run, number)  # before the trainer writes a checkpoint
-    listen({"event": "data", "stage": stage.name, **data})
+        listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(stage, target, rows.steps, seed, bool(stage.bf16))
@@ -205,13 +205,4 @@ def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int
         raise LusiferError(
             f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "
             "lower batch_size or max_steps and start anew in another --output"
-        )
-
-
-def _refuse_data_parallel() -> None:
-    """One process that sees several GPUs: transformers would spread each batch, and a step not be the recipe's."""
-    if "WORLD_SIZE" not in os.environ and torch.cuda.device_count() > 1:
-        raise UsageError(
-            f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
-            "CUDA_VISIBLE_DEVICES=0"
         )

@@ -23,7 +23,7 @@ from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
 from lusifer.training.objectives.objective import Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
-from lusifer.training.stages.trainer import StageTrainer, processes
+from lusifer.training.stages.trainer import StageTrainer, sharers
 
 
 class StepsByLength(Sampler[int]):
@@ -132,7 +132,8 @@ def trainer(
     llm_tokenizer = _tokenizers(recipe, stage)[1]
     model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
     # The head reads the LLM's states: in their dtype, which a stage before may have raised.
-    head = build.read_lm_head(replace(base, dtype=model.llm.dtype)).to(model.device) if stage.needs_head else None
+    held = replace(base, dtype=model.llm.dtype, device=str(model.device))
+    head = build.read_lm_head(held, model.llm) if stage.needs_head else None
     network = ObjectiveNetwork(model.config, model, head)
     network.logits_chunk = stage.logits_chunk
     collator = AlignmentCollator(
@@ -165,7 +166,7 @@ def micro_batches(stage: AlignmentStage) -> dict[str, int]:
     Raises:
         UsageError: They cannot be divided evenly.
     """
-    count = processes(stage)
+    count = sharers(stage)
     share = stage.batch_size // count
     mini = min(stage.mini_batch_size, share)
     if share % mini:
@@ -214,8 +215,9 @@ def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
     folder = names.base(base.path)
     with hub.asking(f"model.llm.path={base.path!r}", UsageError):
         commit = hub.commit(folder, base.revision)
-        teacher = SentenceTransformer(folder, revision=commit, model_kwargs={"dtype": base.dtype})
+        held = {"dtype": base.dtype, **build.place(model.device)}
+        teacher = SentenceTransformer(folder, revision=commit, device=str(model.device), model_kwargs=held)
     dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
     if dimension != wanted:
         raise UsageError(f"model.llm: its own vectors have {dimension} dimensions, its states {wanted}: cannot distill")
-    return teacher.requires_grad_(False).eval().to(model.device)
+    return teacher.requires_grad_(False).eval()

@@ -24,7 +24,7 @@ from lusifer.prompts import check_room
 from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.losses import loss
-from lusifer.training.stages.trainer import StageTrainer, processes
+from lusifer.training.stages.trainer import StageTrainer, sharers
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Say with each line how many of the steps since the last one were made of which set."""
-        if "loss" in logs:
+        if "loss" in logs and self.is_world_process_zero():
             steps = self.rows.plan[max(self._logged, self.first_step) : self.state.global_step]
             self._logged = self.state.global_step
             logs["made_of"] = dict(sorted(Counter(step.name for step in steps).items()))
@@ -119,7 +119,7 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
 
 def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
     """Refuse a batch that the processes cannot share (UsageError)."""
-    processes(stage)
+    sharers(stage)
 
 
 def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None:

@@ -13,7 +13,6 @@ matrix of similarities the same sums need (anchors) x (texts), and no further de
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -25,6 +24,7 @@ from sentence_transformers.util.distributed import all_gather_with_grad
 from torch import Tensor, nn
 
 from lusifer.batching import cut
+from lusifer.training import processes
 from lusifer.training.recipe.recipe import ContrastiveStage
 
 Features = dict[str, Tensor]
@@ -228,7 +228,7 @@ def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negati
         chunks |= {"in_batch_negatives": in_batch_negatives, "miner_epsilon": stage.miner_epsilon}
         return NTXentL2(embedder, stage.temperature, **chunks)
     if in_batch_negatives:
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        several = processes.state().num_processes > 1
         made = InfoNCE(embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks)
     else:
         made = OwnNegatives(embedder, stage.temperature, **chunks)

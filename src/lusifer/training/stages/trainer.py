@@ -7,7 +7,6 @@ sentence-transformers' trainer (contrastive).
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
+from lusifer.training import processes
 from lusifer.training.folder import BAD_BATCH, RunFolder
 from lusifer.training.recipe.data import Watch
 from lusifer.training.recipe.stage import StageSettings
@@ -172,13 +172,13 @@ class Watcher(TrainerCallback):
                 module.training = mode
 
 
-def processes(stage: StageSettings) -> int:
-    """Count the processes that share the batch (as torchrun tells them).
+def sharers(stage: StageSettings) -> int:
+    """Count the processes that share the batch.
 
     Raises:
         UsageError: They cannot divide it evenly.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = processes.state().num_processes
     if stage.batch_size % count:
         raise UsageError(f"stages.{stage.name}.batch_size: {stage.batch_size} is no multiple of the {count} processes")
     return count
@@ -209,6 +209,7 @@ def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: b
         "report_to": "none",
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
+        "ddp_timeout": processes.WAIT_HOURS * 3600,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
