@@ -1,14 +1,20 @@
 """What is refused before anything trains, though only a later stage would meet it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import PartialState
 
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, UsageError
+from lusifer.model import probes
+from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.document import Document, write
+from lusifer.training.recipe.load import load_recipe
+from lusifer.training.run import bases, card
 from support.small_run import train
 
 LATER = {
@@ -77,3 +83,32 @@ def test_a_run_inside_the_folder_of_a_base_is_refused(
     with pytest.raises(UsageError, match=r"run: lies in the folder of model\.llm; choose an --output outside it"):
         train(recipe, output, overrides=[f"model.llm.path={bases_folder[1]}"])
     assert not output.exists()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_probes_can_be_left_out_and_the_card_says_so(
+    recipe: Path, bases_folder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    towers = zip(("encoder", "llm"), bases_folder, strict=True)
+    settings = [*(f"model.{tower}.path={path}" for tower, path in towers), f"model.probes={str(wanted).lower()}"]
+    loaded = bases.concrete(load_recipe(recipe, settings))
+    embedder = bases.build_model(loaded, torch.float32)
+    words = re.sub(r"\s+", " ", card.card(RunFolder(tmp_path, loaded), 1, embedder))
+    assert ("The joined bases were not probed before training" in words) is not wanted
+
+    def fails(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> list[probes.Probe]:
+        assert ids.device == mask.device == next(model.parameters()).device
+        return [probes.Probe("order never changes a vector", False, "distance 1")]
+
+    monkeypatch.setattr(probes, "run_probes", fails)
+    if wanted:
+        with pytest.raises(LusiferError, match=r"order never changes a vector: no \(distance 1\)"):
+            bases.build_model(loaded, torch.float32)
+    else:
+        bases.build_model(loaded, torch.float32)
+
+
+def test_a_run_of_an_earlier_version_has_its_probes(recipe: Path) -> None:
+    assert load_recipe(recipe).model.probes
+    with pytest.raises(UsageError, match=r"model\.probes"):
+        load_recipe(recipe, ["model.probes=perhaps"])
