@@ -71,7 +71,7 @@ def load(
             raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
     if contents.is_int8(found):
         return int8.load(found, device, **wishes)
-    if device is not None and _is_ours(found):
+    if device is not None and contents.is_ours(found):
         wishes |= build.place(device)
     try:
         made = SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
