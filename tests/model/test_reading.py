@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from lusifer.embedder import folder
 from lusifer.errors import LusiferError
 from lusifer.io import weights
 from lusifer.model import build
@@ -64,11 +65,11 @@ def test_a_head_that_cannot_be_read_alone_is_refused_as_in_the_whole_llm(llm: Pa
 
 
 def test_a_head_of_other_weights_than_safetensors_is_read_with_the_llm(llm_folder: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(llm_folder, tmp_path / "llm")
-    tensors = load_file(folder / weights.WEIGHTS)
-    (folder / weights.WEIGHTS).unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    assert torch.equal(build.read_lm_head(Base(str(folder))).weight, build.read_lm_head(Base(str(llm_folder))).weight)
+    copy = shutil.copytree(llm_folder, tmp_path / "llm")
+    tensors = load_file(copy / weights.WEIGHTS)
+    (copy / weights.WEIGHTS).unlink()
+    torch.save(tensors, copy / "pytorch_model.bin")
+    assert torch.equal(build.read_lm_head(Base(str(copy))).weight, build.read_lm_head(Base(str(llm_folder))).weight)
 
 
 @pytest.mark.parametrize(("device", "asked"), [("cpu", None), ("cuda", {"": "cuda"}), ("cuda:3", {"": "cuda:3"})])
@@ -98,3 +99,15 @@ def test_a_base_placed_by_the_library_is_the_same(
     )
     assert {p.device.type for p in ours.parameters()} == {"cpu"}
     assert torch.isfinite(ours(torch.tensor([[5, 6, 7]])).embedding).all()
+
+
+def test_a_model_folder_placed_by_the_library_is_the_same(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = folder.load(model_folder, "cpu")
+    monkeypatch.setattr(build, "place", lambda device: {"device_map": {"": str(device)}})
+    placed = folder.load(model_folder, "cpu")
+    texts = ["The river rises in spring.", "water"]
+    assert (plain.encode(texts) == placed.encode(texts)).all()
+    assert {p.dtype for p in placed.parameters()} == {p.dtype for p in plain.parameters()}
+    assert placed.device.type == "cpu" and not caplog.records

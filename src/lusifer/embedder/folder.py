@@ -71,8 +71,8 @@ def load(
             raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
     if contents.is_int8(found):
         return int8.load(found, device, **wishes)
-    if device is not None and contents.is_ours(found):
-        wishes |= build.place(device)
+    if device is not None and (placed := build.place(device)) and contents.is_ours(found):
+        wishes, device = wishes | placed, None  # the library takes one of the two
     try:
         made = SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
     except (OSError, ValueError, ImportError) as error:

@@ -215,8 +215,13 @@ def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
     folder = names.base(base.path)
     with hub.asking(f"model.llm.path={base.path!r}", UsageError):
         commit = hub.commit(folder, base.revision)
-        held = {"dtype": base.dtype, **build.place(model.device)}
-        teacher = SentenceTransformer(folder, revision=commit, device=str(model.device), model_kwargs=held)
+        placed = build.place(model.device)
+        teacher = SentenceTransformer(
+            folder,
+            revision=commit,
+            device=None if placed else str(model.device),
+            model_kwargs={"dtype": base.dtype, **placed},
+        )
     dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
     if dimension != wanted:
         raise UsageError(f"model.llm: its own vectors have {dimension} dimensions, its states {wanted}: cannot distill")
