@@ -8,7 +8,7 @@ from types import ModuleType
 from lusifer.errors import MissingExtraError, UsageError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "eval": ("mteb", "sklearn", "scipy"),
+    "eval": ("mteb", "sklearn", "scipy"),  # scipy comes with scikit-learn
     "report": ("matplotlib",),
     "data": ("datasketch", "faiss"),
     "int8": ("openvino", "nncf"),

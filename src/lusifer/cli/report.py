@@ -76,7 +76,10 @@ def _check_card(card: Path, evaluated: str | None) -> None:
 
     there = identity(card.parent)
     if there != evaluated.partition("-")[0]:
-        raise UsageError(f"--card {card}: the model beside it is {there}, and {evaluated} was evaluated: evaluate it")
+        raise UsageError(
+            f"--card {card}: the model beside it is {there}, and {evaluated} was evaluated: run `lusifer evaluate "
+            f"{card.parent}`, or name the card of that model"
+        )
 
 
 def demo(

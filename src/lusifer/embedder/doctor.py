@@ -99,7 +99,7 @@ def _trained_is_saved(path: Path) -> list[Probe]:
     if not file.exists() and not (path / TRAINABLE_NAMES).exists():
         return []
     try:
-        wanted = set(read_json(path / TRAINABLE_NAMES, advice, ModelFolderError, dict)["tensors"])
+        wanted = set(read_json(path / TRAINABLE_NAMES, advice, ModelFolderError, dict).get("tensors", ()))
         with weights.opened(file, advice) as tensors:
             found = set(tensors.keys())
     except ModelFolderError as error:
@@ -108,7 +108,9 @@ def _trained_is_saved(path: Path) -> list[Probe]:
         part: [sum(tensor.startswith(f"{part}.") for tensor in some) for some in (found, wanted)] for part in PARTS
     }
     words = ", ".join(f"{part} {there} of {of}" for part, (there, of) in parts.items() if of)
-    return [Probe(name, found == wanted, f"{len(found)} of {len(wanted)} tensors in {file.name}: {words}")]
+    wrong = sorted(found ^ wanted)
+    more = f"; {wrong[0]} is {'missing' if wrong[0] in wanted else 'not listed'}: {advice}" if wrong else ""
+    return [Probe(name, not wrong, f"{len(found)} of {len(wanted)} tensors in {file.name}: {words}{more}")]
 
 
 def _examine_model(embedder: SentenceTransformer) -> list[Probe]:

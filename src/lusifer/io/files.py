@@ -65,7 +65,7 @@ def refuse_output(path: Path, endings: tuple[str, ...], inputs: Iterable[Path] =
     Raises:
         UsageError: The message lists the endings, or says why not.
     """
-    if not path.name.lower().endswith(endings):
+    if not path.name.lower().endswith(endings) or path.name.startswith(".") and path.suffix == "":
         raise UsageError(f"{option} {path}: unknown ending {path.suffix!r}: use {', '.join(endings)}")
     if _resolve(path) in set(map(_resolve, inputs)):
         raise UsageError(f"{option} {path}: is read as input, which would be lost: name another file")

@@ -243,3 +243,16 @@ def test_where_a_model_gives_one_vector_for_all_similarity_is_undefined(data):
 
     with pytest.raises(LusiferError, match="STSFile: failed: cosine_spearman is undefined: all scores are equal"):
         evaluate(Constant(), Options(data=data, languages=["es"], tasks=["STSFile"]))
+
+
+@pytest.mark.slow
+def test_several_devices_give_the_scores_of_one(data, model_folder, tmp_path):
+    tasks, languages = ["SIB200TranslationToEnglish"], ["es"]
+    entries = [
+        evaluate(model_folder, Options(data=data, languages=languages, tasks=tasks, devices=devices), tmp_path / name)[
+            "scores"
+        ]
+        for name, devices in (("one", ["cpu"]), ("two", ["cpu", "cpu"]))
+    ]
+    scores = [[(entry["task"], entry["score"], entry["n"]) for entry in each] for each in entries]
+    assert scores[0] == scores[1] and scores[0][0][1] is not None

@@ -137,7 +137,10 @@ def test_a_recipe_of_an_earlier_version_is_read(file: Path, tmp_path: Path) -> N
     old.write_text(resolved_yaml(load_recipe(file)).replace("pooling: mean", "pooling: mean\n  include_prompt: true"))
     assert "include_prompt" in old.read_text()
     assert load_recipe(old) == load_recipe(file)
-    assert "model.include_prompt: unknown key" in refusal(file, "model.include_prompt=false")
+    assert "include_prompt: the prompt is always part of the mean" in refusal(file, "model.include_prompt=false")
+    watched = "stages.first.watch={every: 5, metric: margin, patience: null}"
+    assert load_recipe(file, [watched]) == load_recipe(file, ["stages.first.watch={every: 5}"])
+    assert "no longer ended by text in many languages" in refusal(file, "stages.first.watch={patience: 3}")
 
 
 def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The learning rate over a stage: up in the warm-up, down to where the recipe says."""
+"""The learning rate over a stage, and how long its steps take."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainingArguments, get_scheduler
+from transformers import TrainerState, TrainingArguments, get_scheduler
 
+from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.load import load_recipe
-from lusifer.training.stages.trainer import arguments
+from lusifer.training.stages import trainer
+from lusifer.training.stages.trainer import MetricsLog, arguments
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
@@ -28,3 +30,20 @@ def test_a_schedule_ends_at_its_lowest_learning_rate(schedule: str, tmp_path: Pa
         schedule_of.step()
         rates.append(schedule_of.get_last_lr()[0])
     assert max(rates) == pytest.approx(0.01) and rates[-1] == pytest.approx(0.01 if schedule == "constant" else 0.002)
+
+
+def test_the_seconds_of_a_step_are_without_those_of_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [100.0], []
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
+    log = MetricsLog(RunFolder(tmp_path), "align", lambda row, steps: told.append(row))
+    state = TrainerState(max_steps=10, is_world_process_zero=True)
+    log.on_train_begin(TrainingArguments(str(tmp_path)), state, None)
+    for step in (5, 10):
+        now[0], state.global_step = now[0] + 10, step
+        now[0] += 7  # a measurement, at the same step as the line of the log
+        log.leave_out(7)
+        log.write({"watch": {}}, state)
+        log.on_log(None, state, None, logs={"loss": 1.0})
+    assert [row["seconds"] for row in told if "loss" in row] == [2.0, 2.0]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    assert "seconds" not in (tmp_path / "metrics.jsonl").read_text()

@@ -11,6 +11,7 @@ import numpy as np
 
 from lusifer.data import schema, tables
 from lusifer.data.schema import Row, text_hash
+from lusifer.errors import DataError
 from lusifer.io import rows as row_files
 from lusifer.io.files import write_file
 from lusifer.io.rows import BadRows
@@ -40,6 +41,9 @@ class CorpusFiles:
         """Yield the candidates."""
 
         def check(row: Any, where: str) -> Candidate:
+            if isinstance(row, dict) and self.column not in row:
+                there = ", ".join(map(str, row)) or "none"
+                raise DataError(f"{where}: no column {self.column!r} (found {there}): name it with --corpus-column")
             text = schema.check("passages", row, where, {"text": self.column})["text"]
             return {"text": text, "source": None, "label": None}
 

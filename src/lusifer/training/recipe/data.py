@@ -136,6 +136,19 @@ class Watch(Settings):
     """A .jsonl or .jsonl.gz file, one object a line, a sentence by language code (en among them); relative to
     `data_root`. `sample` is the one in the package: 28 sentences in 14 languages."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, value: Any) -> Any:
+        """Recipes of older runs name how a stage was chosen by its watch, if it was: no stage is, any more."""
+        if not isinstance(value, dict) or "patience" not in value:
+            return value
+        if value["patience"] is not None:
+            raise ValueError(
+                "patience: a stage is no longer ended by text in many languages, since such a model is not zero-shot: "
+                "take patience and metric out"
+            )
+        return {key: item for key, item in value.items() if key not in ("patience", "metric")}
+
     def read(self) -> parallel_text.Parallel:
         """Read the parallel text.
 

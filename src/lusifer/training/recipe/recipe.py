@@ -83,7 +83,11 @@ class ModelSettings(Settings):
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:
         """Recipes of older runs name what is always done: drop `include_prompt: true`, and nothing but true."""
-        if isinstance(value, dict) and value.get("include_prompt") is True:
+        if isinstance(value, dict) and "include_prompt" in value:
+            if value["include_prompt"] is not True:
+                raise ValueError(
+                    "include_prompt: the prompt is always part of the mean, as published: take the key out"
+                )
             return {key: item for key, item in value.items() if key != "include_prompt"}
         return value
 

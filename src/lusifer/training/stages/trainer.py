@@ -101,18 +101,22 @@ class MetricsLog(TrainerCallback):
         self._since = (time.perf_counter(), state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        """Write one line: stage, step and the numbers."""
+        """Write one line: stage, step and the numbers; the listener also gets the seconds a step since the last one."""
         if state.is_world_process_zero:
-            self.write(logs or {}, state)
+            now, (then, before) = time.perf_counter(), self._since
+            self._since = (now, state.global_step)
+            self.write(logs or {}, state, seconds=(now - then) / max(1, state.global_step - before))
 
-    def write(self, numbers: dict[str, Any], state: Any) -> None:
-        """Append a line with stage, step and these numbers, and hand it to the listener with the seconds a step."""
+    def write(self, numbers: dict[str, Any], state: Any, **said: float) -> None:
+        """Append a line with stage, step and these numbers; the listener gets it with what is only `said`."""
         row = {"stage": self.stage, "step": state.global_step, **numbers}
         with self.run.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        now, (then, before) = time.perf_counter(), self._since
-        self._since = (now, state.global_step)
-        self.listen({**row, "seconds": (now - then) / max(1, state.global_step - before)}, state.max_steps)
+        self.listen({**row, **said}, state.max_steps)
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count some time, which no step took."""
+        self._since = (self._since[0] + seconds, self._since[1])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say that a step is done: a bar should move between two lines of the log."""
@@ -146,7 +150,9 @@ class Watcher(TrainerCallback):
         """Measure if it is time; other processes wait for the first one at the next step's gradients."""
         due = state.global_step % self.watch.every == 0 or state.global_step >= state.max_steps
         if due and state.is_world_process_zero:
+            started = time.perf_counter()
             found = self.measure()
+            self.log.leave_out(time.perf_counter() - started)
             means = {name: None if (value := found.mean(name)) is None else round(value, 6) for name in _MEANS}
             retrieval = {code: round(row.retrieval, 4) for code, row in found.against.items()}
             self.log.write({"watch": {"means": means, "retrieval": retrieval}}, state)
