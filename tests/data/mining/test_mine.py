@@ -188,7 +188,9 @@ def test_negatives_from_a_column_of_another_file(tmp_path: Path) -> None:
     for row in read(tmp_path / "b.jsonl"):
         assert set(row["negative"]) <= texts
         assert [text[5] for text in row["negative"]] == [row["query"][5]] * 2
-    with pytest.raises(DataError, match="passages.jsonl line 1: no column .text. \(found body\): name it with --corpus-column"):
+    with pytest.raises(
+        DataError, match=r"passages.jsonl line 1: no column .text. \(found body\): name it with --corpus"
+    ):
         mine(file, tmp_path / "c.jsonl", FEW, corpus=CorpusFiles(corpus.files))
 
 

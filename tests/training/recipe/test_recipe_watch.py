@@ -36,7 +36,7 @@ def rows(file: Path, count: int) -> Path:
         ("{metric: margin}", "stages.first.watch.metric: unknown key; known here: every, parallel"),
         ("{parallel: nowhere.jsonl}", "nowhere.jsonl: no such file: correct the name"),
         ("{parallel: few.jsonl}", "few.jsonl: 10 sentences a language: 11 or more are needed"),
-        ("{parallel: small.yaml}", "small.yaml: give a .jsonl or .jsonl.gz file"),
+        ("{parallel: small.yaml}", "small.yaml: give a file of rows (.jsonl"),
     ],
 )
 def test_a_wrong_watch_is_refused_where_it_is_wrong(tmp_path: Path, watch: str, words: str) -> None:
