@@ -39,7 +39,7 @@ def load(
 
     Raises:
         ModelFolderError: A file is missing or damaged; the message names it.
-        UsageError: There is no model of that name.
+        UsageError: There is no model, device or number format of that name.
     """
     from lusifer.embedder import folder
 

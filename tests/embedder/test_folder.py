@@ -17,7 +17,7 @@ import lusifer
 from lusifer.embedder import contents, folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.embedder.identity import identity
-from lusifer.errors import ModelFolderError, UsageError
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io.weights import INDEX, WEIGHTS
 from lusifer.model import adapters, backbones
 from support.tiny_bases import make_tiny_base
@@ -227,7 +227,7 @@ def test_an_interrupted_save_leaves_the_old_folder(bases_folder, copy, monkeypat
         raise OSError("No space left on device")
 
     monkeypatch.setattr(embedder.tokenizer, "save_pretrained", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LusiferError, match="No space left"):
         folder.save(embedder, copy)
     assert identity(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]

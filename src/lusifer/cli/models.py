@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-
-from lusifer.errors import UsageError
 
 Model = Annotated[
     str,
@@ -18,32 +15,27 @@ Model = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
 
 
+def _number_format(name: str | None) -> str | None:
+    if name is None:
+        return None
+    from lusifer.embedder.place import number_format
+
+    return number_format(name, "--dtype")
+
+
 DtypeOption = Annotated[
-    Literal["float32", "bfloat16", "float16"] | None,
-    typer.Option(help="Number format of the model; by default as saved."),
+    str | None,
+    typer.Option(
+        callback=_number_format,
+        help="Number format of the model: float32, bfloat16 or float16; by default as saved.",
+    ),
 ]
 
 
 def usable(device: str | None) -> str | None:
-    """The device in lower case; one that this machine does not have is refused.
-
-    Raises:
-        UsageError: torch knows no such device, or cannot put anything there.
-    """
+    """The device in small letters; one that this machine does not have is refused as `embedder.place.usable` does."""
     if device is None:
         return None
-    import torch
+    from lusifer.embedder import place
 
-    device = device.lower()
-    hint = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:  # its message lists every kind of device that torch has a word for
-        raise UsageError(f"--device {shlex.quote(device)}: not the name of a device; {hint}") from None
-    try:
-        torch.ones(1, device=device).item()  # "meta" holds no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:
-        # Where the device may be there, torch says what is missing; elsewhere it names its own parts.
-        reason = str(error).splitlines()[0] if kind in ("cuda", "xpu") else f"torch has no {kind} on this machine"
-        raise UsageError(f"--device {device}: not usable here ({reason}); {hint}") from None
-    return device
+    return place.usable(device, "--device")

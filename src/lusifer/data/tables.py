@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import mmap
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lusifer.data.schema import Row
 from lusifer.errors import LusiferError
 from lusifer.io import markdown
-from lusifer.io.files import refuse_output, write_file
+from lusifer.io.files import FULL, refuse_output, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,16 +52,16 @@ def collect(rows: Iterable[Row], kind: str | pa.Schema) -> Dataset:
     Raises:
         LusiferError: There is not enough space for them.
     """
-    with tempfile.TemporaryFile() as file:
-        try:
+    try:
+        with tempfile.TemporaryFile() as file:  # what is left to write is tried again when it is closed
             _write(file, rows, kind)
             file.flush()
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            place = tempfile.gettempdir()
-            raise LusiferError(f"{place}: the rows do not fit there: set TMPDIR to a folder with more space") from error
-        return _mapped(file)
+            return _mapped(file)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = tempfile.gettempdir()
+        raise LusiferError(f"{place}: the rows do not fit there: set TMPDIR to a folder with more space") from error
 
 
 def write_table(path: Path, rows: Iterable[Row], kind: str) -> None:

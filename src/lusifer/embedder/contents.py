@@ -8,6 +8,7 @@ from typing import Any
 from lusifer.errors import ModelFolderError
 from lusifer.io import weights as tensors_on_disk
 from lusifer.io.files import read_json
+from lusifer.io.names import ADAPTERS
 
 MODEL_TYPE = "lusifer"
 """What `config.json` of a model of this project says."""
@@ -23,7 +24,6 @@ REQUIRED = (
 )
 # Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", GRAPH, NUMBERS)
-ADAPTERS = "adapter_config.json"
 ADVICE = "copy or save the folder again"
 EXPORT_ADVICE = "export the model again"
 

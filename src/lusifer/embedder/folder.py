@@ -12,9 +12,10 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer
 
 from lusifer.embedder import contents, int8
+from lusifer.embedder.place import number_format, usable
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
-from lusifer.io.files import write_folder
+from lusifer.io.files import refuse_pointer, write_folder
 from lusifer.io.weights import misfit, opened
 from lusifer.model import build
 from lusifer.model.config import LusiferConfig
@@ -50,8 +51,9 @@ def load(
     Raises:
         ModelFolderError: A file is missing or damaged, or the hub does not give the model.
         MissingExtraError: An int8 folder, and OpenVINO is not installed.
-        UsageError: There is no model of that name, or an int8 folder does not have this device, dtype or attention.
+        UsageError: There is no model of that name, device or number format, or not in an int8 folder.
     """
+    device, dtype = usable(device), number_format(dtype)
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     found = names.model(name_or_path)
@@ -80,7 +82,7 @@ def load(
             raise
         raise ModelFolderError(f"{found}: sentence-transformers cannot load it: {hub.why(error)}") from error
     has_transformer = (found / "config.json").is_file()  # which was given the number format
-    return made if has_transformer or dtype is None else made.to(getattr(torch, str(dtype).removeprefix("torch.")))
+    return made if has_transformer or dtype is None else made.to(getattr(torch, dtype))
 
 
 def load_cross_encoder(
@@ -123,7 +125,10 @@ def check(path: str | os.PathLike[str]) -> None:
     if not whole:
         return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     try:
+        refuse_pointer(folder / "tokenizer.json", ModelFolderError)
         Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except ModelFolderError:
+        raise
     except Exception as error:  # tokenizers raises nothing more special
         words = f"damaged, no tokenizer ({error}); {contents.ADVICE}"
         raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error

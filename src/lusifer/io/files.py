@@ -7,6 +7,7 @@ target sees the old content or the new one, never a half of either, also when th
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from lusifer.errors import DataError, LusiferError, UsageError
 
 AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KINDS = {list: "list", dict: "object"}
 _LFS = b"version https://git-lfs.github.com/"  # the beginning of a pointer that stands in place of a file
 
@@ -87,10 +89,11 @@ def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise NotADirectoryError(f"{target} is a file: name a folder, or remove the file")
     _remove_leftovers(target)
     temporary = _sibling(target)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        _sync(temporary)
+        with full_disk_named(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            _sync(temporary)
         _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -109,15 +112,39 @@ def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     target = _resolve(target)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder: name a file")
-    target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
     temporary = _sibling(target)
     try:
-        yield temporary
-        _sync(temporary)
+        with full_disk_named(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_named(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Name what is written where a disk is full in the block: libraries say it in their own ways, without the name.
+
+    Raises:
+        LusiferError: There is no space left, or more than a quota or the file system allows.
+    """
+    try:
+        yield
+    except Exception as error:
+        # safetensors gives an error of its own with the system's words or number in it, and torch does not say why.
+        full = [code for code in FULL if getattr(error, "errno", None) == code or _said(code, str(error))]
+        if isinstance(error, LusiferError) or not (full or "inline_container.cc" in str(error)):
+            raise
+        reason = os.strerror(full[0]) if full else "torch could not write it"
+        words = f"{reason}: free some space, or name another place"
+        raise LusiferError(f"{target}: cannot be written to its end: {words}") from error
+
+
+def _said(code: int, message: str) -> bool:
+    return os.strerror(code) in message or f"os error {code})" in message or f"[Errno {code}]" in message
 
 
 @contextmanager

@@ -14,9 +14,12 @@ import re
 from pathlib import Path
 
 from lusifer.errors import UsageError
+from lusifer.io.files import read_json
 
 PREFIX = "lusifer-"
 PACKAGE = "package:"
+ADAPTERS = "adapter_config.json"
+"""Of a folder of peft's: what its adapters belong to."""
 TINY = ("tiny:encoder", "tiny:llm")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -64,6 +67,12 @@ def base(name: str) -> str:
     path = Path(name).expanduser()
     if _is_path(name) or path.exists():
         if not (path / "config.json").is_file():
+            if (path / ADAPTERS).is_file():
+                under = read_json(path / ADAPTERS, "save the model again", UsageError, dict).get(
+                    "base_model_name_or_path"
+                )
+                words = f"holds adapters alone, of {under or 'a model that is not named'}"
+                raise UsageError(f"{name}: {words}: merge them into it and save that (peft: merge_and_unload)")
             raise UsageError(f"{name}: no config.json there; give a folder saved by save_pretrained, or a hub id")
         return str(path)
     if name.startswith("tiny:"):

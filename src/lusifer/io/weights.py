@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lusifer.errors import ModelFolderError
-from lusifer.io.files import read_json
+from lusifer.io.files import read_json, refuse_pointer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # As safetensors orders them in a file, the last first.
@@ -59,6 +59,7 @@ def opened(file: Path, advice: str, framework: str = "pt") -> Iterator[Any]:
 
     if not file.is_file():
         raise ModelFolderError(f"{file}: missing; {advice}")
+    refuse_pointer(file, ModelFolderError)
     try:
         with safe_open(file, framework=framework) as tensors:
             yield tensors

@@ -29,6 +29,7 @@ from transformers.utils import cached_file
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names, weights
+from lusifer.io.files import refuse_pointer
 from lusifer.model import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
@@ -74,13 +75,34 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     """The configuration of a base, refused unless its architecture was checked.
 
     Raises:
-        UsageError: Not found, or not a checked architecture.
+        UsageError: Not found, adapters alone, a pointer of Git LFS, quantised, or not a checked architecture.
     """
     path = names.base(base.path)
+    _refuse_pointers(Path(path))
     with hub.asking(_key(base, tower), UsageError):
         config = AutoConfig.from_pretrained(path, revision=hub.commit(path, base.revision))
+    refuse_quantised(config, _key(base, tower))
     backbones.backbone(config.model_type, tower)
     return config
+
+
+def refuse_quantised(config: PreTrainedConfig, key: str) -> None:
+    """Refuse a base whose weights are no floating-point numbers: nothing could train them, nor merge adapters in them.
+
+    Raises:
+        UsageError: The message begins with `key`, and names the way it was quantised.
+    """
+    how = getattr(config, "quantization_config", None)
+    if how:
+        method = how.get("quant_method") if isinstance(how, dict) else getattr(how, "quant_method", None)
+        words = f"its weights are quantised ({method or 'by a method that is not named'})"
+        raise UsageError(f"{key}: {words}: give the model that it was made from")
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Refuse a folder with pointers of Git LFS in place of its files."""
+    for file in sorted(file for ending in ("json", "safetensors", "model") for file in folder.glob(f"*.{ending}")):
+        refuse_pointer(file, UsageError)
 
 
 def read_backbone(base: Base, tower: str, attn_implementation: str | None = None) -> nn.Module:

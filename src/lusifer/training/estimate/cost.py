@@ -183,6 +183,7 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
                 f"`hf download {base.path} config.json`, or give a folder"
             ) from None
         config = AutoConfig.for_model(**known[base.path])
+    build.refuse_quantised(config, f"model.{tower}.path={base.path!r}")
     backbones.backbone(config.model_type, tower)
     return config
 

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from lusifer import language_gap
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io.files import full_disk_named
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
 from lusifer.training import processes
@@ -49,6 +50,11 @@ class StageTrainer:
     max_seq_length: int
     first_step: int = 0
     """Steps that were done before this call."""
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint as the library does; a full disk is named with the folder."""
+        with full_disk_named(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
@@ -110,7 +116,7 @@ class MetricsLog(TrainerCallback):
     def write(self, numbers: dict[str, Any], state: Any, **said: float) -> None:
         """Append a line with stage, step and these numbers; the listener gets it with what is only `said`."""
         row = {"stage": self.stage, "step": state.global_step, **numbers}
-        with self.run.metrics.open("a", encoding="utf-8") as stream:
+        with full_disk_named(self.run.metrics), self.run.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         self.listen({**row, **said}, state.max_steps)
 
