@@ -83,7 +83,8 @@ def embed(
     from lusifer.serving import encode
 
     wish = (prompt, task, role)
-    encode.choose_prompt({}, *wish)  # a wrong wish is said before the model is loaded
+    # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
+    encode.choose_prompt({}, prompt, task, role if prompt is None else None)
     embedder = folder.load(model, device=usable(device), dtype=dtype)
     if slow := encode.slow_format(embedder.device, dtype):
         terminal.note(slow)

@@ -67,8 +67,9 @@ def choose_prompt(
 ) -> str | None:
     """Give the prefix of every text.
 
-    `saved` are the model's own prompts by name: `TASK-ROLE` comes before the built-in task of that name, and "query"
-    and "document" serve a role without instruction or task. With an instruction or task, no role means query. None is
+    `saved` are the model's own prompts by name: `TASK-ROLE` comes before the built-in task of that name,
+    `INSTRUCTION-document` is there where documents had the instruction, and "query" and "document" serve a role without
+    instruction or task. With an instruction or task, no role means query. None is
     given where nothing is asked for, and the model's default decides.
 
     Raises:
@@ -83,8 +84,11 @@ def choose_prompt(
     if instruction is None:
         return None if role is None else saved.get(role, "")
     if role == "document":
+        if both := saved.get(f"{instruction.strip()}-document"):
+            return both
         raise UsageError(
-            "--prompt with --role document: documents carry no instruction; leave --prompt out, or name a --task"
+            "--prompt with --role document: documents carry no instruction, but in tasks of texts of one kind that "
+            "the model was trained on; leave --prompt out, or name a --task"
         )
     if saved.get("query"):
         # Folders of `convert --compat`: begin-of-text token and full stop belong to the published format.

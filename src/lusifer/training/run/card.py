@@ -97,10 +97,15 @@ def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows)
 
 
 def prompts(run: RunFolder, number: int) -> dict[str, str]:
-    """Give the prefixes of queries in the stages up to `number`, by instruction: those of rows and tasks as well."""
+    """Give the prefixes in the stages up to `number`, by instruction: those of rows and tasks as well.
+
+    Where documents had it too, it is there once more as "INSTRUCTION-document".
+    """
     kept = (_kept(run.stage(place, stage.name)) for place, stage in enumerate(run.recipe.stages[:number], start=1))
-    found = (source["prompt"] for said in kept for source in said["sources"] if source["prompt"] and source["rows"])
-    return {prefix.strip(): prefix for prefix in found}
+    found = [source for said in kept for source in said["sources"] if source["prompt"] and source["rows"]]
+    queries = {source["prompt"].strip(): source["prompt"] for source in found}
+    alike = [source["prompt"] for source in found if source["use"].startswith(ONE_KIND)]
+    return queries | {f"{prefix.strip()}-document": prefix for prefix in alike}
 
 
 def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
