@@ -29,6 +29,7 @@ def quiet() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     # And these by transformers, which takes most of a second to import, and more with torch.
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["HF_HUB_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
