@@ -120,16 +120,16 @@ class LusiferModel(LusiferPreTrainedModel):
                 f"a text of {input_ids.shape[1]} tokens, and the backbones read {longest}: set max_seq_length to "
                 f"{longest} or less"
             )
-        prompt = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
-        hidden_states = self.run_llm(*prompt)
-        embedding = pool(hidden_states, prompt.attention_mask, self.config.pooling)
+        read = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
+        hidden_states = self.run_llm(*read)
+        embedding = pool(hidden_states, read.attention_mask, self.config.pooling)
         if self.config.residual:
-            past = pool(prompt.inputs_embeds, prompt.attention_mask, self.config.pooling)
+            past = pool(read.inputs_embeds, read.attention_mask, self.config.pooling)
             embedding = embedding.float() + past.float()
         if self.output_projection is not None:
             embedding = self.output_projection(embedding.to(self.output_projection[0].weight.dtype))
         # Brought to length 1 in half precision, a vector is off by up to half a per cent.
-        return LusiferOutput(embedding.float(), hidden_states, prompt.attention_mask)
+        return LusiferOutput(embedding.float(), hidden_states, read.attention_mask)
 
     def soft_prompt(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, pad_to_multiple_of: int | None = None
