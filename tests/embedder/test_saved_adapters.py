@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import HfApi
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig, get_peft_model
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -59,6 +59,32 @@ def peft_around(model: SentenceTransformer) -> None:
     model[0].model = get_peft_model(model[0].model, config())
 
 
+def around_a_tower(model: SentenceTransformer) -> None:
+    model[0].model.encoder = get_peft_model(model[0].model.encoder, config())
+
+
+def around_each_part(model: SentenceTransformer) -> None:
+    whole = model[0].model
+    for part in (*adapters.TOWERS, "connector"):
+        targets = r"(.*\.)?(query|q_proj|ff\.[02])"
+        lora = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+        setattr(whole, part, get_peft_model(getattr(whole, part), lora))
+
+
+def in_the_connector(model: SentenceTransformer) -> None:
+    model[0].model.add_adapter(LoraConfig(r=2, target_modules=r"connector\..*ff\.[02]", init_lora_weights=False))
+
+
+def ia3(model: SentenceTransformer) -> None:
+    targets = ["query", "q_proj", "up_proj"]
+    settings = IA3Config(target_modules=targets, feedforward_modules=["up_proj"], init_ia3_weights=False)
+    model[0].model.add_adapter(settings)
+
+
+def loha(model: SentenceTransformer) -> None:
+    model[0].model.add_adapter(LoHaConfig(r=2, target_modules=["query", "q_proj"], init_weights=False))
+
+
 def our_own(model: SentenceTransformer) -> None:
     for tower in adapters.TOWERS:
         adapters.attach(model[0].model, tower, 2, 4.0)
@@ -68,7 +94,10 @@ def our_own(model: SentenceTransformer) -> None:
                 parameter.add_(0.1)
 
 
-ROADS = (of_sentence_transformers, of_transformers, with_whole_modules, dora, peft_in_place, peft_around, our_own)
+ROADS = (
+    of_sentence_transformers, of_transformers, with_whole_modules, dora, ia3, loha, in_the_connector,
+    peft_in_place, peft_around, around_a_tower, around_each_part, our_own,
+)  # fmt: skip
 
 
 def vectors(model: SentenceTransformer) -> np.ndarray:
@@ -118,6 +147,36 @@ def test_what_is_saved_loads_with_the_vectors_in_memory(
     assert np.abs(wanted - plain).max() > 1e-3
     for loaded in (SentenceTransformer(str(written), device="cpu"), lusifer.load(written, device="cpu")):
         assert np.abs(vectors(loaded) - wanted).max() < 1e-5
+
+
+def test_merged_in_place_nothing_of_peft_is_left(model_folder: Path) -> None:
+    model, plain = (lusifer.load(model_folder, device="cpu") for _ in range(2))
+    around_each_part(model)
+    wanted = vectors(model)
+    assert adapters.merge(model[0].model) > 3
+    assert model[0].model.state_dict().keys() == plain[0].model.state_dict().keys()
+    assert np.abs(vectors(model) - wanted).max() < 1e-5
+
+
+def prompt_tuning(model: torch.nn.Module) -> None:
+    model.llm = get_peft_model(model.llm, PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=2))
+
+
+def a_layer_more(model: torch.nn.Module) -> None:
+    model.connector = torch.nn.Sequential(model.connector)
+
+
+def another_shape(model: torch.nn.Module) -> None:
+    model.output_projection[0] = torch.nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("change", [prompt_tuning, a_layer_more, another_shape])
+def test_nothing_is_written_that_could_not_be_loaded(change: Callable, model_folder: Path, tmp_path: Path) -> None:
+    model = lusifer.load(model_folder, device="cpu")
+    change(model[0].model)
+    with pytest.raises(LusiferError, match=r"could not be loaded: tensors .*(unknown|shape)"):
+        model[0].model.save_pretrained(str(tmp_path / "out"))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_adapters_whose_base_is_gone_are_named(model_folder: Path, tmp_path: Path) -> None:

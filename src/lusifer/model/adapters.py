@@ -149,8 +149,9 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict of the plain model that the adapted one equals; `model` itself is not changed.
 
-    Keys are those of a model without adapters, values are on the CPU. A tower with adapters comes out in float32: in
-    half precision most of what a short training changed would be rounded away.
+    Where peft's own model stands around a part, its place in the names is taken out. Keys are those of a model without
+    adapters, values are on the CPU. A tower with adapters comes out in float32: in half precision most of what a short
+    training changed would be rounded away.
 
     Raises:
         LusiferError: A merged weight is not finite, or an adapter is of a kind that cannot be merged.
@@ -160,6 +161,11 @@ def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     merged = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(inside)}
     for name, layer in layers.items():
         merged |= {f"{name}.{key}": tensor for key, tensor in _merged_layer(name, layer).state_dict().items()}
+    for name in reversed(_wrappers(model)):  # the inner ones first
+        around = f"{name}.base_model.model."
+        merged = {
+            f"{name}.{key.removeprefix(around)}" if key.startswith(around) else key: t for key, t in merged.items()
+        }
     for name, tensor in merged.items():
         whole = name.partition(".")[0] in towers and tensor.is_floating_point()
         merged[name] = (tensor.float() if whole else tensor).detach().cpu().contiguous()
@@ -181,7 +187,17 @@ def merge(model: nn.Module) -> int:
         getattr(model, tower).float()
     for name, layer in layers:
         model.set_submodule(name, _merged_layer(name, layer))
+    for name in reversed(_wrappers(model)):
+        model.set_submodule(name, model.get_submodule(f"{name}.base_model.model"))
     return len(layers)
+
+
+def _wrappers(model: nn.Module) -> list[str]:
+    """Names of the parts in whose place a model of peft's stands (`get_peft_model`), outer before inner."""
+    from peft.tuners.tuners_utils import BaseTuner
+
+    found = (name for name, module in model.named_modules() if isinstance(module, BaseTuner))
+    return [name.removesuffix(".base_model") for name in found if name.endswith(".base_model")]
 
 
 def _merged_layer(name: str, layer: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io.weights import misfit
 from lusifer.model import adapters, backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput, weighted_mean
@@ -177,9 +178,13 @@ class LusiferModel(LusiferPreTrainedModel):
         """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
 
         Arguments are those of `transformers.PreTrainedModel.save_pretrained`, but for `state_dict` with adapters.
+
+        Raises:
+            LusiferError: Its tensors are not those of a plain model: what was written could not be loaded.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
-        if any(adapters.adapted_layers(self)):
+        changed = any(adapters.adapted_layers(self))
+        if changed:
             state_dict = adapters.merged_state_dict(self)
             dtypes |= dict.fromkeys(adapters.adapted_towers(self), torch.float32)
         self.config.tower_dtypes = {tower: str(dtype).removeprefix("torch.") for tower, dtype in dtypes.items()}
@@ -188,6 +193,8 @@ class LusiferModel(LusiferPreTrainedModel):
             config.dtype = dtype
             if Path(config.name_or_path).is_dir():
                 config.name_or_path = ""  # where a base lay on this machine is nobody's business; a hub name stays
+        if state_dict is None or changed:
+            self._refuse_unloadable(state_dict or self.state_dict())
         # With transformers' own mark of adapters it would write these alone, under names that are in no plain model.
         marked, self._hf_peft_config_loaded = self._hf_peft_config_loaded, False
         try:
@@ -197,6 +204,16 @@ class LusiferModel(LusiferPreTrainedModel):
         writes = self.should_save_on_this_rank(kwargs.get("is_main_process", True))  # of several processes the first
         if writes and not any(Path(save_directory).glob("*.safetensors")):
             raise LusiferError(f"{save_directory}: no weights were written: save the model again")
+
+    def _refuse_unloadable(self, tensors: dict[str, torch.Tensor]) -> None:
+        with torch.device("meta"):
+            plain = type(self)(LusiferConfig.from_dict(self.config.to_dict())).state_dict()
+        wrong = misfit(*({name: tuple(t.shape) for name, t in each.items()} for each in (plain, tensors)))
+        if wrong:
+            raise LusiferError(
+                f"nothing is written, for it could not be loaded: tensors {wrong} compared with a plain model: take "
+                "out what was put into or around its parts"
+            )
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings that read `input_ids`: the encoder's."""
