@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lusifer.errors import UsageError
+from lusifer.errors import DataError, UsageError
 from lusifer.evaluation.report import card, facts, figures, page, words
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
@@ -88,3 +88,49 @@ def test_languages_outside_the_table_are_in_tables_report_and_figures(folder: Pa
     marks = figures.language_marks(["en", "ti", "zh_Hant", "ace_Arab", "ace"])
     assert [code for group in marks.values() for code in group] == ["en", "ace", "ace_Arab", "ti", "zh_Hant"]
     assert words.language_name("no language at all") == "no language at all"
+
+
+def pairs(folder: Path, *words: str) -> None:
+    rows = "".join(json.dumps({"sentence1": "a", "sentence2": "b" * i, "score": i}) + "\n" for i in range(1, 5))
+    for word in words:
+        (folder / f"sts-{word}.jsonl").write_text(rows)
+
+
+@pytest.mark.parametrize("word", ["en-de", "en_de", "EN-de", "eng-deu", "en-tr", "en-Latn-de", "en-De"])
+def test_a_pair_of_languages_is_no_file_of_the_first(word: str, tmp_path: Path) -> None:
+    pairs(tmp_path, word, "sw")
+    chosen = suite.choose("offline", tmp_path, ["en", "sw"], ["STSFile"])
+    assert {row.language for row in chosen.rows} == {"sw"} and list(chosen.digests) == ["sts-sw.jsonl"]
+    assert [note.split(":")[0] for note in chosen.notes if word in note] in ([f"sts-{word}.jsonl"], [])
+
+
+@pytest.mark.parametrize("word", ["en-DE", "en_US", "EN-GB", "eng_Latn", "en-Latn-GB"])
+def test_a_file_under_another_code_is_named(word: str, tmp_path: Path) -> None:
+    pairs(tmp_path, word)
+    chosen = suite.choose("offline", tmp_path, ["en"], ["STSFile"])
+    assert list(chosen.digests) == [f"sts-{word}.jsonl"]
+    assert list(chosen.notes) == [f"sts-{word}.jsonl: taken for en (English)"]
+
+
+@pytest.mark.parametrize("words_", [("pt-BR", "pt-PT"), ("pt-BR", "pt"), ("por_Latn", "pt_PT")])
+def test_two_files_of_one_language_are_refused(words_: tuple[str, str], tmp_path: Path) -> None:
+    pairs(tmp_path, *words_, "en")
+    names = " and ".join(f"sts-{word}.jsonl" for word in words_)
+    with pytest.raises(DataError, match=f"{names} both stand for pt: keep one of them"):
+        suite.choose("offline", tmp_path, ["pt"], ["STSFile"])
+    assert suite.choose("offline", tmp_path, ["en"], ["STSFile"]).notes == []
+    (tmp_path / "sts-en.jsonl.gz").write_bytes(gzip.compress((tmp_path / "sts-en.jsonl").read_bytes()))
+    with pytest.raises(DataError, match="sts-en.jsonl and sts-en.jsonl.gz both stand for en"):
+        suite.choose("offline", tmp_path, ["en"], ["STSFile"])
+
+
+def test_another_script_is_said(model_folder: Path, tmp_path: Path) -> None:
+    pairs(tmp_path, "zh-TW", "en")
+    said: list[str] = []
+    evaluate(model_folder, Options(data=tmp_path, languages=["zh"], tasks=["STSFile"]), note=said.append)
+    assert said == [
+        "zh: zh_Hant (Chinese (Traditional)) is measured, the only script that is there",
+        "sts-zh-TW.jsonl: taken for zh_Hant (Chinese (Traditional))",
+    ]
+    chosen = suite.choose("paper", None, ["hi-Latn"])
+    assert chosen.notes == ["hi-Latn: hi (Hindi) is measured, the only script that is there"]

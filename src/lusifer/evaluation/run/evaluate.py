@@ -82,7 +82,8 @@ def evaluate(
         output: The evaluation folder; None keeps nothing.
         name: What to call the model in tables; None takes the folder's name.
         progress: Called after each row: rows so far, of how many, and the seconds left, None where unknown.
-        note: Called with a sentence for every file that has to be made again.
+        note: Called with a sentence for every file that has to be made again, and for files and scripts that were
+            taken for a language.
 
     Returns:
         The summary, as `summary.json` in the folder holds it.
@@ -96,6 +97,8 @@ def evaluate(
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     chosen = options.select()
+    for words in chosen.notes:
+        note(words)
     device = None if not options.devices else options.devices[0] if len(options.devices) == 1 else "cpu"
     scored = load_model(model, name, device, options.instructed, options.dtype, options.suite in LOCAL)
     if not scored.instructed and chosen.rows:

@@ -7,7 +7,8 @@ hold those of the library, and `register` adds one from outside. The modules imp
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,27 +113,68 @@ class LocalTask:
 
 
 def named(folder: Path, pattern: str, code: str) -> Path:
-    """The file of a language: `pattern` has {} in place of its code, or of another one of it (zho_Hans for zh)."""
-    exact = folder / pattern.format(code)
-    if not exact.is_file():
-        files = _by_code(folder, pattern)
-        return next((file for other, file in files if other == code), exact)
-    return exact
+    """The file of a language: `pattern` has {} in place of its code, or of another one of it (zho_Hans for zh).
+
+    A pattern that ends in .jsonl stands for .jsonl.gz as well; the name without .gz where there is neither.
+
+    Raises:
+        DataError: Two files stand for the language.
+    """
+    files = [file for other, _, file in _by_code(folder, pattern) if other == code]
+    if len(files) > 1:
+        names = " and ".join(file.name for file in files[:2])
+        raise DataError(f"{folder}: {names} both stand for {code}: keep one of them in the folder")
+    return files[0] if files else folder / pattern.format(code)
 
 
-def _by_code(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
-    """The files of a pattern by the code of their language, sorted by name."""
+def _by_code(folder: Path, pattern: str, pairs: bool = False) -> Iterator[tuple[str, str, Path]]:
+    """The files of a pattern, sorted by name: language, the word for it in the name, file.
+
+    With `pairs` only those with a second language where a territory could stand (en-de): files of no one language.
+    """
     before, after = pattern.split("{}")
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.name.startswith(before) and file.name.endswith(after):
+        name = file.name.removesuffix(".gz") if after.endswith(".jsonl") else file.name
+        if name.startswith(before) and name.endswith(after):
+            word = name[len(before) : len(name) - len(after)]
             with suppress(UsageError):  # a word that is the code of no language
-                yield languages.language(file.name[len(before) : len(file.name) - len(after)]).code, file
+                code = languages.language(word).code
+                if _is_pair(word, code) == pairs:
+                    yield code, word, file
+
+
+def _is_pair(word: str, code: str) -> bool:
+    """Whether a word has a second language where a territory could stand: en-de, eng-deu; not en-DE, zh-cmn."""
+    _, *others = re.split("[-_]", word)
+    if others and re.fullmatch("[A-Za-z]{3}", others[0]):
+        return languages.language(others[0]).code != code
+    return any(re.fullmatch("[A-Za-z]{2}", part) and not part.isupper() for part in others)
+
+
+def _patterns(kinds: Sequence[type[LocalTask]], folder: Path) -> list[str]:
+    """The names of the files of tasks, {} in place of a language."""
+    names = [file.name for task in kinds for file in task.files(folder, task.subset.format("{}"))]
+    return list(dict.fromkeys(name for name in names if "{}" in name))
 
 
 def codes(kinds: Sequence[type[LocalTask]], folder: Path) -> set[str]:
     """The languages that files of tasks are there for."""
-    names = {file.name for task in kinds for file in task.files(folder, task.subset.format("{}")) if "{}" in file.name}
-    return {code for name in names for code, _ in _by_code(folder, name)}
+    return {code for name in _patterns(kinds, folder) for code, _, _ in _by_code(folder, name)}
+
+
+def notes(kinds: Sequence[type[LocalTask]], codes: Collection[str], folder: Path) -> list[str]:
+    """Say which files of some languages have another code in their names, and which are passed over as pairs."""
+    found = []
+    for pattern in _patterns(kinds, folder):
+        for code, word, file in _by_code(folder, pattern):
+            if code in codes and word != code:
+                found.append(f"{file.name}: taken for {code} ({languages.language(code).name})")
+        for code, word, file in _by_code(folder, pattern, pairs=True):
+            if code in codes:
+                found.append(
+                    f"{file.name}: not read: {word} looks like two languages; a territory has capitals (pt-BR)"
+                )
+    return found
 
 
 def _metadata(task: type[LocalTask], codes: Iterable[str] = ()) -> Any:

@@ -22,8 +22,7 @@ from lusifer.prompts import check_text
 
 def file_of(folder: Path, code: str) -> Path:
     """Where a language lies; the name without .gz where there is neither."""
-    packed = named(folder, "sts-{}.jsonl.gz", code)
-    return packed if packed.is_file() else named(folder, "sts-{}.jsonl", code)
+    return named(folder, "sts-{}.jsonl", code)
 
 
 def read(file: Path) -> list[dict[str, Any]]:

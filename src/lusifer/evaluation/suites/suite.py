@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ class Selection:
         make: From rows that share a task: mteb's task, its data not yet loaded.
         absent: Language and task of rows that cannot be run -> the reason.
         digests: SHA-256 of the files by name.
+        notes: What to say of files and scripts that were taken for a language.
         parallel: The same sentences in several languages, for the gap between languages; None where there are none.
     """
 
@@ -43,6 +44,7 @@ class Selection:
     absent: Mapping[tuple[str, str], str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     parallel: Mapping[str, Sequence[str]] | None = None
+    notes: Sequence[str] = ()
 
 
 def choose(
@@ -63,12 +65,13 @@ def choose(
     if suite not in LOCAL:
         table = benchmark.suite(suite)
         there = {row.language for row in table}
-        return Selection(suite, select(table, [languages_.among(code, there) for code in asked], tasks), benchmark.make)
+        codes, notes = _codes(asked, there)
+        return Selection(suite, select(table, codes, tasks), benchmark.make, notes=notes)
     known = parallel_text.sample().texts
     folder = local.DataFolder(data if suite != "sample" else None)
     kinds = local.tasks(suite)
     there = set(known) if suite == "sample" else local.codes(kinds, data) if data is not None else set()
-    codes = list(dict.fromkeys(languages_.among(code, there) for code in asked))
+    codes, notes = _codes(asked, there)
     if suite == "sample":
         unknown = [code for code in codes if code not in known]
         if unknown:
@@ -88,4 +91,17 @@ def choose(
         absent,
         {file.name: sha256(file) for file in files},
         {code: known[code] for code in compared} if suite == "sample" else sib200.parallel(folder, compared),
+        [*notes, *(local.notes(kinds, compared, data) if data is not None and suite != "sample" else ())],
     )
+
+
+def _codes(asked: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:
+    """The codes as they are in a set, and a note on each that is there in another script alone."""
+    found = {code: languages_.among(code, there) for code in asked}
+    others = {
+        code: languages_.language(other) for code, other in found.items() if languages_.language(code).code != other
+    }
+    notes = [
+        f"{code}: {row.code} ({row.name}) is measured, the only script that is there" for code, row in others.items()
+    ]
+    return list(dict.fromkeys(found.values())), notes
