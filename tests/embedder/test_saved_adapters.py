@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 import lusifer
 from lusifer.errors import LusiferError, ModelFolderError
 from lusifer.model import adapters
+from support.tiny_folder import tiny_embedder
 
 TEXTS = ["Where is the station?", "Bread rises slowly."]
 
@@ -85,6 +86,15 @@ def loha(model: SentenceTransformer) -> None:
     model[0].model.add_adapter(LoHaConfig(r=2, target_modules=["query", "q_proj"], init_weights=False))
 
 
+def trainable_tokens(model: SentenceTransformer) -> None:
+    ids = model.tokenizer(TEXTS[0])["input_ids"]
+    model[0].model.encoder.add_adapter(config(trainable_token_indices=ids))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "trainable_tokens_delta" in name:
+                parameter.add_(0.5)
+
+
 def our_own(model: SentenceTransformer) -> None:
     for tower in adapters.TOWERS:
         adapters.attach(model[0].model, tower, 2, 4.0)
@@ -95,7 +105,8 @@ def our_own(model: SentenceTransformer) -> None:
 
 
 ROADS = (
-    of_sentence_transformers, of_transformers, with_whole_modules, dora, ia3, loha, in_the_connector,
+    of_sentence_transformers, of_transformers, with_whole_modules, trainable_tokens, dora, ia3, loha,
+    in_the_connector,
     peft_in_place, peft_around, around_a_tower, around_each_part, our_own,
 )  # fmt: skip
 
@@ -177,6 +188,42 @@ def test_nothing_is_written_that_could_not_be_loaded(change: Callable, model_fol
     with pytest.raises(LusiferError, match=r"could not be loaded: tensors .*(unknown|shape)"):
         model[0].model.save_pretrained(str(tmp_path / "out"))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.fixture
+def latent_attention(bases_folder: tuple[Path, Path]) -> torch.nn.Module:
+    kwargs = {"num_latents": 3, "num_heads": 2}
+    return tiny_embedder(bases_folder, connector_type="latent_attention", connector_kwargs=kwargs)[0].model.eval()
+
+
+ATTENTION = "connector.mapping.attention"
+
+
+@pytest.mark.parametrize("targets", [["out_proj"], ["query", "out_proj"]])
+def test_an_adapter_that_attention_reads_past_is_refused(
+    targets: list[str], latent_attention: torch.nn.Module, tmp_path: Path
+) -> None:
+    latent_attention.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    for work in (lambda: latent_attention.save_pretrained(tmp_path / "out"), lambda: adapters.merge(latent_attention)):
+        with pytest.raises(LusiferError, match=rf"{ATTENTION}\.out_proj: .*adapt all of {ATTENTION}, or take"):
+            work()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_an_adapter_around_the_whole_attention_is_merged(
+    disabled: bool, latent_attention: torch.nn.Module, tmp_path: Path
+) -> None:
+    ids = torch.arange(5, 13).view(2, 4)
+    plain = latent_attention(ids, torch.ones_like(ids)).embedding
+    latent_attention.add_adapter(LoraConfig(r=2, target_modules=[ATTENTION], init_lora_weights=False))
+    if disabled:
+        latent_attention.disable_adapters()
+    wanted = latent_attention(ids, torch.ones_like(ids)).embedding
+    assert bool((wanted - plain).abs().max() < 1e-6) is disabled
+    latent_attention.save_pretrained(tmp_path / "out")
+    loaded = type(latent_attention).from_pretrained(tmp_path / "out").eval()
+    assert (loaded(ids, torch.ones_like(ids)).embedding - wanted).abs().max() < 1e-5
 
 
 def test_adapters_whose_base_is_gone_are_named(model_folder: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_cases_that_are_no_fault(case: str, parse: Callable[[Path], object]) -> 
         ("lfs-pointer.txt", lambda file: TextSource(str(file)).check(), "is a Git LFS pointer"),
         ("garb.jsonl.gz", lambda file: TextSource(str(file)).check(), "bytes that are not gzip follow its packed data"),
         ("sep.csv", lambda file: TextSource(str(file)).check(), "line 1: is a note for Excel (sep=,)"),
-        ("one-line-array.jsonl", lambda file: TextSource(str(file)).check(), "line 1: no field 'text' (found list)"),
+        ("one-line-array.jsonl", lambda file: TextSource(str(file)).check(), "write one object a line (jq -c '.[]')"),
     ],
 )
 def test_cases_that_are_refused(case: str, parse: Callable[[Path], object], words: str) -> None:
@@ -182,6 +182,18 @@ def test_cases_that_are_refused(case: str, parse: Callable[[Path], object], word
 def test_cases_that_data_inspect_refuses(case: str, words: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["data", "inspect", str(CASES / case)]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ["[1]", '["text"]', '"text"', "3", "-0.5", "true", "null"])
+def test_a_row_without_columns_is_refused_in_the_same_words(row: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(row + "\n")
+    said = []
+    for read in (READERS["embed"][1], READERS["passages"][1], lambda file: list(sources.read_file(file, "pairs"))):
+        with pytest.raises(DataError) as caught:
+            read(file)
+        said.append(str(caught.value))
+    assert len(set(said)) == 1 and said[0].startswith(f"{file} line 1: expected an object with columns, found ")
 
 
 @pytest.mark.parametrize(("case", "counted"), [("nanpos.csv", "nan 1"), ("none.csv", "None 1")])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from lusifer.errors import DataError
+from lusifer.io.rows import kind_of_value, refuse_no_object
 from lusifer.prompts import INVISIBLE, check_text
 
 Row = dict[str, Any]
@@ -112,7 +113,7 @@ def kind_of(row: Any, where: str) -> str:
     Raises:
         DataError: It has neither `query` nor `text`, or is no object; the message begins with `where`.
     """
-    _refuse_list(row, where)
+    refuse_no_object(row, where)
     if "query" in row:
         return "pairs"
     if "text" in row:
@@ -124,14 +125,8 @@ def kind_of(row: Any, where: str) -> str:
     )
 
 
-def _refuse_list(row: Any, where: str) -> None:
-    if not isinstance(row, Mapping):
-        hint = ": write one object a line (jq -c '.[]')" if isinstance(row, list) else ""
-        raise DataError(f"{where}: expected an object with columns, found {_kind(row)}{hint}")
-
-
 def _refuse_missing(row: Any, where: str, column: str, name: str) -> None:
-    _refuse_list(row, where)
+    refuse_no_object(row, where)
     if name not in row:
         there = ", ".join(map(str, row)) or "none"
         raise DataError(
@@ -149,7 +144,7 @@ def _texts(value: Any, where: str, lists: Lists) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        raise DataError(f"{where}: expected a list of texts, found {_kind(value)}")
+        raise DataError(f"{where}: expected a list of texts, found {kind_of_value(value)}")
     return [_text(text, f"{where}, item {number}") for number, text in enumerate(value, start=1)]
 
 
@@ -215,15 +210,11 @@ def _number(value: Any, where: str) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         raise DataError(f"{where}: the number has more than 18 digits: number clusters from 0")
     if isinstance(value, bool) or not isinstance(value, int):
-        found = f"{value}" if isinstance(value, float) else f"{value!r}" if isinstance(value, str) else _kind(value)
+        found = (
+            f"{value}" if isinstance(value, float) else f"{value!r}" if isinstance(value, str) else kind_of_value(value)
+        )
         raise DataError(f"{where}: expected a whole number, found {found:.40}")
     return value
-
-
-def _kind(value: Any) -> str:
-    """What a value is, in the words of JSON."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 
 _COLUMNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {

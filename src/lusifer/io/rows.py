@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,6 +167,19 @@ def _json(line: bytes, where: str, first: bool) -> Any:
         return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): one object a line is expected")
     except ValueError as error:
         return DataError(f"{where}: JSON that cannot be read ({error}): one plain object a line is expected")
+
+
+def refuse_no_object(row: Any, where: str) -> None:
+    """Refuse a row that has no columns: a DataError says what it is."""
+    if not isinstance(row, Mapping):
+        hint = ": write one object a line (jq -c '.[]')" if isinstance(row, list) else ""
+        raise DataError(f"{where}: expected an object with columns, found {kind_of_value(row)}{hint}")
+
+
+def kind_of_value(value: Any) -> str:
+    """What a value is, in the words of JSON."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 
 def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:

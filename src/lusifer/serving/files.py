@@ -87,8 +87,9 @@ class TextSource:
         for where, row in self._found():
             if isinstance(row, DataError):
                 raise row
-            if not isinstance(row, dict) or self.field not in row:
-                has = (", ".join(map(str, row)) or "none") if isinstance(row, dict) else type(row).__name__
+            rows.refuse_no_object(row, where)
+            if self.field not in row:
+                has = ", ".join(map(str, row)) or "none"
                 raise DataError(f"{where}: no field {self.field!r} (found {has}): name it with --field")
             yield where, row[self.field]
 
