@@ -7,12 +7,15 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lusifer.cli import main
 from lusifer.data import dedup
+from lusifer.data.tables import RowCounts
 from lusifer.errors import UsageError
 
 WORDS = "river stone winter letter garden window silver bridge morning doctor engine forest market island".split()
@@ -108,6 +111,27 @@ def test_labels_that_contradict_each_other_are_counted_apart() -> None:
     near = [{"text": text, "label": label, "source": "s"} for text, label in ((words, "a"), (words + " so", "b"))]
     kept, report = cleaned(near, "labelled")
     assert kept == near[:1] and report.counts[dedup.NEAR_LABELS] == 1
+
+
+def test_texts_in_maps_and_binary_columns_of_parquet_are_compared(tmp_path: Path) -> None:
+    words = [sentence(number, 20) for number in range(40, 46)]
+    kinds = {
+        "map": pa.array([[("translation", words[0])], None], pa.map_(pa.string(), pa.string())),
+        "key": pa.array([[(words[1], 1)], []], pa.map_(pa.string(), pa.int64())),
+        "bytes": pa.array([words[2].encode(), None]),
+        "inside": pa.array([[{"x": words[3].encode()}], None], pa.list_(pa.struct([("x", pa.large_binary())]))),
+        "deep": pa.array([[("a", [words[4]])], None], pa.map_(pa.string(), pa.list_(pa.string()))),
+        "image": pa.array([b"\x89PNG\xff\xfe", words[5].encode()]),
+        "picture": pa.array([{"bytes": b"\xff\xd8"}, None], pa.struct([("bytes", pa.binary())])),
+    }
+    pq.write_table(pa.table(kinds), tmp_path / "eval.parquet")
+    report = RowCounts("")
+    assert set(dedup.evaluation_texts([tmp_path / "eval.parquet"], report)) == set(words)
+    assert report.counts[dedup.BINARY] == 2
+    named = [f"{tmp_path}/eval.parquet: {column}" for column in ("image", "picture")]
+    assert report.examples[dedup.BINARY] == named
+    kept, report = cleaned([pair(sentence(50), word) for word in words], against=[tmp_path / "eval.parquet"])
+    assert not kept and report.counts[dedup.TEST] == 6
 
 
 def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:

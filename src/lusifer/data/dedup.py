@@ -40,6 +40,7 @@ LABELS = "dropped: the text of an earlier row under another label"
 NEAR_LABELS = "dropped: nearly the text of an earlier row under another label"
 FILES, TEXTS = "evaluation files compared with", "texts in them, each once"
 SHORT = f"strings in them not compared: fewer than {LETTERS} letters and digits"
+BINARY = "columns in them not compared as a whole: binary values that are not UTF-8"
 TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
 ITSELF = "positives taken out: the same text as the query"
 NEGATIVE = "negatives taken out: the query, one of its answers in any row, or there twice"
@@ -191,7 +192,8 @@ def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
 
     Args:
         paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of them.
-        report: Counts the texts of each file, and the strings that are too short to be compared.
+        report: Counts the texts of each file, the strings that are too short to be compared, and columns with binary
+            values that are no text.
 
     Raises:
         UsageError: No such file, or none in the folder that can be read.
@@ -200,7 +202,10 @@ def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
     found: dict[str, None] = {}
     short: set[str] = set()
     for file in dict.fromkeys(file for path in paths for file in _files(path)):
-        texts = dict.fromkeys(_texts(file))
+        binary: dict[str, None] = {}
+        texts = dict.fromkeys(_texts(file, binary))
+        for column in binary:
+            report.count(BINARY, f"{file}: {column}")
         long = [text for text in texts if len(text_key(text)) >= LETTERS]
         short |= texts.keys() - set(long)
         found |= dict.fromkeys(long)
@@ -218,21 +223,28 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _texts(file: Path) -> Iterator[str]:
+def _texts(file: Path, binary: dict[str, None]) -> Iterator[str]:
+    """All texts of a file; `binary` gets the columns with bytes that are none."""
     if row_files.ending(file) == ".json":
         yield from _strings(read_json(file, "copy it again"))
         return
     for row in row_files.read(file, lambda row, _: row):
-        yield from _strings(row)
+        for column, value in row.items() if isinstance(row, dict) else [("", row)]:
+            for text in _strings(value):
+                try:
+                    yield text if isinstance(text, str) else text.decode()
+                except UnicodeDecodeError:
+                    binary[column] = None
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[Any]:
+    """The texts and bytes in a value, however deep."""
     left = [value]  # and no recursion: JSON may nest deeper than Python calls
     while left:
         value = left.pop()
-        if isinstance(value, str):
+        if isinstance(value, (str, bytes)):
             yield value
-        elif isinstance(value, (dict, list)):
+        elif isinstance(value, (dict, list, tuple)):  # Parquet's maps are lists of tuples
             left += reversed(value.values() if isinstance(value, dict) else value)
 
 
@@ -359,7 +371,7 @@ def _similar(one: str, other: str) -> float:
 def _candidates(table: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs that share a band."""
     pairs = [np.zeros((0, 2), dtype=np.int64)]
-    for column in range(table.shape[1]):
+    for column in range(table.shape[1] if len(table) else 0):
         order = np.argsort(table[:, column], kind="stable")
         values = table[order, column]
         new = np.concatenate([[True], values[1:] != values[:-1]])

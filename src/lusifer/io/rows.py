@@ -82,7 +82,7 @@ def rows(file: Path, columns: Collection[str] | None = None) -> Iterator[tuple[s
     Args:
         file: `.parquet`, `.csv`, and JSON lines by any other name; `.gz` behind the last two.
         columns: Of a Parquet file, the ones that are read; the others have only a name in each row, and None. Without
-            it all texts are read, wherever they stand in a row, and no other values.
+            it all texts and binary values are read, wherever they stand in a row, and no other values.
 
     Yields:
         The place ("FILE line 3", "FILE row 3") and the row: a dict from CSV and Parquet, any value from JSON.
@@ -256,9 +256,13 @@ def _parquet(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
 
 
 def _texts_of(schema: Any) -> list[str]:
-    """Paths of the columns of texts in a Parquet schema, inside lists and objects as well."""
+    """Paths of the columns that may hold texts in a Parquet schema, inside lists, maps and objects as well.
+
+    Some writers, pandas with bytes among them, call a text a binary value.
+    """
     leaves = [schema.column(number) for number in range(len(schema))]
-    return [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+    leaves = [leaf for leaf in leaves if leaf.physical_type.endswith("BYTE_ARRAY")]
+    return [leaf.path for leaf in leaves if leaf.logical_type.type in ("STRING", "JSON", "ENUM", "NONE")]
 
 
 def _values(batch: Any, name: str, file: Path) -> list[Any]:
