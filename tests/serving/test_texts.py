@@ -148,7 +148,7 @@ def test_wrong_lines_are_refused_by_number(tmp_path, content, message):
         ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON that cannot be read .* one plain object a line"),
         ("{", "line 1: not JSON"),
         ("", "no texts in it"),
-        ("[1]", r"line 1: no field 'text' \(found list\)"),
+        ("[1]", r"line 1: expected an object with columns, found a list: write one object a line \(jq -c"),
         ('{"text": 3}', "line 1: expected a text, found int"),
         ('{"text": ""}', "line 1: the text is empty"),
         ('{"text": "a\\u0000"}', "line 1: NUL"),

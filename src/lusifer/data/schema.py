@@ -210,9 +210,7 @@ def _number(value: Any, where: str) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         raise DataError(f"{where}: the number has more than 18 digits: number clusters from 0")
     if isinstance(value, bool) or not isinstance(value, int):
-        found = (
-            f"{value}" if isinstance(value, float) else f"{value!r}" if isinstance(value, str) else kind_of_value(value)
-        )
+        found = {float: str, str: repr}.get(type(value), kind_of_value)(value)
         raise DataError(f"{where}: expected a whole number, found {found:.40}")
     return value
 
