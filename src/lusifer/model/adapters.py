@@ -154,9 +154,10 @@ def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     training changed would be rounded away.
 
     Raises:
-        LusiferError: A merged weight is not finite, or an adapter is of a kind that cannot be merged.
+        LusiferError: A merged weight is not finite, an adapter is of a kind that cannot be merged, or one is inside an
+            `nn.MultiheadAttention`, which does not use it.
     """
-    layers, towers = dict(adapted_layers(model)), adapted_towers(model)
+    layers, towers = dict(_mergeable(model)), adapted_towers(model)
     inside = tuple(f"{name}." for name in layers)
     merged = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(inside)}
     for name, layer in layers.items():
@@ -182,7 +183,7 @@ def merge(model: nn.Module) -> int:
     Raises:
         LusiferError: As for `merged_state_dict`.
     """
-    layers = list(adapted_layers(model))
+    layers = _mergeable(model)
     for tower in adapted_towers(model):
         getattr(model, tower).float()
     for name, layer in layers:
@@ -190,6 +191,19 @@ def merge(model: nn.Module) -> int:
     for name in reversed(_wrappers(model)):
         model.set_submodule(name, model.get_submodule(f"{name}.base_model.model"))
     return len(layers)
+
+
+def _mergeable(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The adapted layers, where none is one that only merging would switch on."""
+    layers = list(adapted_layers(model))
+    for name, _ in layers:
+        around = name.rpartition(".")[0]
+        if isinstance(model.get_submodule(around), nn.MultiheadAttention):
+            raise LusiferError(
+                f"{name}: nn.MultiheadAttention reads this layer's weight past its adapter, which changes no vector: "
+                f"adapt all of {around}, or take {name} out of target_modules"
+            )
+    return layers
 
 
 def _wrappers(model: nn.Module) -> list[str]:
@@ -203,16 +217,21 @@ def _wrappers(model: nn.Module) -> list[str]:
 def _merged_layer(name: str, layer: nn.Module) -> nn.Module:
     """What a wrapped layer computes, as a plain layer of its own in float32."""
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import ModulesToSaveWrapper
+    from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 
     copied = copy.deepcopy(layer).float()
     if isinstance(copied, ModulesToSaveWrapper):
         trained = not copied.disable_adapters and copied.active_adapters
         return copied.modules_to_save[copied.active_adapters[0]] if trained else copied.original_module
+    if isinstance(copied, TrainableTokensWrapper):
+        copied = copied.token_adapter
     if not isinstance(copied, BaseTunerLayer):
         raise LusiferError(f"{name}: an adapter of the kind {type(layer).__name__} cannot be merged: take it out first")
+    merges = not (copied.merged or copied.disable_adapters)
     try:
-        if not (copied.merged or copied.disable_adapters):
+        if hasattr(copied, "unload_and_optionally_merge_module"):  # of layers that keep weights of their own besides
+            return copied.unload_and_optionally_merge_module(merge=merges, safe_merge=True, adapter_names=None)
+        if merges:
             copied.merge(safe_merge=True)
     except ValueError as error:
         raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite") from error
