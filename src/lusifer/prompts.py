@@ -16,15 +16,16 @@ from lusifer.errors import TextError, UsageError
 Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
 INVISIBLE = (
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff"
-    "\U000e0001\U000e0020-\U000e007f\U000e0100-\U000e01ef]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0001\U000e0100-\U000e01ef]"
 )
 """Characters that nobody sees and that carry no meaning, as a regular expression: soft hyphen, zero-width space,
-direction marks, word joiner, variation selectors, byte-order mark, tags. The joiners (U+200C, U+200D) are not among
-them: words of Persian and of Indic scripts, and emoji, are made with them."""
+direction marks, word joiner, fillers, variation selectors, byte-order mark, annotation marks. Those that make another
+text are not among them: the joiners (U+200C, U+200D) of words of Persian and of Indic scripts and of emoji, and the
+tags (U+E0020 to U+E007F) of flags."""
 _WORDS = ("a", "the", "1", "Z", "?", "\u6c34")
 """Texts that no tokenizer reads as one and the same."""
-_NOTHING = re.compile(rf"{INVISIBLE}|[\u200c\u200d\s]")
+_NOTHING = re.compile(rf"{INVISIBLE}|[\u200c\u200d\U000e0020-\U000e007f\s]")
 
 
 def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> str:

@@ -40,7 +40,10 @@ def test_a_special_token_in_a_text_is_text(tokenizer):
             assert specials(tokenizer, text) == 0, text
 
 
-SEEN_BY_NOBODY = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202e\u2060\u2064\u2066\u206f\ufe00\ufe0f\ufeff\U000e0101"
+SEEN_BY_NOBODY = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b\u180d\u180e\u180f\u200b\u200e\u200f\u202a\u202e\u2060\u2064\u2065"
+    "\u2066\u206f\u3164\ufe00\ufe0f\ufeff\uffa0\ufff9\ufffb\U000e0001\U000e0101"
+)
 
 
 @given(text=st.text(max_size=40), place=st.integers(0, 40), which=st.integers(0, 4))
@@ -67,7 +70,8 @@ def test_characters_that_nobody_sees_leave_no_trace(tokenizer, text, places, whi
 
 
 def test_the_joiners_of_words_stay(folder, tokenizer):
-    text = "می\u200cخواهم क्\u200dष"
+    england = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    text = f"می\u200cخواهم क्\u200dष {england}"
     assert not re.findall(INVISIBLE, text)
     assert tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
 

@@ -42,7 +42,7 @@ TOKENIZER_FILES = (
 TINY = Path(__file__).with_name("tiny_bases")
 """Configuration and tokenizer of `tiny:encoder` (an XLM-R, hidden 32) and `tiny:llm` (a Mistral, hidden 48), by tower;
 `tests/support/tiny_bases.py` has the code that made the tokenizers."""
-UNSEEN = "\u00ad\u061c\u180e\u200b\u200e\u2060\ufe0f\ufeff\U000e0101"
+UNSEEN = "\u00ad\u034f\u061c\u115f\u17b5\u180b\u200b\u200e\u2060\u3164\ufe0f\ufeff\ufff9\U000e0101"
 """Characters of `INVISIBLE` of each sort."""
 
 
