@@ -121,6 +121,22 @@ def test_unknown_task_is_refused_unless_an_instruction_is_given() -> None:
     )
 
 
+def test_a_set_without_a_negative_is_told_what_helps() -> None:
+    one = rows({"query": "q", "positive": ["p"], "negative": ["q"]})
+    with pytest.raises(DataError, match=r"negative \(1 that.* out\): set in_batch_negatives: true, or mine"):
+        columns(one, Source(in_batch_negatives=False), 1, seed=0)
+    with pytest.raises(DataError, match=r"negative \(1 that.* out\): its 1 rows have no other text .*: add rows"):
+        columns(one, Source(), 1, seed=0)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0, 3.5])
+def test_what_is_taken_out_is_counted_by_rows_of_the_source(weight: float) -> None:
+    given_rows = simple(3)
+    given_rows[0]["negative"] = ["p0", "n"]
+    (made,) = columns(rows(*given_rows), Source(weight=weight, in_batch_negatives=False), 1, seed=0)
+    assert (made.removed, made.dropped) == (1, 2)
+
+
 @pytest.mark.parametrize(("weight", "count"), [(0.5, 5), (1.0, 10), (2.0, 20), (2.5, 25)])
 def test_weight_repeats_and_draws_rows(weight: float, count: int) -> None:
     (made,) = columns(rows(*simple(10)), Source(weight=weight), 0, seed=0)

@@ -103,7 +103,10 @@ def columns(
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
         removed = sum(group.removed for group in made)
         why = f" ({removed:,} that answer their query were taken out)" if removed else ""
-        raise DataError(f"{name}: no row has a negative{why}: set in_batch_negatives: true, or mine negatives first")
+        mend = "set in_batch_negatives: true, or mine negatives first"
+        if source.in_batch_negatives:
+            mend = f"its {len(rows):,} rows have no other text that could be one: add rows, or mine negatives first"
+        raise DataError(f"{name}: no row has a negative{why}: {mend}")
     return made
 
 
@@ -132,21 +135,23 @@ class _Filler:
     ) -> None:
         self.cells, self.group, self.in_batch = cells, group, in_batch
         self.negatives, self.generator, self.answers = negatives, generator, answers
-        self.dropped = self.removed = 0
+        self.dropped = self.removed = 0  # of source rows: one that its weight repeats counts once
+        self._counted = np.zeros(len(cells.numbers), dtype=bool)
 
     def row(self, number: int) -> list[str] | None:
         """Query, positive, k negatives; None where there is no negative to be had."""
         query, positives = self.cells.get("query", number), self.cells.get("positive", number)
         known = self.answers.of(text_hash(query)) | set(map(text_hash, positives))
         own = {text_hash(text): text for text in reversed(self.cells.get("negative", number))}
-        self.removed += len(known & own.keys())
+        first, self._counted[number] = not self._counted[number], True
+        self.removed += first * len(known & own.keys())
         found = [text for each, text in reversed(own.items()) if each not in known][: self.negatives]
         taken = known | set(map(text_hash, found))
         while len(found) < self.negatives and (text := self._other(number, taken)) is not None:
             found.append(text)
             taken.add(text_hash(text))
         if not found and self.negatives:
-            self.dropped += 1
+            self.dropped += first
             return None
         # No other text to be had: the same ones again.
         repeated = islice(cycle(found), self.negatives)
