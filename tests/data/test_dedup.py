@@ -19,6 +19,7 @@ from lusifer.data.tables import RowCounts
 from lusifer.errors import UsageError
 
 WORDS = "river stone winter letter garden window silver bridge morning doctor engine forest market island".split()
+LETTERS = str.maketrans("0123456789", "abcdefghij")  # a number makes another text
 
 
 def sentence(seed: int, words: int = 14) -> str:
@@ -50,7 +51,7 @@ def test_near_repeats_need_both_query_and_positive() -> None:
     assert report.examples[dedup.NEAR] == [f"{question}? | {question}"]
 
 
-def test_exact_repeats_go_by_letters_and_digits() -> None:
+def test_exact_repeats_go_by_the_text_but_for_case_and_the_ends_of_a_sentence() -> None:
     rows = [pair("Who  is it?", "Ann."), pair("who is it", "ann"), pair("Who is it?", "Bob.")]
     kept, report = cleaned(rows, threshold=2)
     assert [row["positive"] for row in kept] == [["Ann."], ["Bob."]]
@@ -82,12 +83,12 @@ def test_nothing_blank_is_written() -> None:
 
 
 def test_only_what_is_like_a_row_that_stays_goes() -> None:
-    base = sentence(5, 40).split()
+    base = sentence(5, 40).translate(LETTERS).split()
     rows = []
     for step in range(4):  # each changes two more words: neighbours are alike, the ends are not
         words = [*base]
         for place in range(2 * step):
-            words[place * 4] = f"changed{place}"
+            words[place * 4] = f"changed{place}".translate(LETTERS)
         rows.append({"text": " ".join(words), "source": None})
     sets = [dedup.shingles(row["text"]) for row in rows]
     assert dedup.jaccard(sets[0], sets[1]) >= 0.8 > dedup.jaccard(sets[0], sets[3])

@@ -53,7 +53,21 @@ _MEMBERS = 32  # of a bucket of another set that a text is compared with
 _SEED = 1
 _RADIX = np.uint64(1_000_003)
 _NO_WORD = re.compile(r"[\W_]+")
-_SIGNS = re.compile(r"(?<!\w)[-+\u2212\u00b1]?\.?\d+(?:[.,:/-]\d+)*|(?<=\d )-(?= \d)|[%#&@*/]")
+_DASH = r"[-\u2010-\u2015\u2212]"
+_SIGNS = re.compile(
+    rf"""
+      [:;=] [-']? [()\[\]]                                            # :) and :(
+    | (?<![^\s("\[{{\u00ab\u201c]) (?: {_DASH}+ | [.!?:,]+ ) (?=[^\s.!?:,])  # before a word: -5, --force, .NET, :smile
+    | \d+ (?: [.,:/-] \d+ )*                                          # a number, a time, a date
+    | (?<=\b\w\ ) {_DASH} (?=\ \w) | (?<=\d\ ) {_DASH} (?=\ \d)       # x - y, 10 - 5; a dash between words is none
+    | (?<=\w) {_DASH} (?!\w)                                          # after a word: A-
+    | (?<=\d) ["'!]+ | \b\w! | '+ (?=\() | ''+                        # feet, inches, factorials, derivatives
+    | [(\[] (?= -? [\d.]+ , [^()\[\]]* [)\]] ) | (?<=\d) [)\]]        # [0, 1) and (0, 1]
+    | [%#&@*/\\_\u00a7\u00b6\u066a-\u066d\u2016\u2020-\u2023\u2030-\u2038\u203b\u203d\u2047-\u2049]
+    | [\U000e0020-\U000e007f]+                                        # of flags
+    """,
+    re.VERBOSE,
+)
 
 Progress = Callable[[int, int | None], None]
 
@@ -296,7 +310,7 @@ def signs(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text)
     symbols = {character for character in plain if unicodedata.category(character)[0] == "S"}
     pattern = "|".join([_SIGNS.pattern, *map(re.escape, symbols)])
-    return re.findall(pattern, plain)
+    return re.findall(pattern, plain, re.VERBOSE)
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:

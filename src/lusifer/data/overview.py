@@ -101,7 +101,7 @@ def lines(made: Overview, max_length: int) -> list[str]:
         words = ", ".join(f"{name} {np.quantile(lengths, at):,.0f}" for name, at in _QUANTILES.items())
         long = sum(length > limit for length in lengths)
         found.append(f"{column}: characters: {words}; {long:,} may be over {max_length} tokens and be cut")
-    by = "but for case, spaces and punctuation around words; `lusifer data dedup` drops them"
+    by = "but for case, spaces and what stands at the ends of a sentence; `lusifer data dedup` drops them"
     found.append(f"repeated rows: {made.repeats:,} ({by})")
     if made.placeholders:
         found.append(f"texts that may stand for a missing value: {_most(made.placeholders)}")

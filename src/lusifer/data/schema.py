@@ -67,38 +67,33 @@ def normalise(text: str) -> str:
     return _SPACES.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))).strip()
 
 
-class _Classes(dict[int, str]):
-    """Characters by code as a letter: digit (d), of a word (w), sign or symbol (s), punctuation (p), other (space)."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        major = unicodedata.category(character)[0]
-        kind = "d" if character.isdigit() else {"L": "w", "M": "w", "N": "w", "S": "s", "P": "p"}.get(major, " ")
-        self[code] = "w" if character in "_\u200c\u200d" else "s" if character in "%#&@*/" else kind
-        return self[code]
-
-
-_CLASSES = _Classes()
-_OF_NUMBER = re.compile(r"\.(?=\d)|-(?= ?\d)")
-_EDGES = re.compile(r"(?<![wd])p+|p+(?![wd])|pp+")
+# That end a sentence or a part of it in the scripts that have signs of their own
+_STOPS = (
+    ".,;:?!\u2026\u037e\u0589\u060c\u061b\u061f\u06d4\u0964\u0965\u104b\u1362\u17d4"
+    "\u3001\u3002\uff01\uff0c\uff0e\uff1a\uff1b\uff1f\uff61"
+)
+_QUOTES = '"\u00ab\u00bb\u201c-\u201f\u300c-\u300f'
+_QUOTED = re.compile(rf"[{_QUOTES}]\s*([^{_QUOTES}]+?)\s*[{_QUOTES}]")
+_FACTORIAL = re.compile(r"(?<![^\W\d])(?:\d|(?<!\w)\w)!")  # 5!, n!
 
 
 def same_text(text: str) -> str:
-    """Give what two texts have in common if they are the same: all but case, spaces and punctuation around words.
+    """Give what two texts have in common if they are the same: all but case, spaces, and what marks a sentence.
 
-    A sign, a symbol, a decimal point or an emoji makes another text, and so does punctuation inside a word. Of a text
-    of nothing but punctuation all is kept.
+    What marks a sentence is its full stop or other punctuation at the end of the text, and quotation marks around
+    the whole of it. Nothing else is left out: a sign, a symbol, an emoji or a point inside makes another text. Of a
+    text of nothing but punctuation all is kept.
     """
-    plain = unicodedata.normalize("NFC", normalise(text).casefold())
-    classes = plain.translate(_CLASSES)
-    parts, start = [], 0
-    for edge in _EDGES.finditer(classes):
-        end = edge.end()
-        # The sign or the decimal point of a number, or a minus between two: -5, .5, 7 - 5
-        end -= bool(_OF_NUMBER.match(plain, end - 1))
-        parts += [plain[start : edge.start()], " "]
-        start = end
-    return " ".join("".join([*parts, plain[start:]]).split()) or plain
+    key = plain = unicodedata.normalize("NFC", normalise(text).casefold())
+    while True:
+        shorter = key.rstrip(_STOPS + " \n")
+        if _FACTORIAL.fullmatch(key, max(len(shorter) - 1, 0), len(shorter) + 1):
+            shorter = key[: len(shorter) + 1]
+        if quoted := _QUOTED.fullmatch(shorter):
+            shorter = quoted[1]
+        if shorter == key:
+            return " ".join((key or plain).split())
+        key = shorter
 
 
 def text_hash(*texts: str) -> int:

@@ -110,7 +110,7 @@ def of_labels(rows: Dataset, texts: Callable[[Row], list[str]]) -> Candidates:
 def build(folder: Path, candidates: Candidates) -> Corpus:
     """Write the distinct candidates into a folder, or open the ones that are there.
 
-    A text that occurs again in its source, by its letters and digits, counts once. Eight bytes a text are in memory.
+    A text that occurs again in its source, by `same_text`, counts once. Eight bytes a text are in memory.
     """
     table, hashes = folder / "corpus.arrow", folder / "corpus.keys.npy"
     if not hashes.is_file():
