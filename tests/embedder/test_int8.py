@@ -97,6 +97,10 @@ def test_a_saved_copy_is_a_whole_folder(copy, int8_folder, tmp_path):
         assert (saved / int8.NUMBERS).read_bytes() == (int8_folder / int8.NUMBERS).read_bytes()
     folder.save(small, copy)  # in place of itself
     assert np.array_equal(load(copy).encode(TEXTS), vectors)
+    small.save_pretrained(str(copy))  # onto itself
+    assert np.array_equal(load(copy).encode(TEXTS), vectors)
+    small[0].save(str(tmp_path / "new" / "part"))
+    assert (tmp_path / "new" / "part" / int8.GRAPH).read_bytes() == (copy / int8.GRAPH).read_bytes()
     small.max_seq_length, small.prompts = 4, {"query": "ask: "}
     folder.save(small, tmp_path / "short")
     assert load(tmp_path / "short").max_seq_length == 4 and load(tmp_path / "short").prompts["query"] == "ask: "

@@ -17,7 +17,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -62,8 +62,10 @@ class Int8Model(nn.Module):
 
     def save_pretrained(self, target: str, **_: Any) -> None:
         """Copy the graph and write the configuration, as sentence-transformers asks for it."""
+        Path(target).mkdir(parents=True, exist_ok=True)
         for name in (GRAPH, NUMBERS, ABOUT):
-            shutil.copyfile(self.folder / name, Path(target, name))
+            with suppress(shutil.SameFileError):  # saved onto its own folder
+                shutil.copyfile(self.folder / name, Path(target, name))
         self.config.save_pretrained(target)
 
     def forward(
