@@ -64,7 +64,11 @@ def normalise(text: str) -> str:
 
     Joiners of Persian and of Indic scripts stay, and so do line breaks.
     """
-    return _SPACES.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n")))).strip()
+    return _SPACES.sub(" ", _composed(text.replace("\r\n", "\n"))).strip()
+
+
+def _composed(text: str) -> str:
+    return _UNSEEN.sub("", unicodedata.normalize("NFC", text))
 
 
 # That end a sentence or a part of it in the scripts that have signs of their own
@@ -84,15 +88,15 @@ def same_text(text: str) -> str:
     the whole of it. Nothing else is left out: a sign, a symbol, an emoji or a point inside makes another text. Of a
     text of nothing but punctuation all is kept.
     """
-    key = plain = unicodedata.normalize("NFC", normalise(text).casefold())
+    key = plain = " ".join(unicodedata.normalize("NFC", _composed(text).casefold()).split())
     while True:
-        shorter = key.rstrip(_STOPS + " \n")
+        shorter = key.rstrip(_STOPS + " ")
         if _FACTORIAL.fullmatch(key, max(len(shorter) - 1, 0), len(shorter) + 1):
             shorter = key[: len(shorter) + 1]
         if quoted := _QUOTED.fullmatch(shorter):
             shorter = quoted[1]
         if shorter == key:
-            return " ".join((key or plain).split())
+            return key or plain
         key = shorter
 
 
