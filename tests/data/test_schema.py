@@ -231,3 +231,16 @@ def test_case_spaces_and_the_ends_of_a_sentence_do_not(words: list[str], ends: s
 )
 def test_prose_may_be_punctuated_in_two_ways_and_be_nearly_the_same(one: str, other: str) -> None:
     assert signs(one) == signs(other)
+
+
+@pytest.mark.parametrize(
+    ("label", "advice"),
+    [
+        (1.0, 'write "1.0" or 1'), (-3.0, 'write "-3.0" or -3'), (1.5, 'write "1.5"'), (-0.2, 'write "-0.2"'),
+        (float("nan"), 'write "nan"'), (float("inf"), 'write "inf"'),
+    ],
+)  # fmt: skip
+def test_advice_on_a_label_does_not_change_it(label: float, advice: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check("labelled", {"text": "a", "label": label}, "a line 1")
+    assert str(caught.value).endswith(f"found {label}: {advice}")

@@ -196,7 +196,8 @@ def _label(value: Any, where: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
-        raise DataError(f'{where}: expected a text or a whole number, found {value}: write "{value}" or {value:.0f}')
+        whole = f" or {value:.0f}" if value.is_integer() else ""
+        raise DataError(f'{where}: expected a text or a whole number, found {value}: write "{value}"{whole}')
     return _word(value, where)
 
 
