@@ -47,7 +47,7 @@ KINDS = {
     "sign.jsonl": (GOOD + b'{"query": "a", "positive": ["b"], "cluster": "--5"}\n', "column cluster: expected a whole"),
     "stream.jsonl.gz": (gzip.compress(GOOD * 9)[:20] + b"\xff" * 40, "cannot be read to its end"),
     "empty.jsonl": (b"\n\n", "no row in it"),
-    "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as in the first line"),
+    "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as the header has"),
     "twice.csv": (b"query,positive,query\na,b,c\n", "line 1: column 'query' is there twice"),
     "quotes.csv": (b'query,positive\n"a"x,b\n', "not a CSV file"),
     "large.csv": (b"query,positive\na,b\nc," + b"x" * 140_000 + b"\n", "line 3: a cell of more than 131,072"),

@@ -215,3 +215,16 @@ def test_a_column_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture) -
         assert words in capsys.readouterr().err
     swapped = ["query=positive", "positive=query"]  # both are renamed
     assert main(["data", "inspect", str(file), *(f"--field={field}" for field in swapped)]) == 0
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n\r\n", b"\n \n\n", MARK + b"\n", b"\t\r\n"])
+def test_blank_lines_before_the_header_of_a_csv_file_are_passed_over(before: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(before + b"text,label\nThe ferry leaves.,x\n\nBread rises.,y\n")
+    assert [text for _, text in TextSource(str(file)).rows()] == ["The ferry leaves.", "Bread rises."]
+    file.write_bytes(before + b"text,label\na,b,c\n")
+    with pytest.raises(DataError, match=f"a.csv line {before.count(10) + 2}: expected 2 columns as the header has"):
+        TextSource(str(file)).check()
+    file.write_bytes(before + b"text,text\na,b\n")
+    with pytest.raises(DataError, match=f"a.csv line {before.count(10) + 1}: column 'text' is there twice"):
+        TextSource(str(file)).check()

@@ -187,8 +187,9 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
     reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
     start = 1
     try:
-        names = reader.fieldnames or ()
-        _check_header(f"{file} line 1", names)
+        names = next((row for row in reader.reader if len(row) > 1 or "".join(row).strip()), [])
+        reader.fieldnames = names  # blank lines before it are passed over, as between rows
+        _check_header(f"{file} line {reader.reader.line_num}", names)
         while True:
             start = reader.reader.line_num + 1
             row = next(reader, None)
@@ -196,7 +197,7 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
                 return
             where = f"{file} line {reader.line_num}"
             if None in row or None in row.values():
-                yield where, DataError(f"{where}: expected {len(names)} columns as in the first line: fix its commas")
+                yield where, DataError(f"{where}: expected {len(names)} columns as the header has: fix its commas")
             else:
                 yield where, row
     except UnicodeDecodeError as error:
