@@ -188,7 +188,7 @@ class Recipe(Settings):
             if not any(getattr(stage.train, part) for stage in self.stages):
                 mend = "set model.output_projection: false, or " if part == "output_projection" else ""
                 raise ValueError(
-                    f"model.{part}: no stage trains it, and every vector would pass its random weights: {mend}set "
+                    f"model.{part}: no stage trains it, and every vector would pass through it untrained: {mend}set "
                     f"train.{part}: true in a stage"
                 )
         return self
