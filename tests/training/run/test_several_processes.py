@@ -108,6 +108,16 @@ def test_only_one_process_alone_may_not_see_several_gpus(
         assert processes.start().is_main_process
 
 
+def test_one_process_of_torchrun_is_no_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `--nproc-per-node 1` on a machine with several GPUs accelerate does not say NO: it takes the first GPU."""
+    here = PartialState(cpu=True)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert here._prepare_backend(cpu=False)[1] == DistributedType.NO
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert here._prepare_backend(cpu=False)[1] == DistributedType.MULTI_GPU
+
+
 def test_the_variables_of_a_launcher_are_read_by_accelerate_alone() -> None:
     asks = re.compile(r"WORLD_SIZE|LOCAL_RANK|[\"']RANK[\"']")
     files = Path(lusifer.__file__).parent.rglob("*.py")
