@@ -121,6 +121,17 @@ def test_unknown_task_is_refused_unless_an_instruction_is_given() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["query", " document\n"])
+def test_an_instruction_that_is_the_name_of_a_prompt_is_refused(name: str) -> None:
+    words = f"the instruction is '{name.strip()}', the name of a prompt that every model has"
+    with pytest.raises(DataError, match=f"toy: row 3: {words}"):
+        columns(rows(*simple(2), *simple(1, instruction=name)), Source(), 0, seed=0)
+    with pytest.raises(DataError, match=f"toy: row 1: {words}"):
+        columns(rows(*simple(2, task="sts")), Source(instruction=name), 0, seed=0)
+    told = columns(rows(*simple(2, instruction="Query")), Source(), 0, seed=0)
+    assert told[0].prompts["query"] == "Query\n"
+
+
 def test_a_set_without_a_negative_is_told_what_helps() -> None:
     one = rows({"query": "q", "positive": ["p"], "negative": ["q"]})
     with pytest.raises(DataError, match=r"negative \(1 that.* out\): set in_batch_negatives: true, or mine"):

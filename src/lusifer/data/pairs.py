@@ -16,7 +16,7 @@ from lusifer.data.answers import KnownAnswers, known_answers
 from lusifer.data.schema import text_hash
 from lusifer.data.sources import short_name
 from lusifer.errors import DataError
-from lusifer.prompts import prompt, table
+from lusifer.prompts import ROLES, prompt, table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -209,6 +209,11 @@ def _instruction(
             f"{name}: row {number + 1}: task {task} is unknown: use one of {', '.join(tasks)}, or give an instruction"
         )
     instruction = instruction or (known["instruction"] if known else None)
+    if instruction is not None and instruction.strip() in ROLES:  # the model saves the instruction under its own words
+        raise DataError(
+            f"{short_name(source.path, source.hub)}: row {number + 1}: the instruction is {instruction.strip()!r}, the "
+            "name of a prompt that every model has: write it as a sentence, or leave it out"
+        )
     symmetric = source.symmetric if source.symmetric is not None else bool(known and known["symmetric"])
     return instruction, symmetric
 

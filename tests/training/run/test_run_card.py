@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 import lusifer
 from lusifer.cli import main
 from lusifer.embedder.identity import identity
+from lusifer.errors import UsageError
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card as describe
@@ -180,3 +181,19 @@ def test_what_the_encoder_does_not_get_to_read_is_on_the_card(bases_folder: tupl
     told = describe.card(run, 1, tiny_embedder(bases_folder))
     assert "\n- distill's contrast with the other texts: weight 0.1\n" in told
     assert "\n- tokens kept from the encoder: up to 20% of a text\n" in told
+
+
+def test_two_instructions_that_would_be_saved_under_one_name_are_refused(recipe: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", load_recipe(recipe))
+    folder = run.stage(1, run.recipe.stages[0].name)
+    folder.mkdir(parents=True)
+    sources = [
+        {"rows": 2, "prompt": "Find news\n", "use": describe.ONE_KIND},
+        {"rows": 2, "prompt": "Find news-document\n", "use": "query to document"},
+    ]
+    for found, names in ((sources[:1], {"Find news", "Find news-document"}), (sources[1:], {"Find news-document"})):
+        (folder / "data.json").write_text(json.dumps({"sources": found}))
+        assert describe.prompts(run, 1).keys() == names
+    (folder / "data.json").write_text(json.dumps({"sources": sources}))
+    with pytest.raises(UsageError, match="'Find news-document' is the name under which documents of 'Find news'"):
+        describe.prompts(run, 1)

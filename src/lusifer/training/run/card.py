@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.data.pairs import PairSet
 from lusifer.embedder import card as cards
+from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.io.files import read_json, write_file, write_json
 from lusifer.training.folder import DATA, STEPS, RunFolder
@@ -100,12 +101,21 @@ def prompts(run: RunFolder, number: int) -> dict[str, str]:
     """Give the prefixes in the stages up to `number`, by instruction: those of rows and tasks as well.
 
     Where documents had it too, it is there once more as "INSTRUCTION-document".
+
+    Raises:
+        UsageError: Another instruction has that name.
     """
     kept = (_kept(run.stage(place, stage.name)) for place, stage in enumerate(run.recipe.stages[:number], start=1))
     found = [source for said in kept for source in said["sources"] if source["prompt"] and source["rows"]]
     queries = {source["prompt"].strip(): source["prompt"] for source in found}
     alike = [source["prompt"] for source in found if source["use"].startswith(ONE_KIND)]
-    return queries | {f"{prefix.strip()}-document": prefix for prefix in alike}
+    documents = {f"{prefix.strip()}-document": prefix for prefix in alike}
+    if both := sorted(queries.keys() & documents.keys()):
+        name = documents[both[0]].strip()
+        raise UsageError(
+            f"the instruction {both[0]!r} is the name under which documents of {name!r} are saved: reword one"
+        )
+    return queries | documents
 
 
 def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
