@@ -63,7 +63,7 @@ KINDS = {
     "comma.csv": (b'query,positive\na,"[""b"" ""c""]"\n', "column positive: a list as Python writes it"),
     "latin1.csv": (b"query,positive\ncaf\xe9,b\n", "not UTF-8"),
     "mark.jsonl": (GOOD + b"\xef\xbb\xbf" + GOOD, "line 2: a byte-order mark inside the file: files were joined"),
-    "returns.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "line 1: lines end in a carriage return alone"),
+    "returns.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "line 1: a carriage return without a line feed behind it"),
     "one-line.jsonl": (b"[" + GOOD.strip() + b"]\n", "found a list: write one object a line"),
     "tail.jsonl.gz": (gzip.compress(GOOD) + b"junk", "bytes that are not gzip follow its packed data"),
     "sep.csv": (b"sep=,\nquery,positive\na,b\n", "line 1: is a note for Excel (sep=,)"),

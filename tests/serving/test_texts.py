@@ -91,7 +91,7 @@ def test_standard_input_of_each_form(form, field, content, monkeypatch, tmp_path
         (b"text,text\na,b\n", "csv", "standard input line 1: column 'text' is there twice"),
         (b"\xef\xbb\xbf" + ROWS, "jsonl", "standard input line 1: no field 'text' \\(found id, body\\)"),
         (gzip.compress(ROWS)[:30], "jsonl", "standard input: is gzip that cannot be read to its end"),
-        (b"one\rtwo\r", None, "standard input line 1: lines end in a carriage return alone"),
+        (b"one\rtwo\r", None, "standard input line 1: a carriage return without a line feed behind it"),
     ],
 )
 def test_standard_input_that_is_wrong_is_refused_by_line(content, form, message, monkeypatch):

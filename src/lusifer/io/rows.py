@@ -24,7 +24,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 PARQUET_ROWS = 10_000  # in memory at once
 BOM = b"\xef\xbb\xbf"
 _UTF16, GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
-_RETURNS = "lines end in a carriage return alone: save the file with line feeds"
+_RETURNS = "a carriage return without a line feed behind it: save the file with line feeds"
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
 
@@ -141,7 +141,7 @@ def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | D
     for number, line in enumerate(lines, start=1):
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line
-        if number == 1 and b"\r" in line.removesuffix(b"\r\n"):
+        if b"\r" in line.removesuffix(b"\r\n"):
             yield where, DataError(f"{where}: {_RETURNS}")
             continue
         try:
@@ -160,7 +160,7 @@ def _json(line: bytes, where: str, first: bool) -> Any:
     except UnicodeDecodeError as error:
         return DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
     except json.JSONDecodeError as error:
-        if first and b"\r" in line.strip():
+        if b"\r" in line.strip():
             return DataError(f"{where}: {_RETURNS}")
         if first and line.removeprefix(BOM).lstrip()[:1] == b"[":
             return DataError(f"{where}: begins a JSON array over several lines: write one object a line (jq -c '.[]')")
