@@ -133,8 +133,8 @@ class Watch(Settings):
     every: int = Field(default=100, ge=1)
     """Steps between measurements; the last step of the stage is measured as well."""
     parallel: str = Field(default=parallel_text.SAMPLE, min_length=1)
-    """A .jsonl or .jsonl.gz file, one object a line, a sentence by language code (en among them); relative to
-    `data_root`. `sample` is the one in the package: 28 sentences in 14 languages."""
+    """A .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet file, in each row a sentence by language code (en among them);
+    relative to `data_root`. `sample` is the one in the package: 28 sentences in 14 languages."""
 
     @model_validator(mode="before")
     @classmethod
