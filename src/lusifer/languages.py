@@ -36,11 +36,18 @@ class Language:
     level: str | None = None
 
 
-@cache
 def table() -> dict[str, Language]:
-    """Read the languages by code, those of the paper first and in its order, from `languages.toml`."""
-    text = resources.files("lusifer").joinpath("languages.toml").read_text(encoding="utf-8")
-    return {code: Language(code=code, **row) for code, row in tomllib.loads(text).items()}
+    """Give the languages by code, those of the paper first and in its order, from `languages.toml`."""
+    return _rows()[0]
+
+
+@cache
+def _rows() -> tuple[dict[str, Language], dict[str, Language]]:
+    """The table, and other languages of which CLDR knows name or script wrongly."""
+    facts = tomllib.loads(resources.files("lusifer").joinpath("languages.toml").read_text(encoding="utf-8"))
+    others = facts.pop("others")
+    measured, named = ({code: Language(code=code, **row) for code, row in rows.items()} for rows in (facts, others))
+    return measured, named
 
 
 def paper() -> list[Language]:
@@ -75,12 +82,14 @@ def language(code: str) -> Language:
     except (LookupError, ValueError):  # langcodes' own errors are of these kinds
         raise UsageError(f"language {code!r} is the code of no language: {_nearest(code)}") from None
     script, own = tag.maximize().script, usual.maximize().script
-    row = table().get(spoken)
+    row = table().get(spoken) or _rows()[1].get(spoken)
     if row is not None and script in (row.script, own):
         return row
     if script == own:
         return Language(spoken, usual.display_name(), code3, str(script))
     name = langcodes.Language.make(spoken, script=script).display_name()
+    if row is not None:
+        name = name.replace(usual.display_name(), row.name)
     return Language(f"{spoken}_{script}", name, code3, str(script))
 
 
@@ -96,13 +105,17 @@ def among(code: str, there: Collection[str]) -> str:
 
 
 def _nearest(code: str) -> str:
-    """The language that was probably meant, by its code or its name."""
+    """The language that was probably meant, by its code or its name, where one is near; and how codes look."""
     import langcodes
 
+    usual = "codes are as in en, pt-BR or zho-Hans"
     try:
         found = language(str(langcodes.find(code.strip())))
     except (LookupError, UsageError):
-        rows = table().values()
-        names = {name.lower(): row for row in rows for name in (row.name, row.code3, row.code)}
-        found = names[difflib.get_close_matches(code.strip().lower(), names, 1, 0.0)[0]]
-    return f"did you mean {found.code} ({found.name})? Codes are as in en, pt-BR or zho-Hans"
+        names = {name.lower(): row for row in table().values() for name in (row.name, row.code3, row.code)}
+        words = (code.strip().lower(), *code.lower().replace("_", "-").split("-")[:1])
+        near = [name for word in words for name in difflib.get_close_matches(word, names, 1, 0.7)]
+        if not near:
+            return usual
+        found = names[near[0]]
+    return f"did you mean {found.code} ({found.name})? C{usual[1:]}"
