@@ -6,6 +6,7 @@ standard error and an exit status here, in `main`, and nowhere else.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -72,6 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if sys.stdout is not None:
+        return _run(words, debug)
+    sys.stdout = lost = io.StringIO()  # closed (>&-): the work is done, and what it says is missed
+    try:
+        status = _run(words, debug)
+        if status or not lost.getvalue():
+            return status
+        return _fail("standard output is closed, and what belongs there is lost: connect it (> FILE)", 1, debug=False)
+    finally:
+        sys.stdout = None
+
+
+def _run(words: list[str], debug: bool) -> int:
+    """Run one command, and make a line and an exit status of what goes wrong."""
     try:
         status = app(args=words, prog_name="lusifer", standalone_mode=False) or 0
         return _fail("interrupted", INTERRUPTED, debug=False) if status == INTERRUPTED else status
