@@ -54,6 +54,23 @@ def test_parquet_and_its_column(tmp_path):
         read(tmp_path / "b.parquet")
 
 
+@pytest.mark.parametrize("form", ["txt", "jsonl", "csv"])
+def test_parquet_and_gzip_that_are_read_as_another_format_are_told_apart(form, tmp_path, monkeypatch):
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": ["x"]}), file)
+    with pytest.raises(DataError, match=r"a\.parquet: is Parquet, not text: do not name another format"):
+        read(file, form=form)
+    (tmp_path / "a.bin").write_bytes(file.read_bytes())
+    with pytest.raises(DataError, match=r"a\.bin: is Parquet, not text: end its name in \.parquet"):
+        read(tmp_path / "a.bin", form=form)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
+    with pytest.raises(DataError, match="standard input: is Parquet, which is read from a file only"):
+        read("-", form=form)
+    (tmp_path / "b.bin").write_bytes(gzip.compress(b"text\nx\n"))
+    with pytest.raises(DataError, match=r"b\.bin .*the file is gzip: end its name in \.gz"):
+        read(tmp_path / "b.bin", form=form)
+
+
 def test_standard_input_is_read_once_and_kept(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("eins\nघर\n".encode())))
     source = TextSource("-")

@@ -23,7 +23,7 @@ from lusifer.io.files import parse_json, refuse_pointer
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 PARQUET_ROWS = 10_000  # in memory at once
 BOM = b"\xef\xbb\xbf"
-_UTF16, GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"  # what such files begin with
+_UTF16, GZIP, PARQUET = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b", b"PAR1"  # what such files begin with
 _RETURNS = "a carriage return without a line feed behind it: save the file with line feeds"
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
@@ -107,11 +107,15 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
     """Open a file to read bytes, unpacked if its name ends in .gz.
 
     Raises:
-        DataError: There is no such file, or it cannot be read to its end; raised from the block as well.
+        DataError: There is no such file, it is Parquet, or it cannot be read to its end; raised from the block as well.
     """
     refuse_pointer(file)
     try:
         with gzip.open(file, "rb") if ending(file).endswith(".gz") else file.open("rb") as stream:
+            if stream.peek(len(PARQUET)).startswith(PARQUET):
+                named = ending(file) == ".parquet"
+                mend = "do not name another format" if named else "end its name in .parquet"
+                raise DataError(f"{file}: is Parquet, not text: {mend}")
             yield stream
     except FileNotFoundError:
         raise DataError(f"{file}: no such file: correct the name") from None

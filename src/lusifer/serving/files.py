@@ -34,7 +34,7 @@ class TextSource:
 
     Raises:
         UsageError: No such file, an unknown ending, a field of lines of text, or standard input is closed.
-        DataError: Standard input cannot be unpacked.
+        DataError: Standard input cannot be unpacked, or is Parquet.
     """
 
     def __init__(self, path: str, field: str | None = None, form: str | None = None) -> None:
@@ -109,6 +109,8 @@ def _standard_input() -> bytes:
     if sys.stdin is None:
         raise UsageError("standard input is closed: give a file, or connect it (< FILE)")
     data = sys.stdin.buffer.read()
+    if data.startswith(rows.PARQUET):
+        raise DataError("standard input: is Parquet, which is read from a file only: give its name")
     try:
         return gzip.decompress(data) if data.startswith(rows.GZIP) else data
     except (EOFError, OSError, zlib.error) as error:
