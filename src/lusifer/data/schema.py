@@ -82,11 +82,11 @@ _FACTORIAL = re.compile(r"(?<![^\W\d])(?:\d|(?<!\w)\w)!")  # 5!, n!
 
 
 def same_text(text: str) -> str:
-    """Give what two texts have in common if they are the same: all but case, spaces, and what marks a sentence.
+    """Give the key by which two texts are the same.
 
-    What marks a sentence is its full stop or other punctuation at the end of the text, and quotation marks around
-    the whole of it. Nothing else is left out: a sign, a symbol, an emoji or a point inside makes another text. Of a
-    text of nothing but punctuation all is kept.
+    It leaves out case, the width of spaces, punctuation at the end of the text and quotation marks around all of it,
+    and nothing else: a sign, a symbol, an emoji or a point inside makes another text. An exclamation mark behind a
+    number or a single letter stays (5!, n!), and so does a text of nothing but punctuation.
     """
     key = plain = " ".join(unicodedata.normalize("NFC", _composed(text).casefold()).split())
     while True:
