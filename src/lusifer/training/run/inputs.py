@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from lusifer.data import sources as data_sources
 from lusifer.errors import ModelFolderError, UsageError
-from lusifer.io import hub, names, parallel_text
+from lusifer.io import bases, hub, names, parallel_text
+from lusifer.io.bases import COMMIT
 from lusifer.io.files import read_json, sha256, write_json
 from lusifer.io.rows import BadRows
 from lusifer.training.recipe.data import Source
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from lusifer.training.folder import RunFolder  # imports torch, which fetching can do without
 
 TOWERS = ("encoder", "llm")
-_BASE_FILES = (".json", ".safetensors", ".bin", ".txt", ".model")
-_COMMIT = "commit"
 
 Fingerprints = dict[str, dict[str, str]]
 """By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file -> SHA-256, or "commit" -> commit.
@@ -110,17 +109,13 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
         base, key = getattr(recipe.model, tower), f"model.{tower}"
         if names.is_tiny(base.path):
             continue
-        place = names.base(base.path)
-        if Path(place).is_dir():
-            files = [file for file in sorted(Path(place).rglob("*")) if file.suffix in _BASE_FILES and file.is_file()]
-            found[key] = _digests(files, place)
-        else:
-            found[key] = _commit(key, place, base.revision, "model")
+        found[key] = bases.fingerprint(base.path, base.revision, key)
     for stage in recipe.stages:
         for number, source in enumerate(recipe.sources(stage)):
             key = f"stages.{stage.name}.data.{number}"
             if source.hub is not None:
-                found[key] = _commit(key, source.hub, source.revision, "dataset")
+                with hub.asking(f"{key}: {source.hub}", UsageError):
+                    found[key] = {COMMIT: hub.commit(source.hub, source.revision, "dataset") or ""}
             else:
                 files = data_sources.files(source.path or "")
                 found[key] = _digests(files, os.path.commonpath([file.parent for file in files]))
@@ -143,7 +138,7 @@ def remember(run: RunFolder, recipe: Recipe, found: Fingerprints) -> None:
         used = bool(stages) if key.startswith("model.") else key.split(".")[1] in stages
         if not used or key not in known:
             known[key] = digests_now
-        elif _COMMIT not in known[key] and digests_now != known[key]:
+        elif COMMIT not in known[key] and digests_now != known[key]:
             changed = sorted(dict(known[key].items() ^ digests_now.items()))
             raise UsageError(
                 f"{key}: {changed[0]} is not what it was when this run read it ({run.inputs}); put it back, or "
@@ -156,33 +151,28 @@ def digests(recipe: Recipe, stage: Stage, run: RunFolder) -> list[dict[str, str]
     """Give the fingerprints of a stage's sources, file name -> SHA-256, in their order; of a hub set none."""
     known = _read(run)
     found = (known.get(f"stages.{stage.name}.data.{number}", {}) for number in range(len(recipe.sources(stage))))
-    return [{name: value for name, value in files.items() if name != _COMMIT} for files in found]
+    return [{name: value for name, value in files.items() if name != COMMIT} for files in found]
 
 
 def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
     """The recipe with every hub name at the commit that the run's `inputs.json` has for it."""
     known = _read(run)
-    bases = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
+    towers = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
     stages = []
     for stage in recipe.stages:
         keys = (f"stages.{stage.name}.data.{number}" for number in itertools.count())
         data = [_pin(source, known, next(keys)) if recipe.reads(source) else source for source in stage.data]
         stages.append(stage.model_copy(update={"data": data}))
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases), "stages": stages})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=towers), "stages": stages})
 
 
 def _pin(settings: Any, known: Mapping[str, Mapping[str, str]], key: str) -> Any:
-    commit = known.get(key, {}).get(_COMMIT)
+    commit = known.get(key, {}).get(COMMIT)
     return settings.model_copy(update={"revision": commit}) if commit else settings
 
 
 def _digests(files: Sequence[Path], top: str | Path) -> dict[str, str]:
     return {str(file.relative_to(top)): sha256(file) for file in files}
-
-
-def _commit(key: str, name: str, revision: str | None, kind: str) -> dict[str, str]:
-    with hub.asking(f"{key}: {name}", UsageError):
-        return {_COMMIT: hub.commit(name, revision, kind) or ""}
 
 
 def _read(run: RunFolder) -> Fingerprints:

@@ -1,0 +1,65 @@
+"""Bases by content: which files of a model lie on this machine, or which commit of the hub it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.io import hub, names
+from lusifer.io.files import sha256
+
+COMMIT = "commit"
+_FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
+
+
+def fingerprint(
+    path: str, revision: str | None = None, key: str = "model", raises: type[LusiferError] = UsageError
+) -> dict[str, str]:
+    """File name -> SHA-256 of a base on this machine; of a hub name "commit" -> its commit.
+
+    Args:
+        path: As in a recipe: a folder, `package:NAME` or a hub name.
+        revision: Of a hub name.
+        key: What messages begin with.
+        raises: The kind of error that a name is that cannot be read.
+    """
+    place = Path(names.base(path))
+    if place.is_dir():
+        files = [file for file in sorted(place.rglob("*")) if file.suffix in _FILES and file.is_file()]
+        return {str(file.relative_to(place)): sha256(file) for file in files}
+    with hub.asking(f"{key}: {place}", raises):
+        return {COMMIT: hub.commit(str(place), revision) or ""}
+
+
+def record(path: str, revision: str | None, found: dict[str, str]) -> dict[str, Any]:
+    """What a delta says of a base: `path` (absolute, of a folder), `revision` or `version`, `files` as `found`."""
+    where = names.base(path)
+    if path.startswith(names.PACKAGE):
+        package = path.removeprefix(names.PACKAGE)
+        owners = importlib.metadata.packages_distributions().get(package, [])
+        return {"path": path, "version": importlib.metadata.version(owners[0]) if owners else None, "files": found}
+    if Path(where).is_dir():
+        return {"path": str(Path(where).resolve()), "files": found}
+    return {"path": where, "revision": found[COMMIT], "files": {}}
+
+
+def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[LusiferError]) -> None:
+    """Refuse a base that is not the recorded one; of a hub name the commit is the record.
+
+    Args:
+        known: As `record` gives it.
+        path: Where the base is read from now.
+        key: What messages begin with.
+        raises: The kind of error.
+    """
+    now = fingerprint(path, known.get("revision"), key, raises)
+    expected = known["files"] or {COMMIT: known["revision"]}
+    changed = sorted(dict(expected.items() ^ now.items()))
+    if changed:
+        version = f" (it was version {known['version']})" if known.get("version") else ""
+        raise raises(
+            f"{key}: {path} is not the base that this model was trained on{version}: {changed[0]} differs or is not in "
+            "both; put that base there"
+        )
