@@ -12,7 +12,7 @@ from medium import LLM, VOCABULARY, adapted, flops
 
 from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
-from lusifer.model.backbones import compile_layers
+from lusifer.model.bases.backbones import compile_layers
 from lusifer.model.lusifer import LusiferModel
 
 BATCH, LENGTH, ROWS = 16, 128, 4

@@ -16,7 +16,7 @@ from sentence_transformers.base.losses.gradcache import RandContext
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
 from lusifer.embedder.assemble import assemble
-from lusifer.model.backbones import compile_layers
+from lusifer.model.bases.backbones import compile_layers
 from lusifer.training.stages.losses import InfoNCE
 
 ROWS, COLUMNS, CHUNK, TOKENS = 32, 9, 4, 1024

@@ -11,7 +11,7 @@ from medium import LONGEST, adapted, flops, texts, tokenizer
 from sentence_transformers import SentenceTransformer
 
 from lusifer import load
-from lusifer.model.backbones import compile_layers
+from lusifer.model.bases.backbones import compile_layers
 from lusifer.serving import encode
 
 Work = Callable[..., np.ndarray]

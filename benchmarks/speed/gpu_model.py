@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig
 
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.estimate.cost import _table

@@ -65,7 +65,7 @@ def test_task_role_and_instruction_reach_the_model(model_folder, folder):
 
 def test_layers_are_compiled_where_that_is_asked_for(model_folder, folder, monkeypatch):
     compiled = []
-    monkeypatch.setattr("lusifer.model.backbones.compile_layers", compiled.append)
+    monkeypatch.setattr("lusifer.model.bases.backbones.compile_layers", compiled.append)
     Path("in.txt").write_text("water\n", encoding="utf-8")
     assert embed(model_folder, "--input", "in.txt", "--output", "o.npy") == 0 and not compiled
     assert embed(model_folder, "--input", "in.txt", "--output", "p.npy", "--compile") == 0

@@ -19,7 +19,8 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.embedder.identity import identity
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io.weights import INDEX, WEIGHTS
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
 from support.tiny_bases import make_tiny_base
 from support.tiny_folder import tiny_embedder
 

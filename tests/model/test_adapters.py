@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
 from lusifer.model.lusifer import LusiferModel
 
 

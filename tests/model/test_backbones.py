@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lusifer.errors import UsageError
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
 from lusifer.model.probes import run_probes
 
 ATTENTIONS = ("sdpa", "eager")

@@ -14,7 +14,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from lusifer.errors import UsageError
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
 
 pytestmark = pytest.mark.slow
 

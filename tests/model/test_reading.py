@@ -14,6 +14,7 @@ from lusifer.embedder import folder
 from lusifer.errors import LusiferError
 from lusifer.io import weights
 from lusifer.model import build
+from lusifer.model.bases import reading
 from lusifer.model.build import Base
 
 
@@ -40,7 +41,7 @@ def test_the_head_is_that_of_the_whole_llm(llm: Path, dtype: torch.dtype, monkey
     base = Base(str(llm), dtype=dtype)
     whole = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype).get_output_embeddings()
     backbone = build.read_backbone(base, "llm")
-    monkeypatch.setattr(build, "_read_weights", lambda *_, **__: pytest.fail("the LLM was read once more"))
+    monkeypatch.setattr(reading, "_read_weights", lambda *_, **__: pytest.fail("the LLM was read once more"))
     head = build.read_lm_head(base, backbone)
     assert torch.equal(head.weight, whole.weight) and head.weight.dtype == dtype
     assert not head.weight.requires_grad
@@ -91,7 +92,7 @@ def test_a_base_placed_by_the_library_is_the_same(
 ) -> None:
     """The road of a GPU, with the CPU as its end."""
     plain = build.read_backbone(Base(str(llm_folder)), "llm")
-    monkeypatch.setattr(build, "place", lambda device: {"device_map": {"": str(device)}})
+    monkeypatch.setattr(reading, "place", lambda device: {"device_map": {"": str(device)}})
     placed = build.read_backbone(Base(str(llm_folder)), "llm")
     ours = build.join(build.read_backbone(Base(str(encoder_folder)), "encoder"), placed)
     assert all(
@@ -105,7 +106,7 @@ def test_a_model_folder_placed_by_the_library_is_the_same(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = folder.load(model_folder, "cpu")
-    monkeypatch.setattr(build, "place", lambda device: {"device_map": {"": str(device)}})
+    monkeypatch.setattr(reading, "place", lambda device: {"device_map": {"": str(device)}})
     placed = folder.load(model_folder, "cpu")
     texts = ["The river rises in spring.", "water"]
     assert (plain.encode(texts) == placed.encode(texts)).all()

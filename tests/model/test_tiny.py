@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lusifer.model import backbones, build
+from lusifer.model import build
+from lusifer.model.bases import backbones
 from support import tiny_bases
 
 TOWERS = [("encoder", name) for name in backbones.table("encoder")] + [("llm", name) for name in backbones.table("llm")]

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from lusifer.errors import UsageError
 from lusifer.io.names import shipped_model
-from lusifer.model.build import check_tokenizers, leaks, read_safely, read_tokenizer
+from lusifer.model.bases.tokenizer import check_tokenizers, leaks, read_safely, read_tokenizer
 from lusifer.prompts import INVISIBLE
 from support.tiny_bases import sentences, tiny_tokenizer
 

@@ -16,18 +16,20 @@ MAX_FOLDER = 12
 MIN_FILE = 60
 """A file shorter than this belongs to whoever imports it, if only one does."""
 LEAVES = {"leaves", "io"}
-BELOW_TRAINING = LEAVES | {"model", "embedder", "data"}
+MODEL = {"model.bases", "model"}
+BELOW_TRAINING = LEAVES | MODEL | {"embedder", "data"}
 TRAINING = {"training", "training.recipe", "training.objectives"}
-BELOW_EVALUATION = LEAVES | {"model", "embedder", "evaluation"}
+BELOW_EVALUATION = LEAVES | MODEL | {"embedder", "evaluation"}
 ROOMS: dict[str, set[str]] = {
     "leaves": set(),
     "io": {"leaves"},
-    "model": LEAVES,
-    "embedder": LEAVES | {"model"},
+    "model.bases": LEAVES,
+    "model": LEAVES | {"model.bases"},
+    "embedder": LEAVES | MODEL,
     "data": LEAVES,
     "data.mining": LEAVES | {"data"},
     "training.objectives": LEAVES,
-    "training.recipe": LEAVES | {"data", "model", "training.objectives"},
+    "training.recipe": LEAVES | MODEL | {"data", "training.objectives"},
     "training": BELOW_TRAINING | {"training.recipe"},
     "training.estimate": BELOW_TRAINING | TRAINING,
     "training.stages": BELOW_TRAINING | TRAINING,
@@ -37,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluation.scores": LEAVES | {"evaluation.suites"},
     "evaluation.run": BELOW_EVALUATION | {"evaluation.suites", "evaluation.scores"},
     "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores"},
-    "serving": LEAVES | {"model", "embedder"},
+    "serving": LEAVES | MODEL | {"embedder"},
 }
 """Package -> the packages that it may import besides itself, at module level or inside functions."""
 ROOMS["cli"] = set(ROOMS)

@@ -79,7 +79,7 @@ def embed(
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     from lusifer.embedder import folder
-    from lusifer.model.backbones import compile_layers
+    from lusifer.model.bases.backbones import compile_layers
     from lusifer.serving import encode
 
     wish = (prompt, task, role)

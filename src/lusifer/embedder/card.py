@@ -121,9 +121,9 @@ def public_name(name: str) -> str:
     """What a card may say of a base, a checkpoint or a data file: of a local path the last name only.
 
     Args:
-        name: A hub id, `package:NAME`, `tiny:NAME`, `sample:NAME`, or a path.
+        name: A hub id, `package:NAME`, `package:NAME/FILE`, `tiny:NAME`, `sample:NAME`, or a path.
     """
-    if is_hub_id(name) or re.fullmatch(r"(package|tiny|sample):[\w.-]+", name):
+    if is_hub_id(name) or re.fullmatch(r"(package|tiny|sample):[\w.-]+(/[\w.-]+)?", name):
         return name
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1] or "unnamed"
 

@@ -20,12 +20,14 @@ def fingerprint(
     """File name -> SHA-256 of a base on this machine; of a hub name "commit" -> its commit.
 
     Args:
-        path: As in a recipe: a folder, `package:NAME` or a hub name.
+        path: As in a recipe: a folder, a file, `package:NAME` or a hub name.
         revision: Of a hub name.
         key: What messages begin with.
         raises: The kind of error that a name is that cannot be read.
     """
     place = Path(names.base(path))
+    if place.is_file():
+        return {place.name: sha256(place)}
     if place.is_dir():
         files = [file for file in sorted(place.rglob("*")) if file.suffix in _FILES and file.is_file()]
         return {str(file.relative_to(place)): sha256(file) for file in files}
@@ -34,13 +36,13 @@ def fingerprint(
 
 
 def record(path: str, revision: str | None, found: dict[str, str]) -> dict[str, Any]:
-    """What a delta says of a base: `path` (absolute, of a folder), `revision` or `version`, `files` as `found`."""
+    """What a delta says of a base: `path` (absolute, if on disk), `revision` or `version`, `files` as `found`."""
     where = names.base(path)
     if path.startswith(names.PACKAGE):
-        package = path.removeprefix(names.PACKAGE)
+        package = path.removeprefix(names.PACKAGE).partition("/")[0]
         owners = importlib.metadata.packages_distributions().get(package, [])
         return {"path": path, "version": importlib.metadata.version(owners[0]) if owners else None, "files": found}
-    if Path(where).is_dir():
+    if Path(where).exists():
         return {"path": str(Path(where).resolve()), "files": found}
     return {"path": where, "revision": found[COMMIT], "files": {}}
 

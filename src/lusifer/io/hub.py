@@ -30,16 +30,16 @@ def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
 
 
 def commit(name: str, revision: str | None = None, kind: str = "model") -> str | None:
-    """The commit that a name (with a branch, tag or commit; None is the newest) stands for now; None for a folder.
+    """The commit that a name (with a branch, tag or commit; None is the newest) stands for now; None for a path.
 
     Asked once and handed on, it keeps all files of a model of one state, and what is in the cache is read without
-    asking again. Without the hub it is the commit that was seen last. `kind` is "model" or "dataset", never a folder.
+    asking again. Without the hub it is the commit that was seen last. `kind` is "model" or "dataset", never a path.
 
     Raises:
         RevisionResolutionError: The hub cannot be reached, and the cache knows nothing of the name.
         OSError: The hub refuses; `why` tells the reason.
     """
-    if kind == "model" and Path(name).is_dir():
+    if kind == "model" and Path(name).exists():
         return None
     from huggingface_hub import HfApi
 
@@ -64,7 +64,7 @@ def has_file(name: str, file: str, commit: str | None = None) -> bool:
     Raises:
         OSError: The hub does not say; `why` tells the reason.
     """
-    if Path(name).is_dir():
+    if Path(name).exists():
         return (Path(name) / file).is_file()
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError

@@ -1,8 +1,8 @@
 """What a name means: a folder, something that comes with the library, an installed package, or a hub id.
 
 A folder of that name always comes first. `mini` is the model in `models/lusifer-mini`; `package:NAME` is the model
-folder inside the installed Python package NAME; `tiny:encoder` and `tiny:llm` are the random bases of the recipe
-`tiny`, made when they are needed.
+folder inside the installed Python package NAME, or, of a base, a file there that holds it all; `tiny:encoder` and
+`tiny:llm` are the random bases of the recipe `tiny`, made when they are needed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import difflib
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lusifer.errors import UsageError
-from lusifer.io.files import read_json
+from lusifer.io.files import read_json, refuse_pointer
 
 PREFIX = "lusifer-"
 PACKAGE = "package:"
 ADAPTERS = "adapter_config.json"
 """Of a folder of peft's: what its adapters belong to."""
 TINY = ("tiny:encoder", "tiny:llm")
+FILES = {b"E5S1": "packed", b"GGUF": "gguf"}
+"""How a file begins that is a whole base, and what it is."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -57,14 +60,20 @@ def base(name: str) -> str:
     """Find one of the two models that a recipe joins: a path on this machine, or the hub id as it was given.
 
     Args:
-        name: A folder that `save_pretrained` wrote, `package:NAME`, or a hub id (owner/name, or name alone).
+        name: A folder that `save_pretrained` wrote, a file that is a whole base, `package:NAME` or `package:NAME/FILE`,
+            or a hub id (owner/name, or name alone).
 
     Raises:
         UsageError: It can be none of these; `tiny:` bases are made first, and then named by their folder.
     """
     if name.startswith(PACKAGE):
-        return str(package_folder(name))
+        return str(_in_package(name))
     path = Path(name).expanduser()
+    if path.is_file():
+        if base_file(path) is None and path.stat().st_size > 0:
+            refuse_pointer(path, UsageError)
+            raise UsageError(f"{name}: is no base: give the folder that it lies in, or a file that is a whole base")
+        return str(path)
     if _is_path(name) or path.exists():
         if not (path / "config.json").is_file():
             if (path / ADAPTERS).is_file():
@@ -82,6 +91,14 @@ def base(name: str) -> str:
     return name
 
 
+def base_file(path: str | os.PathLike[str]) -> str | None:
+    """What kind of a base a file is by its first bytes ("packed", "gguf"); None for anything else."""
+    if not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as stream:
+        return FILES.get(stream.read(4))
+
+
 def is_tiny(name: str) -> bool:
     """Whether a base is made from the seed of the recipe."""
     return name in TINY
@@ -93,17 +110,46 @@ def package_folder(name: str) -> Path:
     Raises:
         UsageError: The package is not installed, or carries no model.
     """
+    found = _model_folder(_package_roots(name))
+    if found is None:
+        raise UsageError(f"{name}: no folder with config.json and model.safetensors in that package")
+    return found
+
+
+def _in_package(name: str) -> Path:
+    """A base in a package: the file that is named, else a model folder, else the largest file that is a base."""
+    package, _, wanted = name.partition("/")
+    roots = _package_roots(package)
+    folder = None if wanted else _model_folder(roots)
+    if folder is not None:
+        return folder
+    files = [file for root in roots for file in sorted(Path(root).rglob("*")) if base_file(file)]
+    named = [file for file in files if wanted in ("", file.name)]
+    if not named:
+        carrier = f"in package {package.removeprefix(PACKAGE)!r}"
+        if files:
+            raise UsageError(f"{name}: no {wanted} {carrier}: it has {', '.join(file.name for file in files)}")
+        raise UsageError(
+            f"{name}: no folder with config.json and model.safetensors {carrier}, nor a file that is a base"
+        )
+    return max(named, key=lambda file: file.stat().st_size)
+
+
+def _model_folder(roots: Sequence[str]) -> Path | None:
+    """The first folder with config.json and weights."""
+    configs = (config for root in roots for config in sorted(Path(root).rglob("config.json")))
+    return next((config.parent for config in configs if (config.parent / "model.safetensors").exists()), None)
+
+
+def _package_roots(name: str) -> list[str]:
+    """Where the package of `package:NAME` lies."""
     package = name.removeprefix(PACKAGE)
     if not package.isidentifier():
         raise UsageError(f"{name}: {package!r} cannot be the name of a package: give what Python imports, without dots")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"{name}: package {package!r} is not installed; pip install {package.replace('_', '-')}")
-    for root in spec.submodule_search_locations:
-        for config in sorted(Path(root).rglob("config.json")):
-            if (config.parent / "model.safetensors").exists():
-                return config.parent
-    raise UsageError(f"{name}: no folder with config.json and model.safetensors in package {package!r}")
+    return list(spec.submodule_search_locations)
 
 
 def shipped_models() -> list[str]:

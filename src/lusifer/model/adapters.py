@@ -16,7 +16,7 @@ from torch import nn
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import weights
-from lusifer.model.backbones import backbone
+from lusifer.model.bases.backbones import backbone
 
 # peft is imported where it is used: it imports transformers' Auto classes, whose loading imports the model class
 # (`lusifer/__init__.py`), which imports this file.

@@ -14,7 +14,8 @@ from transformers.utils import ModelOutput
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.weights import misfit
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput, weighted_mean
 

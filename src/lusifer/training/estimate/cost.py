@@ -19,8 +19,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from lusifer.data import sources as data_sources
 from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows, ending, open_bytes
-from lusifer.model import adapters, backbones, build
+from lusifer.model import adapters, build
 from lusifer.model.adapters import PartReport
+from lusifer.model.bases import backbones
 from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
 from lusifer.training.recipe.data import PairSource, Source
 from lusifer.training.recipe.recipe import BaseSettings, Recipe, Stage
@@ -169,10 +170,11 @@ def _count(file: Path) -> int:
 
 def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
     """The configuration of a base: from disk, from the hub's cache on disk, or from the table."""
+    wanted = base.base()
     if base.path.startswith("tiny:"):
-        return build.read_config(build.Base(str(build.TINY / tower)), tower)
+        return build.read_config(replace(wanted, path=str(build.TINY / tower)), tower)
     if base.path.startswith(("package:", "/")):
-        return build.read_config(build.Base(base.path, base.revision), tower)
+        return build.read_config(wanted, tower)
     known = _table("known_bases.toml")
     try:
         config = AutoConfig.from_pretrained(base.path, revision=base.revision, local_files_only=True)
@@ -183,9 +185,7 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
                 f"`hf download {base.path} config.json`, or give a folder"
             ) from None
         config = AutoConfig.for_model(**known[base.path])
-    build.refuse_quantised(config, f"model.{tower}.path={base.path!r}")
-    backbones.backbone(config.model_type, tower)
-    return config
+    return build.checked(config, wanted, tower)
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ from transformers import PreTrainedConfig
 
 from lusifer.model import adapters
 from lusifer.model.adapters import PartReport
+from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.estimate.rehearsal import Counted, Kind, Setting, rehearse
@@ -140,7 +141,7 @@ class Estimator:
     def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Counted:
         key = (setting, tuple(layers), kind, stage.train.model_dump_json(), stage.lora.model_dump_json())
         if key not in self._rehearsed:
-            small = [_with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
+            small = [backbones.with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
             self._rehearsed[key] = rehearse(lambda: skeleton(self.recipe, stage, *small), setting, kind)
         return self._rehearsed[key]
 
@@ -155,12 +156,3 @@ class Estimator:
         """Bytes of a frozen weight."""
         auto = 2 if kind == "cuda" else 4
         return {"float32": 4, "bfloat16": 2, "auto": auto}[self.recipe.model.dtype.frozen]
-
-
-def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """The configuration of a tower cut to its first layers."""
-    cut = copy.deepcopy(config)
-    if getattr(cut, "layer_types", None):
-        cut.layer_types = cut.layer_types[:layers]
-    cut.num_hidden_layers = layers
-    return cut

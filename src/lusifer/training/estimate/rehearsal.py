@@ -23,8 +23,9 @@ from torch.utils import _pytree as trees
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from lusifer.model import adapters, backbones
+from lusifer.model import adapters
 from lusifer.model.alignment import LusiferForAlignment, prefix_mask, target_positions
+from lusifer.model.bases import backbones
 
 if TYPE_CHECKING:
     from lusifer.model.lusifer import LusiferModel

@@ -121,7 +121,7 @@ def _checked(document: Document, folder: Path) -> Recipe:
             case ("stages", _, "watch", "parallel"), str():
                 local = value != parallel_text.SAMPLE
             case ("model", _, "path"), str() if not value.startswith((names.PACKAGE, "tiny:")):
-                local = value.startswith((".", "/", "~")) or (start / value).is_dir()
+                local = value.startswith((".", "/", "~")) or (start / value).exists()
             case _:
                 local = False
         return os.path.normpath(start / Path(value).expanduser()) if value and local else value

@@ -16,6 +16,8 @@ from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
 if TYPE_CHECKING:
     from pydantic_core import core_schema
 
+    from lusifer.model.bases.reading import Base
+
 FULL = "full"
 """The name of the variant that is the recipe as it stands."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -25,10 +27,19 @@ class BaseSettings(Settings):
     """One of the two bases."""
 
     path: str = Field(min_length=1)
-    """A folder (begins with ./, ../, / or ~, or exists), a hub id, `package:NAME` (a folder of weights inside an
-    installed package) or `tiny:encoder` / `tiny:llm` (random weights of a few kilobytes, for tests)."""
+    """A folder, or a file that is a whole base (begins with ./, ../, / or ~, or exists), a hub id, `package:NAME` (one
+    of them inside an installed package; `package:NAME/FILE` where it has several) or `tiny:encoder` / `tiny:llm`
+    (random weights of a few kilobytes, for tests)."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; null takes the newest."""
+    layers: int | None = Field(default=None, ge=1)
+    """Keep the first so many layers; a norm behind the last one stays. Null keeps all."""
+
+    def base(self, **held: Any) -> Base:
+        """Where it is read from; `held` says in what number format (`dtype`) and on which `device`."""
+        from lusifer.model.bases.reading import Base  # imports torch
+
+        return Base(self.path, self.revision, layers=self.layers, **held)
 
 
 class _Registered:

@@ -30,8 +30,8 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
     dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
     device = str(processes.state().device)
-    encoder = build.Base(settings.encoder.path, settings.encoder.revision, dtypes["encoder"], device)
-    llm = build.Base(settings.llm.path, settings.llm.revision, dtypes["llm"], device)
+    encoder = settings.encoder.base(dtype=dtypes["encoder"], device=device)
+    llm = settings.llm.base(dtype=dtypes["llm"], device=device)
     tokenizer = read_tokenizer(names.base(encoder.path), encoder.revision)
     check_tokenizers(tokenizer)
     model = build.join(
@@ -61,7 +61,7 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
         base = getattr(recipe.model, tower)
         if base.path.startswith("tiny:"):
             continue
-        build.read_config(build.Base(base.path, base.revision), tower)
+        build.read_config(base.base(), tower)
         if output.is_relative_to(Path(names.base(base.path)).resolve()):
             raise UsageError(f"{output}: lies in the folder of model.{tower}; choose an --output outside it")
 

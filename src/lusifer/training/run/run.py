@@ -16,8 +16,9 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, folder
 from lusifer.errors import LusiferError, UsageError
-from lusifer.model import adapters, backbones, build
-from lusifer.model.backbones import compile_layers, refuse_without_compiler
+from lusifer.model import adapters, build
+from lusifer.model.bases import backbones
+from lusifer.model.bases.backbones import compile_layers, refuse_without_compiler
 from lusifer.training import processes
 from lusifer.training.estimate.memory import here, prepare, skeleton
 from lusifer.training.folder import RunFolder, last_checkpoint
@@ -118,7 +119,7 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
         except UsageError as error:
             raise UsageError(f"stages.{stage.name}.compile: {error}") from error
     towers = (("encoder", recipe.model.encoder), ("llm", recipe.model.llm))
-    encoder, llm = (build.read_config(build.Base(base.path, base.revision), tower) for tower, base in towers)
+    encoder, llm = (build.read_config(base.base(), tower) for tower, base in towers)
     stage.refuse_llm(llm, backbones.is_decoder(llm))
     try:
         skeleton(recipe, stage, encoder, llm)

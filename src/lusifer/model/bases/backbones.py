@@ -5,6 +5,7 @@ An architecture that is not in `backbones.toml` is refused; the message says how
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from functools import cache
 from importlib import resources
@@ -36,7 +37,7 @@ class Backbone(NamedTuple):
 @cache
 def table(tower: str) -> dict[str, Backbone]:
     """Read the checked architectures of a tower, "encoder" or "llm", by `model_type`."""
-    text = resources.files("lusifer.model").joinpath("backbones.toml").read_text(encoding="utf-8")
+    text = resources.files("lusifer.model.bases").joinpath("backbones.toml").read_text(encoding="utf-8")
     return {model_type: Backbone(**facts) for model_type, facts in tomllib.loads(text)[tower].items()}
 
 
@@ -50,8 +51,9 @@ def backbone(model_type: str, tower: str) -> Backbone:
     if model_type not in known:
         raise UsageError(
             f"model.{tower}: architecture {model_type!r} was never checked as {tower} (checked: "
-            f"{', '.join(sorted(known))}); to check it, add [{tower}.{model_type}] to lusifer/model/backbones.toml, "
-            f"run `pytest tests/model/test_backbones.py`, and keep it only if every test passes"
+            f"{', '.join(sorted(known))}); to check it, add [{tower}.{model_type}] to "
+            "lusifer/model/bases/backbones.toml, run `pytest tests/model/test_backbones.py`, and keep it only if every "
+            "test passes"
         )
     return known[model_type]
 
@@ -69,6 +71,15 @@ def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
     cls = model_class(config.model_type, tower)
     make = cls.from_config if cls is AutoModel else cls._from_config
     return make(config, **backbone(config.model_type, tower).kwargs)
+
+
+def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """A copy of a configuration that has the first layers alone."""
+    cut = copy.deepcopy(config)
+    if getattr(cut, "layer_types", None):
+        cut.layer_types = cut.layer_types[:layers]
+    cut.num_hidden_layers = layers
+    return cut
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:

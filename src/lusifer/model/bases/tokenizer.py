@@ -1,0 +1,91 @@
+"""Read tokenizers and make them safe: a special token written in a text is text, and what nobody sees is dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lusifer.errors import UsageError
+from lusifer.io import hub, names
+from lusifer.model.bases import packed
+from lusifer.prompts import INVISIBLE
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+)  # fmt: skip
+"""Any of these makes a tokenizer."""
+UNSEEN = "\u00ad\u034f\u061c\u115f\u17b5\u180b\u200b\u200e\u2060\u3164\ufe0f\ufeff\ufff9\U000e0101"
+"""Characters of `INVISIBLE` of each sort."""
+
+
+def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, from a base's folder, file or hub name, that pads on the right; special tokens are text.
+
+    Raises:
+        UsageError: There is none at `path`.
+    """
+    if names.base_file(path) == "packed":
+        return read_safely(packed.read_tokenizer(Path(path)))
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        files = ", ".join(TOKENIZER_FILES)
+        raise UsageError(f"{path}: no tokenizer there ({files}): save the base's tokenizer into the folder")
+    with hub.asking(f"{path}: no tokenizer there", UsageError):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
+        )
+    return read_safely(tokenizer)
+
+
+def read_safely(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Make sure that no text can hold a special token, whatever is written in it, and that what nobody sees is dropped.
+
+    `split_special_tokens` is enough for most tokenizers, not for those whose vocabulary lists the special tokens
+    among its pieces (XLM-R, T5): there "</s>" is one piece again. For these a normaliser puts a space behind the
+    first character. Another one drops `INVISIBLE` characters, which would become unknown tokens. The result is kept as
+    a plain fast tokenizer, which loads from its file as it is.
+    """
+    leaking = [token for token in tokenizer.all_special_tokens if leaks(tokenizer, token)]
+    if not leaking and drops_invisible(tokenizer):
+        return tokenizer
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    spaced = [normalizers.Replace(token, f"{token[0]} {token[1:]}") for token in leaking]
+    own = [backend.normalizer] if backend.normalizer is not None else []
+    # Spaces last in the sequence: a full-width "＜/s＞" becomes "</s>" in the normaliser before.
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(INVISIBLE), ""), *own, *spaced])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        split_special_tokens=True,
+        padding_side="right",
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **tokenizer.special_tokens_map,
+    )
+
+
+def drops_invisible(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether characters that nobody sees leave no trace in the tokens."""
+    plain, *others = tokenizer(["ab", *(f"a{character}b" for character in UNSEEN)], add_special_tokens=False)[
+        "input_ids"
+    ]
+    return all(ids == plain for ids in others)
+
+
+def leaks(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether the text `token` becomes the special token of that name."""
+    ids = tokenizer(f"a {token} b", add_special_tokens=False)["input_ids"]
+    return len(token) > 1 and token != tokenizer.unk_token and tokenizer.convert_tokens_to_ids(token) in ids
+
+
+def check_tokenizers(encoder: PreTrainedTokenizerBase, llm: PreTrainedTokenizerBase | None = None) -> None:
+    """Refuse an encoder's tokenizer without pad token, and an LLM's that ends its targets with no EOS.
+
+    Raises:
+        UsageError: Names the tokenizer and the token.
+    """
+    if encoder.pad_token_id is None:
+        raise UsageError("model.encoder: its tokenizer has no pad token; set pad_token in its tokenizer_config.json")
+    if llm is not None and llm.eos_token_id is None:
+        raise UsageError("model.llm: its tokenizer has no eos token; set eos_token in its tokenizer_config.json")
