@@ -63,6 +63,10 @@ def test_every_usual_code_of_a_language_finds_it(code: str) -> None:
         ("pbt_Arab", Language("pbt", "Southern Pashto", "pbt", "Arab")),
         ("azb", Language("azb", "South Azerbaijani", "azb", "Arab")),
         ("acm_Arab", Language("acm", "Mesopotamian Arabic", "acm", "Arab")),
+        ("acq_Arab", Language("acq", "Ta'izzi-Adeni Arabic", "acq", "Arab")),
+        ("ajp-Arab", Language("ajp", "South Levantine Arabic", "ajp", "Arab")),
+        ("anp_Deva", Language("anp", "Angika", "anp", "Deva")),
+        ("grc", Language("grc", "Ancient Greek", "grc", "Grek")),
     ],
 )
 def test_a_language_outside_the_table_is_named(code: str, row: Language) -> None:
@@ -87,6 +91,9 @@ def test_a_language_outside_the_table_is_named(code: str, row: Language) -> None
         ("qaa", USUAL),
         ("zxx", USUAL),
         ("topic", USUAL),
+        ("a", USUAL),
+        ("-en", "did you mean en (English)?"),
+        ("中文", "did you mean zh (Chinese)?"),
     ],
 )
 def test_what_is_no_language_is_refused_with_the_nearest(code: str, nearest: str) -> None:

@@ -110,6 +110,8 @@ def _nearest(code: str) -> str:
 
     usual = "codes are as in en, pt-BR or zho-Hans"
     try:
+        if code.isascii() and len(code.strip()) < 4:  # no name: langcodes finds languages called A or En
+            raise LookupError(code)
         found = language(str(langcodes.find(code.strip())))
     except (LookupError, UsageError):
         names = {name.lower(): row for row in table().values() for name in (row.name, row.code3, row.code)}

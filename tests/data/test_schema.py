@@ -6,6 +6,8 @@ import csv
 import errno
 import gzip
 import json
+import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -244,3 +246,19 @@ def test_advice_on_a_label_does_not_change_it(label: float, advice: str) -> None
     with pytest.raises(DataError) as caught:
         check("labelled", {"text": "a", "label": label}, "a line 1")
     assert str(caught.value).endswith(f"found {label}: {advice}")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("It was in 1998!", "It was in 1998."), ("Call at 7:30!", "call at 7:30"), ("Only $500!", "only $500"),
+     ("Due 2020-05-12!", "due 2020-05-12"), ("It weighs 3.5!", "it weighs 3.5"), ("It had 12,500!", "it had 12,500")],
+)  # fmt: skip
+def test_an_exclamation_mark_is_no_factorial_behind_a_year_a_time_or_an_amount(one: str, other: str) -> None:
+    assert same_text(one) == same_text(other)
+    assert same_text("100!") != same_text("100") and same_text("-5!!") == same_text("-5!") != same_text("-5")
+
+
+@given(st.text(st.sampled_from("eao가나\u1100\u1161\u0301\u0323\u0308\u200b\u00ad\u034f\ufe0f x"), max_size=12))
+def test_a_text_is_normal_however_unseen_characters_stand_in_it(text: str) -> None:
+    plain = re.sub("[\u200b\u00ad\u034f\ufe0f]", "", text)
+    assert normalise(text) == normalise(plain) == unicodedata.normalize("NFC", normalise(text))

@@ -48,6 +48,18 @@ def with_whole_modules(model: SentenceTransformer) -> None:
                 parameter.add_(0.1)
 
 
+def with_a_whole_projection(model: SentenceTransformer) -> None:
+    model[0].model.add_adapter(config(modules_to_save=["output_projection"]))
+    with torch.no_grad():
+        for parameter in model[0].model.output_projection.modules_to_save.parameters():
+            parameter.add_(0.1)
+
+
+def around_the_projection(model: SentenceTransformer) -> None:
+    lora = LoraConfig(r=2, target_modules=["0", "2"], init_lora_weights=False)
+    model[0].model.output_projection = get_peft_model(model[0].model.output_projection, lora)
+
+
 def dora(model: SentenceTransformer) -> None:
     model[0].model.add_adapter(config(use_dora=True))
 
@@ -105,7 +117,8 @@ def our_own(model: SentenceTransformer) -> None:
 
 
 ROADS = (
-    of_sentence_transformers, of_transformers, with_whole_modules, trainable_tokens, dora, ia3, loha,
+    of_sentence_transformers, of_transformers, with_whole_modules, with_a_whole_projection, around_the_projection,
+    trainable_tokens, dora, ia3, loha,
     in_the_connector,
     peft_in_place, peft_around, around_a_tower, around_each_part, our_own,
 )  # fmt: skip

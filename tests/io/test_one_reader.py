@@ -223,7 +223,7 @@ def test_a_column_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert main(["data", "inspect", str(file), *(f"--field={field}" for field in swapped)]) == 0
 
 
-@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n\r\n", b"\n \n\n", MARK + b"\n", b"\t\r\n"])
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r\n\r\n", b"\n \n\n", MARK + b"\n", b"\t\r\n", b",\n", b"\n, ,\r\n"])
 def test_blank_lines_before_the_header_of_a_csv_file_are_passed_over(before: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(before + b"text,label\nThe ferry leaves.,x\n\nBread rises.,y\n")
@@ -252,3 +252,31 @@ def test_a_carriage_return_as_a_space_of_json_breaks_no_line(tmp_path: Path) -> 
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"text":\r"a"}\n{"text": "b\\rc"}\r\n')
     assert [text for _, text in TextSource(str(file)).rows()] == ["a", "b\rc"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.csv.gz"])
+def test_a_text_that_begins_as_parquet_does_is_a_text(name: str, tmp_path: Path) -> None:
+    content = b"PAR1,text\ngene,PAR1 is a gene.\n"
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    texts = [text for _, text in TextSource(str(file)).rows()]
+    assert texts == (["PAR1,text", "gene,PAR1 is a gene."] if name == "a.txt" else ["PAR1 is a gene."])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"text": "a"}\n', "is not Parquet but another format: end its name as that is named"),
+        (b"text\na\n", "is not Parquet but another format: end its name as that is named"),
+        (gzip.compress(b"text\na\n"), "is not Parquet but gzip: unpack it"),
+        (b"", "not a readable Parquet file"),
+        (b"PAR1", "not a readable Parquet file"),
+    ],
+)
+def test_what_is_called_parquet_and_is_not_is_told_by_its_first_bytes(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.parquet").write_bytes(content)
+    for work in (lambda file: TextSource(str(file)).check(), lambda file: list(sources.read_file(file, "passages"))):
+        with pytest.raises(DataError, match=rf"a\.parquet.* ?{words}"):
+            work(tmp_path / "a.parquet")

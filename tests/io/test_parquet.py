@@ -108,19 +108,21 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_vectors_beside_the_text_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, asked = tmp_path / "a.parquet", []
+    file, asked, sizes = tmp_path / "a.parquet", [], []
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(16, "f4")), 8)
     pq.write_table(pa.table({"text": TEXTS, "vector": vectors, "label": [1, 2]}), file)
     real = pq.ParquetFile.iter_batches
 
     def iter_batches(self, size, columns):
         asked.append(list(columns))
+        sizes.append(size)
         return real(self, size, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
     assert [row["label"] for row in sources.open_files([str(file)], 0, {}).rows] == ["1", "2"]
     assert TextSource(str(file)).check() == 2
     assert dedup.evaluation_texts([file], RowCounts("test")) == TEXTS
+    assert sizes[-2:] == [rows.PARQUET_ROWS, rows.BINARY_ROWS]  # nobody named the columns: pictures may be among them
     assert (
         asked[-2:] == [["text"], ["text"]] and asked[-3] == ["text", "label"] and not any("vector" in a for a in asked)
     )

@@ -68,7 +68,7 @@ def normalise(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    return _UNSEEN.sub("", unicodedata.normalize("NFC", text))
+    return unicodedata.normalize("NFC", _UNSEEN.sub("", text))  # what stood around an unseen character is composed
 
 
 # That end a sentence or a part of it in the scripts that have signs of their own
@@ -78,7 +78,8 @@ _STOPS = (
 )
 _QUOTES = '"\u00ab\u00bb\u201c-\u201f\u300c-\u300f'
 _QUOTED = re.compile(rf"[{_QUOTES}]\s*([^{_QUOTES}]+?)\s*[{_QUOTES}]")
-_FACTORIAL = re.compile(r"(?<![^\W\d])(?:\d|(?<!\w)\w)!")  # 5!, n!
+# 5!, n!; not in 1998!, at 7:30!
+_FACTORIAL = re.compile(r"(?:(?<![\w.,:/$\u00a3\u20ac])(?<!\d-)\d{1,3}|(?<!\w)[^\W\d])!\Z")
 
 
 def same_text(text: str) -> str:
@@ -86,12 +87,12 @@ def same_text(text: str) -> str:
 
     It leaves out case, the width of spaces, punctuation at the end of the text and quotation marks around all of it,
     and nothing else: a sign, a symbol, an emoji or a point inside makes another text. An exclamation mark behind a
-    number or a single letter stays (5!, n!), and so does a text of nothing but punctuation.
+    number below 1000 or a single letter stays (5!, n!), and so does a text of nothing but punctuation.
     """
     key = plain = " ".join(unicodedata.normalize("NFC", _composed(text).casefold()).split())
     while True:
         shorter = key.rstrip(_STOPS + " ")
-        if _FACTORIAL.fullmatch(key, max(len(shorter) - 1, 0), len(shorter) + 1):
+        if _FACTORIAL.search(key[max(len(shorter) - 6, 0) : len(shorter) + 1]):
             shorter = key[: len(shorter) + 1]
         if quoted := _QUOTED.fullmatch(shorter):
             shorter = quoted[1]

@@ -22,8 +22,9 @@ from lusifer.io.files import parse_json, refuse_pointer
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 PARQUET_ROWS = 10_000  # in memory at once
+BINARY_ROWS = 500  # where columns may hold pictures
 BOM = b"\xef\xbb\xbf"
-_UTF16, GZIP, PARQUET = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b", b"PAR1"  # what such files begin with
+_UTF16, GZIP, PARQUET = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b", b"PAR1\x15"  # what such files begin with
 _RETURNS = "a carriage return without a line feed behind it: save the file with line feeds"
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of files that are called CSV
 
@@ -191,8 +192,8 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
     reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
     start = 1
     try:
-        names = next((row for row in reader.reader if len(row) > 1 or "".join(row).strip()), [])
-        reader.fieldnames = names  # blank lines before it are passed over, as between rows
+        names = next((row for row in reader.reader if "".join(row).strip()), [])
+        reader.fieldnames = names  # before it blank lines, or commas alone as Excel writes them, are passed over
         _check_header(f"{file} line {reader.reader.line_num}", names)
         while True:
             start = reader.reader.line_num + 1
@@ -243,7 +244,7 @@ def _parquet(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
             _refuse_twice(str(file), names)
             asked = _texts_of(opened.schema) if columns is None else [name for name in names if name in columns]
             unread = dict.fromkeys(names)
-            for batch in opened.iter_batches(PARQUET_ROWS, columns=asked):
+            for batch in opened.iter_batches(BINARY_ROWS if columns is None else PARQUET_ROWS, columns=asked):
                 # A name with a dot brings along what has its beginning as a name.
                 read = [name for name in batch.schema.names if columns is None or name in asked]
                 values = {name: _values(batch, name, file) for name in read}
@@ -257,6 +258,11 @@ def _parquet(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
     except FileNotFoundError:
         raise DataError(f"{file}: no such file: correct the name") from None
     except (pa.ArrowException, OSError) as error:
+        with file.open("rb") as stream:
+            start = stream.read(len(PARQUET))
+        if start and not PARQUET.startswith(start[:4]):
+            named = "gzip: unpack it" if start.startswith(GZIP) else "another format: end its name as that is named"
+            raise DataError(f"{file}: is not Parquet but {named} ({', '.join(SUFFIXES[:-1])})") from error
         raise DataError(f"{file} after row {number}: not a readable Parquet file ({error}): copy it again") from error
 
 

@@ -129,7 +129,7 @@ class LusiferModel(LusiferPreTrainedModel):
             past = pool(read.inputs_embeds, read.attention_mask, self.config.pooling)
             embedding = embedding.float() + past.float()
         if self.output_projection is not None:
-            embedding = self.output_projection(embedding.to(self.output_projection[0].weight.dtype))
+            embedding = self.output_projection(embedding.to(next(self.output_projection.parameters()).dtype))
         # Brought to length 1 in half precision, a vector is off by up to half a per cent.
         return LusiferOutput(embedding.float(), hidden_states, read.attention_mask)
 

@@ -104,7 +104,7 @@ def test_a_pair_of_languages_is_no_file_of_the_first(word: str, tmp_path: Path) 
     assert [note.split(":")[0] for note in chosen.notes if word in note] in ([f"sts-{word}.jsonl"], [])
 
 
-@pytest.mark.parametrize("word", ["en-DE", "en_US", "EN-GB", "eng_Latn", "en-Latn-GB"])
+@pytest.mark.parametrize("word", ["en-DE", "en_US", "EN-GB", "eng_Latn", "en-Latn-GB", "en-us", "en-gb"])
 def test_a_file_under_another_code_is_named(word: str, tmp_path: Path) -> None:
     pairs(tmp_path, word)
     chosen = suite.choose("offline", tmp_path, ["en"], ["STSFile"])
@@ -134,3 +134,31 @@ def test_another_script_is_said(model_folder: Path, tmp_path: Path) -> None:
     ]
     chosen = suite.choose("paper", None, ["hi-Latn"])
     assert chosen.notes == ["hi-Latn: hi (Hindi) is measured, the only script that is there"]
+
+
+def test_a_pair_that_is_asked_for_is_said_to_be_the_first(tmp_path: Path) -> None:
+    pairs(tmp_path, "en", "de", "zh-cn", "fr-fr")
+    chosen = suite.choose("offline", tmp_path, ["en-de"], ["STSFile"])
+    assert {row.language for row in chosen.rows} == {"en"}
+    assert list(chosen.notes) == ["en-de: taken for en (English): two languages have a comma between them"]
+    assert suite.choose("offline", tmp_path, ["en-US"], ["STSFile"]).notes == []
+    for code in ("zh-cn", "fr-fr"):
+        found = suite.choose("offline", tmp_path, [code], ["STSFile"])
+        assert list(found.digests) == [f"sts-{code}.jsonl", "sts-en.jsonl"] and len(found.notes) == 1
+
+
+def test_a_folder_of_pairs_alone_says_why_nothing_is_read(tmp_path: Path) -> None:
+    pairs(tmp_path, "en-de")
+    with pytest.raises(
+        DataError, match="nothing to measure in it: .*; sts-en-de.jsonl: not read: en-de looks like two"
+    ):
+        suite.choose("offline", tmp_path, ["en"])
+
+
+@pytest.mark.parametrize("end", [".JSONL", ".Jsonl.GZ"])
+def test_endings_of_evaluation_files_may_be_in_capitals(end: str, tmp_path: Path) -> None:
+    pairs(tmp_path, "en")
+    content = (tmp_path / "sts-en.jsonl").read_bytes()
+    (tmp_path / "sts-en.jsonl").unlink()
+    (tmp_path / f"sts-en{end}").write_bytes(gzip.compress(content) if end.endswith("GZ") else content)
+    assert list(suite.choose("offline", tmp_path, ["en"], ["STSFile"]).digests) == [f"sts-en{end}"]

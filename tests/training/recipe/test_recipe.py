@@ -67,6 +67,7 @@ def test_misspelt_key_names_file_line_key_and_neighbour(file: Path) -> None:
         ("    epochs: 2\n", "", 16, "either max_steps or epochs"),
         ("    epochs: 2\n", "    epochs: 2\n    hard_negatives: 0\n    loss: ntxent_l2\n    matryoshka_dims: [8]\n", 24,
          "works with loss: infonce only"),
+        ('{path: "sample:pairs"}', '{path: "sample:pairs", weight: 1e308}', 24, "less than or equal to 10000"),
         ('{path: "sample:pairs"}', '{path: "sample:pairs", hub: a/b}', 24, "either path (a local file) or hub"),
         ('{path: "sample:pairs"}', "{path: nowhere.jsonl}", 24, "nowhere.jsonl: no such file"),
         ('{path: "sample:pairs"}', "{hub: Hieuman/MSMarco, language: zh}", 23, "english_only leaves no source"),

@@ -134,21 +134,27 @@ def _by_code(folder: Path, pattern: str, pairs: bool = False) -> Iterator[tuple[
     """
     before, after = pattern.split("{}")
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        name = file.name.removesuffix(".gz") if after.endswith(".jsonl") else file.name
-        if name.startswith(before) and name.endswith(after):
+        packed = after.endswith(".jsonl") and file.name.lower().endswith(".gz")
+        name = file.name[:-3] if packed else file.name
+        if name.startswith(before) and name.lower().endswith(after):
             word = name[len(before) : len(name) - len(after)]
             with suppress(UsageError):  # a word that is the code of no language
                 code = languages.language(word).code
-                if _is_pair(word, code) == pairs:
+                if is_pair(word) == pairs:
                     yield code, word, file
 
 
-def _is_pair(word: str, code: str) -> bool:
-    """Whether a word has a second language where a territory could stand: en-de, eng-deu; not en-DE, zh-cmn."""
-    _, *others = re.split("[-_]", word)
-    if others and re.fullmatch("[A-Za-z]{3}", others[0]):
-        return languages.language(others[0]).code != code
-    return any(re.fullmatch("[A-Za-z]{2}", part) and not part.isupper() for part in others)
+def is_pair(word: str) -> bool:
+    """Whether the code of a language has a second one where a territory could stand.
+
+    So in en-de and eng-deu; not in en-DE, zh-cmn, fr-fr and zh-cn, which is the code of no language.
+    """
+    first, *others = re.split("[-_]", word.strip())
+    found = [part for part in others[:1] if re.fullmatch("[A-Za-z]{3}", part)]
+    found = found or [part for part in others if re.fullmatch("[A-Za-z]{2}", part) and not part.isupper()]
+    with suppress(UsageError):
+        return any(languages.language(part).code != languages.language(first).code for part in found)
+    return False
 
 
 def _patterns(kinds: Sequence[type[LocalTask]], folder: Path) -> list[str]:
@@ -169,12 +175,16 @@ def notes(kinds: Sequence[type[LocalTask]], codes: Collection[str], folder: Path
         for code, word, file in _by_code(folder, pattern):
             if code in codes and word != code:
                 found.append(f"{file.name}: taken for {code} ({languages.language(code).name})")
-        for code, word, file in _by_code(folder, pattern, pairs=True):
-            if code in codes:
-                found.append(
-                    f"{file.name}: not read: {word} looks like two languages; a territory has capitals (pt-BR)"
-                )
-    return found
+    return found + _passed_over(kinds, codes, folder)
+
+
+def _passed_over(kinds: Sequence[type[LocalTask]], codes: Collection[str], folder: Path) -> list[str]:
+    return [
+        f"{file.name}: not read: {word} looks like two languages; a territory has capitals (pt-BR)"
+        for pattern in _patterns(kinds, folder)
+        for code, word, file in _by_code(folder, pattern, pairs=True)
+        if code in codes
+    ]
 
 
 def _metadata(task: type[LocalTask], codes: Iterable[str] = ()) -> Any:
@@ -249,8 +259,10 @@ def survey(
                 absent[row.key] = f"{next(file.name for file in needed if file not in there)}: no such file"
     if data.path is not None and not found:
         names = dict.fromkeys(file.name for task in kinds for file in task.files(data.path, "xx") if "xx" in file.name)
+        passed = "".join(f"; {words}" for words in _passed_over(kinds, codes, data.path)[:1])
         raise DataError(
             f"{data.path}: nothing to measure in it: expected {', '.join(names)}, xx for a language code such as en"
+            f"{passed}"
         )
     return rows, absent, list(found)
 

@@ -96,7 +96,7 @@ def choose(
 
 
 def _codes(asked: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:
-    """The codes as they are in a set, and a note on each that is there in another script alone."""
+    """The codes as they are in a set, and a note on each that is there in another script alone, or looks like two."""
     found = {code: languages_.among(code, there) for code in asked}
     others = {
         code: languages_.language(other) for code, other in found.items() if languages_.language(code).code != other
@@ -104,4 +104,7 @@ def _codes(asked: Sequence[str], there: Collection[str]) -> tuple[list[str], lis
     notes = [
         f"{code}: {row.code} ({row.name}) is measured, the only script that is there" for code, row in others.items()
     ]
+    for code in filter(local.is_pair, found):
+        row = languages_.language(found[code])
+        notes.append(f"{code}: taken for {row.code} ({row.name}): two languages have a comma between them")
     return list(dict.fromkeys(found.values())), notes

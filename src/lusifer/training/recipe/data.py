@@ -111,7 +111,7 @@ class PairSource(Source):
     """Whether both sides are texts of one kind and carry the instruction; null asks the row's `task`, else false."""
     in_batch_negatives: bool = True
     """Whether other rows' texts are negatives; false where they may share the label (classes, clusters)."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=10_000)
     """How often batches come from this source, relative to its number of rows."""
     split_by_source: bool = True
     """Whether rows with different `source` values are kept in batches of their own."""
