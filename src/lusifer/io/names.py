@@ -8,6 +8,7 @@ folder inside the installed Python package NAME, or, of a base, a file there tha
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
 import os
 import re
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lusifer.errors import UsageError
-from lusifer.io.files import read_json, refuse_pointer
+from lusifer.io.files import read_json, refuse_pointer, write_file
 
 PREFIX = "lusifer-"
 PACKAGE = "package:"
@@ -70,7 +71,7 @@ def base(name: str) -> str:
         return str(_in_package(name))
     path = Path(name).expanduser()
     if path.is_file():
-        if base_file(path) is None and path.stat().st_size > 0:
+        if base_file(path) is None:
             refuse_pointer(path, UsageError)
             raise UsageError(f"{name}: is no base: give the folder that it lies in, or a file that is a whole base")
         return str(path)
@@ -123,8 +124,12 @@ def _in_package(name: str) -> Path:
     folder = None if wanted else _model_folder(roots)
     if folder is not None:
         return folder
-    files = [file for root in roots for file in sorted(Path(root).rglob("*")) if base_file(file)]
+    whole = (file for root in roots for file in sorted(Path(root).rglob("*")) if file.suffix in (".bin", ".gguf"))
+    files = [file for file in whole if base_file(file)]
     named = [file for file in files if wanted in ("", file.name)]
+    if not named and not wanted:
+        joined = _joined(package.removeprefix(PACKAGE))
+        named = [] if joined is None else [joined]
     if not named:
         carrier = f"in package {package.removeprefix(PACKAGE)!r}"
         if files:
@@ -133,6 +138,25 @@ def _in_package(name: str) -> Path:
             f"{name}: no folder with config.json and model.safetensors {carrier}, nor a file that is a base"
         )
     return max(named, key=lambda file: file.stat().st_size)
+
+
+def _joined(package: str) -> Path | None:
+    """The file that a package joins from its parts: its `assemble` writes it, `default_output_path` says where.
+
+    Raises:
+        UsageError: A part is missing or damaged, or the file cannot be written.
+    """
+    module = importlib.import_module(package)
+    if not all(callable(getattr(module, name, None)) for name in ("assemble", "default_output_path")):
+        return None
+    try:
+        file = Path(module.default_output_path())
+        if not file.exists():
+            with write_file(file) as temporary:
+                module.assemble(temporary, overwrite=True)
+        return Path(module.assemble(file))  # compares its digest
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{PACKAGE}{package}: its parts cannot be joined ({error})") from error
 
 
 def _model_folder(roots: Sequence[str]) -> Path | None:

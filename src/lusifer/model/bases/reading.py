@@ -1,6 +1,6 @@
 """Read a base: its configuration, its weights without pooler or head, its LM head.
 
-It is a hub name, a folder that `save_pretrained` wrote, a file in which all of it is packed (`packed`), or any of these
+It is a hub name, a folder that `save_pretrained` wrote, a file that holds all of it (`packed`, `gguf`), or any of these
 inside an installed package.
 """
 
@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BertModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BertModel, GgufConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names, weights
 from lusifer.io.files import refuse_pointer
-from lusifer.model.bases import backbones, packed
+from lusifer.model.bases import backbones, gguf, packed
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     """
     path = names.base(base.path)
     _refuse_pointers(Path(path))
-    if names.base_file(path) == "packed":
-        config = packed.read_config(Path(path))
+    kind = names.base_file(path)
+    if kind is not None:
+        config = (packed if kind == "packed" else gguf).read_config(Path(path))
     else:
         with hub.asking(_key(base, tower), UsageError):
             config = AutoConfig.from_pretrained(path, revision=hub.commit(path, base.revision))
@@ -117,24 +118,28 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
 
 def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     """A model of class `cls` whose every tensor came from the base; transformers would draw what is missing."""
-    path, config = names.base(base.path), read_config(base, tower)
-    kwargs |= {"dtype": base.dtype, **place(base.device)}
-    if names.base_file(path) == "packed":
-        state, path = packed.read_weights(Path(path), config, base.dtype), None
-        cls, kwargs = BertModel, {**kwargs, "config": config, "state_dict": state}
-    elif base.layers is not None:
-        kwargs |= {"config": config}
-    try:
-        with hub.asking(_key(base, tower), UsageError):
-            commit = path and hub.commit(path, base.revision)
-            module, info = cls.from_pretrained(path, revision=commit, output_loading_info=True, **kwargs)
-    except SafetensorError as error:
-        raise LusiferError(
-            f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew"
-        ) from error
+    place_of, config = names.base(base.path), read_config(base, tower)
+    kind, file = names.base_file(place_of), Path(place_of)
+    kwargs |= {"dtype": base.dtype, "output_loading_info": True, **place(base.device)}
+    if kind == "packed":
+        kwargs |= {"config": config, "state_dict": packed.read_weights(file, config, base.dtype)}
+        module, info = BertModel.from_pretrained(None, **kwargs)
+    elif kind == "gguf":
+        kwargs |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
+        with gguf.reading(file):
+            module, info = cls.from_pretrained(**gguf.where(file), **kwargs)
+    else:
+        kwargs |= {} if base.layers is None else {"config": config}
+        try:
+            with hub.asking(_key(base, tower), UsageError):
+                module, info = cls.from_pretrained(place_of, revision=hub.commit(place_of, base.revision), **kwargs)
+        except SafetensorError as error:
+            raise LusiferError(
+                f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew"
+            ) from error
     if info["missing_keys"]:
         some = sorted(info["missing_keys"])
-        raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch the folder anew")
+        raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch it anew")
     return module
 
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from lusifer.errors import UsageError
 from lusifer.io import hub, names
-from lusifer.model.bases import packed
+from lusifer.model.bases import gguf, packed
 from lusifer.prompts import INVISIBLE
 
 TOKENIZER_FILES = (
@@ -26,8 +26,9 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UsageError: There is none at `path`.
     """
-    if names.base_file(path) == "packed":
-        return read_safely(packed.read_tokenizer(Path(path)))
+    kind = names.base_file(path)
+    if kind is not None:
+        return read_safely((packed if kind == "packed" else gguf).read_tokenizer(Path(path)))
     folder = Path(path)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         files = ", ".join(TOKENIZER_FILES)

@@ -1,0 +1,68 @@
+"""A base in one GGUF file, as llama.cpp's tools write it; transformers reads it with the package gguf.
+
+Weights that are stored in few bits come out as ordinary numbers. Transformers knows the decoders of our table, and of
+the encoders T5 alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from lusifer.errors import UsageError
+from lusifer.extras import need
+from lusifer.io import hub
+
+_STUMBLES = (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError, RuntimeError)
+
+
+def where(file: Path) -> dict[str, Any]:
+    """Keywords by which transformers' `from_pretrained` finds the file."""
+    return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+
+
+def read_config(file: Path) -> PreTrainedConfig:
+    """The configuration; no weight is read. A large vocabulary, which lies before it, takes seconds.
+
+    Raises:
+        UsageError: The file is damaged, or of an architecture that transformers does not read from such files.
+        MissingExtraError: The package gguf is not installed.
+    """
+    state = file.stat()
+    return copy.deepcopy(_config(file, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=4)
+def _config(file: Path, changed: int, size: int) -> PreTrainedConfig:
+    """Read once a process, while the file stays what it is: a run asks many times."""
+    with reading(file):
+        return AutoConfig.from_pretrained(**where(file))
+
+
+def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, which pads on the right.
+
+    Raises:
+        UsageError: The file is damaged, or has a tokenizer that transformers does not read.
+        MissingExtraError: The package gguf is not installed.
+    """
+    with reading(file):
+        return AutoTokenizer.from_pretrained(**where(file), split_special_tokens=True, padding_side="right")
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Run a block that reads the file; what goes wrong is said of it."""
+    need("gguf", "gguf")
+    try:
+        yield
+    # A damaged file is read as it comes: what the readers stumble over has many names.
+    except (*_STUMBLES, struct.error) as error:
+        raise UsageError(f"{file}: cannot be read as GGUF ({hub.why(error)}); fetch it anew") from error
