@@ -54,6 +54,15 @@ def test_results_that_have_no_place_to_go_are_missed(
     assert "standard output" not in capsys.readouterr().err
 
 
+def test_a_run_that_is_done_is_done_wherever_its_words_go(tmp_path: Path, monkeypatch, capsys) -> None:
+    from lusifer.training.run import run
+
+    monkeypatch.setattr(run, "train", lambda *_, **__: tmp_path / "model")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["train", "tiny", "--output", str(tmp_path)]) == 0
+    assert "model: done; check it with" in capsys.readouterr().err
+
+
 def test_what_is_written_to_a_closed_error_stream_is_in_no_file(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.jsonl").write_text(ROW)
     kept = os.dup(2)

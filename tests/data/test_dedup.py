@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -133,6 +134,18 @@ def test_texts_in_maps_and_binary_columns_of_parquet_are_compared(tmp_path: Path
     assert report.examples[dedup.BINARY] == named
     kept, report = cleaned([pair(sentence(50), word) for word in words], against=[tmp_path / "eval.parquet"])
     assert not kept and report.counts[dedup.TEST] == 6
+
+
+def test_texts_in_lists_that_cells_spell_are_compared(tmp_path: Path) -> None:
+    words = [f"the ferry number {number} leaves in the morning" for number in range(5)]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "texts"], [1, json.dumps(words[:2])], [2, json.dumps({"x": [words[2]]})]])
+    pq.write_table(pa.table({"x": [json.dumps([words[3], ""]).encode(), b"[1"]}), tmp_path / "b.parquet")
+    rows = [{"x": json.dumps([words[4]])}, {"x": "[no list"}, json.dumps({"a": 1})]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert set(words) <= set(dedup.evaluation_texts([tmp_path], RowCounts("")))
+    kept, report = cleaned([pair(sentence(50), word) for word in words], against=[tmp_path])
+    assert not kept and report.counts[dedup.TEST] == 5
 
 
 def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ KINDS = {
     "sep.csv": (b"sep=,\nquery,positive\na,b\n", "line 1: is a note for Excel (sep=,)"),
     "floats.jsonl": (
         GOOD + b'{"query": "a", "positive": ["b"], "cluster": 3.0}\n',
-        "column cluster: expected a whole number, found 3.0",
+        "column cluster: expected a whole number, found 3.0: write 3",
     ),
     "labels.jsonl": (
         GOOD + b'{"query": "a", "positive": ["b"], "label": 1.0}\n',

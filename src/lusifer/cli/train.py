@@ -48,7 +48,7 @@ def train(
     with listener() as listen:
         model = run.train(loaded, output, resume=resume, listen=listen)
     if processes.state().is_main_process:  # a launcher brings every process here
-        typer.echo(f"{model}: done; check it with `lusifer doctor {model}`")
+        terminal.note(f"{model}: done; check it with `lusifer doctor {model}`")
 
 
 def ablate(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -240,26 +240,15 @@ def _files(path: Path) -> list[Path]:
 def _texts(file: Path, binary: dict[str, None]) -> Iterator[str]:
     """All texts of a file; `binary` gets the columns with bytes that are none."""
     if row_files.ending(file) == ".json":
-        yield from _strings(read_json(file, "copy it again"))
+        yield from row_files.strings(read_json(file, "copy it again"))
         return
     for row in row_files.read(file, lambda row, _: row):
         for column, value in row.items() if isinstance(row, dict) else [("", row)]:
-            for text in _strings(value):
+            for text in row_files.strings(value):
                 try:
                     yield text if isinstance(text, str) else text.decode()
                 except UnicodeDecodeError:
                     binary[column] = None
-
-
-def _strings(value: Any) -> Iterator[Any]:
-    """The texts and bytes in a value, however deep."""
-    left = [value]  # and no recursion: JSON may nest deeper than Python calls
-    while left:
-        value = left.pop()
-        if isinstance(value, (str, bytes)):
-            yield value
-        elif isinstance(value, (dict, list, tuple)):  # Parquet's maps are lists of tuples
-            left += reversed(value.values() if isinstance(value, dict) else value)
 
 
 def _drop_tests(

@@ -12,7 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -185,6 +185,27 @@ def kind_of_value(value: Any) -> str:
     """What a value is, in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+
+
+def strings(value: Any) -> Iterator[Any]:
+    """Yield the texts and bytes in a value, however deep, and those in a list or an object that one of them spells."""
+    left = [value]  # and no recursion: JSON may nest deeper than Python calls
+    while left:
+        value = left.pop()
+        if isinstance(value, (str, bytes)):
+            yield value
+            value = _spelled(value)
+        if isinstance(value, (dict, list, tuple)):  # Parquet's maps are lists of tuples
+            left += reversed(value.values() if isinstance(value, dict) else value)
+
+
+def _spelled(text: str | bytes) -> Any:
+    """The list or object of JSON that a text is, as in cells of CSV; None if it is none."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if data.lstrip()[:1] in (b"[", b"{"):
+        with suppress(ValueError):
+            return parse_json(data)
+    return None
 
 
 def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
