@@ -63,7 +63,8 @@ def same(one: Path, other: Path) -> bool:
 def unfinish(run: Path, copy: Path, stage: str, step: int) -> Path:
     """A copy of `run` as a kill right after checkpoint `step` of `stage` would leave it."""
     shutil.copytree(run, copy)
-    shutil.rmtree(copy / "model")
+    for result in ("model", "delta"):
+        shutil.rmtree(copy / result)
     stages = sorted((copy / "checkpoints").iterdir())
     begun = [folder for folder in stages if folder.name >= stage]
     shutil.rmtree(begun[0] / "model")

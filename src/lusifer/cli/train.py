@@ -171,8 +171,8 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
             yield f"step {event['step']} of {event['steps']}: {numbers}, {event['seconds']:.3g} s a step"
         case {"event": "log", "watch": watch}:
             yield f"step {event['step']} of {event['steps']}: {_watched(watch)}"
-        case {"event": "saved", "merged_layers": merged, "folder": folder}:
-            yield f"{merged} adapters merged, {folder} written"
+        case {"event": "saved", "adapted_layers": layers, "folder": folder}:
+            yield f"{layers} layers with adapters, {folder} written"
 
 
 def _data_lines(event: dict[str, Any]) -> Iterator[str]:

@@ -73,6 +73,11 @@ def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
+def is_delta(folder: Path) -> bool:
+    """Whether a model of ours lies in a folder without the weights of its bases."""
+    return is_ours(folder) and bool(read(folder / "config.json", dict).get("bases"))
+
+
 def is_ours(folder: Path) -> bool:
     """Whether a folder claims to be a model of this project; others keep their files where they like."""
     if not (folder / "config.json").is_file():

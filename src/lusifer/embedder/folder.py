@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
 from lusifer.io.files import refuse_pointer, write_folder
 from lusifer.io.weights import misfit, opened
-from lusifer.model import build
+from lusifer.model import build, delta
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 
@@ -39,6 +39,8 @@ def load(
     *,
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
+    bases: Mapping[str, str] | None = None,
+    merge_adapters: bool = True,
 ) -> SentenceTransformer:
     """Load one of our models, which is checked first, or any embedder of sentence-transformers.
 
@@ -47,6 +49,8 @@ def load(
         device: None takes the best one of the machine.
         dtype: Number format of the backbones, as in "bfloat16"; None is the one they were saved in.
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
+        bases: Of a delta, "encoder" and "llm" -> where its base lies now, if not where the folder says.
+        merge_adapters: Of a delta, False keeps adapters on a tower in half precision beside it.
 
     Raises:
         ModelFolderError: A file is missing or damaged, or the hub does not give the model.
@@ -55,6 +59,7 @@ def load(
     """
     device, dtype = usable(device), number_format(dtype)
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
+    wishes |= {"bases": dict(bases) if bases else None, "merge_adapters": None if merge_adapters else False}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     found = names.model(name_or_path)
     if isinstance(found, Path):
@@ -142,10 +147,11 @@ def check(path: str | os.PathLike[str]) -> None:
     except (TypeError, AttributeError, KeyError) as error:  # a text where a number belongs, a number for an object
         words = f"makes no model ({type(error).__name__}: {error}); {contents.ADVICE}"
         raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
+    expected = delta.expected(model, model.config)
     for one, other in model.all_tied_weights_keys.items():  # T5: one tensor, stored under one of its two names
         if (one in found) != (other in found):
             found[one] = found[other] = found.get(one) or found[other]
-    wrong = misfit({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, found)
+    wrong = misfit(expected, found)
     if wrong:
         raise ModelFolderError(f"{folder}: the weights do not fit config.json: tensors {wrong}; {contents.ADVICE}")
 

@@ -109,7 +109,17 @@ def _own(folder: Path) -> Iterator[bytes]:
         files += sorted(file for file in place.rglob("*") if file.is_file()) if module["path"] else []
     for file in files:
         if file.is_file():
-            yield _words(_lasting(contents.read(file))) if file.suffix == ".json" else bytes.fromhex(sha256(file))
+            yield _words(_own_words(contents.read(file))) if file.suffix == ".json" else bytes.fromhex(sha256(file))
+
+
+def _own_words(content: Any) -> Any:
+    """The settings of a model of ours; the bases of a delta count by what is in them, wherever they lie."""
+    content = _lasting(content)
+    if isinstance(content, dict) and isinstance(content.get("bases"), dict):
+        places = ("path", "version")
+        bases = {tower: {k: v for k, v in base.items() if k not in places} for tower, base in content["bases"].items()}
+        content["bases"] = bases
+    return content
 
 
 def _other(folder: Path) -> Iterator[Any]:

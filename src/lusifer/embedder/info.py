@@ -59,10 +59,11 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
     if said["connector_kwargs"]:
         kind += " (" + ", ".join(f"{key} {value}" for key, value in dict(said["connector_kwargs"]).items()) + ")"
     encoder, llm = (_hidden_size(root, config, tower) for tower in ("encoder", "llm"))
+    counts = {tower: _count(shapes, f"{tower}.") + _base(config, tower) for tower in ("encoder", "llm")}
     return {
-        "encoder": f"{config['encoder']['model_type']}, {_count(shapes, 'encoder.')}, states of {encoder}",
+        "encoder": f"{config['encoder']['model_type']}, {counts['encoder']}, states of {encoder}",
         "connector": f"{kind}, {_count(shapes, 'connector.')}, {said['num_soft_tokens']} soft tokens",
-        "llm": f"{config['llm']['model_type']}, {_count(shapes, 'llm.')}, attends in {attention}",
+        "llm": f"{config['llm']['model_type']}, {counts['llm']}, attends in {attention}",
         "pooling": said["pooling"]
         + (", plus that of the LLM's input" if said["residual"] else "")
         + (", then output projection" if said["output_projection"] else ""),
@@ -70,6 +71,15 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
         "dimension": str(llm),
         "weights": _count(shapes, ""),
     }
+
+
+def _base(config: dict[str, Any], tower: str) -> str:
+    """What is said of the base of a delta."""
+    base = (config.get("bases") or {}).get(tower)
+    if base is None:
+        return ""
+    state = base.get("revision") or base.get("version")
+    return f" of adapters here, the others in {base['path']}{f' ({state})' if state else ''}"
 
 
 def _hidden_size(root: Path, config: dict[str, Any], tower: str) -> int:

@@ -26,17 +26,17 @@ def fingerprint(
         raises: The kind of error that a name is that cannot be read.
     """
     place = Path(names.base(path))
-    if place.is_file():
-        return {place.name: sha256(place)}
     if place.is_dir():
         files = [file for file in sorted(place.rglob("*")) if file.suffix in _FILES and file.is_file()]
         return {str(file.relative_to(place)): sha256(file) for file in files}
+    if place.is_file():
+        return {place.name: sha256(place)}
     with hub.asking(f"{key}: {place}", raises):
         return {COMMIT: hub.commit(str(place), revision) or ""}
 
 
-def record(path: str, revision: str | None, found: dict[str, str]) -> dict[str, Any]:
-    """What a delta says of a base: `path` (absolute, if on disk), `revision` or `version`, `files` as `found`."""
+def record(path: str, found: dict[str, str]) -> dict[str, Any]:
+    """What a delta says of a base: `path` (absolute where it is one), `revision` or `version`, `files` as `found`."""
     where = names.base(path)
     if path.startswith(names.PACKAGE):
         package = path.removeprefix(names.PACKAGE).partition("/")[0]

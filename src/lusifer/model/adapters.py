@@ -1,13 +1,15 @@
 """LoRA on the two towers: attach, say what trains, save just that; merge adapters of any kind, whoever put them in.
 
-peft puts them in (`inject_adapter_in_model`) and computes them. Connector and projection stay ordinary parameters that
-require gradients, so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
+A tower may carry several: those of earlier stages, frozen, and the one that trains. peft puts them in
+(`inject_adapter_in_model`) and computes them. Connector and projection stay ordinary parameters that require gradients,
+so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,18 +33,32 @@ TRAINABLE, TRAINABLE_NAMES = "trainable.safetensors", "trainable.json"
 
 @dataclass(frozen=True)
 class PartReport:
-    """Counts of one part: parameters in all, trainable ones, and trainable tensors."""
+    """Counts of one part: parameters in all, trainable ones, trainable tensors, and what is float32 in any case.
+
+    That is what trains, and the adapters of earlier stages.
+    """
 
     part: str
     parameters: int
     trainable: int
     trainable_tensors: int
+    float32: int = 0
+
+
+TRAINS = "default"
+"""peft's name for the adapter that trains; those of earlier stages go by the names of their stages."""
 
 
 def attach(
-    model: nn.Module, tower: str, r: int, alpha: float, dropout: float = 0.0, targets: str | list[str] | None = None
+    model: nn.Module,
+    tower: str,
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    targets: str | list[str] | None = None,
+    name: str = TRAINS,
 ) -> None:
-    """Put LoRA adapters on one tower; they become the only trainable parameters of it.
+    """Put LoRA adapters on one tower, beside those it carries; they become the only trainable parameters of it.
 
     Args:
         model: A LusiferModel, changed in place.
@@ -51,28 +67,42 @@ def attach(
         alpha: The update is multiplied by alpha / r.
         dropout: On the adapter's input, in [0, 1).
         targets: As for peft's `target_modules`; None takes the layers listed for the architecture in `backbones.toml`.
+        name: Of the adapter; another one than `TRAINS` is frozen.
 
     Raises:
-        UsageError: No layer has one of these names, or the tower carries adapters already.
+        UsageError: No layer has one of these names, or the tower carries an adapter of this name already.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     module = getattr(model, tower)
-    if any(adapted_layers(module)):
+    layers = [layer for _, layer in adapted_layers(module)]
+    before = list(dict.fromkeys(one for layer in layers for one in layer.active_adapters))
+    if name in before or not all(hasattr(layer, "lora_A") for layer in layers):
         raise UsageError(f"{tower} carries adapters already: merge them first")
     if targets is None:
-        targets = backbone(module.config.model_type, tower).lora_targets
+        targets = lora_targets(module, tower)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
-        inject_adapter_in_model(config, module)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of the adapters before
+            inject_adapter_in_model(config, module, name)
     except ValueError as error:
         raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
     for _, layer in adapted_layers(module):
         layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
+        layer.set_adapter([*before, name])
         # Steps of training are lost in half precision; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
             part.float()
-        layer.register_forward_pre_hook(_cast_once)
+            for each in part:
+                part[each].requires_grad_(each == name == TRAINS)
+        if _cast_once not in layer._forward_pre_hooks.values():
+            layer.register_forward_pre_hook(_cast_once)
+
+
+def lora_targets(module: nn.Module, tower: str) -> list[str]:
+    """The layers of a tower that adapters go on where nobody names others."""
+    return backbone(module.config.model_type, tower).lora_targets
 
 
 def _cast_once(layer: LoraLayer, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -100,9 +130,10 @@ def report(model: nn.Module) -> list[PartReport]:
     rows = []
     for part in PARTS:
         module = getattr(model, part)
-        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()] if module is not None else []
-        trainable = [size for size, trains in sizes if trains]
-        rows.append(PartReport(part, sum(size for size, _ in sizes), sum(trainable), len(trainable)))
+        named = list(module.named_parameters()) if module is not None else []
+        trainable = [p.numel() for _, p in named if p.requires_grad]
+        float32 = sum(p.numel() for name, p in named if p.requires_grad or is_adapter(name))
+        rows.append(PartReport(part, sum(p.numel() for _, p in named), sum(trainable), len(trainable), float32))
     return rows
 
 
@@ -146,20 +177,25 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 @torch.no_grad()
-def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[str, torch.Tensor]:
     """The state dict of the plain model that the adapted one equals; `model` itself is not changed.
 
-    Where peft's own model stands around a part, its place in the names is taken out. Keys are those of a model without
-    adapters, values are on the CPU. A tower with adapters comes out in float32: in half precision most of what a short
-    training changed would be rounded away.
+    Only tensors of `parts` are in it. Where peft's own model stands around a part, its place in the names is taken out.
+    Keys are those of a model without adapters, values are on the CPU. A tower with adapters comes out in float32: in
+    half precision most of what a short training changed would be rounded away.
 
     Raises:
         LusiferError: A merged weight is not finite, an adapter is of a kind that cannot be merged, or one is inside an
             `nn.MultiheadAttention`, which does not use it.
     """
-    layers, towers = dict(_mergeable(model)), adapted_towers(model)
+    layers = {name: layer for name, layer in _mergeable(model) if part_of(name) in parts}
+    towers = adapted_towers(model)
     inside = tuple(f"{name}." for name in layers)
-    merged = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(inside)}
+    merged = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if part_of(name) in parts and not name.startswith(inside)
+    }
     for name, layer in layers.items():
         merged |= {f"{name}.{key}": tensor for key, tensor in _merged_layer(name, layer).state_dict().items()}
     for name in reversed(_wrappers(model)):  # the inner ones first
@@ -168,14 +204,24 @@ def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
             f"{name}.{key.removeprefix(around)}" if key.startswith(around) else key: t for key, t in merged.items()
         }
     for name, tensor in merged.items():
-        whole = name.partition(".")[0] in towers and tensor.is_floating_point()
+        whole = part_of(name) in towers and tensor.is_floating_point()
         merged[name] = (tensor.float() if whole else tensor).detach().cpu().contiguous()
     return merged
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a tensor belongs to a LoRA adapter, by its name."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def part_of(name: str) -> str:
+    """Which of `PARTS` a tensor belongs to, by its name."""
+    return name.partition(".")[0]
+
+
 @torch.no_grad()
-def merge(model: nn.Module) -> int:
-    """Fold every adapter into its layer, in place, and leave plain layers; such a tower becomes float32.
+def merge(model: nn.Module, parts: Collection[str] = PARTS) -> int:
+    """Fold every adapter of some parts into its layer, in place, and leave plain layers; such a tower becomes float32.
 
     Returns:
         How many layers were merged.
@@ -183,12 +229,14 @@ def merge(model: nn.Module) -> int:
     Raises:
         LusiferError: As for `merged_state_dict`.
     """
-    layers = _mergeable(model)
+    layers = [(name, layer) for name, layer in _mergeable(model) if part_of(name) in parts]
+    wrappers = [name for name in _wrappers(model) if part_of(name) in parts]
     for tower in adapted_towers(model):
-        getattr(model, tower).float()
+        if tower in parts:
+            getattr(model, tower).float()
     for name, layer in layers:
         model.set_submodule(name, _merged_layer(name, layer))
-    for name in reversed(_wrappers(model)):
+    for name in reversed(wrappers):
         model.set_submodule(name, model.get_submodule(f"{name}.base_model.model"))
     return len(layers)
 

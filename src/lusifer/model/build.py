@@ -51,20 +51,15 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
     # Left out, the composite's configuration sets both towers back to the default kernel.
     kernel = llm.config._attn_implementation
     config = LusiferConfig(encoder=encoder.config, llm=llm.config, attn_implementation=kernel, **settings)
-    with torch.device("meta"):  # the backbones' weights exist already: allocate nothing for them a second time
-        model = LusiferModel(config)
-    model.encoder, model.llm = encoder, llm
-    model.config.encoder, model.config.llm = encoder.config, llm.config
+    model = LusiferModel.around(config, encoder, llm)
     new_parts = [part for part in (model.connector, model.output_projection) if part is not None]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for part in new_parts:
-            part.to_empty(device="cpu").to(torch.float32).apply(model._init_weights)
+            part.apply(model._init_weights)
     model.connector.mapping.start_from(llm)
     for part in new_parts:
         part.to(llm.device)
-    if config.bidirectional:
-        llm.config.is_causal = False
     return model.eval()
 
 

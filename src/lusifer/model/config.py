@@ -14,6 +14,8 @@ from lusifer.model.connector import CONNECTORS, ConnectorSettings
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 SOFT_TOKEN_POSITIONS = ("text", "padding")
 DTYPES = ("float32", "bfloat16", "float16")
+DELTA = ("bases", "adapters")
+"""Settings of deltas alone."""
 
 
 class LusiferConfig(PreTrainedConfig):
@@ -37,6 +39,8 @@ class LusiferConfig(PreTrainedConfig):
         tower_dtypes: "encoder" and "llm" -> number format of its weights, as in `{"encoder": "float32", "llm":
             "bfloat16"}`; `save_pretrained` writes it, since `dtype` holds one format and the towers may differ. None
             gives both the format of the model.
+        bases: Of a delta, tower -> the base whose weights are not in the folder, as `lusifer.model.delta` records it.
+        adapters: Of a delta, the adapters on these bases in the order of training: name, tower, r, alpha, targets.
     """
 
     model_type = "lusifer"
@@ -55,6 +59,8 @@ class LusiferConfig(PreTrainedConfig):
     pad_to_multiple_of: int | None = None
     alignment_bos: bool = True
     tower_dtypes: dict[str, str] | None = None
+    bases: dict[str, dict[str, Any]] | None = None
+    adapters: list[dict[str, Any]] | None = None
     hidden_size: int | None = None
     max_position_embeddings: int | None = None
 
@@ -83,6 +89,10 @@ class LusiferConfig(PreTrainedConfig):
             # Read by the attention masks of transformers >= 5.2: no modelling file is copied.
             self.llm.is_causal = False
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers; of a whole model nothing about bases, as in folders from before there were deltas."""
+        return {key: value for key, value in super().to_dict().items() if key not in DELTA or value is not None}
 
     @property
     def connector_settings(self) -> ConnectorSettings:

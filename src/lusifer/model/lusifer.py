@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.weights import misfit
+from lusifer.io.weights import WEIGHTS, misfit
 from lusifer.model import adapters
+from lusifer.model import delta as deltas
 from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput, weighted_mean
+from lusifer.model.delta import Delta
 
 
 @dataclass
@@ -61,6 +65,9 @@ class LusiferPreTrainedModel(PreTrainedModel):
 class LusiferModel(LusiferPreTrainedModel):
     """Text ids of the encoder's tokenizer in, one vector a text out."""
 
+    delta: Delta | None = None
+    """While a run trains it: what is saved of it, without the weights of its bases."""
+
     def __init__(self, config: LusiferConfig) -> None:
         super().__init__(config)
         d = config.llm.hidden_size
@@ -76,17 +83,63 @@ class LusiferModel(LusiferPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> LusiferModel:
+    def around(cls, config: LusiferConfig, encoder: nn.Module, llm: nn.Module) -> LusiferModel:
+        """A model around two loaded backbones; connector and projection are float32 on the CPU and hold no numbers yet.
+
+        `config` has the configurations of the backbones afterwards.
+        """
+        with torch.device("meta"):  # the backbones' weights exist already: allocate nothing for them a second time
+            model = cls(config)
+        model.encoder, model.llm = encoder, llm
+        model.config.encoder, model.config.llm = encoder.config, llm.config
+        for part in (model.connector, model.output_projection):
+            if part is not None:
+                part.to_empty(device="cpu").to(torch.float32)
+        if config.bidirectional:
+            llm.config.is_causal = False
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: Any = None, *args: Any, **kwargs: Any) -> LusiferModel:
         """Load as transformers does, each tower in the number format it was saved in.
 
-        A `dtype` other than "auto" goes to both towers; connector and projection stay in float32.
+        A `dtype` other than "auto" goes to both towers; connector and projection stay in float32. Of a delta
+        (`lusifer.model.delta`) the bases are looked up, and two more arguments count: `bases`, tower -> where its base
+        lies now, and `merge_adapters`, False to keep those on a tower in half precision beside it.
+
+        Raises:
+            ModelFolderError: The base of a delta is not to be had, or is another one.
         """
-        loaded = super().from_pretrained(*args, **kwargs)
+        config = kwargs.get("config")
+        if config is None and name_or_path is not None:
+            config = kwargs["config"] = cls.config_class.from_pretrained(name_or_path, **_lookup(kwargs))
+        if getattr(config, "bases", None):
+            loaded = cls._from_delta(name_or_path, **kwargs)
+        else:
+            kwargs.pop("bases", None), kwargs.pop("merge_adapters", None)
+            loaded = super().from_pretrained(name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         for tower in adapters.TOWERS if dtype not in (None, "auto") else ():
             backbones.cast_weights(getattr(model, tower), getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return loaded
+
+    @classmethod
+    def _from_delta(cls, name_or_path: str, config: LusiferConfig, **kwargs: Any) -> LusiferModel:
+        """Put a delta and its bases together."""
+        file = cached_file(name_or_path, WEIGHTS, **_lookup(kwargs))
+        device = (kwargs.get("device_map") or {}).get("", "cpu")
+        plain = LusiferConfig.from_dict(config.to_dict() | {"bases": None, "adapters": None})
+        return deltas.load(
+            partial(cls.around, plain),
+            config,
+            load_file(file),
+            where=str(name_or_path),
+            paths=kwargs.get("bases"),
+            merge=kwargs.get("merge_adapters", True),
+            device=device,
+            attn_implementation=kwargs.get("attn_implementation"),
+        )
 
     def train(self, mode: bool = True) -> LusiferModel:
         """As in torch, but a tower of which nothing trains stays in evaluation mode: its dropout would be noise."""
@@ -178,16 +231,20 @@ class LusiferModel(LusiferPreTrainedModel):
     ) -> None:
         """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
 
+        While `delta` is set, that is written, without the weights of the bases.
+
         Arguments are those of `transformers.PreTrainedModel.save_pretrained`, but for `state_dict` with adapters.
 
         Raises:
             LusiferError: Its tensors are not those of a plain model: what was written could not be loaded.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
-        changed = any(adapters.adapted_layers(self))
+        settings = self.delta.settings() if self.delta else {"bases": None, "adapters": None}
+        changed = bool(settings["bases"]) or any(adapters.adapted_layers(self))
         if changed:
-            state_dict = adapters.merged_state_dict(self)
-            dtypes |= dict.fromkeys(adapters.adapted_towers(self), torch.float32)
+            state_dict = self.delta.state_dict(self) if settings["bases"] else adapters.merged_state_dict(self)
+            merged = [tower for tower in adapters.adapted_towers(self) if tower not in (settings["bases"] or ())]
+            dtypes |= dict.fromkeys(merged, torch.float32)
         self.config.tower_dtypes = {tower: str(dtype).removeprefix("torch.") for tower, dtype in dtypes.items()}
         for tower, dtype in self.config.tower_dtypes.items():
             config = getattr(self.config, tower)
@@ -195,21 +252,24 @@ class LusiferModel(LusiferPreTrainedModel):
             if Path(config.name_or_path).is_dir():
                 config.name_or_path = ""  # where a base lay on this machine is nobody's business; a hub name stays
         if state_dict is None or changed:
-            self._refuse_unloadable(state_dict or self.state_dict())
+            self._refuse_unloadable(state_dict or self.state_dict(), settings)
+        self.config.update(settings)
         # With transformers' own mark of adapters it would write these alone, under names that are in no plain model.
         marked, self._hf_peft_config_loaded = self._hf_peft_config_loaded, False
         try:
             super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:
             self._hf_peft_config_loaded = marked
+            self.config.update({"bases": None, "adapters": None})
         writes = self.should_save_on_this_rank(kwargs.get("is_main_process", True))  # of several processes the first
         if writes and not any(Path(save_directory).glob("*.safetensors")):
             raise LusiferError(f"{save_directory}: no weights were written: save the model again")
 
-    def _refuse_unloadable(self, tensors: dict[str, torch.Tensor]) -> None:
+    def _refuse_unloadable(self, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> None:
+        config = LusiferConfig.from_dict(self.config.to_dict() | settings)
         with torch.device("meta"):
-            plain = type(self)(LusiferConfig.from_dict(self.config.to_dict())).state_dict()
-        wrong = misfit(*({name: tuple(t.shape) for name, t in each.items()} for each in (plain, tensors)))
+            expected = deltas.expected(type(self)(config), config)
+        wrong = misfit(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         if wrong:
             raise LusiferError(
                 f"nothing is written, for it could not be loaded: tensors {wrong} compared with a plain model: take "
@@ -219,6 +279,12 @@ class LusiferModel(LusiferPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings that read `input_ids`: the encoder's."""
         return self.encoder.get_input_embeddings()
+
+
+def _lookup(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments of `from_pretrained` those that say where and in which state a model is looked up."""
+    names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
 
 
 def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,11 +1,12 @@
 """The run folder: what a run writes, and what must be the same when it goes on.
 
 recipe.yaml                     as resolved, every default written out
-checkpoints/NN-STAGE/checkpoint-STEP/   a complete model folder, and what a resume needs
-checkpoints/NN-STAGE/model/     the model at the end of the stage; the next stage starts from it
+checkpoints/NN-STAGE/checkpoint-STEP/   a model without the weights of its bases (a delta), and what a resume needs
+checkpoints/NN-STAGE/model/     likewise at the end of the stage; the next stage starts from it
 metrics.jsonl                   one line a logged step
 inputs.json                     fingerprints of the bases and the data
-model/                          the result
+model/                          the result, whole
+delta/                          the result without the weights of its bases
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from lusifer.training.recipe.recipe import Recipe
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 INPUTS = "inputs.json"
-MODEL = "model"
+MODEL, DELTA = "model", "delta"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 DATA = "data.json"  # of a stage: the rows of each source
@@ -43,7 +44,7 @@ class RunFolder:
     def __init__(self, root: Path, recipe: Recipe | None = None) -> None:
         self.root = root
         self.recipe = recipe
-        self.model = root / MODEL
+        self.model, self.delta = root / MODEL, root / DELTA
         self.metrics = root / METRICS
         self.inputs = root / INPUTS
 
@@ -160,9 +161,9 @@ class RunFolder:
         with write_file(self.metrics) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def publish(self, source: Path) -> None:
-        """Put the last stage's model in its final place."""
-        with write_folder(self.model) as temporary:
+    def publish(self, source: Path, target: Path) -> None:
+        """Put the last stage's model in a final place."""
+        with write_folder(target) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)
 
 

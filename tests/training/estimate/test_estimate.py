@@ -64,6 +64,15 @@ def test_memory_is_what_the_formula_says(paper: dict[str, StageEstimate]) -> Non
     assert stage.memory.weights == 2 * (total - precise + head) + 4 * precise
 
 
+@pytest.mark.parametrize("recipe", ["paper-mistral", "paper-llama"])
+def test_the_paper_recipes_fit_a_card_of_40_gb_in_every_stage(recipe: str, request: pytest.FixtureRequest) -> None:
+    found = request.getfixturevalue("paper") if recipe == "paper-mistral" else stages(recipe)
+    assert all(stage.memory.total < 39 * 2**30 for stage in found.values())
+    # What trains, and the adapters of the stages before, beside the LLM in 16 bit.
+    one, two = (counts(found[stage])["llm"] for stage in ("retrieval", "all-sets"))
+    assert two == (one[0] + one[1], one[1])
+
+
 def test_forward_flops_are_near_two_per_parameter_and_token(paper: dict[str, StageEstimate]) -> None:
     stage = paper["alignment-reconstruction"]
     # LLM: forward, recomputed, gradient towards the input, over 512 soft and 512 target positions a row.

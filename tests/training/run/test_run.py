@@ -38,8 +38,14 @@ def test_both_stages_move_what_trains_and_nothing_else(finished: Path) -> None:
         for stage in ("01-align", "02-contrast")
     )
     moved = {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])}
-    assert moved == {"encoder", "connector", "llm", "output_projection"}
-    assert torch.equal(first["llm.embed_tokens.weight"], second["llm.embed_tokens.weight"])
+    assert moved == {"connector", "output_projection"}  # adapters of the first stage stay what they are
+    assert {key.split(".")[0] for key in second.keys() - first.keys()} == {"encoder", "llm"}
+    assert all(".lora_" in key and ".contrast." in key for key in second.keys() - first.keys())
+    whole, base = (
+        load_file(folder / "model.safetensors") for folder in (finished / "model", finished / "bases" / "llm")
+    )
+    assert torch.equal(whole["llm.embed_tokens.weight"], base["model.embed_tokens.weight"])
+    assert not torch.equal(whole["llm.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"])
 
 
 def test_layers_are_compiled_in_the_stages_that_say_so_adapters_and_all(

@@ -103,14 +103,17 @@ def estimate(recipe: Recipe) -> list[StageEstimate]:
 def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreTrainedConfig) -> StageEstimate:
     stage.refuse_llm(llm, backbones.is_decoder(llm))
     load = stage_load(recipe, stage)
-    parts = adapters.report(skeleton(recipe, stage, *estimator.configs))
+    parts = {
+        kind: adapters.report(skeleton(recipe, stage, *estimator.configs, estimator.half(kind)))
+        for kind in ("cuda", here())
+    }
     flops = estimator.flops(stage, load.tokens)
     hours = {
         name: None if load.steps is None else load.steps * flops / (card["tflops"] * 1e12 * card["utilisation"]) / 3600
         for name, card in cards().items()
     }
-    gpu, this = (estimator.memory(stage, parts, kind) for kind in ("cuda", here()))
-    return StageEstimate(stage.name, stage.kind, parts, load, gpu, this, flops, hours)
+    gpu, this = (estimator.memory(stage, parts[kind], kind) for kind in ("cuda", here()))
+    return StageEstimate(stage.name, stage.kind, parts["cuda"], load, gpu, this, flops, hours)
 
 
 def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:

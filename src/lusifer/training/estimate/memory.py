@@ -2,9 +2,9 @@
 
 Memory of one device that holds everything (data parallel), in bytes:
 
-    weights      4 x parameters of what trains or has trained (a tower that trains whole in any stage or carried
-                 adapters in a stage before, connector, projection, adapters) + bytes of dtype.frozen x the others; the
-                 LM head where tokens are predicted, the LLM a second time where it is the teacher
+    weights      4 x parameters of what trains or has trained (a tower that trains whole in any stage, connector,
+                 projection, adapters) + bytes of dtype.frozen x the others; the LM head where tokens are predicted, the
+                 LLM a second time where it is the teacher
     gradients    4 x trained parameters
     optimizer    2 moments (AdamW) x gradients
     activations  what a step holds beside those at its worst moment, counted by running it on tensors without memory
@@ -18,6 +18,7 @@ of a step are counted in the same way, for texts of mean length.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,8 @@ def here() -> Kind:
 def prepare(model: LusiferModel, stage: StageSettings) -> None:
     """Freeze what does not train in a stage and attach its adapters, in place.
 
-    What trains is float32 (AdamW's steps are lost in half precision). Nothing is rounded: a tower that a stage before
-    has trained came out in float32 and stays so.
+    What trains is float32 (AdamW's steps are lost in half precision). Nothing is rounded: a tower in half precision
+    keeps the adapters of stages before beside it, one in float32 has them merged.
 
     Raises:
         UsageError: Adapters fit no layer.
@@ -75,11 +76,27 @@ def prepare(model: LusiferModel, stage: StageSettings) -> None:
             adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
 
 
-def skeleton(recipe: Recipe, stage: StageSettings, encoder: PreTrainedConfig, llm: PreTrainedConfig) -> LusiferModel:
-    """Build the model of a stage with its adapters, without memory for weights (UsageError: adapters fit no layer)."""
+def skeleton(
+    recipe: Recipe,
+    stage: StageSettings,
+    encoder: PreTrainedConfig,
+    llm: PreTrainedConfig,
+    half: Collection[str] = (),
+) -> LusiferModel:
+    """Build the model of a stage without memory for weights.
+
+    It has the adapters of the stage, and on towers in half precision (`half`) those of the stages before.
+
+    Raises:
+        UsageError: Adapters fit no layer.
+    """
     config = LusiferConfig(encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm), **recipe.model.join_settings())
     with torch.device("meta"):
         model = LusiferModel(config)
+        for before in recipe.stages[: recipe.stages.index(stage)]:
+            for tower in half:
+                if (lora := getattr(before.lora, tower)) is not None:
+                    adapters.attach(model, tower, lora.r, lora.alpha, 0.0, lora.targets, before.name)
         prepare(model, stage)
     return model
 
@@ -96,8 +113,8 @@ class Estimator:
         """Count bytes on one device, as said above, for texts of full length; `parts` are by `adapters.report`."""
         llm = self.configs[1]
         trainable = sum(part.trainable for part in parts)
-        sizes = {tower: self._dtype(stage, tower, kind).itemsize for tower in adapters.TOWERS}
-        weights = sum(4 * p.trainable + sizes.get(p.part, 4) * (p.parameters - p.trainable) for p in parts)
+        sizes = {tower: self._dtype(tower, kind).itemsize for tower in adapters.TOWERS}
+        weights = sum(4 * p.float32 + sizes.get(p.part, 4) * (p.parameters - p.float32) for p in parts)
         if any(each.predicts for each in stage.passes):
             weights += sizes["llm"] * llm.hidden_size * llm.vocab_size
         if any(each.teacher for each in stage.passes):
@@ -124,7 +141,7 @@ class Estimator:
             predicts=part.predicts,
             teacher=part.teacher,
             repeated=stage.batch_size * stage.columns > stage.rows_at_once(length),
-            dtypes={tower: self._dtype(stage, tower, kind) for tower in adapters.TOWERS},
+            dtypes={tower: self._dtype(tower, kind) for tower in adapters.TOWERS},
             bf16=kind == "cuda" if stage.bf16 == "auto" else stage.bf16,
             checkpointing=stage.gradient_checkpointing,
             chunk=part.chunk,
@@ -139,18 +156,22 @@ class Estimator:
         return total
 
     def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Counted:
-        key = (setting, tuple(layers), kind, stage.train.model_dump_json(), stage.lora.model_dump_json())
+        half, before = self.half(kind), self.recipe.stages[: self.recipe.stages.index(stage)]
+        beside = tuple((tower, repr(getattr(each.lora, tower))) for each in before for tower in half)
+        key = (setting, tuple(layers), kind, beside, stage.train.model_dump_json(), stage.lora.model_dump_json())
         if key not in self._rehearsed:
             small = [backbones.with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
-            self._rehearsed[key] = rehearse(lambda: skeleton(self.recipe, stage, *small), setting, kind)
+            self._rehearsed[key] = rehearse(lambda: skeleton(self.recipe, stage, *small, half), setting, kind)
         return self._rehearsed[key]
 
-    def _dtype(self, stage: StageSettings, tower: str, kind: Kind) -> torch.dtype:
-        """Number format of a tower's weights in a stage; what has trained is kept in float32."""
-        before = self.recipe.stages[: self.recipe.stages.index(stage)]
+    def half(self, kind: Kind) -> list[str]:
+        """The towers in half precision."""
+        return [tower for tower in adapters.TOWERS if self._dtype(tower, kind) != torch.float32]
+
+    def _dtype(self, tower: str, kind: Kind) -> torch.dtype:
+        """Number format of a tower's weights; one that trains whole in a stage is never rounded."""
         whole = any(getattr(each.train, tower) == "full" for each in self.recipe.stages)
-        trained = any(getattr(each.train, tower) == "lora" for each in before)
-        return torch.float32 if whole or trained or self._frozen_bytes(kind) == 4 else torch.bfloat16
+        return torch.float32 if whole or self._frozen_bytes(kind) == 4 else torch.bfloat16
 
     def _frozen_bytes(self, kind: Kind) -> int:
         """Bytes of a frozen weight."""

@@ -60,10 +60,10 @@ class _Registered:
 
 
 class Dtypes(Settings):
-    """Number formats of the weights. What trains, or has trained in a stage before, is float32."""
+    """Number formats of the weights. What trains is float32, and adapters stay so."""
 
     frozen: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of weights of the bases that never trained; auto is bfloat16 where the machine has it, else float32."""
+    """Of a base whose own weights do not train; auto is bfloat16 where the machine has it, else float32."""
 
 
 class ModelSettings(Settings):

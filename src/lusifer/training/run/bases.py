@@ -92,6 +92,11 @@ def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases)})
 
 
+def paths(recipe: Recipe) -> dict[str, str]:
+    """Where the bases lie now, by tower: a run may have moved since a stage recorded them."""
+    return {tower: getattr(recipe.model, tower).path for tower in adapters.TOWERS}
+
+
 def prompts(recipe: Recipe) -> dict[str, str]:
     """What the model folder remembers: `query` and `document`, and each instruction it was trained with."""
     found = {"query": "", "document": ""}

@@ -125,6 +125,16 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
     return found
 
 
+def records(recipe: Recipe, run: RunFolder) -> dict[str, dict[str, Any]]:
+    """What a delta says of the two bases, by tower; `recipe` is pinned, its `tiny:` bases are made."""
+    known, found = _read(run), {}
+    for tower in TOWERS:
+        base, key = getattr(recipe.model, tower), f"model.{tower}"
+        files = known.get(key) or bases.fingerprint(base.path, base.revision, key)
+        found[tower] = bases.record(base.path, files) | ({"layers": base.layers} if base.layers else {})
+    return found
+
+
 def remember(run: RunFolder, recipe: Recipe, found: Fingerprints) -> None:
     """Keep what `fingerprints` found, unless it contradicts what something was learned from.
 

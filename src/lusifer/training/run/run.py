@@ -14,11 +14,12 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 
-from lusifer.embedder import assemble, folder
+from lusifer.embedder import assemble, contents, folder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.model import adapters, build
 from lusifer.model.bases import backbones
 from lusifer.model.bases.backbones import compile_layers, refuse_without_compiler
+from lusifer.model.delta import Delta
 from lusifer.training import processes
 from lusifer.training.estimate.memory import here, prepare, skeleton
 from lusifer.training.folder import RunFolder, last_checkpoint
@@ -80,14 +81,14 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
         if not (target / "model").is_dir():
-            embedder = _load(before, recipe)
+            embedder = _load(before, recipe, run)
             finished = False
             _stage(recipe, stage, number, run, embedder, rows.pop(number, None), listen)
             del embedder
             gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
         before = target / "model"
     if state.is_main_process and not finished:  # its card may have been edited
-        run.publish(before)
+        _publish(recipe, run, before)
     state.wait_for_everyone()
     return run.model
 
@@ -128,14 +129,30 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
     KINDS[stage.kind].refuse(recipe, stage)
 
 
-def _load(path: Path | None, recipe: Recipe) -> SentenceTransformer:
-    """The model of step 0, or that of the stage before with the recipe's attention kernel (a folder has none)."""
+def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransformer:
+    """The model of step 0, or that of the stage before with the recipe's attention kernel (a folder has none).
+
+    A tower in half precision keeps its adapters of earlier stages beside it: merged, it would have to be float32.
+    """
     if path is None:
-        return bases.build_model(recipe, getattr(torch, recipe.model.dtype.frozen))
-    device = str(processes.state().device)
-    embedder = folder.load(path, device, attn_implementation=recipe.model.attn_implementation)
+        embedder = bases.build_model(recipe, getattr(torch, recipe.model.dtype.frozen))
+        assemble.lusifer_model(embedder).delta = Delta(inputs.records(recipe, run))
+        return embedder
+    device, kernel = str(processes.state().device), recipe.model.attn_implementation
+    embedder = folder.load(path, device, attn_implementation=kernel, bases=bases.paths(recipe), merge_adapters=False)
+    assemble.lusifer_model(embedder).delta = Delta.of_folder(path)
     embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
     return embedder
+
+
+def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
+    """Put the last stage's model in its final place: whole in `model`, and without its bases in `delta`."""
+    if not contents.is_delta(last):
+        run.publish(last, run.model)
+        return
+    run.publish(last, run.delta)  # first: where `model` is, the run is done
+    embedder = folder.load(last, "cpu", bases=bases.paths(recipe))
+    folder.save(embedder, run.model, card.card(run, len(recipe.stages), embedder))
 
 
 def _stage(
@@ -154,6 +171,8 @@ def _stage(
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
     prepare(model, stage)
+    if model.delta is not None:
+        model.delta = model.delta.during(model, stage.name, dict(stage.train), dict(stage.lora))
     model.to(here())
     if stage.compile:
         compile_layers(model)
@@ -186,13 +205,13 @@ def _stage(
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
     _train(trainer, checkpoint, done, rows.steps)
     if state.is_main_process:
-        model.cpu()  # merged in float32 it may not fit beside the optimizer
-        merged = adapters.merge(model)
+        model.cpu()  # merged in float32, which a tower may be here, it may not fit beside the optimizer
+        layers = len(list(adapters.adapted_layers(model)))
         embedder.eval()
         embedder.max_seq_length = length
         folder.save(embedder, target / "model", card.card(run, number, embedder))
         written = str(target / "model")
-        listen({"event": "saved", "stage": stage.name, "merged_layers": merged, "folder": written})
+        listen({"event": "saved", "stage": stage.name, "adapted_layers": layers, "folder": written})
     state.wait_for_everyone()
 
 

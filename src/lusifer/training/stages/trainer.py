@@ -233,13 +233,15 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
     Raises:
         LusiferError: says how much is needed and how much is free.
     """
-    towers = adapters.adapted_towers(model)
+    left_out = model.delta.bases if model.delta else ()
+    whole = [tower for tower in adapters.adapted_towers(model) if tower not in left_out]
     size = sum(
-        p.numel() * (4 if name.partition(".")[0] in towers else p.element_size())
+        p.numel() * (4 if adapters.part_of(name) in whole else p.element_size())
         for name, p in model.named_parameters()
+        if adapters.part_of(name) not in left_out or ".lora_" in name
     )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    # A model folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
+    # A folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
     needed = (stage.keep_checkpoints + 1) * (size + 3 * 4 * trainable) + size
     # Checkpoints of this stage that are there already make room for the new ones as those are written.
     there = sum(file.stat().st_size for file in folder.glob("checkpoint-*/**/*") if file.is_file())

@@ -1,0 +1,185 @@
+"""Deltas: a model without the weights of its bases. What training added is a few megabytes beside gigabytes.
+
+The folder is that of a whole model but for its tensors and two settings. `bases` of `config.json` says which towers are
+not in it and where they come from, known by content (`lusifer.io.bases`); `adapters` lists what was trained on them.
+The tensors are connector, projection, adapters in float32, and a tower that trained whole. Loaded, it is a plain model
+with the numbers that a whole folder of it has: the adapters are merged in float32, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedConfig
+
+from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.io import bases as known_bases
+from lusifer.io.files import read_json
+from lusifer.io.weights import WEIGHTS, misfit
+from lusifer.model import adapters
+from lusifer.model.adapters import TOWERS, TRAINS
+from lusifer.model.bases import backbones
+from lusifer.model.bases.reading import Base, place, read_backbone
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a model that trains is beside its bases; `LusiferModel.save_pretrained` writes it in place of the whole.
+
+    `bases` and `adapters` are as in `LusiferConfig`; `tensors` those of the adapters, by their names in the file.
+    `stage` is the name that the adapters which train now will have, `new` their settings.
+    """
+
+    bases: dict[str, dict[str, Any]]
+    adapters: list[dict[str, Any]] = field(default_factory=list)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    stage: str = ""
+    new: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Delta | None:
+        """Read the delta in a folder; None where it holds a whole model."""
+        settings = read_json(folder / "config.json", "copy the folder again", ModelFolderError, dict)
+        if not settings.get("bases"):
+            return None
+        tensors = {name: t for name, t in load_file(folder / WEIGHTS).items() if adapters.is_adapter(name)}
+        return cls(settings["bases"], settings.get("adapters") or [], tensors)
+
+    def during(self, model: nn.Module, stage: str, train: Mapping[str, str], lora: Mapping[str, Any]) -> Delta:
+        """What it is while a stage trains: a tower that trains whole is no base any more.
+
+        Args:
+            model: With the adapters of the stage.
+            stage: Its name.
+            train: Tower -> "lora", "full" or "frozen".
+            lora: Tower -> settings of its adapters (r, alpha, targets), or None.
+        """
+        kept = {tower: base for tower, base in self.bases.items() if train[tower] != "full"}
+        new = []
+        for tower in kept:
+            if (settings := lora[tower]) is not None:
+                targets = settings.targets or adapters.lora_targets(getattr(model, tower), tower)
+                about = {"name": stage, "tower": tower, "r": settings.r, "alpha": settings.alpha, "targets": targets}
+                new.append(about)
+        old = [each for each in self.adapters if each["tower"] in kept]
+        tensors = {name: t for name, t in self.tensors.items() if adapters.part_of(name) in kept}
+        return Delta(kept, old, tensors, stage, new)
+
+    def settings(self) -> dict[str, Any]:
+        """What `config.json` says of it."""
+        return {"bases": self.bases or None, "adapters": [*self.adapters, *self.new] if self.bases else None}
+
+    def state_dict(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """The tensors of the folder, on the CPU."""
+        whole = [part for part in adapters.PARTS if part not in self.bases]
+        found = adapters.merged_state_dict(model, whole) | self.tensors
+        for name, tensor in model.state_dict().items():
+            if adapters.part_of(name) in self.bases and f".{TRAINS}." in name and adapters.is_adapter(name):
+                found[name.replace(f".{TRAINS}.", f".{self.stage}.")] = tensor.detach().cpu().contiguous()
+        return found
+
+
+def expected(model: nn.Module, config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor in a folder of this configuration; `model`, made of it on "meta", gets adapters."""
+    for about in config.adapters or []:
+        _attach(model, about)
+    left_out = config.bases or {}
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if adapters.part_of(name) not in left_out or adapters.is_adapter(name)
+    }
+
+
+def load(
+    around: Callable[[nn.Module, nn.Module], nn.Module],
+    config: PreTrainedConfig,
+    tensors: dict[str, torch.Tensor],
+    *,
+    where: str,
+    paths: Mapping[str, str] | None = None,
+    merge: bool = True,
+    device: str = "cpu",
+    attn_implementation: str | None = None,
+) -> nn.Module:
+    """Put a delta together with its bases.
+
+    Args:
+        around: Makes the model of an encoder and an LLM; its connector and projection need no numbers.
+        config: Of the model, as read from the folder.
+        tensors: Likewise, by name.
+        where: What messages call it.
+        paths: Tower -> where its base lies now, where that is not where the folder says.
+        merge: Whether all adapters are merged, in float32; else those on a tower in half precision stay beside it,
+            frozen.
+        device: Where the model goes.
+        attn_implementation: As for transformers.
+
+    Raises:
+        ModelFolderError: A base is not to be had or is another one, or tensors do not fit.
+    """
+    towers, dtypes = {}, config.tower_dtypes or {}
+    for tower in TOWERS:
+        dtype = getattr(torch, dtypes.get(tower, "float32"))
+        known = config.bases.get(tower)
+        if known is None:
+            own = {n.partition(".")[2]: t for n, t in tensors.items() if adapters.part_of(n) == tower}
+            towers[tower] = _whole(getattr(config, tower), tower, own, dtype, device, attn_implementation)
+            continue
+        path = (paths or {}).get(tower, known["path"])
+        try:
+            known_bases.refuse_other(known, path, f"{where}: its {tower}", ModelFolderError)
+            base = Base(path, known.get("revision"), dtype, device, known.get("layers"))
+            towers[tower] = read_backbone(base, tower, attn_implementation)
+        except LusiferError as error:
+            raise ModelFolderError(f"{where}: its {tower} cannot be had: {error}") from error
+    model = around(towers["encoder"], towers["llm"])
+    for about in config.adapters or []:
+        _attach(model, about)
+    _fill(model, tensors, config, where)
+    model.connector.to(device)
+    if model.output_projection is not None:
+        model.output_projection.to(device)
+    merged = TOWERS if merge else [tower for tower in TOWERS if getattr(model, tower).dtype == torch.float32]
+    adapters.merge(model, merged)
+    return model.eval()
+
+
+def _whole(
+    config: Any, tower: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype, device: str, kernel: str | None
+) -> nn.Module:
+    """A tower whose weights are in the delta."""
+    with torch.device("meta"):
+        cls = type(backbones.from_config(config, tower))
+    kwargs = backbones.backbone(config.model_type, tower).kwargs | place(device)
+    return cls.from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype, attn_implementation=kernel, **kwargs
+    )
+
+
+def _attach(model: nn.Module, about: dict[str, Any]) -> None:
+    """Put one of the listed adapters on its tower, with numbers that mean nothing yet."""
+    settings = {key: about[key] for key in ("r", "alpha", "targets", "name")}
+    adapters.attach(model, about["tower"], **settings)
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: str) -> None:
+    """Give connector, projection and adapters their numbers."""
+    wanted = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if adapters.part_of(name) not in TOWERS or adapters.is_adapter(name)
+    }
+    found = {name: t for name, t in tensors.items() if adapters.part_of(name) in config.bases or name in wanted}
+    wrong = misfit({n: tuple(t.shape) for n, t in wanted.items()}, {n: tuple(t.shape) for n, t in found.items()})
+    if wrong:
+        raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; copy the folder again")
+    for name, tensor in wanted.items():
+        tensor.copy_(found[name])

@@ -1,0 +1,199 @@
+"""Deltas: a model without the weights of its bases loads as the whole model that it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+import lusifer
+from lusifer.embedder import folder
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import ModelFolderError
+from lusifer.io import bases as known_bases
+from lusifer.model import adapters
+from lusifer.model.bases import backbones
+from lusifer.model.delta import Delta
+from lusifer.training.recipe.stage import LoRA
+from support.tiny_folder import tiny_embedder
+
+TEXTS = ["The river rises in spring.", "水", "Сколько стоит билет до города?"]
+TRAIN = {"encoder": "lora", "llm": "lora"}
+LORA = {"encoder": LoRA(r=2, alpha=4, dropout=0.0), "llm": LoRA(r=2, alpha=4, dropout=0.0)}
+
+
+def _records(bases):
+    return {
+        tower: known_bases.record(str(base), known_bases.fingerprint(str(base)))
+        for tower, base in zip(("encoder", "llm"), bases, strict=True)
+    }
+
+
+def _train(model, stage, seed, train=TRAIN, lora=LORA):
+    """Adapters as a stage would leave them: numbers that count."""
+    for tower, settings in lora.items():
+        if settings is not None:
+            adapters.attach(model, tower, settings.r, settings.alpha)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            whole = train[adapters.part_of(name)] == "full" if adapters.part_of(name) in train else True
+            if f".{adapters.TRAINS}." in name or whole:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+    model.delta = model.delta.during(model, stage, train, lora)
+
+
+@pytest.fixture
+def trained(bases_folder, tmp_path):
+    """`trained("bfloat16")`: folder of a delta with adapters of two stages, and the whole model that it stands for."""
+
+    def make(dtype="float32", second=TRAIN):
+        embedder = tiny_embedder(bases_folder)
+        model = lusifer_model(embedder)
+        for tower in adapters.TOWERS:
+            backbones.cast_weights(getattr(model, tower), getattr(torch, dtype))
+        model.delta = Delta(_records(bases_folder))
+        _train(model, "one", 1)
+        folder.save(embedder, tmp_path / "one")
+        embedder = folder.load(tmp_path / "one", "cpu", merge_adapters=False)
+        model = lusifer_model(embedder)
+        model.delta = Delta.of_folder(tmp_path / "one")
+        lora = {tower: LORA[tower] if way == "lora" else None for tower, way in second.items()}
+        _train(model, "two", 2, second, lora)
+        folder.save(embedder, tmp_path / "two")
+        model.delta = None
+        folder.save(embedder, tmp_path / "whole")
+        return tmp_path / "two", tmp_path / "whole", embedder
+
+    return make
+
+
+def test_it_has_no_weights_of_its_bases_and_names_them(trained, bases_folder):
+    delta, whole, _ = trained()
+    names = load_file(delta / "model.safetensors")
+    towers = [name for name in names if adapters.part_of(name) in adapters.TOWERS]
+    assert towers
+    assert all(adapters.is_adapter(name) for name in towers)
+    assert {name.split(".lora_A.")[1].split(".")[0] for name in towers if ".lora_A." in name} == {"one", "two"}
+    assert any(name.startswith("connector.") for name in names)
+    config = json.loads((delta / "config.json").read_text())
+    assert config["bases"]["llm"]["path"] == str(bases_folder[1])
+    assert "model.safetensors" in config["bases"]["llm"]["files"]
+    assert [about["name"] for about in config["adapters"]] == ["one", "one", "two", "two"]
+    assert not json.loads((whole / "config.json").read_text()).get("bases")
+
+
+@pytest.mark.parametrize("load", (
+    lambda path: lusifer.load(path, device="cpu").encode(TEXTS),
+    lambda path: SentenceTransformer(str(path), device="cpu").encode(TEXTS),
+), ids=("lusifer", "sentence-transformers"))  # fmt: skip
+def test_it_loads_as_the_whole_model_bit_by_bit(load, trained):
+    delta, whole, embedder = trained()
+    assert (load(delta) == load(whole)).all()
+    assert np.abs(load(delta) - embedder.encode(TEXTS)).max() < 1e-5
+
+
+def test_a_loaded_one_is_a_plain_model_and_is_saved_as_one(trained, tmp_path):
+    delta, whole, _ = trained("bfloat16")
+    model = AutoModel.from_pretrained(delta)
+    assert not any(adapters.adapted_layers(model))
+    assert {p.dtype for p in model.llm.parameters()} == {torch.float32}  # as in a whole folder
+    model.save_pretrained(tmp_path / "again")
+    again, before = (load_file(path / "model.safetensors") for path in (tmp_path / "again", whole))
+    assert again.keys() == before.keys()
+    assert max(float((again[name].float() - before[name].float()).abs().max()) for name in again) == 0
+
+
+def test_a_tower_in_half_precision_keeps_its_adapters_beside_it(trained):
+    delta, whole, _ = trained("bfloat16")
+    embedder = folder.load(delta, "cpu", merge_adapters=False)
+    model = lusifer_model(embedder)
+    assert adapters.adapted_towers(model) == ["encoder", "llm"]
+    assert model.llm.dtype == torch.bfloat16
+    assert not any(p.requires_grad for name, p in model.named_parameters() if adapters.is_adapter(name))
+    assert {p.dtype for name, p in model.named_parameters() if adapters.is_adapter(name)} == {torch.float32}
+    cosine = (embedder.encode(TEXTS) * lusifer.load(whole, device="cpu").encode(TEXTS)).sum(1)
+    assert cosine.min() > 0.995  # bfloat16 has 8 bits
+    adapters.attach(model, "llm", 2, 4)
+    trains = [name for name, p in model.llm.named_parameters() if p.requires_grad and adapters.is_adapter(name)]
+    assert trains
+    assert all(".default." in name for name in trains)
+    # A fresh adapter adds nothing: those of before are still on.
+    after = embedder.encode(TEXTS)
+    assert ((after * lusifer.load(whole, device="cpu").encode(TEXTS)).sum(1)).min() > 0.995
+
+
+def test_a_tower_in_float32_has_them_merged(trained):
+    delta, _, _ = trained("float32")
+    assert not adapters.adapted_towers(lusifer_model(folder.load(delta, "cpu", merge_adapters=False)))
+
+
+def test_a_tower_that_trained_whole_lies_in_the_delta(trained):
+    delta, whole, _ = trained(second={"encoder": "full", "llm": "lora"})
+    config = json.loads((delta / "config.json").read_text())
+    assert list(config["bases"]) == ["llm"]
+    assert [about["tower"] for about in config["adapters"]] == ["llm", "llm"]
+    assert (lusifer.load(delta, device="cpu").encode(TEXTS) == lusifer.load(whole, device="cpu").encode(TEXTS)).all()
+
+
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+def test_a_number_format_that_is_asked_for_counts_after_merging(dtype, trained):
+    delta, whole, _ = trained()
+    one, other = (lusifer.load(path, device="cpu", dtype=dtype) for path in (delta, whole))
+    assert lusifer_model(one).llm.dtype == getattr(torch, dtype)
+    assert (one.encode(TEXTS) == other.encode(TEXTS)).all()
+
+
+def _moved(bases_folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(bases_folder[1], elsewhere)
+    return elsewhere
+
+
+def test_a_base_may_lie_elsewhere_now_if_it_is_the_same(trained, bases_folder, tmp_path):
+    delta, whole, _ = trained()
+    elsewhere = _moved(bases_folder, tmp_path)
+    config = json.loads((delta / "config.json").read_text())
+    config["bases"]["llm"]["path"] = str(tmp_path / "gone")
+    (delta / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFolderError, match=r"two: its llm cannot be had: .*gone"):
+        lusifer.load(delta, device="cpu")
+    found = folder.load(delta, "cpu", bases={"llm": str(elsewhere)})
+    assert (found.encode(TEXTS) == lusifer.load(whole, device="cpu").encode(TEXTS)).all()
+
+
+@pytest.mark.parametrize("change", ("weights", "tokenizer", "another file", "a file less"))
+def test_another_base_is_refused_by_name(change, trained, bases_folder, tmp_path):
+    delta, _, _ = trained()
+    elsewhere = _moved(bases_folder, tmp_path)
+    if change == "weights":
+        data = bytearray((elsewhere / "model.safetensors").read_bytes())
+        data[-1] ^= 1
+        (elsewhere / "model.safetensors").write_bytes(bytes(data))
+    elif change == "tokenizer":
+        with (elsewhere / "tokenizer.json").open("a") as stream:
+            stream.write("\n")
+    elif change == "another file":
+        (elsewhere / "model-2.safetensors").write_bytes(b"")
+    else:
+        (elsewhere / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelFolderError, match=r"its llm.*elsewhere is not the base that this model was trained on"):
+        folder.load(delta, "cpu", bases={"llm": str(elsewhere)})
+
+
+@pytest.mark.parametrize("name", ("connector.mapping.ff.0.weight", "llm.layers.0.self_attn.q_proj.lora_A.one.weight"))
+def test_a_missing_tensor_is_named_before_anything_is_loaded(name, trained):
+    from safetensors.torch import save_file
+
+    delta, _, _ = trained()
+    tensors = load_file(delta / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, delta / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFolderError, match=r"1 missing \(" + name.replace(".", r"\.")):
+        lusifer.load(delta, device="cpu")
