@@ -190,7 +190,7 @@ def test_a_packed_base_is_known_by_its_digest(small):
     assert bases.fingerprint(str(small[0])) == {"small.bin": bases.sha256(small[0])}
     found = bases.fingerprint(PACKAGE)
     assert list(found) == ["e5-small-q4.bin"]
-    assert bases.record(f"{PACKAGE}/e5-small-q4.bin", None, found)["version"] == "0.3.0"
+    assert bases.record(f"{PACKAGE}/e5-small-q4.bin", found)["version"] == "0.3.0"
 
 
 @pytest.fixture(scope="module")
