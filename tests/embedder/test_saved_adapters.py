@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import HfApi
-from peft import IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig, VeraConfig, get_peft_model
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -94,6 +94,12 @@ def ia3(model: SentenceTransformer) -> None:
     model[0].model.add_adapter(settings)
 
 
+def vera(model: SentenceTransformer) -> None:
+    """Its layers share two matrices, which lie beside them."""
+    settings = VeraConfig(r=2, target_modules=["query", "value"], init_weights=False, save_projection=True)
+    model[0].model.encoder = get_peft_model(model[0].model.encoder, settings)
+
+
 def loha(model: SentenceTransformer) -> None:
     model[0].model.add_adapter(LoHaConfig(r=2, target_modules=["query", "q_proj"], init_weights=False))
 
@@ -118,7 +124,7 @@ def our_own(model: SentenceTransformer) -> None:
 
 ROADS = (
     of_sentence_transformers, of_transformers, with_whole_modules, with_a_whole_projection, around_the_projection,
-    trainable_tokens, dora, ia3, loha,
+    trainable_tokens, dora, ia3, loha, vera,
     in_the_connector,
     peft_in_place, peft_around, around_a_tower, around_each_part, our_own,
 )  # fmt: skip
@@ -180,6 +186,26 @@ def test_merged_in_place_nothing_of_peft_is_left(model_folder: Path) -> None:
     assert adapters.merge(model[0].model) > 3
     assert model[0].model.state_dict().keys() == plain[0].model.state_dict().keys()
     assert np.abs(vectors(model) - wanted).max() < 1e-5
+
+
+def test_adapters_of_a_part_inside_an_adapted_whole_are_refused_where_they_would_not_be_loaded(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    model = lusifer.load(model_folder, device="cpu")
+    around_a_tower(model)
+    model[0].model = get_peft_model(model[0].model, LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(str(tmp_path / "out"))
+    with pytest.raises(
+        ModelFolderError, match=r"adapters of a part that has adapters of its own .*save the whole model"
+    ):
+        lusifer.load(tmp_path / "out", device="cpu")
+
+
+def test_a_bias_of_an_adapter_that_its_layer_has_no_place_for_is_said(model_folder: Path, tmp_path: Path) -> None:
+    model = lusifer.load(model_folder, device="cpu")
+    model[0].model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True, init_lora_weights=False))
+    with pytest.raises(LusiferError, match=r"q_proj: its adapter cannot be merged .*take it out first"):
+        model.save_pretrained(str(tmp_path / "out"))
 
 
 def prompt_tuning(model: torch.nn.Module) -> None:

@@ -15,11 +15,12 @@ from transformers import AutoModel
 import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import bases as known_bases
 from lusifer.model import adapters
 from lusifer.model.bases import backbones
 from lusifer.model.delta import Delta
+from lusifer.model.lusifer import LusiferModel
 from lusifer.training.recipe.stage import LoRA
 from support.tiny_folder import tiny_embedder
 
@@ -148,6 +149,25 @@ def test_a_number_format_that_is_asked_for_counts_after_merging(dtype, trained):
     one, other = (lusifer.load(path, device="cpu", dtype=dtype) for path in (delta, whole))
     assert lusifer_model(one).llm.dtype == getattr(torch, dtype)
     assert (one.encode(TEXTS) == other.encode(TEXTS)).all()
+
+
+@pytest.mark.parametrize("device_map", ("cpu", {"": "cpu"}, torch.device("cpu"), None))
+def test_it_goes_to_the_device_that_is_named(device_map, trained):
+    delta, _, _ = trained()
+    model, info = AutoModel.from_pretrained(delta, device_map=device_map, output_loading_info=True)
+    assert model.device.type == "cpu"
+    assert not info["missing_keys"]
+
+
+def test_several_devices_are_refused(trained):
+    delta, _, _ = trained()
+    with pytest.raises(UsageError, match="device_map='auto': .* goes to one device"):
+        AutoModel.from_pretrained(delta, device_map="auto")
+
+
+def test_arguments_of_a_whole_model_still_change_its_configuration(trained):
+    _, whole, _ = trained()
+    assert LusiferModel.from_pretrained(whole, pooling="cls").config.pooling == "cls"
 
 
 def _moved(bases_folder, tmp_path):

@@ -141,4 +141,4 @@ def convert(
     from lusifer.embedder import convert as conversion
 
     conversion.convert(published, out, compat=compat, encoder=encoder, llm=llm)
-    typer.echo(f"{out}: written; check it with `lusifer doctor {out}`")
+    terminal.note(f"{out}: written; check it with `lusifer doctor {out}`")

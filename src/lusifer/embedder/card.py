@@ -74,6 +74,9 @@ def text(
         instructions=instructions or {},
         versions={"lusifer": __version__, **{library: version(library) for library in LIBRARIES}},
         scores=SCORES,
+        apart=["the encoder" if tower == "encoder" else "the LLM" for tower in model.delta.bases]
+        if model.delta
+        else [],
         **facts,
     )
     return f"---\n{front_matter(base_models, datasets, languages)}---\n\n{body.rstrip()}\n"

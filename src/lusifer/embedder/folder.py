@@ -159,8 +159,12 @@ def check(path: str | os.PathLike[str]) -> None:
 def _check_adapters(folder: Path) -> None:
     """Refuse a folder with peft's adapters alone unless they and their base, where that is a folder, are there."""
     base = contents.read(folder / contents.ADAPTERS, dict).get("base_model_name_or_path")
-    with opened(folder / "adapter_model.safetensors", contents.ADVICE):
-        pass
+    with opened(folder / "adapter_model.safetensors", contents.ADVICE) as tensors:
+        # transformers would leave these out, and say so in a table.
+        inner = [key for key in tensors.keys() if ".base_model.model." in key]  # noqa: SIM118
+    if inner:
+        words = f"holds adapters of a part that has adapters of its own ({inner[0]}), which are not loaded"
+        raise ModelFolderError(f"{folder / 'adapter_model.safetensors'}: {words}: save the whole model instead")
     if not base:
         raise ModelFolderError(f"{folder / contents.ADAPTERS}: names no base model: save the whole model instead")
     if Path(base).is_dir():

@@ -199,9 +199,11 @@ def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[
     for name, layer in layers.items():
         merged |= {f"{name}.{key}": tensor for key, tensor in _merged_layer(name, layer).state_dict().items()}
     for name in reversed(_wrappers(model)):  # the inner ones first
-        around = f"{name}.base_model.model."
+        around, own = f"{name}.base_model.model.", f"{name}.base_model."  # what adapters share (VeRA) is merged by now
         merged = {
-            f"{name}.{key.removeprefix(around)}" if key.startswith(around) else key: t for key, t in merged.items()
+            f"{name}.{key.removeprefix(around)}" if key.startswith(around) else key: t
+            for key, t in merged.items()
+            if key.startswith(around) or not key.startswith(own)
         }
     for name, tensor in merged.items():
         whole = part_of(name) in towers and tensor.is_floating_point()
@@ -283,4 +285,6 @@ def _merged_layer(name: str, layer: nn.Module) -> nn.Module:
             copied.merge(safe_merge=True)
     except ValueError as error:
         raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite") from error
+    except (NotImplementedError, RuntimeError) as error:  # aLoRA; a bias trained on a layer that has none
+        raise LusiferError(f"{name}: its adapter cannot be merged ({error}): take it out first") from error
     return copied.get_base_layer()

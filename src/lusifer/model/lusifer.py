@@ -112,12 +112,12 @@ class LusiferModel(LusiferPreTrainedModel):
         """
         config = kwargs.get("config")
         if config is None and name_or_path is not None:
-            config = kwargs["config"] = cls.config_class.from_pretrained(name_or_path, **_lookup(kwargs))
+            config = cls.config_class.from_pretrained(name_or_path, **_lookup(kwargs))
         if getattr(config, "bases", None):
-            loaded = cls._from_delta(name_or_path, **kwargs)
-        else:
-            kwargs.pop("bases", None), kwargs.pop("merge_adapters", None)
-            loaded = super().from_pretrained(name_or_path, *args, **kwargs)
+            loaded = cls._from_delta(name_or_path, **{**kwargs, "config": config})
+        else:  # transformers reads the configuration itself: arguments may change it
+            own = {name: value for name, value in kwargs.items() if name not in ("bases", "merge_adapters")}
+            loaded = super().from_pretrained(name_or_path, *args, **own)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         for tower in adapters.TOWERS if dtype not in (None, "auto") else ():
@@ -125,12 +125,19 @@ class LusiferModel(LusiferPreTrainedModel):
         return loaded
 
     @classmethod
-    def _from_delta(cls, name_or_path: str, config: LusiferConfig, **kwargs: Any) -> LusiferModel:
+    def _from_delta(cls, name_or_path: str, config: LusiferConfig, **kwargs: Any) -> Any:
         """Put a delta and its bases together."""
         file = cached_file(name_or_path, WEIGHTS, **_lookup(kwargs))
-        device = (kwargs.get("device_map") or {}).get("", "cpu")
+        device = kwargs.get("device_map") or "cpu"
+        device = device.get("") if isinstance(device, dict) and len(device) == 1 else device
+        try:
+            device = str(torch.device(device))
+        except (RuntimeError, TypeError):  # "auto", or a device for each part
+            raise UsageError(
+                f"device_map={device!r}: a model without its bases goes to one device: name it, as in 'cuda:0'"
+            ) from None
         plain = LusiferConfig.from_dict(config.to_dict() | {"bases": None, "adapters": None})
-        return deltas.load(
+        model = deltas.load(
             partial(cls.around, plain),
             config,
             load_file(file),
@@ -140,6 +147,9 @@ class LusiferModel(LusiferPreTrainedModel):
             device=device,
             attn_implementation=kwargs.get("attn_implementation"),
         )
+        # All of it was found: `deltas.load` refuses anything else.
+        info = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"), [])
+        return (model, info) if kwargs.get("output_loading_info") else model
 
     def train(self, mode: bool = True) -> LusiferModel:
         """As in torch, but a tower of which nothing trains stays in evaluation mode: its dropout would be noise."""
