@@ -198,6 +198,7 @@ def test_notices_length():
         "def f():\n    global x\n    x = 1",
         "import pytest\n@pytest.mark.skip\ndef test(): ...",
         "import pytest\n@pytest.mark.xfail(strict=True)\ndef test(): ...",
+        "import gzip\ngzip.compress(b'a')",
         "import pytest\npytest.importorskip('torch')",
         "x = 1  # TO" + "DO: more",
     ],

@@ -22,9 +22,9 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 11
 KINDS = {
     "not-utf8.jsonl": (GOOD + b'{"query": "\xe9", "positive": ["b"]}\n', "line 2: not UTF-8 (byte 11): save the file"),
     "utf16.jsonl": ('{"query": "a"}'.encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
-    "packed.jsonl": (gzip.compress(GOOD), "line 1: not UTF-8 (byte 1): the file is gzip: end its name in .gz"),
+    "packed.jsonl": (gzip.compress(GOOD, mtime=0), "line 1: not UTF-8 (byte 1): the file is gzip: end its name in .gz"),
     "plain.jsonl.gz": (GOOD, "is not gzip (Not a gzipped file (b'{\"')): take .gz off its name"),
-    "cut.jsonl.gz": (gzip.compress(GOOD * 2000)[:60], "cannot be read to its end"),
+    "cut.jsonl.gz": (gzip.compress(GOOD * 2000, mtime=0)[:60], "cannot be read to its end"),
     "half.jsonl": (GOOD + b'{"query": "a", "posi', "line 2: not JSON (Unterminated string"),
     "array.jsonl": (b'[\n{"query": "a", "positive": ["b"]}\n]\n', "line 1: begins a JSON array over several lines"),
     "lists.jsonl": (GOOD + b'["a", "b"]\n', "line 2: expected an object with columns, found a list"),
@@ -45,7 +45,7 @@ KINDS = {
     "deep.jsonl": (GOOD + b"[" * 100_000 + b"\n", "line 2: JSON that cannot be read"),
     "huge.jsonl": (GOOD + b'{"query": "a", "positive": ["b"], "cluster": "' + b"9" * 5000 + b'"}\n', "column cluster"),
     "sign.jsonl": (GOOD + b'{"query": "a", "positive": ["b"], "cluster": "--5"}\n', "column cluster: expected a whole"),
-    "stream.jsonl.gz": (gzip.compress(GOOD * 9)[:20] + b"\xff" * 40, "cannot be read to its end"),
+    "stream.jsonl.gz": (gzip.compress(GOOD * 9, mtime=0)[:20] + b"\xff" * 40, "cannot be read to its end"),
     "empty.jsonl": (b"\n\n", "no row in it"),
     "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as the header has"),
     "twice.csv": (b"query,positive,query\na,b,c\n", "line 1: column 'query' is there twice"),
@@ -65,7 +65,7 @@ KINDS = {
     "mark.jsonl": (GOOD + b"\xef\xbb\xbf" + GOOD, "line 2: a byte-order mark inside the file: files were joined"),
     "returns.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "line 1: a carriage return without a line feed behind it"),
     "one-line.jsonl": (b"[" + GOOD.strip() + b"]\n", "found a list: write one object a line"),
-    "tail.jsonl.gz": (gzip.compress(GOOD) + b"junk", "bytes that are not gzip follow its packed data"),
+    "tail.jsonl.gz": (gzip.compress(GOOD, mtime=0) + b"junk", "bytes that are not gzip follow its packed data"),
     "sep.csv": (b"sep=,\nquery,positive\na,b\n", "line 1: is a note for Excel (sep=,)"),
     "floats.jsonl": (
         GOOD + b'{"query": "a", "positive": ["b"], "cluster": 3.0}\n',
@@ -177,6 +177,6 @@ def test_a_bad_first_row_may_be_skipped_too(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_no_bad_row(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl.gz"
-    file.write_bytes(gzip.compress(GOOD * 2000)[:60])
+    file.write_bytes(gzip.compress(GOOD * 2000, mtime=0)[:60])
     with pytest.raises(DataError, match="cannot be read to its end"):
         load(SourceSpec(path=str(file), skip_bad=10**6), "pairs")

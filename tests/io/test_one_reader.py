@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from lusifer.evaluation.suites import sib200, sts, xquad
 from lusifer.io import parallel_text
 from lusifer.serving.files import TextSource
 
+packed = functools.partial(gzip.compress, mtime=0)
 CASES = Path(__file__).parents[1] / "cases"
 MARK = b"\xef\xbb\xbf"
 PAIR = ['{"query": "What is it?", "positive": ["A tool."]}', '{"query": "Who is it?", "positive": ["A man."]}']
@@ -65,7 +67,7 @@ WRONG: dict[str, tuple[Make, str]] = {
     ),
     "wide": (lambda one, two: one.decode().encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
     "packed": (
-        lambda one, two: gzip.compress(one),
+        lambda one, two: gzip.compress(one, mtime=0),
         "line 1: not UTF-8 (byte 1): the file is gzip: end",
     ),
     "pointer": (lambda one, two: POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
@@ -82,7 +84,7 @@ def test_what_is_no_fault_is_none_anywhere(reader: str, kind: str, tmp_path: Pat
     rows, read = READERS[reader]
     one, two = map(str.encode, rows)
     (tmp_path / "plain.jsonl").write_bytes(one + b"\n" + two + b"\n")
-    for name, pack in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("A.JSONL.GZ", gzip.compress)):
+    for name, pack in (("a.jsonl", bytes), ("a.jsonl.gz", packed), ("A.JSONL.GZ", packed)):
         file = tmp_path / name
         file.write_bytes(pack(SOUND[kind](one, two)))
         assert read(file) == read(tmp_path / "plain.jsonl")
@@ -241,7 +243,7 @@ def test_blank_lines_before_the_header_of_a_csv_file_are_passed_over(before: byt
     [(b"one\ntwo\rthree\n", 2), (b"a\r\nb\r\nc\rd", 3), (b"a\n\rb\n", 2), (b"a\nb\r\r\n", 2), (b"a\nb\r", 2)],
 )
 def test_a_carriage_return_alone_in_lines_of_text_is_refused(content: bytes, line: int, tmp_path: Path) -> None:
-    for name, pack in (("a.txt", bytes), ("a.txt.gz", gzip.compress)):
+    for name, pack in (("a.txt", bytes), ("a.txt.gz", packed)):
         file = tmp_path / name
         file.write_bytes(pack(content))
         with pytest.raises(DataError, match=f"{name} line {line}: a carriage return without a line feed behind it"):
@@ -258,7 +260,7 @@ def test_a_carriage_return_as_a_space_of_json_breaks_no_line(tmp_path: Path) -> 
 def test_a_text_that_begins_as_parquet_does_is_a_text(name: str, tmp_path: Path) -> None:
     content = b"PAR1,text\ngene,PAR1 is a gene.\n"
     file = tmp_path / name
-    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    file.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     texts = [text for _, text in TextSource(str(file)).rows()]
     assert texts == (["PAR1,text", "gene,PAR1 is a gene."] if name == "a.txt" else ["PAR1 is a gene."])
 
@@ -268,7 +270,7 @@ def test_a_text_that_begins_as_parquet_does_is_a_text(name: str, tmp_path: Path)
     [
         (b'{"text": "a"}\n', "is not Parquet but another format: end its name as that is named"),
         (b"text\na\n", "is not Parquet but another format: end its name as that is named"),
-        (gzip.compress(b"text\na\n"), "is not Parquet but gzip: unpack it"),
+        (gzip.compress(b"text\na\n", mtime=0), "is not Parquet but gzip: unpack it"),
         (b"", "not a readable Parquet file"),
         (b"PAR1", "not a readable Parquet file"),
     ],

@@ -16,7 +16,7 @@ ROWS = [{"en": f"sentence {n}", "sw": f"sentensi {n}", "zh-Hans": f"句子 {n}"}
 
 def written(folder: Path, *lines: str | bytes, name: str = "rows.jsonl") -> Path:
     content = b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
-    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (folder / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     return folder / name
 
 

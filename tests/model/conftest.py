@@ -11,6 +11,7 @@ import torch
 
 CONNECTORS = {
     "ff": {},
+    "mlp": {"expansion": 2},
     "embedding_table": {},
     "latent_attention": {"num_latents": 4, "num_heads": 4},
 }

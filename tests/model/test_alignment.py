@@ -70,7 +70,7 @@ def test_bidirectional_attention_shows_the_label(aligned, batch):
 
 
 @pytest.mark.parametrize("attention", ("prefix", "bidirectional"))
-@pytest.mark.parametrize("connector", ("ff", "embedding_table", "latent_attention"))
+@pytest.mark.parametrize("connector", ("ff", "mlp", "embedding_table", "latent_attention"))
 def test_a_loss_does_not_depend_on_the_padding(connector, attention, aligned, batch):
     aligned = aligned(connector_type=connector, num_soft_tokens=1)
     lengths, sizes = [7, 2, 4], [3, 8, 5]

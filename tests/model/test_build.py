@@ -19,7 +19,7 @@ def towers(encoder_folder, llm_folder):
     )
 
 
-@pytest.mark.parametrize("connector", ("ff", "embedding_table", "latent_attention"))
+@pytest.mark.parametrize("connector", ("ff", "mlp", "embedding_table", "latent_attention"))
 def test_joined_bases_pass_the_probes(connector, towers, batch):
     settings = {"num_heads": 4} if connector == "latent_attention" else None
     model = build.join(*towers(), connector_type=connector, connector_kwargs=settings, num_soft_tokens=1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lusifer.model.connector import positions
 from lusifer.model.connector_settings import ConnectorSettings
 
-CONNECTORS = ("ff", "embedding_table", "latent_attention")
+CONNECTORS = ("ff", "mlp", "embedding_table", "latent_attention")
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))

@@ -12,7 +12,7 @@ from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel, pool
 from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
-CONNECTORS = ("ff", "embedding_table", "latent_attention")
+CONNECTORS = ("ff", "mlp", "embedding_table", "latent_attention")
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 
 
@@ -185,7 +185,7 @@ def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     (
-        ({"connector_type": "mlp"}, "connector_type='mlp' is unknown: use one of ff"),
+        ({"connector_type": "gru"}, "connector_type='gru' is unknown: use one of ff"),
         ({"pooling": "max"}, "pooling='max' is unknown"),
         ({"soft_token_position": "end"}, "soft_token_position='end' is unknown"),
         ({"num_soft_tokens": -1}, "num_soft_tokens=-1 must be 0 or more"),

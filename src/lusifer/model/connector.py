@@ -24,6 +24,7 @@ from lusifer.model.connector_settings import (
     EmbeddingTableSettings,
     FeedForwardSettings,
     LatentAttentionSettings,
+    MLPSettings,
 )
 
 if TYPE_CHECKING:
@@ -110,6 +111,31 @@ class FeedForward(BaseConnector):
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, L, d); the mask (B, L) is handed on."""
         return self.ff(hidden_states), mask
+
+
+@register
+class MLP(BaseConnector):
+    """x + MLP(norm(x)) on each token, x the state brought to one scale, then a linear map h -> d.
+
+    The block of a pre-norm transformer. Against `ff` it keeps the state itself, so a step of training changes what the
+    LLM reads by little: higher learning rates stay stable, and translations stay together (docs/experiments.md).
+    """
+
+    words = "pre-norm MLP"
+    Settings = MLPSettings
+
+    def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
+        super().__init__(config, settings)
+        h, d = config.encoder.hidden_size, config.llm.hidden_size
+        wide = settings.expansion * h
+        self.norm = nn.LayerNorm(h)
+        self.block = nn.Sequential(nn.LayerNorm(h), nn.Linear(h, wide), nn.GELU(), nn.Linear(wide, h))
+        self.out = nn.Linear(h, d)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map (B, L, h) to (B, L, d); the mask (B, L) is handed on."""
+        states = self.norm(hidden_states)
+        return self.out(states + self.block(states)), mask
 
 
 @register

@@ -38,6 +38,16 @@ class FeedForwardSettings(ConnectorSettings):
     """Trained embeddings that follow the text in the LLM's input."""
 
 
+class MLPSettings(ConnectorSettings):
+    """Settings of `mlp`."""
+
+    type: Literal["mlp"] = "mlp"
+    num_soft_tokens: int = Field(default=1, ge=0, le=64)
+    """Trained embeddings that follow the text in the LLM's input."""
+    expansion: int = Field(default=4, ge=1, le=64)
+    """Size of the hidden layer, as a multiple of the encoder's hidden size."""
+
+
 class EmbeddingTableSettings(ConnectorSettings):
     """Settings of `embedding_table`."""
 
@@ -59,6 +69,7 @@ class LatentAttentionSettings(ConnectorSettings):
 
 SETTINGS: dict[str, type[ConnectorSettings]] = {
     "ff": FeedForwardSettings,
+    "mlp": MLPSettings,
     "embedding_table": EmbeddingTableSettings,
     "latent_attention": LatentAttentionSettings,
 }

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for i in range(count)
             ]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (path / f"sib200-{code}-{split}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+            (path / f"sib200-{code}-{split}.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     (path / "sts-nb-NO.jsonl").write_text(
         "".join(json.dumps({"sentence1": "a", "sentence2": "b" * i, "score": i}) + "\n" for i in range(1, 5))
     )
@@ -119,7 +119,7 @@ def test_two_files_of_one_language_are_refused(words_: tuple[str, str], tmp_path
     with pytest.raises(DataError, match=f"{names} both stand for pt: keep one of them"):
         suite.choose("offline", tmp_path, ["pt"], ["STSFile"])
     assert suite.choose("offline", tmp_path, ["en"], ["STSFile"]).notes == []
-    (tmp_path / "sts-en.jsonl.gz").write_bytes(gzip.compress((tmp_path / "sts-en.jsonl").read_bytes()))
+    (tmp_path / "sts-en.jsonl.gz").write_bytes(gzip.compress((tmp_path / "sts-en.jsonl").read_bytes(), mtime=0))
     with pytest.raises(DataError, match="sts-en.jsonl and sts-en.jsonl.gz both stand for en"):
         suite.choose("offline", tmp_path, ["en"], ["STSFile"])
 
@@ -160,5 +160,5 @@ def test_endings_of_evaluation_files_may_be_in_capitals(end: str, tmp_path: Path
     pairs(tmp_path, "en")
     content = (tmp_path / "sts-en.jsonl").read_bytes()
     (tmp_path / "sts-en.jsonl").unlink()
-    (tmp_path / f"sts-en{end}").write_bytes(gzip.compress(content) if end.endswith("GZ") else content)
+    (tmp_path / f"sts-en{end}").write_bytes(gzip.compress(content, mtime=0) if end.endswith("GZ") else content)
     assert list(suite.choose("offline", tmp_path, ["en"], ["STSFile"]).digests) == [f"sts-en{end}"]

@@ -165,6 +165,23 @@ def test_distill_reads_the_text_as_the_llm_itself_does(tokenizers) -> None:  # n
         AlignmentCollator(encoder, llm, 64)([example("a", 0, "distill"), example("b", 1)])
 
 
+def test_the_teacher_reads_as_much_of_a_text_as_the_encoder(tokenizers) -> None:  # noqa: ANN001
+    encoder, llm = tokenizers
+    text = "A loaf keeps cooking after it leaves the oven. " * 9
+    collate = AlignmentCollator(encoder, llm, 16, teacher_length=256)
+    batch = collate([example(text, 0, "distill"), example("Two, three.", 1, "distill")])
+    read = encoder.decode(batch["input_ids"][0], skip_special_tokens=True)
+    assert text.startswith(read) and len(read) < len(text) and batch["input_ids"].shape[1] == 16
+    assert batch["teacher_ids"][0].tolist() == llm(read)["input_ids"]
+    assert batch["teacher_ids"][1][batch["teacher_attention_mask"][1] == 1].tolist() == llm("Two, three.")["input_ids"]
+
+
+def test_a_teacher_that_reads_less_keeps_its_limit(tokenizers) -> None:  # noqa: ANN001
+    encoder, llm = tokenizers
+    batch = AlignmentCollator(encoder, llm, 64, teacher_length=8)([example("word " * 100, 0, "distill")])
+    assert batch["teacher_ids"].shape == (1, 8)
+
+
 SPECIALS = ["<s>", "</s>", "<mask>", "<pad>", "\uff1c/s\uff1e"]
 
 

@@ -153,6 +153,7 @@ class AlignmentCollator:
         attention_mask_probability: float | None = None,
         token_dropout: float = 0.0,
         seed: int = 0,
+        teacher_length: int | None = None,
     ) -> None:
         """Keep both tokenizers.
 
@@ -164,12 +165,14 @@ class AlignmentCollator:
             attention_mask_probability: Probability that a target token is hidden from attention; None is the same.
             token_dropout: Most of a text's tokens, as a share, that the encoder does not get to read.
             seed: Of the masks and of the tokens left out.
+            teacher_length: Most tokens of a text that the teacher reads; None is `max_length`.
 
         Raises:
             UsageError: Masks are wanted, but the LLM's tokenizer has no token that could stand for "hidden".
         """
         self.tokenizer, self.llm_tokenizer = tokenizer, llm_tokenizer
         self.max_length, self.seed = max_length, seed
+        self.teacher_length = teacher_length or max_length
         names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
         self._around = frozenset(getattr(tokenizer, name) for name in names)  # an unknown token is a word
         self.mask_probability, self.token_dropout = mask_probability, token_dropout
@@ -206,16 +209,34 @@ class AlignmentCollator:
         objective = OBJECTIVES[names.pop()]
         sources = [example["source_text"] for example in examples]
         ids = _ids(self.tokenizer, sources, self.max_length)
+        cut = self._cut(sources, ids) if objective.needs_embedder else sources
         if self.token_dropout:
             ids = [self._drop(row, example["index"]) for row, example in zip(ids, examples, strict=True)]
         pad = self.tokenizer.pad_token_id or 0
         batch = {"objective": objective.name, "input_ids": _pad(ids, pad), "attention_mask": _pad(_ones(ids), 0)}
         if objective.needs_embedder:
-            ids = _ids(self.llm_tokenizer, sources, self.max_length)
+            ids = _ids(self.llm_tokenizer, cut, self.teacher_length)
             batch |= {"teacher_ids": _pad(ids, self._llm_pad()), "teacher_attention_mask": _pad(_ones(ids), 0)}
         if objective.needs_head:
             batch |= self._predicted(examples)
         return batch | objective.tensors(examples, self._llm_ids)
+
+    def _cut(self, texts: list[str], ids: list[list[int]]) -> list[str]:
+        """The texts as far as the encoder reads them: a target must not hold what only the teacher has read."""
+        if not self.tokenizer.is_fast:  # it cannot say where a token stands in the text
+            return texts
+        full = [place for place, row in enumerate(ids) if len(row) >= self.max_length]
+        if not full:
+            return texts
+        read = self.tokenizer(
+            [texts[place] for place in full],
+            truncation=True,
+            max_length=self.max_length,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )["offset_mapping"]
+        cut = dict(zip(full, (max(end for _, end in offsets) for offsets in read), strict=True))
+        return [text[: cut.get(place)] for place, text in enumerate(texts)]
 
     def _predicted(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """What the LLM reads and predicts behind the soft prompt."""

@@ -136,6 +136,7 @@ def trainer(
     head = build.read_lm_head(held, model.llm) if stage.needs_head else None
     network = ObjectiveNetwork(model.config, model, head)
     network.logits_chunk = stage.logits_chunk
+    teacher = _teacher(base, model) if stage.needs_embedder else None
     collator = AlignmentCollator(
         embedder.tokenizer,
         llm_tokenizer,
@@ -144,6 +145,7 @@ def trainer(
         stage.attention_mask_probability,
         stage.token_dropout,
         seed=rows.seed,
+        teacher_length=teacher.max_seq_length if teacher else None,
     )
     # Steps of an objective that does not read the vector leave the output projection without gradient.
     unused = stage.train.output_projection and not all(each.trains_vector for each in stage.active)
@@ -154,7 +156,7 @@ def trainer(
         data_collator=collator,
         train_dataset=rows,
         stage=stage,
-        teacher=_teacher(base, model) if stage.needs_embedder else None,
+        teacher=teacher,
     )
     made.embedder = embedder
     return made
