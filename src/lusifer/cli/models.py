@@ -1,11 +1,20 @@
-"""The MODEL argument, and the device and number format of it, which several commands take."""
+"""The MODEL argument, its device and number format, which several commands take; and its start in a short process."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
+OWN_PROCESS = "own process"
+"""The object of typer's context where nothing but one command runs in this process."""
 Model = Annotated[
     str,
     typer.Argument(
@@ -39,3 +48,90 @@ def usable(device: str | None) -> str | None:
     from lusifer.embedder import place
 
     return place.usable(device, "--device")
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Look for no garbage meanwhile: what imports and a loaded model make stays, and the search is a seventh of it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: bool) -> Any:
+    """Load what embeds: of one of our models on a CPU no more than that, where nothing else runs in this process.
+
+    Args:
+        model: As `Model`.
+        device: As `Device`.
+        dtype: As `DtypeOption`.
+        alone: Whether the process ends with this command, and compiles nothing.
+
+    Raises:
+        LusiferError: As `folder.load`.
+    """
+    device = usable(device)
+    light = alone and start_light(model, device)
+    from lusifer.embedder import folder
+
+    return folder.load(model, device=device, dtype=dtype, vectors_only=light)
+
+
+def start_light(model: str, device: str | None) -> bool:
+    """Keep out of this process what transformers imports for other work than embedding one of our models on a CPU.
+
+    Three things take half of the time from the command to the first vector: the compiler of torch, parameters that
+    several processes share, and scipy and accelerate. A process that compiles nothing and runs alone needs none of
+    them, so they are absent as in an installation without them; the compiler is imported once it is asked for. Only for
+    a process of our own that ends with the command: in it transformers has been imported without these parts.
+
+    Returns:
+        Whether it was done: not for models of others, another device, or after transformers was imported.
+    """
+    from lusifer.embedder import contents
+    from lusifer.errors import ModelFolderError
+    from lusifer.io import names
+
+    try:
+        folder = names.model(model)
+        ours = isinstance(folder, Path) and (contents.is_int8(folder) or contents.is_plain(folder))
+    except (ModelFolderError, AttributeError, KeyError, TypeError):
+        return False  # `folder.load` says what is wrong
+    if not ours or "transformers.modeling_utils" in sys.modules:
+        return False
+    import torch
+
+    if device not in (None, "cpu") or (device is None and torch.accelerator.is_available()):
+        return False
+    torch.distributed.is_available = lambda: False
+    spec = find_spec("torch._dynamo")
+    compiler = module_from_spec(spec)
+    compiler.__class__ = _Compiler
+    sys.modules[spec.name] = torch._dynamo = compiler
+    sys.modules |= dict.fromkeys(_NOT_NEEDED)
+    return True
+
+
+_NOT_NEEDED = ("scipy", "accelerate")
+"""Libraries that transformers can do without; None in `sys.modules` is Python's way to say that there is none."""
+
+
+class _Compiler(ModuleType):
+    """Torch's compiler before it is imported. It only lets functions be marked, which means nothing until then."""
+
+    @staticmethod
+    def disable(function: Any = None, *_: Any, **__: Any) -> Any:
+        """Mark nothing, as a decorator with or without arguments."""
+        return function if function is not None else lambda given: given
+
+    allow_in_graph = assume_constant_result = disable
+
+    def __getattr__(self, name: str) -> Any:
+        """Become the module itself at the first other use, as `importlib.util.LazyLoader` does."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.__class__ = ModuleType
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, Model, usable
+from lusifer.cli.models import OWN_PROCESS, Device, DtypeOption, Model, load_to_embed, quick_imports, usable
 from lusifer.errors import LusiferError
 from lusifer.io.files import refuse_output, refuse_unwritable
 from lusifer.prompts import Role
@@ -49,6 +49,7 @@ def info(model: Model) -> None:
 
 
 def embed(
+    context: typer.Context,
     model: Model,
     input: Annotated[
         str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv (also .gz), .parquet, or - (standard input).")
@@ -78,17 +79,18 @@ def embed(
     refuse_output(output, tuple(files.WRITERS), [source.path] if input != files.STDIN else [])
     total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
-    from lusifer.embedder import folder
-    from lusifer.model.bases.backbones import compile_layers
-    from lusifer.serving import encode
+    with quick_imports():
+        from lusifer.serving import encode
 
-    wish = (prompt, task, role)
-    # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
-    encode.choose_prompt({}, prompt, task, role if prompt is None else None)
-    embedder = folder.load(model, device=usable(device), dtype=dtype)
+        wish = (prompt, task, role)
+        # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
+        encode.choose_prompt({}, prompt, task, role if prompt is None else None)
+        embedder = load_to_embed(model, device, dtype, alone=context.obj is OWN_PROCESS and not compiled)
     if slow := encode.slow_format(embedder.device, dtype):
         terminal.note(slow)
     if compiled:
+        from lusifer.model.bases.backbones import compile_layers
+
         compile_layers(embedder)
     with terminal.progress("texts") as show:
         report = encode.embed_file(

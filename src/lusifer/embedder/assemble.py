@@ -10,13 +10,9 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import PreTrainedTokenizerBase
 
+from lusifer.embedder.contents import MODALITY_CONFIG, MODULE_OUTPUT_NAME
 from lusifer.errors import UsageError
 from lusifer.model.lusifer import LusiferModel
-
-# How sentence-transformers calls our model: its own module around a registered class, so that nobody needs
-# `trust_remote_code` (a module class of ours would ask for it).
-MODALITY_CONFIG = {"text": {"method": "forward", "method_output_name": "embedding"}}
-MODULE_OUTPUT_NAME = "sentence_embedding"
 
 
 def assemble(

@@ -26,6 +26,19 @@ REQUIRED = (
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", GRAPH, NUMBERS)
 ADVICE = "copy or save the folder again"
 EXPORT_ADVICE = "export the model again"
+# How sentence-transformers calls our model: its own module around a registered class, so that nobody needs
+# `trust_remote_code` (a module class of ours would ask for it).
+MODALITY_CONFIG = {"text": {"method": "forward", "method_output_name": "embedding"}}
+MODULE_OUTPUT_NAME = "sentence_embedding"
+_TRANSFORMER = {
+    "transformer_task": "feature-extraction",
+    "modality_config": MODALITY_CONFIG,
+    "module_output_name": MODULE_OUTPUT_NAME,
+}
+_NORMALIZE = {"module_input_name": MODULE_OUTPUT_NAME, "module_output_name": MODULE_OUTPUT_NAME}
+_AS_WRITTEN = (("sentence_bert_config.json", _TRANSFORMER), ("config.json", _NORMALIZE))
+_ADDED = (ADAPTERS, "processor_config.json", "preprocessor_config.json")
+_SETTINGS = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name"}
 
 
 def check(path: Path) -> bool:
@@ -76,6 +89,34 @@ def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
 def is_delta(folder: Path) -> bool:
     """Whether a model of ours lies in a folder without the weights of its bases."""
     return is_ours(folder) and bool(read(folder / "config.json", dict).get("bases"))
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether a folder is one of ours as `folder.save` writes it, and neither an int8 copy nor a delta.
+
+    Its vectors are then those of the model, brought to length 1 if `1_Normalize` is there. In a folder that somebody
+    added to (a module, a vector cut short, adapters, a processor) sentence-transformers says what a vector is. The
+    folder was checked before; what is wrong raises `ModelFolderError`.
+    """
+    if is_int8(folder) or not is_ours(folder) or is_delta(folder) or any((folder / name).exists() for name in _ADDED):
+        return False
+    modules = [
+        (each["type"].rpartition(".")[2], each["path"], each.keys() <= {"idx", "name", "path", "type"})
+        for each in read(folder / "modules.json")
+    ]
+    known = [("Transformer", "", True), ("Normalize", "1_Normalize", True)]
+    saved = read(folder / "config_sentence_transformers.json", dict)
+    return (
+        modules in (known[:1], known)
+        and all(_says(folder / path / name, said) for (_, path, _), (name, said) in zip(modules, _AS_WRITTEN))
+        and saved.keys() <= _SETTINGS
+        and saved.get("default_prompt_name") in (None, *(saved.get("prompts") or ()))
+        and read(folder / "config.json").get("tower_dtypes") is not None
+    )
+
+
+def _says(file: Path, what: dict[str, Any]) -> bool:
+    return file.is_file() and read(file) == what
 
 
 def is_ours(folder: Path) -> bool:

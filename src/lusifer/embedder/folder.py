@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer
+from transformers.initialization import no_init_weights
 
-from lusifer.embedder import contents, int8
+from lusifer.embedder import contents, int8, plain
 from lusifer.embedder.place import number_format, usable
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
@@ -20,6 +21,9 @@ from lusifer.io.weights import misfit, opened
 from lusifer.model import build, delta
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None) -> None:
@@ -41,7 +45,8 @@ def load(
     attn_implementation: str | None = None,
     bases: Mapping[str, str] | None = None,
     merge_adapters: bool = True,
-) -> SentenceTransformer:
+    vectors_only: bool = False,
+) -> SentenceTransformer | plain.PlainEmbedder:
     """Load one of our models, which is checked first, or any embedder of sentence-transformers.
 
     Args:
@@ -51,6 +56,7 @@ def load(
         attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
         bases: Of a delta, "encoder" and "llm" -> where its base lies now, if not where the folder says.
         merge_adapters: Of a delta, False keeps adapters on a tower in half precision beside it.
+        vectors_only: Whether what embeds on the processor, and nothing else, will do for a folder as we write it.
 
     Raises:
         ModelFolderError: A file is missing or damaged, or the hub does not give the model.
@@ -63,31 +69,40 @@ def load(
     wishes = {key: value for key, value in wishes.items() if value is not None}
     found = names.model(name_or_path)
     if isinstance(found, Path):
-        check(found)
+        model = _check(found, vectors_only)
     else:
         start = hub.fetch(found, ["config.json"])
         config = start / "config.json"
         if not config.is_file() or contents.read(config).get("model_type") != contents.MODEL_TYPE:
+            from sentence_transformers import SentenceTransformer
+
             with hub.asking(found, ModelFolderError):
                 # The folder is called by its commit.
                 return SentenceTransformer(found, device=device, revision=start.name, model_kwargs=wishes)
         name, found = found, hub.fetch(found, contents.FILES)
         try:
-            check(found)  # transformers would draw a missing tensor
+            model = _check(found, vectors_only)  # transformers would draw a missing tensor
         except ModelFolderError as error:
             raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
     if contents.is_int8(found):
-        return int8.load(found, device, **wishes)
-    if device is not None and (placed := build.place(device)) and contents.is_ours(found):
+        return int8.load(found, device, vectors_only=vectors_only, **wishes)
+    return plain.load(found, model, dtype) if model is not None else _by_library(found, device, wishes)
+
+
+def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
+    """Load a folder, which was checked, as sentence-transformers does."""
+    from sentence_transformers import SentenceTransformer
+
+    if device is not None and (placed := build.place(device)) and contents.is_ours(folder):
         wishes, device = wishes | placed, None  # the library takes one of the two
     try:
-        made = SentenceTransformer(str(found), device=device, local_files_only=True, model_kwargs=wishes)
+        made = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
     except (OSError, ValueError, ImportError) as error:
-        if contents.is_ours(found):
+        if contents.is_ours(folder):
             raise
-        raise ModelFolderError(f"{found}: sentence-transformers cannot load it: {hub.why(error)}") from error
-    has_transformer = (found / "config.json").is_file()  # which was given the number format
-    return made if has_transformer or dtype is None else made.to(getattr(torch, dtype))
+        raise ModelFolderError(f"{folder}: sentence-transformers cannot load it: {hub.why(error)}") from error
+    has_transformer = (folder / "config.json").is_file()  # which was given the number format
+    return made if has_transformer or "dtype" not in wishes else made.to(getattr(torch, wishes["dtype"]))
 
 
 def load_cross_encoder(
@@ -101,6 +116,8 @@ def load_cross_encoder(
     Raises:
         UsageError: It cannot be loaded, or gives more than one score for a pair.
     """
+    from sentence_transformers import CrossEncoder
+
     try:
         model = CrossEncoder(name_or_path, device=device, local_files_only=Path(name_or_path).is_dir())
     except (OSError, ValueError) as error:
@@ -123,12 +140,16 @@ def check(path: str | os.PathLike[str]) -> None:
     Raises:
         ModelFolderError: Names the file and what is wrong with it.
     """
-    folder = Path(path)
+    _check(Path(path))
+
+
+def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
+    """As `check`; with `keep`, a folder as we write it gives the model compared, ready to take its weights."""
     whole = contents.check(folder)
     if (folder / contents.ADAPTERS).is_file() and not (folder / "config.json").is_file():
         _check_adapters(folder)
     if not whole:
-        return  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
+        return None  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     try:
         refuse_pointer(folder / "tokenizer.json", ModelFolderError)
         Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -139,9 +160,15 @@ def check(path: str | os.PathLike[str]) -> None:
         raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
     config = contents.read(folder / "config.json")
     found = contents.weights(folder)
+    keep = keep and contents.is_plain(folder)
     try:
-        with torch.device("meta"):
+        # Without memory where nothing is kept: torch's description of such tensors takes a second to import.
+        with torch.device("cpu" if keep else "meta"), no_init_weights():
             model = LusiferModel(LusiferConfig.from_dict(config))
+    except RuntimeError:  # no such memory, or no such shapes
+        if not keep:
+            raise
+        return _check(folder)
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
     except (TypeError, AttributeError, KeyError) as error:  # a text where a number belongs, a number for an object
@@ -154,6 +181,7 @@ def check(path: str | os.PathLike[str]) -> None:
     wrong = misfit(expected, found)
     if wrong:
         raise ModelFolderError(f"{folder}: the weights do not fit config.json: tensors {wrong}; {contents.ADVICE}")
+    return model if keep else None
 
 
 def _check_adapters(folder: Path) -> None:

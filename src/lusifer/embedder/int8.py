@@ -21,22 +21,23 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from lusifer import extras
-from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.embedder.contents import ABOUT, EXPORT_ADVICE, GRAPH, NUMBERS, check_int8
+from lusifer.embedder.plain import PlainEmbedder
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.io.files import write_folder
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferOutput, right_padded
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 SAMPLES = 300
 """Texts that the scales are taken from at most."""
@@ -85,7 +86,9 @@ class Int8Model(nn.Module):
         return LusiferOutput(torch.from_numpy(found.copy()))  # the array belongs to the next call
 
 
-def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceTransformer:
+def load(
+    folder: Path, device: str | None = None, *, vectors_only: bool = False, **wishes: object
+) -> SentenceTransformer | PlainEmbedder:
     """Load what `lusifer export` wrote; of the wishes of `folder.load` only the device "cpu" can be met.
 
     Raises:
@@ -100,15 +103,16 @@ def load(folder: Path, device: str | None = None, **wishes: object) -> SentenceT
     files = check_int8(folder)
     model = Int8Model(folder.resolve(), LusiferConfig.from_dict(files["config.json"]))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    saved = files["config_sentence_transformers.json"]
-    embedder = assemble(
-        model,
-        tokenizer,
-        prompts=saved.get("prompts"),
-        max_seq_length=min(files[ABOUT]["max_seq_length"], tokenizer.model_max_length),  # a copy may read less
-        normalize=files[ABOUT]["normalize"],
-    )
-    embedder.default_prompt_name = saved.get("default_prompt_name")
+    saved, normalize = files["config_sentence_transformers.json"], files[ABOUT]["normalize"]
+    prompts, default = saved.get("prompts"), saved.get("default_prompt_name")
+    limit = min(files[ABOUT]["max_seq_length"], tokenizer.model_max_length)  # a copy may read less
+    if vectors_only:
+        tokenizer.model_max_length = limit
+        return PlainEmbedder(model, tokenizer, normalize=normalize, prompts=prompts, default_prompt_name=default)
+    from lusifer.embedder.assemble import assemble
+
+    embedder = assemble(model, tokenizer, prompts=prompts, max_seq_length=limit, normalize=normalize)
+    embedder.default_prompt_name = default
     return embedder.eval()
 
 
@@ -158,6 +162,10 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
     Raises:
         MissingExtraError: OpenVINO or NNCF is not installed.
     """
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    from lusifer.embedder.assemble import lusifer_model
+
     model = lusifer_model(embedder)
     openvino, nncf = extras.need("int8", "openvino"), extras.need("int8", "nncf")
     if any(adapters.adapted_layers(model)):

@@ -208,7 +208,9 @@ class LatentAttention(BaseConnector):
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, num_latents, d), every position real."""
         queries = self.latents.expand(hidden_states.shape[0], -1, -1)
-        read, _ = self.attention(queries, hidden_states, hidden_states, key_padding_mask=mask == 0, need_weights=False)
+        # Not as `key_padding_mask`, which is the same to the bit: torch checks its shape by importing sympy, a second.
+        padding = (mask == 0)[:, None, None].expand(-1, self.attention.num_heads, queries.shape[1], -1).flatten(0, 1)
+        read, _ = self.attention(queries, hidden_states, hidden_states, attn_mask=padding, need_weights=False)
         positions = self.ff(self.norm(queries + read))
         if self.mean is not None:
             positions = positions + self.mean(hidden_states, mask).unsqueeze(1)

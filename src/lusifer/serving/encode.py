@@ -1,6 +1,7 @@
 """Many texts into vectors: sorted by length, batched under a token budget, nothing cut in silence.
 
-The vectors are those of `SentenceTransformer.encode`, which makes each batch; only the cutting into batches is ours.
+The vectors are those of `SentenceTransformer.encode`, which makes each batch (or `PlainEmbedder`, to the bit); only the
+cutting into batches is ours.
 """
 
 from __future__ import annotations
@@ -8,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 
 from lusifer import prompts
 from lusifer.batching import cut
 from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.serving.files import TextSource, write_vectors
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from lusifer.embedder.plain import PlainEmbedder
+
+    Embedder = SentenceTransformer | PlainEmbedder
 
 ROWS_AT_ONCE = 8192
 """Rows held at once: enough for batches of equal lengths, little beside the model."""
@@ -97,7 +104,7 @@ def choose_prompt(
 
 
 def embed_file(
-    embedder: SentenceTransformer, source: TextSource, output: Path, count: int | None = None, **settings: Any
+    embedder: Embedder, source: TextSource, output: Path, count: int | None = None, **settings: Any
 ) -> EmbedReport:
     """Embed every text of a file and write the vectors in the same order, all or nothing.
 
@@ -121,14 +128,14 @@ def embed_file(
     return report
 
 
-def token_counts(embedder: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> list[int]:
+def token_counts(embedder: Embedder, texts: Sequence[str], prompt: str | None = None) -> list[int]:
     """Tokens of each text with its prompt and special tokens, uncut."""
     full = [_before(embedder, prompt) + text for text in texts]
     ids = embedder.tokenizer(full, truncation=False, padding=False, verbose=False)["input_ids"]
     return [len(row) for row in ids]
 
 
-def _before(embedder: SentenceTransformer, prompt: str | None) -> str:
+def _before(embedder: Embedder, prompt: str | None) -> str:
     """What stands before every text: the prompt, or without one the model's default."""
     if prompt is None and embedder.default_prompt_name is not None:
         prompt = embedder.prompts[embedder.default_prompt_name]
@@ -162,7 +169,7 @@ def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequen
 
 
 def embed_rows(
-    embedder: SentenceTransformer,
+    embedder: Embedder,
     rows: list[tuple[str, str]],
     report: EmbedReport,
     *,

