@@ -34,6 +34,21 @@ def test_probes_hold(pair, attention, shared_model, source):
         assert probe.ok, probe
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("encoder", backbones.table("encoder"))
+def test_encoders_read_both_ways(encoder, attention, shared_model, batch):
+    """The first state feels a change of the last token, and the last state one of the first."""
+    model = shared_model(encoder, attention=attention, num_soft_tokens=1).encoder
+    ids, mask = batch([9])
+    with torch.no_grad():
+        states, *changed = (
+            model(input_ids=each, attention_mask=mask).last_hidden_state[0]
+            for each in (ids, torch.cat([ids[:, :-1], ids[:, -1:] + 1], 1), torch.cat([ids[:, :1] + 1, ids[:, 1:]], 1))
+        )
+    assert (changed[0][0] - states[0]).abs().max() > 1e-4
+    assert (changed[1][-1] - states[-1]).abs().max() > 1e-4
+
+
 def test_padding_on_the_left_or_inside_gives_the_same_vectors(pair, shared_model, source):
     model = shared_model(*pair, num_soft_tokens=1)
     ids, mask = source

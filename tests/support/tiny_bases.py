@@ -126,6 +126,8 @@ _QWEN = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
 
 STYLES: dict[str, Style] = {
     "xlm-roberta": XLM_R,
+    "eurobert": Style(byte_level, LLM.specials | {"pad_token": "<pad>", "mask_token": "<mask>"}, "<s> $A </s>"),
+    "m2m_100": XLM_R,
     "t5": Style(unigram, _T5, "$A </s>"),
     "mt5": Style(unigram, _T5, "$A </s>"),
     "bert": Style(wordpiece, _BERT, "[CLS] $A [SEP]"),
@@ -149,7 +151,10 @@ def tiny_encoder_config(model_type: str, **changes: Any) -> PreTrainedConfig:
         **changes: Fields that should differ.
     """
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    if model_type in ("t5", "mt5"):
+    if model_type == "m2m_100":
+        sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64}
+        sizes |= {"max_position_embeddings": MAX_TOKENS, "init_std": 0.1, "encoder_layerdrop": 0.0}
+    elif model_type in ("t5", "mt5"):
         sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
     else:
         # Positions of XLM-R start behind its pad id, which takes two.

@@ -6,6 +6,7 @@ An architecture that is not in `backbones.toml` is refused; the message says how
 from __future__ import annotations
 
 import copy
+import importlib
 import tomllib
 from functools import cache
 from importlib import resources
@@ -32,6 +33,7 @@ class Backbone(NamedTuple):
     kwargs: dict[str, Any] = {}
     class_name: str | None = None
     decoder: bool = False
+    renamed: dict[str, str] = {}
 
 
 @cache
@@ -60,10 +62,11 @@ def backbone(model_type: str, tower: str) -> Backbone:
 
 def model_class(model_type: str, tower: str) -> type:
     """The class of transformers that holds just what LUSIFER runs."""
-    import transformers
-
     name = backbone(model_type, tower).class_name
-    return getattr(transformers, name) if name else AutoModel
+    if name is None:
+        return AutoModel
+    module, _, name = f"transformers.{name}".rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:

@@ -112,8 +112,9 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
         LusiferError: Weights in the folder are missing or damaged.
     """
     config = read_config(base, tower)
-    cls, kwargs = backbones.model_class(config.model_type, tower), backbones.backbone(config.model_type, tower).kwargs
-    return _read_weights(cls, base, tower, attn_implementation=attn_implementation, **kwargs)
+    cls, facts = backbones.model_class(config.model_type, tower), backbones.backbone(config.model_type, tower)
+    renamed = {"key_mapping": facts.renamed} if facts.renamed else {}
+    return _read_weights(cls, base, tower, attn_implementation=attn_implementation, **facts.kwargs, **renamed)
 
 
 def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
