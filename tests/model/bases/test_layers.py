@@ -63,26 +63,3 @@ def test_more_layers_than_there_are_are_refused(layers, base):
     tower, folder = base
     with pytest.raises(UsageError, match=rf"model\.{tower}\.layers={layers}: .* has 2 layers"):
         reading.read_backbone(reading.Base(folder, layers=layers), tower)
-
-
-@pytest.mark.parametrize("layers", [None, 1])
-def test_the_encoder_of_a_translator_is_read_from_the_whole_model(layers, tmp_path):
-    """Folders of NLLB and M2M-100 hold encoder, decoder and the words that both share."""
-    from transformers import M2M100ForConditionalGeneration
-
-    torch.manual_seed(0)
-    whole = M2M100ForConditionalGeneration(
-        tiny_encoder_config("m2m_100", decoder_layers=1, decoder_ffn_dim=64, decoder_attention_heads=4)
-    ).eval()
-    whole.save_pretrained(tmp_path)
-    encoder = reading.read_backbone(reading.Base(str(tmp_path), layers=layers), "encoder")
-    assert len(encoder.layers) == (layers or 2)
-    kept = whole.model.encoder.state_dict()
-    for name, tensor in encoder.state_dict().items():
-        assert torch.equal(tensor, kept[name]), name
-    ids, mask = torch.tensor([[8, 9, 10, 1, 1]]), torch.tensor([[1, 1, 1, 0, 0]])
-    if layers is None:
-        with torch.no_grad():
-            found = encoder.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
-            wanted = whole.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        assert torch.equal(found, wanted)

@@ -33,6 +33,7 @@ class Backbone(NamedTuple):
     kwargs: dict[str, Any] = {}
     class_name: str | None = None
     decoder: bool = False
+    settings: dict[str, Any] = {}
     renamed: dict[str, str] = {}
 
 

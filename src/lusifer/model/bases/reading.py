@@ -70,13 +70,13 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
 
 
 def checked(config: PreTrainedConfig, base: Base, tower: str) -> PreTrainedConfig:
-    """The configuration of a base cut to the layers that are wanted.
+    """The configuration of a base cut to the layers that are wanted, with the settings that its kind needs here.
 
     Raises:
         UsageError: Quantised, not a checked architecture, or it has fewer layers.
     """
     refuse_quantised(config, _key(base, tower))
-    backbones.backbone(config.model_type, tower)
+    config.update(backbones.backbone(config.model_type, tower).settings)
     if base.layers is None:
         return config
     if base.layers > config.num_hidden_layers:
@@ -121,16 +121,15 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     """A model of class `cls` whose every tensor came from the base; transformers would draw what is missing."""
     place_of, config = names.base(base.path), read_config(base, tower)
     kind, file = names.base_file(place_of), Path(place_of)
-    kwargs |= {"dtype": base.dtype, "output_loading_info": True, **place(base.device)}
+    kwargs |= {"config": config, "dtype": base.dtype, "output_loading_info": True, **place(base.device)}
     if kind == "packed":
-        kwargs |= {"config": config, "state_dict": packed.read_weights(file, config, base.dtype)}
+        kwargs |= {"state_dict": packed.read_weights(file, config, base.dtype)}
         module, info = BertModel.from_pretrained(None, **kwargs)
     elif kind == "gguf":
-        kwargs |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
+        kwargs |= {"quantization_config": GgufConfig(dequantize=True)}
         with gguf.reading(file):
             module, info = cls.from_pretrained(**gguf.where(file), **kwargs)
     else:
-        kwargs |= {} if base.layers is None else {"config": config}
         try:
             with hub.asking(_key(base, tower), UsageError):
                 module, info = cls.from_pretrained(place_of, revision=hub.commit(place_of, base.revision), **kwargs)

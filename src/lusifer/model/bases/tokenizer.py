@@ -24,7 +24,7 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     """Load a tokenizer, from a base's folder, file or hub name, that pads on the right; special tokens are text.
 
     Raises:
-        UsageError: There is none at `path`.
+        UsageError: There is none at `path`, or none that is fast.
     """
     kind = names.base_file(path)
     if kind is not None:
@@ -34,8 +34,17 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         files = ", ".join(TOKENIZER_FILES)
         raise UsageError(f"{path}: no tokenizer there ({files}): save the base's tokenizer into the folder")
     with hub.asking(f"{path}: no tokenizer there", UsageError):
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
+            )
+        except ImportError:  # that of M2M-100 needs sentencepiece, and would still be a slow one
+            tokenizer = None
+    if tokenizer is None or not tokenizer.is_fast:
+        raise UsageError(
+            f"{path}: it has no fast tokenizer, which Lusifer needs: put a tokenizer.json that does the same into the "
+            'folder, and "tokenizer_class": "PreTrainedTokenizerFast" into its tokenizer_config.json; or take another '
+            "base (for M2M-100: facebook/nllb-200-distilled-600M)"
         )
     return read_safely(tokenizer)
 
