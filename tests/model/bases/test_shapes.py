@@ -37,7 +37,8 @@ SHAPES = {
         "model_type": "m2m_100", "vocab_size": 512, "d_model": 48, "encoder_layers": 4, "encoder_attention_heads": 4,
         "encoder_ffn_dim": 96, "decoder_layers": 1, "decoder_ffn_dim": 96, "decoder_attention_heads": 4,
         "encoder_layerdrop": 0, "decoder_layerdrop": 0, "num_hidden_layers": 4, "max_position_embeddings": 256,
-        "scale_embedding": True, "init_std": 0.1, "pad_token_id": 1, "is_encoder_decoder": True, "tokenizer_class": "NllbTokenizer",
+        "scale_embedding": True, "init_std": 0.1, "pad_token_id": 1, "is_encoder_decoder": True,
+        "tokenizer_class": "NllbTokenizer",
     },
     "XLM-R": {
         "model_type": "xlm-roberta", **SMALL, "intermediate_size": 96, "max_position_embeddings": 258,

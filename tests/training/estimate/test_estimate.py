@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import tomllib
+from importlib import resources
 
 import pytest
+import torch
+from transformers import AutoConfig
 
 from lusifer.cli.check import describe
 from lusifer.errors import UsageError
+from lusifer.model.bases import backbones
 from lusifer.training.estimate.cost import StageEstimate, cards, estimate, stage_load
 from lusifer.training.recipe.load import load_recipe
 
@@ -41,6 +46,22 @@ def test_paper_recipe_is_counted_without_a_network(paper: dict[str, StageEstimat
     kv, up = 1024, 14336
     lora = 32 * 16 * (2 * (d + d) + 2 * (d + kv) + 3 * (d + up))
     assert retrieval["llm"] == (7_113_805_824 + lora, lora)
+
+
+def test_modern_bases_have_the_sizes_they_are_published_with() -> None:
+    """mmBERT 307 and 140 million (arXiv 2509.06888); Qwen3 4B has 4.0 and 3.6 without embeddings (its card)."""
+    first = counts(stages("mmbert-qwen3")["alignment-reconstruction"])
+    h, ff = 768, 1152
+    lora = 22 * 16 * ((h + 3 * h) + (h + h) + (h + 2 * ff) + (ff + h))
+    assert first["encoder"] == (306_939_648 + lora, lora)
+    assert first["llm"] == (4_022_468_096, 0) and (first["llm"][0] - 151_936 * 2560) // 10**7 == 363
+    known = tomllib.loads((resources.files("lusifer.training.estimate") / "known_bases.toml").read_text("utf-8"))
+    paths = {"FacebookAI/xlm-roberta-large": 559, "jhu-clsp/mmBERT-small": 140, "EuroBERT/EuroBERT-210m": 212,
+             "facebook/nllb-200-distilled-600M": 414, "facebook/m2m100_418M": 282}  # fmt: skip
+    for path, millions in paths.items():
+        with torch.device("meta"):
+            encoder = backbones.from_config(AutoConfig.for_model(**known[path]), "encoder")
+        assert round(sum(parameter.numel() for parameter in encoder.parameters()) / 1e6) == millions
 
 
 def test_steps_follow_rows_and_are_shared_by_source(paper: dict[str, StageEstimate]) -> None:

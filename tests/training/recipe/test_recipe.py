@@ -277,6 +277,16 @@ def test_stage_1_of_the_paper_reads_two_sets_and_a_bad_row_stops_no_run(name: st
     assert {stage.name: stage for stage in lists.stages[2:]} == {stage.name: stage for stage in recipe.stages[2:]}
 
 
+def test_the_modern_recipe_differs_from_the_paper_by_its_bases() -> None:
+    paper, modern = (load_recipe(name, check_files=False) for name in ("paper-mistral", "mmbert-qwen3"))
+    assert modern.stages == paper.stages and (modern.seed, modern.max_length) == (paper.seed, paper.max_length)
+    bases = {"encoder": paper.model.encoder, "llm": paper.model.llm}
+    assert modern.model.model_copy(update=bases) == paper.model
+    assert (modern.model.encoder.path, modern.model.llm.path) == ("jhu-clsp/mmBERT-base", "Qwen/Qwen3-4B")
+    small = load_recipe("mmbert-qwen3", variant="small", check_files=False)
+    assert (small.model.encoder.path, small.model.llm.path) == ("jhu-clsp/mmBERT-small", "Qwen/Qwen3-0.6B")
+
+
 def test_warmup_is_the_smaller_of_share_and_bound(file: Path) -> None:
     stage = load_recipe(file).stages[0]
     assert (stage.warmup(100), stage.warmup(100_000)) == (10, 500)
@@ -284,7 +294,7 @@ def test_warmup_is_the_smaller_of_share_and_bound(file: Path) -> None:
 
 
 def test_unknown_recipe_lists_the_known() -> None:
-    assert "mini, paper-llama, paper-mistral, tiny" in refusal("nowhere")
+    assert "mini, mmbert-qwen3, paper-llama, paper-mistral, tiny" in refusal("nowhere")
 
 
 def test_a_registered_objective_is_written_only_where_it_is_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +330,7 @@ def test_parts_that_no_stage_trains_are_left_out_or_refused() -> None:
         load_recipe(file, untrained)
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "mini", "paper-mistral", "paper-llama"])
+@pytest.mark.parametrize("recipe", ["tiny", "mini", "paper-mistral", "paper-llama", "mmbert-qwen3"])
 def test_no_variant_of_a_recipe_that_comes_along_has_an_untrained_part(recipe: str) -> None:
     for name in load_recipe(recipe, check_files=False).variant_names:
         loaded = load_recipe(recipe, variant=name, check_files=False)
