@@ -8,11 +8,12 @@ from typing import Any
 from lusifer.errors import ModelFolderError
 from lusifer.io import weights as tensors_on_disk
 from lusifer.io.files import read_json
-from lusifer.io.names import ADAPTERS
+from lusifer.io.hub import MODEL_FILES
+from lusifer.io.names import ADAPTERS, EXPORTED, OWN_TYPE
 
-MODEL_TYPE = "lusifer"
+MODEL_TYPE = OWN_TYPE
 """What `config.json` of a model of this project says."""
-GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", "export.json"
+GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", EXPORTED
 """Files of an int8 folder."""
 REQUIRED = (
     "modules.json",
@@ -22,8 +23,8 @@ REQUIRED = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-# Of a repository on the hub nothing else is fetched: others keep the same weights in three formats.
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", GRAPH, NUMBERS)
+FILES = (*MODEL_FILES, GRAPH, NUMBERS)
+"""What is fetched of a repository on the hub."""
 ADVICE = "copy or save the folder again"
 EXPORT_ADVICE = "export the model again"
 # How sentence-transformers calls our model: its own module around a registered class, so that nobody needs

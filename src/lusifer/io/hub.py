@@ -10,6 +10,8 @@ from lusifer.errors import LusiferError, ModelFolderError
 
 UNREACHABLE, OFFLINE = "the hub cannot be reached", "HF_HUB_OFFLINE is set"
 LOG_IN = "log in with `hf auth login`"
+# Of a repository nothing else is fetched: others keep the same weights in three formats.
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
 @contextmanager
@@ -46,8 +48,10 @@ def commit(name: str, revision: str | None = None, kind: str = "model") -> str |
     return HfApi().resolve_revision(name, repo_type=kind, revision=revision).resolved
 
 
-def fetch(name: str, files: Sequence[str]) -> Path:
+def fetch(name: str, files: Sequence[str], revision: str | None = None) -> Path:
     """Download what is missing of a model's files (patterns) into the cache of this machine; return the folder there.
+
+    `revision` is a commit, tag or branch; None is the newest.
 
     Raises:
         ModelFolderError: The hub does not give it, and the cache does not hold it.
@@ -55,7 +59,7 @@ def fetch(name: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     with asking(f"{name}: no such folder here, and the hub does not give it", ModelFolderError):
-        return Path(snapshot_download(name, allow_patterns=list(files)))
+        return Path(snapshot_download(name, allow_patterns=list(files), revision=revision))
 
 
 def has_file(name: str, file: str, commit: str | None = None) -> bool:

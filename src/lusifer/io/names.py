@@ -18,6 +18,10 @@ from pathlib import Path
 from lusifer.errors import UsageError
 from lusifer.io.files import read_json, refuse_pointer, write_file
 
+OWN_TYPE = "lusifer"
+"""The `model_type` in `config.json` of a model of this project."""
+EXPORTED = "export.json"
+"""A file that an int8 copy of a model has, and no other folder."""
 PREFIX = "lusifer-"
 PACKAGE = "package:"
 ADAPTERS = "adapter_config.json"

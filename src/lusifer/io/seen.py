@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SEEN = "seen.safetensors"
 _PLACES = (f"checkpoints/*/{SEEN}", f"*/{SEEN}", SEEN)  # in a run folder, in its checkpoints, in a stage's folder
+_START = "checkpoints/00-start"  # of a run that began with a finished model: what that one has seen
+_UNKNOWN = "unknown"
 _FORMAT = "lusifer-bloom-1"
 _CHUNK = 1_000  # rows of a table that are Python objects at once
 
@@ -129,6 +132,8 @@ def of_run(run: Path) -> SeenTexts:
         UsageError: There is no such record in it.
         DataError: The record is damaged.
     """
+    if (run / _START / _UNKNOWN).exists():
+        raise UsageError(f"{run}: it started from a model of which nobody knows here what it has seen")
     files = next((found for place in _PLACES if (found := sorted(run.glob(place)))), None)
     if not files:
         raise UsageError(f"{run}: no {SEEN} in it: name the folder of a training run (`lusifer train --output`)")
@@ -136,9 +141,29 @@ def of_run(run: Path) -> SeenTexts:
 
 
 def of_model(folder: Path) -> SeenTexts | None:
-    """Read the texts that a model was trained on, where it still lies in the folder of its run; None elsewhere."""
+    """Read the texts that a model was trained on, where it still lies in the folder of its run; None elsewhere.
+
+    None as well where the run started from a model without such a record: a count would be too low.
+    """
     run = folder.resolve().parent
-    return of_run(run) if any(run.glob(_PLACES[0])) else None
+    return of_run(run) if any(run.glob(_PLACES[0])) and not (run / _START / _UNKNOWN).exists() else None
+
+
+def take_over(model: Path, run: Path) -> None:
+    """Copy into a run what the model that it starts from has seen, or note that nobody knows; once."""
+    if (run / _START).is_dir() or any(run.glob(f"{_START}-*")):
+        return
+    # A model lies in its run, or in a stage's folder in the checkpoints there.
+    places = (model.resolve().parents[up] for up in (0, 2) if len(model.resolve().parents) > up)
+    home = next((place for place in places if any(place.glob(_PLACES[0]))), None)
+    if home is None or (home / _START / _UNKNOWN).exists():
+        (run / _START).mkdir(parents=True)
+        (run / _START / _UNKNOWN).touch()
+        return
+    for number, file in enumerate(sorted(home.glob(_PLACES[0])), start=1):
+        target = run / f"{_START}-{number}"
+        target.mkdir(parents=True)
+        shutil.copyfile(file, target / SEEN)
 
 
 def table_texts(table: Dataset, columns: Sequence[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ with the numbers that a whole folder of it has: the adapters are merged in float
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,9 @@ class Delta:
             lora: Tower -> settings of its adapters (r, alpha, targets), or None.
         """
         kept = {tower: base for tower, base in self.bases.items() if train[tower] != "full"}
+        names = {each["name"] for each in self.adapters}
+        numbered = (f"{stage}-{number}" for number in itertools.count(2))
+        stage = next(name for name in itertools.chain([stage], numbered) if name not in names)
         new = []
         for tower in kept:
             if (settings := lora[tower]) is not None:

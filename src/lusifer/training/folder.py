@@ -125,7 +125,7 @@ class RunFolder:
             return isinstance(files, dict) and bool(files.keys() - {"commit"})
 
         found = {"data_root"}  # data paths are whole in a recipe as resolved: it decides nothing any more
-        found |= {f"model.{tower}.path" for tower in TOWERS if by_content(f"model.{tower}")}
+        found |= {f"model.{name}.path" for name in (*TOWERS, "start") if by_content(f"model.{name}")}
         for one, other in zip(old.stages, new.stages, strict=False):
             key = f"stages.{one.name}"
             number = 0

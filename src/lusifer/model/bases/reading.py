@@ -66,6 +66,11 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     else:
         with hub.asking(_key(base, tower), UsageError):
             config = AutoConfig.from_pretrained(path, revision=hub.commit(path, base.revision))
+        if config.model_type == names.OWN_TYPE:
+            if config.bases:
+                words = "is a delta, which has no weights of its bases: give the base itself, or model.start"
+                raise UsageError(f"{_key(base, tower)}: {words}")
+            config = getattr(config, tower)
     return checked(config, base, tower)
 
 
@@ -129,6 +134,10 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
         kwargs |= {"quantization_config": GgufConfig(dequantize=True)}
         with gguf.reading(file):
             module, info = cls.from_pretrained(**gguf.where(file), **kwargs)
+    elif (tensors := _of_own(base, tower)) is not None:
+        with torch.device("meta"):
+            cls = type(backbones.from_config(config, tower))  # an automatic class wants a folder
+        module, info = cls.from_pretrained(None, config=config, state_dict=tensors, **kwargs)
     else:
         try:
             with hub.asking(_key(base, tower), UsageError):
@@ -141,6 +150,36 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
         some = sorted(info["missing_keys"])
         raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch it anew")
     return module
+
+
+def is_own(base: Base, tower: str) -> bool:
+    """Whether a base is one tower of a finished model of this project, by its `config.json`.
+
+    Raises:
+        UsageError: Not found.
+    """
+    path = names.base(base.path)
+    if names.base_file(path) is not None:
+        return False
+    with hub.asking(_key(base, tower), UsageError):
+        file = cached_file(path, "config.json", revision=hub.commit(path, base.revision))
+    return json.loads(Path(file).read_text("utf-8")).get("model_type") == names.OWN_TYPE
+
+
+def _of_own(base: Base, tower: str) -> dict[str, torch.Tensor] | None:
+    """The tensors of a tower in a model of this project; None of any other folder or name."""
+    if not is_own(base, tower):
+        return None
+    path = names.base(base.path)
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = hub.fetch(path, hub.MODEL_FILES, hub.commit(path, base.revision))
+    found: dict[str, torch.Tensor] = {}
+    for file in weights.files(folder, "copy the folder again"):
+        with weights.opened(file, "copy the folder again") as tensors:
+            own = [name for name in tensors.keys() if name.startswith(f"{tower}.")]  # noqa: SIM118
+            found |= {name.partition(".")[2]: tensors.get_tensor(name) for name in own}
+    return found
 
 
 def read_lm_head(base: Base, llm: nn.Module | None = None) -> nn.Module:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from lusifer.data import sources
 from lusifer.errors import RecipeError, UsageError
 from lusifer.io import names, parallel_text
+from lusifer.training.recipe import start
 from lusifer.training.recipe.document import Document, KeyPath, write
-from lusifer.training.recipe.recipe import FULL, Recipe
+from lusifer.training.recipe.recipe import FULL, ModelSettings, Recipe
 
 MAY_CHANGE = ("save_steps", "logging_steps", "keep_checkpoints", "compile")
 """Keys of a stage that a resumed run may change: what it writes and how it computes, not what it learns (max_steps
@@ -60,10 +61,10 @@ def load_recipe(
     if not isinstance(document.value, dict):
         raise RecipeError(f"{file}: expected keys and values, as in `stages:`; see recipes/tiny.yaml")
     document.set(overrides)
-    recipe = _checked(document, file.resolve().parent)
+    recipe = _checked(document, file.resolve().parent, check_files)
     if variant is not None:
         _take_variant(document, recipe, variant)
-        recipe = _checked(document, file.resolve().parent)
+        recipe = _checked(document, file.resolve().parent, check_files)
     if check_files:
         _check_files(recipe, document)
     return recipe
@@ -103,8 +104,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): value}
 
 
-def _checked(document: Document, folder: Path) -> Recipe:
-    """Check the values of a document, its local paths made absolute."""
+def _checked(document: Document, folder: Path, check_files: bool) -> Recipe:
+    """Check the values of a document, its local paths made absolute, what a model to start from has put in."""
 
     def placed(value: Any, path: KeyPath, root: Path) -> Any:
         """Paths in the file start from its folder, of data from `root`; those of --set from the current folder."""
@@ -120,17 +121,54 @@ def _checked(document: Document, folder: Path) -> Recipe:
                 local = not value.startswith(sources.SAMPLE)
             case ("stages", _, "watch", "parallel"), str():
                 local = value != parallel_text.SAMPLE
-            case ("model", _, "path"), str() if not value.startswith((names.PACKAGE, "tiny:")):
+            case ("model", _, "path") | ("model", "start"), str() if not value.startswith((names.PACKAGE, "tiny:")):
                 local = value.startswith((".", "/", "~")) or (start / value).exists()
             case _:
                 local = False
         return os.path.normpath(start / Path(value).expanduser()) if value and local else value
 
     root = placed(document.value.get("data_root"), ("data_root",), folder)
+    value = placed(document.value, (), Path(root) if isinstance(root, str) else folder)
+    if check_files:
+        value = _started(value, document)
     try:
-        return Recipe.model_validate(placed(document.value, (), Path(root) if isinstance(root, str) else folder))
+        return Recipe.model_validate(value)
     except ValidationError as error:
         raise document.explain(error) from None
+
+
+def _started(value: dict[str, Any], document: Document) -> dict[str, Any]:
+    """Put in what a model to start from says; what the recipe says otherwise is refused, as it would have no effect."""
+    model = value.get("model")
+    given = model.get("start") if isinstance(model, dict) else None
+    where = {"path": given} if isinstance(given, str) else given
+    if not isinstance(where, dict) or not isinstance(where.get("path"), str):
+        return value  # there is none, or the check of the recipe says what is wrong
+    with document.at("model", "start"):
+        found = start.taken(where["path"], where.get("revision"))
+    for key, own in found["model"].items():
+        if key == "dtype" or model.get(key) is None:
+            continue
+        asked, has = _one(key, model[key]), _one(key, own)
+        if asked is not None and key in start.TOWERS and own["path"] != found["folder"] and Path(asked.path).exists():
+            asked = asked.model_copy(update={"path": has.path})  # of a delta: its base is known by its content
+        if asked is not None and asked != has:
+            with document.at("model", key):
+                raise UsageError(f"model.start has this settled ({own}): take the key out, or start from two bases")
+    length = value.get("max_length")
+    if isinstance(length, int) and length > found["max_length"]:
+        with document.at("max_length"):
+            raise UsageError(f"model.start reads {found['max_length']} tokens of a text at most: take the key out")
+    model = found["model"] | {key: each for key, each in model.items() if each is not None}
+    return {**value, "max_length": length or found["max_length"], "model": model}
+
+
+def _one(key: str, value: Any) -> Any:
+    """One setting of a model as an object; None where it is none."""
+    try:
+        return getattr(ModelSettings.model_validate({key: value}), key)
+    except ValidationError:
+        return None
 
 
 def _take_variant(document: Document, recipe: Recipe, name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 from lusifer.training.recipe.data import Settings, Source
 from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
@@ -42,6 +42,15 @@ class BaseSettings(Settings):
         return Base(self.path, self.revision, layers=self.layers, **held)
 
 
+class StartSettings(Settings):
+    """The model that a run begins with, in place of two bases."""
+
+    path: str = Field(min_length=1)
+    """A model folder, whole or a delta, `mini`, `package:NAME`, or a hub id."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub id; null takes the newest."""
+
+
 class _Registered:
     """The settings of a connector: pydantic asks the registry when a recipe is read, so others may be added."""
 
@@ -69,6 +78,10 @@ class Dtypes(Settings):
 class ModelSettings(Settings):
     """The two bases and what joins them."""
 
+    start: Annotated[StartSettings | None, BeforeValidator(lambda v: {"path": v} if isinstance(v, str) else v)] = None
+    """A finished model to go on from (a path, `mini` or a hub id; or path and revision). Bases, connector, pooling,
+    output projection and longest text are then its own and need not be given; its prompts stay. Null begins with the
+    two bases."""
     encoder: BaseSettings = BaseSettings(path="FacebookAI/xlm-roberta-large")
     """The multilingual encoder that reads the text."""
     llm: BaseSettings = BaseSettings(path="mistralai/Mistral-7B-Instruct-v0.3")
@@ -194,6 +207,8 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _all_new_parts_train(self) -> Recipe:
+        if self.model.start is not None:
+            return self  # they are trained
         new = {"connector": True, "output_projection": self.model.output_projection}
         for part in (name for name, there in new.items() if there):
             if not any(getattr(stage.train, part) for stage in self.stages):

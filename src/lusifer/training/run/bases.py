@@ -6,15 +6,18 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedTokenizerBase
 
-from lusifer.embedder import assemble
+from lusifer.embedder import assemble, contents, folder
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io import names
+from lusifer.io import names, seen
 from lusifer.model import adapters, build, probes
 from lusifer.model.build import check_tokenizers, read_tokenizer
+from lusifer.model.lusifer import LusiferModel
 from lusifer.prompts import prompt
 from lusifer.training import processes
 from lusifer.training.folder import RunFolder
+from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 
 PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит билет до города?", "水", "How long is a day on Mars?")
@@ -43,12 +46,45 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     length = min(recipe.max_length, model.config.max_position_embeddings)
     embedder = assemble.assemble(model, tokenizer, prompts=prompts(recipe), max_seq_length=length)
     if settings.probes:
-        features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt").to(model.device)
-        found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
-        failed = [probe for probe in found if not probe.ok]
-        if failed:
-            raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
+        _probe(model, tokenizer)
     return embedder
+
+
+def start_model(recipe: Recipe) -> SentenceTransformer:
+    """The model that a recipe starts from, on this process's device, adapters of half-precision towers beside them.
+
+    Weights are made wider where the recipe asks for float32, never narrower: what was trained is not rounded.
+
+    Raises:
+        ModelFolderError: It is damaged, or a base of it is another one.
+        LusiferError: A probe failed.
+    """
+    settings, device = recipe.model, str(processes.state().device)
+    where = start.folder(settings.start.path, settings.start.revision)
+    kernel = settings.attn_implementation
+    embedder = folder.load(where, device, attn_implementation=kernel, bases=paths(recipe), merge_adapters=False)
+    model = assemble.lusifer_model(embedder)
+    for tower in adapters.TOWERS if settings.dtype.frozen == "float32" else ():
+        getattr(model, tower).float()
+    embedder.max_seq_length = min(recipe.max_length, embedder.max_seq_length)
+    embedder.prompts = prompts(recipe)
+    if settings.probes:
+        _probe(model, embedder.tokenizer)
+    return embedder
+
+
+def take_over_seen(recipe: Recipe, run: RunFolder) -> None:
+    """Keep in a run what the model that it starts from was trained on."""
+    if recipe.model.start is not None:
+        seen.take_over(start.folder(recipe.model.start.path, recipe.model.start.revision), run.root)
+
+
+def _probe(model: LusiferModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    features = tokenizer(list(PROBE_TEXTS), padding=True, return_tensors="pt").to(model.device)
+    found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
+    failed = [probe for probe in found if not probe.ok]
+    if failed:
+        raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
 
 
 def refuse_unreadable(recipe: Recipe, output: Path) -> None:
@@ -57,6 +93,10 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
     Raises:
         UsageError: A base is not there or not known, or the run would be written into it.
     """
+    if recipe.model.start is not None:
+        where = start.folder(recipe.model.start.path, recipe.model.start.revision)
+        if output.is_relative_to(where.resolve()):
+            raise UsageError(f"{output}: lies in the folder of model.start; choose an --output outside it")
     for tower in adapters.TOWERS:
         base = getattr(recipe.model, tower)
         if base.path.startswith("tiny:"):
@@ -98,8 +138,14 @@ def paths(recipe: Recipe) -> dict[str, str]:
 
 
 def prompts(recipe: Recipe) -> dict[str, str]:
-    """What the model folder remembers: `query` and `document`, and each instruction it was trained with."""
+    """What the model folder remembers: `query` and `document`, and each instruction it was trained with.
+
+    Of a model to start from, those that it has come first.
+    """
     found = {"query": "", "document": ""}
+    if recipe.model.start is not None:
+        where = start.folder(recipe.model.start.path, recipe.model.start.revision)
+        found |= contents.read(where / "config_sentence_transformers.json", dict).get("prompts") or {}
     for stage in recipe.stages:
         if not isinstance(stage, ContrastiveStage):
             continue

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.data.pairs import PairSet
 from lusifer.embedder import card as cards
 from lusifer.errors import UsageError
-from lusifer.io import seen
+from lusifer.io import names, seen
 from lusifer.io.files import read_json, write_file, write_json
 from lusifer.training.folder import DATA, STEPS, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
@@ -124,18 +124,23 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
     stages = recipe.stages[:number]
     said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]
     bases = {"encoder": recipe.model.encoder, "llm": recipe.model.llm}
+    start = recipe.model.start
+    from_hub = [start] if start is not None and isinstance(names.model(start.path), str) else []
+    whole = start is not None and bases["encoder"].path == bases["llm"].path  # a delta has bases of its own
     sources = [source for stage in stages for source in recipe.sources(stage)]
     return cards.text(
         embedder,
         {
-            tower: (f"the first {base.layers} layers of " if base.layers else "")
+            tower: (f"the {'LLM' if tower == 'llm' else tower} of " if whole else "")
+            + (f"the first {base.layers} layers of " if base.layers else "")
             + f"`{cards.public_name(base.path)}`"
             + (f" at revision `{base.revision}`" if base.revision else "")
             for tower, base in bases.items()
         },
         recipe.name if number == len(recipe.stages) else f"{recipe.name}, after stage {stages[-1].name}",
         "trained.md",
-        base_models=[base.path for base in bases.values() if cards.is_hub_id(base.path)],
+        base_models=[base.path for base in (*bases.values(), *from_hub) if cards.is_hub_id(base.path)],
+        start=cards.public_name(start.path) if start else None,
         datasets=[source.hub for source in sources if source.hub],
         languages=[source.language_code for source in sources],
         # Prefixes of contrastive stages, and whether documents had them too.

@@ -105,11 +105,15 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
         UsageError: A hub name cannot be resolved.
     """
     found: Fingerprints = {}
-    for tower in TOWERS:
-        base, key = getattr(recipe.model, tower), f"model.{tower}"
-        if names.is_tiny(base.path):
+    looked: dict[tuple[str, str | None], dict[str, str]] = {}  # both towers of a whole model lie in one folder
+    for name in (*TOWERS, "start"):
+        base, key = getattr(recipe.model, name), f"model.{name}"
+        if base is None or names.is_tiny(base.path):
             continue
-        found[key] = bases.fingerprint(base.path, base.revision, key)
+        path = str(names.model(base.path)) if name == "start" else base.path
+        if (path, base.revision) not in looked:
+            looked[path, base.revision] = bases.fingerprint(path, base.revision, key)
+        found[key] = looked[path, base.revision]
     for stage in recipe.stages:
         for number, source in enumerate(recipe.sources(stage)):
             key = f"stages.{stage.name}.data.{number}"
@@ -167,7 +171,7 @@ def digests(recipe: Recipe, stage: Stage, run: RunFolder) -> list[dict[str, str]
 def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
     """The recipe with every hub name at the commit that the run's `inputs.json` has for it."""
     known = _read(run)
-    towers = {tower: _pin(getattr(recipe.model, tower), known, f"model.{tower}") for tower in TOWERS}
+    towers = {name: _pin(getattr(recipe.model, name), known, f"model.{name}") for name in (*TOWERS, "start")}
     stages = []
     for stage in recipe.stages:
         keys = (f"stages.{stage.name}.data.{number}" for number in itertools.count())

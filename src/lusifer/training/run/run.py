@@ -24,6 +24,7 @@ from lusifer.training import processes
 from lusifer.training.estimate.memory import here, prepare, skeleton
 from lusifer.training.folder import RunFolder, last_checkpoint
 from lusifer.training.objectives.examples import AlignmentExamples
+from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import StageSettings
 from lusifer.training.run import bases, card, inputs
@@ -63,6 +64,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
         if state.is_main_process:  # the others wait for what the first one writes
             held.enter_context(RunFolder.start(output, recipe, resume))
             inputs.remember(run, recipe, inputs.fingerprints(recipe))
+            bases.take_over_seen(recipe, run)
         state.wait_for_everyone()
         processes.refuse_unshared(run.root)
         recipe = inputs.pinned(recipe, run)
@@ -134,6 +136,11 @@ def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransfor
 
     A tower in half precision keeps its adapters of earlier stages beside it: merged, it would have to be float32.
     """
+    if path is None and recipe.model.start is not None:
+        embedder = bases.start_model(recipe)
+        where = start.folder(recipe.model.start.path, recipe.model.start.revision)
+        assemble.lusifer_model(embedder).delta = Delta.of_folder(where) or Delta(inputs.records(recipe, run))
+        return embedder
     if path is None:
         embedder = bases.build_model(recipe, getattr(torch, recipe.model.dtype.frozen))
         assemble.lusifer_model(embedder).delta = Delta(inputs.records(recipe, run))

@@ -18,6 +18,7 @@ from lusifer.io import hub, names
 from lusifer.io.rows import BadRows
 from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
+from lusifer.model.bases.reading import is_own
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
@@ -187,6 +188,11 @@ def refuse(recipe: Recipe, stage: AlignmentStage) -> None:
             a token.
     """
     micro_batches(stage)
+    if is_own(recipe.model.llm.base(), "llm"):
+        raise UsageError(
+            f"stages.{stage.name}: alignment needs the LLM's own tokenizer and head, which the whole model "
+            f"{recipe.model.llm.path} does not hold: start from its delta, or take the stage out"
+        )
     if stage.needs_embedder:
         base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
         folder, key = names.base(base.path), f"model.llm.path={base.path!r}"
