@@ -13,6 +13,7 @@ from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.model.published import published_prompt, read
+from support.small_run import recipe_of, train
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "</s> is text"]
 
@@ -49,6 +50,19 @@ def test_the_card_says_from_what_and_by_whose_arithmetic(compat, checkpoints, co
     assert "`tiny-mistral`" in card
     assert str(tmp_path) not in card and str(checkpoints) not in card
     assert "\nbase_model" not in card and "\nlanguage" not in card  # nothing is known of either
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compat", (True, False))
+def test_a_converted_checkpoint_can_be_trained_further(compat, checkpoints, tmp_path):
+    before = convert(checkpoints / "lusifer-lora", tmp_path / "out", compat=compat).encode(TEXTS)
+    changes = ["max_length=64", "stages.0.learning_rate=1.0e-4", f"model.probes={'false' if compat else 'true'}"]
+    run = train(recipe_of(tmp_path, tmp_path / "out"), tmp_path / "run", changes).parent
+    whole, delta = (lusifer.load(run / name, device="cpu") for name in ("model", "delta"))
+    after = whole.encode(TEXTS)
+    assert (after == delta.encode(TEXTS)).all()
+    assert 1e-6 < np.abs(after - before).max() < 0.1  # 4 steps away, and not at new numbers
+    assert whole[0].model.config.soft_token_position == ("padding" if compat else "text")
 
 
 def test_published_prompts():

@@ -44,6 +44,30 @@ stages:
 TEXTS = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
 
 
+MORE = """
+name: more
+stages:
+  - name: contrast
+    kind: contrastive
+    train: {encoder: frozen, llm: lora, connector: true}
+    data: [{path: "sample:pairs"}]
+    batch_size: 8
+    mini_batch_size: 4
+    max_steps: 4
+    learning_rate: 1.0e-3
+    save_steps: 2
+    logging_steps: 1
+model:
+"""
+
+
+def recipe_of(folder: Path, start: str | Path, *lines: str) -> Path:
+    """Write a recipe that goes on from a model; `lines` are more keys of `model`."""
+    file = folder / "more.yaml"
+    file.write_text(MORE + "".join(f"  {line}\n" for line in (f"start: {start}", *lines)))
+    return file
+
+
 def train(
     recipe: str | Path, output: Path, overrides: Sequence[str] = (), variant: str | None = None, **settings: object
 ) -> Path:

@@ -16,30 +16,9 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import RecipeError, UsageError
 from lusifer.io import seen
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
-from support.small_run import TEXTS, same, train, unfinish
+from support.small_run import TEXTS, recipe_of, same, train, unfinish
 
 pytestmark = pytest.mark.slow
-RECIPE = """
-name: more
-stages:
-  - name: contrast
-    kind: contrastive
-    train: {encoder: frozen, llm: lora, connector: true}
-    data: [{path: "sample:pairs"}]
-    batch_size: 8
-    mini_batch_size: 4
-    max_steps: 4
-    learning_rate: 1.0e-3
-    save_steps: 2
-    logging_steps: 1
-model:
-"""
-
-
-def recipe_of(folder: Path, start: Path, *lines: str) -> Path:
-    file = folder / "more.yaml"
-    file.write_text(RECIPE + "".join(f"  {line}\n" for line in (f"start: {start}", *lines)))
-    return file
 
 
 @pytest.fixture(scope="module", params=("model", "delta"))

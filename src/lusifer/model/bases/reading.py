@@ -137,7 +137,7 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     elif (tensors := _of_own(base, tower)) is not None:
         with torch.device("meta"):
             cls = type(backbones.from_config(config, tower))  # an automatic class wants a folder
-        module, info = cls.from_pretrained(None, config=config, state_dict=tensors, **kwargs)
+        module, info = cls.from_pretrained(None, state_dict=tensors, **kwargs)
     else:
         try:
             with hub.asking(_key(base, tower), UsageError):

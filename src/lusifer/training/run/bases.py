@@ -84,7 +84,8 @@ def _probe(model: LusiferModel, tokenizer: PreTrainedTokenizerBase) -> None:
     found = probes.run_probes(model, features["input_ids"], features["attention_mask"])
     failed = [probe for probe in found if not probe.ok]
     if failed:
-        raise LusiferError("; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed))
+        words = "; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed)
+        raise LusiferError(f"{words}; to train it all the same, set model.probes: false")
 
 
 def refuse_unreadable(recipe: Recipe, output: Path) -> None:
