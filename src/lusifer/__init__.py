@@ -16,6 +16,7 @@ import wrapt
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from sentence_transformers import SentenceTransformer
 
@@ -24,7 +25,11 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    name_or_path: str | os.PathLike[str], device: str | None = None, dtype: str | None = None
+    name_or_path: str | os.PathLike[str],
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    bases: Mapping[str, str] | None = None,
 ) -> SentenceTransformer:
     """Load a trained model.
 
@@ -33,6 +38,7 @@ def load(
             library (`mini`), `package:NAME` of an installed Python package, or a hub id.
         device: "cpu", "cuda", ...; None takes the best one of this machine.
         dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
+        bases: Of a model without the weights of its bases: "encoder" and "llm" -> where they lie now.
 
     Returns:
         The model: `.encode(texts)`, `.encode_query`, `.encode_document`.
@@ -43,7 +49,7 @@ def load(
     """
     from lusifer.embedder import folder
 
-    return folder.load(name_or_path, device=device, dtype=dtype)
+    return folder.load(name_or_path, device=device, dtype=dtype, bases=bases)
 
 
 def _load_config(_: ModuleType) -> None:

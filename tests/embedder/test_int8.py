@@ -56,7 +56,7 @@ def test_the_short_way_gives_the_same_vectors(int8_folder):
 
 
 def test_a_name_on_the_hub_is_loaded_like_the_folder(int8_folder, tmp_path, monkeypatch):
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, allow_patterns: list[str], revision: str | None) -> str:
         files = [str(file.relative_to(int8_folder)) for file in int8_folder.rglob("*") if file.is_file()]
         for file in filter_repo_objects(files, allow_patterns=allow_patterns):
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

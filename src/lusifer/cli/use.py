@@ -9,7 +9,7 @@ import typer
 
 from lusifer.cli import terminal
 from lusifer.cli.models import OWN_PROCESS, Device, DtypeOption, Model, load_to_embed, quick_imports, usable
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_output, refuse_unwritable
 from lusifer.prompts import Role
 
@@ -111,15 +111,28 @@ def embed(
 
 def export(
     model: Model,
-    input: Annotated[str, typer.Option(help="Some hundred texts like those to embed, a file as in `embed`.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    input: Annotated[
+        str | None,
+        typer.Option(
+            help="For int8: some hundred texts like those to embed, a file as in `embed`; they set its scales."
+        ),
+    ] = None,
     field: Field = None,
     input_format: InputFormat = None,
 ) -> None:
-    """Write an int8 copy of a model, smaller, and faster on a processor with AMX; the texts set its scales."""
+    """Write a copy of a model: whole, where it was a delta; with --input in int8, smaller, and faster with AMX."""
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
     terminal.quiet()
-    from lusifer.embedder import folder, int8
+    from lusifer.embedder import folder
+
+    if input is None:
+        if field is not None or input_format is not None:
+            raise UsageError("--field and --input-format say how to read --input: give it, or leave them out")
+        folder.export(model, output)
+        terminal.note(f"{output}: written, whole; embed with it: `lusifer embed {output} ...`")
+        return
+    from lusifer.embedder import int8
     from lusifer.serving.files import TextSource
 
     source = TextSource(input, field, input_format)

@@ -25,6 +25,8 @@ TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "l
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
 SCORES = ("<!-- scores:begin -->", "<!-- scores:end -->")
 """Lines between which a card has its scores."""
+DELTA_BEGINS = "This folder holds what training added."
+"""How the paragraph of a card begins that only a delta has."""
 
 
 def text(
@@ -74,6 +76,7 @@ def text(
         instructions=instructions or {},
         versions={"lusifer": __version__, **{library: version(library) for library in LIBRARIES}},
         scores=SCORES,
+        delta_begins=DELTA_BEGINS,
         apart=["the encoder" if tower == "encoder" else "the LLM" for tower in model.delta.bases]
         if model.delta
         else [],
@@ -118,6 +121,11 @@ def with_scores(card: str, section: str, scores: Sequence[EvalResult]) -> str:
     made.data.model_name = (title[1] if title else "model") if scores else None
     made.data.eval_results = list(scores) or None
     return str(made)
+
+
+def of_whole(card: str) -> str:
+    """The card of a delta as that of the whole model."""
+    return "\n\n".join(part for part in card.split("\n\n") if not part.startswith(DELTA_BEGINS))
 
 
 def public_name(name: str) -> str:

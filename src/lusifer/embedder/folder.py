@@ -84,6 +84,8 @@ def load(
             model = _check(found, vectors_only)  # transformers would draw a missing tensor
         except ModelFolderError as error:
             raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
+    if bases and not contents.is_delta(found):
+        raise UsageError(f"bases: {found} holds all of its weights: leave the argument out")
     if contents.is_int8(found):
         return int8.load(found, device, vectors_only=vectors_only, **wishes)
     return plain.load(found, model, dtype) if model is not None else _by_library(found, device, wishes)
@@ -103,6 +105,24 @@ def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> Sen
         raise ModelFolderError(f"{folder}: sentence-transformers cannot load it: {hub.why(error)}") from error
     has_transformer = (folder / "config.json").is_file()  # which was given the number format
     return made if has_transformer or "dtype" not in wishes else made.to(getattr(torch, wishes["dtype"]))
+
+
+def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write a model as a whole folder: of a delta with the weights of its bases, adapters merged, and its card.
+
+    Raises:
+        UsageError: There is no such model, or it is not one of ours.
+        ModelFolderError: It is damaged, or a base of it is another one.
+    """
+    from lusifer.embedder.card import of_whole  # it imports more than embedding needs
+
+    found = names.model(model)
+    source = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
+    if contents.is_int8(source) or not contents.is_ours(source):
+        raise UsageError(f"{model}: only a model of this library in ordinary numbers can be exported whole")
+    card = source / "README.md"
+    words = card.read_text(encoding="utf-8") if card.is_file() else None
+    save(load(source, device="cpu"), target, of_whole(words) if words is not None else None)
 
 
 def load_cross_encoder(

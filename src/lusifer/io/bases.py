@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def record(path: str, found: dict[str, str]) -> dict[str, Any]:
         owners = importlib.metadata.packages_distributions().get(package, [])
         return {"path": path, "version": importlib.metadata.version(owners[0]) if owners else None, "files": found}
     if Path(where).exists():
-        return {"path": str(Path(where).resolve()), "files": found}
+        return {"path": os.path.abspath(where), "files": found}  # a link keeps its name, by which a file is known
     return {"path": where, "revision": found[COMMIT], "files": {}}
 
 
@@ -58,10 +59,18 @@ def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[Lusife
     """
     now = fingerprint(path, known.get("revision"), key, raises)
     expected = known["files"] or {COMMIT: known["revision"]}
+    if COMMIT in expected and COMMIT not in now:
+        raise raises(
+            f"{key}: {path} cannot be compared with {known['path']}, which is known by its commit on the hub: fetch it "
+            f"with `hf download {known['path']} --revision {known['revision']}`, and it is read from the cache"
+        )
+    if len(expected) == len(now) == 1 and Path(names.base(path)).is_file() and COMMIT not in expected:
+        now = dict.fromkeys(expected, *now.values())  # a file that is a whole base may have another name now
     changed = sorted(dict(expected.items() ^ now.items()))
     if changed:
         version = f" (it was version {known['version']})" if known.get("version") else ""
         raise raises(
             f"{key}: {path} is not the base that this model was trained on{version}: {changed[0]} differs or is not in "
-            "both; put that base there"
+            "both; put that base there, or say where it lies: "
+            'lusifer.load(FOLDER, bases={"encoder": PATH, "llm": PATH})'
         )

@@ -46,6 +46,8 @@ class PartReport:
 
 
 TRAINS = "default"
+STAGE = "stage-"
+"""Before the name of a stage in that of its adapters: peft keeps them as attributes of a module, which has others."""
 """peft's name for the adapter that trains; those of earlier stages go by the names of their stages."""
 
 

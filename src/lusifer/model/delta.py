@@ -9,8 +9,9 @@ with the numbers that a whole folder of it has: the adapters are merged in float
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedConfig
 
-from lusifer.errors import LusiferError, ModelFolderError
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io import bases as known_bases
+from lusifer.io import weights
 from lusifer.io.files import read_json
-from lusifer.io.weights import WEIGHTS, misfit
+from lusifer.io.weights import misfit
 from lusifer.model import adapters
 from lusifer.model.adapters import TOWERS, TRAINS
 from lusifer.model.bases import backbones
@@ -49,20 +51,26 @@ class Delta:
         settings = read_json(folder / "config.json", "copy the folder again", ModelFolderError, dict)
         if not settings.get("bases"):
             return None
-        tensors = {name: t for name, t in load_file(folder / WEIGHTS).items() if adapters.is_adapter(name)}
+        files = weights.files(folder, "copy the folder again")
+        tensors = {name: t for file in files for name, t in load_file(file).items() if adapters.is_adapter(name)}
         return cls(settings["bases"], settings.get("adapters") or [], tensors)
+
+    def at(self, records: Mapping[str, dict[str, Any]]) -> Delta:
+        """The same with each base as `records` has it: it may have moved since the folder was written."""
+        return replace(self, bases={tower: records[tower] for tower in self.bases})
 
     def during(self, model: nn.Module, stage: str, train: Mapping[str, str], lora: Mapping[str, Any]) -> Delta:
         """What it is while a stage trains: a tower that trains whole is no base any more.
 
         Args:
             model: With the adapters of the stage.
-            stage: Its name.
+            stage: Its name; that of its adapters begins with `adapters.STAGE`.
             train: Tower -> "lora", "full" or "frozen".
             lora: Tower -> settings of its adapters (r, alpha, targets), or None.
         """
         kept = {tower: base for tower, base in self.bases.items() if train[tower] != "full"}
         names = {each["name"] for each in self.adapters}
+        stage = f"{adapters.STAGE}{stage}"
         numbered = (f"{stage}-{number}" for number in itertools.count(2))
         stage = next(name for name in itertools.chain([stage], numbered) if name not in names)
         new = []
@@ -127,7 +135,12 @@ def load(
 
     Raises:
         ModelFolderError: A base is not to be had or is another one, or tensors do not fit.
+        UsageError: `paths` names a tower whose base is not apart.
     """
+    if strange := sorted(set(paths or {}) - set(config.bases)):
+        raise UsageError(
+            f"bases: {where} has no base {strange[0]!r} that lies elsewhere, but {', '.join(config.bases)}"
+        )
     towers, dtypes = {}, config.tower_dtypes or {}
     for tower in TOWERS:
         dtype = getattr(torch, dtypes.get(tower, "float32"))
@@ -136,11 +149,13 @@ def load(
             own = {n.partition(".")[2]: t for n, t in tensors.items() if adapters.part_of(n) == tower}
             towers[tower] = _whole(getattr(config, tower), tower, own, dtype, device, attn_implementation)
             continue
-        path = (paths or {}).get(tower, known["path"])
+        path = os.fspath((paths or {}).get(tower, known["path"]))
         try:
             known_bases.refuse_other(known, path, f"{where}: its {tower}", ModelFolderError)
             base = Base(path, known.get("revision"), dtype, device, known.get("layers"))
             towers[tower] = read_backbone(base, tower, attn_implementation)
+        except ModelFolderError:
+            raise
         except LusiferError as error:
             raise ModelFolderError(f"{where}: its {tower} cannot be had: {error}") from error
     model = around(towers["encoder"], towers["llm"])
@@ -186,4 +201,7 @@ def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrained
     if wrong:
         raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; copy the folder again")
     for name, tensor in wanted.items():
+        if not found[name].is_floating_point():
+            words = f"tensor {name} is {found[name].dtype}, no floating-point numbers; copy the folder again"
+            raise ModelFolderError(f"{where}: {words}")
         tensor.copy_(found[name])

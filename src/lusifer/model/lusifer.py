@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, cached_file
 
-from lusifer.errors import LusiferError, UsageError
-from lusifer.io.weights import WEIGHTS, misfit
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
+from lusifer.io.files import read_json
+from lusifer.io.weights import INDEX, WEIGHTS, misfit
 from lusifer.model import adapters
 from lusifer.model import delta as deltas
 from lusifer.model.bases import backbones
@@ -109,13 +110,16 @@ class LusiferModel(LusiferPreTrainedModel):
 
         Raises:
             ModelFolderError: The base of a delta is not to be had, or is another one.
+            UsageError: An argument that a delta, or a whole model, has no use for.
         """
         config = kwargs.get("config")
         if config is None and name_or_path is not None:
-            config = cls.config_class.from_pretrained(name_or_path, **_lookup(kwargs))
+            config = cls.config_class.from_pretrained(name_or_path, **_lookup(kwargs), **_of_config(kwargs))
         if getattr(config, "bases", None):
             loaded = cls._from_delta(name_or_path, **{**kwargs, "config": config})
         else:  # transformers reads the configuration itself: arguments may change it
+            if kwargs.get("bases"):
+                raise UsageError(f"bases: {name_or_path} holds the weights of its bases: leave the argument out")
             own = {name: value for name, value in kwargs.items() if name not in ("bases", "merge_adapters")}
             loaded = super().from_pretrained(name_or_path, *args, **own)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
@@ -127,7 +131,11 @@ class LusiferModel(LusiferPreTrainedModel):
     @classmethod
     def _from_delta(cls, name_or_path: str, config: LusiferConfig, **kwargs: Any) -> Any:
         """Put a delta and its bases together."""
-        file = cached_file(name_or_path, WEIGHTS, **_lookup(kwargs))
+        for name in ("state_dict", "quantization_config"):
+            if kwargs.get(name) is not None:
+                raise UsageError(f"{name}: a model without its bases takes none: save it whole first")
+        files = _weight_files(name_or_path, _lookup(kwargs))
+        kernel = kwargs.get("attn_implementation") or getattr(config, "_attn_implementation", None)
         device = kwargs.get("device_map") or "cpu"
         device = device.get("") if isinstance(device, dict) and len(device) == 1 else device
         try:
@@ -140,13 +148,14 @@ class LusiferModel(LusiferPreTrainedModel):
         model = deltas.load(
             partial(cls.around, plain),
             config,
-            load_file(file),
+            {name: tensor for file in files for name, tensor in load_file(file).items()},
             where=str(name_or_path),
             paths=kwargs.get("bases"),
             merge=kwargs.get("merge_adapters", True),
             device=device,
-            attn_implementation=kwargs.get("attn_implementation"),
+            attn_implementation=kernel,
         )
+        model.config._attn_implementation = kernel or model.llm.config._attn_implementation
         # All of it was found: `deltas.load` refuses anything else.
         info = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"), [])
         return (model, info) if kwargs.get("output_loading_info") else model
@@ -295,6 +304,21 @@ def _lookup(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Of the arguments of `from_pretrained` those that say where and in which state a model is looked up."""
     names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
     return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+
+
+def _of_config(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments of `from_pretrained` those that change the configuration, and not what is built on it."""
+    own = set(LusiferConfig.__annotations__) - {"encoder", "llm", "bases", "adapters", "tower_dtypes"}
+    return {name: kwargs[name] for name in own & kwargs.keys()}
+
+
+def _weight_files(name_or_path: str, lookup: dict[str, Any]) -> list[str]:
+    """The safetensors files of a folder or a repository: one, or those that its index names."""
+    index = cached_file(name_or_path, INDEX, **lookup, _raise_exceptions_for_missing_entries=False)
+    if index is None:
+        return [cached_file(name_or_path, WEIGHTS, **lookup)]
+    named = read_json(Path(index), "copy the folder again", ModelFolderError, dict)["weight_map"]
+    return [cached_file(name_or_path, file, **lookup) for file in sorted(set(named.values()))]
 
 
 def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

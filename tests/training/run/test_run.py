@@ -40,7 +40,7 @@ def test_both_stages_move_what_trains_and_nothing_else(finished: Path) -> None:
     moved = {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])}
     assert moved == {"connector", "output_projection"}  # adapters of the first stage stay what they are
     assert {key.split(".")[0] for key in second.keys() - first.keys()} == {"encoder", "llm"}
-    assert all(".lora_" in key and ".contrast." in key for key in second.keys() - first.keys())
+    assert all(".lora_" in key and ".stage-contrast." in key for key in second.keys() - first.keys())
     whole, base = (
         load_file(folder / "model.safetensors") for folder in (finished / "model", finished / "bases" / "llm")
     )

@@ -82,7 +82,7 @@ def test_adapters_of_two_runs_keep_their_names(finished: Path, tmp_path: Path) -
     run = train(recipe_of(tmp_path, finished / "delta", "dtype: {frozen: float32}"), tmp_path / "run").parent
     config = json.loads((run / "delta" / "config.json").read_text())
     names = [(each["tower"], each["name"]) for each in config["adapters"]]
-    assert len(set(names)) == len(names) and ("llm", "contrast-2") in names
+    assert len(set(names)) == len(names) and ("llm", "stage-contrast-2") in names
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def skeleton(
         for before in recipe.stages[: recipe.stages.index(stage)]:
             for tower in half:
                 if (lora := getattr(before.lora, tower)) is not None:
-                    adapters.attach(model, tower, lora.r, lora.alpha, 0.0, lora.targets, before.name)
+                    adapters.attach(model, tower, lora.r, lora.alpha, 0.0, lora.targets, adapters.STAGE + before.name)
         prepare(model, stage)
     return model
 

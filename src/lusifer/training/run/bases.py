@@ -62,7 +62,7 @@ def start_model(recipe: Recipe) -> SentenceTransformer:
     settings, device = recipe.model, str(processes.state().device)
     where = start.folder(settings.start.path, settings.start.revision)
     kernel = settings.attn_implementation
-    embedder = folder.load(where, device, attn_implementation=kernel, bases=paths(recipe), merge_adapters=False)
+    embedder = folder.load(where, device, attn_implementation=kernel, bases=paths(recipe, where), merge_adapters=False)
     model = assemble.lusifer_model(embedder)
     for tower in adapters.TOWERS if settings.dtype.frozen == "float32" else ():
         getattr(model, tower).float()
@@ -133,9 +133,10 @@ def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases)})
 
 
-def paths(recipe: Recipe) -> dict[str, str]:
-    """Where the bases lie now, by tower: a run may have moved since a stage recorded them."""
-    return {tower: getattr(recipe.model, tower).path for tower in adapters.TOWERS}
+def paths(recipe: Recipe, model: Path) -> dict[str, str]:
+    """Where the bases of a delta lie now, by tower: a run may have moved since a stage recorded them."""
+    apart = contents.read(model / "config.json", dict).get("bases") or {}
+    return {tower: getattr(recipe.model, tower).path for tower in apart}
 
 
 def prompts(recipe: Recipe) -> dict[str, str]:

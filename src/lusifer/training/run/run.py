@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, contents, folder
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io.files import write_folder, write_json
 from lusifer.model import adapters, build
 from lusifer.model.bases import backbones
 from lusifer.model.bases.backbones import compile_layers, refuse_without_compiler
@@ -146,8 +148,11 @@ def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransfor
         assemble.lusifer_model(embedder).delta = Delta(inputs.records(recipe, run))
         return embedder
     device, kernel = str(processes.state().device), recipe.model.attn_implementation
-    embedder = folder.load(path, device, attn_implementation=kernel, bases=bases.paths(recipe), merge_adapters=False)
-    assemble.lusifer_model(embedder).delta = Delta.of_folder(path)
+    embedder = folder.load(
+        path, device, attn_implementation=kernel, bases=bases.paths(recipe, path), merge_adapters=False
+    )
+    delta = Delta.of_folder(path)
+    assemble.lusifer_model(embedder).delta = delta and delta.at(inputs.records(recipe, run))
     embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
     return embedder
 
@@ -157,8 +162,16 @@ def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
     if not contents.is_delta(last):
         run.publish(last, run.model)
         return
-    run.publish(last, run.delta)  # first: where `model` is, the run is done
-    embedder = folder.load(last, "cpu", bases=bases.paths(recipe))
+    embedder = folder.load(last, "cpu", bases=bases.paths(recipe, last))
+    model = assemble.lusifer_model(embedder)
+    with write_folder(run.delta) as temporary:  # first: where `model` is, the run is done
+        shutil.copytree(last, temporary, dirs_exist_ok=True)
+        model.delta = Delta.of_folder(last).at(inputs.records(recipe, run))
+        settings = contents.read(temporary / "config.json", dict) | {"bases": model.delta.bases}
+        write_json(temporary / "config.json", settings)
+        # The card of the stage counts adapters beside their towers; whoever loads the folder has them merged.
+        (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
+    model.delta = None
     folder.save(embedder, run.model, card.card(run, len(recipe.stages), embedder))
 
 
