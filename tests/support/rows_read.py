@@ -22,7 +22,7 @@ def main(file: str, folder: str) -> None:
     state = PartialState(cpu=True)
     embedder = bases.build_model(recipe, torch.float32)
     rows = contrastive.examples(recipe, stage, seed=1)
-    settings = arguments(stage, Path(folder), rows.steps, 1, bf16=False)
+    settings = arguments(recipe, stage, Path(folder), rows.steps, 1, bf16=False)
     trainer = contrastive.trainer(recipe, stage, embedder, rows, settings)
     seen: list[list[str]] = []
     kind = type(trainer.data_collator)

@@ -90,6 +90,8 @@ def changed_keys(old: Recipe, new: Recipe) -> list[str]:
 
 def may_change(key: str, begun: Collection[str]) -> bool:
     """Whether a key of `changed_keys` may differ when a run is resumed; `begun` are the stages that have learned."""
+    if key == "report_to":
+        return True
     stage, *rest = key.removeprefix("stages.").split(".")
     return key.startswith("stages.") and (stage not in begun or rest[0] in MAY_CHANGE)
 

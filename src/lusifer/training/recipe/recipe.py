@@ -155,6 +155,8 @@ class Recipe(Settings):
     data_root: str | None = None
     """Folder that relative data paths start from; null is the recipe's own folder. Relative to the recipe's folder
     when it stands in the recipe, to the current folder when it is given by --set."""
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
+    """Where what is logged goes as well, by transformers' own integrations: each is a package to install."""
     model: ModelSettings = Field(default_factory=ModelSettings)
     """The two bases and what joins them."""
     stages: list[Stage] = Field(min_length=1)

@@ -32,7 +32,14 @@ from lusifer.training.recipe.stage import StageSettings
 from lusifer.training.run import bases, card, inputs
 from lusifer.training.stages import alignment, contrastive
 from lusifer.training.stages.contrastive import PairRows
-from lusifer.training.stages.trainer import MetricsLog, StageTrainer, Watcher, arguments, free_space_for
+from lusifer.training.stages.trainer import (
+    MetricsLog,
+    StageTrainer,
+    Watcher,
+    arguments,
+    free_space_for,
+    refuse_reporters,
+)
 
 Listener = Callable[[dict[str, Any]], None]
 StageRows = AlignmentExamples | PairRows
@@ -62,6 +69,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
     listen = listen if listen is not None and state.is_main_process else lambda event: None
     run = RunFolder(Path(output).expanduser().resolve(), recipe)
     bases.refuse_unreadable(recipe, run.root)
+    refuse_reporters(recipe)
     with ExitStack() as held:
         if state.is_main_process:  # the others wait for what the first one writes
             held.enter_context(RunFolder.start(output, recipe, resume))
@@ -211,7 +219,7 @@ def _stage(
         listen({"event": "data", "stage": stage.name, **data})
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
-    settings = arguments(stage, target, rows.steps, seed, bool(stage.bf16))
+    settings = arguments(recipe, stage, target, rows.steps, seed, bool(stage.bf16))
     trainer = kind.trainer(recipe, stage, embedder, rows, settings)
     trainer.max_seq_length = length
     done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0

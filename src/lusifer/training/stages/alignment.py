@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from lusifer.data import sources as data_sources
 from lusifer.embedder.assemble import lusifer_model
@@ -24,7 +24,7 @@ from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
 from lusifer.training.objectives.objective import Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
-from lusifer.training.stages.trainer import StageTrainer, sharers
+from lusifer.training.stages.trainer import AlignmentArguments, StageTrainer, sharers
 
 
 class StepsByLength(Sampler[int]):
@@ -153,7 +153,7 @@ def trainer(
     arguments = {**arguments, **micro_batches(stage), "ddp_find_unused_parameters": unused}
     made = AlignmentTrainer(
         model=network,
-        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        args=AlignmentArguments(**arguments, remove_unused_columns=False),
         data_collator=collator,
         train_dataset=rows,
         stage=stage,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
@@ -24,7 +24,7 @@ from lusifer.prompts import check_room
 from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages.losses import loss
-from lusifer.training.stages.trainer import StageTrainer, sharers
+from lusifer.training.stages.trainer import PairArguments, StageTrainer, sharers
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def trainer(
     keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
     made = ContrastiveTrainer(
         model=embedder,
-        args=SentenceTransformerTrainingArguments(
+        args=PairArguments(
             **arguments,
             per_device_train_batch_size=stage.batch_size,  # split over the processes, see below
             prompts={key: rows.found[name][0].prompts for name, key in keys.items()},

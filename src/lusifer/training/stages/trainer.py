@@ -11,13 +11,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
-from transformers import TrainerCallback
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from lusifer import language_gap
 from lusifer.embedder.assemble import lusifer_model
@@ -28,6 +30,8 @@ from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
 from lusifer.training import processes
 from lusifer.training.folder import BAD_BATCH, RunFolder
 from lusifer.training.recipe.data import Watch
+from lusifer.training.recipe.load import resolved_yaml
+from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import StageSettings
 
 MEND = "lower the learning rate or set bf16: false and start anew in another --output; the checkpoints stay"
@@ -196,7 +200,30 @@ def sharers(stage: StageSettings) -> int:
     return count
 
 
-def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
+@dataclass
+class AlignmentArguments(TrainingArguments):
+    """The library's, with what `report_to` should know of the run."""
+
+    recipe: str | None = None
+    """As YAML."""
+
+
+@dataclass
+class PairArguments(SentenceTransformerTrainingArguments):
+    """Likewise of a contrastive stage."""
+
+    recipe: str | None = None
+    """As YAML."""
+
+
+def refuse_reporters(recipe: Recipe) -> None:
+    """Refuse a place for logs whose package is not installed (UsageError), before anything is read."""
+    there = get_available_reporting_integrations()
+    if missing := [name for name in recipe.report_to if name not in there]:
+        raise UsageError(f"report_to: {missing[0]} is not installed: pip install {missing[0]}, or take it out")
+
+
+def arguments(recipe: Recipe, stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
     """The settings of a stage in the names of `transformers.TrainingArguments`; checkpoints go to `folder`."""
     flat = stage.min_learning_rate == stage.learning_rate  # which the library refuses of a linear schedule
     schedule, keywords = SCHEDULES["constant" if flat else stage.schedule]
@@ -218,7 +245,9 @@ def arguments(stage: StageSettings, folder: Path, steps: int, seed: int, bf16: b
         "logging_nan_inf_filter": False,
         "seed": seed,
         "log_level_replica": "error",  # the first process says it for all
-        "report_to": "none",
+        "report_to": list(recipe.report_to) or "none",
+        "run_name": f"{recipe.name}-{stage.name}",
+        "recipe": resolved_yaml(recipe),
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
         "ddp_timeout": processes.WAIT_HOURS * 3600,
