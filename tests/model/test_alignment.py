@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lusifer.model.alignment import LusiferForAlignment, prefix_mask, select_predictors
+from lusifer.training.objectives.distill import by_length
 
 PAD, BOS = 2, 1
 
@@ -210,3 +211,10 @@ def test_logits_far_from_0_stay_finite():
     losses = model._token_loss(states, torch.tensor([0, 1]))
     losses.sum().backward()
     assert losses.tolist() == [0.0, 2e4] and torch.isfinite(states.grad).all()
+
+
+def test_texts_read_in_groups_of_like_length_have_the_vectors_of_the_batch(shared_model, batch):
+    model = shared_model()
+    ids, mask = batch([3, 17, 5, 2] * 16)
+    whole = model(ids, mask).embedding
+    assert torch.allclose(by_length(lambda ids, mask: model(ids, mask).embedding, ids, mask), whole, atol=1e-6)

@@ -3,16 +3,21 @@
 from types import SimpleNamespace
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lusifer.training.objectives import OBJECTIVES
-from lusifer.training.objectives.distill import distill_loss
+from lusifer.training.objectives.distill import by_length, distill_loss
 
 
 def losses(contrast):
     """The loss as a function of the teacher's vectors, and the model's own vectors."""
     own = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     network = SimpleNamespace(model=lambda ids, mask: SimpleNamespace(embedding=own))
-    stage, batch = SimpleNamespace(distill_contrast=contrast), {"input_ids": None, "attention_mask": None}
+    stage, batch = (
+        SimpleNamespace(distill_contrast=contrast),
+        {"input_ids": torch.ones(2, 1), "attention_mask": torch.ones(2, 1, dtype=torch.long)},
+    )
     return lambda teacher: OBJECTIVES["distill"].loss(network, batch | {"teacher": teacher}, stage), own
 
 
@@ -44,3 +49,21 @@ def test_repeated_texts_are_known_under_mixed_precision():
         found = distill_loss(twice, twice, 1.0)
     assert abs(found - wanted) < 1e-5
     assert wanted < torch.tensor(2.0).log()
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=80))
+def test_texts_are_read_in_groups_of_like_length_and_come_back_in_order(lengths: list[int]) -> None:
+    longest = max(lengths)
+    mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
+    ids = torch.arange(len(lengths)).unsqueeze(1).expand_as(mask) * mask
+    read: list[tuple[int, int]] = []
+
+    def vectors(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        read.append(tuple(ids.shape))
+        return torch.stack([ids.amax(1), mask.sum(1)], dim=1).float()
+
+    found = by_length(vectors, ids, mask)
+    assert found.tolist() == [[number, length] for number, length in enumerate(lengths)]
+    assert sum(rows for rows, _ in read) == len(lengths)
+    assert sum(rows * width for rows, width in read) <= mask.numel()
+    assert len(read) <= max(1, len(lengths) // 16)

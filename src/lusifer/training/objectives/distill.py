@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lusifer.training.objectives.objective import Objective, Role, pair_texts
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from lusifer.model.alignment import LusiferForAlignment
 
+GROUP, GROUPS = 16, 8  # of texts that are read together: how many at least, and how many groups at most
 SAME, TEMPERATURE = 0.9999, 0.05  # of the contrast: cosine of equal texts, what similarities are divided by
 
 
@@ -34,7 +35,9 @@ class Distill(Objective):
 
     def loss(self, network: LusiferForAlignment, batch: dict[str, Any], stage: Any) -> torch.Tensor:
         """Compare the model's vectors with the teacher's."""
-        embedding = network.model(batch["input_ids"], batch["attention_mask"]).embedding
+        embedding = by_length(
+            lambda ids, mask: network.model(ids, mask).embedding, batch["input_ids"], batch["attention_mask"]
+        )
         return distill_loss(embedding, batch["teacher"], stage.distill_contrast)
 
     def keeps_drawn_order(self, stage: Any) -> bool:
@@ -45,6 +48,31 @@ class Distill(Objective):
         """Describe the weight of the contrast, if there is one."""
         weight = stage.distill_contrast
         return {"distill's contrast with the other texts": f"weight {weight:g}"} if weight else {}
+
+
+def by_length(
+    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Read texts in groups of like length, each cut to its longest: the contrast needs them together, padding does not.
+
+    Args:
+        read: Ids and mask (B, L) to vectors (B, d).
+        ids: (B, L), padded on the right.
+        mask: (B, L), 1 for a real token.
+
+    Returns:
+        The vectors (B, d), in the order of the texts.
+    """
+    import torch
+
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort()
+    groups = max(1, min(GROUPS, len(ids) // GROUP))
+    found = []
+    for rows in order.tensor_split(groups):
+        longest = int(lengths[rows].max())
+        found.append(read(ids[rows, :longest], mask[rows, :longest]))
+    return torch.cat(found)[order.argsort()]
 
 
 def distill_loss(embedding: torch.Tensor, teacher: torch.Tensor, contrast: float = 0.0) -> torch.Tensor:

@@ -21,6 +21,7 @@ from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.bases.reading import is_own
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives.distill import by_length
 from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
 from lusifer.training.objectives.objective import Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
@@ -69,6 +70,10 @@ class AlignmentTrainer(StageTrainer, Trainer):
         """Steps in order: shuffling happened when the examples were made."""
         return StepsByLength(self.train_dataset, self.stage)
 
+    def _teach(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The LLM's own vectors of texts."""
+        return self.teacher({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -82,8 +87,7 @@ class AlignmentTrainer(StageTrainer, Trainer):
         if objective.needs_embedder:
             ids, mask = batch.pop("teacher_ids"), batch.pop("teacher_attention_mask")
             with torch.no_grad():
-                own = self.teacher({"input_ids": ids, "attention_mask": mask})
-            batch["teacher"] = own["sentence_embedding"]
+                batch["teacher"] = by_length(self._teach, ids, mask)
         loss = model(objective=objective, stage=self.stage, **batch, num_items_in_batch=num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is over all processes and DDP takes the mean of their gradients: their sum is wanted.
