@@ -117,8 +117,7 @@ class FeedForward(BaseConnector):
 class MLP(BaseConnector):
     """x + MLP(norm(x)) on each token, x the state brought to one scale, then a linear map h -> d.
 
-    The block of a pre-norm transformer. Against `ff` it keeps the state itself, so a step of training changes what the
-    LLM reads by little: higher learning rates stay stable, and translations stay together (docs/experiments.md).
+    The block of a pre-norm transformer: unlike `ff` it hands the state itself on (docs/experiments.md).
     """
 
     words = "pre-norm MLP"
