@@ -11,15 +11,16 @@ from transformers import TrainerState, TrainingArguments, get_scheduler
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.stages import trainer
-from lusifer.training.stages.trainer import MetricsLog, arguments
+from lusifer.training.stages.trainer import AlignmentArguments, MetricsLog, arguments
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_a_schedule_ends_at_its_lowest_learning_rate(schedule: str, tmp_path: Path) -> None:
     changes = ["learning_rate=0.01", f"schedule={schedule}", "max_steps=20", "warmup_ratio=0.1"]
     changes += [] if schedule == "constant" else ["min_learning_rate=0.002"]
-    stage = load_recipe("tiny", [f"stages.alignment.{change}" for change in changes]).stages[0]
-    settings = TrainingArguments(**arguments(stage, tmp_path, 20, 0, False))
+    recipe = load_recipe("tiny", [f"stages.alignment.{change}" for change in changes])
+    stage = recipe.stages[0]
+    settings = AlignmentArguments(**arguments(recipe, stage, tmp_path, 20, 0, False))
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([parameter], lr=stage.learning_rate)
     kind, keywords = settings.lr_scheduler_type, settings.lr_scheduler_kwargs
