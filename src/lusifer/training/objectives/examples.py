@@ -15,6 +15,7 @@ from lusifer.errors import UsageError
 from lusifer.io import seen
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.objective import Objective, Role
+from lusifer.training.objectives.reading import TeacherInputs, ids_of, ones, pad, padding
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +173,7 @@ class AlignmentCollator:
         """
         self.tokenizer, self.llm_tokenizer = tokenizer, llm_tokenizer
         self.max_length, self.seed = max_length, seed
-        self.teacher_length = teacher_length or max_length
+        self.teacher = TeacherInputs(tokenizer, llm_tokenizer, max_length, teacher_length or max_length)
         names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
         self._around = frozenset(getattr(tokenizer, name) for name in names)  # an unknown token is a word
         self.mask_probability, self.token_dropout = mask_probability, token_dropout
@@ -208,35 +209,17 @@ class AlignmentCollator:
             raise ValueError(f"a batch has one objective, not {', '.join(sorted(names))}")
         objective = OBJECTIVES[names.pop()]
         sources = [example["source_text"] for example in examples]
-        ids = _ids(self.tokenizer, sources, self.max_length)
-        cut = self._cut(sources, ids) if objective.needs_embedder else sources
+        ids = ids_of(self.tokenizer, sources, self.max_length)
+        lengths = [len(row) for row in ids]
         if self.token_dropout:
             ids = [self._drop(row, example["index"]) for row, example in zip(ids, examples, strict=True)]
-        pad = self.tokenizer.pad_token_id or 0
-        batch = {"objective": objective.name, "input_ids": _pad(ids, pad), "attention_mask": _pad(_ones(ids), 0)}
+        fill = self.tokenizer.pad_token_id or 0
+        batch = {"objective": objective.name, "input_ids": pad(ids, fill), "attention_mask": pad(ones(ids), 0)}
         if objective.needs_embedder:
-            ids = _ids(self.llm_tokenizer, cut, self.teacher_length)
-            batch |= {"teacher_ids": _pad(ids, self._llm_pad()), "teacher_attention_mask": _pad(_ones(ids), 0)}
+            batch |= self.teacher(sources, lengths)
         if objective.needs_head:
             batch |= self._predicted(examples)
         return batch | objective.tensors(examples, self._llm_ids)
-
-    def _cut(self, texts: list[str], ids: list[list[int]]) -> list[str]:
-        """The texts as far as the encoder reads them: a target must not hold what only the teacher has read."""
-        if not self.tokenizer.is_fast:  # it cannot say where a token stands in the text
-            return texts
-        full = [place for place, row in enumerate(ids) if len(row) >= self.max_length]
-        if not full:
-            return texts
-        read = self.tokenizer(
-            [texts[place] for place in full],
-            truncation=True,
-            max_length=self.max_length,
-            split_special_tokens=True,
-            return_offsets_mapping=True,
-        )["offset_mapping"]
-        cut = dict(zip(full, (max(end for _, end in offsets) for offsets in read), strict=True))
-        return [text[: cut.get(place)] for place, text in enumerate(texts)]
 
     def _predicted(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """What the LLM reads and predicts behind the soft prompt."""
@@ -244,13 +227,13 @@ class AlignmentCollator:
         leading = int(self.llm_tokenizer.bos_token_id is not None)
         masked = [self._mask(row, leading, example["index"]) for row, example in zip(targets, examples, strict=True)]
         return {
-            "target_ids": _pad([row for row, _ in masked], self._llm_pad()),
-            "target_attention_mask": _pad([visible for _, visible in masked], 0),
-            "labels": _pad([[IGNORED] * leading + row[leading:] for row in targets], IGNORED),
+            "target_ids": pad([row for row, _ in masked], padding(self.llm_tokenizer)),
+            "target_attention_mask": pad([visible for _, visible in masked], 0),
+            "labels": pad([[IGNORED] * leading + row[leading:] for row in targets], IGNORED),
         }
 
     def _llm_ids(self, texts: Sequence[str], **keywords: Any) -> list[list[int]]:
-        return _ids(self.llm_tokenizer, list(texts), self.max_length, **keywords)
+        return ids_of(self.llm_tokenizer, list(texts), self.max_length, **keywords)
 
     def _drop(self, ids: list[int], index: int) -> list[int]:
         """Leave tokens out, special ones apart: a share that is drawn for the text, from none to `token_dropout`."""
@@ -266,7 +249,7 @@ class AlignmentCollator:
         bos, eos = self.llm_tokenizer.bos_token_id, self.llm_tokenizer.eos_token_id
         first, last = [bos] if bos is not None else [], [eos] if eos is not None else []
         room = self.max_length - len(first) - len(last)
-        return [first + ids + last for ids in _ids(self.llm_tokenizer, texts, room, add_special_tokens=False)]
+        return [first + ids + last for ids in ids_of(self.llm_tokenizer, texts, room, add_special_tokens=False)]
 
     def _mask(self, ids: list[int], leading: int, index: int) -> tuple[list[int], list[int]]:
         """Hide ids and, drawn apart, keys of one target; the leading BOS stays."""
@@ -274,34 +257,3 @@ class AlignmentCollator:
         drawn[:, :leading] = 1.0  # never below a probability
         shown = [self._mask_id if u < self.mask_probability else i for i, u in zip(ids, drawn[0], strict=True)]
         return shown, [int(u >= self.attention_mask_probability) for u in drawn[1]]
-
-    def _llm_pad(self) -> int:
-        """An id for padding; Mistral and Llama have none, and it is masked in any case."""
-        ids = (self.llm_tokenizer.pad_token_id, self.llm_tokenizer.eos_token_id, 0)
-        return next(number for number in ids if number is not None)
-
-
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, add_special_tokens: bool = True
-) -> list[list[int]]:
-    """Ids with the tokenizer's own special tokens around, the final one kept when the text is cut."""
-    return tokenizer(
-        texts,
-        truncation=True,
-        max_length=max_length,
-        add_special_tokens=add_special_tokens,
-        split_special_tokens=True,  # "</s>" in a text is text
-    )["input_ids"]
-
-
-def _ones(ids: list[list[int]]) -> list[list[int]]:
-    """A one for each id."""
-    return [[1] * len(row) for row in ids]
-
-
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Rows of different lengths as one (B, longest) tensor, filled up on the right."""
-    import torch
-
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows], dtype=torch.long)

@@ -301,6 +301,11 @@ class ContrastiveStage(StageSettings):
     """Leading dimensions whose vectors are trained as well; null trains whole vectors only."""
     miner_epsilon: float = Field(default=0.25, ge=0)
     """Margin of the multi-similarity miner of ntxent_l2."""
+    distill: float = Field(default=0.0, ge=0)
+    """Weight of keeping to the LLM's own vectors of the same texts, beside the loss: an index that the LLM made stays
+    usable while pairs sharpen the vectors. The LLM must be an embedder."""
+    distill_contrast: float = Field(default=0.0, ge=0)
+    """Weight, within distill, of telling the LLM's own vector of a text from those of the other texts of the batch."""
     data: list[PairSource] = Field(min_length=1)
     """Where rows come from."""
 
@@ -311,6 +316,10 @@ class ContrastiveStage(StageSettings):
             raise ValueError(f"matryoshka_dims {dims}: give different numbers above 0")
         if dims is not None and self.loss != "infonce":
             raise ValueError("matryoshka_dims works with loss: infonce only")
+        if dims is not None and self.distill:
+            raise ValueError("matryoshka_dims trains leading dimensions, distill whole vectors: take one of them out")
+        if self.distill_contrast and not self.distill:
+            raise ValueError("distill_contrast is a part of distill: give distill a weight, or set it to 0")
         if not self.hard_negatives and any(not source.in_batch_negatives for source in self.data):
             raise ValueError(
                 "hard_negatives: 0 leaves a source with in_batch_negatives: false without any negative: raise it"
@@ -321,6 +330,16 @@ class ContrastiveStage(StageSettings):
     def columns(self) -> int:
         """Query, positive and hard negatives."""
         return 2 + self.hard_negatives
+
+    @property
+    def needs_embedder(self) -> bool:
+        """Whether the loss compares with the LLM's own vectors."""
+        return self.distill > 0
+
+    @property
+    def passes(self) -> list[Pass]:
+        """One kind: all texts of a step."""
+        return [Pass(teacher=self.needs_embedder)]
 
     def rows_at_once(self, length: int) -> int:
         """Texts in memory at once if all have `length` tokens."""

@@ -14,17 +14,16 @@ from transformers import Trainer
 from lusifer.data import sources as data_sources
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
-from lusifer.io import hub, names
+from lusifer.io import names
 from lusifer.io.rows import BadRows
 from lusifer.model import build
 from lusifer.model.alignment import LusiferForAlignment
 from lusifer.model.bases.reading import is_own
-from lusifer.model.lusifer import LusiferModel
 from lusifer.training.objectives import OBJECTIVES
-from lusifer.training.objectives.distill import by_length
 from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExamples
 from lusifer.training.objectives.objective import Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
+from lusifer.training.stages import teacher
 from lusifer.training.stages.trainer import AlignmentArguments, StageTrainer, sharers
 
 
@@ -70,10 +69,6 @@ class AlignmentTrainer(StageTrainer, Trainer):
         """Steps in order: shuffling happened when the examples were made."""
         return StepsByLength(self.train_dataset, self.stage)
 
-    def _teach(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The LLM's own vectors of texts."""
-        return self.teacher({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
-
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -85,9 +80,7 @@ class AlignmentTrainer(StageTrainer, Trainer):
         objective = OBJECTIVES[inputs["objective"]]
         batch = {key: value for key, value in inputs.items() if torch.is_tensor(value)}
         if objective.needs_embedder:
-            ids, mask = batch.pop("teacher_ids"), batch.pop("teacher_attention_mask")
-            with torch.no_grad():
-                batch["teacher"] = by_length(self._teach, ids, mask)
+            batch["teacher"] = teacher.vectors(self.teacher, batch)
         loss = model(objective=objective, stage=self.stage, **batch, num_items_in_batch=num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is over all processes and DDP takes the mean of their gradients: their sum is wanted.
@@ -141,7 +134,7 @@ def trainer(
     head = build.read_lm_head(held, model.llm) if stage.needs_head else None
     network = ObjectiveNetwork(model.config, model, head)
     network.logits_chunk = stage.logits_chunk
-    teacher = _teacher(base, model) if stage.needs_embedder else None
+    llm = teacher.read(recipe, model) if stage.needs_embedder else None
     collator = AlignmentCollator(
         embedder.tokenizer,
         llm_tokenizer,
@@ -150,7 +143,7 @@ def trainer(
         stage.attention_mask_probability,
         stage.token_dropout,
         seed=rows.seed,
-        teacher_length=teacher.max_seq_length if teacher else None,
+        teacher_length=llm.max_seq_length if llm else None,
     )
     # Steps of an objective that does not read the vector leave the output projection without gradient.
     unused = stage.train.output_projection and not all(each.trains_vector for each in stage.active)
@@ -161,7 +154,7 @@ def trainer(
         data_collator=collator,
         train_dataset=rows,
         stage=stage,
-        teacher=teacher,
+        teacher=llm,
     )
     made.embedder = embedder
     return made
@@ -198,14 +191,9 @@ def refuse(recipe: Recipe, stage: AlignmentStage) -> None:
             f"{recipe.model.llm.path} does not hold: start from its delta, or take the stage out"
         )
     if stage.needs_embedder:
-        base = build.Base(recipe.model.llm.path, recipe.model.llm.revision)
-        folder, key = names.base(base.path), f"model.llm.path={base.path!r}"
-        with hub.asking(key, UsageError):
-            is_embedder = hub.has_file(folder, "modules.json", hub.commit(folder, base.revision))
-        if not is_embedder:  # the library would make one of any model, by taking the mean of its states
-            needy = " and ".join(each.name for each in stage.active if each.needs_embedder)
-            others = " or ".join(each.name for each in OBJECTIVES.values() if not each.needs_embedder)
-            raise UsageError(f"{key} is no embedder (no modules.json there): {needy} needs one; use {others}")
+        needy = " and ".join(each.name for each in stage.active if each.needs_embedder)
+        others = " or ".join(each.name for each in OBJECTIVES.values() if not each.needs_embedder)
+        teacher.refuse(recipe, f"{needy} needs one; use {others}")
     _tokenizers(recipe, stage)
 
 
@@ -220,21 +208,3 @@ def _tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[Any, Any]:
     )
     build.check_tokenizers(encoder, llm if stage.needs_head else None)
     return encoder, llm
-
-
-def _teacher(base: build.Base, model: LusiferModel) -> SentenceTransformer:
-    """The LLM as the embedder it is: its own tokenizer, pooling and normalisation."""
-    folder = names.base(base.path)
-    with hub.asking(f"model.llm.path={base.path!r}", UsageError):
-        commit = hub.commit(folder, base.revision)
-        placed = build.place(model.device)
-        teacher = SentenceTransformer(
-            folder,
-            revision=commit,
-            device=None if placed else str(model.device),
-            model_kwargs={"dtype": base.dtype, **placed},
-        )
-    dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
-    if dimension != wanted:
-        raise UsageError(f"model.llm: its own vectors have {dimension} dimensions, its states {wanted}: cannot distill")
-    return teacher.requires_grad_(False).eval()

@@ -11,19 +11,25 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from lusifer.data import pairs
 from lusifer.data import sources as data_sources
 from lusifer.data.answers import known_answers
 from lusifer.data.batches import PairBatches, StepRows, join_small
 from lusifer.data.pairs import PairSet
+from lusifer.embedder.assemble import lusifer_model
+from lusifer.errors import UsageError
 from lusifer.io import names, seen
 from lusifer.io.rows import BadRows
+from lusifer.model.bases.reading import is_own
 from lusifer.model.build import read_tokenizer
 from lusifer.prompts import check_room
+from lusifer.training.objectives.reading import TeacherInputs
 from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
-from lusifer.training.stages.losses import loss
+from lusifer.training.stages import teacher
+from lusifer.training.stages.losses import Keep, loss
 from lusifer.training.stages.trainer import PairArguments, StageTrainer, sharers
 
 
@@ -69,8 +75,30 @@ class PairRows:
             yield from seen.table_texts(table, table.column_names)
 
 
+@dataclass
+class PairCollator(SentenceTransformerDataCollator):
+    """The library's batches; with `teacher` each column also as the LLM itself reads it, without its prompt."""
+
+    teacher: TeacherInputs | None = None
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of rows of one set."""
+        batch = super().__call__(features)
+        if self.teacher is None:
+            return batch
+        prompts = self._resolve_prompts(batch)
+        for column in (name for name in features[0] if f"{name}_input_ids" in batch):
+            lengths = batch[f"{column}_attention_mask"].sum(dim=1).tolist()
+            prompt = self._get_prompt_for_column(prompts, column) or ""
+            for key, value in self.teacher([row[column] for row in features], lengths, prompt).items():
+                batch[f"{column}_{key}"] = value
+        return batch
+
+
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
     """The library's loop with our checkpoints and our plan of batches."""
+
+    data_collator_class = PairCollator
 
     def __init__(self, *args: Any, rows: PairRows, **kwargs: Any) -> None:
         self.rows, self._logged = rows, 0
@@ -118,8 +146,15 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
 
 
 def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
-    """Refuse a batch that the processes cannot share (UsageError)."""
+    """Refuse a batch that the processes cannot share, and an LLM that is no embedder for `distill` (UsageError)."""
     sharers(stage)
+    if stage.needs_embedder:
+        if is_own(recipe.model.llm.base(), "llm"):
+            raise UsageError(
+                f"stages.{stage.name}.distill needs the LLM's own tokenizer, which the whole model "
+                f"{recipe.model.llm.path} does not hold: start from its delta, or set distill: 0"
+            )
+        teacher.refuse(recipe, f"stages.{stage.name}.distill needs one; set distill: 0")
 
 
 def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None:
@@ -140,6 +175,9 @@ def trainer(
 ) -> ContrastiveTrainer:
     """Put a stage together; arguments as for `alignment.trainer`."""
     _refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)
+    keep = None
+    if stage.needs_embedder:
+        keep = Keep(teacher.read(recipe, lusifer_model(embedder)), stage.distill, stage.distill_contrast)
     embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
     # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
     keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
@@ -155,7 +193,12 @@ def trainer(
         ),
         rows=rows,
         train_dataset={keys[name]: table for name, table in rows.sets.items()},
-        loss={key: loss(stage, embedder, rows.found[name][1].in_batch_negatives) for name, key in keys.items()},
+        loss={key: loss(stage, embedder, rows.found[name][1].in_batch_negatives, keep) for name, key in keys.items()},
     )
+    if keep is not None:
+        llm = keep.teacher
+        made.data_collator.teacher = TeacherInputs(
+            embedder.tokenizer, llm.tokenizer, embedder.max_seq_length, llm.max_seq_length
+        )
     made.embedder = embedder
     return made

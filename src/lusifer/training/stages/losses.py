@@ -14,6 +14,7 @@ matrix of similarities the same sums need (anchors) x (texts), and no further de
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,21 +26,38 @@ from torch import Tensor, nn
 
 from lusifer.batching import cut
 from lusifer.training import processes
+from lusifer.training.objectives.distill import distill_loss
 from lusifer.training.recipe.recipe import ContrastiveStage
+from lusifer.training.stages import teacher
 
 Features = dict[str, Tensor]
 Similarity = Literal["l2", "cosine"]
 
 
+@dataclass(frozen=True)
+class Keep:
+    """The `distill` of a contrastive stage: the teacher, the weight beside the loss, and that of its contrast."""
+
+    teacher: SentenceTransformer
+    weight: float
+    contrast: float
+
+
 class ByLength:
     """Mixin in front of a loss with the library's gradient cache (`CachedLossMixin`)."""
 
+    keep: Keep | None = None
+    """What holds the vectors near the LLM's own; None where the loss stands alone."""
+    _own: Tensor | None = None
+    """The LLM's own vectors of the texts, column by column."""
     _place: Tensor | None = None
     """Of the texts in their columns and rows, the place among the embedded ones; None before any were."""
 
     def forward_cached(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The cached forward pass over mini-batches of like length, each a column to the library."""
         columns = list(sentence_features)
+        if self.keep is not None:
+            self._own = torch.cat([teacher.vectors(self.keep.teacher, features) for features in columns])
         self._sizes = [len(features["attention_mask"]) for features in columns]
         first = [sum(self._sizes[:number]) for number in range(len(columns))]
         batches, places = [], []
@@ -73,15 +91,25 @@ class ByLength:
         vectors = torch.cat([part for batch in reps for part in batch])
         in_order = vectors[self._place.to(vectors.device)].split(self._sizes)
         if not with_backward:
-            return super().calculate_loss([[column] for column in in_order], labels)
+            return super().calculate_loss([[column] for column in in_order], labels) + self._kept(in_order)
         # Leaves, since the library's losses go backward in parts, and through one graph that can be done only once.
         leaves = [column.detach().requires_grad_() for column in in_order]
         loss = super().calculate_loss([[leaf] for leaf in leaves], labels, with_backward=True)
         unread = [str(number) for number, leaf in enumerate(leaves) if leaf.grad is None]
         if unread:  # the library's own check sees the joined texts, all of which have a gradient
             raise ValueError(f"the loss does not read column {', '.join(unread)}: leave it out of the data")
+        if self.keep is not None:
+            kept = self._kept(leaves)
+            kept.backward()
+            loss = loss + kept.detach()
         torch.autograd.backward(in_order, [leaf.grad for leaf in leaves])
         return loss
+
+    def _kept(self, columns: Sequence[Tensor]) -> Tensor | float:
+        """How far the vectors of columns (B, d) are from the LLM's own, weighted."""
+        if self.keep is None:
+            return 0.0
+        return self.keep.weight * distill_loss(torch.cat(list(columns)), self._own, self.keep.contrast)
 
 
 class InfoNCE(ByLength, CachedMultipleNegativesRankingLoss):
@@ -221,17 +249,20 @@ class NTXentL2(ByLength, CachedLoss):
         return nt_xent(texts[: len(positive)], texts, positive, negative, self.temperature, self.similarity)
 
 
-def loss(stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negatives: bool) -> torch.nn.Module:
+def loss(
+    stage: ContrastiveStage, embedder: SentenceTransformer, in_batch_negatives: bool, keep: Keep | None = None
+) -> torch.nn.Module:
     """The loss of one set; `in_batch_negatives` is False where other rows' texts may share the label."""
     chunks = {"mini_batch_size": stage.mini_batch_size, "mini_batch_num_tokens": stage.mini_batch_tokens}
     if stage.loss == "ntxent_l2":
         chunks |= {"in_batch_negatives": in_batch_negatives, "miner_epsilon": stage.miner_epsilon}
-        return NTXentL2(embedder, stage.temperature, **chunks)
-    if in_batch_negatives:
+        made = NTXentL2(embedder, stage.temperature, **chunks)
+    elif in_batch_negatives:
         several = processes.state().num_processes > 1
         made = InfoNCE(embedder, scale=1 / stage.temperature, gather_across_devices=several, **chunks)
     else:
         made = OwnNegatives(embedder, stage.temperature, **chunks)
+    made.keep = keep
     if stage.matryoshka_dims:
         # The library trains the listed dimensions only: the whole vector is one of them.
         whole = embedder.get_embedding_dimension()
