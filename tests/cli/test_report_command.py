@@ -64,6 +64,24 @@ def test_the_card_of_another_model_is_refused(folders: Path, model_folder: Path,
     assert "none" not in card.read_text(encoding="utf-8")
 
 
+def test_scores_against_an_index_follow_the_models_own_in_a_card(folders: Path, capsys: pytest.CaptureFixture) -> None:
+    card = Path("README.md")
+    card.write_text("# a\n\n<!-- scores:begin -->\nnone\n<!-- scores:end -->\n", encoding="utf-8")
+    index = {"name": "MiniLM", "identity": "0f"}
+    model = {"name": "a against MiniLM", "identity": f"{1:064x}", "against": index}
+    example.write(Path("against"), "a", 0.5, codes=["en", "sw"], tasks=["ToEnglish"], model=model)
+    example.write(Path("other"), "a", 0.5, codes=["en", "sw"], tasks=["ToEnglish"], model=model | {"identity": "2"})
+    assert main(["report", "a", "b", "against", "other", "--output", "page.html", "--card", "README.md"]) == 0
+    made = ModelCard(card.read_text(encoding="utf-8"))
+    assert made.text.count("### Suite offline, queries by this model against documents by MiniLM, from one") == 1
+    assert {found.dataset_type for found in made.data.eval_results} == {"Topics"}
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "a against MiniLM (against)" in page and f"{1:064x} against 0f" in page
+    capsys.readouterr()
+    assert main(["report", "against", "--output", "page.html", "--card", "README.md"]) == 2
+    assert "against has scores against MiniLM: put the model's own before it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

@@ -43,6 +43,13 @@ Instructions = Annotated[
 Compare = Annotated[
     list[Path] | None, typer.Option(help="Output folder of another evaluation, for the tables; may be repeated.")
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EMBEDDER",
+        help="As MODEL: it embeds the documents, MODEL the queries (suites offline and sample).",
+    ),
+]
 Devices = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
 ]
@@ -60,6 +67,7 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="What tables call the model; by default as it is typed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
     compare: Compare = None,
+    against: Against = None,
     device: Devices = None,
     dtype: DtypeOption = None,
 ) -> None:
@@ -77,7 +85,7 @@ def evaluate(
     others = [results.read(folder) for folder in compare or []]
     options = evaluation.Options(
         suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
-        dtype, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
+        dtype, against, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
     )  # fmt: skip
     with ExitStack() as stack:
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))

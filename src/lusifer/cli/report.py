@@ -58,9 +58,14 @@ def report(
     if markdown is not None:
         texts[markdown] = report_card.markdown(facts)
     if card is not None:
-        first = facts.evaluations[0]
+        first, *others = facts.evaluations
+        if first.model.against is not None:
+            raise UsageError(
+                f"--card {card}: {folders[0]} has scores against {first.model.against.name}: "
+                "put the model's own before it"
+            )
         _check_card(card, first.model.identity)
-        section, scores = report_card.model_card(first, seed), report_card.eval_results(first)
+        section, scores = report_card.model_card(first, seed, others), report_card.eval_results(first)
         texts[card] = with_scores(card.read_text(encoding="utf-8"), section, scores)
     for file, text in texts.items():
         with write_file(file) as temporary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lusifer.evaluation.report import facts as report_facts
@@ -87,15 +88,20 @@ def eval_results(result: Results) -> list[EvalResult]:
     ]
 
 
-def model_card(result: Results, seed: int = 0) -> str:
+def model_card(result: Results, seed: int = 0, others: Sequence[Results] = ()) -> str:
     """Lay out the scores of a model for its card: a table a task, with the interval of each language.
 
-    Headings are of the third level; it holds no path and no date. `seed` is of the resampling.
+    Headings are of the third level; it holds no path and no date. `seed` is of the resampling. Of the `others` those
+    follow, each under a heading that names the embedder, in which the same model's queries met another one's documents.
     """
     blocks: list[str] = []
-    for scores in report_facts.gather([result], seed).sets:
-        kind = "from one language to another" if scores.cross_lingual else "within each language"
-        blocks += [f"### Suite {result.suite}, {kind}", *_tasks(scores, seed)]
+    mine = [each for each in others if each.model.against and each.model.identity == result.model.identity]
+    for each in (result, *mine):
+        index = each.model.against
+        for scores in report_facts.gather([each], seed).sets:
+            kind = "from one language to another" if scores.cross_lingual else "within each language"
+            where = f", queries by this model against documents by {_plain(index.name)}" if index else ""
+            blocks += [f"### Suite {each.suite}{where}, {kind}", *_tasks(scores, seed)]
     return _without_tags("\n\n".join(blocks))
 
 

@@ -62,7 +62,7 @@ class ScoredModel:
             seen: The texts that the model was trained on, where they are known.
         """
         self.embedder, self.name, self.identity, self.instructed = embedder, name, identity, instructed
-        self.mteb_model_meta = _model_meta(name, identity)
+        self.mteb_model_meta = model_meta(name, identity)
         self._unit = unit
         self._seen = seen
         self._pool: dict[str, Any] | None = None
@@ -216,7 +216,7 @@ def _is_int8(embedder: SentenceTransformer) -> bool:
     return isinstance(getattr(embedder[0], "model", None), Int8Model)
 
 
-def _model_meta(name: str, identity: str) -> Any:
+def model_meta(name: str, identity: str) -> Any:
     """Make mteb's record of a model: its name in tables, and as revision the hash of its weights and prompts.
 
     mteb keeps scores by name and revision. A folder on disk has no revision there, so that one model could get another

@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer import __version__, extras, language_gap
 from lusifer.errors import LusiferError
 from lusifer.evaluation.run import runner
+from lusifer.evaluation.run.against import IndexedModel
 from lusifer.evaluation.run.encoder import ScoredModel, default_prompt, load_model
 from lusifer.evaluation.run.runner import Result
 from lusifer.evaluation.scores import bootstrap
@@ -25,6 +26,7 @@ from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import suite
 from lusifer.evaluation.suites.rows import fingerprint
 from lusifer.evaluation.suites.suite import LOCAL, Selection
+from lusifer.io import names
 from lusifer.io.files import locked
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
@@ -44,6 +46,7 @@ class Options:
             has any prompt. Else its own prompts named "query" and "document" or "passage" stand before the texts.
         minutes: Rows that are not begun by then are left for the next run.
         devices: Where to embed, in a process for each if there are several; empty takes the best one here.
+        against: An embedder that makes the vectors of documents in place of the model; None leaves them to the model.
         dtype: Number format to load the model in, as in "bfloat16"; None takes that of its folder.
         seed: Of the bootstrap intervals.
         command: What was typed, for the record.
@@ -57,12 +60,13 @@ class Options:
     minutes: float | None = None
     devices: Sequence[str] = ()
     dtype: str | None = None
+    against: str | os.PathLike[str] | SentenceTransformer | None = None
     seed: int = 0
     command: str = ""
 
     def select(self) -> Selection:
         """Choose what is measured, before a model is loaded or trained; errors as of `suite.choose`."""
-        return suite.choose(self.suite, self.data, self.languages, self.tasks)
+        return suite.choose(self.suite, self.data, self.languages, self.tasks, self.against is not None)
 
 
 def evaluate(
@@ -92,7 +96,8 @@ def evaluate(
         DataError: A file of the offline suite is damaged, or there is none.
         LusiferError: Nothing at all could be measured.
         MissingExtraError: mteb is not installed.
-        UsageError: A language, task or suite is unknown, or the output folder holds another evaluation.
+        UsageError: A language, task or suite is unknown, the output folder holds another evaluation, or the embedder
+            `against` which the model is scored has vectors of another size.
     """
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
@@ -101,6 +106,8 @@ def evaluate(
         note(words)
     device = None if not options.devices else options.devices[0] if len(options.devices) == 1 else "cpu"
     scored = load_model(model, name, device, options.instructed, options.dtype, options.suite in LOCAL)
+    if options.against is not None:
+        scored = IndexedModel(scored, _embedder_of_index(options, device))
     if not scored.instructed and chosen.rows:
         scored.use(chosen.rows[0])  # its own prompts serve every row: a bad one is said before anything is measured
     with _held(output) as path, scored.spread(options.devices):
@@ -124,12 +131,29 @@ def _owner(chosen: Selection, model: ScoredModel) -> dict[str, Any]:
     return {
         "suite": chosen.suite,
         "model": model.identity,
+        "against": _index(model) and _index(model)["identity"],
         "languages": sorted({row.language for row in chosen.rows}),
         "tasks": sorted({row.task for row in chosen.rows}),
         "instructions": model.instructed,
         "data": dict(chosen.digests),
         "rows": fingerprint(chosen.rows, model.instructed),
     }
+
+
+def _index(model: ScoredModel) -> dict[str, str] | None:
+    """Name and identity of the embedder of the documents, where that is another one."""
+    if not isinstance(model, IndexedModel):
+        return None
+    return {"name": model.index.name, "identity": model.index.identity}
+
+
+def _embedder_of_index(options: Options, device: str | None) -> ScoredModel:
+    """What embeds the documents, by the last part of its name; a package without the word for it."""
+    other = options.against
+    name = None
+    if not isinstance(other, SentenceTransformer):
+        name = Path(os.fspath(other).removeprefix(names.PACKAGE)).name
+    return load_model(other, name, device, unit=options.suite in LOCAL)
 
 
 def _measure_gap(
@@ -155,6 +179,7 @@ def _summary(options: Options, model: ScoredModel, chosen: Selection, entries: l
             "identity": model.identity,
             "dimension": embedder.get_embedding_dimension(),
             "max_tokens": embedder.max_seq_length,
+            "against": _index(model),
         },
         "settings": {
             "seed": options.seed,

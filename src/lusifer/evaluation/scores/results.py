@@ -27,13 +27,31 @@ TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
+class Index:
+    """Another embedder, whose the documents are."""
+
+    name: str
+    identity: str
+
+
+@dataclass(frozen=True)
 class Model:
-    """What was measured; `identity` is a hash of weights and prompts, None where they were not on disk."""
+    """What was measured; `identity` is a hash of weights and prompts, None where they were not on disk.
+
+    With `against` only the queries were the model's: such scores have that embedder in `name` and are never those of
+    the model alone.
+    """
 
     name: str
     identity: str | None = None
     dimension: int | None = None
     max_tokens: int | None = None
+    against: Index | None = None
+
+    @property
+    def known_as(self) -> str | None:
+        """The identity, and with it that of another embedder whose the documents are."""
+        return f"{self.identity} against {self.against.identity}" if self.identity and self.against else self.identity
 
 
 @dataclass(frozen=True)

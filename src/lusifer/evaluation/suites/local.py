@@ -91,6 +91,11 @@ class LocalTask:
             f"{cls.__name__}: write `build(subset, *contents)`: it returns mteb's data of the subset by split"
         )
 
+    @classmethod
+    def indexed(cls, code: str) -> bool:
+        """Whether what a text is compared with may be another embedder's: English texts, or the second of a pair."""
+        return False
+
     def load_data(self, **_: Any) -> None:
         """Fill `dataset` with the subsets that will be run, as mteb asks for it."""
         if not self.data_loaded:

@@ -115,6 +115,11 @@ class SIB200Topics(_Sib200, AbsTaskClassification):
     evaluator_model = LogisticRegression(**CLASSIFIER)
 
     @classmethod
+    def indexed(cls, code: str) -> bool:
+        """The classifier learns from what another embedder made of English sentences."""
+        return cls.cross_lingual or code == ENGLISH
+
+    @classmethod
     def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
         """Make the split that the classifier learns from, and the one that is tested."""
         numbers = {label: number for number, label in enumerate(sorted({*train.labels, *dev.labels}))}  # for mteb
@@ -162,6 +167,11 @@ class SIB200TranslationToEnglish(_Sib200, AbsTaskBitextMining):
     pool: int | None = POOL
 
     @classmethod
+    def indexed(cls, code: str) -> bool:
+        """Where the English sentences are those that are searched."""
+        return cls.subset.endswith(ENGLISH)
+
+    @classmethod
     def build(cls, subset: str, one: Sentences, other: Sentences) -> DatasetDict:
         """Lay the first sentences of both languages beside each other."""
         sides = (dict(zip(side.ids[: cls.pool], side.texts)) for side in (one, other))
@@ -187,6 +197,11 @@ class SampleTranslationToEnglish(LocalTask, AbsTaskBitextMining):
     title = f"packaged sentences, the English translation among {_SAMPLE}"
     type, metric, split, subset = "BitextMining", "accuracy", "sample", "{}-en"
     cross_lingual, instruction, cost = True, TRANSLATION, 2 * _SAMPLE
+
+    @classmethod
+    def indexed(cls, code: str) -> bool:
+        """Where the English sentences are those that are searched."""
+        return cls.subset.endswith(ENGLISH)
 
     @classmethod
     def build(cls, subset: str) -> DatasetDict:

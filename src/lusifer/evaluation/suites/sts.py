@@ -59,6 +59,11 @@ class STSFile(LocalTask, AbsTaskSTS):
     parse = staticmethod(read)
 
     @classmethod
+    def indexed(cls, code: str) -> bool:
+        """The second sentence of a pair is that of the other embedder."""
+        return True
+
+    @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
         """The one file of the language."""
         return [file_of(folder, subset)]

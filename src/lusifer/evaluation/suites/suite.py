@@ -48,21 +48,29 @@ class Selection:
 
 
 def choose(
-    suite: str, data: Path | None = None, languages: Sequence[str] | None = None, tasks: Sequence[str] | None = None
+    suite: str,
+    data: Path | None = None,
+    languages: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    against: bool = False,
 ) -> Selection:
     """Choose what is measured; files are read here, once.
 
-    Only the offline suite has a folder, `data`. No languages are the 14 of the paper, no tasks all of the suite.
+    Only the offline suite has a folder, `data`. No languages are the 14 of the paper, no tasks all of the suite;
+    `against` leaves those whose documents may be of another embedder, without the gap between languages.
 
     Raises:
         DataError: A file of the offline suite is damaged, or there is none.
         MissingExtraError: The suite is a local one, and mteb is not installed.
-        UsageError: A suite, language or task is unknown, or the offline suite has no folder.
+        UsageError: A suite, language or task is unknown, the offline suite has no folder, or `against` is asked of a
+            suite from the hub.
     """
     if suite not in names():
         raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
     asked = languages or [row.code for row in languages_.paper()]
     if suite not in LOCAL:
+        if against:
+            raise UsageError(f"--against: not with the suite {suite!r} from the hub: use one of {', '.join(LOCAL)}")
         table = benchmark.suite(suite)
         there = {row.language for row in table}
         codes, notes = _codes(asked, there)
@@ -81,8 +89,9 @@ def choose(
     elif data is None:
         raise UsageError("the offline suite reads files: name their folder with --data")
     rows, absent, files = local.survey(kinds, codes, folder)
-    from lusifer.evaluation.suites import sib200
-
+    if against:
+        known_tasks = {kind.__name__: kind for kind in kinds}
+        rows = [row for row in rows if known_tasks[row.task].indexed(row.language)]
     compared = [local.ENGLISH, *(code for code in codes if code != local.ENGLISH)]
     return Selection(
         suite,
@@ -90,9 +99,17 @@ def choose(
         partial(local.make, kinds, folder),
         absent,
         {file.name: sha256(file) for file in files},
-        {code: known[code] for code in compared} if suite == "sample" else sib200.parallel(folder, compared),
+        None if against else _parallel(suite, folder, compared),
         [*notes, *(local.notes(kinds, compared, data) if data is not None and suite != "sample" else ())],
     )
+
+
+def _parallel(suite: str, folder: local.DataFolder, codes: Sequence[str]) -> dict[str, Sequence[str]] | None:
+    """The sentences that are the same in all languages."""
+    from lusifer.evaluation.suites import sib200
+
+    known = parallel_text.sample().texts
+    return {code: known[code] for code in codes} if suite == "sample" else sib200.parallel(folder, codes)
 
 
 def _codes(asked: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:

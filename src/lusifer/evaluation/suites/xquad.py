@@ -16,7 +16,7 @@ from datasets import Dataset
 from mteb.abstasks import AbsTaskRetrieval
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import LocalTask, named
+from lusifer.evaluation.suites.local import ENGLISH, LocalTask, named
 from lusifer.io.files import read_json
 from lusifer.prompts import check_text
 
@@ -65,6 +65,11 @@ class XQuADParagraphs(LocalTask, AbsTaskRetrieval):
     title, type, metric = "XQuAD, question and paragraph in the language", "Retrieval", "accuracy"
     instruction, symmetric, cost = "Given a question, find passages that answer it.", False, 1430
     parse = staticmethod(read)
+
+    @classmethod
+    def indexed(cls, code: str) -> bool:
+        """Where the paragraphs are English."""
+        return cls.subset.format(code).split("-")[-1] == ENGLISH
 
     @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
