@@ -43,6 +43,10 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
         rows |= _composite(root, config, contents.weights(root))
     elif (root / WEIGHTS).is_file():
         rows |= {"weights": _count(contents.weights(root), "")}
+    space = config.get("space") if config.get("model_type") == contents.MODEL_TYPE else None
+    if space:
+        about = f"{space['name']} (identity {space['identity']})"
+        rows["space"] = f"that of {about}: documents embedded by it need not be embedded again"
     most = limit(root)
     rows["tokens"] = f"{most} a text at most" if most else "no limit given"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}

@@ -14,8 +14,8 @@ from lusifer.model.connector import CONNECTORS, ConnectorSettings
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 SOFT_TOKEN_POSITIONS = ("text", "padding")
 DTYPES = ("float32", "bfloat16", "float16")
-DELTA = ("bases", "adapters")
-"""Settings of deltas alone."""
+IF_SET = ("bases", "adapters", "space")
+"""Settings that a folder says nothing of unless they are set; the first two are of deltas alone."""
 
 
 class LusiferConfig(PreTrainedConfig):
@@ -41,6 +41,8 @@ class LusiferConfig(PreTrainedConfig):
             gives both the format of the model.
         bases: Of a delta, tower -> the base whose weights are not in the folder, as `lusifer.model.delta` records it.
         adapters: Of a delta, the adapters on these bases in the order of training: name, tower, r, alpha, targets.
+        space: `name` and `identity` of the embedder whose vectors training kept these to, if its last stage did; with
+            a `revision` where that is a name on the hub. It changes no vector.
     """
 
     model_type = "lusifer"
@@ -61,6 +63,7 @@ class LusiferConfig(PreTrainedConfig):
     tower_dtypes: dict[str, str] | None = None
     bases: dict[str, dict[str, Any]] | None = None
     adapters: list[dict[str, Any]] | None = None
+    space: dict[str, str] | None = None
     hidden_size: int | None = None
     max_position_embeddings: int | None = None
 
@@ -92,7 +95,7 @@ class LusiferConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """As in transformers; of a whole model nothing about bases, as in folders from before there were deltas."""
-        return {key: value for key, value in super().to_dict().items() if key not in DELTA or value is not None}
+        return {key: value for key, value in super().to_dict().items() if key not in IF_SET or value is not None}
 
     @property
     def connector_settings(self) -> ConnectorSettings:
@@ -122,6 +125,8 @@ class LusiferConfig(PreTrainedConfig):
         _ = self.connector_settings
         if self.bases:
             _refuse_odd_bases(self.bases, self.adapters)
+        if self.space is not None and not (isinstance(self.space, dict) and {"name", "identity"} <= self.space.keys()):
+            raise ValueError(f"space={self.space!r}: expected name and identity of an embedder")
         for tower, dtype in (self.tower_dtypes or {}).items():
             if tower not in ("encoder", "llm") or dtype not in DTYPES:
                 raise ValueError(f"tower_dtypes: {tower}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")

@@ -9,8 +9,10 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerBase
 
 from lusifer.embedder import assemble, contents, folder
+from lusifer.embedder.card import public_name
+from lusifer.embedder.identity import identity
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io import names, seen
+from lusifer.io import hub, names, seen
 from lusifer.model import adapters, build, probes
 from lusifer.model.build import check_tokenizers, read_tokenizer
 from lusifer.model.lusifer import LusiferModel
@@ -18,7 +20,7 @@ from lusifer.prompts import prompt
 from lusifer.training import processes
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe import start
-from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
+from lusifer.training.recipe.recipe import ContrastiveStage, Recipe, Stage
 
 PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит билет до города?", "水", "How long is a day on Mars?")
 
@@ -137,6 +139,20 @@ def paths(recipe: Recipe, model: Path) -> dict[str, str]:
     """Where the bases of a delta lie now, by tower: a run may have moved since a stage recorded them."""
     apart = contents.read(model / "config.json", dict).get("bases") or {}
     return {tower: getattr(recipe.model, tower).path for tower in apart}
+
+
+def space(recipe: Recipe, stage: Stage) -> dict[str, str] | None:
+    """The embedder to whose vectors a stage keeps those of the model, as `LusiferConfig.space`; None where to none.
+
+    A stage without such an objective moves the vectors where it likes, whatever the stages before it did.
+    """
+    if not stage.needs_embedder:
+        return None
+    base = recipe.model.llm
+    place = Path(names.base(base.path))
+    where = place if place.exists() else hub.fetch(str(place), contents.FILES, base.revision)
+    found = {"name": public_name(base.path), "identity": identity(where)}
+    return found | ({"revision": base.revision} if base.revision else {})
 
 
 def prompts(recipe: Recipe) -> dict[str, str]:

@@ -199,6 +199,7 @@ def _stage(
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
     prepare(model, stage)
+    model.config.space = bases.space(recipe, stage)
     if model.delta is not None:
         model.delta = model.delta.during(model, stage.name, dict(stage.train), dict(stage.lora))
     model.to(here())
