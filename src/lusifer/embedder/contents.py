@@ -93,14 +93,17 @@ def is_delta(folder: Path) -> bool:
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a folder is one of ours as `folder.save` writes it, and neither an int8 copy nor a delta.
+    """Whether a folder is one of ours as `folder.save` writes it, no int8 copy, and with no base that is GGUF.
 
     Its vectors are then those of the model, brought to length 1 if `1_Normalize` is there. In a folder that somebody
     added to (a module, a vector cut short, adapters, a processor) sentence-transformers says what a vector is. The
     folder was checked before; what is wrong raises `ModelFolderError`.
     """
-    if is_int8(folder) or not is_ours(folder) or is_delta(folder) or any((folder / name).exists() for name in _ADDED):
+    if is_int8(folder) or not is_ours(folder) or any((folder / name).exists() for name in _ADDED):
         return False
+    config = read(folder / "config.json")
+    if any(file.endswith(".gguf") for base in (config.get("bases") or {}).values() for file in base["files"]):
+        return False  # transformers reads it with accelerate
     modules = [
         (each["type"].rpartition(".")[2], each["path"], each.keys() <= {"idx", "name", "path", "type"})
         for each in read(folder / "modules.json")
@@ -112,7 +115,7 @@ def is_plain(folder: Path) -> bool:
         and all(_says(folder / path / name, said) for (_, path, _), (name, said) in zip(modules, _AS_WRITTEN))
         and saved.keys() <= _SETTINGS
         and saved.get("default_prompt_name") in (None, *(saved.get("prompts") or ()))
-        and read(folder / "config.json").get("tower_dtypes") is not None
+        and config.get("tower_dtypes") is not None
     )
 
 

@@ -19,6 +19,7 @@ from lusifer.io import hub, names
 from lusifer.io.files import refuse_pointer, write_folder
 from lusifer.io.weights import misfit, opened
 from lusifer.model import build, delta
+from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 
@@ -88,7 +89,7 @@ def load(
         raise UsageError(f"bases: {found} holds all of its weights: leave the argument out")
     if contents.is_int8(found):
         return int8.load(found, device, vectors_only=vectors_only, **wishes)
-    return plain.load(found, model, dtype) if model is not None else _by_library(found, device, wishes)
+    return plain.load(found, model, dtype, bases) if model is not None else _by_library(found, device, wishes)
 
 
 def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
@@ -172,7 +173,8 @@ def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
         return None  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
     try:
         refuse_pointer(folder / "tokenizer.json", ModelFolderError)
-        Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if not (keep and contents.is_plain(folder)):  # then it is read when the model is, and that takes as long
+            Tokenizer.from_file(str(folder / "tokenizer.json"))
     except ModelFolderError:
         raise
     except Exception as error:  # tokenizers raises nothing more special
@@ -183,8 +185,11 @@ def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
     keep = keep and contents.is_plain(folder)
     try:
         # Without memory where nothing is kept: torch's description of such tensors takes a second to import.
-        with torch.device("cpu" if keep else "meta"), no_init_weights():
-            model = LusiferModel(LusiferConfig.from_dict(config))
+        with no_init_weights() if keep else backbones.described():
+            made = LusiferConfig.from_dict(config)
+            dtypes, made.tower_dtypes = made.tower_dtypes, None if made.bases else made.tower_dtypes
+            model = LusiferModel(made)
+            made.tower_dtypes = dtypes  # only now: what comes from a base need not be cast before
     except RuntimeError:  # no such memory, or no such shapes
         if not keep:
             raise

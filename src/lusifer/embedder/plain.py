@@ -7,7 +7,7 @@ gets the library's class, with all that it can do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lusifer.embedder import contents
+from lusifer.errors import ModelFolderError
 from lusifer.io import weights
+from lusifer.model import delta
 from lusifer.model.adapters import TOWERS
 from lusifer.model.bases.backbones import cast_weights
 from lusifer.model.lusifer import LusiferModel
@@ -71,22 +73,45 @@ class PlainEmbedder:
         return vectors[np.argsort(order)].numpy()
 
 
-def load(folder: Path, model: LusiferModel, dtype: str | None = None) -> PlainEmbedder:
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Raises:
+        ModelFolderError: It is damaged.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises nothing more special
+        words = f"damaged, no tokenizer ({error}); {contents.ADVICE}"
+        raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
+
+
+def load(
+    folder: Path, model: LusiferModel, dtype: str | None = None, bases: Mapping[str, str] | None = None
+) -> PlainEmbedder:
     """Load a folder that `contents.is_plain`.
 
     Args:
         folder: It was checked: every tensor is there.
         model: What its configuration says, on the processor, with any numbers; they are read into it.
         dtype: Number format of both backbones; None is the one they were saved in.
+        bases: As for `folder.load`.
+
+    Raises:
+        ModelFolderError: The tokenizer is damaged, or a base of a delta is not to be had or another one.
     """
-    for file in weights.files(folder, contents.ADVICE):
+    files = weights.files(folder, contents.ADVICE)
+    if model.config.bases:
+        tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        delta.load(model.with_towers, model.config, tensors, where=str(folder), paths=bases, made=model)
+    for file in files if not model.config.bases else ():
         model.load_state_dict(load_file(file), strict=False)
     for tower in TOWERS if dtype else ():
         cast_weights(getattr(model, tower), getattr(torch, dtype))
     saved = contents.read(folder / "config_sentence_transformers.json")
     return PlainEmbedder(
         model,
-        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        tokenizer(folder),
         normalize=len(contents.read(folder / "modules.json")) > 1,
         prompts=saved.get("prompts"),
         default_prompt_name=saved.get("default_prompt_name"),

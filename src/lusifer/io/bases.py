@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from lusifer.io.files import sha256
 
 COMMIT = "commit"
 _FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
+_READ = re.compile(
+    r"config\.json|.*\.(safetensors|safetensors\.index\.json|bin|gguf|model)|(tokenizer|vocab|merges|special_tokens_map|"
+    r"added_tokens)[\w.]*"
+)
+"""Files of a folder that a tower is read from: configuration, weights, tokenizer."""
 
 
 def fingerprint(
@@ -51,6 +57,8 @@ def record(path: str, found: dict[str, str]) -> dict[str, Any]:
 def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[LusiferError]) -> None:
     """Refuse a base that is not the recorded one; of a hub name the commit is the record.
 
+    Of a folder only files count that a tower is read from: how it pools or generates is nothing to us.
+
     Args:
         known: As `record` gives it.
         path: Where the base is read from now.
@@ -66,7 +74,8 @@ def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[Lusife
         )
     if len(expected) == len(now) == 1 and Path(names.base(path)).is_file() and COMMIT not in expected:
         now = dict.fromkeys(expected, *now.values())  # a file that is a whole base may have another name now
-    changed = sorted(dict(expected.items() ^ now.items()))
+    differ = dict(expected.items() ^ now.items())
+    changed = sorted(name for name in differ if name == COMMIT or _READ.fullmatch(name) or len(expected) == 1)
     if changed:
         version = f" (it was version {known['version']})" if known.get("version") else ""
         raise raises(

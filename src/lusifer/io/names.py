@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lusifer.errors import UsageError
+from lusifer.extras import EXTRAS
 from lusifer.io.files import read_json, refuse_pointer, write_file
 
 OWN_TYPE = "lusifer"
@@ -176,7 +177,11 @@ def _package_roots(name: str) -> list[str]:
         raise UsageError(f"{name}: {package!r} cannot be the name of a package: give what Python imports, without dots")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"{name}: package {package!r} is not installed; pip install {package.replace('_', '-')}")
+        extra = next((extra for extra, modules in EXTRAS.items() if package in modules), None)
+        near = difflib.get_close_matches(package, [each for modules in EXTRAS.values() for each in modules], n=1)
+        mend = f"pip install 'lusifer[{extra}]'" if extra else "correct the name, or install what brings it"
+        asked = f" (did you mean {PACKAGE}{near[0]}?)" if near and not extra else ""
+        raise UsageError(f"{name}: package {package!r} is not installed{asked}: {mend}")
     return list(spec.submodule_search_locations)
 
 

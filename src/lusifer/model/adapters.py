@@ -8,10 +8,11 @@ so what trains, what is counted and what is saved are one set: `trainable_state_
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -105,6 +106,51 @@ def attach(
 def lora_targets(module: nn.Module, tower: str) -> list[str]:
     """The layers of a tower that adapters go on where nobody names others."""
     return backbone(module.config.model_type, tower).lora_targets
+
+
+def shapes(model: nn.Module, about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that adapters add to a model without them: `about` has name, tower, r and targets.
+
+    The layers are those that peft chooses. Not asked is peft: its import takes longer than a small model's loading.
+    """
+    targets, found = about["targets"], {}
+    for name, layer in getattr(model, about["tower"]).named_modules():
+        if not isinstance(layer, nn.Linear):
+            continue
+        if isinstance(targets, str):
+            chosen = targets == "all-linear" or re.fullmatch(targets, name)
+        else:
+            chosen = name in targets or name.endswith(tuple(f".{target}" for target in targets))
+        if chosen:
+            for part, shape in (
+                ("lora_A", (about["r"], layer.in_features)),
+                ("lora_B", (layer.out_features, about["r"])),
+            ):
+                found[f"{about['tower']}.{name}.{part}.{about['name']}.weight"] = shape
+    return found
+
+
+@torch.no_grad()
+def fold(model: nn.Module, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Add adapters from a file to the layers that they are of; the tower becomes float32, as by `merge`.
+
+    Args:
+        model: Without these adapters on it.
+        about: As for `shapes`, and alpha.
+        tensors: Those that `shapes` names, among others.
+
+    Raises:
+        LusiferError: A merged weight is not finite.
+    """
+    getattr(model, about["tower"]).float()
+    for name in shapes(model, about):
+        layer, part, rest = name.partition(".lora_A.")
+        if part:
+            weight = model.get_submodule(layer).weight
+            b, a = (tensors[each].to(weight.device, torch.float32) for each in (f"{layer}.lora_B.{rest}", name))
+            weight += (b @ a) * (about["alpha"] / about["r"])
+            if not weight.isfinite().all():
+                raise LusiferError(f"merging the adapter of {layer} gives numbers that are not finite")
 
 
 def _cast_once(layer: LoraLayer, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -28,7 +28,10 @@ from lusifer.io.weights import misfit
 from lusifer.model import adapters
 from lusifer.model.adapters import TOWERS, TRAINS
 from lusifer.model.bases import backbones
-from lusifer.model.bases.reading import Base, place, read_backbone
+from lusifer.model.bases.reading import Base, fill, place, read_backbone, read_config
+
+_OF_NO_ACCOUNT = ("_name_or_path", "architectures", "dtype", "is_causal", "transformers_version", "use_cache")
+"""Settings of a tower that differ between a delta and its base."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,14 @@ class Delta:
 
 
 def expected(model: nn.Module, config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor in a folder of this configuration; `model`, made of it on "meta", gets adapters."""
+    """Name and shape of each tensor in a folder of this configuration; `model` was made of it, and has no adapters."""
+    left_out, found = config.bases or {}, {}
     for about in config.adapters or []:
-        _attach(model, about)
-    left_out = config.bases or {}
-    return {
+        found |= adapters.shapes(model, about)
+    return found | {
         name: tuple(tensor.shape)
         for name, tensor in model.state_dict().items()
-        if adapters.part_of(name) not in left_out or adapters.is_adapter(name)
+        if adapters.part_of(name) not in left_out
     }
 
 
@@ -119,6 +122,7 @@ def load(
     merge: bool = True,
     device: str = "cpu",
     attn_implementation: str | None = None,
+    made: nn.Module | None = None,
 ) -> nn.Module:
     """Put a delta together with its bases.
 
@@ -128,10 +132,10 @@ def load(
         tensors: Likewise, by name.
         where: What messages call it.
         paths: Tower -> where its base lies now, where that is not where the folder says.
-        merge: Whether all adapters are merged, in float32; else those on a tower in half precision stay beside it,
-            frozen.
+        merge: Whether all adapters are merged, in float32; else those on a half-precision tower stay beside it, frozen.
         device: Where the model goes.
         attn_implementation: As for transformers.
+        made: A model of `config` on the CPU with any numbers; its towers serve where `fill` can fill them.
 
     Raises:
         ModelFolderError: A base is not to be had or is another one, or tensors do not fit.
@@ -141,40 +145,61 @@ def load(
         raise UsageError(
             f"bases: {where} has no base {strange[0]!r} that lies elsewhere, but {', '.join(config.bases)}"
         )
-    towers, dtypes = {}, config.tower_dtypes or {}
+    towers = {}
     for tower in TOWERS:
-        dtype = getattr(torch, dtypes.get(tower, "float32"))
-        known = config.bases.get(tower)
+        known, own = config.bases.get(tower), getattr(config, tower)
+        dtype = getattr(torch, (config.tower_dtypes or {}).get(tower, "float32"))
         if known is None:
-            own = {n.partition(".")[2]: t for n, t in tensors.items() if adapters.part_of(n) == tower}
-            towers[tower] = _whole(getattr(config, tower), tower, own, dtype, device, attn_implementation)
+            inside = {n.partition(".")[2]: t for n, t in tensors.items() if adapters.part_of(n) == tower}
+            towers[tower] = _whole(own, tower, inside, dtype, device, attn_implementation)
             continue
         path = os.fspath((paths or {}).get(tower, known["path"]))
+        base = Base(path, known.get("revision"), dtype, device, known.get("layers"))
         try:
             known_bases.refuse_other(known, path, f"{where}: its {tower}", ModelFolderError)
-            base = Base(path, known.get("revision"), dtype, device, known.get("layers"))
-            towers[tower] = read_backbone(base, tower, attn_implementation)
+            _refuse_other_settings(own, read_config(base, tower), f"{where}/config.json: {tower}")
+            module = made and fill(getattr(made, tower), base, tower)
+            towers[tower] = module or read_backbone(base, tower, attn_implementation)
         except ModelFolderError:
             raise
         except LusiferError as error:
             raise ModelFolderError(f"{where}: its {tower} cannot be had: {error}") from error
     model = around(towers["encoder"], towers["llm"])
-    for about in config.adapters or []:
-        _attach(model, about)
-    _fill(model, tensors, config, where)
+    _refuse_misfit(model, tensors, config, where)
+    _add(model, tensors, config, merge)
     model.connector.to(device)
     if model.output_projection is not None:
         model.output_projection.to(device)
-    merged = TOWERS if merge else [tower for tower in TOWERS if getattr(model, tower).dtype == torch.float32]
-    adapters.merge(model, merged)
     return model.eval()
+
+
+def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, merge: bool) -> None:
+    """Give a model of two bases what training added: adapters, and the numbers of connector and projection."""
+    beside = [tower for tower in TOWERS if not merge and getattr(model, tower).dtype != torch.float32]
+    for about in config.adapters or []:
+        if about["tower"] in beside:
+            adapters.attach(model, about["tower"], about["r"], about["alpha"], 0.0, about["targets"], about["name"])
+        else:
+            adapters.fold(model, about, tensors)
+    for name, tensor in model.state_dict().items():
+        if adapters.part_of(name) not in TOWERS or adapters.is_adapter(name):
+            tensor.copy_(tensors[name])
+
+
+def _refuse_other_settings(said: PreTrainedConfig, base: PreTrainedConfig, where: str) -> None:
+    """Refuse settings of a tower that differ from its base's: the base's would count, and nobody would notice."""
+    ours, theirs = said.to_dict(), base.to_dict()
+    for key in sorted(ours.keys() | theirs.keys()):
+        if key not in _OF_NO_ACCOUNT and ours.get(key) != theirs.get(key):
+            words = f"{key}={ours.get(key)!r}, and the base has {theirs.get(key)!r}"
+            raise ModelFolderError(f"{where}: {words}: settings of a base cannot be changed here; put it back")
 
 
 def _whole(
     config: Any, tower: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype, device: str, kernel: str | None
 ) -> nn.Module:
     """A tower whose weights are in the delta."""
-    with torch.device("meta"):
+    with backbones.described():
         cls = type(backbones.from_config(config, tower))
     kwargs = backbones.backbone(config.model_type, tower).kwargs | place(device)
     return cls.from_pretrained(
@@ -182,26 +207,14 @@ def _whole(
     )
 
 
-def _attach(model: nn.Module, about: dict[str, Any]) -> None:
-    """Put one of the listed adapters on its tower, with numbers that mean nothing yet."""
-    settings = {key: about[key] for key in ("r", "alpha", "targets", "name")}
-    adapters.attach(model, about["tower"], **settings)
-
-
-@torch.no_grad()
-def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: str) -> None:
-    """Give connector, projection and adapters their numbers."""
-    wanted = {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if adapters.part_of(name) not in TOWERS or adapters.is_adapter(name)
-    }
-    found = {name: t for name, t in tensors.items() if adapters.part_of(name) in config.bases or name in wanted}
-    wrong = misfit({n: tuple(t.shape) for n, t in wanted.items()}, {n: tuple(t.shape) for n, t in found.items()})
-    if wrong:
+def _refuse_misfit(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: str) -> None:
+    """Refuse tensors that are not those of connector, projection and adapters; `model` has no adapters yet."""
+    added = expected(model, config).items()
+    wanted = {n: shape for n, shape in added if adapters.part_of(n) not in TOWERS or adapters.is_adapter(n)}
+    found = {n: tuple(t.shape) for n, t in tensors.items() if adapters.part_of(n) in config.bases or n in wanted}
+    if wrong := misfit(wanted, found):
         raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; copy the folder again")
-    for name, tensor in wanted.items():
-        if not found[name].is_floating_point():
-            words = f"tensor {name} is {found[name].dtype}, no floating-point numbers; copy the folder again"
+    for name in wanted:
+        if not tensors[name].is_floating_point():
+            words = f"tensor {name} is {tensors[name].dtype}, no floating-point numbers; copy the folder again"
             raise ModelFolderError(f"{where}: {words}")
-        tensor.copy_(found[name])

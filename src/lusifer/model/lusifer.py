@@ -89,16 +89,20 @@ class LusiferModel(LusiferPreTrainedModel):
 
         `config` has the configurations of the backbones afterwards.
         """
-        with torch.device("meta"):  # the backbones' weights exist already: allocate nothing for them a second time
+        with backbones.described():  # the backbones' weights exist already: allocate nothing for them a second time
             model = cls(config)
-        model.encoder, model.llm = encoder, llm
-        model.config.encoder, model.config.llm = encoder.config, llm.config
         for part in (model.connector, model.output_projection):
             if part is not None:
                 part.to_empty(device="cpu").to(torch.float32)
-        if config.bidirectional:
+        return model.with_towers(encoder, llm)
+
+    def with_towers(self, encoder: nn.Module, llm: nn.Module) -> LusiferModel:
+        """This model with two loaded backbones, and their configurations, in the place of its own."""
+        self.encoder, self.llm = encoder, llm
+        self.config.encoder, self.config.llm = encoder.config, llm.config
+        if self.config.bidirectional:
             llm.config.is_causal = False
-        return model
+        return self
 
     @classmethod
     def from_pretrained(cls, name_or_path: Any = None, *args: Any, **kwargs: Any) -> LusiferModel:
@@ -286,7 +290,7 @@ class LusiferModel(LusiferPreTrainedModel):
 
     def _refuse_unloadable(self, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> None:
         config = LusiferConfig.from_dict(self.config.to_dict() | settings)
-        with torch.device("meta"):
+        with backbones.described():
             expected = deltas.expected(type(self)(config), config)
         wrong = misfit(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         if wrong:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import importlib
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lusifer.errors import UsageError
@@ -75,6 +78,13 @@ def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
     cls = model_class(config.model_type, tower)
     make = cls.from_config if cls is AutoModel else cls._from_config
     return make(config, **backbone(config.model_type, tower).kwargs)
+
+
+@contextmanager
+def described() -> Iterator[None]:
+    """What is made in the block has shapes and no numbers, and none are drawn, which on "meta" imports sympy."""
+    with torch.device("meta"), no_init_weights():
+        yield
 
 
 def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:

@@ -15,7 +15,7 @@ All numbers are little-endian. The file holds, one after the other:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -61,14 +61,16 @@ class _Tensor(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A packed file with everything but its weights read."""
+    """A packed file with everything but its weights and its words read; who wants no words must not wait for them."""
 
     data: np.ndarray
     config: BertConfig
-    pieces: list[tuple[str, float]]
+    pieces: tuple[bytes, np.ndarray, np.ndarray]
+    """Text, where each piece ends in it, from 0, and scores."""
     special: dict[str, int]
     """Ids of "bos", "eos", "pad" and "unk"."""
-    characters: dict[str, str]
+    characters: bytes
+    """Begins with how many there are."""
     tensors: dict[str, _Tensor]
 
 
@@ -106,17 +108,22 @@ def read_config(file: Path) -> BertConfig:
     return _open(file).config
 
 
-def read_weights(file: Path, config: BertConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def read_weights(
+    file: Path, config: BertConfig, dtype: torch.dtype, like: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """The weights that a BERT of this configuration has, by transformers' names; others are not unpacked.
+
+    `like` are tensors of their shapes; without them a model is made to know these.
 
     Raises:
         LusiferError: The file is truncated or damaged.
     """
     packed = _open(file)
-    with torch.device("meta"):
-        wanted = backbones.from_config(config, "encoder").state_dict()
+    if like is None:
+        with backbones.described():
+            like = backbones.from_config(config, "encoder").state_dict()
     with _named(file):
-        return {name: _unpack(packed, name, tuple(like.shape), dtype) for name, like in wanted.items()}
+        return {name: _unpack(packed, name, tuple(tensor.shape), dtype) for name, tensor in like.items()}
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
@@ -127,9 +134,12 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """
     packed = _open(file)
     with _named(file):
-        backend = unigram.tokenizer(packed.pieces, packed.special, packed.characters)
-    name = {role: packed.pieces[number][0] for role, number in packed.special.items()}
-    mask = {"mask_token": "<mask>"} if packed.pieces[-1][0] == "<mask>" else {}
+        text, ends, scores = packed.pieces
+        places = ends.tolist()
+        pieces = [(text[a:b].decode(), score) for a, b, score in zip(places, places[1:], scores.tolist())]
+        backend = unigram.tokenizer(pieces, packed.special, _characters(packed.characters))
+    name = {role: pieces[number][0] for role, number in packed.special.items()}
+    mask = {"mask_token": "<mask>"} if pieces[-1][0] == "<mask>" else {}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=name["bos"],
@@ -151,7 +161,9 @@ def _open(file: Path) -> Packed:
         cursor = _Cursor(np.memmap(file, np.uint8, "r"))
         config = _header(cursor)
         pieces, special = _pieces(cursor)
-        packed = Packed(cursor.data, config, pieces, special, _characters(cursor), _directory(cursor))
+        count, size = cursor.numbers("iI")
+        characters = struct.pack("<i", count) + cursor.text(size)
+        packed = Packed(cursor.data, config, pieces, special, characters, _directory(cursor))
         for name, tensor in packed.tensors.items():
             if tensor.start + tensor.size > len(cursor.data):
                 raise ValueError(f"{name} ends behind the end of the file")
@@ -176,25 +188,23 @@ def _header(cursor: _Cursor) -> BertConfig:
     )
 
 
-def _pieces(cursor: _Cursor) -> tuple[list[tuple[str, float]], dict[str, int]]:
+def _pieces(cursor: _Cursor) -> tuple[tuple[bytes, np.ndarray, np.ndarray], dict[str, int]]:
     count, *ids, size = cursor.numbers("5iQ")
-    ends = cursor.array("<u4", count + 1).tolist()
-    scores = cursor.array("<f4", count).tolist()
+    ends = cursor.array("<u4", count + 1)
+    scores = cursor.array("<f4", count)
     text = cursor.text(size)
     if ends[0] != 0 or ends[-1] != size or not all(0 <= number < count for number in ids):
         raise ValueError("its pieces do not fit their text")
-    texts = (text[start:end].decode() for start, end in zip(ends, ends[1:]))
-    return list(zip(texts, scores)), dict(zip(("bos", "eos", "pad", "unk"), ids))
+    return (text, ends, scores), dict(zip(("bos", "eos", "pad", "unk"), ids))
 
 
-def _characters(cursor: _Cursor) -> dict[str, str]:
-    count, size = cursor.numbers("iI")
-    end = cursor.place + size
+def _characters(data: bytes) -> dict[str, str]:
+    cursor = _Cursor(np.frombuffer(data, np.uint8))
     found = {}
-    for _ in range(count):
+    for _ in range(*cursor.numbers("i")):
         point, length = cursor.numbers("IB")
         found[chr(point)] = "".join(map(chr, cursor.numbers(f"{length}I")))
-    if cursor.place != end:
+    if cursor.place != len(data):
         raise ValueError("its table of characters has another length")
     return found
 

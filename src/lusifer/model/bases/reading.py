@@ -7,6 +7,9 @@ inside an installed package.
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,23 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
     return _read_weights(cls, base, tower, attn_implementation=attn_implementation, **facts.kwargs, **renamed)
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from a table of the tensors that are left out, as poolers and layers are on purpose."""
+
+    def says_more(record: logging.LogRecord) -> bool:
+        words = record.getMessage()
+        return "LOAD REPORT" not in words or "MISSING" in words or "MISMATCH" in words
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(says_more)
+    try:
+        yield
+    finally:
+        logger.removeFilter(says_more)
+
+
+@_without_report()
 def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     """A model of class `cls` whose every tensor came from the base; transformers would draw what is missing."""
     place_of, config = names.base(base.path), read_config(base, tower)
@@ -135,7 +155,7 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
         with gguf.reading(file):
             module, info = cls.from_pretrained(**gguf.where(file), **kwargs)
     elif (tensors := _of_own(base, tower)) is not None:
-        with torch.device("meta"):
+        with backbones.described():
             cls = type(backbones.from_config(config, tower))  # an automatic class wants a folder
         module, info = cls.from_pretrained(None, state_dict=tensors, **kwargs)
     else:
@@ -149,6 +169,44 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     if info["missing_keys"]:
         some = sorted(info["missing_keys"])
         raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch it anew")
+    return module
+
+
+def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
+    """Give a module the numbers that `read_backbone` would read, where that takes no more than reading them.
+
+    transformers makes a second module to read into, and renames, converts and casts where it must: not for a packed
+    file or a folder whose tensors bear the module's own names. Reading them alone saves a small model a third of its
+    start.
+
+    Args:
+        module: Of the base's configuration, on the CPU; its tensors are replaced.
+        base: Where the numbers are.
+        tower: "encoder" or "llm".
+
+    Returns:
+        The module, or None, and then it is as it was.
+
+    Raises:
+        LusiferError: The file is truncated or damaged.
+    """
+    path, wanted = Path(names.base(base.path)), module.state_dict()
+    kind, file = names.base_file(path), path / weights.WEIGHTS
+    # In float16 transformers keeps some parts in float32.
+    if base.dtype == torch.float16 or backbones.backbone(module.config.model_type, tower).renamed:
+        return None
+    if kind == "packed":
+        tensors = packed.read_weights(path, module.config, base.dtype, wanted)
+    elif kind is None and file.is_file() and not (path / weights.INDEX).exists():
+        with weights.opened(file, "fetch the folder anew") as stored:
+            if not wanted.keys() <= set(stored.keys()):
+                return None
+            tensors = {name: stored.get_tensor(name).to(base.dtype) for name in wanted}
+    else:
+        return None
+    if any(tensors[name].shape != tensor.shape for name, tensor in wanted.items()):
+        return None
+    module.load_state_dict(tensors, assign=True)
     return module
 
 
@@ -200,7 +258,7 @@ def read_lm_head(base: Base, llm: nn.Module | None = None) -> nn.Module:
             f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
             "one; use objectives: {distill: 1}"
         )
-    with torch.device("meta"):
+    with backbones.described():
         full = AutoModelForCausalLM.from_config(config)
     head = full.get_output_embeddings()
     name = next(f"{name}.weight" for name, module in full.named_modules() if module is head)
