@@ -20,7 +20,7 @@ ALONE = [
     "lusifer.embedder.folder.save",
     "lusifer.training.run.run._publish",
     "lusifer.training.stages.trainer.StageTrainer._save",
-    "lusifer.training.stages.trainer.Watcher.measure",
+    "lusifer.training.stages.measured.Watcher.measure",
 ]
 """Where only the first process works."""
 

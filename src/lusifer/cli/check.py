@@ -77,6 +77,13 @@ def _cost(stage: StageEstimate) -> Table:
         for name in ("weights", "gradients", "optimizer", "activations", "total")
     ]
     rows += [("steps", _number(stage.load.steps)), ("FLOPs a step", f"{stage.flops:.2e}")]
+    if (scores := stage.load.scores) is not None:
+        share = (
+            ""
+            if stage.scoring is None or not stage.load.steps
+            else (f", {stage.scoring / (stage.scoring + stage.load.steps * stage.flops):.0%} of the FLOPs")
+        )
+        rows.append(("scores on held pairs", f"{_number(scores.times)} of {_number(scores.rows)} rows{share}"))
     for name, card in cards().items():
         fits = not card["gib"] or stage.memory.total <= card["gib"] * GIB or stage.hours[name] is None
         words = terminal.duration(stage.hours[name]) + ("" if fits else ", does not fit")

@@ -27,6 +27,7 @@ SetOption = Annotated[
 VariantOption = Annotated[
     str | None, typer.Option("--variant", help="One of the recipe's variants, in place of the recipe as it stands.")
 ]
+_SCORE = "eval_ndcg@10"
 _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
 
 
@@ -141,6 +142,8 @@ def listener() -> Iterator[Callable[[dict[str, Any]], None]]:
                         words["loss"] = f"loss {event['loss']:.4g}"
                     if "watch" in event:
                         words["watch"] = _watched(event["watch"])
+                    if _SCORE in event:
+                        words["score"] = f"ndcg@10 {event[_SCORE]:.3f}"
                     bar.update(words=", ".join(words.values()))
                 case _:
                     bar.close()  # the stage is over, or has not begun
@@ -171,6 +174,16 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
             yield f"step {event['step']} of {event['steps']}: {numbers}, {event['seconds']:.3g} s a step"
         case {"event": "log", "watch": watch}:
             yield f"step {event['step']} of {event['steps']}: {_watched(watch)}"
+        case {"event": "log", **rest} if _SCORE in rest:
+            scores = ", ".join(
+                f"{key.removeprefix('eval_')} {rest[key]:.3f}" for key in rest if key.startswith("eval_")
+            )
+            yield f"step {rest['step']} of {rest['steps']}: held pairs: {scores}"
+        case {"event": "best gone", "step": step}:
+            yield f"the weights of step {step}, the best so far, are gone: the best of the steps to come is kept"
+        case {"event": "best", "step": step, "score": score, "first": first, "last": last, "kept": kept}:
+            taken = "" if kept else "; the last weights are kept"
+            yield f"best at step {step}: ndcg@10 {score:.3f}; last {last:.3f}; before training {first:.3f}{taken}"
         case {"event": "saved", "adapted_layers": layers, "folder": folder}:
             yield f"{layers} layers with adapters, {folder} written"
 
@@ -190,10 +203,21 @@ def _data_lines(event: dict[str, Any]) -> Iterator[str]:
         if reads["unread"]:
             share = f"{reads['unread']:,} of its {reads['rows']:,} rows are never read"
             yield f"{name}: {share} in {reads['steps']:,} steps: give more steps, or it a larger weight"
+    if "evaluate" in event:
+        yield _held_line(event["evaluate"])
     for message in event["skipped"]:
         yield f"bad row left out: {message}"
     for source in event["left_out"]:
         yield f"{source['name']}: left out: its language is {source['language']}, and english_only is on"
+
+
+def _held_line(counts: dict[str, int] | None) -> str:
+    """What a stage is scored on."""
+    if counts is None:
+        return "evaluate: no 10 rows can be held back: all rows train, nothing is scored, the last weights are kept"
+    left_out = f"; {counts['left_out']:,} more left out, which training reads" if counts["left_out"] else ""
+    sizes = f"{counts['queries']:,} queries among {counts['documents']:,} texts"
+    return f"evaluate: {counts['rows']:,} held rows are not trained on: {sizes}{left_out}"
 
 
 def _watched(row: dict[str, Any]) -> str:

@@ -85,10 +85,10 @@ def columns(
         DataError: An unknown task, or not one row with a negative.
     """
     answers = answers or known_answers(rows)
-    groups = _groups(rows, source)
+    found = groups(rows, source, split=source.split_by_source)
     name, made = short_name(source.path, source.hub), []
     cells = _Cells(rows)
-    for (part, instruction, symmetric), numbers in sorted(groups.items(), key=lambda item: str(item[0])):
+    for (part, instruction, symmetric), numbers in sorted(found.items(), key=lambda item: str(item[0])):
         generator = random.Random(f"{seed}/{name}/{part}/{instruction}")
         filler = _Filler(cells, numbers, source.in_batch_negatives, negatives, generator, answers)
         dataset, used = _dataset(_weighted(numbers, source.weight, generator), filler, negatives)
@@ -186,14 +186,20 @@ def _clusters(rows: Dataset, numbers: Sequence[int]) -> np.ndarray | None:
     return found if (found >= 0).any() else None
 
 
-def _groups(rows: Dataset, source: PairSettings) -> dict[tuple[str, str | None, bool], np.ndarray]:
-    """The numbers of the rows of each set, by part, instruction and whether documents get it too."""
+def groups(rows: Dataset, source: PairSettings, split: bool) -> dict[tuple[str, str | None, bool], np.ndarray]:
+    """Give the numbers of the rows of each set, by part, instruction and whether documents get it too.
+
+    `split` keeps rows with different values of `source` apart; their part is "" otherwise.
+
+    Raises:
+        DataError: A task is unknown, or an instruction cannot be saved.
+    """
     tasks, found = table(), {}
     for part in tables.chunks(rows):
         columns = (tables.values(rows, name, part) for name in ("source", "task", "instruction"))
         for number, (place, task, instruction) in enumerate(zip(*columns, strict=True), start=part.start):
             prefix = _instruction(number, task, instruction, source, tasks)
-            found.setdefault((place or "" if source.split_by_source else "", *prefix), array("q")).append(number)
+            found.setdefault((place or "" if split else "", *prefix), array("q")).append(number)
     return {key: np.asarray(numbers) for key, numbers in found.items()}
 
 

@@ -35,6 +35,8 @@ LOCK = ".lock"
 DATA = "data.json"  # of a stage: the rows of each source
 STEPS = "steps.jsonl"  # of a contrastive stage: what each step is made of
 BAD_BATCH = "bad-batch.safetensors"
+START = "start.safetensors"  # of a stage that is scored, until it is done: what trains, before the first step
+BEST = "best.json"  # of a stage that was scored: which step was the best
 TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoint that has it is whole
 
 
@@ -134,6 +136,8 @@ class RunFolder:
                 if not read or (by_content(f"{key}.data.{number}") and before.name == now.name):
                     found.add(f"{key}.data.{place}.path")
                 number += read
+            places = (f"{key}.evaluate.data.{place}" for place in range(len(one.evaluate.data if one.evaluate else ())))
+            found |= {f"{place}.path" for place in places if by_content(place)}
             if by_content(f"{key}.watch.parallel"):
                 found.add(f"{key}.watch.parallel")
         return found
@@ -147,7 +151,7 @@ class RunFolder:
         return _learned(self.stage(number, name))
 
     def trim_metrics(self, stage: str, step: int) -> None:
-        """Drop the lines of `stage` behind `step`: those steps are run again."""
+        """Drop the lines of `stage` behind `step`, all of them behind 0: those steps are run again."""
         if not self.metrics.is_file():
             return
         kept = []
@@ -156,7 +160,7 @@ class RunFolder:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when the run was killed
-            if row["stage"] != stage or row["step"] <= step:
+            if row["stage"] != stage or 0 < step >= row["step"]:
                 kept.append(line)
         with write_file(self.metrics) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
@@ -193,6 +197,11 @@ def last_checkpoint(stage: Path) -> Path | None:
             f"{newest / damaged}: missing or damaged; remove {newest} to resume from the checkpoint before it"
         )
     return newest
+
+
+def checkpoint(stage: Path, step: int) -> Path:
+    """The folder of one checkpoint of a stage."""
+    return stage / f"checkpoint-{step}"
 
 
 def _step(folder: Path) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,3 +144,23 @@ def test_output_says_what_is_exact_and_what_is_not() -> None:
     assert "estimates, not measurements" in " ".join(text.split())
     assert all(name in text for name in (*cards(), "passages", "pairs", "alignment", "contrastive"))
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_scores_on_held_pairs_are_counted(recipe: Path) -> None:
+    (_, plain), (_, scored) = (
+        estimate(load_recipe(recipe, more)) for more in ([], ["stages.contrast.evaluate={held: 0.1, every: 3}"])
+    )
+    assert (scored.load.scores.times, scored.load.scores.rows) == (3, 25)  # before step 1, at 3, at 4
+    assert 50 < scored.load.scores.texts < 100
+    added = scored.hours["H100 80 GB"] / plain.hours["H100 80 GB"]
+    assert added == pytest.approx(1 + scored.scoring / (plain.load.steps * plain.flops))
+    # A text of a step goes through twice, once with its gradients; one of a score once.
+    a_text = plain.flops / (8 * 3)
+    assert 0.1 * a_text < scored.scoring / (3 * scored.load.scores.texts) < 0.5 * a_text
+
+
+def test_held_rows_are_not_counted_as_trained_on(recipe: Path) -> None:
+    more = ["stages.contrast.max_steps=null", "stages.contrast.epochs=1", "stages.contrast.evaluate={held: 0.2}"]
+    stage = estimate(load_recipe(recipe, more))[1]
+    assert stage.load.steps == 25
+    assert estimate(load_recipe(recipe, [*more, "stages.contrast.data.0.limit=40"]))[1].load.scores is None

@@ -12,7 +12,7 @@ import lusifer
 from lusifer import language_gap
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import parallel_text
-from lusifer.training.stages.trainer import Watcher
+from lusifer.training.stages.measured import Watcher
 from support.small_run import same, train, unfinish
 
 pytestmark = pytest.mark.slow

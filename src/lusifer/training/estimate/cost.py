@@ -6,6 +6,7 @@ device), so counts are exact. Memory and FLOPs are counted in `memory`.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,13 +18,14 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from lusifer.data import sources as data_sources
+from lusifer.data.held import FEWEST
 from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows, ending, open_bytes
 from lusifer.model import adapters, build
 from lusifer.model.adapters import PartReport
 from lusifer.model.bases import backbones
 from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
-from lusifer.training.recipe.data import PairSource, Source
+from lusifer.training.recipe.data import Evaluate, PairSource, Source
 from lusifer.training.recipe.recipe import BaseSettings, Recipe, Stage
 from lusifer.training.recipe.stage import StageSettings
 
@@ -37,7 +39,7 @@ class SourceLoad:
 
     `rows` after `limit` and `weight` (None: unknown before the download), `tokens` a text (`measured`: from the first
     rows of a local file; else the longest that is allowed), `steps` of the stage that it gets (None: unknown), `cut`
-    the share of those first rows' texts that are longer than the stage reads.
+    the share of those first rows' texts that are longer than the stage reads, `texts` of a row as it stands there.
     """
 
     name: str
@@ -46,15 +48,27 @@ class SourceLoad:
     measured: bool
     steps: float | None = None
     cut: float = 0.0
+    texts: float = 2.0
+
+
+@dataclass(frozen=True)
+class ScoreLoad:
+    """How a stage is scored: `times`, on held `rows`, with `texts` of `tokens` tokens each time (None: unknown)."""
+
+    times: int | None
+    rows: int | None
+    texts: float | None
+    tokens: float
 
 
 @dataclass(frozen=True)
 class StageLoad:
-    """What a stage reads: its sources, the names of those that `english_only` drops, and optimizer steps."""
+    """What a stage reads: its sources, those that `english_only` drops, optimizer steps, and what it is scored on."""
 
     sources: list[SourceLoad]
     dropped: list[str]
     steps: int | None
+    scores: ScoreLoad | None = None
 
     @property
     def tokens(self) -> float:
@@ -69,6 +83,7 @@ class StageLoad:
 class StageEstimate:
     """One stage: counts by part, what it reads, memory, FLOPs of a step, hours by card (None: steps unknown).
 
+    `scoring` are the FLOPs of all its scores on held pairs (None: unknown), which the hours have where they are known.
     `memory` is on a GPU, `here` on the device of this machine: `auto` and what layers keep differ.
     """
 
@@ -79,6 +94,7 @@ class StageEstimate:
     memory: Memory
     here: Memory
     flops: float
+    scoring: float | None
     hours: dict[str, float | None]
 
 
@@ -108,12 +124,16 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
         for kind in ("cuda", here())
     }
     flops = estimator.flops(stage, load.tokens)
+    scores = load.scores
+    known = scores is None or None not in (scores.times, scores.texts)
+    scoring = estimator.forward_flops(stage, scores.tokens) * scores.times * scores.texts if scores and known else None
+    total = None if load.steps is None else load.steps * flops + (scoring or 0)
     hours = {
-        name: None if load.steps is None else load.steps * flops / (card["tflops"] * 1e12 * card["utilisation"]) / 3600
+        name: None if total is None else total / (card["tflops"] * 1e12 * card["utilisation"]) / 3600
         for name, card in cards().items()
     }
     gpu, this = (estimator.memory(stage, parts[kind], kind) for kind in ("cuda", here()))
-    return StageEstimate(stage.name, stage.kind, parts["cuda"], load, gpu, this, flops, hours)
+    return StageEstimate(stage.name, stage.kind, parts["cuda"], load, gpu, this, flops, scoring, hours)
 
 
 def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
@@ -125,12 +145,31 @@ def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
     loads = [_source_load(source, recipe.longest(stage)) for source in recipe.sources(stage)]
     rows = [load.rows for load in loads]
     total = sum(rows) if None not in rows else None
-    steps = stage.max_steps if total is None else stage.steps(total)
+    scored, held = stage.evaluate, 0
+    if scored is not None and scored.held is not None and total is not None:
+        held = round(scored.held * total)
+        held = held if held >= FEWEST else 0
+        scored = scored if held else None
+    steps = stage.max_steps if total is None else stage.steps(total - held)
     shared = [
         replace(load, steps=steps * load.rows / total if steps and total and load.rows is not None else None)
         for load in loads
     ]
-    return StageLoad(shared, [source.name for source in stage.data if not recipe.reads(source)], steps)
+    dropped = [source.name for source in stage.data if not recipe.reads(source)]
+    if scored is None:
+        return StageLoad(shared, dropped, steps)
+    apart = [_source_load(source, recipe.longest(stage)) for source in scored.data] or loads
+    return StageLoad(shared, dropped, steps, _score_load(scored, apart, steps))
+
+
+def _score_load(scored: Evaluate, apart: list[SourceLoad], steps: int | None) -> ScoreLoad:
+    """Work out the scores of a stage; `apart` are the sources of the held pairs, of which `held` takes a share."""
+    tokens = max(load.tokens for load in apart)
+    known = None not in [load.rows for load in apart]
+    rows = round(sum(load.rows for load in apart) * (scored.held or 1)) if known else None
+    texts = sum(load.rows * load.texts for load in apart) * (scored.held or 1) if known else None
+    times = None if steps is None else 1 + math.ceil(steps / scored.steps_between(steps))
+    return ScoreLoad(times, rows, texts, tokens)
 
 
 def _source_load(source: Source, max_length: int) -> SourceLoad:
@@ -142,21 +181,24 @@ def _source_load(source: Source, max_length: int) -> SourceLoad:
     files = data_sources.files(source.path)
     rows = sum(map(_count, files))
     rows = rows if source.limit is None else min(rows, source.limit)
-    lengths = _lengths(source, files[0])
+    lengths, looked = _lengths(source, files[0])
     tokens = min(float(max_length), sum(lengths) / max(len(lengths), 1) / CHARACTERS_PER_TOKEN + 2)
     cut = sum(length > max_length * CHARACTERS_PER_TOKEN for length in lengths) / max(len(lengths), 1)
-    return SourceLoad(source.name, round(rows * weight), tokens, measured=True, cut=cut)
+    texts = len(lengths) / max(looked, 1)
+    return SourceLoad(source.name, round(rows * weight), tokens, measured=True, cut=cut, texts=texts)
 
 
-def _lengths(source: Source, file: Path) -> list[int]:
-    """Characters of the texts in the first rows of a file."""
+def _lengths(source: Source, file: Path) -> tuple[list[int], int]:
+    """Characters of the texts in the first rows of a file, and how many rows these are."""
     rows = data_sources.read_file(file, source.row_kind, source.fields, BadRows(source.skip_bad))
     lengths: list[int] = []
+    count = 0
     for row in islice(rows, _LOOK):
+        count += 1
         paired = source.row_kind == "pairs"
         texts = [row["query"], *row["positive"][:1], *row["negative"]] if paired else [row["text"]]
         lengths += map(len, texts)
-    return lengths
+    return lengths, count
 
 
 def _count(file: Path) -> int:

@@ -132,6 +132,11 @@ class Estimator:
             total += each.share * (count.flops + count.forward * stage.caches_gradients) / count.rows
         return total * stage.batch_size * stage.columns
 
+    def forward_flops(self, stage: StageSettings, tokens: float) -> float:
+        """Count the FLOPs by which one text of `tokens` tokens becomes a vector."""
+        count = self._count(stage, Pass(), max(2, round(tokens)), "cuda")
+        return count.forward / count.rows
+
     def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Counted:
         """Bytes and FLOPs of one kind of pass, from rehearsals with few layers."""
         rows = min(stage.rows_at_once(length), stage.batch_size)

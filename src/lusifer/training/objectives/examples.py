@@ -57,6 +57,8 @@ class AlignmentExamples:
         self.sources = list(sources)
         self.skipped: list[str] = []
         """Bad rows that were left out, each with its message."""
+        self.held: Any = None
+        """The `HeldPairs` that the model is scored on while it trains, if it is."""
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self._starts = np.cumsum([0, *(len(rows) for rows, _ in self.sources)])
         self.objectives = [each for name, each in OBJECTIVES.items() if objectives.get(name, 0) > 0]

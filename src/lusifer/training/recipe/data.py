@@ -1,8 +1,8 @@
-"""The data part of a recipe: where the rows of a stage come from, and the parallel text that it is watched on."""
+"""The data part of a recipe: where the rows of a stage come from, and what it is scored and watched on."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -102,19 +102,13 @@ class AlignmentSource(Source):
         return value
 
 
-class PairSource(Source):
-    """Rows of a contrastive stage."""
+class QuerySource(Source):
+    """Pairs, and what is said before them."""
 
     instruction: str | None = None
     """What the model is told before a query; null takes the row's `instruction` or `task`, else none."""
     symmetric: bool | None = None
     """Whether both sides are texts of one kind and carry the instruction; null asks the row's `task`, else false."""
-    in_batch_negatives: bool = True
-    """Whether other rows' texts are negatives; false where they may share the label (classes, clusters)."""
-    weight: float = Field(default=1.0, gt=0, le=10_000)
-    """How often batches come from this source, relative to its number of rows."""
-    split_by_source: bool = True
-    """Whether rows with different `source` values are kept in batches of their own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -123,8 +117,45 @@ class PairSource(Source):
         if not isinstance(value, dict) or value.get("hub") not in published():
             return value
         facts = published()[value["hub"]]
-        known = {key: facts[key] for key in ("instruction", "in_batch_negatives", "symmetric") if key in facts}
+        asked = [key for key in ("instruction", "in_batch_negatives", "symmetric") if key in cls.model_fields]
+        known = {key: facts[key] for key in asked if key in facts}
         return known | {key: item for key, item in value.items() if item is not None}
+
+
+class PairSource(QuerySource):
+    """Rows of a contrastive stage."""
+
+    in_batch_negatives: bool = True
+    """Whether other rows' texts are negatives; false where they may share the label (classes, clusters)."""
+    weight: float = Field(default=1.0, gt=0, le=10_000)
+    """How often batches come from this source, relative to its number of rows."""
+    split_by_source: bool = True
+    """Whether rows with different `source` values are kept in batches of their own."""
+
+
+class Evaluate(Settings):
+    """Score the model on pairs that it does not train on, while it trains."""
+
+    data: list[QuerySource] = []
+    """Pairs to score on, in place of `held`; rows whose query or positive is trained on are left out, and counted."""
+    held: float | None = Field(default=None, gt=0, lt=1)
+    """Share of a contrastive stage's own rows to score on and not to train on, drawn with the recipe's seed; rows that
+    share a query or a positive stay on one side."""
+    every: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 100
+    """Steps between scores, or the share of the stage's steps (0.1: ten times); before the first step and after the
+    last one the model is scored as well."""
+    keep_best: bool = True
+    """Whether the stage ends with the weights that scored best, in place of the last ones."""
+
+    @model_validator(mode="after")
+    def _one_place_of_pairs(self) -> Evaluate:
+        if bool(self.data) == (self.held is not None):
+            raise ValueError("give either data (sources of pairs) or held (a share of the stage's own), not both")
+        return self
+
+    def steps_between(self, steps: int) -> int:
+        """Steps from one score to the next in a stage of `steps`."""
+        return self.every if isinstance(self.every, int) else max(1, round(self.every * steps))
 
 
 class Watch(Settings):

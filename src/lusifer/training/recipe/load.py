@@ -119,7 +119,7 @@ def _checked(document: Document, folder: Path, check_files: bool) -> Recipe:
         match path, value:
             case ("data_root",), str():
                 local = True
-            case ("stages", _, "data", _, "path"), str():
+            case ("stages", _, "data", _, "path") | ("stages", _, "evaluate", "data", _, "path"), str():
                 local = not value.startswith(sources.SAMPLE)
             case ("stages", _, "watch", "parallel"), str():
                 local = value != parallel_text.SAMPLE
@@ -193,10 +193,12 @@ def _check_files(recipe: Recipe, document: Document) -> None:
         with document.at(*path):
             _check_base(getattr(recipe.model, tower).path, document.spoken(path))
     for number, stage in enumerate(recipe.stages):
-        for item, source in enumerate(stage.data):
-            if source.path is not None:
-                with document.at("stages", number, "data", item, "path"):
-                    sources.files(source.path)
+        scored = stage.evaluate.data if stage.evaluate else []
+        for key, each in ((("data",), stage.data), (("evaluate", "data"), scored)):
+            for item, source in enumerate(each):
+                if source.path is not None:
+                    with document.at("stages", number, *key, item, "path"):
+                        sources.files(source.path)
         if stage.watch is not None:
             with document.at("stages", number, "watch", "parallel"):
                 stage.watch.read()

@@ -205,6 +205,12 @@ class Recipe(Settings):
                 )
             if not self.sources(stage):
                 raise ValueError(f"stages.{stage.name}.data: english_only leaves no source: add an English one")
+            for source in stage.evaluate.data if stage.evaluate and stage.evaluate.keep_best else ():
+                if not self.reads(source):
+                    raise ValueError(
+                        f"stages.{stage.name}.evaluate: the weights would be chosen by {source.name} "
+                        f"({source.language_code}), and english_only is on: set it to false, or keep_best to false"
+                    )
         return self
 
     @model_validator(mode="after")

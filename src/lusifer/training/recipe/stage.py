@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from lusifer.errors import UsageError
 from lusifer.training.objectives import BUILT_IN, OBJECTIVES
 from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
-from lusifer.training.recipe.data import AlignmentSource, PairSource, Settings, Watch
+from lusifer.training.recipe.data import AlignmentSource, Evaluate, PairSource, Settings, Watch
 
 MIN_LEARNING_RATE = 1e-7  # published code
 
@@ -117,6 +117,8 @@ class StageSettings(Settings):
     """Whether each text is embedded twice, first without gradient (the gradient cache of a contrastive loss)."""
     watch: Watch | None = None
     """Measure the gap between languages while the stage trains; null does not."""
+    evaluate: Evaluate | None = None
+    """Score pairs of the user's own while the stage trains, and keep the best weights; null does not."""
 
     @model_validator(mode="before")
     @classmethod
@@ -228,6 +230,8 @@ class AlignmentStage(StageSettings):
     def _objectives_possible(self) -> AlignmentStage:
         if self.train.llm != "frozen":
             raise ValueError("train.llm: the LLM is what the encoder is aligned to: set it to frozen")
+        if self.evaluate is not None and self.evaluate.held is not None:
+            raise ValueError("evaluate.held: draws from the pairs of a contrastive stage: give evaluate.data")
         active = self.active
         for each in active:
             if each.needs_pairs and all(source.role not in PAIRED_ROLES for source in self.data):

@@ -15,7 +15,7 @@ from lusifer.embedder import card as cards
 from lusifer.errors import UsageError
 from lusifer.io import names, seen
 from lusifer.io.files import read_json, write_file, write_json
-from lusifer.training.folder import DATA, STEPS, RunFolder
+from lusifer.training.folder import BEST, DATA, STEPS, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe.data import PairSource, Source
 from lusifer.training.recipe.recipe import Recipe, Stage
@@ -55,6 +55,7 @@ def data(
         "objectives": objectives,
         "left_out": [_source(source) for source in stage.data if not recipe.reads(source)],
         "skipped": rows.skipped,
+        **({"evaluate": rows.held.counts() if rows.held else None} if stage.evaluate else {}),
         "read_from": [
             {"name": source.name, "rows": count}
             | ({"revision": source.revision} if source.hub else {"sha256": dict(files)})
@@ -157,7 +158,9 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
 
 def _kept(folder: Path) -> dict[str, Any]:
     """What `keep` wrote, or nothing where an older version ran the stage."""
-    said = {"steps": None, "sources": [], "left_out": [], "skipped": []}
+    said = {"steps": None, "sources": [], "left_out": [], "skipped": [], "best": None}
     if (folder / DATA).is_file():
         said |= read_json(folder / DATA, "put it back, or train the stage again")
+    if (folder / BEST).is_file():
+        said["best"] = read_json(folder / BEST, "put it back, or train the stage again")
     return said

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 TOWERS = ("encoder", "llm")
 
 Fingerprints = dict[str, dict[str, str]]
-"""By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.watch.parallel`): file -> SHA-256, or "commit" -> commit.
-Sources are numbered without those that `english_only` leaves out."""
+"""By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.evaluate.data.0`, `stages.NAME.watch.parallel`): file ->
+SHA-256, or "commit" -> commit. What is trained on is numbered without what `english_only` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,15 @@ class PlannedSource:
 
 def _planned(recipe: Recipe) -> list[PlannedSource]:
     """Every source that is read, stage after stage."""
-    return [PlannedSource(stage.name, source) for stage in recipe.stages for source in recipe.sources(stage)]
+    return [
+        PlannedSource(name, source)
+        for stage in recipe.stages
+        for name, sources in (
+            (stage.name, recipe.sources(stage)),
+            (f"the scores of {stage.name}", stage.evaluate.data if stage.evaluate else []),
+        )
+        for source in sources
+    ]
 
 
 def lines(recipe: Recipe) -> Iterator[str]:
@@ -115,8 +123,7 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
             looked[path, base.revision] = bases.fingerprint(path, base.revision, key)
         found[key] = looked[path, base.revision]
     for stage in recipe.stages:
-        for number, source in enumerate(recipe.sources(stage)):
-            key = f"stages.{stage.name}.data.{number}"
+        for key, source in _keys(recipe, stage):
             if source.hub is not None:
                 with hub.asking(f"{key}: {source.hub}", UsageError):
                     found[key] = {COMMIT: hub.commit(source.hub, source.revision, "dataset") or ""}
@@ -127,6 +134,13 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
             file = Path(stage.watch.parallel)
             found[f"stages.{stage.name}.watch.parallel"] = _digests([file], file.parent)
     return found
+
+
+def _keys(recipe: Recipe, stage: Stage) -> Iterator[tuple[str, Source]]:
+    """The sources that a stage trains on, then those that it is scored on, each with its key."""
+    scored = stage.evaluate.data if stage.evaluate else []
+    for key, sources in (("data", recipe.sources(stage)), ("evaluate.data", scored)):
+        yield from ((f"stages.{stage.name}.{key}.{number}", source) for number, source in enumerate(sources))
 
 
 def records(recipe: Recipe, run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -176,7 +190,12 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
     for stage in recipe.stages:
         keys = (f"stages.{stage.name}.data.{number}" for number in itertools.count())
         data = [_pin(source, known, next(keys)) if recipe.reads(source) else source for source in stage.data]
-        stages.append(stage.model_copy(update={"data": data}))
+        scored = stage.evaluate
+        if scored is not None:
+            key = f"stages.{stage.name}.evaluate.data"
+            each = [_pin(source, known, f"{key}.{number}") for number, source in enumerate(scored.data)]
+            scored = scored.model_copy(update={"data": each})
+        stages.append(stage.model_copy(update={"data": data, "evaluate": scored}))
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=towers), "stages": stages})
 
 

@@ -24,7 +24,7 @@ from lusifer.model.bases.backbones import compile_layers, refuse_without_compile
 from lusifer.model.delta import Delta
 from lusifer.training import processes
 from lusifer.training.estimate.memory import here, prepare, skeleton
-from lusifer.training.folder import RunFolder, last_checkpoint
+from lusifer.training.folder import BEST, START, TRAINER_STATE, RunFolder, last_checkpoint
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import Recipe
@@ -32,14 +32,8 @@ from lusifer.training.recipe.stage import StageSettings
 from lusifer.training.run import bases, card, inputs
 from lusifer.training.stages import alignment, contrastive
 from lusifer.training.stages.contrastive import PairRows
-from lusifer.training.stages.trainer import (
-    MetricsLog,
-    StageTrainer,
-    Watcher,
-    arguments,
-    free_space_for,
-    refuse_reporters,
-)
+from lusifer.training.stages.measured import Judge, Watcher
+from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, free_space_for, refuse_reporters
 
 Listener = Callable[[dict[str, Any]], None]
 StageRows = AlignmentExamples | PairRows
@@ -226,28 +220,45 @@ def _stage(
     done = trainer.first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if state.is_main_process:
         run.trim_metrics(stage.name, done)
-    log = MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
-    trainer.add_callback(log)
-    if stage.watch is not None:
-        trainer.add_callback(Watcher(stage.watch, trainer, log))
-    trainer.remove_callback(transformers.PrinterCallback)
+    judge = _measure(trainer, stage, rows, run, listen)
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
     _train(trainer, checkpoint, done, rows.steps)
+    best = judge and judge.finish(trainer.state)
     if state.is_main_process:
+        if best:
+            write_json(target / BEST, best)  # before the card, which says it
         model.cpu()  # merged in float32, which a tower may be here, it may not fit beside the optimizer
         layers = len(list(adapters.adapted_layers(model)))
         embedder.eval()
         embedder.max_seq_length = length
         folder.save(embedder, target / "model", card.card(run, number, embedder))
+        (target / START).unlink(missing_ok=True)
         written = str(target / "model")
         listen({"event": "saved", "stage": stage.name, "adapted_layers": layers, "folder": written})
     state.wait_for_everyone()
+
+
+def _measure(
+    trainer: StageTrainer, stage: StageSettings, rows: StageRows, run: RunFolder, listen: Listener
+) -> Judge | None:
+    """Attach what logs, watches and scores a stage; give what scores it, if anything does."""
+    log = MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
+    trainer.add_callback(log)
+    if stage.watch is not None:
+        trainer.add_callback(Watcher(stage.watch, trainer, log))
+    judge = None
+    if rows.held is not None:
+        judge = Judge(stage.evaluate, rows.held, trainer, rows.steps, lambda row: listen({"stage": stage.name, **row}))
+        trainer.add_callback(judge)
+    trainer.remove_callback(transformers.PrinterCallback)
+    return judge
 
 
 def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
     """Train from step `done` to the last one, and not one less or more."""
     if done >= steps:  # killed after its last step: transformers would train one more
         trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
         return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step != steps:

@@ -24,6 +24,7 @@ from lusifer.training.objectives.examples import AlignmentCollator, AlignmentExa
 from lusifer.training.objectives.objective import Objective
 from lusifer.training.recipe.recipe import AlignmentStage, Recipe
 from lusifer.training.stages import teacher
+from lusifer.training.stages.measured import read_held
 from lusifer.training.stages.trainer import AlignmentArguments, StageTrainer, sharers
 
 
@@ -103,6 +104,8 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
     made = AlignmentExamples(loaded, stage.objectives, batch_size=stage.batch_size, steps=steps, seed=seed)
     made.skipped = skipped
+    if stage.evaluate is not None:
+        made.held = read_held(recipe, stage, made.texts(), skipped)
     return made
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
-from lusifer.data import pairs
+from lusifer.data import held, pairs, tables
 from lusifer.data import sources as data_sources
 from lusifer.data.answers import known_answers
 from lusifer.data.batches import PairBatches, StepRows, join_small
+from lusifer.data.held import HeldPairs
 from lusifer.data.pairs import PairSet
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
@@ -30,6 +32,7 @@ from lusifer.training.recipe.data import PairSource
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
 from lusifer.training.stages import teacher
 from lusifer.training.stages.losses import Keep, loss
+from lusifer.training.stages.measured import read_held
 from lusifer.training.stages.trainer import PairArguments, StageTrainer, sharers
 
 
@@ -38,7 +41,8 @@ class PairRows:
     """What a stage reads.
 
     `found` has each set by name with its source, also those that lost all their rows; `sets` the rows of the others.
-    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read.
+    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read. `held` is what the
+    model is scored on while it trains; none of it is in `sets`.
     """
 
     found: dict[str, tuple[PairSet, PairSource]]
@@ -47,6 +51,7 @@ class PairRows:
     steps: int
     skipped: list[str]
     read: list[int]
+    held: HeldPairs | None = None
 
     @cached_property
     def plan(self) -> list[StepRows]:
@@ -130,6 +135,9 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
         loaded.append((source, data_sources.load(source.spec(recipe.seed), "pairs", bad)))
         skipped += bad.messages
     answers = known_answers(*(rows for _, rows in loaded))  # over all sources: an answer may stand in another one
+    read, scored = [len(rows) for _, rows in loaded], None
+    if stage.evaluate is not None and stage.evaluate.held is not None:
+        loaded, scored = _held_back(loaded, stage.evaluate.held, recipe.seed)
     for source, rows in loaded:
         made = pairs.columns(rows, source, stage.hard_negatives, seed, answers)
         for each in join_small(made, stage.batch_size, source.in_batch_negatives, answers):
@@ -142,7 +150,27 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     batches = PairBatches(
         sets, in_batch, batch_size=stage.batch_size, steps=steps, seed=seed, clusters=clusters, answers=answers
     )
-    return PairRows(found, sets, batches, steps, skipped, [len(rows) for _, rows in loaded])
+    if stage.evaluate is not None and stage.evaluate.data:
+        learned = (seen.table_texts(table, ["query", "positive"]) for table in sets.values())
+        scored = read_held(recipe, stage, chain.from_iterable(learned), skipped)
+    return PairRows(found, sets, batches, steps, skipped, read, scored)
+
+
+def _held_back(
+    loaded: list[tuple[PairSource, Dataset]], share: float, seed: int
+) -> tuple[list[tuple[PairSource, Dataset]], HeldPairs | None]:
+    """What is left to train on, and what is held back; nothing where there are too few rows."""
+    chosen = held.draw([rows for _, rows in loaded], share, seed)
+    if not any(each.any() for each in chosen):
+        return loaded, None
+    rest, apart = (
+        [
+            (source, tables.take(rows, np.flatnonzero(each == side), "pairs"))
+            for (source, rows), each in zip(loaded, chosen, strict=True)
+        ]
+        for side in (False, True)
+    )
+    return [each for each in rest if len(each[1])], held.collect((rows, source) for source, rows in apart)
 
 
 def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:

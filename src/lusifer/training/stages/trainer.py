@@ -1,4 +1,4 @@
-"""What both stages' trainers share: complete checkpoints, strict resume, the log, and what is measured on the way.
+"""What both stages' trainers share: complete checkpoints, those of the best score among them, strict resume, the log.
 
 A stage stops at the first loss that is no number. The loops themselves are transformers' Trainer (alignment) and
 sentence-transformers' trainer (contrastive).
@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from lusifer import language_gap
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import full_disk_named
@@ -29,7 +28,6 @@ from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
 from lusifer.training import processes
 from lusifer.training.folder import BAD_BATCH, RunFolder
-from lusifer.training.recipe.data import Watch
 from lusifer.training.recipe.load import resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import StageSettings
@@ -41,7 +39,8 @@ SCHEDULES: dict[str, tuple[str, Callable[[float], dict[str, float]]]] = {
     "constant": ("constant_with_warmup", lambda least: {}),
 }
 """By a recipe's word: the library's name of the schedule, and its keywords for the learning rate that it ends at."""
-_MEANS = ("retrieval", "margin", "shift", "shift_share", "hubness", "anisotropy", "own_language", "predicted")
+SCORE = "eval_ndcg@10"
+"""By which the best weights are known, in the names of the log."""
 
 
 class StageTrainer:
@@ -54,6 +53,22 @@ class StageTrainer:
     max_seq_length: int
     first_step: int = 0
     """Steps that were done before this call."""
+    score: Callable[[], dict[str, float]]
+    """Scores the model as it stands; the first process alone is asked."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the model by `score` and log it: a step ends so where a callback asks for it."""
+        found = [self.score() if self.args.process_index == 0 else None]
+        broadcast_object_list(found)
+        self.log(found[0])
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found[0])
+        return found[0]
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Keep the step of the best score as the library does, and write a checkpoint there, whatever `save_steps`."""
+        best = super()._determine_best_metric(*args, **kwargs)
+        self.control.should_save |= best
+        return best
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Write a checkpoint as the library does; a full disk is named with the folder."""
@@ -134,60 +149,6 @@ class MetricsLog(TrainerCallback):
             self.listen({"event": "step", "stage": self.stage, "step": state.global_step}, state.max_steps)
 
 
-class Watcher(TrainerCallback):
-    """Measures the gap between languages every so many steps, on the first process; training does not notice.
-
-    What is measured is the model that a checkpoint of that step holds, by `SentenceTransformer.encode`.
-
-    Args:
-        watch: How often, and on which parallel text.
-        trainer: Its embedder is measured.
-        log: Gets the row.
-    """
-
-    def __init__(self, watch: Watch, trainer: StageTrainer, log: MetricsLog) -> None:
-        self.watch, self.max_seq_length, self.log = watch, trainer.max_seq_length, log
-        self.texts = watch.read().texts
-        # A shell of its own around the same modules: in a stage of pairs the trainer puts mixed precision on the other.
-        self.embedder = SentenceTransformer(
-            modules=list(trainer.embedder),
-            prompts=trainer.embedder.prompts,
-            default_prompt_name=trainer.embedder.default_prompt_name,
-            device=str(lusifer_model(trainer.embedder).device),
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure if it is time; other processes wait for the first one at the next step's gradients."""
-        due = state.global_step % self.watch.every == 0 or state.global_step >= state.max_steps
-        if due and state.is_world_process_zero:
-            started = time.perf_counter()
-            found = self.measure()
-            self.log.leave_out(time.perf_counter() - started)
-            means = {name: None if (value := found.mean(name)) is None else round(value, 6) for name in _MEANS}
-            retrieval = {code: round(row.retrieval, 4) for code, row in found.against.items()}
-            self.log.write({"watch": {"means": means, "retrieval": retrieval}}, state)
-
-    def measure(self) -> language_gap.Gap:
-        """The gap of the model as it stands; the model is left as it was."""
-        settings = {"batch_size": 32, "normalize_embeddings": True, "show_progress_bar": False}
-        with self._as_finished():
-            return language_gap.measure(lambda texts: self.embedder.encode(list(texts), **settings), self.texts)
-
-    @contextmanager
-    def _as_finished(self) -> Iterator[None]:
-        """The finished model's length of text, and `encode`'s evaluation mode; then everything as it was."""
-        modes = [(module, module.training) for module in self.embedder.modules()]
-        length, self.embedder.max_seq_length = self.embedder.max_seq_length, self.max_seq_length
-        device = self.embedder.device
-        try:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                yield
-        finally:
-            self.embedder.max_seq_length = length
-            for module, mode in modes:
-                module.training = mode
-
-
 def sharers(stage: StageSettings) -> int:
     """Count the processes that share the batch.
 
@@ -223,6 +184,11 @@ def refuse_reporters(recipe: Recipe) -> None:
         raise UsageError(f"report_to: {missing[0]} is not installed: pip install {missing[0]}, or take it out")
 
 
+def kept_checkpoints(stage: StageSettings) -> int:
+    """How many checkpoints are kept: the last one, and the best where there is one, whatever the recipe says."""
+    return max(stage.keep_checkpoints, 2 if stage.evaluate else 1)
+
+
 def arguments(recipe: Recipe, stage: StageSettings, folder: Path, steps: int, seed: int, bf16: bool) -> dict[str, Any]:
     """The settings of a stage in the names of `transformers.TrainingArguments`; checkpoints go to `folder`."""
     flat = stage.min_learning_rate == stage.learning_rate  # which the library refuses of a linear schedule
@@ -240,7 +206,9 @@ def arguments(recipe: Recipe, stage: StageSettings, folder: Path, steps: int, se
         "gradient_checkpointing": stage.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
         "save_steps": stage.save_steps,
-        "save_total_limit": stage.keep_checkpoints,
+        "save_total_limit": kept_checkpoints(stage),
+        "metric_for_best_model": SCORE if stage.evaluate else None,
+        "greater_is_better": True if stage.evaluate else None,
         "logging_steps": stage.logging_steps,
         "logging_nan_inf_filter": False,
         "seed": seed,
@@ -271,7 +239,8 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
     )
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # A folder and float32 trainable weights with two Adam moments, for each kept checkpoint and the one written.
-    needed = (stage.keep_checkpoints + 1) * (size + 3 * 4 * trainable) + size
+    needed = (kept_checkpoints(stage) + 1) * (size + 3 * 4 * trainable) + size
+    needed += 4 * trainable if stage.evaluate else 0  # what it begins with may be the best
     # Checkpoints of this stage that are there already make room for the new ones as those are written.
     there = sum(file.stat().st_size for file in folder.glob("checkpoint-*/**/*") if file.is_file())
     free = shutil.disk_usage(folder).free
