@@ -26,17 +26,21 @@ def here(tmp_path, monkeypatch) -> list[list[str]]:
 @pytest.mark.slow
 def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothing(here, capsys):
     small = ["--set", "stages.alignment.max_steps=2", "--set", "stages.contrastive.max_steps=2"]
-    call = [*CALL, "--only", "alignment-only,full", *small]
+    call = [*CALL, "--only", "frozen-encoder,connector-only", *small]
     assert main(call) == 0
     assert [words[0] for words in here] == ["train", "evaluate"] * 2
     table = Path("out/ablation.md").read_text(encoding="utf-8")
-    assert "| task | full | alignment-only |" in table and "Swahili (sw)" in table
-    assert "alignment-only" in Path("out/ablation.html").read_text(encoding="utf-8")
-    weights = Path("out/full/run/model/model.safetensors").stat().st_mtime_ns
+    assert "| task | connector-only | frozen-encoder |" in table and "Swahili (sw)" in table
+    once = "- frozen-encoder: alignment taken over from connector-only, which trained the same\n"
+    assert table.endswith(f"\nStages that were trained once:\n\n{once}")
+    assert not list(Path("out/frozen-encoder/run/checkpoints/01-alignment").glob("checkpoint-*"))
+    assert "frozen-encoder" in Path("out/ablation.html").read_text(encoding="utf-8")
+    file = Path("out/frozen-encoder/run/model/model.safetensors")
+    weights = file.stat().st_mtime_ns
     here.clear()
     assert main(call) == 0
     assert ["--resume" in words for words in here if words[0] == "train"] == [True, True]
-    assert Path("out/full/run/model/model.safetensors").stat().st_mtime_ns == weights  # nothing was trained again
+    assert file.stat().st_mtime_ns == weights  # nothing was trained again
     assert Path("out/ablation.md").read_text(encoding="utf-8") == table
 
 

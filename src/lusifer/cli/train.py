@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from lusifer.cli.evaluate import Data, listed
 from lusifer.cli.report import report
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
+
+if TYPE_CHECKING:
+    from lusifer.training.run.share import SharedStages
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that comes along.")
@@ -65,12 +68,14 @@ def ablate(
     """Train and score every variant of a recipe. The same call goes on where one was stopped."""
     from lusifer.training.recipe.load import load_recipe
 
-    names = _chosen(load_recipe(recipe, check_files=False).variant_names, only)
-    for name in names:  # what is wrong with the last one is said before the first one trains
-        load_recipe(recipe, set_ or [], variant=name)
+    every = load_recipe(recipe, check_files=False).variant_names
+    names = _chosen(every, only)
+    # What is wrong with the last one is said before the first one trains.
+    recipes = {name: load_recipe(recipe, set_ or [], variant=name) for name in names}
     refuse_unwritable(output, "folder")
     terminal.quiet()
     from lusifer.evaluation.run import evaluate as evaluation
+    from lusifer.training.run import share
 
     asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
     evaluation.Options(suite, data, *asked).select()  # likewise
@@ -80,12 +85,15 @@ def ablate(
     for name in names:
         run, scores = output / name / "run", output / name / "scores"
         terminal.note(f"{name}: training")
+        others = {each: output / each / "run" for each in every if each != name}
+        if (shared := share.begin(recipes[name], run, others)) is not None:
+            terminal.note(f"{name}: {_shared_line(shared)}")
         # A finished run is soon done with, and one of another recipe is refused.
         resume = ["--resume"] if (run / "recipe.yaml").is_file() else []
         _command(["train", recipe, "--output", str(run), "--variant", name, *changes, *resume])
         terminal.note(f"{name}: scoring")
         _command(["evaluate", str(run / "model"), "--output", str(scores), "--name", name, *words], quiet=True)
-    _compare([output / name / "scores" for name in names], output)
+    _compare(names, output)
 
 
 def _chosen(known: Sequence[str], only: str | None) -> list[str]:
@@ -108,12 +116,23 @@ def _command(words: list[str], quiet: bool = False) -> None:
         raise LusiferError(f"lusifer {' '.join(words)}: ended with status {done.returncode}; see above")
 
 
-def _compare(folders: list[Path], output: Path) -> None:
-    """The table, and the page with the bars."""
+def _shared_line(shared: SharedStages) -> str:
+    """Say which stages a run took over."""
+    return f"{', '.join(shared.stages)} taken over from {shared.run}, which trained the same"
+
+
+def _compare(names: list[str], output: Path) -> None:
+    """The table with the stages that were trained once, and the page with the bars."""
     from lusifer.evaluation.report import card, facts
     from lusifer.evaluation.scores import results
+    from lusifer.training.run.share import SharedStages
 
+    folders = [output / name / "scores" for name in names]
+    shared = {name: found for name in names if (found := SharedStages.of(output / name / "run"))}
     text = card.markdown(facts.gather([results.read(folder) for folder in folders]))
+    if shared:
+        text += "\nStages that were trained once:\n\n"
+        text += "".join(f"- {name}: {_shared_line(found)}\n" for name, found in shared.items())
     typer.echo(text, nl=False)
     with write_file(output / "ablation.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

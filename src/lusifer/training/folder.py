@@ -21,7 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import locked, read_json, write_file, write_folder
+from lusifer.io.files import locked, read_json, write_file
 from lusifer.model.adapters import TOWERS, TRAINABLE
 from lusifer.training.recipe.load import MAY_CHANGE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
@@ -164,11 +164,6 @@ class RunFolder:
                 kept.append(line)
         with write_file(self.metrics) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def publish(self, source: Path, target: Path) -> None:
-        """Put the last stage's model in a final place."""
-        with write_folder(target) as temporary:
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
 
 
 def _learned(stage: Path) -> bool:

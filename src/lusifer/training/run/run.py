@@ -161,10 +161,13 @@ def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransfor
 
 def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
     """Put the last stage's model in its final place: whole in `model`, and without its bases in `delta`."""
-    if not contents.is_delta(last):
-        run.publish(last, run.model)
-        return
     embedder = folder.load(last, "cpu", bases=bases.paths(recipe, last))
+    if not contents.is_delta(last):
+        with write_folder(run.model) as temporary:
+            shutil.copytree(last, temporary, dirs_exist_ok=True)
+            # That of the stage is of another recipe where stages were taken over from another run.
+            (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
+        return
     model = assemble.lusifer_model(embedder)
     with write_folder(run.delta) as temporary:  # first: where `model` is, the run is done
         shutil.copytree(last, temporary, dirs_exist_ok=True)
