@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from lusifer.embedder import folder
+from lusifer.embedder import folder, golden
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_unwritable, write_folder
@@ -46,6 +46,7 @@ def ship(source: Path, target: Path, card: str | None) -> int:
         half = {name: _half(name, tensor) for name, tensor in load_file(file).items()}
         save_file(half, file, metadata={"format": "pt"})
         folder.check(temporary)
+        golden.write(folder.load(temporary, device="cpu"), temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         if size > LIMIT:
             raise LusiferError(f"{target}: {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}")

@@ -14,8 +14,8 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.data.sources import SourceSpec
 from lusifer.data.sources import load as load_rows
-from lusifer.embedder.convert import convert
 from lusifer.embedder.identity import identity
+from lusifer.sharing.convert import convert
 from support import fake_hub
 from support.hub_plans import (
     BASES,
@@ -26,6 +26,7 @@ from support.hub_plans import (
     NO_FOLDER,
     OFFLINE,
     RECIPE,
+    STEPS,
     TOKENIZER,
     measure,
     prose,
@@ -37,8 +38,6 @@ from support.hub_plans import (
 from support.hub_repositories import NUMBERS, fill
 
 pytestmark = pytest.mark.slow
-
-STEPS = Path(__file__).parents[1] / "support" / "hub_steps.py"
 
 
 class Runs:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lusifer.embedder.convert import assemble_published
 from lusifer.model.published import read
+from lusifer.sharing.convert import assemble_published
 from lusifer.training.stages.losses import NTXentL2
 
 TOLERANCE = 2e-5

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lusifer
-from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.model import adapters
 from lusifer.model.published import published_prompt, read
+from lusifer.sharing.convert import convert
 from support.small_run import recipe_of, train
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "</s> is text"]

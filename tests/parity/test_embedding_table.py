@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 import lusifer
-from lusifer.embedder.convert import convert
 from lusifer.errors import ModelFolderError
 from lusifer.model import adapters
 from lusifer.model.published import published_prompt, read
+from lusifer.sharing.convert import convert
 
 TEXTS = ["A person needs water.", "Сколько воды нужно человеку каждый день?", "水"]
 TABLE, WORDS = "connection_module.embedding.weight", "embed_tokens.weight"

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import lusifer
-from lusifer.embedder.convert import convert
 from lusifer.model import adapters
 from lusifer.model.lusifer import LusiferModel, pool
 from lusifer.model.published import published_prompt, read
+from lusifer.sharing.convert import convert
 
 TOLERANCE = 2e-5
 KINDS = ("lora", "nolora")

@@ -1,15 +1,18 @@
 """A hub on this machine: what the libraries ask for to read model and data set repositories, served from folders.
 
 It speaks of the Hugging Face hub what they need: facts about a repository and its revisions, listings of files, and the
-files themselves, large ones behind a redirect. Nothing can be uploaded. `HF_ENDPOINT` points the libraries to it, and
+files themselves, large ones behind a redirect. Whoever has one of `Hub.tokens` makes repositories under its name and
+commits to them. `HF_ENDPOINT` points the libraries to it, and
 since they read that when they are imported, code that shall meet it runs in a process of its own (`run`).
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Repository:
-    """Revision -> (commit, folder). Of a gated one the facts are public, of a private one nothing is."""
+    """Revision -> (commit, folder). Of a gated one the facts are public, a private one is its owner's alone."""
 
     kind: str
     name: str
@@ -50,6 +53,10 @@ class Hub:
         self.endpoint = ""
         self.store = ""
         self.blobs: dict[str, Path] = {}
+        self.tokens = {"mine": "me"}
+        self.uploads: Path | None = None
+        self.spoils = ""
+        """A file that an upload damages."""
 
     def add(self, name: str, folder: Path, *, kind: str = "models", revision: str = "main", **access: bool) -> str:
         """Put a folder behind a name ("owner/name") and a revision; gives its commit."""
@@ -71,13 +78,25 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_HEAD(self) -> None:  # noqa: N802 - the name of the base class
-        self._answer(*self._find(""))
+        self._answer(*self._find(b""))
 
-    def do_GET(self) -> None:  # noqa: N802
-        self._answer(*self._find(""))
+    do_GET = do_HEAD  # noqa: N815
 
     def do_POST(self) -> None:  # noqa: N802
-        self._answer(*self._find(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()))
+        self._answer(*self._find(self._body()))
+
+    def do_PUT(self) -> None:  # noqa: N802
+        digest = self.path.rpartition("/")[2]
+        self.hub.blobs[digest] = self.hub.uploads / digest
+        self.hub.blobs[digest].write_bytes(self._body())
+        self._answer(200, {}, b"")
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    @property
+    def _user(self) -> str | None:
+        return self.hub.tokens.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.hub.requests.append(f"{self.command} {self.path} {status}")
@@ -88,8 +107,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _find(self, body: str) -> tuple[int, dict[str, str], bytes]:
+    def _find(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        if parts[:2] == ["api", "whoami-v2"]:
+            return _json({"name": self._user}) if self._user else _refusal(401, None, "Invalid username or password.")
+        if parts == ["api", "validate-yaml"]:
+            return _json({"warnings": []})
+        if parts == ["api", "repos", "create"]:
+            return self._create(json.loads(body))
+        if parts[-3:] == ["lfs", "objects", "batch"]:
+            objects = [
+                {"oid": each["oid"], "size": each["size"],
+                 "actions": {"upload": {"href": f"{self.hub.store}/upload/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]  # fmt: skip
+            return _json({"transfer": "basic", "objects": objects})
         if parts[0] == "blobs":
             return 200, {"Content-Type": "application/octet-stream"}, self.hub.blobs[parts[1]].read_bytes()
         if parts[0] == "api" and len(parts) >= 4:
@@ -100,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get((kind, name))
         if repository is None:
             return _refusal(404, "RepoNotFound", "Repository not found")
-        if repository.private:
+        if repository.private and repository.name.split("/")[0] != self._user:
             return _refusal(401, None, "Invalid username or password.")
         verb, revision = rest[0] if rest else "revision", rest[1] if len(rest) > 1 else "main"
         if revision not in repository.revisions:
@@ -114,9 +146,45 @@ class _Handler(BaseHTTPRequestHandler):
             recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["False"])[0].lower() in ("true", "1")
             return _json(_entries(repository, revision, inside, recursive))
         if verb == "paths-info":
-            wanted = parse_qs(body).get("paths", [])
+            wanted = parse_qs(body.decode()).get("paths", [])
             return _json([entry for entry in _entries(repository, revision, "", True) if entry["path"] in wanted])
+        if verb == "preupload":
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            modes = {True: "lfs", False: "regular"}
+            return _json({"files": [
+                {"path": path, "uploadMode": modes[path.endswith(LARGE)], "shouldIgnore": False} for path in paths
+            ]})  # fmt: skip
+        if verb == "commit":
+            return self._commit(repository, [json.loads(line) for line in body.splitlines()])
         return _refusal(404, None, "Not found")
+
+    def _create(self, wish: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        name = f"{wish['organization']}/{wish['name']}"
+        if wish["organization"] != self._user:
+            return _refusal(403, None, f"You don't have the rights to create a model under {wish['organization']}")
+        empty = self.hub.uploads / "empty"
+        empty.mkdir(exist_ok=True)
+        self.hub.add(name, empty, private=wish.get("visibility") == "private")
+        return _json({"url": f"{self.hub.endpoint}/{name}"})
+
+    def _commit(self, repository: Repository, changes: list[dict[str, Any]]) -> tuple[int, dict[str, str], bytes]:
+        commit = hashlib.sha1(f"{repository.name} {len(self.hub.requests)}".encode()).hexdigest()
+        folder = self.hub.uploads / commit
+        shutil.copytree(repository.revisions["main"][1], folder)
+        for change in changes:
+            about = change["value"]
+            file = folder / about.get("path", "")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if change["key"] == "file":
+                file.write_bytes(base64.b64decode(about["content"]))
+            elif change["key"] == "lfsFile":
+                shutil.copyfile(self.hub.blobs[about["oid"]], file)
+            elif change["key"] == "deletedFile":
+                file.unlink()
+            if file.name == self.hub.spoils:
+                file.write_bytes(file.read_bytes() + b" ")
+        repository.revisions |= {"main": (commit, folder), commit: (commit, folder)}
+        return _json({"commitUrl": f"{self.hub.endpoint}/{repository.name}/commit/{commit}", "commitOid": commit})
 
     def _file(self, repository: Repository, revision: str, path: str) -> tuple[int, dict[str, str], bytes]:
         commit = {"X-Repo-Commit": repository.revisions[revision][0]}
@@ -149,7 +217,7 @@ def _facts(repository: Repository, revision: str) -> dict[str, Any]:
     return {
         "id": repository.name,
         "sha": repository.revisions[revision][0],
-        "private": False,
+        "private": repository.private,
         "gated": "manual" if repository.gated else False,
         "disabled": False,
         "tags": [],
@@ -213,6 +281,7 @@ def run(script: Path, arguments: list[str], endpoint: str, home: Path, offline: 
         "HF_HOME": str(home),
         "HF_HUB_OFFLINE": str(int(offline)),
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+STEPS = Path(__file__).with_name("hub_steps.py")
 RECIPE = """
 name: from-the-hub
 max_length: 64

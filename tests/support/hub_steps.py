@@ -36,10 +36,13 @@ def caught_stderr() -> Iterator[list[str]]:
             lines += file.read().decode().splitlines()
 
 
-def command(words: list[str]) -> dict[str, Any]:
-    """The command line."""
+def command(words: list[str], token: str | None = None) -> dict[str, Any]:
+    """The command line, of a user who is logged in with a token."""
     from lusifer.cli import main
 
+    os.environ.pop("HF_TOKEN", None)
+    if token:
+        os.environ["HF_TOKEN"] = token
     with caught_stderr() as lines, contextlib.redirect_stdout(io.StringIO()) as out:
         status = main(words)
     return {"status": status, "err": lines, "out": out.getvalue()}

@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    check.check, train.train, train.ablate, use.doctor, use.info, use.embed, use.export, use.convert,
+    check.check, train.train, train.ablate, use.doctor, use.info, use.embed, use.export, use.push, use.convert,
     evaluate.evaluate, report.report, report.demo,
 ):  # fmt: skip
     app.command()(command)

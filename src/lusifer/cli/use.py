@@ -1,4 +1,4 @@
-"""Commands on a trained model: doctor, info, embed, export, convert."""
+"""Commands on a trained model: doctor, info, embed, export, push, convert."""
 
 from __future__ import annotations
 
@@ -141,6 +141,32 @@ def export(
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
 
+def push(
+    model: Model,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub: OWNER/NAME.")],
+    whole: Annotated[bool, typer.Option("--whole", help="Of a delta: with the weights of its bases.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="For everyone; by default a new one is private.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that REPO has.")] = False,
+    incomplete_card: Annotated[
+        bool, typer.Option("--incomplete-card", help="Go on where the card has no licence or no scores.")
+    ] = False,
+) -> None:
+    """Upload a model to the hub, tried before and fetched back after; private unless --public."""
+    terminal.quiet()
+    from lusifer.sharing.push import push as upload
+
+    commit = upload(
+        model,
+        repository,
+        whole=whole,
+        public=public,
+        overwrite=overwrite,
+        incomplete=incomplete_card,
+        listen=terminal.note,
+    )
+    terminal.note(f"{repository}: uploaded as {commit[:12]}, fetched back, the same: `lusifer embed {repository} ...`")
+
+
 def convert(
     published: Annotated[str, typer.Argument(metavar="PUBLISHED", help="The authors' checkpoint: folder or hub name.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
@@ -153,7 +179,7 @@ def convert(
     """Turn a checkpoint of the authors' code into a model folder."""
     refuse_unwritable(out, "folder", "OUT", replaces="modules.json")
     terminal.quiet()
-    from lusifer.embedder import convert as conversion
+    from lusifer.sharing import convert as conversion
 
     conversion.convert(published, out, compat=compat, encoder=encoder, llm=llm)
     terminal.note(f"{out}: written; check it with `lusifer doctor {out}`")

@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from lusifer.embedder import contents, folder, int8
+from lusifer.embedder import contents, folder, golden, int8
 from lusifer.embedder.identity import identity
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import names, weights
@@ -72,14 +72,15 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
         return found
     try:
         embedder = folder.load(path, device=device)
-        _vectors(embedder, TEXTS[:1])
+        golden.vectors(embedder, TEXTS[:1])
     except torch.OutOfMemoryError:
         raise  # a small machine is no fault of the folder
     except UNLOADABLE as error:
         first = next(iter(str(error).splitlines()), "")
         words = f"{type(error).__name__}: {first}; copy or save the folder again (--debug shows the traceback)"
         return [*found, Probe("the folder loads and embeds", False, words, error)]
-    return found + _examine_model(embedder)
+    found += _examine_model(embedder)
+    return [*found, golden.check(embedder, path)] if contents.is_ours(path) and not contents.is_int8(path) else found
 
 
 def _is_whole(path: Path) -> Probe:
@@ -129,10 +130,10 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
         if any(adapters.adapted_layers(model)):
             found.append(_merged_is_unmerged(model, ids, mask))
     else:
-        finite = bool(torch.isfinite(_vectors(embedder, TEXTS)).all())
+        finite = bool(torch.isfinite(golden.vectors(embedder, TEXTS)).all())
         found += [Probe("vectors are finite", finite, f"finite {finite}"), _alone_is_together(embedder)]
     if isinstance(embedder[-1], Normalize):
-        worst = float((_vectors(embedder, TEXTS).norm(dim=-1) - 1).abs().max())
+        worst = float((golden.vectors(embedder, TEXTS).norm(dim=-1) - 1).abs().max())
         found.append(Probe("vectors have length 1", worst < LARGEST_OFF, f"largest difference {worst:.1e}"))
     for check in (_special_tokens_are_text, _cut_keeps_the_end, _longest_text, _prompt_reaches):
         found.append(check(embedder))
@@ -164,7 +165,7 @@ def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Pr
         list(TEXTS), padding=True, truncation=True, max_length=embedder.max_seq_length, return_tensors="pt"
     ).to(embedder.device)
     direct = model(features["input_ids"], features["attention_mask"]).embedding
-    same = _vectors(embedder, TEXTS)
+    same = golden.vectors(embedder, TEXTS)
     return probes.nearly_equal("encode equals the forward pass", same, direct, model)
 
 
@@ -180,8 +181,8 @@ def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_
 
 def _alone_is_together(embedder: SentenceTransformer) -> Probe:
     """A vector must be the same alone and in a padded batch."""
-    together = _vectors(embedder, TEXTS)
-    alone = torch.cat([_vectors(embedder, [text]) for text in TEXTS])
+    together = golden.vectors(embedder, TEXTS)
+    alone = torch.cat([golden.vectors(embedder, [text]) for text in TEXTS])
     return probes.nearly_equal("padding never changes a vector", together, alone, embedder)
 
 
@@ -191,7 +192,7 @@ def _longest_text(embedder: SentenceTransformer) -> Probe:
     limit = min(embedder.max_seq_length or LONGEST, LONGEST)
     length = min(limit, len(_ids(embedder, "water " * limit)))
     try:
-        vector = _vectors(embedder, ["water " * length])
+        vector = golden.vectors(embedder, ["water " * length])
     except (IndexError, RuntimeError) as error:
         return Probe(name, False, f"{limit} tokens fail: {str(error).splitlines()[0]}; save it with a smaller limit")
     return Probe(name, bool(torch.isfinite(vector).all()), f"{length} tokens")
@@ -202,26 +203,18 @@ def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
     size = sum(p.numel() * p.element_size() for p in embedder.parameters())
     if size > LARGEST_COPY:
         return Probe("saved equals loaded (not checked)", True, f"{size / 2**30:.1f} GiB of weights: too much to copy")
-    before = _vectors(embedder, TEXTS)
+    before = golden.vectors(embedder, TEXTS)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "model"
         folder.save(embedder, path)
         again = folder.load(path, device=str(embedder.device))
-    after = _vectors(again, TEXTS)
+    after = golden.vectors(again, TEXTS)
     name = "saved equals loaded"
     model = getattr(embedder[0], "model", None)
     if isinstance(model, LusiferModel) and any(adapters.adapted_layers(model)):
         return probes.nearly_equal(name, before, after, model, ", adapters merged")
     worst = float((before - after).abs().max())
     return Probe(name, worst == 0, f"largest difference {worst:.1e}")
-
-
-def _vectors(embedder: SentenceTransformer, texts: list[str] | tuple[str, ...]) -> torch.Tensor:
-    """Vectors (n, d), float32, on the CPU; one batch, no prompt."""
-    vectors = embedder.encode(
-        list(texts), prompt="", batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
-    )
-    return vectors.float().cpu()
 
 
 def _special_tokens_are_text(embedder: SentenceTransformer) -> Probe:

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers.initialization import no_init_weights
 
-from lusifer.embedder import contents, int8, plain
+from lusifer.embedder import contents, golden, int8, plain
 from lusifer.embedder.place import number_format, usable
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
@@ -27,15 +27,19 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def save(embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None) -> None:
+def save(
+    embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None, *, finished: bool = False
+) -> None:
     """Write an embedder as a complete folder, whole or not at all, in place of an old one; adapters are merged in it.
 
-    `card` is the text of README.md; without it there is none.
+    `card` is the text of README.md; without it there is none. A `finished` model gets golden vectors.
     """
     with write_folder(target) as temporary:
         embedder.save_pretrained(str(temporary), create_model_card=False)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
+        if finished:
+            golden.write(embedder, temporary)
 
 
 def load(
@@ -123,7 +127,7 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
         raise UsageError(f"{model}: only a model of this library in ordinary numbers can be exported whole")
     card = source / "README.md"
     words = card.read_text(encoding="utf-8") if card.is_file() else None
-    save(load(source, device="cpu"), target, of_whole(words) if words is not None else None)
+    save(load(source, device="cpu"), target, of_whole(words) if words is not None else None, finished=True)
 
 
 def load_cross_encoder(

@@ -97,6 +97,96 @@ def offline() -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Run a block that writes to a repository of the hub; what the hub refuses is raised as one line.
+
+    Raises:
+        LusiferError: No token, one that the hub does not know or that may not write there, or no answer.
+    """
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    kinds = (OSError, ValueError, RuntimeError, httpx.HTTPError)  # of an upload in threads a RuntimeError is raised
+    try:
+        yield
+    except kinds as error:
+        chain = list(_chain(error))
+        answered = _first(chain, httpx.HTTPStatusError)
+        status = answered.response.status_code if answered else None
+        if _first(chain, errors.LocalTokenNotFoundError):
+            reason = f"no token: {LOG_IN}, with a token that may write"
+        elif _first(chain, errors.OfflineModeIsEnabled):
+            reason = f"{OFFLINE}: take it out to upload"
+        elif status == 401:
+            reason = f"the hub does not know the token: {LOG_IN}, or correct HF_TOKEN"
+        elif status == 403 or _first(chain, errors.RepositoryNotFoundError):
+            reason = f"the token may not write there: name a repository of yours, or {LOG_IN} with one that may"
+        elif _first(chain, (ConnectionError, httpx.TransportError)) or (status or 0) >= 500:
+            reason = f"{UNREACHABLE}; push again when it answers"
+        else:
+            reason = why(error)
+        raise LusiferError(f"{name}: {reason}") from error
+
+
+def held(name: str) -> list[str] | None:
+    """The files of a model repository that the token of this machine may see; None where there is no such one.
+
+    Raises:
+        LusiferError: As for `writing`.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with writing(name):
+        HfApi().whoami()  # of a wrong token the next answer would be that there is no such repository
+        try:
+            return [file.rfilename for file in HfApi().model_info(name).siblings or []]
+        except RepositoryNotFoundError:
+            return None
+
+
+def upload(name: str, folder: Path, old: Sequence[str] | None, message: str, *, private: bool) -> str:
+    """Put a folder into a model repository, in place of what it held, in one commit.
+
+    Args:
+        name: Of the repository.
+        folder: All of its files are uploaded.
+        old: As `held` gave it; None makes the repository, which is `private` or not.
+        message: Of the commit.
+        private: Of a new repository.
+
+    Returns:
+        The commit.
+
+    Raises:
+        LusiferError: As for `writing`.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    # Not `upload_folder`, which makes several commits of an upload that takes more than five minutes.
+    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    gone = sorted(set(old or ()) - files.keys() - {".gitattributes"})
+    changes = [CommitOperationAdd(place, file) for place, file in files.items()]
+    changes += [CommitOperationDelete(place, is_folder=False) for place in gone]
+    with writing(name):
+        if old is None:
+            HfApi().create_repo(name, private=private)
+        return HfApi().create_commit(name, changes, commit_message=message).oid
+
+
+def fetch_into(name: str, commit: str, folder: Path) -> None:
+    """Download all files of a model repository at a commit into a folder, past the cache.
+
+    Raises:
+        LusiferError: The hub does not give them.
+    """
+    from huggingface_hub import snapshot_download
+
+    with asking(name, LusiferError):
+        snapshot_download(name, revision=commit, local_dir=folder)
+
+
 def why(error: BaseException) -> str:
     """One line on why a name could not be read, by the error of a library and what it was raised from."""
     from huggingface_hub import errors

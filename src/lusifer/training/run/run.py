@@ -15,7 +15,7 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 
-from lusifer.embedder import assemble, contents, folder
+from lusifer.embedder import assemble, contents, folder, golden
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import write_folder, write_json
 from lusifer.model import adapters, build
@@ -167,6 +167,7 @@ def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
             shutil.copytree(last, temporary, dirs_exist_ok=True)
             # That of the stage is of another recipe where stages were taken over from another run.
             (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
+            golden.write(embedder, temporary)
         return
     model = assemble.lusifer_model(embedder)
     with write_folder(run.delta) as temporary:  # first: where `model` is, the run is done
@@ -176,8 +177,9 @@ def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
         write_json(temporary / "config.json", settings)
         # The card of the stage counts adapters beside their towers; whoever loads the folder has them merged.
         (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
+        golden.write(embedder, temporary)
     model.delta = None
-    folder.save(embedder, run.model, card.card(run, len(recipe.stages), embedder))
+    folder.save(embedder, run.model, card.card(run, len(recipe.stages), embedder), finished=True)
 
 
 def _stage(

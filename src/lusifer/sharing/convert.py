@@ -65,7 +65,7 @@ def convert(
         checkpoint=name,
         compat=compat,
     )
-    folder.save(embedder, out, text)
+    folder.save(embedder, out, text, finished=True)
     return embedder
 
 

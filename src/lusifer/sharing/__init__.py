@@ -1,0 +1,1 @@
+"""Between our model folders and the world: checkpoints of others in, models of ours out to the hub."""

