@@ -122,3 +122,13 @@ def test_a_language_is_found_in_the_only_script_that_is_there() -> None:
     assert among("zh-Hant", {"zh", "zh_Hant"}) == "zh_Hant"
     assert among("acm", {"acm_Arab", "ar"}) == "acm_Arab"
     assert among("ace", {"ace_Arab", "ace_Beng"}) == among("ace", ()) == "ace"
+
+
+def test_the_facts_are_of_the_205_languages_of_sib_200() -> None:
+    classes = languages.resource_classes()
+    assert len(classes) == 205 and set(classes.values()) == set(range(6))
+    assert [code for code in classes if language(code).code != code] == []
+    assert (classes["en"], classes["sw"], classes["zh_Hant"], classes["ar_Latn"]) == (5, 2, 5, 0)
+    seen = [code for code in classes if languages.seen_by_xlmr(code)]
+    assert len(seen) == 91 and languages.seen_by_xlmr("sw") and not languages.seen_by_xlmr("yo")
+    assert languages.seen_by_xlmr("xx") is None and set(languages.table()) <= set(classes)

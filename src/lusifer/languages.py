@@ -1,6 +1,7 @@
 """Languages by any of their codes: those of the project's table, and all others by the library langcodes.
 
-The table has name, script and, for the 14 languages of the paper, the resource level.
+The table has name, script and, for the 14 languages of the paper, the resource level; and of the 205 of SIB-200 what
+published lists say: a class of resources, and whether XLM-R was trained on the language.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from lusifer.errors import UsageError
 
@@ -42,12 +44,33 @@ def table() -> dict[str, Language]:
 
 
 @cache
+def _file() -> dict[str, Any]:
+    return tomllib.loads(resources.files("lusifer").joinpath("languages.toml").read_text(encoding="utf-8"))
+
+
+@cache
 def _rows() -> tuple[dict[str, Language], dict[str, Language]]:
     """The table, and other languages of which CLDR knows name or script wrongly."""
-    facts = tomllib.loads(resources.files("lusifer").joinpath("languages.toml").read_text(encoding="utf-8"))
-    others = facts.pop("others")
-    measured, named = ({code: Language(code=code, **row) for code, row in rows.items()} for rows in (facts, others))
+    known = {code: row for code, row in _file().items() if code not in ("others", "facts")}
+    measured, named = (
+        {code: Language(code=code, **row) for code, row in rows.items()} for rows in (known, _file()["others"])
+    )
     return measured, named
+
+
+@cache
+def resource_classes() -> dict[str, int]:
+    """Give the class of each language of SIB-200, 5 for the most resources, 0 also for what the list does not name.
+
+    The classes are those of Joshi et al. 2020 (arXiv 2004.09095).
+    """
+    found = _file()["facts"]["resources"]
+    return {code: int(number) for number, codes in found.items() for code in codes}
+
+
+def seen_by_xlmr(code: str) -> bool | None:
+    """Whether XLM-R was trained on a language of SIB-200, by its authors' list; None of others."""
+    return code in _file()["facts"]["seen_by_xlmr"] if code in resource_classes() else None
 
 
 def paper() -> list[Language]:

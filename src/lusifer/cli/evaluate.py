@@ -32,6 +32,9 @@ Data = Annotated[
     typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl."),
 ]
 Output = Annotated[Path | None, typer.Option(help="Evaluation folder; the same call goes on where one was stopped.")]
+Languages = Annotated[
+    str | None, typer.Option(help="Codes, as in en,es, or all that there are; by default the 14 of the paper.")
+]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing after that; the next call goes on.")]
 Instructions = Annotated[
     bool | None,
@@ -60,7 +63,7 @@ def evaluate(
     suite: Annotated[str, typer.Option(help=SUITE_HELP)] = "offline",
     data: Data = None,
     output: Output = None,
-    languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
+    languages: Languages = None,
     tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
     minutes: Minutes = None,
     instructions: Instructions = None,

@@ -12,7 +12,7 @@ from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import sib200, sts, suite, xquad
 from lusifer.io import seen
-from support.offline_files import Oracle, write_questions
+from support.offline_files import Oracle, write_questions, write_split
 from support.words import Words
 
 CODES = ("en", "es", "ru", "fr")
@@ -179,6 +179,25 @@ def test_tasks_and_languages_are_chosen_by_name(data):
         evaluate(Words(), Options(data=data, tasks=["STS99"]))
     with pytest.raises(UsageError, match="language 'xx' is the code of no language"):
         evaluate(Words(), Options(data=data, languages=["xx"]))
+
+
+def test_all_languages_are_those_of_the_folder_each_with_the_tasks_whose_files_it_has(data, tmp_path):
+    for code in ("ace_Arab", "yor_Latn"):
+        write_split(data, code, "dev", list(range(12)))
+    model = Words()
+    found = evaluate(model, Options(data=data, languages=["all"]), tmp_path / "scores")
+    tasks = {}
+    for entry in found["scores"]:
+        assert entry["missing"] is None and entry["score"] is not None
+        tasks.setdefault(entry["language"], set()).add(entry["task"])
+    assert set(tasks) == {"en", "es", "ru", "ace_Arab", "yo"}
+    assert tasks["yo"] == tasks["ace_Arab"] == tasks["ru"] == {"SIB200ZeroShotTopics", "SIB200TranslationToEnglishDev"}
+    gap = EvaluationFolder(tmp_path / "scores").read_gap()
+    assert gap.sentences == 12 and set(gap.within) == set(tasks)
+    english = [text for text in model.read if text.startswith("en ")]
+    assert len(english) == len(set(english))  # once, whatever the number of languages
+    with pytest.raises(UsageError, match="all stands alone"):
+        evaluate(Words(), Options(data=data, languages=["all", "es"]))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ def model_card(result: Results, seed: int = 0, others: Sequence[Results] = ()) -
         for scores in report_facts.gather([each], seed).sets:
             kind = "from one language to another" if scores.cross_lingual else "within each language"
             where = f", queries by this model against documents by {_plain(index.name)}" if index else ""
-            blocks += [f"### Suite {each.suite}{where}, {kind}", *_tasks(scores, seed)]
+            groups = [_means(table, scores) for table in scores.grouped()] if scores.many else []
+            note = [scores.groups_note] if groups else []
+            blocks += [f"### Suite {each.suite}{where}, {kind}", *note, *groups, *_tasks(scores, seed)]
     return _without_tags("\n\n".join(blocks))
 
 
@@ -114,7 +116,8 @@ def _task(scores: ScoreSet, task: str, seed: int) -> str:
     """One task: a row a language; the columns of a single model, or one for each of several."""
     keys = [key for key in scores.keys if key[TASK] == task]
     about = scores.about(keys[0])
-    means = [row for row in scores.groups(keys) if "resources" not in row.label] if len(keys) > 1 else []
+    means = scores.groups(keys) if len(keys) > 1 else []
+    means = [row for row in means if (row.label.startswith("all") if scores.many else "resources" not in row.label)]
     labels = [f"mean of {row.label}" + f" ({row.size})" * (row.shared < row.of) for row in means]
     columns = {"language": [*(language_name(code) for code, _ in keys), *labels]}
     for place, (name, board) in enumerate(zip(scores.names, scores.boards, strict=True)):

@@ -143,6 +143,24 @@ class ScoreSet:
             groups.setdefault(label(key), []).append(key)
         return [self.row(name, keys) for name, keys in groups.items()]
 
+    groups_note = (
+        "Groups of languages: the class of resources, from 5 (most) to 0, is that of Joshi et al. 2020 (arXiv "
+        "2004.09095); seen by XLM-R are those on the list of what it was trained on (arXiv 1911.02116); scripts are by "
+        "ISO 15924."
+    )
+
+    @cached_property
+    def many(self) -> bool:
+        """Whether there are so many languages that they are shown by groups."""
+        return len({code for code, _ in self.keys}) > averages.MANY
+
+    @cached_property
+    def everywhere(self) -> list[str]:
+        """The tasks that were asked in every language: over these, groups of languages can be compared."""
+        codes = {code for code, _ in self.keys}
+        asked = {task: {code for code, each in self.keys if each == task} for _, task in self.keys}
+        return [task for task, there in asked.items() if there == codes]
+
     def groups(self, keys: Iterable[Key]) -> list[MeanRow]:
         """Average over the groups of languages: all, all but English, resource levels."""
         keys = list(keys)
@@ -171,6 +189,15 @@ class ScoreSet:
             numbers = {cell for row in rows for cell in row.published} - {NOT_COMPARABLE, NOT_PUBLISHED}
             published = [f"{name} (published)" for name in self.published] if numbers else []
             found.append(MeanTable(caption, what, rows, whole, published))
+        return [*self.grouped(), *(table for table in found if table.what != "languages")] if self.many else found
+
+    def grouped(self) -> list[MeanTable]:
+        """The means of many languages: by group, a table for each task that all of them have."""
+        found = []
+        for task in self.everywhere:
+            keys = [key for key in self.keys if key[TASK] == task]
+            caption = f"Mean by group of languages: {self.about(keys[0]).title}"
+            found.append(MeanTable(caption, "languages", self.groups(keys), None, []))
         return found
 
     def missing(self) -> dict[tuple[str, str, str], list[str]]:

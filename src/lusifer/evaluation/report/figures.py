@@ -45,6 +45,9 @@ STEPS = 24  # of the bar of colours: with 50 and more matplotlib makes an image 
 NEIGHBOURS = 10
 LAYERS = 7
 LONG_LABEL = 14  # letters; longer names of columns are turned
+CELL_FONT = 9.0
+Box = tuple[float, float, float, float]
+"""Left, top, width and height of a cell in the units of its axes, whose y grows downwards."""
 Mark = dict[str, Any]
 """How a group of points looks, in matplotlib's words: color and marker."""
 Estimate = tuple[float | None, float | None, float | None]
@@ -173,7 +176,7 @@ def heat_map(
         for place, row in enumerate(scores.values()):
             for number, column in enumerate(columns):
                 if column in row:
-                    _cell(axis, number, place, row[column], norm, colours)
+                    cell(axis, (number - 0.5, place - 0.5, 1.0, 1.0), row[column], norm, colours)
         axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(scores) - 0.5, -0.5))
         axis.set_xticks(range(len(columns)), names, rotation=35 if turned else 0, ha="left" if turned else "center")
         axis.set_yticks(range(len(scores)), [words.language_name(code) for code in scores])
@@ -186,18 +189,26 @@ def heat_map(
     return figure
 
 
-def _cell(axis: Axes, x: int, y: int, value: float | None, norm: Normalize, colours: Colormap) -> None:
+def cell(
+    axis: Axes, box: Box, value: float | None, norm: Normalize, colours: Colormap, size: float = CELL_FONT
+) -> None:
+    """A score in its colour, with its number in a font of this size; None is hatched, and says so if it has room."""
     rectangle = extras.need("report", "matplotlib.patches").Rectangle
+    left, top, width, height = box
+    centre = left + width / 2, top + height / 2
     # The edge is the paper: a gap between cells. A hatch takes the edge's colour, so a missing cell has its own.
     if value is None:
         hatched = {"fill": False, "hatch": HATCH, "edgecolor": LINE, "linewidth": 0}
-        axis.add_patch(rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **hatched))
+        place = left + 0.04 * width, top + 0.06 * height
+        axis.add_patch(rectangle(place, 0.92 * width, 0.88 * height, **hatched))
         behind = {"facecolor": PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
-        axis.text(x, y, words.MISSING, ha="center", va="center", fontsize=8.5, style="italic", color=INK, bbox=behind)
+        look = {"ha": "center", "va": "center", "style": "italic", "color": INK, "bbox": behind}
+        if size >= CELL_FONT:
+            axis.text(*centre, words.MISSING, fontsize=8.5, **look)
         return
-    axis.add_patch(rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours(norm(value)), edgecolor=PAPER, linewidth=1))
+    axis.add_patch(rectangle((left, top), width, height, facecolor=colours(norm(value)), edgecolor=PAPER, linewidth=1))
     ink = "#ffffff" if norm(value) < EQUAL_CONTRAST else "#000000"
-    axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=9, color=ink)
+    axis.text(*centre, f"{value:.1f}", ha="center", va="center", fontsize=size, color=ink)
 
 
 def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:

@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lusifer import languages
-from lusifer.evaluation.report import figures, verdict
+from lusifer.evaluation.report import atlas, figures, verdict
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.report.words import language, language_name, render, short
@@ -85,7 +85,12 @@ def _figure(drawn: Figure, slug: str, caption: str, alternative: str = "", wide:
 
 
 def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
-    """A heat map a model: languages by types, or by tasks where they are cross-lingual; all on one scale."""
+    """A heat map a model: languages by types, or by tasks where they are cross-lingual; all on one scale.
+
+    Of many languages it is one map of all models, with the tasks that were asked in every language.
+    """
+    if scores.many:
+        return [_atlas(scores, slug)] if scores.everywhere else []
     grids = [_grid(scores, board) for board in scores.boards]
     limits = figures.span([value for grid in grids for row in grid.values() for value in row.values()])
     what = "task" if scores.cross_lingual else "type of task"
@@ -102,6 +107,27 @@ def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
         wide = len({column for _, _, column in values}) > HALF
         found.append(_figure(drawn, f"{slug}-{number}", caption, alternative, wide))
     return found
+
+
+def _atlas(scores: ScoreSet, slug: str) -> dict[str, Any]:
+    """Every language with every model, in the tasks that all languages have."""
+    several, cells = len(scores.names) > 1, {}
+    for task in scores.everywhere:
+        keys = [key for key in scores.keys if key[1] == task]
+        title = scores.about(keys[0]).title
+        for name, board in zip(scores.names, scores.boards, strict=True):
+            for key in keys:
+                label = f"{title}: {name}" if several else title
+                cells.setdefault(key[0], {})[label] = board.entries[key].score
+    values = [value for row in cells.values() for value in row.values()]
+    gone = values.count(None)
+    caption = (
+        f"{len(cells)} languages by the class of their resources (Joshi et al. 2020); ● XLM-R was trained on it, ○ it "
+        f"was not; {f'{gone} hatched cells are missing' if gone else 'none is missing'}"
+    )
+    title = "Every language" if several else f"{short(scores.names[0], 40)}: every language"
+    drawn = atlas.atlas(cells, title, figures.span(values))
+    return _figure(drawn, f"{slug}-all", caption, wide=True)
 
 
 def _grid(scores: ScoreSet, board: Board) -> dict[str, dict[str, float | None]]:

@@ -15,13 +15,14 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from lusifer import __version__, extras, language_gap
+from lusifer import __version__, extras, language_gap, languages
 from lusifer.errors import LusiferError
 from lusifer.evaluation.run import runner
 from lusifer.evaluation.run.against import IndexedModel
 from lusifer.evaluation.run.encoder import ScoredModel, default_prompt, load_model
 from lusifer.evaluation.run.runner import Result
 from lusifer.evaluation.scores import bootstrap
+from lusifer.evaluation.scores.averages import MANY
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import suite
 from lusifer.evaluation.suites.rows import fingerprint
@@ -160,13 +161,16 @@ def _measure_gap(
     texts: dict[str, Sequence[str]], model: ScoredModel, folder: EvaluationFolder, note: Callable[[str], None]
 ) -> None:
     """Measure the gap between languages; where that fails, scores are still scores."""
-    few = max(language_gap.K + 1, DRAWN // len(texts))
+    few = max(language_gap.K + 1, DRAWN // len(texts)) if len(texts) <= MANY else DRAWN // len(languages.paper())
     try:
         gap = language_gap.measure(model.vectors, texts)
     except LusiferError as error:
         note(f"the gap between languages: not measured: {error}")
         return
-    folder.write_gap(gap, {code: model.vectors(rows[:few]) for code, rows in texts.items()})
+    # A picture with a mark for each of many languages cannot be read.
+    paper = [row.code for row in languages.paper()]
+    drawn = [code for code in texts if code in paper or len(texts) <= MANY]
+    folder.write_gap(gap, {code: model.vectors(texts[code][:few]) for code in drawn})
 
 
 def _summary(options: Options, model: ScoredModel, chosen: Selection, entries: list[Result]) -> dict[str, Any]:

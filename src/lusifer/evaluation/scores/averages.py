@@ -8,6 +8,7 @@ languages, then over tasks. The two are never in one mean.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,9 @@ LANGUAGE, TASK = 0, 1
 ENGLISH = "en"
 ABSENT = "not evaluated"
 FLAT = 1e-9  # percent
+MANY = 30
+"""Languages from which on they are grouped by published facts: the paper's levels are of 14."""
+FEW = 3  # languages of a script that is a group of its own
 
 
 @dataclass(frozen=True)
@@ -111,20 +115,50 @@ def order_of(codes: Collection[str]) -> list[str]:
 def groups(codes: Collection[str]) -> dict[str, list[str]]:
     """The groups over which means are taken, by their label: all, without English, by the paper's resource levels.
 
-    A group that has the members of another one, or none, is left out.
+    Of many languages they are by class of resources, by what XLM-R was trained on, and by script. A group that has the
+    members of another one, or none, is left out.
     """
     order = order_of(codes)
-    known = languages.table()
     found = {"all languages": order, "all but English": [code for code in order if code != ENGLISH]}
-    for level in languages.LEVELS:
-        label = f"{level.replace('_', ' ')} resources"
-        found[label] = [code for code in order if code in known and known[code].level == level]
-    found["resource level unknown"] = [code for code in order if code not in known or known[code].level is None]
+    found |= _by_facts(order) if len(order) > MANY else _by_level(order)
     distinct: dict[str, list[str]] = {}
     for label, members in found.items():
         if members and members not in distinct.values():
             distinct[label] = members
     return distinct
+
+
+def _by_level(order: Sequence[str]) -> dict[str, list[str]]:
+    known = languages.table()
+    found = {
+        f"{level.replace('_', ' ')} resources": [code for code in order if code in known and known[code].level == level]
+        for level in languages.LEVELS
+    }
+    return found | {"resource level unknown": [code for code in order if code not in known or not known[code].level]}
+
+
+def _by_facts(order: Sequence[str]) -> dict[str, list[str]]:
+    classes, found = languages.resource_classes(), {}
+    paper = [row.code for row in languages.paper()]
+    found["the paper's languages"] = [code for code in order if code in paper]
+    for number in sorted(set(classes.values()), reverse=True):
+        label = f"resource class {number}{' or none' * (not number)}"
+        found[label] = [code for code in order if classes.get(code) == number]
+    for seen, label in ((True, "seen by XLM-R"), (False, "not seen by XLM-R")):
+        found[label] = [code for code in order if languages.seen_by_xlmr(code) is seen]
+    scripts: dict[str, list[str]] = {}
+    for code in order:
+        scripts.setdefault(script_of(code), []).append(code)
+    common = sorted((name for name in scripts if len(scripts[name]) >= FEW), key=lambda name: -len(scripts[name]))
+    found |= {f"script {name}": scripts[name] for name in common}
+    return found | {"other scripts": [code for code in order if script_of(code) not in common]}
+
+
+def script_of(code: str) -> str:
+    """The script of a language, by its code; "unknown" where it is the code of none."""
+    with suppress(UsageError):
+        return languages.language(code).script
+    return "unknown"
 
 
 def _like(entry: Entry | None, first: Entry) -> Entry:

@@ -6,11 +6,13 @@ hold those of the library, and `register` adds one from outside. The modules imp
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -138,17 +140,18 @@ def _by_code(folder: Path, pattern: str, pairs: bool = False) -> Iterator[tuple[
     With `pairs` only those with a second language where a territory could stand (en-de): files of no one language.
     """
     before, after = pattern.split("{}")
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        packed = after.endswith(".jsonl") and file.name.lower().endswith(".gz")
-        name = file.name[:-3] if packed else file.name
+    for file in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        packed = after.endswith(".jsonl") and file.lower().endswith(".gz")
+        name = file[:-3] if packed else file
         if name.startswith(before) and name.lower().endswith(after):
             word = name[len(before) : len(name) - len(after)]
             with suppress(UsageError):  # a word that is the code of no language
                 code = languages.language(word).code
                 if is_pair(word) == pairs:
-                    yield code, word, file
+                    yield code, word, folder / file
 
 
+@cache
 def is_pair(word: str) -> bool:
     """Whether the code of a language has a second one where a territory could stand.
 
@@ -234,11 +237,11 @@ def tasks(suite: str) -> list[type[LocalTask]]:
 
 
 def survey(
-    kinds: Sequence[type[LocalTask]], codes: Sequence[str], data: DataFolder
+    kinds: Sequence[type[LocalTask]], codes: Sequence[str], data: DataFolder, there_only: bool = False
 ) -> tuple[list[SuiteRow], dict[tuple[str, str], str], list[Path]]:
     """List what tasks measure, and read every file: a damaged one must not be found after hours.
 
-    The files of English are read as well.
+    The files of English are read as well. With `there_only` a task without its file in a language is no row of it.
 
     Returns:
         The rows; language and task of those that lack a file, with the reason; and the files that are there.
@@ -257,7 +260,7 @@ def survey(
                 data.read(file, task.parse)
                 found[file] = None
             row = task.row(code) if code in codes else None
-            if row is None or (task.optional and there != needed):
+            if row is None or ((task.optional or there_only) and there != needed):
                 continue
             rows.append(row)
             if there != needed:

@@ -70,9 +70,9 @@ def _row(row: Any, where: str) -> tuple[int, str, str, str]:
     return row["index_id"], check_text(row["text"], where), check_text(row["label"], where), where
 
 
-def parallel(data: DataFolder, codes: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    """Give the first 204 sentences that all languages with a train file have; None for fewer than two languages."""
-    files = {code: file_of(data.path, code, "train") for code in codes}
+def parallel(data: DataFolder, codes: Sequence[str], split: str = "train") -> dict[str, tuple[str, ...]] | None:
+    """Give the first 204 sentences of a split that all languages with its file have; None for fewer than two."""
+    files = {code: file_of(data.path, code, split) for code in codes}
     splits = {code: data.read(file, read) for code, file in files.items() if file.is_file()}
     if ENGLISH not in splits or len(splits) < 2:
         return None

@@ -17,6 +17,8 @@ from lusifer.io.files import sha256
 
 LOCAL = tuple(local.MODULES)
 """Suites of our own tasks, which need no hub."""
+EVERY = "all"
+"""In place of codes: every language that there is anything for."""
 
 
 def names() -> tuple[str, ...]:
@@ -56,8 +58,9 @@ def choose(
 ) -> Selection:
     """Choose what is measured; files are read here, once.
 
-    Only the offline suite has a folder, `data`. No languages are the 14 of the paper, no tasks all of the suite;
-    `against` leaves those whose documents may be of another embedder, without the gap between languages.
+    Only the offline suite has a folder, `data`. No languages are the 14 of the paper, no tasks all of the suite. With
+    "all" as the one language there are all that have anything, each with the tasks whose files it has. `against`
+    leaves those tasks whose documents may be of another embedder, without the gap between languages.
 
     Raises:
         DataError: A file of the offline suite is damaged, or there is none.
@@ -67,19 +70,22 @@ def choose(
     """
     if suite not in names():
         raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
+    every = EVERY in (languages or ())
+    if every and len(languages or ()) > 1:
+        raise UsageError(f"--languages: {EVERY} stands alone: it is every language that there is anything for")
     asked = languages or [row.code for row in languages_.paper()]
     if suite not in LOCAL:
         if against:
             raise UsageError(f"--against: not with the suite {suite!r} from the hub: use one of {', '.join(LOCAL)}")
         table = benchmark.suite(suite)
         there = {row.language for row in table}
-        codes, notes = _codes(asked, there)
+        codes, notes = _codes(sorted(there) if every else asked, there)
         return Selection(suite, select(table, codes, tasks), benchmark.make, notes=notes)
     known = parallel_text.sample().texts
     folder = local.DataFolder(data if suite != "sample" else None)
     kinds = local.tasks(suite)
     there = set(known) if suite == "sample" else local.codes(kinds, data) if data is not None else set()
-    codes, notes = _codes(asked, there)
+    codes, notes = _codes(sorted(there) if every else asked, there)
     if suite == "sample":
         unknown = [code for code in codes if code not in known]
         if unknown:
@@ -88,7 +94,7 @@ def choose(
             raise UsageError("--languages: the sample compares languages with English: name another one")
     elif data is None:
         raise UsageError("the offline suite reads files: name their folder with --data")
-    rows, absent, files = local.survey(kinds, codes, folder)
+    rows, absent, files = local.survey(kinds, codes, folder, every)
     if against:
         known_tasks = {kind.__name__: kind for kind in kinds}
         rows = [row for row in rows if known_tasks[row.task].indexed(row.language)]
@@ -99,17 +105,19 @@ def choose(
         partial(local.make, kinds, folder),
         absent,
         {file.name: sha256(file) for file in files},
-        None if against else _parallel(suite, folder, compared),
+        None if against else _parallel(suite, folder, compared, "dev" if every else "train"),
         [*notes, *(local.notes(kinds, compared, data) if data is not None and suite != "sample" else ())],
     )
 
 
-def _parallel(suite: str, folder: local.DataFolder, codes: Sequence[str]) -> dict[str, Sequence[str]] | None:
-    """The sentences that are the same in all languages."""
+def _parallel(
+    suite: str, folder: local.DataFolder, codes: Sequence[str], split: str
+) -> dict[str, Sequence[str]] | None:
+    """The sentences that are the same in all languages, of SIB-200 those of a split."""
     from lusifer.evaluation.suites import sib200
 
     known = parallel_text.sample().texts
-    return {code: known[code] for code in codes} if suite == "sample" else sib200.parallel(folder, codes)
+    return {code: known[code] for code in codes} if suite == "sample" else sib200.parallel(folder, codes, split)
 
 
 def _codes(asked: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:
