@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import run
 
-RECIPE = """
+ALIGN = """
 name: small
 seed: 1
 max_length: 48
@@ -29,6 +29,8 @@ stages:
     learning_rate: 1.0e-3
     save_steps: 2
     logging_steps: 1
+"""
+CONTRAST = """\
   - name: contrast
     kind: contrastive
     train: {encoder: lora, llm: lora, connector: true, output_projection: true}
@@ -41,30 +43,16 @@ stages:
     save_steps: 2
     logging_steps: 1
 """
+RECIPE = ALIGN + CONTRAST
 TEXTS = ["The river rises in spring.", "Сколько воды нужно человеку каждый день?"]
-
-
-MORE = """
-name: more
-stages:
-  - name: contrast
-    kind: contrastive
-    train: {encoder: frozen, llm: lora, connector: true}
-    data: [{path: "sample:pairs"}]
-    batch_size: 8
-    mini_batch_size: 4
-    max_steps: 4
-    learning_rate: 1.0e-3
-    save_steps: 2
-    logging_steps: 1
-model:
-"""
 
 
 def recipe_of(folder: Path, start: str | Path, *lines: str) -> Path:
     """Write a recipe that goes on from a model; `lines` are more keys of `model`."""
     file = folder / "more.yaml"
-    file.write_text(MORE + "".join(f"  {line}\n" for line in (f"start: {start}", *lines)))
+    stage = CONTRAST.replace("encoder: lora", "encoder: frozen").replace(", output_projection: true", "")
+    model = "".join(f"  {line}\n" for line in (f"start: {start}", *lines))
+    file.write_text(f"name: more\nstages:\n{stage}model:\n{model}")
     return file
 
 

@@ -48,6 +48,12 @@ def test_misspelt_key_names_file_line_key_and_neighbour(file: Path) -> None:
     assert message.startswith(f"{file} line 13: stages.first.learning_rat: unknown key; did you mean learning_rate?")
 
 
+@pytest.mark.parametrize(("given", "mini"), [("batch_size=2", 2), ("mini_batch_size=512", 8), ("mini_batch_size=8", 8)])
+def test_a_mini_batch_has_no_more_rows_than_a_batch(file: Path, given: str, mini: int) -> None:
+    recipe = load_recipe(file, [f"stages.first.{given}"])
+    assert recipe.stages[0].mini_batch_size == mini and f"mini_batch_size: {mini}\n" in resolved_yaml(recipe)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import ModelFolderError
 from lusifer.model import adapters
-from support.small_run import TEXTS, same, train, unfinish
+from lusifer.training.estimate.cost import estimate
+from lusifer.training.recipe.load import load_recipe
+from support.small_run import TEXTS, recipe_of, same, train, unfinish
 
 pytestmark = pytest.mark.slow
 HALF = ["model.dtype.frozen=bfloat16"]
@@ -49,6 +52,17 @@ def test_the_adapter_of_the_first_stage_is_not_moved_by_the_second(half: Path) -
     kept = [name for name in first if ".stage-align." in name]
     assert kept
     assert all(torch.equal(first[name], second[name]) for name in kept)
+
+
+def test_adapters_of_a_delta_to_start_from_are_in_the_estimate(half: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, half / "delta", "dtype: {frozen: bfloat16}")
+    events: list[dict] = []
+    train(recipe, tmp_path / "run", ["stages.contrast.max_steps=1"], listen=events.append)
+    counted = next(event["parts"] for event in events if event["event"] == "counts")
+    assert [asdict(part) for part in estimate(load_recipe(recipe))[0].parts] == counted
+    base = {each["part"]: each["parameters"] for each in counted}
+    first = json.loads((half.parent / "events.json").read_text())[0]["parts"]
+    assert base["encoder"] > next(part["parameters"] - part["trainable"] for part in first if part["part"] == "encoder")
 
 
 @pytest.mark.parametrize("run", ("finished", "half"))

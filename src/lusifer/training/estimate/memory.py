@@ -30,6 +30,7 @@ from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.estimate.rehearsal import Counted, Kind, Setting, rehearse
+from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import Pass, StageSettings
 
@@ -85,7 +86,8 @@ def skeleton(
 ) -> LusiferModel:
     """Build the model of a stage without memory for weights.
 
-    It has the adapters of the stage, and on towers in half precision (`half`) those of the stages before.
+    It has the adapters of the stage, and on towers in half precision (`half`) those of the stages before and of a delta
+    that the run starts from.
 
     Raises:
         UsageError: Adapters fit no layer.
@@ -93,6 +95,10 @@ def skeleton(
     config = LusiferConfig(encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm), **recipe.model.join_settings())
     with torch.device("meta"):
         model = LusiferModel(config)
+        for number, each in enumerate(start.kept_adapters(recipe.model.start)):
+            if each["tower"] in half:
+                name = f"{adapters.STAGE}start-{number}"
+                adapters.attach(model, each["tower"], each["r"], each["alpha"], 0.0, each["targets"], name)
         for before in recipe.stages[: recipe.stages.index(stage)]:
             for tower in half:
                 if (lora := getattr(before.lora, tower)) is not None:

@@ -78,7 +78,7 @@ class StageSettings(Settings):
     batch_size: int = Field(default=256, ge=1)
     """Rows of one optimizer step, over all processes."""
     mini_batch_size: int = Field(default=32, ge=1)
-    """Rows that are in memory at once, in each process."""
+    """Rows that are in memory at once, in each process; no more than batch_size."""
     max_length: int | None = Field(default=None, ge=8)
     """Longest text in this stage, in tokens of the encoder's tokenizer; null is the recipe's max_length. Short texts
     train faster, and the finished model reads up to the recipe's max_length all the same."""
@@ -132,6 +132,16 @@ class StageSettings(Settings):
         defaults = {"encoder": "lora", "llm": "frozen"}
         wanted = [tower for tower in defaults if value["train"].get(tower, defaults[tower]) == "lora"]
         return {**value, "lora": {**lora, **{tower: {} for tower in wanted if lora.get(tower) is None}}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_more_than_a_batch(cls, value: Any) -> Any:
+        """Of a batch that is smaller than the mini-batch all rows are in memory at once."""
+        if not isinstance(value, dict):
+            return value
+        batch, mini = (value.get(key, cls.model_fields[key].default) for key in ("batch_size", "mini_batch_size"))
+        known = type(batch) is int and type(mini) is int  # not of a bool, which is refused
+        return {**value, "mini_batch_size": batch} if known and 1 <= batch < mini else value
 
     @model_validator(mode="after")
     def _possible(self) -> StageSettings:

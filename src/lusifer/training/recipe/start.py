@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
 from lusifer.io.files import read_json
 from lusifer.io.names import EXPORTED, OWN_TYPE
+
+if TYPE_CHECKING:
+    from lusifer.training.recipe.recipe import StartSettings
 
 ADVICE = "give a whole model folder"
 TOWERS = ("encoder", "llm")
@@ -68,6 +71,14 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
             "dtype": {"frozen": formats.pop() if len(formats) == 1 else "auto"},
         },
     }
+
+
+def kept_adapters(model: StartSettings | None) -> list[dict[str, Any]]:
+    """Give the adapters of a delta to start from (name, tower, r, alpha, targets); a whole model has none beside it."""
+    if model is None:
+        return []
+    where = folder(model.path, model.revision)
+    return read_json(where / "config.json", ADVICE, ModelFolderError, dict).get("adapters") or []
 
 
 def _base(known: Mapping[str, Any] | None, path: str, revision: str | None) -> dict[str, Any]:
