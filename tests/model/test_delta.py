@@ -17,12 +17,13 @@ from lusifer.embedder import folder
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io import bases as known_bases
-from lusifer.model import adapters
+from lusifer.model import adapters, build
 from lusifer.model.bases import backbones
 from lusifer.model.bases.reading import Base, read_backbone
 from lusifer.model.delta import Delta
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.recipe.stage import LoRA
+from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 from support.tiny_folder import tiny_embedder
 
 TEXTS = ["The river rises in spring.", "水", "Сколько стоит билет до города?"]
@@ -254,6 +255,20 @@ def test_adapters_that_make_no_numbers_are_refused(bases_folder):
         adapters.fold(model, about, tensors)
 
 
+@pytest.mark.parametrize("load", (LusiferModel.from_pretrained, lambda path: SentenceTransformer(str(path))))
+def test_a_truncated_one_is_told_by_its_file(load, trained):
+    delta, _, _ = trained()
+    file = delta / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelFolderError, match=r"two/model\.safetensors: .*copy the folder again"):
+        load(delta)
+
+
+def test_a_revision_of_a_folder_is_refused(bases_folder):
+    with pytest.raises(UsageError, match=r"model\.llm\.revision='v2': .* lies on this machine, .*: leave it out"):
+        read_backbone(Base(str(bases_folder[1]), "v2"), "llm")
+
+
 def test_nothing_is_printed_of_tensors_that_are_left_out(bases_folder, caplog):
     """A base that has a pooler, and more layers than are wanted."""
     with caplog.at_level("WARNING"):
@@ -360,3 +375,21 @@ def test_a_file_that_is_a_base_is_known_under_any_name(tmp_path):
     (tmp_path / "two.bin").write_bytes(b"E5S1 and so off")
     with pytest.raises(ModelFolderError, match="two.bin is not the base"):
         known_bases.refuse_other(record, str(tmp_path / "two.bin"), "x", ModelFolderError)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "llm"),
+    [(encoder, "mistral") for encoder in backbones.table("encoder")]
+    + [("xlm-roberta", llm) for llm in backbones.table("llm")],
+)
+def test_settings_of_every_architecture_agree_with_those_of_its_base(encoder, llm, tmp_path):
+    """Classes of transformers change their configuration when they are made, and a base is written by another one."""
+    towers = {"encoder": tiny_encoder_config(encoder), "llm": tiny_llm_config(llm)}
+    for tower, config in towers.items():
+        build.tiny_model(config, tower).save_pretrained(tmp_path / tower)
+    bases = {tower: str(tmp_path / tower) for tower in towers}
+    model = build.join(*(read_backbone(Base(path), tower) for tower, path in bases.items()))
+    model.delta = Delta(_records(bases.values()))
+    model.save_pretrained(str(tmp_path / "delta"))
+    again = LusiferModel.from_pretrained(tmp_path / "delta")
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())

@@ -102,7 +102,7 @@ def load(
     """
     files = weights.files(folder, contents.ADVICE)
     if model.config.bases:
-        tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        tensors = weights.tensors(files, contents.ADVICE)
         delta.load(model.with_towers, model.config, tensors, where=str(folder), paths=bases, made=model)
     for file in files if not model.config.bases else ():
         model.load_state_dict(load_file(file), strict=False)

@@ -67,6 +67,19 @@ def opened(file: Path, advice: str, framework: str = "pt") -> Iterator[Any]:
         raise ModelFolderError(f"{file}: truncated or damaged ({error}); {advice}") from error
 
 
+def tensors(paths: Sequence[Path], advice: str) -> dict[str, Any]:
+    """All tensors of some safetensors files, by name, as torch's.
+
+    Raises:
+        ModelFolderError: A file is missing, truncated or no safetensors file; the message ends with `advice`.
+    """
+    found = {}
+    for path in paths:
+        with opened(path, advice) as stored:
+            found |= {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    return found
+
+
 def misfit(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
     """How tensors differ from the wanted ones, both as name -> shape: "2 missing (a, b); 1 unknown (c)"; "" if not."""
     problems = {

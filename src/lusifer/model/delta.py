@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -30,8 +29,11 @@ from lusifer.model.adapters import TOWERS, TRAINS
 from lusifer.model.bases import backbones
 from lusifer.model.bases.reading import Base, fill, place, read_backbone, read_config
 
-_OF_NO_ACCOUNT = ("_name_or_path", "architectures", "dtype", "is_causal", "transformers_version", "use_cache")
-"""Settings of a tower that differ between a delta and its base."""
+ADVICE = "copy the folder again"
+_OF_NO_ACCOUNT = (
+    "_name_or_path", "architectures", "dtype", "is_causal", "is_encoder_decoder", "transformers_version", "use_cache",
+)  # fmt: skip
+"""Settings of a tower that are not its base's: classes of transformers set some when a model is made."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ class Delta:
     @classmethod
     def of_folder(cls, folder: Path) -> Delta | None:
         """Read the delta in a folder; None where it holds a whole model."""
-        settings = read_json(folder / "config.json", "copy the folder again", ModelFolderError, dict)
+        settings = read_json(folder / "config.json", ADVICE, ModelFolderError, dict)
         if not settings.get("bases"):
             return None
-        files = weights.files(folder, "copy the folder again")
-        tensors = {name: t for file in files for name, t in load_file(file).items() if adapters.is_adapter(name)}
+        found = weights.tensors(weights.files(folder, ADVICE), ADVICE)
+        tensors = {name: tensor for name, tensor in found.items() if adapters.is_adapter(name)}
         return cls(settings["bases"], settings.get("adapters") or [], tensors)
 
     def at(self, records: Mapping[str, dict[str, Any]]) -> Delta:
@@ -213,8 +215,8 @@ def _refuse_misfit(model: nn.Module, tensors: dict[str, torch.Tensor], config: P
     wanted = {n: shape for n, shape in added if adapters.part_of(n) not in TOWERS or adapters.is_adapter(n)}
     found = {n: tuple(t.shape) for n, t in tensors.items() if adapters.part_of(n) in config.bases or n in wanted}
     if wrong := misfit(wanted, found):
-        raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; copy the folder again")
+        raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; {ADVICE}")
     for name in wanted:
         if not tensors[name].is_floating_point():
-            words = f"tensor {name} is {tensors[name].dtype}, no floating-point numbers; copy the folder again"
+            words = f"tensor {name} is {tensors[name].dtype}, no floating-point numbers; {ADVICE}"
             raise ModelFolderError(f"{where}: {words}")

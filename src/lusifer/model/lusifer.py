@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, cached_file
 
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
+from lusifer.io import weights
 from lusifer.io.files import read_json
-from lusifer.io.weights import INDEX, WEIGHTS, misfit
 from lusifer.model import adapters
 from lusifer.model import delta as deltas
 from lusifer.model.bases import backbones
@@ -152,7 +151,7 @@ class LusiferModel(LusiferPreTrainedModel):
         model = deltas.load(
             partial(cls.around, plain),
             config,
-            {name: tensor for file in files for name, tensor in load_file(file).items()},
+            weights.tensors([Path(file) for file in files], deltas.ADVICE),
             where=str(name_or_path),
             paths=kwargs.get("bases"),
             merge=kwargs.get("merge_adapters", True),
@@ -292,7 +291,7 @@ class LusiferModel(LusiferPreTrainedModel):
         config = LusiferConfig.from_dict(self.config.to_dict() | settings)
         with backbones.described():
             expected = deltas.expected(type(self)(config), config)
-        wrong = misfit(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        wrong = weights.misfit(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         if wrong:
             raise LusiferError(
                 f"nothing is written, for it could not be loaded: tensors {wrong} compared with a plain model: take "
@@ -318,9 +317,9 @@ def _of_config(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _weight_files(name_or_path: str, lookup: dict[str, Any]) -> list[str]:
     """The safetensors files of a folder or a repository: one, or those that its index names."""
-    index = cached_file(name_or_path, INDEX, **lookup, _raise_exceptions_for_missing_entries=False)
+    index = cached_file(name_or_path, weights.INDEX, **lookup, _raise_exceptions_for_missing_entries=False)
     if index is None:
-        return [cached_file(name_or_path, WEIGHTS, **lookup)]
+        return [cached_file(name_or_path, weights.WEIGHTS, **lookup)]
     named = read_json(Path(index), "copy the folder again", ModelFolderError, dict)["weight_map"]
     return [cached_file(name_or_path, file, **lookup) for file in sorted(set(named.values()))]
 

@@ -14,10 +14,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from lusifer.errors import UsageError
+from lusifer.io import bases as known_bases
 from lusifer.model import build
 from lusifer.model.bases import reading, tokenizer
+from lusifer.model.delta import Delta
+from lusifer.model.lusifer import LusiferModel
 from lusifer.model.probes import run_probes
-from support.tiny_bases import tiny_llm_config
+from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
 SMALL = {"vocab_size": 512, "hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 4}
 SHAPES = {
@@ -117,6 +120,31 @@ def test_frequencies_of_positions_are_those_of_the_base(encoder):
         }  # fmt: skip
     if encoder.config.model_type == "eurobert":
         assert rope["rope_theta"] == 250_000
+
+
+def assert_delta_loads(encoder, tmp_path):
+    """Its settings in the delta agree with those of the base, which a larger class of transformers has written."""
+    llm = tmp_path / "llm"
+    build.tiny_model(tiny_llm_config("mistral"), "llm").save_pretrained(llm)
+    bases = {"encoder": str(encoder), "llm": str(llm)}
+    model = build.join(*(reading.read_backbone(reading.Base(path, layers=2), name) for name, path in bases.items()))
+    records = {name: known_bases.record(path, known_bases.fingerprint(path)) for name, path in bases.items()}
+    model.delta = Delta({name: record | {"layers": 2} for name, record in records.items()})
+    model.save_pretrained(str(tmp_path / "delta"))
+    again = LusiferModel.from_pretrained(tmp_path / "delta").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_delta_of_it_loads(published, tmp_path):
+    assert_delta_loads(published[0], tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["T5", "MT5"])
+def test_a_delta_of_an_encoder_with_a_decoder_loads(kind, tmp_path):
+    config = tiny_encoder_config(kind.lower(), is_encoder_decoder=True)
+    getattr(transformers, f"{kind}ForConditionalGeneration")(config).save_pretrained(tmp_path / "encoder")
+    assert json.loads((tmp_path / "encoder" / "config.json").read_text())["is_encoder_decoder"]
+    assert_delta_loads(tmp_path / "encoder", tmp_path)
 
 
 def texts(encoder, lengths):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lusifer.errors import RecipeError, UsageError
 from lusifer.training.objectives import OBJECTIVES, register
 from lusifer.training.objectives.language_model import Reconstruction
+from lusifer.training.recipe import start
 from lusifer.training.recipe.document import Document, write
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
@@ -347,3 +348,8 @@ def test_a_lowest_rate_of_a_constant_schedule_is_refused() -> None:
     changes = ["stages.alignment.schedule=constant", "stages.alignment.min_learning_rate=0.0001"]
     with pytest.raises(RecipeError, match="min_learning_rate means nothing with schedule: constant"):
         load_recipe("tiny", changes)
+
+
+def test_a_revision_of_a_model_on_this_machine_is_refused():
+    with pytest.raises(UsageError, match=r"model\.start\.revision='v2': mini lies on this machine, .*: leave it out"):
+        start.folder("mini", "v2")

@@ -57,11 +57,14 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     """The configuration of a base with the layers that are wanted, refused unless its architecture was checked.
 
     Raises:
-        UsageError: Not found, adapters alone, a pointer of Git LFS, quantised, not a checked architecture, or it has
-            fewer layers.
+        UsageError: Not found, a revision of what is no hub name, adapters alone, a pointer of Git LFS, quantised, not a
+            checked architecture, or it has fewer layers.
         LusiferError: A packed file is damaged.
     """
     path = names.base(base.path)
+    if base.revision and Path(path).exists():
+        words = f"{base.path} lies on this machine, and only a name on the hub has one: leave it out"
+        raise UsageError(f"model.{tower}.revision={base.revision!r}: {words}")
     _refuse_pointers(Path(path))
     kind = names.base_file(path)
     if kind is not None:

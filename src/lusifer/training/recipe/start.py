@@ -22,10 +22,13 @@ def folder(path: str, revision: str | None = None) -> Path:
     """Where a model to start from lies on this machine; a hub name is fetched.
 
     Raises:
-        UsageError: There is no such model.
+        UsageError: There is no such model, or a revision of one that lies here is asked for.
         ModelFolderError: The hub does not give it.
     """
     found = names.model(path)
+    if isinstance(found, Path) and revision:
+        words = f"{path} lies on this machine, and only a name on the hub has one: leave it out"
+        raise UsageError(f"model.start.revision={revision!r}: {words}")
     return found if isinstance(found, Path) else hub.fetch(found, hub.MODEL_FILES, revision)
 
 
