@@ -79,7 +79,7 @@ def test_a_mini_batch_has_no_more_rows_than_a_batch(file: Path, given: str, mini
         ('{path: "sample:pairs"}', "{path: nowhere.jsonl}", 24, "nowhere.jsonl: no such file"),
         ('{path: "sample:pairs"}', "{hub: Hieuman/MSMarco, language: zh}", 23, "english_only leaves no source"),
         ('{path: "sample:passages"}', "{hub: Hieuman/imdb}", 15, "role is needed for Hieuman/imdb"),
-        ('{path: "tiny:llm"}', "{path: package:no_such_package_here}", 4, "pip install no-such-package-here"),
+        ('{path: "tiny:llm"}', "{path: package:no_such_package_here}", 4, "is not installed: correct the name"),
         ('{path: "tiny:llm"}', "{path: ./nowhere}", 4, "no model folder at"),
         ('{path: "tiny:llm"}', '{path: "not a name"}', 4, "neither a folder nor a hub id"),
         ("name: small", "name: small\nname: again", 2, 'duplicate key "name"'),
