@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers.initialization import no_init_weights
 
-from lusifer.embedder import contents, golden, int8, plain
+from lusifer.embedder import assemble, contents, golden, int8, plain
 from lusifer.embedder.place import number_format, usable
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
@@ -73,6 +73,10 @@ def load(
     wishes |= {"bases": dict(bases) if bases else None, "merge_adapters": None if merge_adapters else False}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     found = names.model(name_or_path)
+    if names.is_packed(found):
+        if bases:
+            raise UsageError(f"bases: {found} holds all of its weights: leave the argument out")
+        return assemble.packed(Path(found), device, dtype, attn_implementation)
     if isinstance(found, Path):
         model = _check(found, vectors_only)
     else:

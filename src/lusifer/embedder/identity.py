@@ -65,12 +65,14 @@ _POOLINGS = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "we
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """Name what lies in a model folder.
+    """Name what lies in a model folder, or a file that is a whole embedder.
 
     Raises:
         ModelFolderError: A file is damaged.
     """
     folder = Path(path)
+    if folder.is_file():
+        return sha256(folder)[:12]
     digest = hashlib.sha256()
     if (folder / "config.json").is_file() and contents.is_ours(folder):
         for part in _own(folder):

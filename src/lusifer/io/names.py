@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lusifer.errors import UsageError
@@ -37,14 +38,15 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     """Find a trained model: a path on this machine, or the hub id as it was given.
 
     Args:
-        name: A folder, the short name of a model that comes with the library, `package:NAME`, or owner/name.
+        name: A folder, the short name of a model that comes with the library, `package:NAME`, or owner/name. A packed
+            file (`is_packed`), also in a package, is an embedder that is whole.
 
     Raises:
         UsageError: It can be none of these; `package:NAME` is not installed or carries no model.
     """
     text = os.fspath(name)
     if text.startswith(PACKAGE):
-        return package_folder(text)
+        return _embedder_in_package(text)
     path = Path(text).expanduser()
     if path.exists():
         return path
@@ -108,6 +110,20 @@ def base_file(path: str | os.PathLike[str]) -> str | None:
 def is_tiny(name: str) -> bool:
     """Whether a base is made from the seed of the recipe."""
     return name in TINY
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds a whole embedder of the E5 kind, weights and tokenizer."""
+    return base_file(path) == "packed"
+
+
+def _embedder_in_package(name: str) -> Path:
+    """The model folder of a package, else its packed embedder."""
+    with suppress(UsageError):
+        found = _in_package(name)
+        if found.is_dir() or is_packed(found):
+            return found
+    return package_folder(name)  # which says what is wrong
 
 
 def package_folder(name: str) -> Path:

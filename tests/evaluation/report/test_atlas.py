@@ -6,7 +6,7 @@ import pytest
 
 from lusifer import languages
 from lusifer.errors import UsageError
-from lusifer.evaluation.report import atlas, card, facts, figures, page
+from lusifer.evaluation.report import atlas, card, facts, figures, page, verdict
 from lusifer.evaluation.scores.averages import groups
 from support.score_folders import entry, results, right
 
@@ -14,7 +14,7 @@ CODES = [code for code in languages.resource_classes() if code != "en"]
 
 
 def model(name: str, missing: str = "sat"):
-    examples = {(code, "Found"): right(*[1.0] * (code != "nqo"), 0.0, 1.0) for code in CODES if code != missing}
+    examples = {(code, "Found"): right(float(code != "nqo"), 0.0, 1.0) for code in CODES if code != missing}
     gone = entry(missing, "Found", None, cross_lingual=True)
     more = {(code, "Asked"): right(1.0, 0.0) for code in CODES[:40]}
     return results(name, examples | more, gone, cross_lingual=True)
@@ -34,6 +34,8 @@ def test_many_languages_are_grouped_by_published_facts():
 def test_groups_are_compared_in_the_tasks_that_every_language_was_asked():
     scores = facts.gather([model("mini")]).cross
     assert scores.many and scores.everywhere == ["Found"]
+    words = "Found, of 204 languages: mini at least 80 in 0, under 50 in 1, missing in 1."
+    assert words in verdict.sentences(facts.gather([model("mini")]))
     tables = scores.tables()
     assert tables[0].caption == "Mean by group of languages: Found"
     row = next(row for row in tables[0].rows if row.label == "resource class 1")

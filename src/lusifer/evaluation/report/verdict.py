@@ -7,6 +7,7 @@ from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.words import count_of, language_name, mean_cell
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 
+GOOD, POOR = 80, 50  # percent, between which a language counts as neither
 NAMED = 3  # tasks and languages that a sentence names before it counts the rest
 
 
@@ -20,7 +21,7 @@ def sentences(facts: Facts) -> list[str]:
         f"{count_of(there, 'score')} measured, {len(entries) - there or 'none'} missing."
     ]
     for scores in facts.sets:
-        found += [_means(scores), *_differences(facts, scores), *_best_and_weakest(scores)]
+        found += [_means(scores), *_differences(facts, scores), *_best_and_weakest(scores), *_spread(scores)]
     found += _english_lead(facts.own) if facts.own is not None else []
     return found + [_seen(facts, model) for model in range(len(facts.names))]
 
@@ -77,6 +78,22 @@ def _best_and_weakest(scores: ScoreSet) -> list[str]:
             found.append(f"{name} is best in {best} and weakest in {weakest}")
     tasks = count_of(len({task for _, task in keys}), "task")
     return [f"{scores.kind.capitalize()}, in the {tasks} that all languages have: {'; '.join(found)}."] if found else []
+
+
+def _spread(scores: ScoreSet) -> list[str]:
+    """In how many of many languages a model does well, and in how many it fails, task by task."""
+    found = []
+    for task in scores.everywhere if scores.many else ():
+        parts = []
+        for name, board in zip(scores.names, scores.boards, strict=True):
+            there = [entry.score for (_, each), entry in board.entries.items() if each == task]
+            values = [value for value in there if value is not None]
+            good, poor = (sum(value >= bound for value in values) for bound in (GOOD, POOR))
+            gone = f", missing in {len(there) - len(values)}" if len(values) < len(there) else ""
+            parts.append(f"{name} at least {GOOD} in {good}, under {POOR} in {len(values) - poor}{gone}")
+        title = next(scores.about(key).title for key in scores.keys if key[1] == task)
+        found.append(f"{title}, of {len(there)} languages: {'; '.join(parts)}.")
+    return found
 
 
 def _english_lead(scores: ScoreSet) -> list[str]:
