@@ -29,7 +29,7 @@ def test_doctor_is_green_and_status_0_or_red_and_status_1(model_folder, folder, 
     assert main(["doctor", str(model_folder)]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out.splitlines()[-1].endswith("all 13 checks hold")
+    assert said.out.splitlines()[-1].endswith("all 14 checks hold")
     broken = shutil.copytree(model_folder, folder / "broken")
     config = json.loads((broken / "config.json").read_text(encoding="utf-8"))
     config["bidirectional"] = config["llm"]["is_causal"] = False
@@ -40,7 +40,7 @@ def test_doctor_is_green_and_status_0_or_red_and_status_1(model_folder, folder, 
     assert [line.split(":")[0].split(maxsplit=1)[1] for line in said.out.splitlines() if line.startswith("red")] == [
         "LLM attends in both directions"
     ]
-    assert said.err == "lusifer: error: broken: 1 of 13 checks failed\n"
+    assert said.err == "lusifer: error: broken: 1 of 14 checks failed\n"
 
 
 def test_info_names_the_parts(model_folder, capsys):
