@@ -45,6 +45,7 @@ class Pushed:
                 self._push("whole", self.delta, "me/new", "--whole", "--overwrite"),
                 {"name": "load whole", "do": "load", "model": "me/new"},
                 {"name": "load delta", "do": "load", "model": "me/delta"},
+                {"name": "doctor", "do": "command", "words": ["doctor", "me/delta"], "token": "mine"},
             ]
             self._run(steps, hub)
             hub.spoils = "config.json"
@@ -126,6 +127,10 @@ def test_what_was_uploaded_loads_from_the_hub_as_the_folder_does(pushed: Pushed)
     vectors = [pushed.found[name][way] for name in ("load whole", "load delta") for way in ("ours", "theirs")]
     assert all(each == vectors[0] for each in vectors)
     assert config["bases"] and np.isfinite(vectors[0]).all()
+
+
+def test_doctor_checks_the_vectors_of_a_model_on_the_hub(pushed: Pushed) -> None:
+    assert "golden vectors: largest cosine distance" in pushed.found["doctor"]["out"]
 
 
 def test_a_hub_that_gives_other_files_back_is_told(pushed: Pushed) -> None:

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from lusifer.embedder import contents, folder, golden, int8
 from lusifer.embedder.identity import identity
 from lusifer.errors import ModelFolderError, UsageError
-from lusifer.io import names, weights
+from lusifer.io import hub, names, weights
 from lusifer.io.files import read_json
 from lusifer.model import adapters, probes
 from lusifer.model.adapters import PARTS, TRAINABLE, TRAINABLE_NAMES
@@ -66,7 +66,9 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
         return _examine_model(target)
     path = names.model(target)
     if not isinstance(path, Path) or not path.is_dir():
-        return _examine_model(folder.load(target, device=device))
+        embedder = folder.load(target, device=device)
+        place = hub.fetch(str(path), [golden.FILE]) if isinstance(path, str) else path
+        return _examine_model(embedder) + ([golden.check(embedder, place)] if (place / golden.FILE).is_file() else [])
     found = [_is_whole(path), *_trained_is_saved(path)]
     if not found[0].ok:
         return found
