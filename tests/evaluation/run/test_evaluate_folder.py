@@ -132,6 +132,16 @@ def test_too_few_parallel_sentences_cost_the_gap_and_no_score(tmp_path):
     assert "9 sentences in each language" in notes[0]
 
 
+def test_after_the_time_budget_the_gap_is_left_for_the_next_call(data, tmp_path):
+    options, notes = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics"]), []
+    evaluate(Words(), options, tmp_path / "scores")
+    (tmp_path / "scores" / "gap.json").unlink()
+    evaluate(Words(), replace(options, minutes=0), tmp_path / "scores", note=notes.append)
+    assert EvaluationFolder(tmp_path / "scores").read_gap() is None and "time budget" in notes[-1]
+    evaluate(Words(), replace(options, minutes=5), tmp_path / "scores")
+    assert EvaluationFolder(tmp_path / "scores").read_gap() is not None
+
+
 def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_folder, data, tmp_path):
     other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
     weights = other / "model.safetensors"
