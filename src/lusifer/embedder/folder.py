@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers.initialization import no_init_weights
 
-from lusifer.embedder import assemble, contents, golden, int8, plain
+from lusifer.embedder import contents, golden, int8, plain
 from lusifer.embedder.place import number_format, usable
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
@@ -76,6 +76,8 @@ def load(
     if names.is_packed(found):
         if bases:
             raise UsageError(f"bases: {found} holds all of its weights: leave the argument out")
+        from lusifer.embedder import assemble  # sentence-transformers, which `embed` of a model of ours does without
+
         return assemble.packed(Path(found), device, dtype, attn_implementation)
     if isinstance(found, Path):
         model = _check(found, vectors_only)
