@@ -30,6 +30,8 @@ from lusifer.model.connector_settings import (
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+    from lusifer.model.words import Moments
+
 
 class BaseConnector(nn.Module):
     """Base class of connectors: maps the encoder's states to embeddings for the LLM.
@@ -55,6 +57,14 @@ class BaseConnector(nn.Module):
 
     def start_from(self, llm: nn.Module) -> None:
         """Take what the connector needs from the LLM, once, when a model is built from two bases."""
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether it wants `start_from_words` to be called before anything trains."""
+        return False
+
+    def start_from_words(self, moments: Moments) -> None:
+        """Start near the LLM's word embeddings, from how the encoder's states go with them (`model/words.py`)."""
 
     @classmethod
     def describe(cls, kwargs: Mapping[str, Any]) -> str:
@@ -113,11 +123,26 @@ class FeedForward(BaseConnector):
         return self.ff(hidden_states), mask
 
 
+class Scale(nn.Module):
+    """Each dimension of a state times a number plus another one."""
+
+    def __init__(self, h: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(h)), nn.Parameter(torch.zeros(h))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Map (..., h) to (..., h)."""
+        return states * self.weight + self.bias
+
+
 @register
 class MLP(BaseConnector):
     """x + MLP(norm(x)) on each token, x the state brought to one scale, then a linear map h -> d.
 
-    The block of a pre-norm transformer: unlike `ff` it hands the state itself on (docs/experiments.md).
+    The block of a pre-norm transformer: unlike `ff` it hands the state itself on (docs/experiments.md). With
+    `start_from_words` x is the state less its mean, by its deviation, and the whole starts as the linear map from
+    there to the LLM's word embeddings: the upper layers of an encoder share a large mean, which a norm over each token
+    keeps, and what the LLM can read need not be found by its gradients.
     """
 
     words = "pre-norm MLP"
@@ -127,7 +152,7 @@ class MLP(BaseConnector):
         super().__init__(config, settings)
         h, d = config.encoder.hidden_size, config.llm.hidden_size
         wide = settings.expansion * h
-        self.norm = nn.LayerNorm(h)
+        self.norm = Scale(h) if settings.start_from_words else nn.LayerNorm(h)
         self.block = nn.Sequential(nn.LayerNorm(h), nn.Linear(h, wide), nn.GELU(), nn.Linear(wide, h))
         self.out = nn.Linear(h, d)
 
@@ -135,6 +160,28 @@ class MLP(BaseConnector):
         """Map (B, L, h) to (B, L, d); the mask (B, L) is handed on."""
         states = self.norm(hidden_states)
         return self.out(states + self.block(states)), mask
+
+    def init_weights(self) -> None:
+        """Hand states on as they are, until words say better."""
+        if isinstance(self.norm, Scale):
+            self.norm.weight.fill_(1.0)
+            self.norm.bias.zero_()
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether the recipe says so."""
+        return isinstance(self.norm, Scale)
+
+    @torch.no_grad()
+    def start_from_words(self, moments: Moments) -> None:
+        """Start as the linear map to the LLM's word embeddings; the block adds nothing yet."""
+        scale = moments.deviation.clamp(min=1e-3).reciprocal()
+        self.norm.weight.copy_(scale)
+        self.norm.bias.copy_(-moments.mean * scale)
+        nn.init.zeros_(self.block[-1].weight)
+        nn.init.zeros_(self.block[-1].bias)
+        self.out.weight.copy_(moments.map(scale).T)
+        self.out.bias.copy_(moments.word_mean)
 
 
 @register

@@ -46,6 +46,9 @@ class MLPSettings(ConnectorSettings):
     """Trained embeddings that follow the text in the LLM's input."""
     expansion: int = Field(default=4, ge=1, le=64)
     """Size of the hidden layer, as a multiple of the encoder's hidden size."""
+    start_from_words: bool = False
+    """Start as the linear map from the encoder's states to the LLM's own embeddings of the same words, fitted to the
+    first texts of the run, in place of chance: fewer steps to the same vectors, above all from upper layers."""
 
 
 class EmbeddingTableSettings(ConnectorSettings):

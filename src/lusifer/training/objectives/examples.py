@@ -108,6 +108,10 @@ class AlignmentExamples:
                 columns = ["text"] if role == "reconstruct" else ["query", "positive"]  # no objective reads negatives
                 yield from seen.table_texts(table, columns)
 
+    def first(self, count: int) -> list[str]:
+        """Give the first texts that the encoder will read, `count` at most."""
+        return [self[index]["source_text"] for index in range(min(count, len(self)))]
+
     def reads(self) -> dict[str, dict[str, int]]:
         """Give by objective its steps and rows, how often a row is read at most, and how many rows never are."""
         found = {}

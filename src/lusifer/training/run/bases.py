@@ -13,7 +13,7 @@ from lusifer.embedder.card import public_name
 from lusifer.embedder.identity import identity
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names, seen
-from lusifer.model import adapters, build, probes
+from lusifer.model import adapters, build, probes, words
 from lusifer.model.build import check_tokenizers, read_tokenizer
 from lusifer.model.lusifer import LusiferModel
 from lusifer.prompts import prompt
@@ -22,6 +22,7 @@ from lusifer.training.folder import RunFolder
 from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe, Stage
 
+WORD_TEXTS, WORD_TEXT = 4096, 64  # how many texts a connector starts from, and the tokens read of each
 PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит билет до города?", "水", "How long is a day on Mars?")
 
 
@@ -50,6 +51,20 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     if settings.probes:
         _probe(model, tokenizer)
     return embedder
+
+
+def start_from_words(embedder: SentenceTransformer, recipe: Recipe, texts: list[str]) -> None:
+    """Start the connector near the LLM's word embeddings, if it wants to, from how the encoder reads these texts.
+
+    Raises:
+        UsageError: A tokenizer cannot say where a token stands in a text.
+    """
+    model, llm = assemble.lusifer_model(embedder), recipe.model.llm
+    if model.connector.mapping.needs_words:
+        tokenizer, own = embedder.tokenizer, read_tokenizer(names.base(llm.path), llm.revision)
+        words.refuse_slow(encoder=tokenizer, llm=own)
+        length = min(WORD_TEXT, embedder.max_seq_length)
+        model.connector.mapping.start_from_words(words.moments(model.encoder, model.llm, tokenizer, own, texts, length))
 
 
 def start_model(recipe: Recipe) -> SentenceTransformer:

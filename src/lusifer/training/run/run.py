@@ -208,8 +208,7 @@ def _stage(
     with state.main_process_first():
         checkpoint = last_checkpoint(target)
     free_space_for(target, stage, model)
-    counts = [asdict(row) for row in adapters.report(model)]
-    listen({"event": "counts", "stage": stage.name, "parts": counts})
+    listen({"event": "counts", "stage": stage.name, "parts": [asdict(row) for row in adapters.report(model)]})
     kind = KINDS[stage.kind]
     rows = kind.examples(recipe, stage, seed) if rows is None else rows
     if state.is_main_process:
@@ -217,6 +216,8 @@ def _stage(
         card.keep(target, data, rows)
         embedder.prompts |= card.prompts(run, number)  # before the trainer writes a checkpoint
         listen({"event": "data", "stage": stage.name, **data})
+    if number == 1 and recipe.model.start is None and not (checkpoint and stage.train.connector):
+        bases.start_from_words(embedder, recipe, rows.first(bases.WORD_TEXTS))
     length = embedder.max_seq_length
     embedder.max_seq_length = min(stage.max_length or length, length)
     settings = arguments(recipe, stage, target, rows.steps, seed, bool(stage.bf16))
@@ -238,8 +239,7 @@ def _stage(
         embedder.max_seq_length = length
         folder.save(embedder, target / "model", card.card(run, number, embedder))
         (target / START).unlink(missing_ok=True)
-        written = str(target / "model")
-        listen({"event": "saved", "stage": stage.name, "adapted_layers": layers, "folder": written})
+        listen({"event": "saved", "stage": stage.name, "adapted_layers": layers, "folder": str(target / "model")})
     state.wait_for_everyone()
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,11 @@ class PairRows:
             | ({"mixed": mixed[name]} if name in self.batches.clusters else {})
             for name, often in counts.items()
         }
+
+    def first(self, count: int) -> list[str]:
+        """Give the first texts that the stage will read, `count` at most."""
+        rows = ((self.sets[step.name][row]) for step in self.plan for row in step.rows)
+        return list(islice((text for row in rows for text in row.values() if isinstance(text, str)), count))
 
     def texts(self) -> Iterator[str]:
         """Yield every text that the stage trains on."""
