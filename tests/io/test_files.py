@@ -1,12 +1,15 @@
 """JSON files: what is wrong with one is said with its name and what to do."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lusifer.errors import DataError, ModelFolderError
-from lusifer.io.files import read_json, sha256, write_json
+from lusifer.io.files import read_json, sha256, write_file, write_folder, write_json
 
 
 def test_a_value_comes_back_and_a_byte_order_mark_is_no_part_of_it(tmp_path: Path) -> None:
@@ -43,3 +46,18 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"abc" * 100_000)
     assert sha256(file) == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_what_is_written_may_be_read_by_whom_the_umask_allows(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with write_folder(tmp_path / "folder") as folder, write_file(tmp_path / "a.safetensors") as file:
+            (folder / "part").mkdir()
+            for each in (folder / "part" / "b.safetensors", file):
+                save_file({"w": torch.zeros(2)}, each)  # of the library: its owner alone may read it
+                each.chmod(0o600)
+    finally:
+        os.umask(before)
+    for each in (tmp_path / "folder" / "part" / "b.safetensors", tmp_path / "a.safetensors"):
+        assert each.stat().st_mode & 0o777 == 0o666 & ~umask

@@ -93,7 +93,7 @@ def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         with full_disk_named(target):
             temporary.mkdir(parents=True)
             yield temporary
-            _sync(temporary)
+            _settle(temporary)
         _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -118,7 +118,7 @@ def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         with full_disk_named(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _sync(temporary)
+            _settle(temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -232,10 +232,19 @@ def _exchange(one: Path, other: Path) -> bool:
     return swap is not None and swap(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0
 
 
-def _sync(path: Path) -> None:
-    """Force the content to the disk before the rename: after a power cut a renamed file may otherwise be empty."""
+def _settle(path: Path) -> None:
+    """Force the content to the disk before the rename: after a power cut a renamed file may otherwise be empty.
+
+    Files get the rights that a new file has here: safetensors writes weights that nobody but their owner may read, and
+    a server under another user, or a colleague, could not load the folder.
+    """
+    probe = _sibling(path)
+    probe.touch()
+    usual = probe.stat().st_mode & 0o666
+    probe.unlink()
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     for file in files:
+        file.chmod(file.stat().st_mode | usual)
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
