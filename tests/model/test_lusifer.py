@@ -9,8 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from lusifer.model import adapters
 from lusifer.model.config import LusiferConfig
-from lusifer.model.lusifer import LusiferModel, pool
-from support.tiny_bases import tiny_encoder_config, tiny_llm_config
+from lusifer.model.lusifer import LusiferModel
 
 CONNECTORS = ("ff", "mlp", "embedding_table", "latent_attention")
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
@@ -143,33 +142,6 @@ def test_a_frozen_tower_stays_in_evaluation_mode(new_model):
     assert not model.eval().llm.training
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_residual_adds_what_the_llm_reads(pooling, new_model, batch):
-    model = new_model(connector_type="latent_attention", pooling=pooling, output_projection=False)
-    ids, mask = batch([6, 3], padding=2)
-    with torch.no_grad():
-        without, prompt = model(ids, mask).embedding, model.soft_prompt(ids, mask)
-        model.config.residual = True
-        found, alone = model(ids, mask).embedding, model(ids[1:, :3]).embedding
-    assert torch.allclose(found - without, pool(prompt.inputs_embeds, prompt.attention_mask, pooling), atol=1e-5)
-    assert distance(found[1:], alone) < 1e-5
-
-
-def test_a_mean_path_and_a_residual_are_loaded_as_saved(batch, tmp_path):
-    kwargs = {"num_latents": 3, "num_heads": 4, "add_mean": True}
-    towers = {"encoder": tiny_encoder_config("xlm-roberta"), "llm": tiny_llm_config("mistral")}
-    model = LusiferModel(
-        LusiferConfig(**towers, connector_type="latent_attention", connector_kwargs=kwargs, residual=True)
-    ).eval()
-    torch.nn.init.normal_(model.connector.mapping.mean.map.weight)  # no longer what it starts as
-    model.save_pretrained(tmp_path)
-    loaded = LusiferModel.from_pretrained(tmp_path).eval()
-    ids, mask = batch([6, 3])
-    assert loaded.config.residual
-    with torch.no_grad():
-        assert torch.equal(model(ids, mask).embedding, loaded(ids, mask).embedding)
-
-
 def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):
     """One dtype stands in config.json: the connector's float32 must survive it."""
     model = new_model(num_soft_tokens=1)
@@ -189,6 +161,7 @@ def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):
         ({"pooling": "max"}, "pooling='max' is unknown"),
         ({"soft_token_position": "end"}, "soft_token_position='end' is unknown"),
         ({"num_soft_tokens": -1}, "num_soft_tokens=-1 must be 0 or more"),
+        ({"residual": True}, "residual: true: this model adds what its LLM reads"),
         ({"include_prompt": False}, "include_prompt: false: this model leaves the prompt out of its mean"),
     ),
 )

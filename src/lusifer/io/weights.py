@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lusifer.errors import ModelFolderError
-from lusifer.io.files import read_json, refuse_pointer
+from lusifer.io.files import read_json, refuse_pointer, write_file
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # As safetensors orders them in a file, the last first.
@@ -78,6 +78,24 @@ def tensors(paths: Sequence[Path], advice: str) -> dict[str, Any]:
         with opened(path, advice) as stored:
             found |= {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     return found
+
+
+def halve(folder: Path, advice: str) -> None:
+    """Write the numbers in a folder's tensors files in float16; a tensor that has one too large for it stays.
+
+    Raises:
+        ModelFolderError: As `files`.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for file in files(folder, advice):
+        found = load_file(file)
+        for name, tensor in found.items():
+            half = tensor.half() if tensor.is_floating_point() else tensor
+            found[name] = half if torch.isfinite(half).all() else tensor
+        with write_file(file) as temporary:
+            save_file(found, temporary, metadata={"format": "pt"})
 
 
 def misfit(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:

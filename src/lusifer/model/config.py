@@ -28,7 +28,6 @@ class LusiferConfig(PreTrainedConfig):
         connector_kwargs: Settings of that connector, as in its `Settings`; what is left out has its default.
         num_soft_tokens: Trainable embeddings that follow the text in the LLM's input.
         pooling: One of `POOLINGS`, over the LLM's last hidden states.
-        residual: Whether what the LLM reads is pooled like its states and added to the vector: a path past the LLM.
         output_projection: Whether d -> d, ReLU, d -> d follows the pooling.
         bidirectional: Whether the LLM attends in both directions (the method does).
         soft_token_position: "text" counts positions over real tokens only, so a vector does not depend on its batch;
@@ -54,7 +53,6 @@ class LusiferConfig(PreTrainedConfig):
     connector_kwargs: dict[str, Any] | None = None
     num_soft_tokens: int = 0
     pooling: str = "mean"
-    residual: bool = False
     output_projection: bool = True
     bidirectional: bool = True
     soft_token_position: str = "text"
@@ -72,12 +70,17 @@ class LusiferConfig(PreTrainedConfig):
 
         Raises:
             ValueError: An unknown connector, pooling or soft token position, a setting that the connector does not
-                allow, or a model of an earlier version that leaves the prompt out of its mean.
+                allow, or a model of an earlier version that does what this one cannot.
         """
         if kwargs.get("include_prompt", True) is not True:  # older folders say true, which is what is always done
             raise ValueError(
                 "include_prompt: false: this model leaves the prompt out of its mean, which this version cannot do, "
                 "and its vectors would be other ones: train it again"
+            )
+        if kwargs.pop("residual", False) is not False:  # older folders say false
+            raise ValueError(
+                "residual: true: this model adds what its LLM reads to its vector, which this version does not do, and "
+                "its vectors would be other ones: train it again"
             )
         # Whoever has a configuration may ask AutoModel for its model next, and importing it registers it. Not earlier:
         # this file may be imported in the middle of the import of a library that the model needs whole (peft).

@@ -213,28 +213,6 @@ class EmbeddingTable(BaseConnector):
         self.table.copy_(llm.get_input_embeddings()(torch.arange(len(self.table), device=llm.device)))
 
 
-class IdentityLinear(nn.Linear):
-    """A linear map that starts as the identity; where it widens, what is beyond starts at 0."""
-
-    def reset_parameters(self) -> None:
-        """Start anew."""
-        nn.init.eye_(self.weight)
-        nn.init.zeros_(self.bias)
-
-
-class MeanPath(nn.Module):
-    """The mean of a text's states, brought to one scale, through a linear map that starts as the identity."""
-
-    def __init__(self, h: int, d: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(h)
-        self.map = IdentityLinear(h, d)
-
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Map (B, L, h) with its mask (B, L) to (B, d)."""
-        return self.map(self.norm(weighted_mean(hidden_states, mask.to(torch.bool).float())))
-
-
 @register
 class LatentAttention(BaseConnector):
     """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions."""
@@ -249,7 +227,6 @@ class LatentAttention(BaseConnector):
         self.attention = nn.MultiheadAttention(h, settings.num_heads, batch_first=True)
         self.norm = nn.LayerNorm(h)
         self.ff = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d))
-        self.mean = MeanPath(h, d) if settings.add_mean else None
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, L, h) to (B, num_latents, d), every position real."""
@@ -257,20 +234,11 @@ class LatentAttention(BaseConnector):
         # Not as `key_padding_mask`, which is the same to the bit: torch checks its shape by importing sympy, a second.
         padding = (mask == 0)[:, None, None].expand(-1, self.attention.num_heads, queries.shape[1], -1).flatten(0, 1)
         read, _ = self.attention(queries, hidden_states, hidden_states, attn_mask=padding, need_weights=False)
-        positions = self.ff(self.norm(queries + read))
-        if self.mean is not None:
-            positions = positions + self.mean(hidden_states, mask).unsqueeze(1)
-        return positions, mask.new_ones(queries.shape[:2])
+        return self.ff(self.norm(queries + read)), mask.new_ones(queries.shape[:2])
 
     def init_weights(self) -> None:
         """Draw the latents at the scale of word embeddings."""
         self.latents.normal_(std=0.02)
-
-    @classmethod
-    def describe(cls, kwargs: Mapping[str, Any]) -> str:
-        """The connector in a few words, for a model card."""
-        words = super().describe({key: value for key, value in kwargs.items() if key != "add_mean"})
-        return words + (", mean of the encoder's states added" if kwargs.get("add_mean") else "")
 
     @staticmethod
     def positions(settings: Any, tokens: int) -> int:
@@ -304,10 +272,3 @@ class Connector(nn.Module):
 def positions(mask: torch.Tensor) -> torch.Tensor:
     """Position ids (B, L) that count the ones of `mask` (B, L); masked places get a neighbour's, never below 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-
-
-def weighted_mean(hidden_states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean of hidden states (B, L, d) with weights (B, L) of any positive sum: (B, d) in the dtype of the states."""
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    # A product with the weights: no float32 copy of the states, and masked positions cost no branch.
-    return torch.bmm(weights.unsqueeze(1).to(hidden_states.dtype), hidden_states).squeeze(1)

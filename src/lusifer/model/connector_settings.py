@@ -65,9 +65,6 @@ class LatentAttentionSettings(ConnectorSettings):
     """Positions that the LLM sees, whatever the length of the text."""
     num_heads: int = Field(default=8, ge=1)
     """Attention heads; divides the encoder's hidden size."""
-    add_mean: bool = False
-    """Add the mean of the encoder's states, brought to one scale, to every position, by a linear map that starts
-    as the identity: what the encoder knows of the whole text need not be learned to be read."""
 
 
 SETTINGS: dict[str, type[ConnectorSettings]] = {

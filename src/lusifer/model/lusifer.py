@@ -20,7 +20,7 @@ from lusifer.model import adapters
 from lusifer.model import delta as deltas
 from lusifer.model.bases import backbones
 from lusifer.model.config import LusiferConfig
-from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput, weighted_mean
+from lusifer.model.connector import BaseConnector, Connector, ConnectorOutput
 from lusifer.model.delta import Delta
 
 
@@ -200,9 +200,6 @@ class LusiferModel(LusiferPreTrainedModel):
         read = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
         hidden_states = self.run_llm(*read)
         embedding = pool(hidden_states, read.attention_mask, self.config.pooling)
-        if self.config.residual:
-            past = pool(read.inputs_embeds, read.attention_mask, self.config.pooling)
-            embedding = embedding.float() + past.float()
         if self.output_projection is not None:
             embedding = self.output_projection(embedding.to(next(self.output_projection.parameters()).dtype))
         # Brought to length 1 in half precision, a vector is off by up to half a per cent.
@@ -358,4 +355,6 @@ def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str)
     weights = mask.float()
     if method == "weightedmean":
         weights = weights * mask.long().cumsum(dim=1)
-    return weighted_mean(hidden_states, weights)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    # A product with the weights: no float32 copy of the states, and masked positions cost no branch.
+    return torch.bmm(weights.unsqueeze(1).to(hidden_states.dtype), hidden_states).squeeze(1)

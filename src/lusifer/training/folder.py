@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import locked, read_json, write_file
 from lusifer.model.adapters import TOWERS, TRAINABLE
-from lusifer.training.recipe.load import MAY_CHANGE, changed_keys, load_recipe, may_change, resolved_yaml
+from lusifer.training.recipe.load import MAY_CHANGE, WHEN_DONE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 
 RECIPE = "recipe.yaml"
@@ -106,8 +106,8 @@ class RunFolder:
         old = load_recipe(file, check_files=False)
         stages = enumerate(old.stages, start=1)
         begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
-        moved = self._may_lie_elsewhere(old, recipe)
-        fixed = [key for key in changed_keys(old, recipe) if key not in moved and not may_change(key, begun)]
+        free = self._may_lie_elsewhere(old, recipe) | (set() if self.model.is_dir() else WHEN_DONE)
+        fixed = [key for key in changed_keys(old, recipe) if key not in free and not may_change(key, begun)]
         if fixed:
             raise UsageError(
                 f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "

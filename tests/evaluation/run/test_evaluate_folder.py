@@ -161,7 +161,7 @@ def test_in_memory_a_model_is_known_by_weights_settings_prompts_and_limit(model_
     assert len(names) == 3 and identity_in_memory(Words()) in names
     ours = lusifer.load(model_folder, device="cpu")
     before = identity_in_memory(ours)
-    lusifer_model(ours).config.residual = True  # the same weights, and another vector
+    lusifer_model(ours).config.pooling = "cls"  # the same weights, and another vector
     assert identity_in_memory(ours) != before
     half = Words()
     half.weight = torch.nn.Parameter(half.weight.to(torch.bfloat16))

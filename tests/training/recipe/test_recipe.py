@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -99,17 +98,6 @@ def test_a_base_that_is_not_there_is_refused_with_what_to_do(file: Path) -> None
     assert f"/b {wanted}" in refusal(file, "model.encoder.path=./b")
 
 
-def test_the_line_that_mini_is_refused_at_names_the_script_that_makes_its_encoder(tmp_path: Path) -> None:
-    text = (ROOT / "recipes" / "mini.yaml").read_text(encoding="utf-8")
-    (tmp_path / "mini").mkdir()
-    (tmp_path / "mini" / "mini.yaml").write_text(text, encoding="utf-8")  # no runs/mini-encoder beside it
-    said = refusal(tmp_path / "mini" / "mini.yaml")
-    assert "--set model.encoder.path=FOLDER" in said
-    line = text.splitlines()[int(re.search(r"line (\d+): ", said)[1]) - 1]
-    assert "examples/mini/train_encoder.py" in line
-    assert (ROOT / "examples" / "mini" / "train_encoder.py").is_file()
-
-
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -126,7 +114,7 @@ def test_the_line_that_mini_is_refused_at_names_the_script_that_makes_its_encode
         ("model.connector=ff", "model.connector: expected a mapping such as {type: ff}, found 'ff'"),
         ("model.connector.type=latent_atention", "no connector 'latent_atention': did you mean latent_attention?"),
         ("model.connector.factor=2", "model.connector.factor: unknown key"),
-        ("model.residual=[", "not valid YAML"),
+        ("model.pooling=[", "not valid YAML"),
         ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),
         ("stages.first.train.output_projection=yes", "valid boolean, found 'yes'"),
         ("stages.first.attention=bidirectional", "has no meaning for distill alone"),
@@ -142,10 +130,15 @@ def test_wrong_override_is_refused_by_name(file: Path, override: str, words: str
 
 def test_a_recipe_of_an_earlier_version_is_read(file: Path, tmp_path: Path) -> None:
     old = tmp_path / "old.yaml"
-    old.write_text(resolved_yaml(load_recipe(file)).replace("pooling: mean", "pooling: mean\n  include_prompt: true"))
+    old.write_text(
+        resolved_yaml(load_recipe(file)).replace(
+            "pooling: mean", "pooling: mean\n  include_prompt: true\n  residual: false"
+        )
+    )
     assert "include_prompt" in old.read_text()
     assert load_recipe(old) == load_recipe(file)
     assert "include_prompt: the prompt is always part of the mean" in refusal(file, "model.include_prompt=false")
+    assert "residual: there is no path past the LLM" in refusal(file, "model.residual=true")
     watched = "stages.first.watch={every: 5, metric: margin, patience: null}"
     assert load_recipe(file, [watched]) == load_recipe(file, ["stages.first.watch={every: 5}"])
     assert "no longer ended by text in many languages" in refusal(file, "stages.first.watch={patience: 3}")
@@ -158,13 +151,6 @@ def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
     assert recipe.stages[1].learning_rate == 2e-5
     assert recipe.stages[0].lora.encoder.r == 2
     assert recipe.model.connector.kwargs() == {"num_latents": 128, "num_heads": 8}
-
-
-def test_the_mean_path_is_a_setting_of_the_connector_only_where_it_is_on(file: Path) -> None:
-    latents = {"num_latents": 128, "num_heads": 8}
-    for value, more in (("false", {}), ("true", {"add_mean": True})):
-        overrides = ["model.connector.type=latent_attention", f"model.connector.add_mean={value}"]
-        assert load_recipe(file, overrides).model.connector.kwargs() == latents | more
 
 
 def test_lora_has_published_settings_where_none_are_given(file: Path) -> None:

@@ -1,6 +1,7 @@
 """A run from its recipe to its model: what is written, what a resume needs, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 import lusifer
 from lusifer.errors import LusiferError, UsageError
+from lusifer.io.weights import WEIGHTS, halve
 from lusifer.training import folder as record
 from support.small_run import TEXTS, same, train, unfinish, weights
 
@@ -193,13 +195,6 @@ def first_loss(one_stage: Path, output: Path, *overrides: str) -> float:
     return json.loads((output / "metrics.jsonl").read_text().splitlines()[0])["loss"]
 
 
-def test_a_recipe_can_ask_for_a_path_past_the_llm(one_stage: Path, tmp_path: Path) -> None:
-    connector = "model.connector={type: latent_attention, num_latents: 4, num_heads: 4, add_mean: true}"
-    first_loss(one_stage, tmp_path / "run", connector, "model.residual=true")
-    config = lusifer.load(tmp_path / "run" / "model", device="cpu")[0].model.config
-    assert config.residual and config.connector_kwargs["add_mean"]
-
-
 def test_what_the_encoder_does_not_get_to_read_changes_the_loss(one_stage: Path, tmp_path: Path) -> None:
     whole = first_loss(one_stage, tmp_path / "whole")
     assert first_loss(one_stage, tmp_path / "gaps", "stages.align.token_dropout=0.9") != whole
@@ -216,3 +211,33 @@ def test_the_contrast_of_distill_is_added_to_its_loss(
     assert plain <= 2 < first_loss(one_stage, tmp_path / "told", *bases, "stages.align.distill_contrast=10") - 1
     with pytest.raises(UsageError, match="distill_contrast is a part of distill"):
         first_loss(one_stage, tmp_path / "without", "stages.align.distill_contrast=1")
+
+
+def test_a_finished_model_can_have_other_number_formats_than_the_training(one_stage: Path, tmp_path: Path) -> None:
+    lora = "stages.align.train.encoder=lora"
+    run = tmp_path / "run"
+    train(one_stage, run, overrides=["stages.align.max_steps=1", "model.dtype.frozen=bfloat16", lora])
+    trained = load_file(run / "delta" / "model.safetensors")
+    for name in ("model", "delta"):
+        shutil.rmtree(run / name)
+    formats = ["model.dtype.finished=float32", "model.dtype.added=float16"]
+    given = ["stages.align.max_steps=1", "model.dtype.frozen=bfloat16", lora, *formats]
+    train(one_stage, run, resume=True, overrides=given)
+    found = load_file(run / "delta" / "model.safetensors")
+    assert found.keys() == trained.keys() and any(".lora_A." in name for name in found)
+    assert all(torch.equal(found[name], tensor.half()) for name, tensor in trained.items())
+    config = json.loads((run / "delta" / "config.json").read_text())
+    assert config["tower_dtypes"] == {"encoder": "float32", "llm": "float32"}
+    whole, delta = (lusifer.load(run / name, device="cpu") for name in ("model", "delta"))
+    assert {parameter.dtype for parameter in delta.parameters()} == {torch.float32}
+    assert (whole.encode(TEXTS) == delta.encode(TEXTS)).all()
+    assert (run / "delta" / "tokenizer.json").read_text().count("\n") == 0
+    with pytest.raises(UsageError, match=r"the recipe changed in model\.dtype\.added; resume"):
+        train(one_stage, run, resume=True, overrides=given[:-1])
+
+
+def test_a_number_too_large_for_float16_stays(tmp_path: Path) -> None:
+    save_file({"a": torch.tensor([1e5]), "b": torch.tensor([0.1]), "c": torch.tensor([3])}, tmp_path / WEIGHTS)
+    halve(tmp_path, "copy it again")
+    found = load_file(tmp_path / WEIGHTS)
+    assert (found["a"], found["b"].dtype, found["c"].dtype) == (torch.tensor([1e5]), torch.float16, torch.int64)

@@ -32,6 +32,8 @@ class Hit:
 
     code: str
     text: str
+    english: str
+    """What it says."""
     similarity: float
 
 
@@ -52,7 +54,7 @@ def look(embed: Embed, texts: Parallel) -> Look:
 
 def search(embed: Embed, query: str, texts: Parallel, vectors: dict[str, np.ndarray], count: int) -> list[Hit]:
     """The sentences of all languages that are nearest to a query, by a model and its `vectors` of them as in `Look`."""
-    sentences = [(code, sentence) for code in vectors for sentence in texts.texts[code]]
+    sentences = [(code, *pair) for code in vectors for pair in zip(texts.texts[code], texts.texts[ENGLISH])]
     similar = np.concatenate(list(vectors.values())) @ embed([query])[0]
     best = np.argsort(-similar, kind="stable")[:count]
     return [Hit(*sentences[row], float(similar[row])) for row in best]

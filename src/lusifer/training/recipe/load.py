@@ -19,6 +19,8 @@ from lusifer.training.recipe.recipe import FULL, ModelSettings, Recipe
 MAY_CHANGE = ("save_steps", "logging_steps", "keep_checkpoints", "compile")
 """Keys of a stage that a resumed run may change: what it writes and how it computes, not what it learns (max_steps
 bends the schedule)."""
+WHEN_DONE = {"model.dtype.finished", "model.dtype.added"}
+"""Keys that a run reads when its last stage is done."""
 
 
 def find_recipe(name: str | os.PathLike[str]) -> Path:

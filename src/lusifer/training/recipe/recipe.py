@@ -73,6 +73,10 @@ class Dtypes(Settings):
 
     frozen: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of a base whose own weights do not train; auto is bfloat16 where the machine has it, else float32."""
+    finished: Literal["auto", "float32"] = "auto"
+    """Of both bases when the finished model is loaded; auto is that in which they trained."""
+    added: Literal["float32", "float16"] = "float32"
+    """Of what training added, on the disk: float16 halves the finished delta; the model has those numbers."""
 
 
 class ModelSettings(Settings):
@@ -90,9 +94,6 @@ class ModelSettings(Settings):
     """From the encoder's states to the LLM's input embeddings."""
     pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
     """How the LLM's states become one vector."""
-    residual: bool = False
-    """Whether what the LLM reads is pooled as well and added to its vector: a path past the LLM, which the method as
-    published does not have."""
     output_projection: bool = True
     """Whether d -> d, ReLU, d -> d follows the pooling; left out, if a stage trains it."""
     dtype: Dtypes = Dtypes()
@@ -106,14 +107,14 @@ class ModelSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:
-        """Recipes of older runs name what is always done: drop `include_prompt: true`, and nothing but true."""
-        if isinstance(value, dict) and "include_prompt" in value:
-            if value["include_prompt"] is not True:
-                raise ValueError(
-                    "include_prompt: the prompt is always part of the mean, as published: take the key out"
-                )
-            return {key: item for key, item in value.items() if key != "include_prompt"}
-        return value
+        """Recipes of older runs name what is always or never done: drop those keys, and refuse any other value."""
+        if not isinstance(value, dict):
+            return value
+        if value.get("include_prompt", True) is not True:
+            raise ValueError("include_prompt: the prompt is always part of the mean, as published: take the key out")
+        if value.get("residual", False) is not False:
+            raise ValueError("residual: there is no path past the LLM any more: take the key out")
+        return {key: item for key, item in value.items() if key not in ("include_prompt", "residual")}
 
     def join_settings(self) -> dict[str, Any]:
         """What joins the bases, as keywords of `LusiferConfig`."""
@@ -122,7 +123,6 @@ class ModelSettings(Settings):
             "connector_kwargs": self.connector.kwargs(),
             "num_soft_tokens": self.connector.num_soft_tokens,
             "pooling": self.pooling,
-            "residual": self.residual,
             "output_projection": self.output_projection,
         }
 

@@ -69,7 +69,6 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
                 **config.connector_kwargs,
             },
             "pooling": config.pooling,
-            "residual": config.residual,
             "output_projection": config.output_projection,
             "dtype": {"frozen": formats.pop() if len(formats) == 1 else "auto"},
         },

@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from lusifer.embedder import assemble, contents, folder, golden
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import write_folder, write_json
+from lusifer.io.weights import halve
 from lusifer.model import adapters, build
 from lusifer.model.bases import backbones
 from lusifer.model.bases.backbones import compile_layers, refuse_without_compiler
@@ -161,20 +162,28 @@ def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransfor
 
 def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
     """Put the last stage's model in its final place: whole in `model`, and without its bases in `delta`."""
-    embedder = folder.load(last, "cpu", bases=bases.paths(recipe, last))
+    places = bases.paths(recipe, last)
     if not contents.is_delta(last):
+        embedder = folder.load(last, "cpu", bases=places)
         with write_folder(run.model) as temporary:
             shutil.copytree(last, temporary, dirs_exist_ok=True)
             # That of the stage is of another recipe where stages were taken over from another run.
             (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
             golden.write(embedder, temporary)
         return
-    model = assemble.lusifer_model(embedder)
     with write_folder(run.delta) as temporary:  # first: where `model` is, the run is done
         shutil.copytree(last, temporary, dirs_exist_ok=True)
-        model.delta = Delta.of_folder(last).at(inputs.records(recipe, run))
-        settings = contents.read(temporary / "config.json", dict) | {"bases": model.delta.bases}
-        write_json(temporary / "config.json", settings)
+        contents.shorten_tokenizer(temporary)
+        found = contents.read(temporary / "config.json", dict)
+        found["bases"] = Delta.of_folder(last).at(inputs.records(recipe, run)).bases
+        if recipe.model.dtype.finished != "auto":
+            found["tower_dtypes"] = dict.fromkeys(adapters.TOWERS, recipe.model.dtype.finished)
+        write_json(temporary / "config.json", found)
+        if recipe.model.dtype.added == "float16":
+            halve(temporary, contents.ADVICE)
+        embedder = folder.load(temporary, "cpu", bases=places)
+        model = assemble.lusifer_model(embedder)
+        model.delta = Delta.of_folder(temporary)
         # The card of the stage counts adapters beside their towers; whoever loads the folder has them merged.
         (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
         golden.write(embedder, temporary)
