@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(INSTALLED)  ## texts in 14 languages found by English questions, MiniLM beside mini, as a page
+demo: $(INSTALLED)  ## sentences in 14 languages found by questions in others, MiniLM beside mini, as a page
 	$(BIN)/lusifer demo --output demo-output
 
 test: $(INSTALLED)  ## all tests, no network

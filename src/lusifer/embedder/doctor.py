@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer.embedder import contents, folder, golden, int8
 from lusifer.embedder.identity import identity
-from lusifer.errors import ModelFolderError, UsageError
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io import hub, names, weights
 from lusifer.io.files import read_json
 from lusifer.model import adapters, probes
@@ -80,6 +80,7 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
     except UNLOADABLE as error:
         first = next(iter(str(error).splitlines()), "")
         words = f"{type(error).__name__}: {first}; copy or save the folder again (--debug shows the traceback)"
+        words = first if isinstance(error, LusiferError) else words  # which says what to do
         return [*found, Probe("the folder loads and embeds", False, words, error)]
     found += _examine_model(embedder)
     return [*found, golden.check(embedder, path)] if contents.is_ours(path) and not contents.is_int8(path) else found
