@@ -16,7 +16,6 @@ from lusifer.training import processes
 ALONE = [
     "lusifer.training.run.inputs.fingerprints",
     "lusifer.training.run.card.keep",
-    "lusifer.model.adapters.merge",
     "lusifer.embedder.folder.save",
     "lusifer.training.run.run._publish",
     "lusifer.training.stages.trainer.StageTrainer._save",
