@@ -79,6 +79,17 @@ def test_a_slow_tokenizer_is_refused_by_its_tower() -> None:
         words.refuse_slow(encoder=SimpleNamespace(is_fast=True), llm=SimpleNamespace(is_fast=False))
 
 
+def test_a_run_refuses_it_before_its_folder_is_there(
+    recipe: Path, bases_folder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [f"model.{tower}.path={path}" for tower, path in zip(("encoder", "llm"), bases_folder, strict=True)]
+    slow = SimpleNamespace(is_fast=False)
+    monkeypatch.setattr("lusifer.training.run.bases.read_tokenizer", lambda *args: slow)
+    with pytest.raises(UsageError, match="start_from_words: the encoder's tokenizer"):
+        train(recipe, tmp_path / "run", overrides=[*settings, "model.connector={type: mlp, start_from_words: true}"])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_words_and_goes_on_from_what_it_trained(recipe: Path, tmp_path: Path) -> None:
     settings = ["model.connector={type: mlp, start_from_words: true}", "stages.align.learning_rate=1e-5",

@@ -178,6 +178,19 @@ def test_local_bases_are_named_by_their_last_name(
     assert front_matter(card).get("base_model") is None
 
 
+def test_what_a_contrastive_stage_keeps_to_is_on_the_card(
+    bases_folder: tuple[Path, Path], recipe: Path, tmp_path: Path
+) -> None:
+    changes = ["stages.contrast.distill=2", "stages.contrast.distill_contrast=0.5"]
+    with RunFolder.start(tmp_path / "run", load_recipe(recipe, changes), resume=False) as run:
+        pass
+    told = describe.card(run, 1, tiny_embedder(bases_folder))
+    assert "own vectors: distill, weight 2 beside the loss, its contrast with the other texts 0.5\n" in told
+    with RunFolder.start(tmp_path / "other", load_recipe(recipe), resume=False) as run:
+        pass
+    assert "distill" not in describe.card(run, 1, tiny_embedder(bases_folder))
+
+
 def test_what_the_encoder_does_not_get_to_read_is_on_the_card(bases_folder: tuple[Path, Path], tmp_path: Path) -> None:
     changes = ["stages.alignment.token_dropout=0.2", "stages.alignment.distill_contrast=0.1"]
     recipe = load_recipe("mini", changes, check_files=False)

@@ -54,15 +54,10 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
 
 
 def start_from_words(embedder: SentenceTransformer, recipe: Recipe, texts: list[str]) -> None:
-    """Start the connector near the LLM's word embeddings, if it wants to, from how the encoder reads these texts.
-
-    Raises:
-        UsageError: A tokenizer cannot say where a token stands in a text.
-    """
+    """Start the connector near the LLM's word embeddings, if it wants to, from how the encoder reads these texts."""
     model, llm = assemble.lusifer_model(embedder), recipe.model.llm
     if model.connector.mapping.needs_words:
         tokenizer, own = embedder.tokenizer, read_tokenizer(names.base(llm.path), llm.revision)
-        words.refuse_slow(encoder=tokenizer, llm=own)
         length = min(WORD_TEXT, embedder.max_seq_length)
         model.connector.mapping.start_from_words(words.moments(model.encoder, model.llm, tokenizer, own, texts, length))
 
@@ -109,7 +104,8 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
     """Read both configurations before the run folder exists: a wrong name must not leave a run behind.
 
     Raises:
-        UsageError: A base is not there or not known, or the run would be written into it.
+        UsageError: A base is not there or not known, its tokenizer does not serve the connector, or the run would be
+            written into it.
     """
     if recipe.model.start is not None:
         where = start.folder(recipe.model.start.path, recipe.model.start.revision)
@@ -122,6 +118,15 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
         build.read_config(base.base(), tower)
         if output.is_relative_to(Path(names.base(base.path)).resolve()):
             raise UsageError(f"{output}: lies in the folder of model.{tower}; choose an --output outside it")
+    if recipe.model.start is None and getattr(recipe.model.connector, "start_from_words", False):
+        given = {tower: getattr(recipe.model, tower) for tower in adapters.TOWERS}
+        words.refuse_slow(
+            **{
+                tower: read_tokenizer(names.base(base.path), base.revision)
+                for tower, base in given.items()
+                if not base.path.startswith("tiny:")
+            }
+        )
 
 
 def concrete(recipe: Recipe) -> Recipe:
