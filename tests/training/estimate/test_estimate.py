@@ -16,13 +16,15 @@ from lusifer.errors import UsageError
 from lusifer.model.bases import backbones
 from lusifer.training.estimate.cost import StageEstimate, cards, estimate, stage_load
 from lusifer.training.recipe.load import load_recipe
+from support.small_run import ALIGN, CONTRAST
 
 pytestmark = pytest.mark.slow
 
 
 @functools.cache
-def stages(name: str, *overrides: str) -> dict[str, StageEstimate]:
-    return {stage.name: stage for stage in estimate(load_recipe(name, overrides, check_files=False))}
+def stages(name: str, *overrides: str, variant: str | None = None) -> dict[str, StageEstimate]:
+    recipe = load_recipe(name, overrides, check_files=False, variant=variant)
+    return {stage.name: stage for stage in estimate(recipe)}
 
 
 def counts(stage: StageEstimate) -> dict[str, tuple[int, int]]:
@@ -119,12 +121,16 @@ def test_costs_follow_the_recipe(override: str, part: str, grows: bool) -> None:
         trainable = sum(part.trainable for part in stage.parts)
         return {"flops": stage.flops, "activations": stage.memory.activations, "trainable": trainable}[part]
 
-    before, after = value(stages("tiny")["alignment"]), value(stages("tiny", override)["alignment"])
+    before, after = (
+        value(stages("tiny", *changes, variant="alignment-only")["alignment"]) for changes in ((), (override,))
+    )
     assert after != before and (after > before) is grows
 
 
 def test_more_negatives_cost_more() -> None:
-    one, three = stages("tiny"), stages("tiny", "stages.contrastive.hard_negatives=4")
+    one, three = (
+        stages("tiny", *more, variant="contrastive-only") for more in ((), ("stages.contrastive.hard_negatives=4",))
+    )
     ratio = three["contrastive"].flops / one["contrastive"].flops
     assert ratio == pytest.approx((2 + 4) / (2 + 1))
 
@@ -146,9 +152,16 @@ def test_output_says_what_is_exact_and_what_is_not() -> None:
     assert max(map(len, text.splitlines())) <= 110
 
 
-def test_scores_on_held_pairs_are_counted(recipe: Path) -> None:
-    (_, plain), (_, scored) = (
-        estimate(load_recipe(recipe, more)) for more in ([], ["stages.contrast.evaluate={held: 0.1, every: 3}"])
+@pytest.fixture
+def contrast(tmp_path: Path) -> Path:
+    """The recipe of a stage on 250 pairs, 4 steps."""
+    (tmp_path / "contrast.yaml").write_text(ALIGN[: ALIGN.index("  - name: ")] + CONTRAST)
+    return tmp_path / "contrast.yaml"
+
+
+def test_scores_on_held_pairs_are_counted(contrast: Path) -> None:
+    (plain,), (scored,) = (
+        estimate(load_recipe(contrast, more)) for more in ([], ["stages.contrast.evaluate={held: 0.1, every: 3}"])
     )
     assert (scored.load.scores.times, scored.load.scores.rows) == (3, 25)  # before step 1, at 3, at 4
     assert 50 < scored.load.scores.texts < 100
@@ -159,8 +172,9 @@ def test_scores_on_held_pairs_are_counted(recipe: Path) -> None:
     assert 0.1 * a_text < scored.scoring / (3 * scored.load.scores.texts) < 0.5 * a_text
 
 
-def test_held_rows_are_not_counted_as_trained_on(recipe: Path) -> None:
+def test_held_rows_are_not_counted_as_trained_on(contrast: Path) -> None:
     more = ["stages.contrast.max_steps=null", "stages.contrast.epochs=1", "stages.contrast.evaluate={held: 0.2}"]
-    stage = estimate(load_recipe(recipe, more))[1]
-    assert stage.load.steps == 25
-    assert estimate(load_recipe(recipe, [*more, "stages.contrast.data.0.limit=40"]))[1].load.scores is None
+    recipe = load_recipe(contrast, more)
+    assert stage_load(recipe, recipe.stages[0]).steps == 25
+    recipe = load_recipe(contrast, [*more, "stages.contrast.data.0.limit=40"])
+    assert stage_load(recipe, recipe.stages[0]).scores is None

@@ -156,9 +156,10 @@ def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> 
         network.logits_chunk = setting.chunk
         network.train()
         with Live() as live:
+            if setting.repeated:  # a part that is not the first finds the gradients of those before
+                for parameter in filter(lambda each: each.requires_grad, network.parameters()):
+                    parameter.grad = torch.zeros_like(parameter)
             forward, flops = _step(network, setting, live)
-            if setting.repeated:
-                _step(network, setting, live)
     return Counted(setting.rows, live.peak, forward, flops)
 
 
