@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 COMMAND = ["train", "tiny"]
 for number in (0, 1):
-    for setting in ("max_steps=10", "save_steps=2"):
+    for setting in ("max_steps=6", "save_steps=2", "batch_size=8", "mini_batch_size=4"):
         COMMAND += ["--set", f"stages.{number}.{setting}"]
 
 

@@ -11,11 +11,11 @@ from support.processes import ENVIRONMENT, LUSIFER, Started, lusifer
 
 pytestmark = pytest.mark.slow
 
-COMMAND = ["data", "mine", "sample:pairs", "--model", "mini", "--skip", "5"]
+COMMAND = ["data", "mine", "sample:pairs", "--skip", "5"]
 
 
-def mine(folder: Path) -> Started:
-    return lusifer(folder.parent, *COMMAND, "--output", folder / "mined.jsonl")
+def mine(model: Path, folder: Path) -> Started:
+    return lusifer(folder.parent, *COMMAND, "--model", model, "--output", folder / "mined.jsonl")
 
 
 def kill_when(started: Started, file: Path) -> None:
@@ -29,20 +29,21 @@ def kill_when(started: Started, file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def whole(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What a fresh Python mines: what is compared with it was mined by others."""
     output = tmp_path_factory.mktemp("whole") / "mined.jsonl"
-    subprocess.run([*LUSIFER, *COMMAND, "--output", str(output)], env=os.environ | ENVIRONMENT, check=True, timeout=300)
+    command = [*LUSIFER, *COMMAND, "--model", str(model_folder), "--output", str(output)]
+    subprocess.run(command, env=os.environ | ENVIRONMENT, check=True, timeout=300)
     return output.read_bytes()
 
 
 @pytest.mark.parametrize("file", ["corpus.npy.done", "queries.npy.done"])
-def test_killed_and_repeated_is_the_same(file: str, whole: bytes, tmp_path: Path) -> None:
+def test_killed_and_repeated_is_the_same(file: str, whole: bytes, model_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "work" / "mined.jsonl"
     output.parent.mkdir()
-    kill_when(mine(output.parent), output.parent / "mined.jsonl.work" / file)
+    kill_when(mine(model_folder, output.parent), output.parent / "mined.jsonl.work" / file)
     assert not output.exists()
-    again = mine(output.parent)
+    again = mine(model_folder, output.parent)
     assert again.wait() == 0, again.stderr
     assert output.read_bytes() == whole
     assert sorted(path.name for path in output.parent.iterdir()) == ["mined.jsonl", "mined.jsonl.report.md"]

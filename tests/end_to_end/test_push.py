@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lusifer
+from lusifer.cli import main
 from lusifer.embedder import folder
 from support import fake_hub
 from support.hub_plans import STEPS
@@ -33,8 +34,9 @@ class Pushed:
         (self.delta / "README.md").write_text("# Delta\n")
         with fake_hub.serving() as hub:
             hub.uploads = root / "uploads"
+            hub.spoils.add(("me/damaged", "config.json"))
             self._name_bases(hub, bases)
-            self.hub, self.found = hub, {}
+            self.hub = hub
             steps = [
                 self._push("none", self.model, "me/new", token=None),
                 self._push("wrong", self.model, "me/new", token="old"),
@@ -46,11 +48,11 @@ class Pushed:
                 {"name": "load whole", "do": "load", "model": "me/new"},
                 {"name": "load delta", "do": "load", "model": "me/delta"},
                 {"name": "doctor", "do": "command", "words": ["doctor", "me/delta"], "token": "mine"},
+                self._push("spoilt", self.model, "me/damaged"),
             ]
-            self._run(steps, hub)
-            hub.spoils = "config.json"
-            self._run([self._push("spoilt", self.model, "me/damaged")], hub)
-            self._run([self._push("offline", self.model, "me/off")], hub, offline=True)
+            plan = root / "plan.json"
+            plan.write_text(json.dumps(steps))
+            self.found = fake_hub.run(STEPS, [str(plan)], hub.endpoint, root / "home" / "cache")
 
     def _name_bases(self, hub: fake_hub.Hub, bases: tuple[Path, Path]) -> None:
         """Put the bases of the delta on the hub, and say so in it."""
@@ -65,11 +67,6 @@ class Pushed:
     def _push(name: str, model: Path, repository: str, *more: str, token: str | None = "mine") -> dict[str, Any]:
         words = ["push", str(model), repository, "--incomplete-card", *more]
         return {"name": name, "do": "command", "words": words, "token": token}
-
-    def _run(self, steps: list[dict[str, Any]], hub: fake_hub.Hub, offline: bool = False) -> None:
-        plan = self.root / "plan.json"
-        plan.write_text(json.dumps(steps))
-        self.found |= fake_hub.run(STEPS, [str(plan)], hub.endpoint, self.root / "home" / "cache", offline)
 
     def said(self, name: str) -> str:
         """The last line of a push."""
@@ -98,8 +95,16 @@ def test_who_may_not_write_is_told_in_one_line(pushed: Pushed) -> None:
     assert pushed.said("none") == f"{begins}no token: log in with `hf auth login`, with a token that may write"
     assert pushed.said("wrong").startswith(f"{begins}the hub does not know the token: log in with")
     assert pushed.said("other").startswith("lusifer: error: them/new: the token may not write there: name a repository")
-    assert pushed.said("offline") == "lusifer: error: me/off: HF_HUB_OFFLINE is set: take it out to upload"
-    assert [pushed.found[name]["status"] for name in ("none", "wrong", "other", "offline")] == [1] * 4
+    assert [pushed.found[name]["status"] for name in ("none", "wrong", "other")] == [1] * 3
+
+
+def test_an_upload_that_may_not_ask_the_hub_is_refused(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """No test of this process may."""
+    monkeypatch.setenv("HF_TOKEN", "mine")
+    assert main(["push", str(pushed.model), "me/off", "--incomplete-card"]) == 1
+    assert capsys.readouterr().err.endswith("lusifer: error: me/off: HF_HUB_OFFLINE is set: take it out to upload\n")
 
 
 def test_a_new_repository_is_private_and_the_upload_one_commit(pushed: Pushed) -> None:

@@ -55,8 +55,8 @@ class Hub:
         self.blobs: dict[str, Path] = {}
         self.tokens = {"mine": "me"}
         self.uploads: Path | None = None
-        self.spoils = ""
-        """A file that an upload damages."""
+        self.spoils: set[tuple[str, str]] = set()
+        """Files (repository, name) that an upload damages."""
 
     def add(self, name: str, folder: Path, *, kind: str = "models", revision: str = "main", **access: bool) -> str:
         """Put a folder behind a name ("owner/name") and a revision; gives its commit."""
@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
                 shutil.copyfile(self.hub.blobs[about["oid"]], file)
             elif change["key"] == "deletedFile":
                 file.unlink()
-            if file.name == self.hub.spoils:
+            if (repository.name, file.name) in self.hub.spoils:
                 file.write_bytes(file.read_bytes() + b" ")
         repository.revisions |= {"main": (commit, folder), commit: (commit, folder)}
         return _json({"commitUrl": f"{self.hub.endpoint}/{repository.name}/commit/{commit}", "commitOid": commit})
