@@ -1,5 +1,6 @@
 """`lusifer ablate` on the toy recipe."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothi
     once = "- frozen-encoder: alignment taken over from connector-only, which trained the same\n"
     assert table.endswith(f"\nStages that were trained once:\n\n{once}")
     assert not list(Path("out/frozen-encoder/run/checkpoints/01-alignment").glob("checkpoint-*"))
-    assert "frozen-encoder" in Path("out/ablation.html").read_text(encoding="utf-8")
+    assert once[2:].strip() in Path("out/ablation.html").read_text(encoding="utf-8")
     file = Path("out/frozen-encoder/run/model/model.safetensors")
     weights = file.stat().st_mtime_ns
     here.clear()
@@ -78,6 +79,12 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     assert main(["ablate", "plain.yaml", "--output", "out"]) == 2
     assert "the recipe has no variants to compare with" in capsys.readouterr().err
     assert here == [] and not Path("out").exists()
+
+
+def test_what_the_page_needs_is_asked_for_before_anything_trains(here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(CALL) == 1
+    assert "lusifer[report]" in capsys.readouterr().err and here == [] and not Path("out").exists()
 
 
 @pytest.mark.slow

@@ -8,10 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lusifer
-from lusifer.embedder import contents
+from lusifer.embedder import contents, folder
 from lusifer.embedder.doctor import examine
+from lusifer.embedder.info import describe
 from lusifer.errors import ModelFolderError
 from lusifer.io.weights import INDEX, WEIGHTS
+from lusifer.model import adapters
+from support.tiny_folder import tiny_delta
+
+ABOUT = {"name": "one", "tower": "llm", "r": 2, "alpha": 4, "targets": ["q_proj"]}
 
 
 @pytest.fixture
@@ -117,3 +122,38 @@ def test_an_impossible_configuration_is_named(copy):
     (copy / "config.json").write_text(json.dumps(config | {"pooling": "max"}))
     with pytest.raises(ModelFolderError, match=r"config\.json: pooling='max' is unknown"):
         lusifer.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        ({"bases": {"llm": {"files": {}}}}, "bases.llm: expected path, and files"),
+        ({"bases": {"llm": {"path": "a/b", "files": {}}}}, "bases.llm: expected path, and files"),
+        ({"bases": {"tower": {}}}, "bases: expected encoder and llm"),
+        ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": "2"}}}, r"bases.llm.layers='2': must be 1"),
+        ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": 0}}}, r"bases.llm.layers=0: must be 1 or more"),
+        ({"bases": ["llm"]}, "bases: expected encoder and llm"),
+        ({"adapters": [{"name": "one", "tower": "llm"}]}, "adapters: expected name, tower, r, alpha and targets"),
+        ({"adapters": {"name": "one"}}, "adapters: expected name, tower, r, alpha and targets"),
+        ({"adapters": [ABOUT | {"r": "2"}]}, "'one': r='2', alpha=4: expected numbers"),
+        ({"adapters": [ABOUT | {"targets": 3}]}, r"'one': targets=3: expected names"),
+        ({"space": {"name": "x"}}, "space=.*expected name and identity"),
+    ),
+)
+def test_what_says_nothing_of_a_base_is_refused(change, message, bases_folder, tmp_path):
+    delta = tiny_delta(bases_folder, tmp_path / "delta")
+    file = delta / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    for read in (lusifer.load, describe):
+        with pytest.raises(ModelFolderError, match=message):
+            read(delta)
+
+
+@pytest.mark.parametrize("quick", (True, False))
+def test_adapters_that_make_no_numbers_are_told_by_their_folder(quick, bases_folder, tmp_path):
+    delta = tiny_delta(bases_folder, tmp_path / "delta")
+    tensors = load_file(delta / "model.safetensors")
+    name = next(name for name in tensors if adapters.is_adapter(name))
+    save_file(tensors | {name: tensors[name] * torch.nan}, delta / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFolderError, match=r"delta: merging .* not finite; copy the folder again"):
+        folder.load(delta, "cpu", vectors_only=quick)

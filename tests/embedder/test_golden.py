@@ -89,3 +89,11 @@ def test_a_delta_has_those_of_its_whole(bases_folder, tmp_path):
 
 def test_the_model_that_comes_along_has_them():
     assert probe(names.model("mini")).ok
+
+
+@pytest.mark.parametrize("texts", ["a text.."[:9], [], [1] * 9, None])
+def test_what_is_no_list_of_texts_is_damaged(texts, finished):
+    file = finished / "golden.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"texts": texts}))
+    found = probe(finished)
+    assert not found.ok and "golden.json: damaged, no vector for each text" in found.detail

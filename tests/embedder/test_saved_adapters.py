@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import HfApi
-from peft import IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig, VeraConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft_model
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -21,6 +21,7 @@ from sentence_transformers import (
 from transformers import PreTrainedModel
 
 import lusifer
+from lusifer.embedder.doctor import examine
 from lusifer.errors import LusiferError, ModelFolderError
 from lusifer.model import adapters
 from support.tiny_folder import tiny_embedder
@@ -293,3 +294,27 @@ def test_a_process_that_is_not_to_write_writes_no_weights(
     monkeypatch.setattr("transformers.distributed.mixin._get_torch_distributed_rank", lambda: 1)
     lusifer.load(model_folder, device="cpu").save_pretrained(str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_adapters_that_peft_cannot_put_into_a_model_are_said_with_the_mend(model_folder: Path, tmp_path: Path) -> None:
+    model = lusifer.load(model_folder, device="cpu")
+    settings = VeraConfig(r=2, target_modules=["query", "value"], init_weights=False, save_projection=True)
+    model[0].model = get_peft_model(model[0].model, settings)
+    wanted = vectors(model)
+    model.save_pretrained(str(tmp_path / "out"))
+    with pytest.raises(
+        ModelFolderError, match=r"adapter_config\.json: these .*VERA.*: merge them into the model"
+    ) as said:
+        lusifer.load(tmp_path / "out", device="cpu")
+    assert "\n" not in str(said.value)
+    model = lusifer.load(model_folder, device="cpu")
+    model[0].model = PeftModel.from_pretrained(model[0].model, tmp_path / "out").merge_and_unload()
+    assert np.abs(vectors(model) - wanted).max() < 1e-5
+
+
+def test_doctor_takes_adapters_alone(model_folder: Path, tmp_path: Path) -> None:
+    model = lusifer.load(model_folder, device="cpu")
+    peft_around(model)
+    model.save_pretrained(str(tmp_path / "out"))
+    first, *others = examine(tmp_path / "out", "cpu")
+    assert first.ok and first.detail.startswith("adapters alone, identity ") and all(each.ok for each in others)

@@ -61,3 +61,21 @@ def test_what_is_written_may_be_read_by_whom_the_umask_allows(tmp_path: Path, um
         os.umask(before)
     for each in (tmp_path / "folder" / "part" / "b.safetensors", tmp_path / "a.safetensors"):
         assert each.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".txt", "é" * 124 + ".txt"])
+def test_a_name_may_be_as_long_as_a_disk_allows(tmp_path: Path, name: str) -> None:
+    with write_file(tmp_path / name) as file:
+        file.write_text("one")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    with write_folder(tmp_path / name[:-4]) as folder:
+        (folder / "a").touch()
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([name, name[:-4]])
+
+
+def test_what_a_link_in_a_folder_points_to_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "secret").chmod(0o600)
+    with write_folder(tmp_path / "folder") as folder:
+        (folder / "link").symlink_to(tmp_path / "secret")
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600

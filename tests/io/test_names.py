@@ -74,3 +74,11 @@ def test_mini_is_small_and_finds_translations_where_an_english_embedder_does_not
         seen = look.look(lambda rows, model=model: model.encode(list(rows), normalize_embeddings=True), few)
         found.append(seen.found)
     assert min(found[0].values()) > 50 + max(found[1].values()), found
+
+
+def test_an_empty_name_is_not_the_folder_that_one_stands_in(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model_folder)
+    with pytest.raises(UsageError, match="no such folder; give a model folder"):
+        names.model("")

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
@@ -187,7 +187,9 @@ def test_a_base_may_lie_elsewhere_now_if_it_is_the_same(trained, bases_folder, t
     config = json.loads((delta / "config.json").read_text())
     config["bases"]["llm"]["path"] = str(tmp_path / "gone")
     (delta / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelFolderError, match=r"two: its llm cannot be had: .*gone"):
+    with pytest.raises(
+        ModelFolderError, match=r"cannot be had: \S*gone: no such folder or file: put it back, or say where"
+    ):
         lusifer.load(delta, device="cpu")
     found = folder.load(delta, "cpu", bases={"llm": str(elsewhere)})
     assert (found.encode(TEXTS) == lusifer.load(whole, device="cpu").encode(TEXTS)).all()
@@ -280,8 +282,6 @@ def test_nothing_is_printed_of_tensors_that_are_left_out(bases_folder, caplog):
     "name", ("connector.mapping.ff.0.weight", "llm.layers.0.self_attn.q_proj.lora_A.stage-one.weight")
 )
 def test_a_missing_tensor_is_named_before_anything_is_loaded(name, trained):
-    from safetensors.torch import save_file
-
     delta, _, _ = trained()
     tensors = load_file(delta / "model.safetensors")
     del tensors[name]
@@ -338,25 +338,6 @@ def test_where_bases_lie_is_said_of_those_that_are_apart(trained, bases_folder, 
             lusifer.load(path, device="cpu", bases={"llm": "/nowhere"})
     with pytest.raises(UsageError, match="bases: .* holds the weights of its bases"):
         LusiferModel.from_pretrained(whole, bases={"llm": "/nowhere"})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    (
-        ({"bases": {"llm": {"files": {}}}}, "bases.llm: expected path, and files"),
-        ({"bases": {"llm": {"path": "a/b", "files": {}}}}, "bases.llm: expected path, and files"),
-        ({"bases": {"tower": {}}}, "bases: expected encoder and llm"),
-        ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": "2"}}}, r"bases.llm.layers='2': must be 1"),
-        ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": 0}}}, r"bases.llm.layers=0: must be 1 or more"),
-        ({"adapters": [{"name": "one", "tower": "llm"}]}, "adapters: expected name, tower, r, alpha and targets"),
-    ),
-)
-def test_what_says_nothing_of_a_base_is_refused(change, message, trained):
-    delta, _, _ = trained()
-    file = delta / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(ModelFolderError, match=message):
-        lusifer.load(delta, device="cpu")
 
 
 def test_a_local_copy_of_a_base_of_the_hub_is_not_taken_for_it(bases_folder):

@@ -13,6 +13,7 @@ from lusifer.embedder.card import SCORES
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub
 from lusifer.sharing.push import push
+from support import house_rules
 from support.tiny_folder import tiny_delta, tiny_embedder
 
 CARD = f"---\nlicense: mit\n---\n# Tiny\n\n{SCORES[0]}\n| topics | 1.0 |\n{SCORES[1]}\n"
@@ -111,3 +112,31 @@ def test_a_repository_that_is_there(files, model, monkeypatch, asked):
     assert "stays as visible as it is" in refused(str(model), "me/model", public=True, overwrite=True)
     with pytest.raises(pytest.fail.Exception):
         push(str(model), "me/model", overwrite=bool(files))
+
+
+def test_a_folder_without_weights_is_refused_before_the_hub_is_asked(model, asked):
+    (model / "model.safetensors").unlink()
+    assert "model.safetensors: missing" in refused(str(model), "me/model", kind=ModelFolderError)
+    assert not asked
+
+
+@pytest.mark.parametrize("bases", [{"llm": "x"}, ["llm"], {"llm": {"path": "a"}}])
+def test_a_delta_that_says_nothing_of_its_bases(bases, bases_folder, tmp_path, asked):
+    file = tiny_delta(bases_folder, tmp_path / "delta") / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"bases": bases}))
+    said = refused(str(tmp_path / "delta"), "me/model", incomplete=True, kind=ModelFolderError)
+    assert "config.json: bases" in said and "expected" in said
+    assert not asked
+
+
+def test_a_wrong_call_need_not_wait_for_what_loads_a_model():
+    """Nothing that `push` imports before it begins is one of the heavy libraries, nor imports one."""
+    sources = house_rules.modules(Path(folder.__file__).parents[1])
+    waiting, found = ["lusifer.sharing.push"], set()
+    while waiting:
+        module = waiting.pop()
+        for name in {name for name, now, _ in house_rules.imports(module, sources) if now} - found:
+            found.add(name)
+            waiting += [name] if name in sources else []
+    assert "lusifer.io.names" in found
+    assert not {name for name in found if name.partition(".")[0] in house_rules.HEAVY}

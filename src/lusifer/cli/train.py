@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lusifer import extras
 from lusifer.cli import terminal
 from lusifer.cli.evaluate import Data, listed
-from lusifer.cli.report import report
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
 
@@ -73,6 +73,7 @@ def ablate(
     # What is wrong with the last one is said before the first one trains.
     recipes = {name: load_recipe(recipe, set_ or [], variant=name) for name in names}
     refuse_unwritable(output, "folder")
+    extras.need("report", "matplotlib")
     terminal.quiet()
     from lusifer.evaluation.run import evaluate as evaluation
     from lusifer.training.run import share
@@ -123,21 +124,20 @@ def _shared_line(shared: SharedStages) -> str:
 
 def _compare(names: list[str], output: Path) -> None:
     """The table with the stages that were trained once, and the page with the bars."""
-    from lusifer.evaluation.report import card, facts
-    from lusifer.evaluation.scores import results
+    from lusifer.evaluation.report import card, facts, page
     from lusifer.training.run.share import SharedStages
 
-    folders = [output / name / "scores" for name in names]
     shared = {name: found for name in names if (found := SharedStages.of(output / name / "run"))}
-    text = card.markdown(facts.gather([results.read(folder) for folder in folders]))
-    if shared:
-        text += "\nStages that were trained once:\n\n"
-        text += "".join(f"- {name}: {_shared_line(found)}\n" for name, found in shared.items())
+    lines = [f"{name}: {_shared_line(found)}" for name, found in shared.items()]
+    scores = facts.read([output / name / "scores" for name in names])
+    text = card.markdown(scores)
+    if lines:
+        text += "\nStages that were trained once:\n\n" + "".join(f"- {line}\n" for line in lines)
     typer.echo(text, nl=False)
-    with write_file(output / "ablation.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    terminal.note(f"{output / 'ablation.md'} written")
-    report(folders, output / "ablation.html")
+    for file, words in (("ablation.md", text), ("ablation.html", page.page(scores, lines))):
+        with write_file(output / file) as temporary:
+            temporary.write_text(words, encoding="utf-8")
+        terminal.note(f"{output / file} written")
 
 
 @contextmanager

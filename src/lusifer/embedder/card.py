@@ -8,21 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
-
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
+from typing import TYPE_CHECKING, Any
 
 from lusifer import __version__
-from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
 from lusifer.io import markdown
-from lusifer.model import adapters
-from lusifer.model.connector import CONNECTORS
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+    from sentence_transformers import SentenceTransformer
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
+_TOWERS = {"encoder": "the encoder", "llm": "the LLM"}
 SCORES = ("<!-- scores:begin -->", "<!-- scores:end -->")
 """Lines between which a card has its scores."""
 DELTA_BEGINS = "This folder holds what training added."
@@ -57,6 +55,13 @@ def text(
     Returns:
         YAML front matter for the Hub, then Markdown; ends with a line break.
     """
+    # Not above: who pushes a model need not wait for them.
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    from lusifer.embedder.assemble import lusifer_model
+    from lusifer.model import adapters
+    from lusifer.model.connector import CONNECTORS
+
     model = lusifer_model(embedder)
     config, parts = model.config, []
     for row in adapters.report(model):
@@ -77,9 +82,7 @@ def text(
         versions={"lusifer": __version__, **{library: version(library) for library in LIBRARIES}},
         scores=SCORES,
         delta_begins=DELTA_BEGINS,
-        apart=["the encoder" if tower == "encoder" else "the LLM" for tower in model.delta.bases]
-        if model.delta
-        else [],
+        apart=[_TOWERS[tower] for tower in (model.delta.bases if model.delta else ())],
         **facts,
     )
     return f"---\n{front_matter(base_models, datasets, languages)}---\n\n{body.rstrip()}\n"
@@ -87,6 +90,8 @@ def text(
 
 def front_matter(base_models: Sequence[str] = (), datasets: Sequence[str] = (), languages: Sequence[str] = ()) -> str:
     """The YAML that the Hub reads, without its two lines of dashes."""
+    from huggingface_hub import ModelCardData
+
     bases = list(dict.fromkeys(base_models))
     values = ModelCardData(
         library_name="sentence-transformers",
@@ -112,6 +117,8 @@ def with_scores(card: str, section: str, scores: Sequence[EvalResult]) -> str:
     Raises:
         UsageError: The card has no place for scores.
     """
+    from huggingface_hub import ModelCard
+
     before, begin, rest = card.partition(SCORES[0])
     _, end, after = rest.partition(SCORES[1])
     if not (begin and end):

@@ -8,6 +8,7 @@ from typing import Any
 
 from lusifer.errors import ModelFolderError
 from lusifer.io import weights as tensors_on_disk
+from lusifer.io.bases import check_settings
 from lusifer.io.files import read_json, write_file
 from lusifer.io.hub import MODEL_FILES
 from lusifer.io.names import ADAPTERS, EXPORTED, OWN_TYPE
@@ -62,6 +63,11 @@ def check(path: Path) -> bool:
     ours = is_ours(path)
     for name in REQUIRED[1:] if ours else ():
         read(path / name, dict)
+    if ours:
+        try:
+            check_settings(read(path / "config.json", dict))
+        except ValueError as error:
+            raise ModelFolderError(f"{path / 'config.json'}: {error}; {ADVICE}") from error
     _check_modules(path, ours)
     return ours
 

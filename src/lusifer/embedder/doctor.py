@@ -91,7 +91,12 @@ def _is_whole(path: Path) -> Probe:
     name = "the folder is whole"
     try:
         folder.check(path)
-        what = "int8 graph" if contents.is_int8(path) else f"{len(contents.weights(path))} tensors"
+        if contents.is_int8(path):
+            what = "int8 graph"
+        elif all(file.is_file() for file in weights.files(path, contents.ADVICE)):
+            what = f"{len(contents.weights(path))} tensors"
+        else:  # of a model of ours they are there, or `check` had refused it
+            what = "adapters alone" if (path / contents.ADAPTERS).is_file() else "no tensors at its root"
         return Probe(name, True, f"{what}, identity {identity(path)}")
     except ModelFolderError as error:
         return Probe(name, False, str(error))

@@ -112,6 +112,10 @@ def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> Sen
     try:
         made = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
     except (OSError, ValueError, ImportError) as error:
+        if (folder / contents.ADAPTERS).is_file():  # VeRA, say, whose layers share what peft keeps around the model
+            words = f"these adapters cannot be loaded ({hub.why(error)})"
+            advice = "merge them into the model (peft: PeftModel.from_pretrained, merge_and_unload) and save that"
+            raise ModelFolderError(f"{folder / contents.ADAPTERS}: {words}: {advice}") from error
         if contents.is_ours(folder):
             raise
         raise ModelFolderError(f"{folder}: sentence-transformers cannot load it: {hub.why(error)}") from error

@@ -82,7 +82,8 @@ def read(folder: Path) -> tuple[tuple[str, ...], torch.Tensor, bool]:
     texts = said.get("texts")
     try:
         found = torch.tensor(said.get("vectors"), dtype=torch.float32)
-        whole = bool(texts) and all(isinstance(text, str) for text in texts) and found.shape[:-1] == (len(texts),)
+        said_texts = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        whole = bool(texts) and said_texts and found.shape[:-1] == (len(texts),)
     except (TypeError, ValueError, RuntimeError):
         whole = False
     if not whole:

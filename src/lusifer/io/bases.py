@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from lusifer.io import hub, names
 from lusifer.io.files import sha256
 
 COMMIT = "commit"
+ELSEWHERE = 'or say where it lies: lusifer.load(FOLDER, bases={"encoder": PATH, "llm": PATH})'
+"""What to do about a base that is not where a folder says, at the end of messages."""
 _FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
 _READ = re.compile(
     r"config\.json|.*\.(safetensors|safetensors\.index\.json|bin|gguf|model)|(tokenizer|vocab|merges|special_tokens_map|"
@@ -80,6 +83,36 @@ def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[Lusife
         version = f" (it was version {known['version']})" if known.get("version") else ""
         raise raises(
             f"{key}: {path} is not the base that this model was trained on{version}: {changed[0]} differs or is not in "
-            "both; put that base there, or say where it lies: "
-            'lusifer.load(FOLDER, bases={"encoder": PATH, "llm": PATH})'
+            f"both; put that base there, {ELSEWHERE}"
         )
+
+
+def check_settings(said: Mapping[str, Any]) -> None:
+    """Refuse (ValueError) `bases`, `adapters` or `space` of a model's `config.json` that nothing can be read from."""
+    space = said.get("space")
+    if space is not None and not (isinstance(space, dict) and {"name", "identity"} <= space.keys()):
+        raise ValueError(f"space={space!r}: expected name and identity of an embedder")
+    bases = said.get("bases")
+    if not bases:
+        return
+    if not isinstance(bases, dict) or not set(bases) <= {"encoder", "llm"}:
+        raise ValueError("bases: expected encoder and llm, each with path and files")
+    for tower, base in bases.items():
+        known = isinstance(base, dict) and isinstance(base.get("path"), str) and isinstance(base.get("files"), dict)
+        if not known or not (base["files"] or isinstance(base.get("revision"), str)):
+            raise ValueError(f"bases.{tower}: expected path, and files with their SHA-256 or a revision of the hub")
+        if base.get("layers") is not None and not (type(base["layers"]) is int and base["layers"] > 0):
+            raise ValueError(f"bases.{tower}.layers={base['layers']!r}: must be 1 or more")
+    adapters = said.get("adapters") or []
+    for about in adapters if isinstance(adapters, list) else [None]:
+        if not isinstance(about, dict) or not {"name", "tower", "r", "alpha", "targets"} <= about.keys():
+            raise ValueError("adapters: expected name, tower, r, alpha and targets of each")
+        if about["tower"] not in bases:
+            raise ValueError(f"adapters: {about['name']!r} is on {about['tower']!r}, which is no base")
+        if not (type(about["r"]) is int and about["r"] > 0 and type(about["alpha"]) in (int, float)):
+            raise ValueError(
+                f"adapters: {about['name']!r}: r={about['r']!r}, alpha={about['alpha']!r}: expected numbers"
+            )
+        targets = [about["targets"]] if isinstance(about["targets"], str) else about["targets"]
+        if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+            raise ValueError(f"adapters: {about['name']!r}: targets={targets!r}: expected names of layers")

@@ -179,8 +179,11 @@ def _resolve(target: str | os.PathLike[str]) -> Path:
 
 
 def _prefix(target: Path) -> str:
-    """Name what this machine writes for `target`; hidden, so that listings of the parent do not show it."""
-    return f".{target.name}.{socket.gethostname()}-"
+    """Name what this machine writes for `target`; hidden, so that listings of the parent do not show it.
+
+    Of a long name the beginning is enough, and leaves room for the rest of a name: a disk allows 255 bytes.
+    """
+    return f".{os.fsdecode(os.fsencode(target.name)[:100])}.{socket.gethostname()}-"
 
 
 def _sibling(target: Path) -> Path:
@@ -238,13 +241,15 @@ def _settle(path: Path) -> None:
     Files get the rights that a new file has here: safetensors writes weights that nobody but their owner may read, and
     a server under another user, or a colleague, could not load the folder.
     """
-    probe = _sibling(path)
+    probe = path.with_name(f".{secrets.token_hex(8)}")
     probe.touch()
     usual = probe.stat().st_mode & 0o666
     probe.unlink()
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     for file in files:
-        file.chmod(file.stat().st_mode | usual)
+        mode = file.stat().st_mode
+        if mode | usual != mode and not file.is_symlink():  # what a link points to is not ours to change
+            file.chmod(mode | usual)
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)

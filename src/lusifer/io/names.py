@@ -48,7 +48,7 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     if text.startswith(PACKAGE):
         return _embedder_in_package(text)
     path = Path(text).expanduser()
-    if path.exists():
+    if text and path.exists():  # an empty name would be this folder
         return path
     found = shipped_model(text)
     if found is not None:

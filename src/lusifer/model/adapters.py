@@ -47,9 +47,9 @@ class PartReport:
 
 
 TRAINS = "default"
+"""peft's name for the adapter that trains; those of earlier stages go by the names of their stages."""
 STAGE = "stage-"
 """Before the name of a stage in that of its adapters: peft keeps them as attributes of a module, which has others."""
-"""peft's name for the adapter that trains; those of earlier stages go by the names of their stages."""
 
 
 def attach(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
+from lusifer.io.bases import check_settings
 from lusifer.model.connector import CONNECTORS, ConnectorSettings
 
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
@@ -126,30 +127,10 @@ class LusiferConfig(PreTrainedConfig):
         if self.num_soft_tokens < 0:
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
         _ = self.connector_settings
-        if self.bases:
-            _refuse_odd_bases(self.bases, self.adapters)
-        if self.space is not None and not (isinstance(self.space, dict) and {"name", "identity"} <= self.space.keys()):
-            raise ValueError(f"space={self.space!r}: expected name and identity of an embedder")
+        check_settings({"bases": self.bases, "adapters": self.adapters, "space": self.space})
         for tower, dtype in (self.tower_dtypes or {}).items():
             if tower not in ("encoder", "llm") or dtype not in DTYPES:
                 raise ValueError(f"tower_dtypes: {tower}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")
-
-
-def _refuse_odd_bases(bases: Any, adapters: Any) -> None:
-    """Refuse what says nothing of a base or of adapters on one (ValueError)."""
-    if not isinstance(bases, dict) or not set(bases) <= {"encoder", "llm"}:
-        raise ValueError("bases: expected encoder and llm, each with path and files")
-    for tower, base in bases.items():
-        known = isinstance(base, dict) and isinstance(base.get("path"), str) and isinstance(base.get("files"), dict)
-        if not known or not (base["files"] or isinstance(base.get("revision"), str)):
-            raise ValueError(f"bases.{tower}: expected path, and files with their SHA-256 or a revision of the hub")
-        if base.get("layers") is not None and not (type(base["layers"]) is int and base["layers"] > 0):
-            raise ValueError(f"bases.{tower}.layers={base['layers']!r}: must be 1 or more")
-    for about in adapters or []:
-        if not isinstance(about, dict) or not {"name", "tower", "r", "alpha", "targets"} <= about.keys():
-            raise ValueError("adapters: expected name, tower, r, alpha and targets of each")
-        if about["tower"] not in bases:
-            raise ValueError(f"adapters: {about['name']!r} is on {about['tower']!r}, which is no base")
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:

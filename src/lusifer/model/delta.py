@@ -165,24 +165,38 @@ def load(
         except ModelFolderError:
             raise
         except LusiferError as error:
-            raise ModelFolderError(f"{where}: its {tower} cannot be had: {error}") from error
+            raise ModelFolderError(f"{where}: its {tower} cannot be had: {_why(error, path)}") from error
     model = around(towers["encoder"], towers["llm"])
     _refuse_misfit(model, tensors, config, where)
-    _add(model, tensors, config, merge)
+    _add(model, tensors, config, merge, where)
     model.connector.to(device)
     if model.output_projection is not None:
         model.output_projection.to(device)
     return model.eval()
 
 
-def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, merge: bool) -> None:
-    """Give a model of two bases what training added: adapters, and the numbers of connector and projection."""
+def _why(error: LusiferError, path: str) -> str:
+    """Why a base cannot be had, and what to do; where there was a folder or a file and nothing is, just that."""
+    place = Path(path).expanduser()
+    gone = place.is_absolute() and not place.exists()
+    return f"{path}: no such folder or file: put it back, {known_bases.ELSEWHERE}" if gone else str(error)
+
+
+def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, merge: bool, where: str) -> None:
+    """Give a model of two bases what training added: adapters, and the numbers of connector and projection.
+
+    Raises:
+        ModelFolderError: A merged weight is not finite.
+    """
     beside = [tower for tower in TOWERS if not merge and getattr(model, tower).dtype != torch.float32]
     for about in config.adapters or []:
         if about["tower"] in beside:
             adapters.attach(model, about["tower"], about["r"], about["alpha"], 0.0, about["targets"], about["name"])
-        else:
+            continue
+        try:
             adapters.fold(model, about, tensors)
+        except LusiferError as error:
+            raise ModelFolderError(f"{where}: {error}; {ADVICE}") from error
     for name, tensor in model.state_dict().items():
         if adapters.part_of(name) not in TOWERS or adapters.is_adapter(name):
             tensor.copy_(tensors[name])

@@ -275,6 +275,8 @@ class LusiferModel(LusiferPreTrainedModel):
         self.config.update(settings)
         # With transformers' own mark of adapters it would write these alone, under names that are in no plain model.
         marked, self._hf_peft_config_loaded = self._hf_peft_config_loaded, False
+        if marked:  # loaded from a folder of adapters alone, tensors would get the names that they have there
+            kwargs["save_original_format"] = False
         try:
             super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:

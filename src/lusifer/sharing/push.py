@@ -10,11 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard
-from yaml import YAMLError
-
 from lusifer import __version__
-from lusifer.embedder import card, contents, folder, golden
+from lusifer.embedder import card, contents
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io import hub, names
 from lusifer.io.files import sha256
@@ -22,6 +19,7 @@ from lusifer.io.files import sha256
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# What loads a model is imported once there is one to load: a wrong call is refused before.
 _CARD = "README.md"
 
 
@@ -58,12 +56,9 @@ def push(
     """
     found = _folder(model, name, whole, incomplete)
     old = hub.held(name)
-    if set(old or ()) - {".gitattributes"} and not overwrite:
-        raise UsageError(f"{name}: holds {len(old)} files already: give --overwrite to replace them, or another name")
-    if old is not None and public:
-        raise UsageError(
-            f"{name}: is there already, and stays as visible as it is: set that on the hub, not by --public"
-        )
+    _refuse_held(name, old, overwrite, public)
+    from lusifer.embedder import folder, golden
+
     listen(f"loading {model}")
     embedder = folder.load(found, device="cpu")
     if (found / golden.FILE).is_file():
@@ -92,7 +87,12 @@ def _folder(model: str, name: str, whole: bool, incomplete: bool) -> Path:
         raise UsageError(f"{name}: no name of a repository: give OWNER/NAME, as in me/my-model")
     found = names.model(model)
     if not isinstance(found, Path) or not found.is_dir() or contents.is_int8(found) or not contents.is_ours(found):
-        raise UsageError(f"{model}: no folder of a model of this library in ordinary numbers, which alone is uploaded")
+        raise UsageError(
+            f"{model}: no folder of a model of this library in ordinary numbers, which alone is uploaded: give what "
+            "`lusifer train`, `convert` or `export` (without --input) wrote"
+        )
+    contents.check(found)
+    contents.weights(found)
     if contents.is_delta(found) and not whole:
         _refuse_local_bases(found)
     if not incomplete:
@@ -105,7 +105,9 @@ def _refuse_held(name: str, old: list[str] | None, overwrite: bool, public: bool
     if set(old or ()) - {".gitattributes"} and not overwrite:
         raise UsageError(f"{name}: holds {len(old)} files already: give --overwrite to replace them, or another name")
     if old is not None and public:
-        raise UsageError(f"{name}: is there, and stays as visible as it is: set that on the hub, leave --public out")
+        raise UsageError(
+            f"{name}: is there, and stays as visible as it is: set that on the hub, and leave --public out"
+        )
 
 
 def _refuse_local_bases(found: Path) -> None:
@@ -120,6 +122,9 @@ def _refuse_local_bases(found: Path) -> None:
 
 def _refuse_card(file: Path) -> None:
     """Refuse a card that does not say what may be done with the model, or how good it is."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
     go_on = "or give --incomplete-card"
     if not file.is_file():
         raise UsageError(f"{file}: missing: write a card with `license:` at its head and scores, {go_on}")
@@ -137,6 +142,8 @@ def _refuse_card(file: Path) -> None:
 
 
 def _refuse_other_vectors(embedder: SentenceTransformer, place: Path, what: str) -> None:
+    from lusifer.embedder import golden
+
     probe = golden.check(embedder, place)
     if not probe.ok:
         raise ModelFolderError(f"{what}: golden vectors: {probe.detail}")
@@ -148,6 +155,8 @@ def _refuse_difference(sent: Path, back: Path, what: str) -> None:
         place = file.relative_to(sent)
         if not (back / place).is_file() or sha256(file) != sha256(back / place):
             raise LusiferError(f"{what}: {place} is not what was uploaded: push again with --overwrite")
+    from lusifer.embedder import folder
+
     try:
         embedder = folder.load(back, device="cpu")
     except LusiferError as error:

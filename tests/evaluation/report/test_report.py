@@ -316,3 +316,9 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
     (folders[0] / "gap.json").write_text(broken)
     with pytest.raises(DataError, match="gap.json: within.te.anisotropy: Input should be a valid number"):
         report_facts.read(folders)
+
+
+def test_notes_stand_behind_the_verdict(facts):
+    html = report.page(facts, ["warm: align taken over from <full>"])
+    part = html.partition('id="verdict"')[2].partition("</ul>")[0]
+    assert part.rstrip().endswith("<li>warm: align taken over from &lt;full&gt;</li>")

@@ -198,6 +198,25 @@ def test_all_languages_are_those_of_the_folder_each_with_the_tasks_whose_files_i
     assert len(english) == len(set(english))  # once, whatever the number of languages
     with pytest.raises(UsageError, match="all stands alone"):
         evaluate(Words(), Options(data=data, languages=["all", "es"]))
+    assert len(suite.choose("offline", data, ["ALL"]).rows) == len(found["scores"])  # as codes, in any case
+
+
+def test_what_any_model_would_find_is_no_score(data):
+    """One sentence, one topic, one paragraph: missing with the reason, and other languages are measured."""
+    write_split(data, "sw", "train", [0])
+    write_split(data, "sw", "dev", [0])
+    write_questions(data, "sw", paragraphs=1)
+    found = evaluate(Oracle(), Options(data=data, languages=["es", "sw"]))["scores"]
+    said = {entry["task"]: entry["missing"] for entry in found if entry["language"] == "sw"}
+    for task in ("SIB200TranslationToEnglish", "SIB200TranslationFromEnglish", "SIB200TranslationToEnglishDev"):
+        assert "the two languages have one sentence in common: give files with the same ids" in said.pop(task)
+    for task in ("SIB200Topics", "SIB200Clusters"):
+        assert "sw: all sentences have one label: give a file with two or more" in said.pop(task)
+    for task, found_of in (("XQuADParagraphs", 2), ("XQuADFromEnglish", 2)):
+        assert f"{found_of} questions with their paragraph among 1: give files" in said.pop(task)
+    assert said == {"SIB200ZeroShotTopics": None, "XQuADToEnglish": None}
+    missing = {entry["task"]: entry["missing"] for entry in found if entry["language"] == "es"}
+    assert not any(missing.values()) and len(missing) == 10
 
 
 @pytest.mark.parametrize(
@@ -227,7 +246,9 @@ def test_wrong_rows_of_sib_are_named(tmp_path, line, message):
         ('{"sentence1": "a", "sentence2": "b", "score": NaN}', "line 1: score is nan, not a finite number"),
         ('{"sentence1": "a", "sentence2": "b", "score": true}', "line 1: score is True, not a finite number"),
         ('{"sentence1": "a", "sentence2": "", "score": 1}', "line 1: the text is empty"),
-        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "undefined: all scores are equal"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}\n' * 2, "undefined: all scores are equal"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "one pair in it, and a rank correlation needs two"),
+        ("", "no pair in it, and a rank correlation needs two: give more"),
         ("[]", "line 1: expected an object"),
     ],
 )

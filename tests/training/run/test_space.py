@@ -12,6 +12,7 @@ import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.identity import identity
 from lusifer.embedder.info import describe
+from lusifer.training.stages.measured import Judge
 from support.small_run import RECIPE, recipe_of, train
 
 pytestmark = pytest.mark.slow
@@ -76,3 +77,19 @@ def test_a_run_that_starts_from_one_claims_it_only_by_a_stage_of_its_own(
     for weight, claim in ((0, None), (1, {"name": "little", "identity": identity(embedder)})):
         train(recipe, tmp_path / str(weight), [f"stages.contrast.distill={weight}", "stages.contrast.max_steps=1"])
         assert space(tmp_path / str(weight) / "model") == claim
+
+
+def test_weights_that_were_best_before_a_stage_stand_where_they_stood(
+    run: Path, embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "scores", lambda self: {"eval_ndcg@10": 1.0 - self.trainer.state.global_step})
+    held = tmp_path / "held.csv"
+    held.write_text("query,positive\n" + "".join(f"question {n},answer {n}\n" for n in range(12)))
+    stages = sorted((run / "checkpoints").iterdir())
+    for number, model in enumerate(each / "model" for each in stages):  # in the embedder's space, and in its own
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        said = [f"stages.contrast.evaluate={{data: [{{path: '{held}'}}]}}", f"stages.contrast.distill={number}"]
+        train(recipe_of(folder, model), folder / "run", [*said, "stages.contrast.max_steps=1"])
+        assert space(folder / "run" / "model") == space(folder / "run" / "delta") == space(model)
+    assert space(stages[0] / "model") and not space(stages[1] / "model")

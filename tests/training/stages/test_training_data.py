@@ -18,6 +18,7 @@ from lusifer.io import seen as record
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card
 from lusifer.training.stages import alignment, contrastive
+from lusifer.training.stages.measured import read_held
 from support import processes, rows_read
 from support.small_run import train
 from support.training import free_port
@@ -270,3 +271,15 @@ def test_rows_that_an_objective_never_reads_are_said(capsys) -> None:
     longer = load_recipe("tiny", ["stages.alignment.max_steps=100"])
     whole = alignment.examples(longer, longer.stages[0], seed=1).reads()
     assert all(reads["unread"] == 0 and reads["most"] > 1 for reads in whole.values())
+
+
+def test_pairs_that_every_model_answers_choose_no_weights(tmp_path):
+    """One row, or many with one answer: each query finds it among nothing else."""
+    file = tmp_path / "held.csv"
+    recipe = load_recipe("tiny", [f"stages.contrastive.evaluate={{data: [{{path: '{file}'}}]}}"], check_files=False)
+    for rows in (["a,the answer"], ["a,the answer", "b,the answer"]):
+        file.write_text("\n".join(["query,positive", *rows]))
+        with pytest.raises(UsageError, match=r"evaluate\.data: no query has .* 1 texts to search.*give more rows"):
+            read_held(recipe, recipe.stages[1], [], [])
+    file.write_text("query,positive\na,one answer\nb,another answer")
+    assert read_held(recipe, recipe.stages[1], [], []).rows == 2

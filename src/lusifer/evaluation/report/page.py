@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 HALF = 4  # columns of a heat map that fit into half of the page
 
 
-def page(facts: Facts) -> str:
-    """Lay out the report as HTML; the same facts give the same bytes.
+def page(facts: Facts, notes: Sequence[str] = ()) -> str:
+    """Lay out the report as HTML; the same facts give the same bytes. `notes` stand behind the verdict.
 
     Raises:
         MissingExtraError: matplotlib is not installed, or scikit-learn where models are compared.
@@ -41,7 +41,7 @@ def page(facts: Facts) -> str:
         "report.html",
         title=f"Evaluation: {', '.join(facts.names)}",
         facts=facts,
-        verdict=verdict.sentences(facts),
+        verdict=[*verdict.sentences(facts), *notes],
         prompts=_prompts,
         sentences=parallel_text.sample().texts,
         language_of=language,

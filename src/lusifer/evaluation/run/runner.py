@@ -122,6 +122,10 @@ def _task(
                 loaded._eval_splits = list(dict.fromkeys(row.split for row in runnable))
                 loaded.load_data()
             except Exception as error:
+                if isinstance(error, DataError) and len(runnable) > 1:  # of one language: the others can be measured
+                    for each in runnable:
+                        yield from _task([each], chosen, model, folder, deadline)
+                    return
                 # A hub that is down, a gated data set, a task that another mteb does not have: reported, not hidden
                 reason = f"cannot be loaded: {_short(error)}"
                 yield from ((row, _entry(row, instructed, missing=reason)) for row in runnable)

@@ -7,7 +7,7 @@ Languages and Dialects" (arXiv 2309.07445). The tasks of the suite `sample` are 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,20 @@ def translations(one: Mapping[int, str], other: Mapping[int, str], pair: str) ->
     """Lay texts by id beside their translations, as mteb's bitext mining takes them.
 
     Raises:
-        DataError: They share no id.
+        DataError: They share fewer than two ids: one sentence is found among one by any model.
     """
     ids = [number for number in one if number in other]
-    if not ids:
-        raise DataError(f"{pair}: the two languages have no sentence in common: give files with the same ids")
+    if len(ids) < 2:
+        many = "one sentence" if ids else "no sentence"
+        raise DataError(f"{pair}: the two languages have {many} in common: give files with the same ids, two or more")
     sides = {"sentence1": [one[number] for number in ids], "sentence2": [other[number] for number in ids]}
     return Dataset.from_dict({**sides, "id": [str(number) for number in ids]})
+
+
+def _refuse_one_topic(labels: Collection[str], subset: str) -> None:
+    """Refuse sentences of one topic (DataError): to tell it from no other is no score."""
+    if len(set(labels)) < 2:
+        raise DataError(f"{subset}: all sentences have one label: give a file with two or more")
 
 
 class _Sib200(LocalTask):
@@ -122,6 +129,7 @@ class SIB200Topics(_Sib200, AbsTaskClassification):
     @classmethod
     def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
         """Make the split that the classifier learns from, and the one that is tested."""
+        _refuse_one_topic(train.labels, subset)
         numbers = {label: number for number, label in enumerate(sorted({*train.labels, *dev.labels}))}  # for mteb
         splits = {
             name: {"text": part.texts, "label": [numbers[label] for label in part.labels], "id": [*map(str, part.ids)]}
@@ -153,6 +161,7 @@ class SIB200Clusters(_Sib200, AbsTaskClustering):
     @classmethod
     def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
         """Put the sentences of both splits together."""
+        _refuse_one_topic({*train.labels, *dev.labels}, subset)
         both = {"sentences": [*train.texts, *dev.texts], "labels": [*train.labels, *dev.labels]}
         return DatasetDict(all=Dataset.from_dict(both))
 

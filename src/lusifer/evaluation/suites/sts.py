@@ -29,9 +29,13 @@ def read(file: Path) -> list[dict[str, Any]]:
     """Read the pairs of one language, as `{"sentence1", "sentence2", "score"}`.
 
     Raises:
-        DataError: The file is missing, damaged, has a row of another form or no two different scores.
+        DataError: The file is missing, damaged, has a row of another form, or no two pairs of different scores.
     """
     pairs = list(rows.read(file, _pair))
+    if len(pairs) < 2:
+        raise DataError(
+            f"{file}: {'one pair' if pairs else 'no pair'} in it, and a rank correlation needs two: give more"
+        )
     if len({pair["score"] for pair in pairs}) < 2:
         raise DataError(f"{file}: the rank correlation is undefined: all scores are equal: give different scores")
     return pairs

@@ -70,7 +70,7 @@ def choose(
     """
     if suite not in names():
         raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
-    every = EVERY in (languages or ())
+    every = EVERY in map(str.lower, languages or ())
     if every and len(languages or ()) > 1:
         raise UsageError(f"--languages: {EVERY} stands alone: it is every language that there is anything for")
     asked = languages or [row.code for row in languages_.paper()]

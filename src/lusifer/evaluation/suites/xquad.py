@@ -78,9 +78,16 @@ class XQuADParagraphs(LocalTask, AbsTaskRetrieval):
 
     @classmethod
     def build(cls, subset: str, asked: Questions, answers: Questions | None = None) -> dict[str, Any]:
-        """Make queries and corpus; a question whose paragraph the other language lacks is left out."""
+        """Make queries and corpus; a question whose paragraph the other language lacks is left out.
+
+        Raises:
+            DataError: No question is left, or there is one paragraph alone, which any model finds.
+        """
         paragraphs = (answers or asked).paragraphs
         known = [row for row in asked.questions if row[2] in paragraphs]
+        if not known or len(paragraphs) < 2:
+            found = f"{len(known)} questions with their paragraph among {len(paragraphs)}"
+            raise DataError(f"{subset}: {found}: give files with the same ids, and two paragraphs or more")
         corpus = [{"id": number, "text": text, "title": ""} for number, text in paragraphs.items()]
         return {
             "all": {

@@ -207,7 +207,7 @@ def _stage(
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
     prepare(model, stage)
-    model.config.space = bases.space(recipe, stage)
+    before, model.config.space = model.config.space, bases.space(recipe, stage)
     if model.delta is not None:
         model.delta = model.delta.during(model, stage.name, dict(stage.train), dict(stage.lora))
     model.to(here())
@@ -239,17 +239,25 @@ def _stage(
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
     _train(trainer, checkpoint, done, rows.steps)
     best = judge and judge.finish(trainer.state)
+    if best and best["kept"] and not best["step"]:
+        model.config.space = before  # the stage ends with the weights that it began with
     if state.is_main_process:
         if best:
             write_json(target / BEST, best)  # before the card, which says it
-        model.cpu()  # merged in float32, which a tower may be here, it may not fit beside the optimizer
-        layers = len(list(adapters.adapted_layers(model)))
-        embedder.eval()
         embedder.max_seq_length = length
-        folder.save(embedder, target / "model", card.card(run, number, embedder))
-        (target / START).unlink(missing_ok=True)
-        listen({"event": "saved", "stage": stage.name, "adapted_layers": layers, "folder": str(target / "model")})
+        _save(embedder, number, run, lambda event: listen({"stage": stage.name, **event}))
     state.wait_for_everyone()
+
+
+def _save(embedder: SentenceTransformer, number: int, run: RunFolder, listen: Listener) -> None:
+    """Write the model folder of a stage that was trained to its end."""
+    target, model = run.stage(number, run.recipe.stages[number - 1].name), assemble.lusifer_model(embedder)
+    model.cpu()  # merged in float32, which a tower may be here, it may not fit beside the optimizer
+    layers = len(list(adapters.adapted_layers(model)))
+    embedder.eval()
+    folder.save(embedder, target / "model", card.card(run, number, embedder))
+    (target / START).unlink(missing_ok=True)
+    listen({"event": "saved", "adapted_layers": layers, "folder": str(target / "model")})
 
 
 def _measure(

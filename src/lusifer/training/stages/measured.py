@@ -45,7 +45,7 @@ def read_held(recipe: Recipe, stage: Stage, learned: Iterable[str], skipped: lis
         skipped: Gets the bad rows that were left out.
 
     Raises:
-        UsageError: Training reads all of them.
+        UsageError: Training reads all of them, or there is nothing that a query could find in place of its answer.
         DataError: A row cannot be read.
     """
     parts = []
@@ -58,6 +58,11 @@ def read_held(recipe: Recipe, stage: Stage, learned: Iterable[str], skipped: lis
         raise UsageError(
             f"stages.{stage.name}.evaluate.data: training reads a text of each of the {found.left_out} rows: give "
             "other rows, or take evaluate out"
+        )
+    if all(len(positives) == len(found.corpus) for positives in found.relevant.values()):
+        raise UsageError(
+            f"stages.{stage.name}.evaluate.data: no query has a text that is not its answer ({found.rows} rows, "
+            f"{len(found.corpus)} texts to search): every model scores 1: give more rows, or take evaluate out"
         )
     return found
 
