@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from lusifer.cli import main, train
+from lusifer.errors import DataError
+from lusifer.training.run.share import SHARED, SharedStages
 
 CALL = ["ablate", "tiny", "--suite", "sample", "--languages", "en,sw", "--output", "out"]
 
@@ -60,6 +62,8 @@ def test_a_finished_run_of_another_recipe_is_refused(tmp_path, monkeypatch, capf
 def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     assert main([*CALL, "--only", "half"]) == 2
     assert "--only half: no such variant: use some of full, alignment-only" in capsys.readouterr().err
+    assert main([*CALL, "--only", ","]) == 2
+    assert "--only ',': expected names with commas between them" in capsys.readouterr().err
     assert main([*CALL, "--set", "stages.alignment.max_stepz=2"]) == 2
     assert "did you mean max_steps" in capsys.readouterr().err
     for words, message in (
@@ -96,3 +100,10 @@ def test_a_command_that_fails_ends_the_ablation_with_its_words(tmp_path, monkeyp
     said = capfd.readouterr().err.splitlines()
     assert said[-2].startswith("lusifer: error: ") and "out/full/run" in said[-2]
     assert said[-1].startswith("lusifer: error: lusifer train tiny --output out/full/run") and "status 2" in said[-1]
+
+
+@pytest.mark.parametrize("said", ["{}", '{"run": 3, "stages": ["a"]}', '{"run": "full", "stages": "a"}', "[]"])
+def test_what_says_nothing_of_shared_stages_is_damaged(said, tmp_path):
+    (tmp_path / SHARED).write_text(said)
+    with pytest.raises(DataError, match=r"shared\.json: damaged, .*put it back, or train the run again"):
+        SharedStages.of(tmp_path)

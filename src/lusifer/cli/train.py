@@ -99,7 +99,7 @@ def ablate(
 
 def _chosen(known: Sequence[str], only: str | None) -> list[str]:
     """The variants that are run, in the recipe's order."""
-    asked = [name.strip() for name in only.split(",") if name.strip()] if only else list(known)
+    asked = listed(only, "--only") or list(known)
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise UsageError(f"--only {unknown[0]}: no such variant: use some of {', '.join(known)}")

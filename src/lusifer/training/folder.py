@@ -15,8 +15,9 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -152,18 +153,16 @@ class RunFolder:
 
     def trim_metrics(self, stage: str, step: int) -> None:
         """Drop the lines of `stage` behind `step`, all of them behind 0: those steps are run again."""
-        if not self.metrics.is_file():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the run was killed
-            if row["stage"] != stage or 0 < step >= row["step"]:
-                kept.append(line)
-        with write_file(self.metrics) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if self.metrics.is_file():
+            kept = [line for line, row in self.logged() if row["stage"] != stage or 0 < step >= row["step"]]
+            with write_file(self.metrics) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def logged(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each whole line of the log with what it says; a line may be cut where a run was killed."""
+        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else ():
+            with suppress(json.JSONDecodeError):
+                yield line, json.loads(line)
 
 
 def _learned(stage: Path) -> bool:

@@ -130,3 +130,12 @@ def test_runs_that_start_from_a_model_share_too(full: Path, tmp_path: Path) -> N
     assert share.begin(warm, tmp_path / "shared", {"full": tmp_path / "full"}).stages == ["contrast"]
     run.train(warm, tmp_path / "shared", resume=True)
     assert same(tmp_path / "alone", tmp_path / "shared")
+
+
+def test_a_line_of_the_log_that_a_kill_cut_is_left_out(variants: Path, full: Path, tmp_path: Path) -> None:
+    killed = shutil.copytree(full, tmp_path / "killed")
+    with (killed / "metrics.jsonl").open("a") as stream:
+        stream.write('{"stage": "contr')
+    assert share.begin(load_recipe(variants, variant="warm"), tmp_path / "new", {"killed": killed})
+    rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").open()]
+    assert rows and {row["stage"] for row in rows} == {"align"}

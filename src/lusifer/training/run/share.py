@@ -6,13 +6,12 @@ alone: a stage reads the folder of the one before and draws from the recipe's se
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lusifer.errors import RecipeError
+from lusifer.errors import DataError, RecipeError
 from lusifer.io.files import read_json, write_folder, write_json
 from lusifer.model import adapters
 from lusifer.training.folder import BAD_BATCH, INPUTS, METRICS, MODEL, RECIPE, START, RunFolder
@@ -35,9 +34,19 @@ class SharedStages:
 
     @classmethod
     def of(cls, run: Path) -> SharedStages | None:
-        """What a run took over, or None."""
-        file = run / SHARED
-        return cls(**read_json(file, "put it back, or train the run again", kind=dict)) if file.is_file() else None
+        """What a run took over, or None.
+
+        Raises:
+            DataError: The file that says it is damaged.
+        """
+        file, advice = run / SHARED, "put it back, or train the run again"
+        if not file.is_file():
+            return None
+        said = read_json(file, advice, kind=dict)
+        name, stages = said.get("run"), said.get("stages")
+        if not (isinstance(name, str) and isinstance(stages, list) and all(isinstance(each, str) for each in stages)):
+            raise DataError(f"{file}: damaged, not the name of a run and of its stages; {advice}")
+        return cls(name, stages)
 
 
 def same_stages(one: Recipe, other: Recipe) -> int:
@@ -99,8 +108,7 @@ def _take_over(recipe: Recipe, source: RunFolder, output: Path, shared: SharedSt
         file = run.stage(number, name) / MODEL / "config_sentence_transformers.json"
         settings = read_json(file, "train that run again", kind=dict)
         write_json(file, settings | {"prompts": bases.prompts(recipe) | card.prompts(run, number)})
-        lines = source.metrics.read_text(encoding="utf-8").splitlines() if source.metrics.is_file() else []
-        kept = [line for line in lines if json.loads(line)["stage"] in shared.stages]
+        kept = [line for line, row in source.logged() if row["stage"] in shared.stages]
         (temporary / METRICS).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         known = read_json(source.inputs, "train that run again", kind=dict)
         read = [key for key in known if key.startswith("model.") or key.split(".")[1] in shared.stages]
