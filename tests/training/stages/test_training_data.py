@@ -283,3 +283,10 @@ def test_pairs_that_every_model_answers_choose_no_weights(tmp_path):
             read_held(recipe, recipe.stages[1], [], [])
     file.write_text("query,positive\na,one answer\nb,another answer")
     assert read_held(recipe, recipe.stages[1], [], []).rows == 2
+
+
+def test_a_stage_without_a_row_to_train_on_is_refused():
+    """Without a word its plan of steps would never be made."""
+    recipe = load_recipe("tiny", ["stages.contrastive.evaluate={held: 0.999}"])
+    with pytest.raises(UsageError, match=r"stages\.contrastive: no row is left to train on: 250 are held back"):
+        contrastive.examples(recipe, recipe.stages[1], 1)

@@ -131,6 +131,9 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     """The rows of a stage: columns query, positive, negative_1 .. negative_k.
 
     `seed` is that of the draws that fill missing negatives, and of weights.
+
+    Raises:
+        UsageError: No row is left to train on.
     """
     found: dict[str, tuple[PairSet, PairSource]] = {}
     skipped: list[str] = []
@@ -149,6 +152,12 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
             found[pairs.free_name(each.name, found)] = each, source  # files of one name in two folders
     # The library's trainer cannot read a set without rows.
     sets = {name: each.rows for name, (each, _) in found.items() if len(each.rows)}
+    if not sets:
+        dropped = sum(each.dropped for each, _ in found.values())
+        raise UsageError(
+            f"stages.{stage.name}: no row is left to train on: {scored.rows if scored else 0} are held back for scores "
+            f"and for {dropped} no negative could be found: lower evaluate.held, or give more rows"
+        )
     in_batch = {name: found[name][1].in_batch_negatives for name in sets}
     clusters = {name: found[name][0].clusters for name in sets if found[name][0].clusters is not None}
     steps = stage.steps(sum(map(len, sets.values())))
