@@ -94,12 +94,20 @@ def test_what_the_page_needs_is_asked_for_before_anything_trains(here, monkeypat
 @pytest.mark.slow
 def test_a_command_that_fails_ends_the_ablation_with_its_words(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    Path("out/full").mkdir(parents=True)
-    Path("out/full/run").write_text("a file where the run belongs")
+    Path("file").write_text("mine")
+    assert main(["train", "tiny", "--output", "file"]) == 2
+    refused = capfd.readouterr().err
+    assert refused == "lusifer: error: file: is a file; give a folder\n"
+    # A process that says so at once, without a second of imports.
+    stand_in = Path("stand-in")
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >&2\necho "{refused.strip()}" >&2\nexit 2\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in.resolve()))
     assert main([*CALL, "--only", "full"]) == 1
-    said = capfd.readouterr().err.splitlines()
-    assert said[-2].startswith("lusifer: error: ") and "out/full/run" in said[-2]
-    assert said[-1].startswith("lusifer: error: lusifer train tiny --output out/full/run") and "status 2" in said[-1]
+    words, *said = capfd.readouterr().err.splitlines()[-3:]
+    assert words.startswith("-m lusifer.cli train tiny --output out/full/run --variant full")
+    assert said[0] == refused.strip()
+    assert said[1].startswith("lusifer: error: lusifer train tiny --output out/full/run") and "status 2" in said[1]
 
 
 @pytest.mark.parametrize("said", ["{}", '{"run": 3, "stages": ["a"]}', '{"run": "full", "stages": "a"}', "[]"])

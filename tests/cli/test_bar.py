@@ -5,9 +5,13 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
+from lusifer.cli import main
 from lusifer.cli.train import listener, say
 
 FAILING = """
@@ -35,32 +39,51 @@ sys.exit(cli.main(["work"]))
 """
 
 
-def on_a_terminal(folder, *command: str, **environment: str) -> tuple[int, list[str]]:
-    """Status and lines of a command whose output goes to a pseudo terminal; a redrawn line is a line of its own."""
+def on_a_terminal(work: Callable[[int], int]) -> tuple[int, list[str]]:
+    """Status and lines of what writes to a pseudo terminal; a redrawn line is a line of its own."""
     ours, theirs = pty.openpty()
-    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "OMP_NUM_THREADS": "1"} | environment
-    process = subprocess.Popen(command, cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said = b""
-    while True:
+    with ThreadPoolExecutor() as reader:
+        said = reader.submit(read, ours)
         try:
-            part = os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        said += part
-    os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
-    return process.wait(), [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+            status = work(theirs)
+        finally:
+            os.close(theirs)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.result().decode())
+    return status, [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+def read(ours: int) -> bytes:
+    said = b""
+    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as stream:  # an error: the other end is closed
+        while part := stream.read(65536):
+            said += part
+    return said
+
+
+def process(folder, program: str, **environment: str) -> tuple[int, list[str]]:
+    """A program in a process of its own."""
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "100"} | environment
+    command = [sys.executable, "-c", program]
+    return on_a_terminal(
+        lambda theirs: subprocess.call(command, cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs)
+    )
 
 
 @pytest.mark.slow
-def test_the_bar_moves_between_two_lines_of_the_log(tmp_path):
+def test_the_bar_moves_between_two_lines_of_the_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     changes = [f"stages.{n}.{key}" for n in (0, 1) for key in ("max_steps=2", "logging_steps=1000")]
     words = [word for change in changes for word in ("--set", change)]
-    command = [sys.executable, "-m", "lusifer.cli", "train", "tiny", "--output", "run", *words]
-    status, lines = on_a_terminal(tmp_path, *command)
+
+    def work(theirs: int) -> int:
+        with os.fdopen(os.dup(theirs), "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            return main(["train", "tiny", "--output", "run", *words])
+
+    status, lines = on_a_terminal(work)
     assert status == 0, lines
     for stage in ("alignment", "contrastive"):
         bars = [line for line in lines if re.match(rf"lusifer: {stage} \S+ +\d/2 ", line)]
@@ -80,7 +103,7 @@ def test_the_bar_moves_between_two_lines_of_the_log(tmp_path):
     ],
 )
 def test_an_error_stands_on_a_line_of_its_own_under_the_bar(tmp_path, error, status, last):
-    found, lines = on_a_terminal(tmp_path, sys.executable, "-c", FAILING.replace("ERROR", error))
+    found, lines = process(tmp_path, FAILING.replace("ERROR", error))
     assert found == status
     assert lines[-1] == last
     assert re.match(r"lusifer: align \S+ 11/40 .*loss 1\.5$", lines[-2])
@@ -89,7 +112,7 @@ def test_an_error_stands_on_a_line_of_its_own_under_the_bar(tmp_path, error, sta
 @pytest.mark.slow
 def test_a_terminal_that_cannot_redraw_gets_plain_lines(tmp_path):
     program = FAILING.replace("ERROR", 'LusiferError("no")')
-    assert on_a_terminal(tmp_path, sys.executable, "-c", program, TERM="dumb") == (
+    assert process(tmp_path, program, TERM="dumb") == (
         1,
         [
             "lusifer: align: 40 steps, 10 done already",
