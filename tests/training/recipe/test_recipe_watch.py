@@ -1,4 +1,4 @@
-"""The keys by which a stage is watched: what is refused and where, the line of the log, several processes."""
+"""The keys by which a stage is watched: what is refused and where, the line of the log."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,8 @@ import pytest
 
 from lusifer.cli import train
 from lusifer.errors import RecipeError
-from lusifer.model.build import make_tiny_bases
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
-from support.training import RECIPE, losses, without_dropout
+from support.training import RECIPE
 
 FIRST = "    objectives: {distill: 1}\n"
 
@@ -67,20 +66,3 @@ def test_a_measurement_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) 
     train.say({"event": "log", "stage": "align", "step": 40, "steps": 90, "watch": {"means": means, "retrieval": {}}})
     said = capsys.readouterr().err
     assert said == "lusifer: align: step 40 of 90: retrieval 41.25 %, margin 0.1234, shift 0.5\n"
-
-
-@pytest.mark.slow
-def test_two_processes_are_watched_as_one(tmp_path: Path) -> None:
-    encoder, llm = make_tiny_bases(tmp_path / "bases", 0)
-    without_dropout(encoder)
-    command = ["tiny", "--set", f"model.encoder.path={encoder}", "--set", f"model.llm.path={llm}"]
-    for setting in ["max_steps=4", "lora.encoder.dropout=0.0", "mini_batch_size=4", "watch={every: 2}"]:
-        command += ["--set", f"stages.0.{setting}"]
-    losses(tmp_path, [*command, "--set", "stages.1.max_steps=2", "--set", "stages.1.watch={every: 1}"])
-    found = {name: list(map(json.loads, (tmp_path / name / "metrics.jsonl").open())) for name in ("one", "two")}
-    one, two = ([row for row in rows if "watch" in row] for rows in found.values())
-    places = [(row["stage"], row["step"]) for row in one]
-    assert places == [("alignment", 2), ("alignment", 4), ("contrastive", 1), ("contrastive", 2)]
-    assert [(row["stage"], row["step"]) for row in two] == places
-    for name in ("shift", "anisotropy"):
-        assert two[0]["watch"]["means"][name] == pytest.approx(one[0]["watch"]["means"][name], rel=1e-3)

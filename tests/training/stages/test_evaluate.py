@@ -45,6 +45,10 @@ def scored(run: Path, stage: str) -> dict[int, float]:
     return {row["step"]: row["eval_ndcg@10"] for row in found if row["stage"] == stage and "eval_ndcg@10" in row}
 
 
+def watched(run: Path) -> list[dict[str, Any]]:
+    return [row for row in map(json.loads, (run / "metrics.jsonl").open()) if "watch" in row]
+
+
 @pytest.fixture(scope="module")
 def followed(recipe: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The small run, both stages scored and ended with their last weights, and what was said."""
@@ -212,18 +216,26 @@ def test_held_pairs_that_changed_are_refused_by_a_resume(recipe: Path, rows: Pat
         train(recipe, broken, [*both(file)[:1], "stages.contrast.max_steps=1"], resume=True)
 
 
-def test_two_processes_score_as_one(rows: Path, tmp_path: Path) -> None:
+def test_two_processes_are_scored_and_watched_as_one(rows: Path, tmp_path: Path) -> None:
     encoder, llm = make_tiny_bases(tmp_path / "bases", 0)
     without_dropout(encoder)
     command = ["tiny", "--set", f"model.encoder.path={encoder}", "--set", f"model.llm.path={llm}"]
     evaluate = f"evaluate={{data: [{{path: '{rows}'}}], every: 2}}"
-    for setting in ["max_steps=4", "lora.encoder.dropout=0.0", "mini_batch_size=4", evaluate]:
+    for setting in ["max_steps=4", "lora.encoder.dropout=0.0", "mini_batch_size=4", evaluate, "watch={every: 2}"]:
         command += ["--set", f"stages.0.{setting}"]
-    losses(tmp_path, [*command, "--set", "stages.1.max_steps=2", "--set", f"stages.1.{evaluate}"])
+    for setting in ["max_steps=2", evaluate, "watch={every: 1}"]:
+        command += ["--set", f"stages.1.{setting}"]
+    losses(tmp_path, command)
     one, two = (scored(tmp_path / name, "alignment") for name in ("one", "two"))
     assert list(one) == list(two) == [0, 2, 4] and two == pytest.approx(one, abs=0.02)
     files = [next((tmp_path / name).glob("checkpoints/01-*/best.json")) for name in ("one", "two")]
     assert len({json.loads(file.read_text())["step"] for file in files}) == 1
+    one, two = (watched(tmp_path / name) for name in ("one", "two"))
+    places = [(row["stage"], row["step"]) for row in one]
+    assert places == [("alignment", 2), ("alignment", 4), ("contrastive", 1), ("contrastive", 2)]
+    assert [(row["stage"], row["step"]) for row in two] == places
+    for name in ("shift", "anisotropy"):
+        assert two[0]["watch"]["means"][name] == pytest.approx(one[0]["watch"]["means"][name], rel=1e-3)
 
 
 @pytest.mark.parametrize(
