@@ -124,6 +124,7 @@ def test_a_copy_whose_folder_is_gone_says_so(copy):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_pools")
 def test_several_devices_share_the_texts(int8_folder):
     small = load(int8_folder)
     alone = small.encode(TEXTS)

@@ -196,6 +196,7 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_pools")
 def test_two_devices_give_the_vectors_of_one_and_the_death_of_one_is_said(data, model_folder, tmp_path):
     texts = [f"sentence number {number} of the test" for number in range(40)]
     options = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics", "STSFile"])
