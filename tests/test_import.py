@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import lusifer
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +103,7 @@ def test_the_auto_classes_know_us_in_every_order(order, forked):
 
 
 @pytest.fixture(scope="module")
-def model_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that transformers itself has written: configuration, weights and tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -114,12 +117,12 @@ def model_folder(bases_folder: tuple[Path, Path], tmp_path_factory: pytest.TempP
     return folder
 
 
-def test_a_folder_loads_with_no_flag(model_folder, forked):
+def test_a_folder_loads_with_no_flag(plain_folder, forked):
     printed = forked(
         "from transformers import AutoModel, AutoTokenizer",
         "import lusifer",
-        f"tokenizer = AutoTokenizer.from_pretrained({str(model_folder)!r})",
-        f"model, report = AutoModel.from_pretrained({str(model_folder)!r}, output_loading_info=True)",
+        f"tokenizer = AutoTokenizer.from_pretrained({str(plain_folder)!r})",
+        f"model, report = AutoModel.from_pretrained({str(plain_folder)!r}, output_loading_info=True)",
         "assert not report['missing_keys'] and not report['unexpected_keys'], report",
         "out = model(**tokenizer(['Rain fell.', 'El perro duerme.'], padding=True, return_tensors='pt'))",
         "print(type(model).__name__, tuple(out.embedding.shape))",
@@ -127,19 +130,42 @@ def test_a_folder_loads_with_no_flag(model_folder, forked):
     assert printed.splitlines()[-1] == "LusiferModel (2, 48)"
 
 
-def test_the_processor_of_a_folder_is_its_tokenizer(model_folder):
+def test_other_libraries_give_the_vectors_with_no_flag(model_folder, tmp_path, forked):
+    texts, target = (
+        ["Rain fell on the roof.", "La lluvia cayó sobre el tejado.", "雨が降った。"],
+        tmp_path / "vectors.npy",
+    )
+    forked(
+        "import lusifer",
+        "from sentence_transformers import SentenceTransformer",
+        "import numpy, torch",
+        "from transformers import AutoConfig, AutoModel, AutoTokenizer",
+        f"path, texts = {str(model_folder)!r}, {texts!r}",
+        "vectors = SentenceTransformer(path, device='cpu').encode(texts)",
+        "model, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)",
+        "with torch.no_grad():",
+        "    raw = model(**tokenizer(texts, padding=True, return_tensors='pt')).embedding",
+        "own = torch.nn.functional.normalize(raw, dim=-1).numpy()",
+        "assert AutoConfig.from_pretrained(path).model_type == 'lusifer'",
+        "assert abs(own - vectors).max() < 1e-6",
+        f"numpy.save({str(target)!r}, vectors)",
+    )
+    assert np.abs(np.load(target) - lusifer.load(model_folder, device="cpu").encode(texts)).max() < 1e-6
+
+
+def test_the_processor_of_a_folder_is_its_tokenizer(plain_folder):
     from transformers import AutoProcessor, AutoTokenizer
 
     text = "Rain fell on the roof."
-    processor, tokenizer = (cls.from_pretrained(model_folder) for cls in (AutoProcessor, AutoTokenizer))
+    processor, tokenizer = (cls.from_pretrained(plain_folder) for cls in (AutoProcessor, AutoTokenizer))
     assert processor(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
-def test_without_lusifer_the_folder_is_refused(model_folder, forked):
+def test_without_lusifer_the_folder_is_refused(plain_folder, forked):
     printed = forked(
         "from transformers import AutoModel",
         "try:",
-        f"    AutoModel.from_pretrained({str(model_folder)!r})",
+        f"    AutoModel.from_pretrained({str(plain_folder)!r})",
         "except (ValueError, KeyError) as error:",
         "    print('lusifer' in str(error))",
     )

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -87,29 +85,6 @@ def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(m
         assert {p.dtype for p in tower.parameters()} == {torch.bfloat16}
     assert model.connector.mapping.ff[0].weight.dtype == torch.float32
     assert model.llm.rotary_emb.inv_freq.dtype == torch.float32
-
-
-@pytest.mark.slow
-def test_other_libraries_load_it_with_no_flag(model_folder, tmp_path):
-    """tests/test_import.py tries the orders of the imports; here the vectors are compared."""
-    program = (
-        "import lusifer\n"
-        "from sentence_transformers import SentenceTransformer\n"
-        "import sys, numpy, torch\n"
-        "from transformers import AutoConfig, AutoModel, AutoTokenizer\n"
-        "path, texts = sys.argv[1], sys.argv[3:]\n"
-        "vectors = SentenceTransformer(path, device='cpu').encode(texts)\n"
-        "model, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)\n"
-        "with torch.no_grad():\n"
-        "    raw = model(**tokenizer(texts, padding=True, return_tensors='pt')).embedding\n"
-        "own = torch.nn.functional.normalize(raw, dim=-1).numpy()\n"
-        "assert AutoConfig.from_pretrained(path).model_type == 'lusifer'\n"
-        "assert abs(own - vectors).max() < 1e-6\n"
-        "numpy.save(sys.argv[2], vectors)\n"
-    )
-    target = tmp_path / "vectors.npy"
-    subprocess.run([sys.executable, "-c", program, str(model_folder), str(target), *TEXTS], check=True)
-    assert np.abs(np.load(target) - lusifer.load(model_folder, device="cpu").encode(TEXTS)).max() < 1e-6
 
 
 @pytest.mark.parametrize("encoder", sorted(backbones.table("encoder")))
