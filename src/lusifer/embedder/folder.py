@@ -134,7 +134,7 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
 
     found = names.model(model)
     source = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
-    if contents.is_int8(source) or not contents.is_ours(source):
+    if not source.is_dir() or contents.is_int8(source) or not contents.is_ours(source):
         raise UsageError(f"{model}: only a model of this library in ordinary numbers can be exported whole")
     card = source / "README.md"
     words = card.read_text(encoding="utf-8") if card.is_file() else None

@@ -29,9 +29,12 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
 
     Raises:
         ModelFolderError: A file is missing or damaged.
+        LusiferError: A packed file is damaged.
     """
     found = names.model(path)
     root = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
+    if names.is_packed(root):
+        return _packed(root)
     contents.check(root)
     config = _read(root / "config.json")
     rows = {"folder": str(found), "identity": identity(root), "kind": config.get("model_type", "unknown")}
@@ -53,6 +56,20 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     for name, text in prompts.items():
         rows[f"prompt {name}"] = repr(text)
     return rows
+
+
+def _packed(file: Path) -> dict[str, str]:
+    """A file that is a whole embedder."""
+    from lusifer.model.bases import packed  # imports torch, which a folder can do without
+
+    config = packed.read_config(file)
+    return {
+        "file": str(file),
+        "identity": identity(file),
+        "kind": f"{config.model_type} with {config.num_hidden_layers} layers, packed in 4 bits",
+        "dimension": str(config.hidden_size),
+        "tokens": f"{config.max_position_embeddings} a text at most",
+    }
 
 
 def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
