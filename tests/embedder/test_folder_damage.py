@@ -134,7 +134,7 @@ def test_an_impossible_configuration_is_named(copy):
         ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": 0}}}, r"bases.llm.layers=0: must be 1 or more"),
         ({"bases": ["llm"]}, "bases: expected encoder and llm"),
         ({"adapters": [{"name": "one", "tower": "llm"}]}, "adapters: expected name, tower, r, alpha and targets"),
-        ({"adapters": {"name": "one"}}, "adapters: expected name, tower, r, alpha and targets"),
+        ({"adapters": {"name": "one"}}, "adapters=.*: expected a list"),
         ({"adapters": [ABOUT | {"r": "2"}]}, "'one': r='2', alpha=4: expected numbers"),
         ({"adapters": [ABOUT | {"targets": 3}]}, r"'one': targets=3: expected names"),
         ({"space": {"name": "x"}}, "space=.*expected name and identity"),
@@ -157,3 +157,25 @@ def test_adapters_that_make_no_numbers_are_told_by_their_folder(quick, bases_fol
     save_file(tensors | {name: tensors[name] * torch.nan}, delta / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelFolderError, match=r"delta: merging .* not finite; copy the folder again"):
         folder.load(delta, "cpu", vectors_only=quick)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("config.json", "connector_kwargs", 3),
+        ("config.json", "pooling", ["mean"]),
+        ("config.json", "max_position_embeddings", "64"),
+        ("config.json", "adapters", {"a": 1}),
+        ("config_sentence_transformers.json", "prompts", ["query"]),
+        ("config_sentence_transformers.json", "default_prompt_name", 3),
+        ("sentence_bert_config.json", "modality_config", "text"),
+        ("sentence_bert_config.json", "transformer_task", []),
+        ("tokenizer_config.json", "model_max_length", "64"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(name, key, value, copy):
+    file = copy / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    for read in (lusifer.load, describe):
+        with pytest.raises(ModelFolderError, match=rf"{name}: damaged, {key}=.*: expected .*copy or save"):
+            read(copy)

@@ -40,6 +40,16 @@ _TRANSFORMER = {
 }
 _NORMALIZE = {"module_input_name": MODULE_OUTPUT_NAME, "module_output_name": MODULE_OUTPUT_NAME}
 _AS_WRITTEN = (("sentence_bert_config.json", _TRANSFORMER), ("config.json", _NORMALIZE))
+_KINDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "config.json": {
+        "connector_kwargs": (dict,), "pooling": (str,), "max_position_embeddings": (int,), "adapters": (list,),
+    },
+    "config_sentence_transformers.json": {"prompts": (dict,), "default_prompt_name": (str,)},
+    "sentence_bert_config.json": {"modality_config": (dict,), "transformer_task": (str,)},
+    "tokenizer_config.json": {"model_max_length": (int, float)},
+}  # fmt: skip
+"""What settings are that libraries read without a look; null is the same as none."""
+_WORDS = {dict: "an object", list: "a list", str: "a text", int: "a number"}
 _ADDED = (ADAPTERS, "processor_config.json", "preprocessor_config.json")
 _SETTINGS = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name"}
 
@@ -62,7 +72,11 @@ def check(path: Path) -> bool:
         return False
     ours = is_ours(path)
     for name in REQUIRED[1:] if ours else ():
-        read(path / name, dict)
+        said = read(path / name, dict)
+        for key, kinds in _KINDS.get(name, {}).items():
+            if said.get(key) is not None and type(said[key]) not in kinds:
+                words = f"{key}={said[key]!r}: expected {_WORDS[kinds[0]]}"
+                raise ModelFolderError(f"{path / name}: damaged, {words}; {ADVICE}")
     if ours:
         try:
             check_settings(read(path / "config.json", dict))
