@@ -22,6 +22,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from support.forks import Interpreter
+
 # Before any test imports a library that reads them: nothing may reach for the hub, and two cores are enough.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -100,6 +102,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Interpreter]:
+    """Another Python that has imported what takes longest, and runs programs in forks of itself."""
+    from support import forks
+
+    with forks.started() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

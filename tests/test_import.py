@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lusifer
+from support.forks import Interpreter
 
 pytestmark = pytest.mark.slow
-
-
-COMMON = ("torch", "scipy.stats", "sklearn.metrics", "pandas", "pyarrow.dataset", "sympy")
-"""What takes most of the time of the imports under test, and knows neither us nor the Auto classes."""
-FORKS = """
-import json, os, sys
-for name in COMMON:
-    __import__(name)
-ours = {"lusifer", "transformers", "sentence_transformers", "peft"}
-assert not ours & set(sys.modules)
-for line in sys.stdin:
-    said, output = os.pipe()
-    if os.fork() == 0:
-        os.dup2(output, 1)
-        exec(json.loads(line), {"__name__": "__main__"})
-        sys.stdout.flush()
-        os._exit(0)
-    os.close(output)
-    with open(said) as stream:
-        text = stream.read()
-    _, status = os.wait()
-    print(json.dumps([status, text]), flush=True)
-"""
 
 
 def run(*lines: str) -> str:
@@ -46,25 +23,12 @@ def run(*lines: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[subprocess.Popen[str]]:
-    """An interpreter that has imported what is common, and runs each line of programs in a fork of itself."""
-    command = [sys.executable, "-c", FORKS.replace("COMMON", repr(COMMON))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-        process.stdin.close()
-
-
 @pytest.fixture
-def forked(interpreter: subprocess.Popen[str]) -> Callable[..., str]:
+def forked(interpreter: Interpreter) -> Callable[..., str]:
     """As `run`, where what is common was imported before."""
 
     def run_forked(*lines: str) -> str:
-        interpreter.stdin.write(json.dumps("\n".join(lines)) + "\n")
-        interpreter.stdin.flush()
-        status, text = json.loads(interpreter.stdout.readline())
-        assert status == 0, text
-        return text.strip()
+        return interpreter.run("\n".join(lines)).strip()
 
     return run_forked
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lusifer.data.sources import load as load_rows
 from lusifer.embedder.identity import identity
 from lusifer.sharing.convert import convert
 from support import fake_hub
+from support.forks import Interpreter
 from support.hub_plans import (
     BASES,
     DISTILL,
@@ -43,8 +43,8 @@ pytestmark = pytest.mark.slow
 class Runs:
     """Results of three processes: with the hub, without it, and with one that does not answer."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, interpreter: Interpreter) -> None:
+        self.root, self.interpreter = root, interpreter
         self.home = root / "home" / "cache"
         self.home.mkdir(parents=True)
         (root / "recipe.yaml").write_text(RECIPE)
@@ -66,19 +66,17 @@ class Runs:
             step("convert", "convert", "tiny/new", root / "no"),
             {"name": "data", "do": "rows", "kind": "pairs", "hub": "own/new"},
         ]
-        with ThreadPoolExecutor() as both:
-            offline, lost = both.submit(self._run, "offline", without, True), both.submit(self._run, "down", down)
-        self.offline, self.down = offline.result(), lost.result()
+        self.offline, self.down = self._run("offline", without, offline=True), self._run("down", down)
 
     def _run(self, name: str, steps: list[dict[str, Any]], offline: bool = False) -> dict[str, Any]:
         plan = self.root / f"{name}.json"
         plan.write_text(json.dumps(steps))
-        return fake_hub.run(STEPS, [str(plan)], self.hub.endpoint, self.home, offline)
+        return fake_hub.run(self.interpreter, STEPS, [str(plan)], self.hub.endpoint, self.home, offline)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("hub"))
+def runs(tmp_path_factory: pytest.TempPathFactory, interpreter: Interpreter) -> Runs:
+    return Runs(tmp_path_factory.mktemp("hub"), interpreter)
 
 
 def line(result: dict[str, Any]) -> str:

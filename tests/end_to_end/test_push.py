@@ -13,6 +13,7 @@ import lusifer
 from lusifer.cli import main
 from lusifer.embedder import folder
 from support import fake_hub
+from support.forks import Interpreter
 from support.hub_plans import STEPS
 from support.tiny_folder import tiny_delta, tiny_embedder
 
@@ -24,7 +25,7 @@ TEXTS = ["The river rises in spring.", "Сколько воды нужно че�
 class Pushed:
     """Results of one process by step, what the hub holds, and the folders that were pushed."""
 
-    def __init__(self, root: Path, bases: tuple[Path, Path]) -> None:
+    def __init__(self, root: Path, bases: tuple[Path, Path], interpreter: Interpreter) -> None:
         self.root, self.model, self.delta = root, root / "model", root / "delta"
         (root / "home").mkdir()
         (root / "uploads").mkdir()
@@ -52,7 +53,7 @@ class Pushed:
             ]
             plan = root / "plan.json"
             plan.write_text(json.dumps(steps))
-            self.found = fake_hub.run(STEPS, [str(plan)], hub.endpoint, root / "home" / "cache")
+            self.found = fake_hub.run(interpreter, STEPS, [str(plan)], hub.endpoint, root / "home" / "cache")
 
     def _name_bases(self, hub: fake_hub.Hub, bases: tuple[Path, Path]) -> None:
         """Put the bases of the delta on the hub, and say so in it."""
@@ -85,9 +86,11 @@ class Pushed:
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory: pytest.TempPathFactory, bases_folder: tuple[Path, Path]) -> Pushed:
+def pushed(
+    tmp_path_factory: pytest.TempPathFactory, bases_folder: tuple[Path, Path], interpreter: Interpreter
+) -> Pushed:
     root = tmp_path_factory.mktemp("push")
-    return Pushed(root, bases_folder)
+    return Pushed(root, bases_folder, interpreter)
 
 
 def test_who_may_not_write_is_told_in_one_line(pushed: Pushed) -> None:

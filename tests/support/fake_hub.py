@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.forks import Interpreter
 
 LARGE = (".safetensors", ".parquet")  # what a hub keeps apart from the git repository, behind a redirect
 ROOT = Path(__file__).parents[2]
@@ -266,10 +266,13 @@ def serving() -> Iterator[Hub]:
         thread.join()
 
 
-def run(script: Path, arguments: list[str], endpoint: str, home: Path, offline: bool = False) -> Any:
+def run(
+    interpreter: Interpreter, script: Path, arguments: list[str], endpoint: str, home: Path, offline: bool = False
+) -> Any:
     """Run a Python script that meets this hub and no other; give what it printed last, as JSON.
 
     Args:
+        interpreter: one that has not imported the libraries that ask a hub.
         script: a file.
         arguments: of the script.
         endpoint: of the hub.
@@ -282,17 +285,20 @@ def run(script: Path, arguments: list[str], endpoint: str, home: Path, offline: 
         "HF_HUB_OFFLINE": str(int(offline)),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
     }
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("HF_") and not name.lower().endswith("_proxy")
     }
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        env=kept | settings, cwd=home.parent, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    said = interpreter.run(f"""
+import os, runpy, signal, sys
+signal.alarm(300)
+os.environ.clear()
+os.environ.update({kept | settings!r})
+os.chdir({str(home.parent)!r})
+sys.path[:0] = {[str(ROOT / "src"), str(ROOT / "tests")]!r}
+sys.argv = {[str(script), *arguments]!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+""")
+    return json.loads(said.splitlines()[-1])

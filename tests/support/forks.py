@@ -1,0 +1,59 @@
+"""An interpreter that has imported what takes longest, but not us, nor libraries that read their environment then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+COMMON = ("torch", "scipy.stats", "sklearn.metrics", "pandas", "pyarrow.dataset", "sympy")
+"""What takes most of the time of all imports, and knows neither us nor the Auto classes nor a hub."""
+FORKS = """
+import json, os, sys
+for name in COMMON:
+    __import__(name)
+ours = {"lusifer", "transformers", "sentence_transformers", "peft", "huggingface_hub", "datasets"}
+assert not ours & set(sys.modules)
+for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
+    del sys.modules[name]  # it reads, when it is imported, whether it shall be silent
+for line in sys.stdin:
+    said, output = os.pipe()
+    if os.fork() == 0:
+        os.dup2(output, 1)
+        exec(json.loads(line), {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(output)
+    with open(said) as stream:
+        text = stream.read()
+    _, status = os.wait()
+    print(json.dumps([status, text]), flush=True)
+"""
+
+
+class Interpreter:
+    """Runs each program in a fork of itself, one after the other."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self, program: str) -> str:
+        """What a program prints; it must end well."""
+        self._process.stdin.write(json.dumps(program) + "\n")
+        self._process.stdin.flush()
+        status, text = json.loads(self._process.stdout.readline())
+        assert status == 0, text
+        return text
+
+
+@contextmanager
+def started() -> Iterator[Interpreter]:
+    """Start one."""
+    command = [sys.executable, "-c", FORKS.replace("COMMON", repr(COMMON))]
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Interpreter(process)
+        process.stdin.close()
