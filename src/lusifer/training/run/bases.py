@@ -59,7 +59,8 @@ def start_from_words(embedder: SentenceTransformer, recipe: Recipe, texts: list[
     if model.connector.mapping.needs_words:
         tokenizer, own = embedder.tokenizer, read_tokenizer(names.base(llm.path), llm.revision)
         length = min(WORD_TEXT, embedder.max_seq_length)
-        model.connector.mapping.start_from_words(words.moments(model.encoder, model.llm, tokenizer, own, texts, length))
+        moments = words.moments(model.encoder_states, model.llm, tokenizer, own, texts, length)
+        model.connector.mapping.start_from_words(moments)
 
 
 def start_model(recipe: Recipe) -> SentenceTransformer:
