@@ -60,11 +60,11 @@ def test_a_connector_that_starts_from_words_is_the_map(bases_folder: tuple[Path,
     ).eval()  # fmt: skip
     texts = ["The river rises in spring.", "An owl sings at night, far from the lake."] * 20
     tokenizers = [build.read_tokenizer(base.path) for base in (encoder, llm)]
-    found = words.moments(model.encoder_states, model.llm, *tokenizers, texts, 32, batch_size=7)
+    found = words.moments(model.encoder, model.llm, *tokenizers, texts, 32, batch_size=7)
     assert found.count > 2 * len(texts)
     mapping = model.connector.mapping
     mapping.start_from_words(found)
-    states = torch.randn(3, 5, model.config.state_size)
+    states = torch.randn(3, 5, model.config.encoder.hidden_size)
     scale = 1 / found.deviation.clamp(min=1e-3)
     wanted = (states.double() - found.mean) * scale @ found.map(scale) + found.word_mean
     made, _ = mapping(states, torch.ones(3, 5))

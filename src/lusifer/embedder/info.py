@@ -20,7 +20,7 @@ from lusifer.io.weights import WEIGHTS
 # Settings that a folder may leave out: what `LusiferConfig` then takes.
 DEFAULTS = {
     "connector_type": "ff", "connector_kwargs": {}, "num_soft_tokens": 0, "pooling": "mean",
-    "output_projection": True, "bidirectional": True, "soft_token_position": "text", "feature_layers": None,
+    "output_projection": True, "bidirectional": True, "soft_token_position": "text",
 }  # fmt: skip
 
 
@@ -79,8 +79,6 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
     kind = said["connector_type"]
     if said["connector_kwargs"]:
         kind += " (" + ", ".join(f"{key} {value}" for key, value in dict(said["connector_kwargs"]).items()) + ")"
-    if said["feature_layers"]:
-        kind += f" on layers {', '.join(map(str, said['feature_layers']))}"
     encoder, llm = (_hidden_size(root, config, tower) for tower in ("encoder", "llm"))
     counts = {tower: _of_tower(shapes, config, tower) for tower in ("encoder", "llm")}
     return {

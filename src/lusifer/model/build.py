@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from lusifer.errors import UsageError
 from lusifer.model.bases import backbones
 from lusifer.model.bases.reading import (
     Base,
@@ -30,24 +29,12 @@ from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 
 __all__ = [
-    "TINY", "Base", "check_tokenizers", "checked", "frozen_dtype", "join", "join_config", "make_tiny_bases", "place",
-    "read_backbone", "read_config", "read_lm_head", "read_safely", "read_tokenizer", "tiny_model",
+    "TINY", "Base", "check_tokenizers", "checked", "frozen_dtype", "join", "make_tiny_bases", "place", "read_backbone",
+    "read_config", "read_lm_head", "read_safely", "read_tokenizer", "tiny_model",
 ]  # fmt: skip
 TINY = Path(__file__).with_name("tiny_bases")
 """Configuration and tokenizer of `tiny:encoder` (an XLM-R, hidden 32) and `tiny:llm` (a Mistral, hidden 48), by tower;
 `tests/support/tiny_bases.py` has the code that made the tokenizers."""
-
-
-def join_config(encoder: PreTrainedConfig, llm: PreTrainedConfig, **settings: Any) -> LusiferConfig:
-    """The configuration of a model around two bases.
-
-    Raises:
-        UsageError: The bases do not go with a setting.
-    """
-    try:
-        return LusiferConfig(encoder=encoder, llm=llm, **settings)
-    except ValueError as error:
-        raise UsageError(f"model.{error}") from error
 
 
 def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> LusiferModel:
@@ -60,13 +47,10 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
         llm: Likewise.
         seed: Of the connector and the projection.
         **settings: The other fields of `LusiferConfig`.
-
-    Raises:
-        UsageError: The bases do not go with a setting.
     """
     # Left out, the composite's configuration sets both towers back to the default kernel.
     kernel = llm.config._attn_implementation
-    config = join_config(encoder.config, llm.config, attn_implementation=kernel, **settings)
+    config = LusiferConfig(encoder=encoder.config, llm=llm.config, attn_implementation=kernel, **settings)
     model = LusiferModel.around(config, encoder, llm)
     new_parts = [part for part in (model.connector, model.output_projection) if part is not None]
     with torch.random.fork_rng():

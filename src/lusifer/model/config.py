@@ -15,7 +15,7 @@ from lusifer.model.connector import CONNECTORS, ConnectorSettings
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 SOFT_TOKEN_POSITIONS = ("text", "padding")
 DTYPES = ("float32", "bfloat16", "float16")
-IF_SET = ("bases", "adapters", "space", "feature_layers")
+IF_SET = ("bases", "adapters", "space")
 """Settings that a folder says nothing of unless they are set; the first two are of deltas alone."""
 
 
@@ -27,9 +27,6 @@ class LusiferConfig(PreTrainedConfig):
         llm: Configuration of the English-centric LLM (a decoder, or an encoder-style embedder).
         connector_type: Name of a registered connector (`lusifer.model.connector.CONNECTORS`).
         connector_kwargs: Settings of that connector, as in its `Settings`; what is left out has its default.
-        feature_layers: Layers of the encoder, counted from 1, whose states the connector reads side by side; the last
-            layer must be among them. None is the last layer alone, as published. (`vision_feature_layer` of
-            transformers' LLaVA is the same for images.)
         num_soft_tokens: Trainable embeddings that follow the text in the LLM's input.
         pooling: One of `POOLINGS`, over the LLM's last hidden states.
         output_projection: Whether d -> d, ReLU, d -> d follows the pooling.
@@ -55,7 +52,6 @@ class LusiferConfig(PreTrainedConfig):
     llm: PreTrainedConfig | dict | None = None
     connector_type: str = "ff"
     connector_kwargs: dict[str, Any] | None = None
-    feature_layers: list[int] | None = None
     num_soft_tokens: int = 0
     pooling: str = "mean"
     output_projection: bool = True
@@ -106,11 +102,6 @@ class LusiferConfig(PreTrainedConfig):
         return {key: value for key, value in super().to_dict().items() if key not in IF_SET or value is not None}
 
     @property
-    def state_size(self) -> int:
-        """Numbers in what the connector reads of a token: the encoder's states of all `feature_layers`."""
-        return self.encoder.hidden_size * len(self.feature_layers or [None])
-
-    @property
     def connector_settings(self) -> ConnectorSettings:
         """`connector_kwargs` as an object, with defaults.
 
@@ -137,24 +128,9 @@ class LusiferConfig(PreTrainedConfig):
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
         _ = self.connector_settings
         check_settings({"bases": self.bases, "adapters": self.adapters, "space": self.space})
-        _refuse_odd_layers(self.feature_layers, self.encoder.num_hidden_layers)
         for tower, dtype in (self.tower_dtypes or {}).items():
             if tower not in ("encoder", "llm") or dtype not in DTYPES:
                 raise ValueError(f"tower_dtypes: {tower}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")
-
-
-def _refuse_odd_layers(chosen: Any, layers: int) -> None:
-    """Refuse layers that the encoder does not have, or that leave its last ones without a reader (ValueError)."""
-    if chosen is None:
-        return
-    whole = isinstance(chosen, list) and all(type(layer) is int for layer in chosen)
-    if not whole or not chosen or chosen != sorted(set(chosen)) or chosen[0] < 1:
-        raise ValueError(f"feature_layers={chosen!r}: expected numbers from 1 on, in order, each once, as [6, 12]")
-    if chosen[-1] != layers:
-        raise ValueError(
-            f"feature_layers={chosen}: must end with the encoder's last layer, {layers}"
-            + (f"; to use {chosen[-1]}, keep as many with encoder.layers" if chosen[-1] < layers else "")
-        )
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:

@@ -37,7 +37,7 @@ class BaseConnector(nn.Module):
     """Base class of connectors: maps the encoder's states to embeddings for the LLM.
 
     Args:
-        config: A `LusiferConfig`; `config.state_size` is h, `config.llm.hidden_size` is d.
+        config: A `LusiferConfig`; `config.encoder.hidden_size` is h, `config.llm.hidden_size` is d.
         settings: An object of this class's `Settings`.
     """
 
@@ -115,7 +115,7 @@ class FeedForward(BaseConnector):
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
         super().__init__(config, settings)
-        h, d = config.state_size, config.llm.hidden_size
+        h, d = config.encoder.hidden_size, config.llm.hidden_size
         self.ff = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +150,7 @@ class MLP(BaseConnector):
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
         super().__init__(config, settings)
-        h, d = config.state_size, config.llm.hidden_size
+        h, d = config.encoder.hidden_size, config.llm.hidden_size
         wide = settings.expansion * h
         self.norm = Scale(h) if settings.start_from_words else nn.LayerNorm(h)
         self.block = nn.Sequential(nn.LayerNorm(h), nn.Linear(h, wide), nn.GELU(), nn.Linear(wide, h))
@@ -196,7 +196,7 @@ class EmbeddingTable(BaseConnector):
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
         super().__init__(config, settings)
-        self.vocabulary = nn.Linear(config.state_size, config.llm.vocab_size)
+        self.vocabulary = nn.Linear(config.encoder.hidden_size, config.llm.vocab_size)
         self.table = nn.Parameter(torch.empty(config.llm.vocab_size, config.llm.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -222,7 +222,7 @@ class LatentAttention(BaseConnector):
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
         super().__init__(config, settings)
-        h, d = config.state_size, config.llm.hidden_size
+        h, d = config.encoder.hidden_size, config.llm.hidden_size
         self.latents = nn.Parameter(torch.empty(settings.num_latents, h))
         self.attention = nn.MultiheadAttention(h, settings.num_heads, batch_first=True)
         self.norm = nn.LayerNorm(h)
@@ -258,7 +258,7 @@ class Connector(nn.Module):
             self.soft_tokens = nn.Parameter(torch.empty(config.num_soft_tokens, config.llm.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> ConnectorOutput:
-        """Map the encoder's states (B, L, h) and mask (B, L) to the LLM's input (B, L', d)."""
+        """Map the encoder's last states (B, L, h) and mask (B, L) to the LLM's input (B, L', d)."""
         embeds, mask = self.mapping(hidden_states, attention_mask)
         if self.soft_tokens is not None:
             batch = embeds.shape[0]

@@ -225,22 +225,9 @@ class LusiferModel(LusiferPreTrainedModel):
         # Checkpoints would make a frozen encoder compute gradients that nobody reads.
         trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            states = self.encoder_states(input_ids, attention_mask)
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mapping_dtype = next(self.connector.parameters()).dtype
         return self.connector(states.to(mapping_dtype), attention_mask)
-
-    def encoder_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """What the connector reads, (B, L, h), of ids and mask (B, L).
-
-        The last layer's states, or those of `config.feature_layers` side by side.
-        """
-        chosen = self.config.feature_layers or []
-        read = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, **({"output_hidden_states": True} if chosen else {})
-        )
-        # Of the last layer the final states, with the norm that some encoders have behind it.
-        below = [read.hidden_states[layer] for layer in chosen[:-1]]
-        return torch.cat([*below, read.last_hidden_state], dim=-1)
 
     def run_llm(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor

@@ -6,7 +6,7 @@ tokens that share characters with it; the first and the last special token of bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,14 +32,6 @@ class Moments:
     """(h, h)"""
     products: torch.Tensor
     """(h, d)"""
-
-    @classmethod
-    def empty(cls, h: int, d: int) -> Moments:
-        """Of no word yet."""
-        wide = {"dtype": torch.float64}
-        return cls(
-            0, torch.zeros(h, **wide), torch.zeros(d, **wide), torch.zeros(h, h, **wide), torch.zeros(h, d, **wide)
-        )
 
     @property
     def mean(self) -> torch.Tensor:
@@ -79,7 +71,7 @@ def refuse_slow(**tokenizers: PreTrainedTokenizerBase) -> None:
 
 @torch.no_grad()
 def moments(
-    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    encoder: nn.Module,
     llm: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     llm_tokenizer: PreTrainedTokenizerBase,
@@ -87,10 +79,10 @@ def moments(
     max_length: int,
     batch_size: int = 32,
 ) -> Moments:
-    """Read texts by an encoder and sum up its states with the LLM's embeddings of the same characters.
+    """Read texts by the encoder and sum up its states with the LLM's embeddings of the same characters.
 
     Args:
-        read: The encoder: states (B, L, h) of ids and mask (B, L), which come on the LLM's device.
+        encoder: Reads the texts.
         llm: Has the embeddings.
         tokenizer: Of the encoder, a fast one.
         llm_tokenizer: Of the LLM, a fast one.
@@ -101,15 +93,19 @@ def moments(
     Raises:
         UsageError: No token of either stands for the same characters.
     """
-    found, embed = None, llm.get_input_embeddings()
+    h, d = encoder.config.hidden_size, llm.config.hidden_size
+    wide = {"dtype": torch.float64}
+    found = Moments(
+        0, torch.zeros(h, **wide), torch.zeros(d, **wide), torch.zeros(h, h, **wide), torch.zeros(h, d, **wide)
+    )
+    embed, device = llm.get_input_embeddings(), encoder.device
     settings = {"truncation": True, "return_offsets_mapping": True, "return_special_tokens_mask": True}
     settings |= {"split_special_tokens": True, "max_length": max_length}
     for start in range(0, len(texts), batch_size):
         part = list(texts[start : start + batch_size])
         ours = tokenizer(part, padding=True, return_tensors="pt", **settings)
-        ids, mask = ours["input_ids"].to(llm.device), ours["attention_mask"].to(llm.device)
-        states = read(ids, mask).float().cpu()
-        found = found or Moments.empty(states.shape[-1], llm.config.hidden_size)
+        ids, mask = ours["input_ids"].to(device), ours["attention_mask"].to(device)
+        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float().cpu()
         theirs = llm_tokenizer(part, **settings | {"max_length": 4 * max_length})
         for row, text in enumerate(part):
             count = int(ours["attention_mask"][row].sum())
@@ -124,7 +120,7 @@ def moments(
                 targets.append(words[tokens].mean(dim=0))
             if places:
                 _add(found, states[row, places].double(), torch.stack(targets))
-    if found is None or not found.count:
+    if not found.count:
         raise UsageError("model.connector.start_from_words: the texts hold no word: set it to false")
     return found
 

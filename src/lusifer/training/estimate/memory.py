@@ -11,9 +11,8 @@ Memory of one device that holds everything (data parallel), in bytes:
                  (`rehearsal`): rows in memory, each of full length; and the vectors that the gradient cache keeps,
                  three times (embeddings, their order by row, their gradients)
 
-Layers are alike: a tower is rehearsed with 1 and with 2 of them (an encoder of which n layers are read
-with n and one more), and the difference is taken for the others. The FLOPs of a step are counted in the same way, for
-texts of mean length.
+Layers are alike: a tower is rehearsed with 1 and with 2 of them, and the difference is taken for the others. The FLOPs
+of a step are counted in the same way, for texts of mean length.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
-from lusifer.model import adapters, build
+from lusifer.model import adapters
 from lusifer.model.adapters import PartReport
 from lusifer.model.bases import backbones
+from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
 from lusifer.training.estimate.rehearsal import Counted, Kind, Setting, rehearse
 from lusifer.training.recipe import start
@@ -62,7 +62,7 @@ def prepare(model: LusiferModel, stage: StageSettings) -> None:
     keeps the adapters of stages before beside it, one in float32 has them merged.
 
     Raises:
-        UsageError: Adapters fit no layer, or the bases do not go with a setting.
+        UsageError: Adapters fit no layer.
     """
     whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
     for tower, trains in whole.items():
@@ -90,9 +90,9 @@ def skeleton(
     that the run starts from.
 
     Raises:
-        UsageError: Adapters fit no layer, or the bases do not go with a setting.
+        UsageError: Adapters fit no layer.
     """
-    config = build.join_config(copy.deepcopy(encoder), copy.deepcopy(llm), **recipe.model.join_settings())
+    config = LusiferConfig(encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm), **recipe.model.join_settings())
     with torch.device("meta"):
         model = LusiferModel(config)
         for number, each in enumerate(start.kept_adapters(recipe.model.start)):
@@ -158,13 +158,12 @@ class Estimator:
             chunk=part.chunk,
         )
         whole = [config.num_hidden_layers for config in self.configs]
-        least = [len(self.recipe.model.feature_layers or [None]), 1]
-        few = [fewest if layers > fewest + 1 else layers for layers, fewest in zip(whole, least, strict=True)]
+        few = [1 if layers > 2 else layers for layers in whole]
         base = total = self._rehearse(stage, setting, few, kind)
         for tower in (0, 1):
-            if whole[tower] > few[tower]:
-                more = [number + (place == tower) for place, number in enumerate(few)]
-                total += (self._rehearse(stage, setting, more, kind) - base) * (whole[tower] - few[tower])
+            if whole[tower] > 2:
+                more = [2 if place == tower else number for place, number in enumerate(few)]
+                total += (self._rehearse(stage, setting, more, kind) - base) * (whole[tower] - 1)
         return total
 
     def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Counted:
@@ -173,11 +172,7 @@ class Estimator:
         key = (setting, tuple(layers), kind, beside, stage.train.model_dump_json(), stage.lora.model_dump_json())
         if key not in self._rehearsed:
             small = [backbones.with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
-            recipe = self.recipe
-            if features := recipe.model.feature_layers:
-                fewer = {"feature_layers": [*range(1, len(features)), layers[0]]}
-                recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=fewer)})
-            self._rehearsed[key] = rehearse(lambda: skeleton(recipe, stage, *small, half), setting, kind)
+            self._rehearsed[key] = rehearse(lambda: skeleton(self.recipe, stage, *small, half), setting, kind)
         return self._rehearsed[key]
 
     def half(self, kind: Kind) -> list[str]:

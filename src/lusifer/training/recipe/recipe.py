@@ -83,18 +83,15 @@ class ModelSettings(Settings):
     """The two bases and what joins them."""
 
     start: Annotated[StartSettings | None, BeforeValidator(lambda v: {"path": v} if isinstance(v, str) else v)] = None
-    """A finished model to go on from (a path, `mini` or a hub id; or path and revision). Bases, connector, feature
-    layers, pooling, output projection and longest text are then its own and need not be given; its prompts stay. Null
-    begins with the two bases."""
+    """A finished model to go on from (a path, `mini` or a hub id; or path and revision). Bases, connector, pooling,
+    output projection and longest text are then its own and need not be given; its prompts stay. Null begins with the
+    two bases."""
     encoder: BaseSettings = BaseSettings(path="FacebookAI/xlm-roberta-large")
     """The multilingual encoder that reads the text."""
     llm: BaseSettings = BaseSettings(path="mistralai/Mistral-7B-Instruct-v0.3")
     """The English-centric LLM (or embedder) that makes the vector."""
     connector: Annotated[Any, _Registered()] = Field(default={}, validate_default=True)
     """From the encoder's states to the LLM's input embeddings."""
-    feature_layers: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1)
-    """Layers of the encoder, counted from 1, whose states the connector reads side by side, the last one among them;
-    null is the last one alone."""
     pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
     """How the LLM's states become one vector."""
     output_projection: bool = True
@@ -124,7 +121,6 @@ class ModelSettings(Settings):
         return {
             "connector_type": self.connector.type,
             "connector_kwargs": self.connector.kwargs(),
-            "feature_layers": self.feature_layers,
             "num_soft_tokens": self.connector.num_soft_tokens,
             "pooling": self.pooling,
             "output_projection": self.output_projection,

@@ -68,7 +68,6 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
                 "num_soft_tokens": config.num_soft_tokens,
                 **config.connector_kwargs,
             },
-            "feature_layers": config.feature_layers,
             "pooling": config.pooling,
             "output_projection": config.output_projection,
             "dtype": {"frozen": formats.pop() if len(formats) == 1 else "auto"},

@@ -59,8 +59,7 @@ def start_from_words(embedder: SentenceTransformer, recipe: Recipe, texts: list[
     if model.connector.mapping.needs_words:
         tokenizer, own = embedder.tokenizer, read_tokenizer(names.base(llm.path), llm.revision)
         length = min(WORD_TEXT, embedder.max_seq_length)
-        moments = words.moments(model.encoder_states, model.llm, tokenizer, own, texts, length)
-        model.connector.mapping.start_from_words(moments)
+        model.connector.mapping.start_from_words(words.moments(model.encoder, model.llm, tokenizer, own, texts, length))
 
 
 def start_model(recipe: Recipe) -> SentenceTransformer:
