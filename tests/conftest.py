@@ -200,7 +200,7 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def forked_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that share the texts of a model start in a moment. `test_evaluate.py` starts them as users do."""
+    """Processes that share the texts of a model start in a moment; evaluation/run/test_evaluate.py does as users do."""
     from support.processes import CONTEXT
 
     monkeypatch.setattr("sentence_transformers.base.model.mp.get_context", lambda method: CONTEXT)

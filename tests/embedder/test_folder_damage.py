@@ -134,6 +134,7 @@ def test_an_impossible_configuration_is_named(copy):
         ({"bases": {"llm": {"path": "a", "files": {"a": "b"}, "layers": 0}}}, r"bases.llm.layers=0: must be 1 or more"),
         ({"bases": ["llm"]}, "bases: expected encoder and llm"),
         ({"adapters": [{"name": "one", "tower": "llm"}]}, "adapters: expected name, tower, r, alpha and targets"),
+        ({"adapters": [ABOUT | {"tower": ["llm"]}]}, r"'one' is on \['llm'\], which is no base"),
         ({"adapters": {"name": "one"}}, "adapters=.*: expected a list"),
         ({"adapters": [ABOUT | {"r": "2"}]}, "'one': r='2', alpha=4: expected numbers"),
         ({"adapters": [ABOUT | {"targets": 3}]}, r"'one': targets=3: expected names"),
@@ -168,9 +169,14 @@ def test_adapters_that_make_no_numbers_are_told_by_their_folder(quick, bases_fol
         ("config.json", "adapters", {"a": 1}),
         ("config_sentence_transformers.json", "prompts", ["query"]),
         ("config_sentence_transformers.json", "default_prompt_name", 3),
+        ("config_sentence_transformers.json", "default_prompt_name", "search"),
         ("sentence_bert_config.json", "modality_config", "text"),
         ("sentence_bert_config.json", "transformer_task", []),
+        ("config.json", "dtype", 3),
+        ("config_sentence_transformers.json", "__version__", 3),
         ("tokenizer_config.json", "model_max_length", "64"),
+        ("tokenizer_config.json", "pad_token", 3),
+        ("tokenizer_config.json", "split_special_tokens", "no"),
     ],
 )
 def test_a_setting_of_another_kind_is_named(name, key, value, copy):

@@ -63,10 +63,11 @@ def test_what_is_written_may_be_read_by_whom_the_umask_allows(tmp_path: Path, um
         assert each.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-@pytest.mark.parametrize("name", ["a" * 250 + ".txt", "é" * 124 + ".txt"])
+@pytest.mark.parametrize("name", ["a" * 250 + ".txt", "é" * 124 + ".txt", "a" + "é" * 124 + ".txt"])
 def test_a_name_may_be_as_long_as_a_disk_allows(tmp_path: Path, name: str) -> None:
     with write_file(tmp_path / name) as file:
         file.write_text("one")
+        assert file.name.encode()  # whole characters, which some libraries ask for
     assert [each.name for each in tmp_path.iterdir()] == [name]
     with write_folder(tmp_path / name[:-4]) as folder:
         (folder / "a").touch()

@@ -43,13 +43,18 @@ _AS_WRITTEN = (("sentence_bert_config.json", _TRANSFORMER), ("config.json", _NOR
 _KINDS: dict[str, dict[str, tuple[type, ...]]] = {
     "config.json": {
         "connector_kwargs": (dict,), "pooling": (str,), "max_position_embeddings": (int,), "adapters": (list,),
+        "dtype": (str,),
     },
-    "config_sentence_transformers.json": {"prompts": (dict,), "default_prompt_name": (str,)},
+    "config_sentence_transformers.json": {"prompts": (dict,), "default_prompt_name": (str,), "__version__": (dict,)},
     "sentence_bert_config.json": {"modality_config": (dict,), "transformer_task": (str,)},
-    "tokenizer_config.json": {"model_max_length": (int, float)},
+    "tokenizer_config.json": {
+        "model_max_length": (int, float), "padding_side": (str,), "tokenizer_class": (str,),
+        "model_input_names": (list,), "split_special_tokens": (bool,),
+        **{f"{token}_token": (str, dict) for token in ("bos", "eos", "unk", "pad", "mask", "cls", "sep")},
+    },
 }  # fmt: skip
 """What settings are that libraries read without a look; null is the same as none."""
-_WORDS = {dict: "an object", list: "a list", str: "a text", int: "a number"}
+_WORDS = {dict: "an object", list: "a list", str: "a text", int: "a number", bool: "true or false"}
 _ADDED = (ADAPTERS, "processor_config.json", "preprocessor_config.json")
 _SETTINGS = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name"}
 
@@ -77,6 +82,10 @@ def check(path: Path) -> bool:
             if said.get(key) is not None and type(said[key]) not in kinds:
                 words = f"{key}={said[key]!r}: expected {_WORDS[kinds[0]]}"
                 raise ModelFolderError(f"{path / name}: damaged, {words}; {ADVICE}")
+        default, known = said.get("default_prompt_name"), {"query", "document", *(said.get("prompts") or ())}
+        if default is not None and default not in known:
+            words = f"default_prompt_name={default!r}: expected one of its prompts"
+            raise ModelFolderError(f"{path / name}: damaged, {words}; {ADVICE}")
     if ours:
         try:
             check_settings(read(path / "config.json", dict))

@@ -107,7 +107,7 @@ def check_settings(said: Mapping[str, Any]) -> None:
     for about in adapters if isinstance(adapters, list) else [None]:
         if not isinstance(about, dict) or not {"name", "tower", "r", "alpha", "targets"} <= about.keys():
             raise ValueError("adapters: expected name, tower, r, alpha and targets of each")
-        if about["tower"] not in bases:
+        if not isinstance(about["tower"], str) or about["tower"] not in bases:
             raise ValueError(f"adapters: {about['name']!r} is on {about['tower']!r}, which is no base")
         if not (type(about["r"]) is int and about["r"] > 0 and type(about["alpha"]) in (int, float)):
             raise ValueError(

@@ -181,9 +181,10 @@ def _resolve(target: str | os.PathLike[str]) -> Path:
 def _prefix(target: Path) -> str:
     """Name what this machine writes for `target`; hidden, so that listings of the parent do not show it.
 
-    Of a long name the beginning is enough, and leaves room for the rest of a name: a disk allows 255 bytes.
+    Of a long name the beginning is enough, and leaves room for the rest of a name: a disk allows 255 bytes. It is not
+    cut inside a character: some libraries take no name of which a part is no UTF-8.
     """
-    return f".{os.fsdecode(os.fsencode(target.name)[:100])}.{socket.gethostname()}-"
+    return f".{os.fsencode(target.name)[:100].decode(errors='ignore')}.{socket.gethostname()}-"
 
 
 def _sibling(target: Path) -> Path:

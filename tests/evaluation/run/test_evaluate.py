@@ -213,7 +213,7 @@ def test_what_any_model_would_find_is_no_score(data):
     for task in ("SIB200Topics", "SIB200Clusters"):
         assert "sw: all sentences have one label: give a file with two or more" in said.pop(task)
     for task, found_of in (("XQuADParagraphs", 2), ("XQuADFromEnglish", 2)):
-        assert f"{found_of} questions with their paragraph among 1: give files" in said.pop(task)
+        assert f"{found_of} questions have their paragraph, of 1 to search: give files" in said.pop(task)
     assert said == {"SIB200ZeroShotTopics": None, "XQuADToEnglish": None}
     missing = {entry["task"]: entry["missing"] for entry in found if entry["language"] == "es"}
     assert not any(missing.values()) and len(missing) == 10

@@ -88,6 +88,24 @@ def test_a_rehearsal_counts_as_real_tensors_do(make) -> None:  # noqa: ANN001
     assert held(make, setting()) == pytest.approx(live.peak, rel=0.05)
 
 
+def test_a_part_that_is_not_the_first_finds_the_gradients_of_those_before(make) -> None:  # noqa: ANN001
+    def whole(device: str = "meta"):  # noqa: ANN202
+        model = make(device, towers=())
+        adapters.freeze(model, {"encoder": True, "connector": True})
+        return model
+
+    model, peaks = whole("cpu").train(), []
+    ids = torch.ones(4, 24, dtype=torch.long)
+    with Live() as live:
+        for _ in range(2):
+            loss = model(ids, torch.ones_like(ids)).embedding.sum()
+            loss.backward()
+            del loss
+            peaks.append(live.peak)
+    first, later = (held(whole, setting(repeated=repeated)) for repeated in (False, True))
+    assert later - first == peaks[1] - peaks[0] > 100_000
+
+
 def test_rows_and_length_and_labels_cost(make) -> None:  # noqa: ANN001
     few = held(make, setting())
     assert held(make, setting(rows=8)) > 1.8 * few

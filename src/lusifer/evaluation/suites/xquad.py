@@ -86,7 +86,7 @@ class XQuADParagraphs(LocalTask, AbsTaskRetrieval):
         paragraphs = (answers or asked).paragraphs
         known = [row for row in asked.questions if row[2] in paragraphs]
         if not known or len(paragraphs) < 2:
-            found = f"{len(known)} questions with their paragraph among {len(paragraphs)}"
+            found = f"{len(known)} questions have their paragraph, of {len(paragraphs)} to search"
             raise DataError(f"{subset}: {found}: give files with the same ids, and two paragraphs or more")
         corpus = [{"id": number, "text": text, "title": ""} for number, text in paragraphs.items()]
         return {
