@@ -31,7 +31,8 @@ from lusifer.io.files import write_file
 ROOM = Path(__file__).parent / "speed"
 sys.path.insert(0, str(ROOM))
 CASES = (
-    "embedding", "embedding_bf16", "embedding_int8", "mini", "alignment", "alignment_lengths", "distill_lengths",
+    "embedding", "embedding_bf16", "embedding_int8", "mini", "alternatives", "alignment", "alignment_lengths",
+    "distill_lengths",
     "contrastive", "tokenizing", "loading",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "openvino", "nncf")
