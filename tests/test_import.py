@@ -12,6 +12,7 @@ import pytest
 
 import lusifer
 from support.forks import Interpreter
+from support.house_rules import BROUGHT, HEAVY
 
 pytestmark = pytest.mark.slow
 
@@ -34,14 +35,16 @@ def forked(interpreter: Interpreter) -> Callable[..., str]:
 
 
 def test_import_loads_nothing_heavy():
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'peft', 'datasets', 'numpy', 'typer', 'pydantic'}"
+    heavy = HEAVY | BROUGHT | {"numpy", "typer", "pydantic"}
     assert run("import lusifer, sys", f"print({heavy} & set(sys.modules))") == "set()"
 
 
-def test_help_loads_nothing_heavy():
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'peft', 'datasets'}"
-    program = ["import sys", "from lusifer.cli import main", "main(['--help'])"]
-    assert run(*program, f"print({heavy} & set(sys.modules))").endswith("set()")
+@pytest.mark.parametrize("rest", ["time.sleep(60)", "subprocess.Popen(['sleep', '60'])"])
+def test_a_forked_program_that_hangs_is_killed_and_what_it_printed_is_shown(rest, interpreter):
+    program = f"import subprocess, time\nprint('begun')\n{rest}"
+    with pytest.raises(AssertionError, match="killed after 1.5 seconds, in which it had printed: begun"):
+        interpreter.run(program, seconds=1.5)
+    assert interpreter.run("print('next')") == "next\n"
 
 
 # Every row loads much, so each stands for a kind. The order "Auto classes first, lusifer

@@ -13,13 +13,14 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.cli import main
 from lusifer.io import names
+from support.house_rules import BROUGHT, HEAVY
 from support.tiny_folder import tiny_delta
 
 pytestmark = pytest.mark.slow
 
-HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft", "sklearn", "scipy", "pandas", "mteb"}
-HEAVY |= {"sympy", "accelerate", "pyarrow"}
-MODEL = {"torch", "transformers", "scipy", "peft", "sympy", "accelerate"}
+CLASSES = {"torch", "transformers", "huggingface_hub"}
+"""What any model needs; the third by the second."""
+MODEL = CLASSES | {"scipy", "peft", "sympy", "accelerate"}
 """What a model with adapters on tensors without memory needs."""
 RUN = """
 import sys
@@ -34,7 +35,7 @@ def imported(*words: object) -> set[str]:
     done = subprocess.run([sys.executable, "-c", RUN, *map(str, words)], capture_output=True, text=True, check=True)
     status, *names = done.stdout.rpartition("IMPORTED ")[2].split()
     assert status == "0", done.stderr
-    return HEAVY & set(names)
+    return (HEAVY | BROUGHT) & set(names)
 
 
 @pytest.fixture
@@ -66,13 +67,13 @@ def embedded(folder: Path, model: object, *words: str) -> set[str]:
 
 
 def test_embed_needs_torch_and_model_classes_alone(model_folder, tmp_path):
-    assert embedded(tmp_path, "mini") == {"torch", "transformers"}
-    assert embedded(tmp_path, model_folder, "--dtype", "bfloat16", "--device", "cpu") == {"torch", "transformers"}
+    assert embedded(tmp_path, "mini") == CLASSES
+    assert embedded(tmp_path, model_folder, "--dtype", "bfloat16", "--device", "cpu") == CLASSES
 
 
 def test_embed_puts_a_delta_together_without_peft(bases_folder, tmp_path):
     model = tiny_delta(bases_folder, tmp_path / "delta")
-    assert embedded(tmp_path, model) <= {"torch", "transformers", "sympy"}  # sympy by transformers' way of reading
+    assert embedded(tmp_path, model) <= CLASSES | {"sympy"}  # sympy by transformers' way of reading
 
 
 def test_embed_gives_other_models_to_the_library(tmp_path):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 COMMON = ("torch", "scipy.stats", "sklearn.metrics", "pandas", "pyarrow.dataset", "sympy")
 """What takes most of the time of all imports, and knows neither us nor the Auto classes nor a hub."""
 FORKS = """
-import json, os, sys
+import json, os, select, signal, sys, time
 for name in COMMON:
     __import__(name)
 ours = {"lusifer", "transformers", "sentence_transformers", "peft", "huggingface_hub", "datasets"}
@@ -20,17 +20,28 @@ assert not ours & set(sys.modules)
 for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
     del sys.modules[name]  # it reads, when it is imported, whether it shall be silent
 for line in sys.stdin:
+    program, seconds = json.loads(line)
     said, output = os.pipe()
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)  # what it starts is killed with it
         os.dup2(output, 1)
-        exec(json.loads(line), {"__name__": "__main__"})
+        sys.stdout.reconfigure(line_buffering=True)
+        exec(program, {"__name__": "__main__"})
         sys.stdout.flush()
         os._exit(0)
     os.close(output)
-    with open(said) as stream:
-        text = stream.read()
-    _, status = os.wait()
-    print(json.dumps([status, text]), flush=True)
+    text, ended, end = b"", False, time.monotonic() + seconds
+    try:
+        while not ended and select.select([said], [], [], max(0, end - time.monotonic()))[0]:
+            part = os.read(said, 65536)
+            text, ended = text + part, not part
+    finally:
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
+    os.close(said)
+    _, status = os.waitpid(child, 0)
+    print(json.dumps([status, ended, text.decode(errors="replace")]), flush=True)
 """
 
 
@@ -40,11 +51,12 @@ class Interpreter:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, program: str) -> str:
-        """What a program prints; it must end well."""
-        self._process.stdin.write(json.dumps(program) + "\n")
+    def run(self, program: str, seconds: float = 300) -> str:
+        """What a program prints; it must end well, and with all that it started, within so many seconds."""
+        self._process.stdin.write(json.dumps([program, seconds]) + "\n")
         self._process.stdin.flush()
-        status, text = json.loads(self._process.stdout.readline())
+        status, ended, text = json.loads(self._process.stdout.readline())
+        assert ended, f"killed after {seconds} seconds, in which it had printed: {text}"
         assert status == 0, text
         return text
 

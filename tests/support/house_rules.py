@@ -46,14 +46,20 @@ ROOMS: dict[str, set[str]] = {
 ROOMS["cli"] = set(ROOMS)
 LATE: set[tuple[str, str]] = {("lusifer", "embedder")}
 """`lusifer.load` is the one door from the front of the house to a room further in."""
-HEAVY = {"torch", "transformers", "sentence_transformers", "peft", "datasets", "mteb", "sklearn", "matplotlib"}
+HEAVY = {
+    "torch", "transformers", "sentence_transformers", "peft", "datasets", "mteb", "sklearn", "matplotlib",
+    "huggingface_hub",
+}  # fmt: skip
+"""What takes its time to be imported: only where it is used, and by no command that does without."""
+BROUGHT = {"scipy", "pandas", "sympy", "accelerate", "pyarrow"}
+"""What those bring along, as heavy."""
 LIGHT_ROOMS = {
     "leaves": HEAVY,
     "io": HEAVY,
     "cli": HEAVY,
     **dict.fromkeys(
         [name for name in ROOMS if name.split(".")[0] == "data"],
-        {"torch", "transformers", "sentence_transformers", "peft"},
+        {"torch", "transformers", "sentence_transformers", "peft", "huggingface_hub"},
     ),
 }
 """Package -> what its files may not import at module level: `import lusifer` and `lusifer --help` answer at once."""
