@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from lusifer import cli, load
-from lusifer.embedder import doctor, folder, info, int8
+from lusifer.embedder import contents, doctor, folder, info, int8
 from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.embedder.plain import PlainEmbedder
 from lusifer.errors import DataError, ModelFolderError, UsageError
@@ -144,18 +144,74 @@ def test_doctor_and_info_know_it(int8_folder):
     assert info.describe(int8_folder)["numbers"].startswith("int8")
 
 
-@pytest.mark.parametrize("name", [int8.GRAPH, int8.NUMBERS, "tokenizer.json", "config.json"])
+def named(place, name, words=""):
+    """Each way to load it, and the doctor, name the file, what is wrong and the mend."""
+    said = []
+    for quick in (False, True):
+        with pytest.raises(ModelFolderError) as error:
+            folder.load(place, vectors_only=quick)
+        said.append(str(error.value))
+    said.append(next(probe.detail for probe in doctor.examine(place) if not probe.ok))
+    for line in said:
+        assert line.startswith(f"{place / name}: ") and words in line and "\n" not in line
+        assert line.endswith(("; export the model again", "; copy or save the folder again", "(git lfs pull)"))
+
+
+FILES = [name for name in contents.REQUIRED if name != "modules.json"] + [int8.GRAPH, int8.NUMBERS]
+
+
+@pytest.mark.parametrize("name", [*FILES, "modules.json"])
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
-    with pytest.raises(ModelFolderError, match=name):
-        load(copy)
+    named(copy, name, "missing")
 
 
-@pytest.mark.parametrize("name", [int8.GRAPH, int8.ABOUT, "config_sentence_transformers.json"])
-def test_a_damaged_file_is_named(copy, name):
-    (copy / name).write_text("[", encoding="utf-8")
-    with pytest.raises(ModelFolderError, match=name):
-        load(copy)
+@pytest.mark.parametrize("name", [*FILES, int8.ABOUT])
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_truncated_file_is_named(copy, name, share):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: int(len(content) * share)])
+    named(copy, name, "truncated" if name == int8.NUMBERS else "damaged")
+
+
+@pytest.mark.parametrize("name", [int8.GRAPH, int8.NUMBERS, "tokenizer.json"])
+def test_a_pointer_in_place_of_a_file_is_named(copy, name):
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    named(copy, name, "Git LFS pointer")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (int8.ABOUT, {"max_seq_length": "64"}, "max_seq_length='64': expected a number"),
+        (int8.ABOUT, {"max_seq_length": None}, "no max_seq_length in it"),
+        (int8.ABOUT, {"max_seq_length": 0}, "max_seq_length=0: must be 1 or more"),
+        (int8.ABOUT, {"normalize": "yes"}, "normalize='yes': expected true or false"),
+        ("config.json", {"model_type": "bert"}, "model_type='bert': expected 'lusifer'"),
+        ("config.json", {"encoder": 3}, "makes no model (TypeError"),
+        ("config.json", {"pooling": "max"}, "pooling='max' is unknown"),
+        ("config.json", {"max_position_embeddings": "64"}, "max_position_embeddings='64': expected a number"),
+        ("config.json", {"space": 3}, "space=3: expected name and identity"),
+        ("config_sentence_transformers.json", {"prompts": ["query"]}, "prompts=['query']: expected an object"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "search"}, "expected one of its prompts"),
+        ("tokenizer_config.json", {"model_max_length": "64"}, "model_max_length='64': expected a number"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": 3}}, "added_tokens_decoder.7=3: expected an object"),
+        ("tokenizer.json", {"added_tokens": {}}, "added_tokens={}: expected a list"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(copy, name, change, words):
+    (copy / name).write_text(json.dumps(json.loads((copy / name).read_text()) | change))
+    named(copy, name, words)
+
+
+def test_a_graph_of_another_model_is_named(copy):
+    graph = (copy / int8.GRAPH).read_text()
+    (copy / int8.GRAPH).write_text(graph.replace("attention_mask", "token_type_ids"))
+    named(copy, int8.GRAPH, "reads ['input_ids', 'token_type_ids'], gives vectors of 48: expected input_ids, attention")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"llm": config["llm"] | {"hidden_size": 96}}))
+    (copy / int8.GRAPH).write_text(graph)
+    named(copy, int8.GRAPH, "gives vectors of 48: expected input_ids, attention_mask and 96")
 
 
 def test_a_number_format_or_another_device_is_refused(int8_folder):

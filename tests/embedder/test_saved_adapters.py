@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -310,6 +311,46 @@ def test_adapters_that_peft_cannot_put_into_a_model_are_said_with_the_mend(model
     model = lusifer.load(model_folder, device="cpu")
     model[0].model = PeftModel.from_pretrained(model[0].model, tmp_path / "out").merge_and_unload()
     assert np.abs(vectors(model) - wanted).max() < 1e-5
+
+
+@pytest.fixture
+def adapters_alone(model_folder: Path, tmp_path: Path) -> Path:
+    model = lusifer.load(model_folder, device="cpu")
+    peft_around(model)
+    model.save_pretrained(str(tmp_path / "out"))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("tokenizer.json", "{}", r"damaged, no tokenizer \(Model missing"),
+        ("tokenizer.json", None, "missing"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": 3}}, "damaged, added_tokens_decoder.7=3: expected an"),
+        ("tokenizer_config.json", {"padding_side": "up"}, "damaged, padding_side='up': expected"),
+        ("sentence_bert_config.json", "{", "damaged"),
+        ("sentence_bert_config.json", {"modality_config": 3}, "damaged, modality_config=3: expected an object"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "damaged, default_prompt_name='a': expec"),
+        ("1_Normalize/config.json", "[]", "damaged, not a JSON object"),
+        ("modules.json", "3", "damaged, not a JSON list"),
+        ("adapter_config.json", {"peft_type": "A"}, r"damaged, or no adapters of this model \(KeyError: 'A'\)"),
+        ("adapter_config.json", {"r": 4}, "damaged, or no adapters of this model"),
+        ("adapter_config.json", {"base_model_name_or_path": "no/such"}, "no/such, the base of .* cannot be loaded"),
+        ("adapter_config.json", {"base_model_name_or_path": 3}, "names no base model"),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_beside_adapters_is_named_without_a_word_on_merging(
+    name: str, change: str | dict | None, words: str, adapters_alone: Path
+) -> None:
+    file = adapters_alone / name
+    if change is None:
+        file.unlink()
+    else:
+        text = change if isinstance(change, str) else json.dumps(json.loads(file.read_text()) | change)
+        file.write_text(text)
+    with pytest.raises(ModelFolderError, match=rf"^{file}: {words}") as said:
+        lusifer.load(adapters_alone, device="cpu")
+    assert "merge" not in str(said.value) and "\n" not in str(said.value)
 
 
 def test_doctor_takes_adapters_alone(model_folder: Path, tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lusifer.errors import ModelFolderError
+from lusifer.io import tokenizer_files
 from lusifer.io import weights as tensors_on_disk
 from lusifer.io.bases import check_settings
-from lusifer.io.files import read_json, write_file
+from lusifer.io.files import read_json, refuse_pointer, write_file
 from lusifer.io.hub import MODEL_FILES
 from lusifer.io.names import ADAPTERS, EXPORTED, OWN_TYPE
 
@@ -25,6 +28,7 @@ REQUIRED = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+_OF_OTHERS = ("config_sentence_transformers.json", "sentence_bert_config.json", "tokenizer_config.json")
 FILES = (*MODEL_FILES, GRAPH, NUMBERS)
 """What is fetched of a repository on the hub."""
 ADVICE = "copy or save the folder again"
@@ -47,14 +51,12 @@ _KINDS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "config_sentence_transformers.json": {"prompts": (dict,), "default_prompt_name": (str,), "__version__": (dict,)},
     "sentence_bert_config.json": {"modality_config": (dict,), "transformer_task": (str,)},
-    "tokenizer_config.json": {
-        "model_max_length": (int, float), "padding_side": (str,), "tokenizer_class": (str,),
-        "model_input_names": (list,), "split_special_tokens": (bool,),
-        **{f"{token}_token": (str, dict) for token in ("bos", "eos", "unk", "pad", "mask", "cls", "sep")},
-    },
+    ABOUT: {"max_seq_length": (int,), "normalize": (bool,)},
 }  # fmt: skip
 """What settings are that libraries read without a look; null is the same as none."""
 _WORDS = {dict: "an object", list: "a list", str: "a text", int: "a number", bool: "true or false"}
+_PLACES = re.compile(rb'offset="(\d+)" size="(\d+)"')
+"""Where a graph says that a constant lies in its file of numbers, in bytes."""
 _ADDED = (ADAPTERS, "processor_config.json", "preprocessor_config.json")
 _SETTINGS = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name"}
 
@@ -72,27 +74,63 @@ def check(path: Path) -> bool:
         raise ModelFolderError(f"{path}: is a file; give the model folder that holds modules.json")
     if is_int8(path):
         check_int8(path)
+        _check_modules(path, True)
         return False
     if (path / ADAPTERS).is_file() and not (path / "config.json").is_file():
+        if (path / "modules.json").is_file():
+            _check_modules(path, False)
         return False
     ours = is_ours(path)
-    for name in REQUIRED[1:] if ours else ():
-        said = read(path / name, dict)
+    if ours:
+        check_files(path, REQUIRED[1:], ADVICE)
+    _check_modules(path, ours)
+    return ours
+
+
+def check_files(folder: Path, required: Iterable[str], advice: str = ADVICE) -> dict[str, dict[str, Any]]:
+    """Refuse JSON files of which one is missing, or says what the libraries would stumble over; give what they say.
+
+    `advice` is the end of the message.
+
+    Raises:
+        ModelFolderError: Names file and key.
+    """
+    files = {}
+    for name in required:
+        file = folder / name
+        if name == "tokenizer.json":  # left to the library, which takes as long to read it
+            if not file.is_file():
+                raise ModelFolderError(f"{file}: missing; {advice}")
+            continue
+        said = files[name] = read_json(file, advice, ModelFolderError, dict)
         for key, kinds in _KINDS.get(name, {}).items():
             if said.get(key) is not None and type(said[key]) not in kinds:
                 words = f"{key}={said[key]!r}: expected {_WORDS[kinds[0]]}"
-                raise ModelFolderError(f"{path / name}: damaged, {words}; {ADVICE}")
+                raise ModelFolderError(f"{file}: damaged, {words}; {advice}")
         default, known = said.get("default_prompt_name"), {"query", "document", *(said.get("prompts") or ())}
         if default is not None and default not in known:
             words = f"default_prompt_name={default!r}: expected one of its prompts"
-            raise ModelFolderError(f"{path / name}: damaged, {words}; {ADVICE}")
-    if ours:
-        try:
-            check_settings(read(path / "config.json", dict))
-        except ValueError as error:
-            raise ModelFolderError(f"{path / 'config.json'}: {error}; {ADVICE}") from error
-    _check_modules(path, ours)
-    return ours
+            raise ModelFolderError(f"{file}: damaged, {words}; {advice}")
+    tokenizer_files.check(folder, advice, ModelFolderError)
+    try:
+        check_settings(files.get("config.json", {}))
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / 'config.json'}: {error}; {advice}") from error
+    return files
+
+
+def fault(folder: Path) -> str | None:
+    """One line on the file of settings of any embedder that cannot be what its library wrote; None where none is."""
+    try:
+        if (folder / "modules.json").is_file():
+            _check_modules(folder, False)
+            for module in read(folder / "modules.json"):
+                for file in (folder / module["path"]).glob("config*.json"):
+                    read(file, dict)
+        check_files(folder, [name for name in _OF_OTHERS if (folder / name).is_file()])
+    except ModelFolderError as error:
+        return str(error)
+    return None
 
 
 def is_int8(folder: Path) -> bool:
@@ -106,14 +144,25 @@ def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ModelFolderError: Names the file.
     """
-    for name in (GRAPH, NUMBERS, "tokenizer.json", "tokenizer_config.json"):
+    for name in (GRAPH, NUMBERS, "modules.json"):
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder / name}: missing; {EXPORT_ADVICE}")
-    names = ("config.json", "config_sentence_transformers.json", ABOUT)
-    files = {name: read_json(folder / name, EXPORT_ADVICE, ModelFolderError, dict) for name in names}
+        refuse_pointer(folder / name, ModelFolderError)
+    files = check_files(folder, (*REQUIRED[1:], ABOUT), EXPORT_ADVICE)
     for key in ("max_seq_length", "normalize"):
-        if key not in files[ABOUT]:
+        if files[ABOUT].get(key) is None:
             raise ModelFolderError(f"{folder / ABOUT}: no {key} in it; {EXPORT_ADVICE}")
+    most, kind = files[ABOUT]["max_seq_length"], files["config.json"].get("model_type")
+    if most < 1:
+        raise ModelFolderError(f"{folder / ABOUT}: max_seq_length={most}: must be 1 or more; {EXPORT_ADVICE}")
+    if kind != MODEL_TYPE:
+        words = f"model_type={kind!r}: expected {MODEL_TYPE!r}"
+        raise ModelFolderError(f"{folder / 'config.json'}: {words}; {EXPORT_ADVICE}")
+    graph, held = (folder / GRAPH).read_bytes(), (folder / NUMBERS).stat().st_size
+    wanted = max((int(start) + int(size) for start, size in _PLACES.findall(graph)), default=0)
+    if held < wanted:  # the library would name the other file
+        words = f"truncated, {held:,} bytes where {GRAPH} reads {wanted:,}"
+        raise ModelFolderError(f"{folder / NUMBERS}: {words}; {EXPORT_ADVICE}")
     return files
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,8 @@ from transformers.initialization import no_init_weights
 
 from lusifer.embedder import contents, golden, int8, plain
 from lusifer.embedder.place import number_format, usable
-from lusifer.errors import ModelFolderError, UsageError
-from lusifer.io import hub, names
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
+from lusifer.io import hub, names, tokenizer_files
 from lusifer.io.files import refuse_pointer, write_folder
 from lusifer.io.weights import misfit, opened
 from lusifer.model import build, delta
@@ -88,7 +90,7 @@ def load(
         if not config.is_file() or contents.read(config).get("model_type") != contents.MODEL_TYPE:
             from sentence_transformers import SentenceTransformer
 
-            with hub.asking(found, ModelFolderError):
+            with _told(start, found):
                 # The folder is called by its commit.
                 return SentenceTransformer(found, device=device, revision=start.name, model_kwargs=wishes)
         name, found = found, hub.fetch(found, contents.FILES)
@@ -109,18 +111,55 @@ def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> Sen
 
     if device is not None and (placed := build.place(device)) and contents.is_ours(folder):
         wishes, device = wishes | placed, None  # the library takes one of the two
-    try:
+    with _told(folder, f"{folder}: sentence-transformers cannot load it"):
         made = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
-    except (OSError, ValueError, ImportError) as error:
-        if (folder / contents.ADAPTERS).is_file():  # VeRA, say, whose layers share what peft keeps around the model
-            words = f"these adapters cannot be loaded ({hub.why(error)})"
-            advice = "merge them into the model (peft: PeftModel.from_pretrained, merge_and_unload) and save that"
-            raise ModelFolderError(f"{folder / contents.ADAPTERS}: {words}: {advice}") from error
-        if contents.is_ours(folder):
-            raise
-        raise ModelFolderError(f"{folder}: sentence-transformers cannot load it: {hub.why(error)}") from error
     has_transformer = (folder / "config.json").is_file()  # which was given the number format
     return made if has_transformer or "dtype" not in wishes else made.to(getattr(torch, wishes["dtype"]))
+
+
+@contextmanager
+def _told(folder: Path, what: str) -> Iterator[None]:
+    """Run a block in which sentence-transformers loads a folder; what is wrong with it is said, of `what` in general.
+
+    Raises:
+        ModelFolderError: Names the file of settings, of the tokenizer or of adapters where it is to blame. What the
+            libraries raise of a folder of ours that seems sound passes.
+    """
+    try:
+        yield
+    except (LusiferError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # tokenizers raises nothing more special, peft all kinds
+        said = contents.fault(folder) or tokenizer_files.fault(folder, contents.ADVICE)
+        file = folder / contents.ADAPTERS
+        if said is None and file.is_file():
+            said = _of_adapters(folder, error)
+        if said is None and (folder / "config.json").is_file() and contents.is_ours(folder):
+            plain.tokenizer(folder)  # the library says of any tokenizer alike that it has no class for it
+            raise
+        raise ModelFolderError(said or f"{what}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """One line on an error of a library, with its kind where the words say little without it."""
+    kind = f"{type(error).__name__}: " if isinstance(error, (TypeError, AttributeError, LookupError)) else ""
+    return kind + hub.why(error)
+
+
+def _of_adapters(folder: Path, error: Exception) -> str | None:
+    """What kept a folder with adapters, whose settings seem sound, from being loaded; None where it was not these."""
+    file, why = folder / contents.ADAPTERS, _why(error)
+    at = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any("peft" in name.split(".") for name in at):
+        if isinstance(error, ValueError):  # VeRA, say, whose layers share what peft keeps around the model
+            advice = "merge them into the model (peft: PeftModel.from_pretrained, merge_and_unload) and save that"
+            return f"{file}: these adapters cannot be loaded ({why}): {advice}"
+        return f"{file}: damaged, or no adapters of this model ({why}); {contents.ADVICE}"
+    if (folder / "config.json").is_file():
+        return None
+    base = contents.read(file, dict).get("base_model_name_or_path")
+    words = f"{base}, the base of these adapters, cannot be loaded ({why}): put it there, or save the whole model"
+    return tokenizer_files.missing(folder) or f"{file}: {words} instead"
 
 
 def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -176,7 +215,10 @@ def check(path: str | os.PathLike[str]) -> None:
     Raises:
         ModelFolderError: Names the file and what is wrong with it.
     """
-    _check(Path(path))
+    folder = Path(path)
+    _check(folder)
+    if contents.is_int8(folder):
+        int8.read(folder)
 
 
 def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
@@ -193,8 +235,7 @@ def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
     except ModelFolderError:
         raise
     except Exception as error:  # tokenizers raises nothing more special
-        words = f"damaged, no tokenizer ({error}); {contents.ADVICE}"
-        raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
+        raise ModelFolderError(tokenizer_files.fault(folder, contents.ADVICE) or str(error)) from error
     config = contents.read(folder / "config.json")
     found = contents.weights(folder)
     keep = keep and contents.is_plain(folder)
@@ -233,10 +274,12 @@ def _check_adapters(folder: Path) -> None:
     if inner:
         words = f"holds adapters of a part that has adapters of its own ({inner[0]}), which are not loaded"
         raise ModelFolderError(f"{folder / 'adapter_model.safetensors'}: {words}: save the whole model instead")
-    if not base:
+    if not base or not isinstance(base, str):
         raise ModelFolderError(f"{folder / contents.ADAPTERS}: names no base model: save the whole model instead")
     if Path(base).is_dir():
         check(base)
+        if contents.is_ours(Path(base)):  # without one of its files transformers would guess how to read it
+            contents.check_files(folder, [name for name in contents.REQUIRED[1:] if name != "config.json"])
     elif Path(base).is_absolute():
         words = f"{base}, the base of these adapters, is not there: put it back, or save the whole model instead"
         raise ModelFolderError(f"{folder / contents.ADAPTERS}: {words}")

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lusifer import extras
+from lusifer.embedder import plain
 from lusifer.embedder.contents import ABOUT, EXPORT_ADVICE, GRAPH, NUMBERS, check_int8
 from lusifer.embedder.plain import PlainEmbedder
 from lusifer.errors import DataError, ModelFolderError, UsageError
@@ -55,7 +56,7 @@ class Int8Model(nn.Module):
 
     def __init__(self, folder: Path, config: LusiferConfig) -> None:
         super().__init__()
-        self.folder, self.config, self.graph = folder, config, _compile(folder)
+        self.folder, self.config, self.graph = folder, config, _compile(folder, config)
         self.digest = hashlib.sha256((folder / NUMBERS).read_bytes() + (folder / GRAPH).read_bytes()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -100,9 +101,8 @@ def load(
     if asked:
         only = "an int8 model runs on the processor only and has one number format"
         raise UsageError(f"{folder}: {only}: leave {', '.join(asked)} out")
-    files = check_int8(folder)
-    model = Int8Model(folder.resolve(), LusiferConfig.from_dict(files["config.json"]))
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    files, config, tokenizer = read(folder)
+    model = Int8Model(folder.resolve(), config)
     saved, normalize = files["config_sentence_transformers.json"], files[ABOUT]["normalize"]
     prompts, default = saved.get("prompts"), saved.get("default_prompt_name")
     limit = min(files[ABOUT]["max_seq_length"], tokenizer.model_max_length)  # a copy may read less
@@ -116,7 +116,24 @@ def load(
     return embedder.eval()
 
 
-def _compile(folder: Path) -> Any:
+def read(folder: Path) -> tuple[dict[str, dict[str, Any]], LusiferConfig, PreTrainedTokenizerBase]:
+    """What lies in a folder beside the graph: what its JSON files say, by name, the configuration and the tokenizer.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged.
+    """
+    files = check_int8(folder)
+    try:
+        config = LusiferConfig.from_dict(files["config.json"])
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / 'config.json'}: {error}; {EXPORT_ADVICE}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        words = f"makes no model ({type(error).__name__}: {error}); {EXPORT_ADVICE}"
+        raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
+    return files, config, plain.tokenizer(folder, PreTrainedTokenizerFast, EXPORT_ADVICE)
+
+
+def _compile(folder: Path, config: LusiferConfig) -> Any:
     openvino = extras.need("int8", "openvino")
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -124,10 +141,17 @@ def _compile(folder: Path) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     try:
-        return openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
+        graph = openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
     except RuntimeError as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise ModelFolderError(f"{folder / GRAPH}: damaged ({first}); {EXPORT_ADVICE}") from error
+        lines = [line for line in str(error).splitlines() if line and not line.startswith(("Exception from", "Check"))]
+        words = f"damaged, or {NUMBERS} beside it is ({next(iter(lines), 'no reason given')})"
+        raise ModelFolderError(f"{folder / GRAPH}: {words}; {EXPORT_ADVICE}") from error
+    names = {name for port in graph.inputs for name in port.get_names()}
+    size, wanted = str(graph.outputs[0].partial_shape[-1]), str(config.hidden_size)
+    if not {"input_ids", "attention_mask"} <= names or size != wanted:
+        words = f"reads {sorted(names)}, gives vectors of {size}: expected input_ids, attention_mask and {wanted}"
+        raise ModelFolderError(f"{folder / GRAPH}: {words}; {EXPORT_ADVICE}")
+    return graph
 
 
 class _Vector(nn.Module):

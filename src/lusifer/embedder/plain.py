@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lusifer.embedder import contents
 from lusifer.errors import ModelFolderError
-from lusifer.io import weights
+from lusifer.io import tokenizer_files, weights
 from lusifer.model import delta
 from lusifer.model.adapters import TOWERS
 from lusifer.model.bases.backbones import cast_weights
@@ -73,17 +73,18 @@ class PlainEmbedder:
         return vectors[np.argsort(order)].numpy()
 
 
-def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder.
+def tokenizer(folder: Path, kind: Any = AutoTokenizer, advice: str = contents.ADVICE) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, of the class `kind`; `advice` is the end of the message where it is damaged.
 
     Raises:
         ModelFolderError: It is damaged.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises nothing more special
-        words = f"damaged, no tokenizer ({error}); {contents.ADVICE}"
-        raise ModelFolderError(f"{folder / 'tokenizer.json'}: {words}") from error
+        said = tokenizer_files.fault(folder, advice)
+        words = f"damaged, no tokenizer ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); {advice}"
+        raise ModelFolderError(said or f"{folder / tokenizer_files.CONFIG}: {words}") from error
 
 
 def load(

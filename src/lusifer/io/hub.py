@@ -22,13 +22,18 @@ def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
         what: Words in front of the reason: the key of the recipe, or the name that was asked for.
         raises: The kind of error that it is here; anything that is no fault of the hub or of files passes through.
     """
+    try:
+        yield
+    except (*refusals(), ValueError) as error:
+        raise raises(f"{what}: {why(error)}") from error
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What is raised where the hub does not give a file, or the machine does not read it."""
     from huggingface_hub.errors import RevisionResolutionError
     from huggingface_hub.utils import httpx
 
-    try:
-        yield
-    except (OSError, ValueError, httpx.HTTPError, RevisionResolutionError) as error:
-        raise raises(f"{what}: {why(error)}") from error
+    return (OSError, httpx.HTTPError, RevisionResolutionError)
 
 
 def commit(name: str, revision: str | None = None, kind: str = "model") -> str | None:

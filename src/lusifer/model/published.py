@@ -20,6 +20,7 @@ from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names, weights
 from lusifer.io.files import read_json
 from lusifer.model import adapters
+from lusifer.model.bases.tokenizer import reading
 from lusifer.model.build import Base, read_config, read_tokenizer
 from lusifer.model.config import LusiferConfig
 from lusifer.model.lusifer import LusiferModel
@@ -220,21 +221,22 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
     Raises:
         UsageError: There is no tokenizer at `path`.
+        LusiferError: A file of it is damaged.
     """
-    with hub.asking(f"{path}: no tokenizer there", UsageError):
-        own = AutoTokenizer.from_pretrained(path, revision=hub.commit(path))
-    backend = Tokenizer.from_str(own.backend_tokenizer.to_str())
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"$A {own.eos_token}", special_tokens=[(own.eos_token, own.eos_token_id)]
-    )
-    # The plain class: XLMRobertaTokenizer would rebuild its post-processor when it is loaded.
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        padding_side="right",
-        model_max_length=own.model_max_length,
-        model_input_names=["input_ids", "attention_mask"],
-        **own.special_tokens_map,
-    )
+    with reading(path) as commit:
+        own = AutoTokenizer.from_pretrained(path, revision=commit)
+        backend = Tokenizer.from_str(own.backend_tokenizer.to_str())
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"$A {own.eos_token}", special_tokens=[(own.eos_token, own.eos_token_id)]
+        )
+        # The plain class: XLMRobertaTokenizer would rebuild its post-processor when it is loaded.
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            padding_side="right",
+            model_max_length=own.model_max_length,
+            model_input_names=["input_ids", "attention_mask"],
+            **own.special_tokens_map,
+        )
 
 
 def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: Path, words: torch.Size) -> Base:

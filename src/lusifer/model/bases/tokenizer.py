@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
-from lusifer.errors import UsageError
-from lusifer.io import hub, names
+from lusifer.errors import LusiferError, UsageError
+from lusifer.io import hub, names, tokenizer_files
+from lusifer.io.tokenizer_files import CONFIG
 from lusifer.model.bases import gguf, packed
 from lusifer.prompts import INVISIBLE
 
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
-)  # fmt: skip
-"""Any of these makes a tokenizer."""
+ADVICE = "correct it, or fetch the folder anew"
 UNSEEN = "\u00ad\u034f\u061c\u115f\u17b5\u180b\u200b\u200e\u2060\u3164\ufe0f\ufeff\ufff9\U000e0101"
 """Characters of `INVISIBLE` of each sort."""
 
@@ -25,28 +26,51 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
 
     Raises:
         UsageError: There is none at `path`, or none that is fast.
+        LusiferError: A file of it is damaged.
     """
     kind = names.base_file(path)
     if kind is not None:
         return read_safely((packed if kind == "packed" else gguf).read_tokenizer(Path(path)))
-    folder = Path(path)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        files = ", ".join(TOKENIZER_FILES)
-        raise UsageError(f"{path}: no tokenizer there ({files}): save the base's tokenizer into the folder")
-    with hub.asking(f"{path}: no tokenizer there", UsageError):
+    missing = tokenizer_files.missing(Path(path)) if Path(path).is_dir() else None
+    if missing:
+        raise UsageError(missing)
+    with reading(path, revision) as commit:
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                path, revision=hub.commit(path, revision), split_special_tokens=True, padding_side="right"
+                path, revision=commit, split_special_tokens=True, padding_side="right"
             )
         except ImportError:  # that of M2M-100 needs sentencepiece, and would still be a slow one
             tokenizer = None
-    if tokenizer is None or not tokenizer.is_fast:
-        raise UsageError(
-            f"{path}: it has no fast tokenizer, which Lusifer needs: put a tokenizer.json that does the same into the "
-            'folder, and "tokenizer_class": "PreTrainedTokenizerFast" into its tokenizer_config.json; or take another '
-            "base (for M2M-100: facebook/nllb-200-distilled-600M)"
-        )
-    return read_safely(tokenizer)
+        if tokenizer is not None and tokenizer.is_fast:
+            return read_safely(tokenizer)
+    raise UsageError(
+        f"{path}: it has no fast tokenizer, which Lusifer needs: put a tokenizer.json that does the same into the "
+        'folder, and "tokenizer_class": "PreTrainedTokenizerFast" into its tokenizer_config.json; or take another '
+        "base (for M2M-100: facebook/nllb-200-distilled-600M)"
+    )
+
+
+@contextmanager
+def reading(path: str, revision: str | None = None) -> Iterator[str | None]:
+    """Run a block in which transformers reads the tokenizer of a folder or hub name, at the commit that it is given.
+
+    Raises:
+        UsageError: There is none.
+        LusiferError: A file of it is damaged.
+    """
+    with hub.asking(f"{path}: no tokenizer there", UsageError):
+        commit = hub.commit(path, revision)
+        try:
+            yield commit
+        except (*hub.refusals(), ImportError, LusiferError):
+            raise
+        except Exception as error:  # tokenizers raises nothing more special, transformers all kinds
+            file = cached_file(path, CONFIG, revision=commit, _raise_exceptions_for_missing_entries=False)
+            said = tokenizer_files.fault(Path(file).parent if file else Path(path), ADVICE)
+            if said is None and isinstance(error, ValueError):
+                raise
+            words = f"damaged, no tokenizer ({type(error).__name__}: {hub.why(error)}); {ADVICE}"
+            raise LusiferError(said or f"{file or path}: {words}") from error
 
 
 def read_safely(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
