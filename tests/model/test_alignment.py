@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lusifer.model import alignment
 from lusifer.model.alignment import LusiferForAlignment, prefix_mask, select_predictors
 from lusifer.training.objectives.distill import by_length
 
@@ -180,8 +181,12 @@ def test_wrong_calls_are_refused(aligned, batch):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_loss_in_chunks_is_plain_cross_entropy_in_float32(chunk, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "multiplies"), [(torch.float32, True), (torch.bfloat16, True), (torch.bfloat16, False)]
+)
+def test_the_loss_in_chunks_is_plain_cross_entropy_in_float32(chunk, dtype, multiplies, monkeypatch):
+    """Whichever way the processor makes the products of the head."""
+    monkeypatch.setattr(alignment, "multiplies", lambda dtype: multiplies)
     torch.manual_seed(0)
     head = torch.nn.Linear(12, 40).to(dtype).requires_grad_(False)
     model = LusiferForAlignment.__new__(LusiferForAlignment)

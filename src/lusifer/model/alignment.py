@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from lusifer.model.config import LusiferConfig
 from lusifer.model.connector import ConnectorOutput
 from lusifer.model.lusifer import LusiferModel, LusiferPreTrainedModel
+from lusifer.processor import multiplies
 
 IGNORED = -100
 
@@ -121,9 +122,21 @@ class LusiferForAlignment(LusiferPreTrainedModel):
             wanted,
             linear_bias=self.lm_head.bias,
             reduction="none",
-            options=nn.LinearCrossEntropyOptions(batch_chunk_size=self.logits_chunk, chunking_method=None),
+            options=nn.LinearCrossEntropyOptions(
+                batch_chunk_size=self.logits_chunk, chunking_method=None, acc_policy=_policy(weight)
+            ),
         )
         return losses.float()
+
+
+def _policy(weight: torch.Tensor) -> str:
+    """How the products of the head are made, in the words of `LinearCrossEntropyOptions`.
+
+    Left alone, torch multiplies bfloat16 on a processor as float32: five times the time of the instructions for it
+    where there are such (`benchmarks/head.py`), and gradients that are no nearer.
+    """
+    ours = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and multiplies("bfloat16")
+    return "accurate" if ours else "auto"
 
 
 def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading: int) -> torch.Tensor:

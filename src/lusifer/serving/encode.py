@@ -17,6 +17,7 @@ import torch
 from lusifer import prompts
 from lusifer.batching import cut
 from lusifer.errors import DataError, LusiferError, UsageError
+from lusifer.processor import PRODUCTS, multiplies
 from lusifer.serving.files import TextSource, write_vectors
 
 if TYPE_CHECKING:
@@ -62,11 +63,10 @@ class EmbedReport:
 
 def slow_format(device: torch.device, dtype: str | None) -> str | None:
     """Say that a processor has no instructions for products of the format asked for; float32 is then much faster."""
-    needed = {"bfloat16": ("amx_bf16", "avx512_bf16"), "float16": ("amx_fp16", "avx512_fp16")}.get(dtype or "")
-    has = torch.cpu.get_capabilities()
-    if device.type != "cpu" or needed is None or has.get("architecture") != "x86_64" or any(map(has.get, needed)):
+    if device.type != "cpu" or dtype is None or multiplies(dtype) is not False:
         return None
-    return f"this processor has no instructions for {dtype} ({' or '.join(needed)}): float32 is faster here"
+    needed = " or ".join(PRODUCTS[dtype])
+    return f"this processor has no instructions for {dtype} ({needed}): float32 is faster here"
 
 
 def choose_prompt(
