@@ -1,7 +1,7 @@
 """Every language of a task in one picture: a line a language, a column a model, grouped by published facts.
 
-    lusifer evaluate mini --data DATA/eval --languages all --tasks SIB200TranslationToEnglishDev --output scores/mini-205
-    python examples/mini/languages.py SIB200TranslationToEnglishDev mini=scores/mini-205 --output languages.png
+lusifer evaluate mini --data DATA/eval --languages all --tasks SIB200TranslationToEnglishDev --output scores/mini-205
+python examples/mini/languages.py SIB200TranslationToEnglishDev mini=scores/mini-205 --output languages.png
 """
 
 from __future__ import annotations
