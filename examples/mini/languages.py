@@ -25,6 +25,8 @@ def main() -> int:
     parser.add_argument("--title", help="by default the task's")
     parser.add_argument("--output", type=Path, required=True, metavar="PICTURE", help="a .png file")
     options = parser.parse_args()
+    if options.output.suffix != ".png":
+        parser.error(f"{options.output}: expected a name that ends in .png")
     cells: dict[str, dict[str, float | None]] = {}
     title = options.title
     try:

@@ -207,6 +207,21 @@ def test_the_loss_in_chunks_is_plain_cross_entropy_in_float32(chunk, dtype, mult
     assert found[0][1].abs().max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "multiplies", "policy"),
+    [
+        (torch.bfloat16, True, "accurate"),
+        (torch.bfloat16, False, "auto"),
+        (torch.bfloat16, None, "auto"),
+        (torch.float32, True, "auto"),
+    ],
+)
+def test_bfloat16_is_multiplied_as_such_where_the_processor_can(dtype, multiplies, policy, monkeypatch):
+    """Left alone, torch multiplies it in float32, which takes five times as long there."""
+    monkeypatch.setattr(alignment, "multiplies", lambda dtype: multiplies)
+    assert alignment._policy(torch.zeros(2, 2, dtype=dtype)) == policy
+
+
 def test_logits_far_from_0_stay_finite():
     model = LusiferForAlignment.__new__(LusiferForAlignment)
     torch.nn.Module.__init__(model)
