@@ -83,6 +83,9 @@ def test_labels_may_repeat_where_they_are_no_negatives():
 def test_a_set_that_cannot_fill_a_batch_is_refused():
     with pytest.raises(UsageError, match=r"b: only 3 of its rows fit into one batch .* lower batch_size to 3"):
         plan({"a": rows(30), "b": rows(11, 3)}, {"a": True, "b": True})
+    with pytest.raises(UsageError, match="only 1 of its rows fits into one batch") as caught:
+        plan({"b": rows(11, 1)}, {"b": True})
+    assert "lower batch_size" not in str(caught.value)  # nothing could be learned from one row
 
 
 def test_sets_too_small_for_a_batch_are_joined_with_the_next_larger_ones():

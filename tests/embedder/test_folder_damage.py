@@ -33,6 +33,16 @@ def test_a_missing_file_is_named(name, copy):
     assert "\n" not in str(caught.value)
 
 
+def test_a_machine_without_memory_is_no_damaged_folder(model_folder, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    for name in ("lusifer.embedder.folder.Tokenizer", "sentence_transformers.SentenceTransformer"):
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(name, type("Full", (), {"from_file": full, "__init__": full}))
+            folder.load(model_folder, "cpu")
+
+
 @pytest.mark.parametrize("name", [*contents.REQUIRED, WEIGHTS])
 @pytest.mark.parametrize("share", (0, 0.01, 0.5, 0.99))
 def test_a_truncated_file_is_named(name, share, copy):

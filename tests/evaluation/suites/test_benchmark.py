@@ -134,7 +134,7 @@ def test_select_by_language_and_task():
     }  # fmt: skip
     assert select(PAPER[::-1]) == sorted(PAPER[::-1], key=lambda row: row.cost or float("inf"))
     assert select(PAPER, ["sw"], ["STS12"]) == []
-    with pytest.raises(UsageError, match="language 'de' is in none of these rows: use one of .*sw"):
+    with pytest.raises(UsageError, match="language 'de' is not in this suite: use one of .*sw"):
         select(PAPER, ["sw", "de"])
     with pytest.raises(UsageError, match="task 'STS22.v3' .*STS22.v2"):
         select(PAPER, tasks=["STS22.v3"])

@@ -67,7 +67,7 @@ def test_what_has_no_file_is_missing_and_what_is_no_language_refused(folder: Pat
     assert chosen.absent[("pt", "SIB200Topics")] == "sib200-pt-train.jsonl.gz: no such file"
     with pytest.raises(UsageError, match="language 'tigrinia' is the code of no language: did you mean"):
         suite.choose("offline", folder, ["tigrinia"])
-    with pytest.raises(UsageError, match="language 'nb' is in none of these rows: use one of en,"):
+    with pytest.raises(UsageError, match="language 'nb' is not in this suite: use one of en,"):
         suite.choose("paper", None, ["no"])
 
 

@@ -69,7 +69,7 @@ def test_a_mini_batch_has_no_more_rows_than_a_batch(file: Path, given: str, mini
         ("  - name: first\n    kind: alignment\n", "  - kind: alignment\n    sze: 1\n", 7, "stages.0.sze: unknown"),
         ("train: {encoder: lora}", "train: {encoder: lora, llm: lora}", 8, "set it to frozen"),
         ("train: {encoder: frozen, llm: lora}", "train: {encoder: frozen, connector: false}", 18, "is frozen"),
-        ("epochs: 2", "epochs: 2\n    max_steps: 4", 16, "either max_steps or epochs"),
+        ("epochs: 2", "epochs: 2\n    max_steps: 4", 22, "take one out, as with --set stages.second.epochs=null"),
         ("    epochs: 2\n", "", 16, "either max_steps or epochs"),
         ("    epochs: 2\n", "    epochs: 2\n    hard_negatives: 0\n    loss: ntxent_l2\n    matryoshka_dims: [8]\n", 24,
          "works with loss: infonce only"),
@@ -151,6 +151,20 @@ def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
     assert recipe.stages[1].learning_rate == 2e-5
     assert recipe.stages[0].lora.encoder.r == 2
     assert recipe.model.connector.kwargs() == {"num_latents": 128, "num_heads": 8}
+
+
+def test_an_override_of_max_steps_or_epochs_takes_the_place_of_the_other(file: Path) -> None:
+    first, second = load_recipe(file, ["stages.second.max_steps=3", "stages.0.epochs=1"]).stages
+    assert (first.max_steps, first.epochs, second.max_steps, second.epochs) == (None, 1, 3, None)
+    both = refusal(file, "stages.second.max_steps=3", "stages.second.epochs=1")
+    assert both.startswith("--set stages.second.max_steps=3: ") and "take one out" in both
+    assert "give either max_steps or epochs" in refusal(file, "stages.second.epochs=null")
+
+
+def test_a_batch_of_one_row_without_a_negative_is_refused(file: Path) -> None:
+    alone = ["stages.second.batch_size=1", "stages.second.hard_negatives=0"]
+    assert "batch_size: 1 with hard_negatives: 0" in refusal(file, *alone)
+    assert load_recipe(file, [alone[0], "stages.second.hard_negatives=1"]).stages[1].batch_size == 1
 
 
 def test_lora_has_published_settings_where_none_are_given(file: Path) -> None:

@@ -12,6 +12,7 @@ import lusifer
 from lusifer.cli import main
 from lusifer.embedder.identity import identity
 from lusifer.errors import UsageError
+from lusifer.io.files import write_json
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import card as describe
@@ -164,6 +165,26 @@ def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Pat
     assert "nothing has trained the vectors yet" in first
     assert "paper-mistral-published-lists, after stage alignment-reconstruction" in first
     assert "1 times through the data, 256 rows each" in first  # the rows were not counted: no number is made up
+
+
+def test_a_language_that_nobody_stated_is_not_english(
+    bases_folder: tuple[Path, Path], recipe: Path, tmp_path: Path
+) -> None:
+    words, embedder = "Languages of the training text, as the recipe states its sources: ", tiny_embedder(bases_folder)
+    stated = [f"stages.contrast.data.{number}.language=de" for number in (0, 1)]
+    for number, (more, said) in enumerate(((stated, "de, zh."), (stated[:1], "de, zh, not stated."))):
+        read = load_recipe(recipe, ["english_only=false", "stages.contrast.batch_size=2", *more])
+        with RunFolder.start(tmp_path / str(number), read, resume=False) as run:
+            found = describe.data(read, read.stages[0], contrastive.examples(read, read.stages[0], 0))
+            write_json(run.stage(1, "contrast") / describe.DATA, found)
+        card = describe.card(run, 1, embedder)
+        assert f"{words}{said}\n" in card and front_matter(card)["language"] == ["de", "zh"]
+        assert "text is English" not in card and ("| v1.0/kept | not stated | 4 |" in card) == (len(more) == 1)
+    for changes, language in (([], "en"), (["english_only=false"], None)):
+        read = load_recipe(recipe, changes)
+        assert read.language(read.stages[0].data[0]) == language
+    read = load_recipe("finetune")
+    assert read.language(read.stages[0].data[0]) == "en"  # the sample in the package
 
 
 def test_local_bases_are_named_by_their_last_name(

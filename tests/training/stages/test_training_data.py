@@ -91,6 +91,19 @@ def write_rows(folder: Path, bad: int) -> Path:
     return folder / "bad.yaml"
 
 
+def test_a_column_that_is_missing_is_told_with_the_key_of_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = write_rows(tmp_path, bad=3)
+    recipe = load_recipe(file)
+    key = f"stages.{recipe.stages[0].name}.data.0.fields.positive"
+    with pytest.raises(DataError, match=rf"say its name: --set {key}=NAME "):
+        contrastive.examples(recipe, recipe.stages[0], 0)
+    assert load_recipe(file, [f"{key}=answer"]).stages[0].data[0].fields == {"positive": "answer"}
+    assert main(["data", "inspect", str(tmp_path / "rows.jsonl")]) == 1
+    assert "say its name: --field positive=NAME" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_skipped_rows_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = write_rows(tmp_path, bad=2)

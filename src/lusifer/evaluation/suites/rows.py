@@ -97,5 +97,5 @@ def _known(what: str, asked: Iterable[str] | None, names: Sequence[str]) -> set[
     wanted = set(known if asked is None else asked)
     unknown = sorted(wanted - set(known))
     if unknown:
-        raise UsageError(f"{what} {unknown[0]!r} is in none of these rows: use one of {', '.join(known)}")
+        raise UsageError(f"{what} {unknown[0]!r} is not in this suite: use one of {', '.join(known)}")
     return wanted

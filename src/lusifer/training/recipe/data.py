@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lusifer import language_gap
-from lusifer.data.sources import SourceSpec, published, short_name
+from lusifer.data.sources import SAMPLE, SourceSpec, published, short_name
 from lusifer.errors import DataError
 from lusifer.io import parallel_text
 from lusifer.training.objectives.objective import PAIRED_ROLES, Role
@@ -44,7 +44,7 @@ class Source(Settings):
     fields: dict[str, str] = {}
     """Our column -> the column in the file, where the names differ, as in {query: question}."""
     language: str | None = None
-    """Language code; null is the one in the table of published sets, else English."""
+    """Language code; null is the one in the table of published sets, else English with `english_only`, else unknown."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
@@ -65,14 +65,16 @@ class Source(Settings):
         return short_name(self.path, self.hub)
 
     @property
-    def language_code(self) -> str:
-        """`language`, else the one in the table of published sets, else English."""
-        return self.language or published().get(self.hub or "", {}).get("language", "en")
+    def language_code(self) -> str | None:
+        """`language`, else the one in the table of published sets; the samples are English. None where none is said."""
+        if self.hub in published() or (self.path or "").startswith(SAMPLE):
+            return self.language or published().get(self.hub or "", {}).get("language", "en")
+        return self.language
 
-    def spec(self, seed: int) -> SourceSpec:
+    def spec(self, seed: int, rename: str | None = None) -> SourceSpec:
         """What `lusifer.data.sources.load` reads; `seed` is of the rows drawn when there are more than `limit`."""
         common = set(SourceSpec.__dataclass_fields__) & set(type(self).model_fields)
-        return SourceSpec(**{key: getattr(self, key) for key in common}, seed=seed)
+        return SourceSpec(**{key: getattr(self, key) for key in common}, seed=seed, rename=rename)
 
 
 class AlignmentSource(Source):

@@ -29,7 +29,8 @@ KeyPath = tuple[str | int, ...]
 _COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found", "union_tag_invalid")
 """Kinds of error whose message needs no "found ..."."""
 
-
+_INSTEAD = {"max_steps": "epochs", "epochs": "max_steps"}
+"""Keys of a stage of which one that `--set` gives takes the place of the other in the file."""
 _TRUTH_VALUES = {"y", "n", "yes", "no", "on", "off"}
 """Words that readers of YAML 1.1 do not take for text, as in the language code of Norwegian."""
 
@@ -123,7 +124,8 @@ class Document:
 
         Args:
             overrides: "key.path=value" each. A list item is named by its number or its `name`, as in
-                "stages.retrieval.max_steps=10" or "stages.0.max_steps=10"; the value is YAML.
+                "stages.retrieval.max_steps=10" or "stages.0.max_steps=10"; the value is YAML. Of max_steps and epochs
+                one takes the place of the other in the file.
 
         Raises:
             RecipeError: Not of that form, or there is no such list item; the message names the nearest.
@@ -143,6 +145,10 @@ class Document:
                 path = (*path, place)
                 if number == len(parts):
                     value[place] = Document.parse(new, words).value
+                    other = (*path[:-1], _INSTEAD.get(str(place), ""))
+                    if path[0] == "stages" and len(path) == 3 and value[place] is not None:
+                        if not self.origin(other).override:
+                            value.pop(other[-1], None)
                 elif isinstance(value, dict) and value.get(place) is None:
                     value[place] = {}
                     self._origins.setdefault(path, Origin(words))

@@ -16,6 +16,7 @@ from lusifer.training.recipe.stage import AlignmentStage, ContrastiveStage
 if TYPE_CHECKING:
     from pydantic_core import core_schema
 
+    from lusifer.data.sources import SourceSpec
     from lusifer.model.bases.reading import Base
 
 FULL = "full"
@@ -238,8 +239,20 @@ class Recipe(Settings):
 
     def reads(self, source: Source) -> bool:
         """Whether a source is trained on; `english_only` leaves out those in another language."""
-        return not self.english_only or source.language_code == "en"
+        return not self.english_only or self.language(source) == "en"
+
+    def language(self, source: Source) -> str | None:
+        """The language of a source: under `english_only` one that says none is English, else it is unknown (None)."""
+        return source.language_code or ("en" if self.english_only else None)
 
     def sources(self, stage: Stage) -> list[Source]:
         """The sources that a stage trains on."""
         return [source for source in stage.data if self.reads(source)]
+
+    def spec(self, stage: Stage, source: Source) -> SourceSpec:
+        """What is read of a source that a stage trains on or is scored on; messages name its key in the recipe."""
+        scored = stage.evaluate.data if stage.evaluate else []
+        places = [("data", *each) for each in enumerate(stage.data)]
+        places += [("evaluate.data", *each) for each in enumerate(scored)]
+        key, number = next((key, number) for key, number, each in places if each is source)
+        return source.spec(self.seed, f"--set stages.{stage.name}.{key}.{number}.fields.")

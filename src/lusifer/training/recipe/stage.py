@@ -145,8 +145,12 @@ class StageSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> StageSettings:
-        if (self.max_steps is None) == (self.epochs is None):
-            raise ValueError("give either max_steps or epochs, not both")
+        if self.max_steps is None and self.epochs is None:
+            raise ValueError("give either max_steps or epochs")
+        if self.max_steps is not None and self.epochs is not None:
+            raise ValueError(
+                f"max_steps and epochs are both given: take one out, as with --set stages.{self.name}.epochs=null"
+            )
         if self.batch_size % self.mini_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of mini_batch_size {self.mini_batch_size}: "
@@ -338,6 +342,8 @@ class ContrastiveStage(StageSettings):
             raise ValueError(
                 "hard_negatives: 0 leaves a source with in_batch_negatives: false without any negative: raise it"
             )
+        if self.batch_size == 1 and not self.hard_negatives and not self.distill:
+            raise ValueError("batch_size: 1 with hard_negatives: 0 is a row without any negative: raise one of them")
         return self
 
     @property

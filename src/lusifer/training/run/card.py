@@ -41,11 +41,11 @@ def data(
     read_from = recipe.sources(stage)
     if isinstance(rows, PairRows):
         reads = rows.reads()
-        sources = [_pairs(name, *found) | reads.get(name, {}) for name, found in rows.found.items()]
+        sources = [_pairs(recipe, name, *found) | reads.get(name, {}) for name, found in rows.found.items()]
         counts, objectives = rows.read, {}
     else:
         sources = [
-            _source(source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
+            _source(recipe, source) | {"rows": len(table), "dropped": 0, "use": role.replace("_", " "), "prompt": ""}
             for source, (table, role) in zip(read_from, rows.sources, strict=True)
         ]
         counts, objectives = [len(table) for table, _ in rows.sources], rows.reads()
@@ -53,7 +53,7 @@ def data(
         "steps": rows.steps,
         "sources": sources,
         "objectives": objectives,
-        "left_out": [_source(source) for source in stage.data if not recipe.reads(source)],
+        "left_out": [_source(recipe, source) for source in stage.data if not recipe.reads(source)],
         "skipped": rows.skipped,
         **({"evaluate": rows.held.counts() if rows.held else None} if stage.evaluate else {}),
         "read_from": [
@@ -64,16 +64,16 @@ def data(
     }
 
 
-def _source(source: Source) -> dict[str, str]:
-    return {"name": source.name, "language": source.language_code}
+def _source(recipe: Recipe, source: Source) -> dict[str, str | None]:
+    return {"name": source.name, "language": recipe.language(source)}
 
 
-def _pairs(name: str, found: PairSet, source: PairSource) -> dict[str, Any]:
+def _pairs(recipe: Recipe, name: str, found: PairSet, source: PairSource) -> dict[str, Any]:
     """One set of a contrastive stage."""
     use = ONE_KIND if found.prompts.get("positive") else "query to document"
     return {
         "name": name,
-        "language": source.language_code,
+        "language": recipe.language(source),
         "rows": len(found.rows),
         "dropped": found.dropped,
         "removed": found.removed,
@@ -129,6 +129,7 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
     from_hub = [start] if start is not None and isinstance(names.model(start.path), str) else []
     whole = start is not None and bases["encoder"].path == bases["llm"].path  # a delta has bases of its own
     sources = [source for stage in stages for source in recipe.sources(stage)]
+    spoken = [recipe.language(source) for source in sources]
     return cards.text(
         embedder,
         {
@@ -143,7 +144,8 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
         base_models=[base.path for base in (*bases.values(), *from_hub) if cards.is_hub_id(base.path)],
         start=cards.public_name(start.path) if start else None,
         datasets=[source.hub for source in sources if source.hub],
-        languages=[source.language_code for source in sources],
+        languages=[code for code in spoken if code],
+        unsaid=None in spoken,
         # Prefixes of contrastive stages, and whether documents had them too.
         instructions={
             source["prompt"]: source["use"].startswith(ONE_KIND)

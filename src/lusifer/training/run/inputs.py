@@ -24,6 +24,7 @@ from lusifer.training.recipe.data import Source
 from lusifer.training.recipe.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
+    from lusifer.data.sources import SourceSpec
     from lusifer.training.folder import RunFolder  # imports torch, which fetching can do without
 
 TOWERS = ("encoder", "llm")
@@ -39,6 +40,7 @@ class PlannedSource:
 
     stage: str
     source: Source
+    spec: SourceSpec
 
     @property
     def place(self) -> str:
@@ -55,7 +57,7 @@ class PlannedSource:
 def _planned(recipe: Recipe) -> list[PlannedSource]:
     """Every source that is read, stage after stage."""
     return [
-        PlannedSource(name, source)
+        PlannedSource(name, source, recipe.spec(stage, source))
         for stage in recipe.stages
         for name, sources in (
             (stage.name, recipe.sources(stage)),
@@ -102,7 +104,7 @@ def fetch(recipe: Recipe, listen: Callable[[PlannedSource, int, list[str]], None
     """
     for each in _planned(recipe):
         bad = BadRows(each.source.skip_bad)
-        rows = data_sources.load(each.source.spec(recipe.seed), each.source.row_kind, bad)
+        rows = data_sources.load(each.spec, each.source.row_kind, bad)
         listen(each, len(rows), bad.messages)
 
 

@@ -99,7 +99,7 @@ def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamp
     loaded, skipped = [], []
     for source in recipe.sources(stage):
         bad = BadRows(source.skip_bad)
-        loaded.append((data_sources.load(source.spec(recipe.seed), source.row_kind, bad), source.role))
+        loaded.append((data_sources.load(recipe.spec(stage, source), source.row_kind, bad), source.role))
         skipped += bad.messages
     steps = stage.steps(sum(len(rows) for rows, _ in loaded))
     made = AlignmentExamples(loaded, stage.objectives, batch_size=stage.batch_size, steps=steps, seed=seed)

@@ -140,7 +140,7 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
     loaded: list[tuple[PairSource, Dataset]] = []
     for source in recipe.sources(stage):
         bad = BadRows(source.skip_bad)
-        loaded.append((source, data_sources.load(source.spec(recipe.seed), "pairs", bad)))
+        loaded.append((source, data_sources.load(recipe.spec(stage, source), "pairs", bad)))
         skipped += bad.messages
     answers = known_answers(*(rows for _, rows in loaded))  # over all sources: an answer may stand in another one
     read, scored = [len(rows) for _, rows in loaded], None

@@ -51,7 +51,7 @@ def read_held(recipe: Recipe, stage: Stage, learned: Iterable[str], skipped: lis
     parts = []
     for source in stage.evaluate.data:
         bad = BadRows(source.skip_bad)
-        parts.append((data_sources.load(source.spec(recipe.seed), "pairs", bad), source))
+        parts.append((data_sources.load(recipe.spec(stage, source), "pairs", bad), source))
         skipped += bad.messages
     found = held.collect(parts, learned)
     if not found.rows:
