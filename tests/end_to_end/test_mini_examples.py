@@ -57,3 +57,7 @@ def test_the_tables_of_the_card_come_from_evaluation_folders(
     assert "| English (en) | 100.0 (74–100) |" in topics and "| **mean without English** | **100.0**" in topics
     assert len(xquad) == 2 and "Spanish" in xquad[0] and "English (en)" in xquad[0] and "Finnish" not in found
     assert script("results.py", f"oracle={tmp_path}").returncode == 2
+    words = ("languages.py", "SIB200ZeroShotTopics", f"oracle={tmp_path / 'scores'}", "--output")
+    assert script(*words, tmp_path / "all.png").returncode == 0
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+    assert "expected a name that ends in .png" in script(*words, tmp_path / "all.jpg").stderr

@@ -301,7 +301,7 @@ def test_warmup_is_the_smaller_of_share_and_bound(file: Path) -> None:
 
 
 def test_unknown_recipe_lists_the_known() -> None:
-    assert "mini, mmbert-qwen3, paper-llama, paper-mistral, tiny" in refusal("nowhere")
+    assert "bridge, finetune, mini, mmbert-qwen3, paper-llama, paper-mistral, tiny" in refusal("nowhere")
 
 
 def test_a_registered_objective_is_written_only_where_it_is_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +337,7 @@ def test_parts_that_no_stage_trains_are_left_out_or_refused() -> None:
         load_recipe(file, untrained)
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "mini", "paper-mistral", "paper-llama", "mmbert-qwen3"])
+@pytest.mark.parametrize("recipe", ["tiny", "mini", "bridge", "paper-mistral", "paper-llama", "mmbert-qwen3"])
 def test_no_variant_of_a_recipe_that_comes_along_has_an_untrained_part(recipe: str) -> None:
     for name in load_recipe(recipe, check_files=False).variant_names:
         loaded = load_recipe(recipe, variant=name, check_files=False)

@@ -108,7 +108,7 @@ def test_unknown_variants_and_keys_are_named(recipe):
         load_recipe(recipe, variant="frozen")
 
 
-@pytest.mark.parametrize("name", ["tiny", "paper-mistral", "paper-llama", "mmbert-qwen3"])
+@pytest.mark.parametrize("name", ["tiny", "bridge", "paper-mistral", "paper-llama", "mmbert-qwen3"])
 def test_every_variant_of_the_recipes_that_come_along_can_be_read(name):
     names = load_recipe(name, check_files=False).variant_names
     assert len(names) >= 5
