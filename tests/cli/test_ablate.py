@@ -68,7 +68,7 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     assert "did you mean max_steps" in capsys.readouterr().err
     for words, message in (
         (["--suite", "nope"], "--suite 'nope' is unknown"),
-        (["--tasks", "nope"], "task 'nope' is in none"),
+        (["--tasks", "nope"], "task 'nope' is not in this suite"),
         (["--languages", "xx"], "language 'xx' is the code of no language"),
         (["--languages", ","], "--languages ',': expected names"),
         (["--suite", "offline"], "name their folder with --data"),

@@ -175,7 +175,7 @@ def test_tasks_and_languages_are_chosen_by_name(data):
     assert "offline" in suite.names() and "paper" in suite.names()
     found = evaluate(Words(), Options(data=data, languages=["spa"], tasks=["STSFile"]))
     assert [(entry["task"], entry["language"]) for entry in found["scores"]] == [("STSFile", "es")]
-    with pytest.raises(UsageError, match="task 'STS99' is in none"):
+    with pytest.raises(UsageError, match="task 'STS99' is not in this suite"):
         evaluate(Words(), Options(data=data, tasks=["STS99"]))
     with pytest.raises(UsageError, match="language 'xx' is the code of no language"):
         evaluate(Words(), Options(data=data, languages=["xx"]))
