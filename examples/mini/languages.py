@@ -1,7 +1,8 @@
 """Every language of a task in one picture: a line a language, a column a model, grouped by published facts.
 
-lusifer evaluate mini --data DATA/eval --languages all --tasks SIB200TranslationToEnglishDev --output scores/mini-205
-python examples/mini/languages.py SIB200TranslationToEnglishDev mini=scores/mini-205 --output languages.png
+    python examples/mini/languages.py SIB200TranslationToEnglishDev mini=scores/mini-205 --output languages.png
+
+The folders are what `lusifer evaluate MODEL --languages all` writes.
 """
 
 from __future__ import annotations
