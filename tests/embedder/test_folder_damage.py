@@ -149,6 +149,7 @@ def test_an_impossible_configuration_is_named(copy):
         ({"adapters": [ABOUT | {"r": "2"}]}, "'one': r='2', alpha=4: expected numbers"),
         ({"adapters": [ABOUT | {"targets": 3}]}, r"'one': targets=3: expected names"),
         ({"space": {"name": "x"}}, "space=.*expected name and identity"),
+        ({"matryoshka_dims": [8, "16"]}, "matryoshka_dims=.*expected numbers above 0"),
     ),
 )
 def test_what_says_nothing_of_a_base_is_refused(change, message, bases_folder, tmp_path):

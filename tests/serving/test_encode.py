@@ -52,6 +52,17 @@ def test_the_default_prompt_of_a_model_is_used_and_counted(model_folder):
     assert not np.array_equal(embedded(embedder, ["water"]), without)
 
 
+def test_a_vector_is_cut_where_the_model_was_trained_for_it_and_has_length_1_again(model_folder):
+    embedder = load(model_folder, device="cpu")
+    assert encode.dimensions(embedder) == [48]
+    embedder[0].model.config.matryoshka_dims = [8, 48, 16]
+    assert encode.dimensions(embedder) == [48, 16, 8]
+    whole = embedder.encode(some_texts(3))
+    short = encode.shorten(whole, 8)
+    assert np.allclose(short, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-7)
+    assert short.dtype == np.float32 and encode.shorten(whole, 48) is encode.shorten(whole, None) is whole
+
+
 def test_a_file_longer_than_a_chunk_keeps_its_order(embedder, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "ROWS_AT_ONCE", 7)
     texts = some_texts(20)

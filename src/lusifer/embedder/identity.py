@@ -117,11 +117,11 @@ def _own(folder: Path) -> Iterator[bytes]:
 def _own_words(content: Any) -> Any:
     """The settings of a model of ours; the bases of a delta count by what is in them, wherever they lie.
 
-    Which embedder's space the vectors stand in is said of them and makes them no other ones.
+    Whose space the vectors stand in, and where they may be cut, is said of them and makes them no other ones.
     """
     content = _lasting(content)
     if isinstance(content, dict) and content.get("model_type") == contents.MODEL_TYPE:
-        content.pop("space", None)
+        content = {key: value for key, value in content.items() if key not in ("space", "matryoshka_dims")}
     if isinstance(content, dict) and isinstance(content.get("bases"), dict):
         places = ("path", "version")
         bases = {tower: {k: v for k, v in base.items() if k not in places} for tower, base in content["bases"].items()}

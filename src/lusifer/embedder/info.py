@@ -50,6 +50,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     if space:
         about = f"{space['name']} (identity {space['identity']})"
         rows["space"] = f"that of {about}: documents embedded by it need not be embedded again"
+    if config.get("matryoshka_dims") and config.get("model_type") == contents.MODEL_TYPE:
+        rows["shorter"] = f"the first {', '.join(map(str, config['matryoshka_dims']))} numbers were trained as vectors"
     most = limit(root)
     rows["tokens"] = f"{most} a text at most" if most else "no limit given"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}

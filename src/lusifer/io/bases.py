@@ -113,10 +113,13 @@ def _wanted(known: dict[str, Any], name: str) -> str:
 
 
 def check_settings(said: Mapping[str, Any]) -> None:
-    """Refuse (ValueError) `bases`, `adapters` or `space` of a model's `config.json` that nothing can be read from."""
+    """Refuse (ValueError) settings of a model's `config.json` (`IF_SET`) that nothing can be read from."""
     space = said.get("space")
     if space is not None and not (isinstance(space, dict) and {"name", "identity"} <= space.keys()):
         raise ValueError(f"space={space!r}: expected name and identity of an embedder")
+    dims = said.get("matryoshka_dims")
+    if dims is not None and not (isinstance(dims, list) and all(type(size) is int and size > 0 for size in dims)):
+        raise ValueError(f"matryoshka_dims={dims!r}: expected numbers above 0")
     bases = said.get("bases")
     if not bases:
         return

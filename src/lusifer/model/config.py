@@ -15,7 +15,7 @@ from lusifer.model.connector import CONNECTORS, ConnectorSettings
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 SOFT_TOKEN_POSITIONS = ("text", "padding")
 DTYPES = ("float32", "bfloat16", "float16")
-IF_SET = ("bases", "adapters", "space")
+IF_SET = ("bases", "adapters", "space", "matryoshka_dims")
 """Settings that a folder says nothing of unless they are set; the first two are of deltas alone."""
 
 
@@ -43,6 +43,8 @@ class LusiferConfig(PreTrainedConfig):
         adapters: Of a delta, the adapters on these bases in the order of training: name, tower, r, alpha, targets.
         space: `name` and `identity` of the embedder whose vectors training kept these to, if its last stage did; with
             a `revision` where that is a name on the hub. It changes no vector.
+        matryoshka_dims: How many leading numbers of a vector the last stage trained as vectors of their own, if it did.
+            It changes no vector.
     """
 
     model_type = "lusifer"
@@ -63,6 +65,7 @@ class LusiferConfig(PreTrainedConfig):
     bases: dict[str, dict[str, Any]] | None = None
     adapters: list[dict[str, Any]] | None = None
     space: dict[str, str] | None = None
+    matryoshka_dims: list[int] | None = None
     hidden_size: int | None = None
     max_position_embeddings: int | None = None
 
@@ -127,7 +130,7 @@ class LusiferConfig(PreTrainedConfig):
         if self.num_soft_tokens < 0:
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
         _ = self.connector_settings
-        check_settings({"bases": self.bases, "adapters": self.adapters, "space": self.space})
+        check_settings({name: getattr(self, name) for name in IF_SET})
         for tower, dtype in (self.tower_dtypes or {}).items():
             if tower not in ("encoder", "llm") or dtype not in DTYPES:
                 raise ValueError(f"tower_dtypes: {tower}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")

@@ -135,6 +135,23 @@ def token_counts(embedder: Embedder, texts: Sequence[str], prompt: str | None = 
     return [len(row) for row in ids]
 
 
+def dimensions(embedder: Embedder) -> list[int]:
+    """How many numbers a vector may have, the whole one first: those that the model says it was trained for."""
+    config = getattr(getattr(embedder, "model", None) or getattr(embedder[0], "model", None), "config", None)
+    getter = getattr(embedder, "get_embedding_dimension", None)
+    whole = getter() if getter else config.hidden_size
+    trained = getattr(config, "matryoshka_dims", None) or []
+    return [whole, *sorted((size for size in trained if size < whole), reverse=True)]
+
+
+def shorten(vectors: np.ndarray, size: int | None) -> np.ndarray:
+    """The first `size` numbers of each vector (n, d), brought to length 1 again; None or d leaves them as they are."""
+    if size is None or size == vectors.shape[1]:
+        return vectors
+    short = vectors[:, :size]
+    return short / np.linalg.norm(short, axis=1, keepdims=True).clip(min=1e-12)
+
+
 def _before(embedder: Embedder, prompt: str | None) -> str:
     """What stands before every text: the prompt, or without one the model's default."""
     if prompt is None and embedder.default_prompt_name is not None:

@@ -34,7 +34,7 @@ def run(embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = text.replace("max_steps: 4", "max_steps: 1").replace("save_steps: 2", "save_steps: 1")
     output = tmp_path_factory.mktemp("space")
     (output / "recipe.yaml").write_text(text)
-    train(output / "recipe.yaml", output / "run")
+    train(output / "recipe.yaml", output / "run", ["stages.contrast.matryoshka_dims=[8]"])
     return output / "run"
 
 
@@ -48,6 +48,13 @@ def test_a_model_says_whose_vectors_were_its_target_until_a_stage_leaves_them(ru
     assert space(stages[0] / "checkpoint-1") == space(stages[0] / "model")
     assert space(stages[1] / "model") is space(run / "model") is space(run / "delta") is None
     assert "space" not in (run / "model" / "README.md").read_text()
+
+
+def test_the_last_stage_says_where_its_vectors_may_be_cut(run: Path) -> None:
+    stages = sorted((run / "checkpoints").iterdir())
+    said = [json.loads((model / "config.json").read_text()) for model in (stages[0] / "model", run / "model")]
+    assert "matryoshka_dims" not in said[0] and said[1]["matryoshka_dims"] == [8]
+    assert describe(run / "model")["shorter"].startswith("the first 8 numbers")
 
 
 def test_it_is_kept_in_copies_said_to_readers_and_makes_no_other_model(

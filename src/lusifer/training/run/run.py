@@ -207,7 +207,9 @@ def _stage(
     transformers.set_seed(seed)
     model = assemble.lusifer_model(embedder)
     prepare(model, stage)
-    before, model.config.space = model.config.space, bases.space(recipe, stage)
+    about = {"space": bases.space(recipe, stage), "matryoshka_dims": getattr(stage, "matryoshka_dims", None)}
+    before = {key: getattr(model.config, key) for key in about}
+    model.config.update(about)
     if model.delta is not None:
         model.delta = model.delta.during(model, stage.name, dict(stage.train), dict(stage.lora))
     model.to(here())
@@ -240,7 +242,7 @@ def _stage(
     _train(trainer, checkpoint, done, rows.steps)
     best = judge and judge.finish(trainer.state)
     if best and best["kept"] and not best["step"]:
-        model.config.space = before  # the stage ends with the weights that it began with
+        model.config.update(before)  # the stage ends with the weights that it began with
     if state.is_main_process:
         if best:
             write_json(target / BEST, best)  # before the card, which says it
