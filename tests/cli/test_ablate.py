@@ -29,9 +29,10 @@ def here(tmp_path, monkeypatch) -> list[list[str]]:
 @pytest.mark.slow
 def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothing(here, capsys):
     small = ["--set", "stages.alignment.max_steps=2", "--set", "stages.contrastive.max_steps=2"]
-    call = [*CALL, "--only", "frozen-encoder,connector-only", *small]
+    call = [*CALL, "--only", "frozen-encoder,connector-only", "--dtype", "bfloat16", *small]
     assert main(call) == 0
     assert [words[0] for words in here] == ["train", "evaluate"] * 2
+    assert '"dtype": "bfloat16"' in Path("out/frozen-encoder/scores/summary.json").read_text(encoding="utf-8")
     table = Path("out/ablation.md").read_text(encoding="utf-8")
     assert "| task | connector-only | frozen-encoder |" in table and "Swahili (sw)" in table
     once = "- frozen-encoder: alignment taken over from connector-only, which trained the same\n"

@@ -1,8 +1,10 @@
-"""A tower alone, finetuned by a recipe's last stage (examples/bridge/alone.py)."""
+"""A tower alone, finetuned by a recipe's last stage (examples/bridge/alone.py), and all rows of a table (rows.sh)."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -71,3 +73,31 @@ def test_a_wrong_call_is_refused(
     assert f"{tmp_path} exists: choose a new folder" in capsys.readouterr().err
     words = ("mini", "--tower", "llm", "--output", tmp_path / "m", "--set", "data_root=nowhere")
     assert run(alone, monkeypatch, *words) == 2 and "no such file" in capsys.readouterr().err
+
+
+def test_every_row_is_trained_once_and_scored(tmp_path: Path) -> None:
+    stub = '#!/bin/sh\necho "$(basename $0) $*" >> calls\nfor last; do :; done\n'
+    for name, more in (("lusifer", "echo table"), ("python", '[ "$FAIL" ] && exit 1; mkdir "$last"')):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(stub + more + "\n", encoding="utf-8")
+        program.chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+    def rows(*words: str, **changes: str) -> list[str]:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        call = ["bash", str(SCRIPT.parent / "rows.sh"), "data", "out", *words]
+        done = subprocess.run(call, cwd=tmp_path, env={"PATH": path, **changes}, stdout=subprocess.PIPE, check=False)
+        assert (done.returncode != 0) == ("FAIL" in changes)
+        return (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+
+    assert len(rows("0", ONLY="none", FAIL="1")) == 1  # the script ends with the row that failed
+    calls = rows()
+    assert sum(call.startswith("lusifer ablate bridge") for call in calls) == 2
+    trained = [call for call in calls if call.startswith("python")]
+    assert len(trained) == len(set(trained)) == 14 and all(f"--set seed={s}" in " ".join(trained) for s in (0, 1))
+    assert sum(call.startswith("lusifer evaluate") for call in calls) == 14
+    again = rows(ONLY="full")
+    assert not [call for call in again if call.startswith("python")]
+    assert all("--only full" in call for call in again if "ablate" in call)
+    assert rows("3", TOWERS="none", TASKS="STS17")[0].count("STS17") == 1

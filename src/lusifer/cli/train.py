@@ -14,6 +14,7 @@ import typer
 from lusifer import extras
 from lusifer.cli import terminal
 from lusifer.cli.evaluate import Data, listed
+from lusifer.cli.models import DtypeOption
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
 
@@ -63,6 +64,7 @@ def ablate(
     languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Names of tasks; by default all of the suite.")] = None,
     only: Annotated[str | None, typer.Option(help="Variants, as in full,alignment-only; by default all.")] = None,
+    dtype: DtypeOption = None,
     set_: SetOption = None,
 ) -> None:
     """Train and score every variant of a recipe. The same call goes on where one was stopped."""
@@ -81,7 +83,7 @@ def ablate(
     asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
     evaluation.Options(suite, data, *asked).select()  # likewise
     changes = [word for change in set_ or [] for word in ("--set", change)]
-    given = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks}
+    given = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks, "--dtype": dtype}
     words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
     for name in names:
         run, scores = output / name / "run", output / name / "scores"

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Every row of the table of recipe `bridge` (docs/experiments.md): its variants, and each tower alone.
+#
+#   bash examples/bridge/rows.sh DATA OUTPUT [SEED ...]
+#
+# DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. Seeds are 0 and 1 unless
+# some are given. A row takes about an hour of one CPU core, and minutes on a GPU. The same call goes on where one was
+# stopped. ONLY=full,connector-ff takes some of the variants, and ONLY=none or TOWERS=none none of one kind.
+set -euo pipefail
+data=$1 output=$2
+shift 2
+here=$(dirname "$0")
+score=(--data "$data/eval" --tasks "${TASKS:-SIB200ZeroShotTopics,SIB200TranslationToEnglishDev}" --dtype bfloat16)
+[ $# -gt 0 ] || set -- 0 1
+
+tower() {  # NAME OPTION...: one tower, trained and scored
+  local folder=$output/seed-$seed/$1
+  if [ ! -d "$folder/model" ]; then
+    rm -rf "$folder/half"
+    mkdir -p "$folder"
+    python "$here/alone.py" bridge "${@:2}" --set seed="$seed" --set data_root="$data" --output "$folder/half"
+    mv "$folder/half" "$folder/model"
+  fi
+  lusifer evaluate "$folder/model" "${score[@]}" --name "$1" --output "$folder/scores" > /dev/null
+}
+
+for seed in "$@"; do
+  if [ "${ONLY:-}" != none ]; then
+    lusifer ablate bridge --output "$output/seed-$seed" "${score[@]}" ${ONLY:+--only "$ONLY"} \
+      --set seed="$seed" --set data_root="$data"
+  fi
+  if [ "${TOWERS:-}" != none ]; then
+    tower llm-alone --tower llm
+    tower encoder-alone --tower encoder
+    tower encoder-linear --tower encoder --train linear
+    tower encoder-as-read --tower encoder --train none
+    for layers in 4 8 12; do
+      tower "encoder-alone-$layers" --tower encoder --set model.encoder.layers=$layers
+    done
+  fi
+done
