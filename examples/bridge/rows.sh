@@ -5,7 +5,7 @@
 #
 # DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. Seeds are 0 and 1 unless
 # some are given. A row takes about an hour of one CPU core, and minutes on a GPU. The same call goes on where one was
-# stopped. ONLY=full,connector-ff takes some of the variants, and ONLY=none or TOWERS=none none of one kind.
+# stopped. The tables: python examples/bridge/table.py OUTPUT. ONLY=full,connector-ff takes some of the variants, and ONLY=none or TOWERS=none none of one kind.
 set -euo pipefail
 data=$1 output=$2
 shift 2

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +14,10 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.model.build import make_tiny_bases
+from support import processes
+from support.offline_files import Oracle, write_split
 
 pytestmark = pytest.mark.slow
 
@@ -101,3 +105,40 @@ def test_every_row_is_trained_once_and_scored(tmp_path: Path) -> None:
     assert not [call for call in again if call.startswith("python")]
     assert all("--only full" in call for call in again if "ablate" in call)
     assert rows("3", TOWERS="none", TASKS="STS17")[0].count("STS17") == 1
+
+
+class Deaf(Oracle):
+    """Knows every third text of Spanish."""
+
+    def vector(self, text: str) -> np.ndarray:
+        code, kind, number = text.split()
+        return super().vector(f"{code} {kind} 40" if code == "es" and int(number) % 3 else text)
+
+
+def test_a_table_compares_rows_seed_by_seed(tmp_path: Path) -> None:
+    for code in ("en", "es", "fi"):
+        write_split(tmp_path, code, "dev", list(range(12)))
+    task = "SIB200TranslationToEnglishDev"
+
+    def scored(place: str, model: Oracle, *codes: str) -> None:
+        options = Options(data=tmp_path, languages=["en", *codes], tasks=[task])
+        evaluate(model, options, tmp_path / "rows" / place / "scores")
+
+    def table(*words: object) -> CompletedProcess[str]:
+        return processes.script(SCRIPT.parent / "table.py", tmp_path, tmp_path / "rows", *words)
+
+    for place, model in (("0/full", Oracle()), ("1/full", Oracle()), ("0/half", Deaf()), ("1/half", Deaf())):
+        scored(f"seed-{place}", model, "es", "fi")
+    scored("seed-0/once", Deaf(), "es", "fi")
+    done = table()
+    assert done.returncode == 0, done.stderr
+    head, _, full, half, once = ([word.strip() for word in line.split("|")[1:-1]] for line in done.stdout.splitlines())
+    assert head[0] == task and full == ["full", "0, 1", "100.0 (100.0 to 100.0)", "", "", ""]
+    # Of twelve Spanish texts every third is found, and of the others, which are alike, one at most.
+    value = float(half[2].split()[0])
+    assert half[:2] == ["half", "0, 1"] and 66 < value < 72 and half[5] == "worse"
+    assert half[4] == f"{value - 100:.1f}, {value - 100:.1f}" and once[1] == "0" and once[5] == "one seed"
+    assert half[3] == once[3] and half[3].startswith(f"{value - 100:.1f} (-")
+    assert "no such row" in table("--first", "nothing").stderr
+    scored("seed-1/once", Deaf(), "fi")
+    assert "other languages" in table().stderr
