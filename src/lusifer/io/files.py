@@ -94,7 +94,7 @@ def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             _settle(temporary)
-        _replace_folder(temporary, target)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -214,7 +214,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _replace_folder(new: Path, target: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
     """Put `new` in the place of `target`; an old `target` ends under the name of `new`, which the caller removes."""
     if not target.exists():
         os.rename(new, target)

@@ -27,7 +27,7 @@ TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Index:
+class IndexEmbedder:
     """Another embedder, whose the documents are."""
 
     name: str
@@ -46,7 +46,7 @@ class Model:
     identity: str | None = None
     dimension: int | None = None
     max_tokens: int | None = None
-    against: Index | None = None
+    against: IndexEmbedder | None = None
 
     @property
     def known_as(self) -> str | None:

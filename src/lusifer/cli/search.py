@@ -1,0 +1,179 @@
+"""Commands on an index: index, search, reindex."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lusifer.cli import terminal
+from lusifer.cli.models import OWN_PROCESS, Device, DtypeOption, Model, load_to_embed, quick_imports
+from lusifer.cli.use import Field, InputFormat
+from lusifer.errors import UsageError
+
+if TYPE_CHECKING:
+    from lusifer.index.index import Added, Found, Index
+
+EXCERPT = 240
+"""Characters of a passage that are shown."""
+MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
+    name: (name,) for name in ("tokens", "overlap", "dtype")
+}
+"""Option -> what an index keeps of it."""
+Where = Annotated[str | None, typer.Option(help="SQL condition on the fields, as in: lang = 'de' AND year > 2000.")]
+Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
+Prompt = Annotated[str | None, typer.Option(help="Instruction of questions, as in training.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default what the model reads.")]
+Overlap = Annotated[int | None, typer.Option(min=0, help="Tokens that a passage may share with the next one; else 0.")]
+
+
+def index(
+    context: typer.Context,
+    model: Model,
+    output: Annotated[Path, typer.Option(metavar="INDEX", help="Folder of the index; one that is there is updated.")],
+    input: Annotated[
+        str | None,
+        typer.Option(help="A folder of .txt and .md files, or texts as for `embed`; other fields are kept."),
+    ] = None,
+    field: Field = None,
+    input_format: InputFormat = None,
+    id: Annotated[str | None, typer.Option(help="Field or column of the id; else id, or file and line.")] = None,
+    task: Task = None,
+    prompt: Prompt = None,
+    tokens: Tokens = None,
+    overlap: Overlap = None,
+    on_long: Annotated[
+        Literal["split", "cut", "error"],
+        typer.Option(help="Texts longer than a passage: split at sentences, cut and report, or refuse."),
+    ] = "split",
+    prune: Annotated[bool, typer.Option("--prune", help="Take out documents that the input does not have.")] = False,
+    dtype: DtypeOption = None,
+    device: Device = None,
+) -> None:
+    """Put documents into an index on disk, for `search`; what is there and unchanged is not embedded again."""
+    from lusifer.index import documents
+
+    if input is None:
+        raise UsageError("--input: name a file or a folder of texts")
+    source = documents.source(input, field, input_format, id)
+    found = documents.survey(source)  # before the model is loaded: a bad last line must not cost the work on the others
+    terminal.quiet()
+    settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
+    made = _opened(context, output, model, device, {key: value for key, value in settings.items() if value is not None})
+    with terminal.progress("documents") as show:
+        report = made.update(
+            source.documents(),
+            fields=found.fields,
+            on_long=on_long,
+            progress=lambda done: show(done, found.count),
+        )
+    gone = made.delete(made.ids() - found.ids) if prune else 0
+    if getattr(source, "empty", 0):
+        terminal.note(f"{source.empty:,} empty files are left out")
+    _say(report, output, f", {gone:,} taken out" if prune else "")
+
+
+def _opened(context: typer.Context, output: Path, model: str, device: str | None, settings: dict[str, Any]) -> Index:
+    """The index, made or there, with its model loaded."""
+    with quick_imports():
+        from lusifer.index.index import Index
+        from lusifer.index.models import describe
+        from lusifer.index.table import is_table
+
+        alone = context.obj is OWN_PROCESS
+        if not is_table(output):
+            Index.refuse_old(output)
+            embedder = load_to_embed(model, device, settings.get("dtype"), alone=alone)
+            return Index.create(output, model, embedder=embedder, **settings)
+        made = Index.open(output, model)
+        made.require_own()
+        made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone))
+    asked = describe(model, made.embedder, **settings)[0] if settings else made.model
+    for option, names in MADE_WITH.items():
+        if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
+            words = "the index was made otherwise: leave it out, or embed anew"
+            raise UsageError(f"--{option}: {words}: `lusifer reindex {output} --model {model}`")
+    return made
+
+
+def _say(report: Added, output: Path, more: str = "") -> None:
+    if report.embedded.cut:
+        terminal.note(report.embedded.cut_line())
+    documents = "document" if report.documents == 1 else "documents"
+    terminal.note(
+        f"{report.documents:,} {documents} -> {output}: {report.added:,} added, {report.replaced:,} replaced, "
+        f"{report.unchanged:,} unchanged{more}; {report.embedded.rows:,} passages embedded"
+    )
+
+
+def search(
+    context: typer.Context,
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `index` wrote.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in any language.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model of the question, trained into the space of the index; else that of the index."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many documents.")] = 10,
+    where: Where = None,
+    mode: Annotated[
+        Literal["vector", "hybrid", "words"],
+        typer.Option(help="By meaning; by meaning and by the question's own words; by words alone."),
+    ] = "vector",
+    json_lines: Annotated[bool, typer.Option("--json", help="An object a line, with all fields.")] = False,
+    device: Device = None,
+) -> None:
+    """Find the documents of an index that answer a question, whatever the languages of both."""
+    terminal.quiet()
+    with quick_imports():
+        from lusifer.index.index import Index
+
+        found = Index.open(index, model)
+        if mode != "words":
+            found.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=context.obj is OWN_PROCESS))
+    hits = found.search(query, top_k=top_k, where=where, mode=mode)[0]
+    for place, hit in enumerate(hits, start=1):
+        typer.echo(_as_json(hit) if json_lines else _as_text(place, hit))
+    if not hits:
+        terminal.note(f"{index}: nothing found")
+
+
+def _as_json(hit: Found) -> str:
+    said = {"id": hit.id, "score": hit.score, "text": hit.text, "start": hit.start, "end": hit.end}
+    return json.dumps(said | {"fields": hit.fields}, ensure_ascii=False)
+
+
+def _as_text(place: int, hit: Found) -> str:
+    """A hit in two lines: where it is, and how its passage begins."""
+    score = "" if hit.score is None else f"  {hit.score:.3f}"
+    text = " ".join((hit.text or "").split())
+    shown = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " ..."
+    return f"{place}{score}  {hit.id}" + (f"\n   {shown}" if shown else "")
+
+
+def reindex(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `index` wrote.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="What embeds from now on.")],
+    task: Task = None,
+    prompt: Prompt = None,
+    tokens: Tokens = None,
+    overlap: Overlap = None,
+    dtype: DtypeOption = None,
+    device: Device = None,
+) -> None:
+    """Embed the texts of an index anew; until that is done it is searched as before. A call that stopped goes on."""
+    terminal.quiet()
+    from lusifer.index.reindex import reindex as embed_anew
+
+    settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
+    with terminal.progress("documents") as show:
+        report = embed_anew(
+            index,
+            model,
+            device=device,
+            progress=lambda done: show(done, None),
+            **{key: value for key, value in settings.items() if value is not None},
+        )
+    _say(report, index)

@@ -1,0 +1,393 @@
+"""The index: documents go in as passages with vectors, questions in any language find them again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from lusifer.errors import DataError, UsageError
+from lusifer.index import passages
+from lusifer.index.documents import TextDocument, document, fitted, widen, windows
+from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
+from lusifer.index.ranks import Found, fuse, hit, merged, units
+from lusifer.index.table import PassageTable, is_table
+from lusifer.io.files import locked, refuse_unwritable
+from lusifer.prompts import check_text
+from lusifer.serving import encode
+from lusifer.serving.encode import EmbedReport
+
+if TYPE_CHECKING:
+    from lusifer.index.models import Embedder
+
+Mode = Literal["vector", "hybrid", "words"]
+DOCUMENTS_AT_ONCE = 1024
+"""Documents of a commit: what a kill may cost, and what is held in memory."""
+CHARACTERS_AT_ONCE = 2**22
+TIDY_EVERY = 64
+"""Commits between two looks at whether files should be joined."""
+POOL = 100
+"""Documents that each of the two searches of a hybrid one hands in."""
+
+
+@dataclass
+class Added:
+    """What became of documents: how many were `added`, `replaced` or `unchanged`; `embedded` counts their passages."""
+
+    embedded: EmbedReport
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+
+    @property
+    def documents(self) -> int:
+        """All of them."""
+        return self.added + self.replaced + self.unchanged
+
+
+class Index:
+    """An index on disk that knows the model of its vectors.
+
+    `Index.create` makes one, `Index.open` opens it. Many may read, in threads too, while one writes: what is committed
+    is found, and a writer that is killed leaves what it had committed. The model is loaded when it is first needed.
+    """
+
+    def __init__(
+        self, folder: Path, table: PassageTable, asks: Known | None, embedder: Embedder | None, device: str | None
+    ) -> None:
+        self.folder, self.model = folder, IndexModel.from_dict(table.about)
+        self._table, self._device, self._embedder = table, device, embedder
+        self._asks, self._lock, self._own = asks, threading.Lock(), True
+        if asks is not None:
+            self._own = may_ask(str(folder), self.model, asks)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Embedder,
+        *,
+        embedder: Embedder | None = None,
+        device: str | None = None,
+        **settings: Any,
+    ) -> Index:
+        """Make an empty index in a new folder.
+
+        Args:
+            path: The folder.
+            model: What embeds its documents: a name as for `lusifer.load`, or a model in memory.
+            embedder: The model of that name, if it is loaded already.
+            device: Where to load it; None takes the best one.
+            **settings: `task`, `prompt`, `dtype`, `tokens` and `overlap`, as for `models.describe`.
+
+        Raises:
+            UsageError: The folder is there, the model is not, or a setting is none for it.
+            MissingExtraError: LanceDB is not installed.
+        """
+        folder = cls.refuse_old(path)
+        made, asks, embedder = describe(model, embedder, device, **settings)
+        table = PassageTable.create(folder, made.to_dict(), made.dimensions)
+        return cls(folder, table, asks, embedder, device)
+
+    @staticmethod
+    def refuse_old(path: str | os.PathLike[str]) -> Path:
+        """Refuse a place where no new index can be made; else give it as a path.
+
+        Raises:
+            UsageError: An index is there, or something else.
+        """
+        folder = Path(path).expanduser()
+        if is_table(folder):
+            raise UsageError(f"{path}: there is an index already: open it, or name a new folder")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{path}: is no index, and not empty: name a new folder")
+        refuse_unwritable(folder, "folder", "the index")
+        return folder
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Embedder | None = None,
+        *,
+        embedder: Embedder | None = None,
+        device: str | None = None,
+    ) -> Index:
+        """Open an index.
+
+        Args:
+            path: The folder.
+            model: What embeds questions: None takes the model of the index; another is allowed if it was trained into
+                the space of the vectors.
+            embedder: The model of that name, if it is loaded already.
+            device: Where to load it; None takes the best one.
+
+        Raises:
+            UsageError: There is no index, or the model gives other vectors.
+            MissingExtraError: LanceDB is not installed.
+        """
+        folder = Path(path).expanduser()
+        table = PassageTable(folder)
+        loaded = model is not None and not isinstance(model, (str, os.PathLike))
+        return cls(folder, table, None if model is None else known(model), model if loaded else embedder, device)
+
+    def __len__(self) -> int:
+        """How many passages there are."""
+        self._table.refresh()
+        return len(self._table)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of documents -> their kinds, for filters: text, int, float or bool."""
+        return self._table.fields
+
+    @property
+    def asks(self) -> str:
+        """The name of the model that embeds questions."""
+        return self._asks.name if self._asks else self.model.name
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model that embeds questions, loaded now if it was not.
+
+        Raises:
+            UsageError: The model of the index is not there any more, or another one by now.
+        """
+        if self._asks is None:
+            if self.model.name == IN_MEMORY:
+                raise UsageError(f"{self.folder}: was made by a model in memory: hand it over as `model`")
+            asks = known(self.model.name)
+            may_ask(str(self.folder), self.model, asks)
+            self._asks = asks
+        if self._embedder is None:
+            from lusifer.embedder import folder
+
+            dtype = self.model.dtype if self._own else None
+            self._embedder = folder.load(self._asks.name, device=self._device, dtype=dtype)
+        return self._embedder
+
+    def use(self, load: Callable[[str, str | None], Embedder]) -> None:
+        """Load the model by a function of name and number format, in place of `lusifer.load`."""
+        name, dtype = self.asks, self.model.dtype if self._own else None
+        if self._asks is None:
+            self._asks = known(name)
+            may_ask(str(self.folder), self.model, self._asks)
+        self._embedder = load(name, dtype)
+
+    def add(
+        self,
+        documents: Iterable[TextDocument | Mapping[str, Any]],
+        *,
+        on_long: Literal["split", "cut", "error"] = "split",
+        progress: Callable[[int], None] | None = None,
+    ) -> Added:
+        """Add documents whose ids are new. They are committed some hundred at a time.
+
+        Args:
+            documents: Objects with `id` and `text`; other fields that are texts, numbers or truth values are kept.
+            on_long: Texts longer than a passage: split into passages, cut and counted, or refused.
+            progress: Called with the number of documents done.
+
+        Raises:
+            UsageError: Somebody else writes, or the model may ask this index and not add to it.
+            DataError: A document is none, or its id is there; those before it may be committed.
+        """
+        with self._writing():
+            return self.put(documents, False, None, on_long, progress)
+
+    def update(
+        self,
+        documents: Iterable[TextDocument | Mapping[str, Any]],
+        *,
+        fields: Mapping[str, str] | None = None,
+        on_long: Literal["split", "cut", "error"] = "split",
+        progress: Callable[[int], None] | None = None,
+    ) -> Added:
+        """Add documents, or put them in the place of those with their ids; what is unchanged is not embedded again.
+
+        Arguments and errors are those of `add`; `fields` are the kinds of fields, where they are known beforehand.
+        """
+        with self._writing():
+            return self.put(documents, True, fields, on_long, progress)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Take documents out.
+
+        Returns:
+            How many of them were there.
+
+        Raises:
+            UsageError: Somebody else writes.
+        """
+        gone = 0
+        wanted = list(dict.fromkeys(ids))
+        with self._writing():
+            for start in range(0, len(wanted), DOCUMENTS_AT_ONCE):
+                found = self._table.digests(wanted[start : start + DOCUMENTS_AT_ONCE])
+                if found:
+                    self._table.delete(list(found))
+                gone += len(found)
+            self._table.tidy()
+        return gone
+
+    def ids(self) -> set[str]:
+        """The ids of all documents."""
+        self._table.refresh()
+        return self._table.all_ids()
+
+    def optimize(self) -> None:
+        """Take all rows into the indexes, join files and remove old ones; `add` does it where it is worth it."""
+        with self._writing():
+            self._table.tidy(force=True)
+
+    def search(
+        self,
+        texts: str | Sequence[str],
+        *,
+        top_k: int = 10,
+        where: str | None = None,
+        mode: Mode = "vector",
+        vectors: np.ndarray | None = None,
+    ) -> list[list[Found]]:
+        """Find documents.
+
+        Args:
+            texts: Questions, or one.
+            top_k: How many documents of each.
+            where: An SQL condition on the fields, applied before the search, as in "lang = 'de' AND year > 2000".
+            mode: "vector", in any language; "words", the full text in the question's own; "hybrid", each of the two on
+                its own, fused by rank.
+            vectors: Those of the questions (n, d), if they are embedded already.
+
+        Returns:
+            Of each question its hits, best first.
+
+        Raises:
+            UsageError: The filter is none for this index, or a setting is none.
+            TextError: A question is empty.
+        """
+        if mode not in get_args(Mode) or top_k < 1:
+            raise UsageError(f"mode {mode!r} with top_k {top_k}: use {', '.join(get_args(Mode))}, and 1 or more")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for number, text in enumerate(texts, start=1):
+            check_text(text, "the question" if len(texts) == 1 else f"question {number}")
+        if vectors is None and mode != "words" and texts:
+            vectors = self.embed(texts)
+        unit = None if vectors is None else units(vectors)
+        with self._lock:
+            self._table.refresh()
+            approximate = self._table.approximate
+            allowed = self._table.allowed(where) if where and mode != "words" and not approximate else None
+            return [
+                self._one(text, None if unit is None else unit[number], top_k, where, allowed, mode, approximate)
+                for number, text in enumerate(texts)
+            ]
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of questions (n, d), float32, with the prompt that belongs before them."""
+        embedder = self.embedder
+        prompt = self.model.query if self._own else encode.choose_prompt(embedder.prompts, role="query")
+        report = encode.EmbedReport(limit=embedder.max_seq_length)
+        rows = [(f"question {number}", text) for number, text in enumerate(texts, start=1)]
+        return encode.embed_rows(embedder, rows, report, prompt=prompt)
+
+    def _one(
+        self,
+        text: str,
+        vector: np.ndarray | None,
+        top_k: int,
+        where: str | None,
+        allowed: np.ndarray | None,
+        mode: Mode,
+        approximate: bool,
+    ) -> list[Found]:
+        """The hits of one question."""
+        depth = max(top_k, POOL) if mode == "hybrid" else top_k
+        lists: list[list[tuple[str, int]]] = []
+        if mode != "words" and approximate:
+            lists.append(merged(lambda limit: self._table.by_vector(vector, where, limit), depth))
+        elif mode != "words":
+            lists.append(self._table.snapshot().best(vector, depth, allowed))
+        if mode != "vector":
+            lists.append(merged(lambda limit: self._table.by_words(text, where, limit), depth))
+        rows: dict[str, int] = {}
+        for each in lists:
+            rows = dict(each) | rows  # the passage that is nearest comes before the one with the words
+        best = fuse([[id for id, _ in each] for each in lists])[:top_k]
+        found = self._table.take(rows[id] for id in best)
+        return [hit(found[rows[id]], None if mode == "words" else vector) for id in best]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self.locked():
+            self._table.refresh()
+            yield
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Be the one that writes, while the block runs."""
+        return locked(
+            self.folder / ".lock", f"{self.folder}: another process writes to this index: wait until it is done"
+        )
+
+    def put(
+        self,
+        documents: Iterable[TextDocument | Mapping[str, Any]],
+        may_replace: bool,
+        fields: Mapping[str, str] | None,
+        on_long: str,
+        progress: Callable[[int], None] | None,
+    ) -> Added:
+        """As `update` or `add`, for who holds the lock."""
+        self.require_own()
+        report = Added(EmbedReport())
+        made = (document(each, f"document {n}") for n, each in enumerate(documents, start=1))
+        for number, window in enumerate(windows(made, DOCUMENTS_AT_ONCE, CHARACTERS_AT_ONCE), start=1):
+            kinds = dict(fields or {})
+            for each in window:
+                widen(kinds, {name: value for name, value in each.fields.items() if name not in self._table.fields})
+            kinds |= self._table.fields
+            window = [replace(each, fields=fitted(each, kinds)) for each in window]
+            self._commit(window, kinds, may_replace, on_long, report)
+            if progress is not None:
+                progress(report.documents)
+            if number % TIDY_EVERY == 0:
+                self._table.tidy()
+        self._table.tidy()
+        return report
+
+    def _commit(
+        self, window: list[TextDocument], kinds: Mapping[str, str], may_replace: bool, on_long: str, report: Added
+    ) -> None:
+        """Embed what is new in a window, and commit it."""
+        there = self._table.digests([each.id for each in window])
+        met: set[str] = set()
+        for each in window:
+            if each.id in met or (each.id in there and not may_replace):
+                words = "is there twice" if each.id in met else "is in the index already (`update` replaces it)"
+                raise DataError(f"{each.place}: the id {each.id!r} {words}: give each document its own")
+            met.add(each.id)
+        fresh = [each for each in window if there.get(each.id) != each.digest]
+        old = [each.id for each in fresh if each.id in there]
+        if fresh:
+            rows, vectors = passages.embedded(lambda: self.embedder, self.model, fresh, on_long, report.embedded)
+            self._table.add_fields(kinds)
+            self._table.write(rows, vectors, old)
+        report.added += len(fresh) - len(old)
+        report.replaced += len(old)
+        report.unchanged += len(window) - len(fresh)
+
+    def require_own(self) -> None:
+        """Refuse a model that may only ask.
+
+        Raises:
+            UsageError: The model that was named is not that of the index.
+        """
+        if not self._own:
+            words = f"{self.asks} may ask it: add documents with that one, or leave the model out"
+            raise UsageError(f"{self.folder}: its documents are embedded by {self.model.name}, and {words}")

@@ -1,0 +1,156 @@
+"""Which model an index is of, and which other may ask it: one that was trained into the space of its vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lusifer.embedder import contents
+from lusifer.embedder.identity import identity, identity_in_memory
+from lusifer.errors import UsageError
+from lusifer.io import hub, names
+from lusifer.serving.encode import choose_prompt
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from lusifer.embedder.plain import PlainEmbedder
+
+    Embedder = SentenceTransformer | PlainEmbedder
+
+IN_MEMORY = "a model in memory"
+NO_LIMIT = 512
+"""Tokens of a passage where the model names no limit."""
+
+
+@dataclass(frozen=True)
+class IndexModel:
+    """What an index knows of the model that made it.
+
+    Args:
+        name: As it was called; a folder by its whole path.
+        identity: Of what lies in its folder (`embedder.identity`).
+        dimensions: How many numbers a vector has.
+        query: What stands before a question; None: the default of the model.
+        document: What stands before a document.
+        dtype: The number format it was loaded in; None: as saved.
+        tokens: The most tokens of a passage, prompt and special tokens included.
+        overlap: How many of them it may share with the passage before.
+    """
+
+    name: str
+    identity: str
+    dimensions: int
+    query: str | None
+    document: str | None
+    dtype: str | None
+    tokens: int
+    overlap: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is kept in the table's metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> IndexModel:
+        """As `to_dict` gave it."""
+        return cls(**said)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that is there: what to load, its identity, and that of the embedder into whose space it was trained."""
+
+    name: str
+    identity: str
+    space: str | None
+
+
+def known(model: str | os.PathLike[str] | Embedder) -> Known:
+    """Identify a model: a name as for `lusifer.load`, or an embedder in memory.
+
+    Raises:
+        UsageError: There is no model of that name.
+        ModelFolderError: It is damaged, or the hub does not give it.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        config = getattr(getattr(model[0], "model", None), "config", None)
+        space = getattr(config, "space", None) if getattr(config, "model_type", None) == contents.MODEL_TYPE else None
+        return Known(IN_MEMORY, identity_in_memory(model), (space or {}).get("identity"))
+    found = names.model(model)
+    place = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
+    name = os.fspath(model)
+    if Path(name).expanduser().exists():
+        name = str(Path(name).expanduser().resolve())
+    config = place / "config.json"
+    said = contents.read(config, dict) if place.is_dir() and config.is_file() else {}
+    space = said.get("space") if said.get("model_type") == contents.MODEL_TYPE else None
+    return Known(name, identity(place), space.get("identity") if isinstance(space, dict) else None)
+
+
+def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
+    """Whether a model may ask an index.
+
+    Returns:
+        True for the one that made it, False for another that was trained into the space of its vectors.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if asks.identity == made_by.identity:
+        return True
+    if asks.space == made_by.identity:
+        return False
+    trained = f", whose vectors stand in the space of {asks.space}" if asks.space else ""
+    raise UsageError(
+        f"{index}: was made by {made_by.name} ({made_by.identity}), and {asks.name} ({asks.identity}{trained}) "
+        f"gives other vectors: ask with that one, or embed anew: `lusifer reindex {index} --model {asks.name}`"
+    )
+
+
+def describe(
+    model: str | os.PathLike[str] | Embedder,
+    embedder: Embedder | None = None,
+    device: str | None = None,
+    *,
+    task: str | None = None,
+    prompt: str | None = None,
+    dtype: str | None = None,
+    tokens: int | None = None,
+    overlap: int = 0,
+) -> tuple[IndexModel, Known, Embedder]:
+    """What a new index will know of its model.
+
+    Args:
+        model: What embeds its documents: a name as for `lusifer.load`, or a model in memory.
+        embedder: The model of that name, if it is loaded already; else it is loaded now.
+        device: Where; None takes the best one.
+        task: A built-in task whose instruction stands before the texts.
+        prompt: The instruction of questions itself.
+        dtype: Number format of the model; None is the one it was saved in.
+        tokens: The most tokens of a passage; None takes what the model reads.
+        overlap: How many tokens of a passage may begin the next one.
+
+    Raises:
+        UsageError: There is no such model or task, or the model reads fewer tokens.
+    """
+    asks = known(model)
+    if embedder is None:
+        from lusifer.embedder import folder  # the command line loads its models itself, before this is imported
+
+        loaded = not isinstance(model, (str, os.PathLike))
+        embedder = model if loaded else folder.load(model, device=device, dtype=dtype)
+    query = choose_prompt(embedder.prompts, prompt, task, "query")
+    if prompt is not None:  # documents carry it where the model was trained so
+        text = embedder.prompts.get(f"{prompt.strip()}-document", "")
+    else:
+        text = choose_prompt(embedder.prompts, None, task, "document")
+    limit = embedder.max_seq_length
+    if tokens is not None and limit is not None and tokens > limit:
+        raise UsageError(f"passages of {tokens} tokens: {asks.name} reads {limit}: ask for that many at most")
+    size = len(embedder.encode(["a"], show_progress_bar=False)[0])
+    made = IndexModel(asks.name, asks.identity, size, query, text, dtype, tokens or limit or NO_LIMIT, overlap)
+    return made, asks, embedder

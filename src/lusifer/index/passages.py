@@ -1,0 +1,113 @@
+"""Documents into passages with vectors: long texts split as the index says, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lusifer.errors import DataError
+from lusifer.index.documents import RESERVED, TextDocument
+from lusifer.index.models import IndexModel
+from lusifer.serving import chunks, encode
+
+if TYPE_CHECKING:
+    from lusifer.index.models import Embedder
+
+Rows = dict[str, list[Any]]
+
+
+def embedded(
+    load: Callable[[], Embedder],
+    model: IndexModel,
+    documents: Sequence[TextDocument],
+    on_long: str,
+    report: encode.EmbedReport,
+) -> tuple[Rows, np.ndarray]:
+    """Embed documents, at least one; all bring their vectors, or none does.
+
+    Args:
+        load: Gives the model that embeds, and is called where there is something to embed.
+        model: What the index knows of it.
+        documents: The documents, with fields as they are kept.
+        on_long: "split", "cut" or "error".
+        report: Counts passages, and texts that were cut.
+
+    Returns:
+        Columns of the passages, and their vectors (n, d).
+
+    Raises:
+        DataError: A text is too long, or a vector is none of this index.
+    """
+    if documents[0].vector is not None:
+        spans = [[(0, len(each.text or ""))] for each in documents]
+        vectors = np.stack([each.vector for each in documents]).astype(np.float32)
+        if vectors.shape[1] != model.dimensions:
+            words = f"the vectors have {vectors.shape[1]} numbers, those of {model.name} {model.dimensions}"
+            raise DataError(f"{documents[0].place}: {words}: name the model that made them")
+        report.rows += len(documents)
+    else:
+        embedder = load()
+        report.limit = embedder.max_seq_length
+        spans = _spans(embedder, model, documents, on_long)
+        parts = [
+            (each.place if len(own) == 1 else f"{each.place} (passage {number})", _passage(each.text, span, len(own)))
+            for each, own in zip(documents, spans, strict=True)
+            for number, span in enumerate(own, start=1)
+        ]
+        vectors = encode.embed_rows(embedder, parts, report, prompt=model.document)
+    return _rows(documents, spans), vectors
+
+
+def _passage(text: str, span: chunks.Span, count: int) -> str:
+    """What is embedded of a span: a text that is whole as it is, a part of one without the space around it."""
+    return text if count == 1 else text[slice(*span)].strip()
+
+
+def _spans(
+    embedder: Embedder, model: IndexModel, documents: Sequence[TextDocument], on_long: str
+) -> list[list[chunks.Span]]:
+    """Where the passages of each document lie in it."""
+    count = partial(encode.token_counts, embedder, prompt=model.document)
+    found = []
+    for each, tokens in zip(documents, count([each.text for each in documents]), strict=True):
+        if tokens > model.tokens and on_long == "error":
+            raise DataError(f"{each.place}: {tokens:,} tokens, and a passage has {model.tokens}: shorten or split it")
+        long = tokens > model.tokens and on_long == "split"
+        found.append(chunks.split(each.text, count, model.tokens, model.overlap) if long else [(0, len(each.text))])
+    return found
+
+
+def _rows(documents: Sequence[TextDocument], spans: Sequence[Sequence[chunks.Span]]) -> Rows:
+    """Columns of the table, fields included."""
+    rows: Rows = {name: [] for name in RESERVED if name != "vector"}
+    names = list(dict.fromkeys(name for each in documents for name in each.fields))
+    rows |= {name: [] for name in names}
+    for each, own in zip(documents, spans, strict=True):
+        digest = each.digest
+        for number, (start, end) in enumerate(own):
+            text = each.text if each.text is None else each.text[start:end]
+            values = (each.id, text, number, len(own), start, end, digest)
+            for name, value in zip([name for name in RESERVED if name != "vector"], values, strict=True):
+                rows[name].append(value)
+            for name in names:
+                rows[name].append(each.fields.get(name))
+    return rows
+
+
+def joined(passages: Iterable[dict[str, Any]]) -> Iterator[TextDocument]:
+    """Put documents together again from rows of the table; the passages of one may lie apart."""
+    begun: dict[str, list[dict[str, Any]]] = {}
+    for row in passages:
+        parts = begun.setdefault(row["id"], [])
+        parts.append(row)
+        if len(parts) < row["chunk_count"]:
+            continue
+        parts = sorted(begun.pop(row["id"]), key=lambda part: part["chunk"])
+        text: str | None = None if parts[0]["text"] is None else ""
+        for part in parts if text is not None else ():
+            text += part["text"][len(text) - part["chunk_start"] :]
+        fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
+        yield TextDocument(row["id"], text, fields, f"document {row['id']}")

@@ -1,0 +1,91 @@
+"""Ranks: all vectors compared in memory, lists of two searches fused, passages merged to their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lusifer.index.documents import RESERVED
+
+RRF = 60
+"""Of reciprocal rank fusion: a document at place r of a list gets 1 / (RRF + r)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A document that was found, by its best passage.
+
+    `score` is the cosine of question and passage, None where only words were compared; `start` and `end` say where the
+    passage `text` lies in the document, in characters. An index of vectors alone has no text.
+    """
+
+    id: str
+    score: float | None
+    text: str | None
+    start: int
+    end: int
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The vectors of one version in memory: `matrix` (n, d), each of length 1, the row and document of each."""
+
+    version: int
+    matrix: np.ndarray
+    rows: np.ndarray
+    documents: np.ndarray
+    ids: Any
+
+    def best(self, vector: np.ndarray, depth: int, allowed: np.ndarray | None = None) -> list[tuple[str, int]]:
+        """The `depth` nearest documents of a vector of length 1, and of each its nearest passage: (id, row)."""
+        scores = self.matrix @ vector
+        chosen = np.arange(len(scores)) if allowed is None else np.flatnonzero(np.isin(self.rows, allowed))
+        scores = scores if allowed is None else scores[chosen]
+        take = depth
+        while len(scores):
+            take = min(take, len(scores))
+            top = np.argpartition(-scores, take - 1)[:take]
+            top = top[np.lexsort((self.rows[chosen[top]], -scores[top]))]
+            _, first = np.unique(self.documents[chosen[top]], return_index=True)
+            if len(first) >= depth or take == len(scores):
+                rows = chosen[top[np.sort(first)[:depth]]]
+                return [(self.ids[int(self.documents[row])].as_py(), int(self.rows[row])) for row in rows]
+            take *= 4
+        return []
+
+
+def fuse(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Reciprocal rank fusion of ranked lists; one list stays as it is."""
+    scores: dict[str, float] = {}
+    for each in lists:
+        for place, id in enumerate(each, start=1):
+            scores[id] = scores.get(id, 0.0) + 1 / (RRF + place)
+    return sorted(scores, key=lambda id: -scores[id])
+
+
+def merged(find: Callable[[int], list[tuple[str, int]]], depth: int) -> list[tuple[str, int]]:
+    """The first `depth` documents of a search for passages, each with its best one."""
+    limit = 2 * depth
+    while True:
+        found = find(limit)
+        best = dict(reversed(found))
+        if len(best) >= depth or len(found) < limit:
+            return [(id, best[id]) for id in dict.fromkeys(id for id, _ in found)][:depth]
+        limit *= 4
+
+
+def units(vectors: np.ndarray) -> np.ndarray:
+    """The same vectors (n, d), each of length 1; one without a direction stays."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
+
+
+def hit(row: dict[str, Any], vector: np.ndarray | None) -> Found:
+    """A row of the table as what a question found; `vector` is that of the question, of length 1."""
+    score = None if vector is None else float(units(np.asarray([row["vector"]]))[0] @ vector)
+    fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
+    return Found(row["id"], score, row["text"], row["chunk_start"], row["chunk_end"], fields)

@@ -1,0 +1,281 @@
+"""The table of an index on disk: passages with their vectors, kept by LanceDB, which commits all of a write or nothing.
+
+The settings here are what others learned: full text by ICU's words, without English stemming and stop words; filters
+always before a search; removed files only after an hour, when no reader has them open any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lusifer import extras
+from lusifer.errors import LusiferError, UsageError
+from lusifer.index.documents import RESERVED
+from lusifer.index.ranks import Snapshot, units
+from lusifer.io.files import full_disk_named
+
+NAME = "documents"
+META = b"lusifer"
+"""The key in the table's metadata under which the index keeps what it knows of its model, as JSON."""
+EXACT_UP_TO = 1_000_000
+"""Passages up to which all vectors are compared, in memory; above, an approximate index names the candidates."""
+KEPT = timedelta(hours=1)
+"""How long files of an older version stay, for readers that have it open."""
+MANY_FRAGMENTS = 32
+"""Commits before their files are joined."""
+MANY_UNINDEXED = 10_000
+"""Rows before the full-text index takes them in; until then they are searched one by one."""
+
+
+class PassageTable:
+    """A Lance table of passages. Whoever writes holds the lock of the index.
+
+    Args:
+        folder: The folder of the index.
+        name: Of the table in it.
+
+    Raises:
+        MissingExtraError: LanceDB is not installed.
+        UsageError: There is no such table, or it is no index of ours.
+    """
+
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        if not is_table(folder, name):
+            raise UsageError(f"{folder}: no index there: make one with `lusifer index MODEL --input ... --output ...`")
+        self.folder, self.name = folder, name
+        self._place = folder / f"{name}.lance"
+        self._open()
+        self.about = self._said()
+        if not self.about:
+            words = "a Lance table that `lusifer index` did not make: take its vectors into an index (--vectors)"
+            raise UsageError(f"{self._place}: {words}")
+
+    def _open(self) -> None:
+        self._inode = self._place.stat().st_ino
+        self._table = _connect(self.folder).open_table(self.name)
+        self._snapshot: Snapshot | None = None
+
+    def _said(self) -> dict[str, Any]:
+        return json.loads((self._table.schema.metadata or {}).get(META, "{}"))
+
+    @classmethod
+    def create(cls, folder: Path, about: Mapping[str, Any], dimensions: int, name: str = NAME) -> PassageTable:
+        """Make an empty table, `about` in its metadata."""
+        import pyarrow as pa
+
+        text, whole = pa.string(), pa.int32()
+        schema = pa.schema(
+            [
+                pa.field("id", text), pa.field("text", text), pa.field("vector", pa.list_(pa.float32(), dimensions)),
+                pa.field("chunk", whole), pa.field("chunk_count", whole), pa.field("chunk_start", whole),
+                pa.field("chunk_end", whole), pa.field("digest", text),
+            ],
+            metadata={META: json.dumps(about, ensure_ascii=False)},
+        )  # fmt: skip
+        connection = _connect(folder)
+        with full_disk_named(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            connection.create_table(name, schema=schema)
+        return cls(folder, name)
+
+    def __len__(self) -> int:
+        return self._table.count_rows()
+
+    @property
+    def lacks_text(self) -> bool:
+        """Whether it has vectors without a text."""
+        return self._table.count_rows("text IS NULL") > 0
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of documents -> their kinds: text, int, float or bool."""
+        named = {"string": "text", "int64": "int", "double": "float", "bool": "bool"}
+        return {one.name: named[str(one.type)] for one in self._table.schema if one.name not in RESERVED}
+
+    @property
+    def approximate(self) -> bool:
+        """Whether there are too many vectors to compare them all."""
+        return len(self) > EXACT_UP_TO
+
+    def refresh(self) -> None:
+        """See what others committed.
+
+        Raises:
+            UsageError: `reindex` put vectors of another model there.
+        """
+        if self._place.stat().st_ino == self._inode:
+            self._table.checkout_latest()
+            return
+        self._open()
+        if self._said() != self.about:
+            raise UsageError(
+                f"{self.folder}: was embedded anew meanwhile, by {self._said().get('name')}: open it again"
+            )
+
+    def add_fields(self, kinds: Mapping[str, str]) -> None:
+        """Add columns for fields that the table does not have, empty in the rows that are there."""
+        import pyarrow as pa
+
+        types = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+        new = [pa.field(name, types[kind]) for name, kind in kinds.items() if name not in self.fields]
+        if new:
+            self._table.add_columns(new)
+
+    def digests(self, ids: Sequence[str]) -> dict[str, str]:
+        """Of those documents of `ids` that are there: id -> digest."""
+        found = self._table.search().where(_one_of(ids)).select(["id", "digest"]).to_arrow()
+        return dict(zip(found["id"].to_pylist(), found["digest"].to_pylist(), strict=True))
+
+    def all_ids(self) -> set[str]:
+        """The ids of all documents."""
+        found = self._table.search().where("chunk = 0").select(["id"]).to_arrow()
+        return set(found["id"].to_pylist())
+
+    def write(self, rows: Mapping[str, Sequence[Any]], vectors: np.ndarray, replaced: Sequence[str] = ()) -> None:
+        """Add passages, and take those of the documents in `replaced` out, in one commit.
+
+        Args:
+            rows: Column -> values, without the vectors.
+            vectors: (n, d).
+            replaced: Ids.
+        """
+        import pyarrow as pa
+
+        schema = self._table.schema
+        numbers = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
+        made = dict(rows) | {"vector": pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])}
+        columns = [made.get(one.name, [None] * len(vectors)) for one in schema]
+        table = pa.table(
+            [pa.array(c, one.type) if isinstance(c, list) else c for c, one in zip(columns, schema)], schema
+        )
+        with full_disk_named(self.folder):
+            if not replaced:
+                self._table.add(table)
+                return
+            merge = self._table.merge_insert(["id", "chunk"]).when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete(_one_of(replaced)).execute(table)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Take documents out, in one commit."""
+        self._table.delete(_one_of(ids))
+
+    def tidy(self, force: bool = False) -> None:
+        """Take new rows into the indexes, join small files and remove old ones, where it is worth it."""
+        rows = len(self)
+        if not rows:
+            return
+        self._index(rows)
+        new = max((one.num_unindexed_rows or 0 for one in self._table.list_indices()), default=0)
+        files = self._table.stats()["fragment_stats"]["num_fragments"]
+        if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED:
+            # Nobody else writes: what no version has is of a writer that was killed.
+            with full_disk_named(self.folder):
+                self._table.optimize(cleanup_older_than=KEPT, delete_unverified=True)
+
+    def _index(self, rows: int) -> None:
+        from lancedb.index import FTS, IvfPq
+
+        there = {column for one in self._table.list_indices() for column in one.columns}
+        with full_disk_named(self.folder):
+            if "text" not in there and self._table.count_rows("text IS NOT NULL"):
+                words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False)
+                self._table.create_index("text", config=words)
+            if "vector" not in there and rows > EXACT_UP_TO:
+                self._table.create_index("vector", config=IvfPq(distance_type="cosine"))
+
+    def allowed(self, where: str) -> np.ndarray:
+        """The rows that a filter lets through."""
+        with _filtered(where):
+            found = self._table.search().where(where).select(["chunk"]).with_row_id(True).to_arrow()
+        return found["_rowid"].to_numpy()
+
+    def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:
+        """The passages with words of a query, best first: (id, row)."""
+        from lancedb.query import MatchQuery
+
+        if not any("text" in one.columns for one in self._table.list_indices()):
+            return []
+        asked = self._table.search(MatchQuery(query, "text"), query_type="fts")
+        return self._found(asked, where, limit, "_score")
+
+    def by_vector(self, vector: np.ndarray, where: str | None, limit: int) -> list[tuple[str, int]]:
+        """The passages nearest to a vector by the approximate index, best first: (id, row)."""
+        asked = self._table.search(vector, vector_column_name="vector").distance_type("cosine").refine_factor(10)
+        return self._found(asked, where, limit, "_distance")
+
+    def _found(self, asked: Any, where: str | None, limit: int, score: str) -> list[tuple[str, int]]:
+        with _filtered(where):
+            asked = asked.where(where, prefilter=True) if where else asked
+            found = asked.select(["id", score]).limit(limit).with_row_id(True).to_arrow()
+        return list(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
+
+    def take(self, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """All columns of rows, by their number."""
+        rows = list(rows)
+        if not rows:
+            return {}
+        return {row.pop("_rowid"): row for row in self._table.take_row_ids(rows).with_row_id().to_list()}
+
+    def snapshot(self) -> Snapshot:
+        """The vectors of the version that is open, read once."""
+        import pyarrow as pa
+
+        version = self._table.version
+        if self._snapshot is not None and self._snapshot.version == version:
+            return self._snapshot
+        self._snapshot = None  # two would take twice the memory
+        n = len(self)
+        matrix = np.empty((n, self._table.schema.field("vector").type.list_size), dtype=np.float32)
+        rows, ids, end = np.empty(n, dtype=np.uint64), [], 0
+        for batch in self._table.search().select(["id", "vector"]).with_row_id(True).to_batches():
+            part = slice(end, end + len(batch))
+            vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+            matrix[part] = units(vectors)
+            rows[part], end = batch["_rowid"].to_numpy(), part.stop
+            ids.append(batch["id"])
+        coded = pa.chunked_array(ids, pa.string()).combine_chunks().dictionary_encode()
+        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+        codes = coded.indices.to_numpy()
+        self._snapshot = Snapshot(version, matrix, rows, codes, coded.dictionary)
+        return self._snapshot
+
+    def passages(self) -> Iterator[dict[str, Any]]:
+        """Every row without its vector, as it lies in the table."""
+        names = [one.name for one in self._table.schema if one.name != "vector"]
+        for batch in self._table.search().select(names).to_batches():
+            yield from batch.to_pylist()
+
+
+def is_table(folder: Path, name: str = NAME) -> bool:
+    """Whether a folder has a table of that name."""
+    return (folder / f"{name}.lance").is_dir()
+
+
+def _connect(folder: Path) -> Any:
+    lancedb = extras.need("index", "lancedb")
+    return lancedb.connect(str(folder))
+
+
+def _one_of(ids: Sequence[str]) -> str:
+    """SQL that is true of the documents with these ids."""
+    return "id IN ({})".format(", ".join("'" + one.replace("'", "''") + "'" for one in ids)) if ids else "false"
+
+
+@contextmanager
+def _filtered(where: str | None) -> Iterator[None]:
+    """Say of what LanceDB raises that the filter is wrong, where there is one."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        if where is None:
+            raise LusiferError(f"the index cannot be searched: {str(error).splitlines()[0]}") from error
+        words = "an SQL condition on the fields, as in: lang = 'de' AND year > 2000"
+        said = str(error).splitlines()[0].removeprefix("Invalid input, ")[:200].rstrip(".")
+        raise UsageError(f"filter {where!r}: {said}: give {words}") from error
