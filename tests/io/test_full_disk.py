@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from lusifer.data import tables
 from lusifer.errors import DataError, LusiferError
 from lusifer.io.files import full_disk_named, write_file, write_folder, write_json
-from lusifer.serving.files import write_vectors
+from lusifer.serving.files import TextRow, write_vectors
 
 ROWS = [{"text": f"{number} {hash(str(number))}", "source": None} for number in range(3000)]
-VECTORS = [(["a text"] * 100, np.random.default_rng(0).random((100, 64), dtype=np.float32))] * 10
+VECTORS = [([TextRow("", "a text")] * 100, np.random.default_rng(0).random((100, 64), dtype=np.float32))] * 10
 TENSORS = {"a": torch.ones(20_000)}
 
 

@@ -9,8 +9,8 @@ import torch
 
 from lusifer import load
 from lusifer.errors import DataError, LusiferError, UsageError
-from lusifer.serving import encode
-from lusifer.serving.files import TextSource
+from lusifer.serving import bulk, encode
+from lusifer.serving.files import TextRow, TextSource
 
 WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask> naïve".split()
 
@@ -25,6 +25,11 @@ def embedded(embedder, texts: list[str], prompt: str | None = None, batch_tokens
     rows = [(f"text {number}", text) for number, text in enumerate(texts, 1)]
     report = encode.EmbedReport(limit=embedder.max_seq_length)
     return encode.embed_rows(embedder, rows, report, prompt=prompt, batch_tokens=batch_tokens)
+
+
+def embed_file(embedder, source: TextSource, output: Path, progress=None, **settings) -> encode.EmbedReport:
+    job = bulk.EmbedJob(source, output)
+    return bulk.run(job, bulk.local(embedder, embedder.max_seq_length, **settings), progress)
 
 
 @pytest.fixture(scope="module")
@@ -63,31 +68,22 @@ def test_a_vector_is_cut_where_the_model_was_trained_for_it_and_has_length_1_aga
     assert short.dtype == np.float32 and encode.shorten(whole, 48) is encode.shorten(whole, None) is whole
 
 
-def test_a_file_longer_than_a_chunk_keeps_its_order(embedder, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "ROWS_AT_ONCE", 7)
-    texts = some_texts(20)
-    (tmp_path / "in.txt").write_text("\n".join(texts), encoding="utf-8")
-    seen = []
-    report = encode.embed_file(embedder, TextSource(str(tmp_path / "in.txt")), tmp_path / "o.npy", progress=seen.append)
-    assert report.rows == seen[-1] == 20
-    assert np.abs(np.load(tmp_path / "o.npy") - embedder.encode(texts)).max() < 1e-6
-
-
-def test_chunks_are_bounded_by_characters_too(monkeypatch):
-    monkeypatch.setattr(encode, "CHARACTERS_AT_ONCE", 10)
-    rows = [("a", "x" * 6), ("b", "x" * 6), ("c", "x")]
-    assert [len(chunk) for chunk in encode._chunks(rows)] == [2, 1]
+def test_windows_are_bounded_by_characters_too(monkeypatch):
+    monkeypatch.setattr(bulk, "CHARACTERS_AT_ONCE", 10)
+    rows = [TextRow("a", "x" * 6), TextRow("b", "x" * 6), TextRow("c", "x")]
+    assert [len(found) for found in bulk._cut(rows, 100)] == [2, 1]
+    assert [len(found) for found in bulk._cut(rows, 1)] == [1, 1, 1]
 
 
 def test_what_is_cut_is_counted_and_the_first_one_named(embedder, tmp_path):
     (tmp_path / "in.txt").write_text("short\n" + "water " * 500 + "\n" + "stone " * 900 + "\n", encoding="utf-8")
     source = TextSource(str(tmp_path / "in.txt"))
-    report = encode.embed_file(embedder, source, tmp_path / "o.npy")
+    report = embed_file(embedder, source, tmp_path / "o.npy")
     assert (report.rows, report.cut, report.limit) == (3, 2, 64)
     assert report.first_cut.endswith("in.txt line 2")
     assert report.first_tokens == len(embedder.tokenizer("water " * 500, truncation=False)["input_ids"])
     with pytest.raises(DataError, match=r"in\.txt line 2: [\d,]+ tokens, and the model reads 64"):
-        encode.embed_file(embedder, source, tmp_path / "refused.npy", refuse_long=True)
+        embed_file(embedder, source, tmp_path / "refused.npy", refuse_long=True)
     assert not (tmp_path / "refused.npy").exists()
 
 
@@ -99,7 +95,7 @@ def test_a_vector_that_is_not_finite_is_an_error_and_leaves_no_file(model_folder
         embedder[0].model.connector.mapping.ff[0].bias[0] = float("nan")
     (tmp_path / "in.txt").write_text("one\n", encoding="utf-8")
     with pytest.raises(LusiferError, match="line 1: the vector is not finite"):
-        encode.embed_file(embedder, TextSource(str(tmp_path / "in.txt")), tmp_path / "o.npy")
+        embed_file(embedder, TextSource(str(tmp_path / "in.txt")), tmp_path / "o.npy")
     assert list(tmp_path.iterdir()) == [tmp_path / "in.txt"]
 
 

@@ -7,14 +7,15 @@ import pyarrow.parquet as parquet
 import pytest
 
 from lusifer.errors import DataError, UsageError
-from lusifer.serving.files import write_vectors
+from lusifer.serving.files import TextRow, write_vectors
 
 TEXTS = [f"text {number} \u2028 ü" for number in range(11)]
+ROWS = [TextRow("", text) for text in TEXTS]
 VECTORS = np.random.default_rng(0).standard_normal((11, 5)).astype(np.float32)
 
 
 def write(path):
-    write_vectors(path, 11, ((TEXTS[start : start + 4], VECTORS[start : start + 4]) for start in range(0, 11, 4)))
+    write_vectors(path, 11, ((ROWS[start : start + 4], VECTORS[start : start + 4]) for start in range(0, 11, 4)))
 
 
 def test_numpy(tmp_path):
@@ -45,7 +46,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, ending):
     target.write_bytes(b"old")
 
     def batches():
-        yield TEXTS[:2], VECTORS[:2]
+        yield ROWS[:2], VECTORS[:2]
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -58,7 +59,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, ending):
 @pytest.mark.parametrize(("count", "words"), [(3, "3 texts were counted and 2 read"), (1, "counted and more read")])
 def test_an_input_that_changed_while_it_was_read_leaves_no_file(tmp_path, ending, count, words):
     with pytest.raises(DataError, match=words):
-        write_vectors(tmp_path / f"a.{ending}", count, [(TEXTS[:2], VECTORS[:2])])
+        write_vectors(tmp_path / f"a.{ending}", count, [(ROWS[:2], VECTORS[:2])])
     assert list(tmp_path.iterdir()) == []
 
 

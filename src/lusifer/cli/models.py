@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,11 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL", help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME."
     ),
+]
+Field = Annotated[str | None, typer.Option(help="Field or column of the text (JSON lines, CSV, Parquet); else text.")]
+InputFormat = Annotated[
+    Literal["txt", "jsonl", "csv"] | None,
+    typer.Option(help="What the input is; by default by its ending, and a text a line on standard input."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
 

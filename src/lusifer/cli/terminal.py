@@ -85,7 +85,7 @@ def phases(transient: bool = False) -> Iterator[Callable[..., None]]:
             if phase != now:
                 bar.open(phase, total)
                 now = phase
-            bar.update(completed=done, total=total)
+            bar.update(completed=done, total=total, words=left)
 
         yield show
 

@@ -1,23 +1,16 @@
-"""Commands on a trained model: doctor, info, embed, export, push, convert."""
+"""Commands on a trained model: doctor, info, export, push, convert."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import OWN_PROCESS, Device, DtypeOption, Model, load_to_embed, quick_imports, usable
+from lusifer.cli.models import Device, Field, InputFormat, Model, usable
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import refuse_output, refuse_unwritable
-from lusifer.prompts import Role
-
-Field = Annotated[str | None, typer.Option(help="Field or column of the text (JSON lines, CSV, Parquet); else text.")]
-InputFormat = Annotated[
-    Literal["txt", "jsonl", "csv"] | None,
-    typer.Option(help="What the input is; by default by its ending, and a text a line on standard input."),
-]
+from lusifer.io.files import refuse_unwritable
 
 
 def doctor(model: Model, device: Device = None) -> None:
@@ -46,67 +39,6 @@ def info(model: Model) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
         typer.echo(f"{name:<{width}}  {value}")
-
-
-def embed(
-    context: typer.Context,
-    model: Model,
-    input: Annotated[
-        str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv (also .gz), .parquet, or - (standard input).")
-    ],
-    output: Annotated[Path, typer.Option(help="Vectors: .npy (float32, a row each), .parquet or .jsonl.")],
-    prompt: Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")] = None,
-    task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")] = None,
-    role: Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")] = None,
-    field: Field = None,
-    input_format: InputFormat = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
-    ] = None,
-    on_long: Annotated[
-        Literal["cut", "error"], typer.Option(help="Texts too long to read: cut and report, or refuse.")
-    ] = "cut",
-    dtype: DtypeOption = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the layers first: up to a minute, for long jobs.")
-    ] = False,
-    device: Device = None,
-) -> None:
-    """Turn texts into vectors, order kept; the output is written whole or not at all."""
-    from lusifer.serving import files
-
-    source = files.TextSource(input, field, input_format)
-    refuse_output(output, tuple(files.WRITERS), [source.path] if input != files.STDIN else [])
-    total = source.check()  # before the model is loaded: a bad last line must not cost the work on the others
-    terminal.quiet()
-    with quick_imports():
-        from lusifer.serving import encode
-
-        wish = (prompt, task, role)
-        # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
-        encode.choose_prompt({}, prompt, task, role if prompt is None else None)
-        embedder = load_to_embed(model, device, dtype, alone=context.obj is OWN_PROCESS and not compiled)
-    if slow := encode.slow_format(embedder.device, dtype):
-        terminal.note(slow)
-    if compiled:
-        from lusifer.model.bases.backbones import compile_layers
-
-        compile_layers(embedder)
-    with terminal.progress("texts") as show:
-        report = encode.embed_file(
-            embedder,
-            source,
-            output,
-            prompt=encode.choose_prompt(embedder.prompts, *wish),
-            batch_tokens=batch_tokens,
-            refuse_long=on_long == "error",
-            progress=lambda done: show(done, total),
-            count=total,
-        )
-    if report.cut:
-        terminal.note(report.cut_line())
-    texts = "text" if report.rows == 1 else "texts"
-    terminal.note(f"{report.rows:,} {texts} -> {output} ({report.dimension} numbers each)")
 
 
 def export(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lusifer.embedder import contents
 from lusifer.errors import ModelFolderError
-from lusifer.io import weights
+from lusifer.io import hub, names, weights
 from lusifer.io.files import sha256
 
 if TYPE_CHECKING:
@@ -80,6 +80,22 @@ def identity(path: str | os.PathLike[str]) -> str:
     else:
         digest.update(_words(list(_other(folder))))
     return digest.hexdigest()[:12]
+
+
+def of_model(name: str | os.PathLike[str]) -> str:
+    """Name a model that is given as to `lusifer.load`; an embedder of others on the hub by its id and commit.
+
+    Raises:
+        UsageError: There is no model of that name.
+        ModelFolderError: A file is damaged, or the hub does not give the model.
+    """
+    found = names.model(name)
+    if isinstance(found, Path):
+        return identity(found)
+    folder = hub.fetch(found, ["config.json"])
+    if not (folder / "config.json").is_file() or not contents.is_ours(folder):
+        return f"{found}@{folder.name}"
+    return identity(hub.fetch(found, contents.FILES))
 
 
 def identity_in_memory(embedder: SentenceTransformer) -> str:

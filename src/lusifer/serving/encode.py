@@ -6,9 +6,10 @@ cutting into batches is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from lusifer import prompts
 from lusifer.batching import cut
 from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.processor import PRODUCTS, multiplies
-from lusifer.serving.files import TextSource, write_vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
     Embedder = SentenceTransformer | PlainEmbedder
 
-ROWS_AT_ONCE = 8192
-"""Rows held at once: enough for batches of equal lengths, little beside the model."""
-CHARACTERS_AT_ONCE = 2**24
-"""Bound for the same where the texts are long."""
 BATCH_TOKENS = {"cpu": 1024}
 """Tokens of a batch by device; on a CPU half the time of 8,192 in single runs (docs/performance.md)."""
 BATCH_TOKENS_ELSEWHERE = 8192
@@ -38,18 +34,26 @@ BATCH_TOKENS_ELSEWHERE = 8192
 
 @dataclass
 class EmbedReport:
-    """What was embedded: `rows` texts into vectors of `dimension` numbers.
+    """What was embedded: `rows` texts, of `tokens` that the model read, into vectors of `dimension` numbers.
 
     `limit` is how many tokens the model reads, prompt and special tokens included (None: no limit), `cut` how many
     texts were longer; `first_cut` is the place of the first of them, `first_tokens` its length.
     """
 
     rows: int = 0
+    tokens: int = 0
     dimension: int = 0
     limit: int | None = None
     cut: int = 0
     first_cut: str = ""
     first_tokens: int = 0
+
+    def add(self, later: EmbedReport) -> None:
+        """Count in what was embedded of texts further behind."""
+        if later.cut and not self.cut:
+            self.first_cut, self.first_tokens = later.first_cut, later.first_tokens
+        self.rows, self.tokens, self.cut = self.rows + later.rows, self.tokens + later.tokens, self.cut + later.cut
+        self.dimension, self.limit = later.dimension, later.limit
 
     def cut_line(self) -> str:
         """One sentence about the texts that were cut."""
@@ -103,31 +107,6 @@ def choose_prompt(
     return prompts.prompt(instruction, "query")
 
 
-def embed_file(
-    embedder: Embedder, source: TextSource, output: Path, count: int | None = None, **settings: Any
-) -> EmbedReport:
-    """Embed every text of a file and write the vectors in the same order, all or nothing.
-
-    Args:
-        embedder: The model.
-        source: The texts.
-        output: .npy, .parquet or .jsonl.
-        count: How many texts there are, if `source.check()` has counted them before.
-        **settings: As for `embed_rows`.
-
-    Raises:
-        DataError: A text cannot be embedded or is too long.
-        LusiferError: A vector is not finite.
-    """
-    report = EmbedReport(limit=embedder.max_seq_length)
-    vectors = (
-        ([text for _, text in chunk], embed_rows(embedder, chunk, report, **settings))
-        for chunk in _chunks(source.rows())
-    )
-    write_vectors(Path(output), source.check() if count is None else count, vectors)
-    return report
-
-
 def token_counts(embedder: Embedder, texts: Sequence[str], prompt: str | None = None) -> list[int]:
     """Tokens of each text with its prompt and special tokens, uncut."""
     full = [_before(embedder, prompt) + text for text in texts]
@@ -140,7 +119,8 @@ def dimensions(embedder: Embedder) -> list[int]:
     config = getattr(getattr(embedder, "model", None) or getattr(embedder[0], "model", None), "config", None)
     getter = getattr(embedder, "get_embedding_dimension", None)
     whole = getter() if getter else config.hidden_size
-    trained = getattr(config, "matryoshka_dims", None) or []
+    # Models of others bear the second name.
+    trained = getattr(config, "matryoshka_dims", None) or getattr(config, "matryoshka_dimensions", None) or []
     return [whole, *sorted((size for size in trained if size < whole), reverse=True)]
 
 
@@ -159,20 +139,6 @@ def _before(embedder: Embedder, prompt: str | None) -> str:
     return prompt or ""
 
 
-def _chunks(rows: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Cut rows into lists of at most `ROWS_AT_ONCE` rows and, one row more or less, `CHARACTERS_AT_ONCE`."""
-    chunk: list[tuple[str, str]] = []
-    characters = 0
-    for row in rows:
-        chunk.append(row)
-        characters += len(row[1])
-        if len(chunk) >= ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
-
-
 def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequence[int], refuse: bool) -> None:
     """Count the texts that the model cannot read to their end."""
     for (place, _), length in zip(rows, lengths, strict=True):
@@ -185,6 +151,16 @@ def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequen
         report.cut += 1
 
 
+@contextmanager
+def spread(embedder: SentenceTransformer, devices: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Give a pool of processes for `embed_rows`, one of them on each device, while the block runs."""
+    pool = embedder.start_multi_process_pool(list(devices))
+    try:
+        yield pool
+    finally:
+        embedder.stop_multi_process_pool(pool)
+
+
 def embed_rows(
     embedder: Embedder,
     rows: list[tuple[str, str]],
@@ -193,7 +169,8 @@ def embed_rows(
     prompt: str | None = None,
     batch_tokens: int | None = None,
     refuse_long: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[EmbedReport], None] | None = None,
+    pool: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """Embed rows in memory.
 
@@ -204,20 +181,28 @@ def embed_rows(
         prompt: Prefix of every text; None takes the model's default.
         batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
         refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
-        progress: Called with the number of rows done after every batch.
+        progress: Called with the report after every batch.
+        pool: Of `spread`, to embed on several devices.
 
     Returns:
-        Vectors (n, d), float32, in order. Errors are those of `embed_file`.
+        Vectors (n, d), float32, in order.
+
+    Raises:
+        DataError: A text is too long.
+        LusiferError: A vector is not finite.
     """
     prompts.check_room(_before(embedder, prompt), embedder.tokenizer, report.limit, "--prompt or --task")
     lengths = token_counts(embedder, [text for _, text in rows], prompt)
     _note_long(report, rows, lengths, refuse_long)
+    read = [min(length, report.limit or length) for length in lengths]
     budget = batch_tokens or BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
+    batches = ((batch, len(batch)) for batch in cut(read, budget)) if pool is None else _even(read, budget)
     order: list[int] = []
     parts: list[np.ndarray] = []
-    for batch in cut([min(length, report.limit or length) for length in lengths], budget):
+    for batch, size in batches:
         texts = [rows[row][1] for row in batch]
-        part = embedder.encode(texts, prompt=prompt, batch_size=len(batch), show_progress_bar=False)
+        several = {} if pool is None else {"pool": pool, "chunk_size": size}
+        part = embedder.encode(texts, prompt=prompt, batch_size=size, show_progress_bar=False, **several)
         broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
         if len(broken):
             place = rows[batch[broken[0]]][0]
@@ -225,8 +210,19 @@ def embed_rows(
         order += batch
         parts.append(part)
         report.rows += len(batch)
+        report.tokens += sum(read[row] for row in batch)
         if progress is not None:
-            progress(report.rows)
+            progress(report)
     vectors = np.concatenate(parts).astype(np.float32, copy=False)
     report.dimension = vectors.shape[1]
     return vectors[np.argsort(order)]
+
+
+def _even(lengths: Sequence[int], budget: int) -> Iterator[tuple[list[int], int]]:
+    """Rows for several devices and the rows of a batch: sorted by length, those whose batches are of one size together.
+
+    A size is a power of two, so each window is handed over in a dozen pieces, and devices wait for each other as often.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    for size, found in groupby(order, lambda row: 2 ** (max(1, budget // max(1, lengths[row])).bit_length() - 1)):
+        yield list(found), size

@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +22,20 @@ from lusifer.prompts import check_text
 
 ENDINGS = (".txt", ".txt.gz", *rows.SUFFIXES)
 STDIN = "-"
-Batches = Iterable[tuple[Sequence[str], np.ndarray]]
+WITH_IDS = (".parquet", ".jsonl")
+"""Outputs and inputs whose rows can carry an id."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A text, its place ("texts.txt line 3") and its id, if its row has one."""
+
+    place: str
+    text: str
+    id: int | str | None = None
+
+
+Batches = Iterable[tuple[Sequence[TextRow], np.ndarray]]
 
 
 class TextSource:
@@ -31,13 +45,16 @@ class TextSource:
         path: The file, or "-": standard input, packed by gzip or not, which is read once and kept.
         field: Field or column that holds the text; None is "text".
         form: "txt", "jsonl" or "csv"; None goes by the ending of the name, and standard input has a text a line.
+        id_field: Field or column that names the row; None is "id", and rows may lack it.
 
     Raises:
         UsageError: No such file, an unknown ending, a field of lines of text, or standard input is closed.
         DataError: Standard input cannot be unpacked, or is Parquet.
     """
 
-    def __init__(self, path: str, field: str | None = None, form: str | None = None) -> None:
+    def __init__(
+        self, path: str, field: str | None = None, form: str | None = None, id_field: str | None = None
+    ) -> None:
         self.path, self.name = Path(path).expanduser(), str(path)
         self._data: bytes | None = None
         if path == STDIN:
@@ -49,10 +66,11 @@ class TextSource:
         elif not self.path.is_file():
             raise UsageError(f"{path}: no such file")
         self.form = f".{form}" if form else ".txt" if path == STDIN else rows.ending(self.path).removesuffix(".gz")
-        if field is not None and self.form == ".txt":
-            words = "a text a line has no fields: leave it out, or say what the input is (--input-format jsonl)"
-            raise UsageError(f"--field {field}: {self.name}: {words}")
-        self.field = field or "text"
+        for option, name in (("--field", field), ("--id", id_field)):
+            if name is not None and self.form == ".txt":
+                words = "a text a line has no fields: leave it out, or say what the input is (--input-format jsonl)"
+                raise UsageError(f"{option} {name}: {self.name}: {words}")
+        self.field, self.id_field, self.needs_id = field or "text", id_field or "id", id_field is not None
 
     def check(self) -> int:
         """Read every text once.
@@ -63,39 +81,49 @@ class TextSource:
         Raises:
             DataError: There is none, or one cannot be embedded; the message names file and line.
         """
-        count = sum(1 for _ in self.rows())
+        count = sum(1 for _ in self.records())
         if not count:
             raise DataError(f"{self.name}: no texts in it")
         return count
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Yield (place, text) of every row in order, as in ("texts.txt line 3", "...").
+        """Yield (place, text) of every row, as `records` does."""
+        return ((row.place, row.text) for row in self.records())
+
+    def records(self) -> Iterator[TextRow]:
+        """Yield every row in order. Its id is a whole number below 2**63 or a text; any other value is none.
 
         Raises:
-            DataError: A row holds no text that can be embedded.
+            DataError: A row holds no text that can be embedded, or not the id that was asked for by its field.
         """
-        for where, row in self._rows():
-            if isinstance(row, DataError):
-                raise row
-            yield where, check_text(row, where)
-
-    def _rows(self) -> Iterator[tuple[str, Any]]:
         if self.form == ".txt":
             with self._opened() as stream:
-                yield from rows.text_lines(stream, self.name)
+                for where, text in rows.text_lines(stream, self.name):
+                    if isinstance(text, DataError):
+                        raise text
+                    yield TextRow(where, check_text(text, where))
             return
         for where, row in self._found():
             if isinstance(row, DataError):
                 raise row
             rows.refuse_no_object(row, where)
-            if self.field not in row:
-                has = ", ".join(map(str, row)) or "none"
-                raise DataError(f"{where}: no field {self.field!r} (found {has}): name it with --field")
-            yield where, row[self.field]
+            for field, option in ((self.field, "--field"), *(((self.id_field, "--id"),) if self.needs_id else ())):
+                if field not in row:
+                    has = ", ".join(map(str, row)) or "none"
+                    raise DataError(f"{where}: no field {field!r} (found {has}): name it with {option}")
+            yield TextRow(where, check_text(row[self.field], where), self._id(row.get(self.id_field), where))
+
+    def _id(self, value: Any, where: str) -> int | str | None:
+        if (type(value) is int and -(2**63) <= value < 2**63) or (isinstance(value, str) and value):
+            return value
+        if self.needs_id:
+            kind = "an empty text" if value == "" else rows.kind_of_value(value)
+            raise DataError(f"{where}: its {self.id_field!r} is {kind}: an id is a text or a whole number")
+        return None
 
     def _found(self) -> Iterator[tuple[str, Any]]:
         if self.form == ".parquet":
-            yield from rows.rows(self.path, [self.field])
+            yield from rows.rows(self.path, [self.field, self.id_field])
             return
         with self._opened() as stream:
             yield from rows.parse(stream, self.name, self.form)
@@ -118,38 +146,41 @@ def _standard_input() -> bytes:
 
 
 def _write_numpy(path: Path, count: int, batches: Batches) -> None:
-    """An array (count, d) of float32; the texts are not kept."""
+    """An array (count, d), that can be mapped into memory; the texts are not kept."""
     with path.open("wb") as file:  # not mapped into memory: on a full disk that ends the process without a word
         for number, (_, vectors) in enumerate(batches):
-            array = np.ascontiguousarray(vectors, dtype="<f4")
+            array = np.ascontiguousarray(vectors)
             if number == 0:
-                form = {"descr": "<f4", "fortran_order": False, "shape": (count, array.shape[1])}
-                np.lib.format.write_array_header_1_0(file, form)
-            file.write(array.data)
+                form = {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, form | {"shape": (count, array.shape[1])})
+            file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
 
 
 def _write_parquet(path: Path, count: int, batches: Batches) -> None:
-    """Columns `text` and `embedding` (a list of d float32)."""
+    """Columns `text` and `embedding` (a list of d numbers), before them `id` where the rows have one."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     with ExitStack() as stack:
         file = None
         for texts, vectors in batches:
-            numbers = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-            column = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
-            table = pa.table({"text": pa.array(texts, pa.string()), "embedding": column})
+            numbers = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+            columns = {"id": pa.array([row.id for row in texts])} if texts[0].id is not None else {}
+            columns |= {"text": pa.array([row.text for row in texts], pa.string())}
+            columns |= {"embedding": pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])}
+            table = pa.table(columns)
             file = file or stack.enter_context(parquet.ParquetWriter(path, table.schema))
             file.write_table(table)
 
 
 def _write_json(path: Path, count: int, batches: Batches) -> None:
-    """One object a line: `text` and `embedding`, with as many digits as float32 has."""
+    """One object a line: `id` if there is one, `text` and `embedding`, with as many digits as float32 has."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for texts, vectors in batches:
-            for text, vector in zip(texts, np.asarray(vectors, dtype=np.float32), strict=True):
+            for row, vector in zip(texts, vectors, strict=True):
+                about = ({} if row.id is None else {"id": row.id}) | {"text": row.text}
                 numbers = ", ".join(str(number) for number in vector)
-                file.write(f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n')
+                file.write(f'{json.dumps(about, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n')
 
 
 WRITERS = {".npy": _write_numpy, ".parquet": _write_parquet, ".jsonl": _write_json}
@@ -158,7 +189,8 @@ WRITERS = {".npy": _write_numpy, ".parquet": _write_parquet, ".jsonl": _write_js
 def write_vectors(path: Path, count: int, batches: Batches) -> None:
     """Write vectors in the form that the ending names; the file appears when all are written.
 
-    `batches` are texts and their vectors (n, d), in order, `count` in all.
+    `batches` are rows and their vectors (n, d), in order, `count` in all. Of the rows all have an id of one kind, or
+    none has one.
 
     Raises:
         UsageError: An unknown ending, or a place where nothing can be written.

@@ -1,0 +1,235 @@
+"""`lusifer embed`: a file of texts in, vectors out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lusifer.cli import terminal
+from lusifer.cli.models import (
+    OWN_PROCESS,
+    DtypeOption,
+    Field,
+    InputFormat,
+    Model,
+    load_to_embed,
+    quick_imports,
+    usable,
+)
+from lusifer.errors import UsageError
+from lusifer.io.files import refuse_output
+from lusifer.prompts import Role
+
+if TYPE_CHECKING:
+    from lusifer.serving.bulk import EmbedJob, Engine, Progress
+    from lusifer.serving.encode import EmbedReport
+    from lusifer.serving.files import TextSource
+    from lusifer.serving.forms import VectorForm
+
+Input = Annotated[
+    str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv (also .gz), .parquet, or - (standard input).")
+]
+Output = Annotated[
+    Path, typer.Option(help="Vectors: .npy (a row each), .parquet or .jsonl; any other name is a folder of shards.")
+]
+Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
+Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")]
+Side = Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")]
+IdField = Annotated[
+    str | None, typer.Option("--id", help="Field or column that names a row; else id, where all rows have it.")
+]
+ShardFormat = Annotated[
+    Literal["parquet", "npy", "jsonl"], typer.Option(help="Of the shards, where --output is a folder.")
+]
+ShardRows = Annotated[int, typer.Option(min=1, help="Rows that are held at once and kept when done: a shard.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what another call left unfinished in --output.")]
+Precision = Annotated[
+    Literal["float32", "int8", "uint8", "binary", "ubinary"],
+    typer.Option(help="Numbers of the vectors: int8 takes a fourth, binary a thirty-second of the place."),
+]
+Dimensions = Annotated[
+    int | None, typer.Option(min=1, help="Keep the first numbers of a vector, where the model was trained for it.")
+]
+Calibration = Annotated[
+    Path | None, typer.Option(help="For int8: the _manifest.json or .calibration.json whose ranges to take.")
+]
+BatchTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
+]
+OnLong = Annotated[Literal["cut", "error"], typer.Option(help="Texts too long to read: cut and report, or refuse.")]
+Compiled = Annotated[bool, typer.Option("--compile", help="Compile the layers first: up to a minute, for long jobs.")]
+Devices = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
+]
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked of the model."""
+
+    model: str
+    prompt: tuple[str | None, str | None, Role | None]
+    batch_tokens: int | None
+    refuse_long: bool
+    dtype: str | None
+    compiled: bool
+    devices: tuple[str, ...]
+
+    def said(self) -> dict[str, Any]:
+        """All that a vector depends on besides its text and the form it is written in."""
+        from lusifer.embedder import identity
+
+        prompt = dict(zip(("prompt", "task", "role"), self.prompt, strict=True))
+        about = {"batch_tokens": self.batch_tokens, "refuse_long": self.refuse_long, "dtype": self.dtype}
+        return {"model": identity.of_model(self.model)} | prompt | about | {"compiled": self.compiled}
+
+
+def embed(
+    context: typer.Context,
+    model: Model,
+    input: Input,
+    output: Output,
+    prompt: Prompt = None,
+    task: Task = None,
+    role: Side = None,
+    field: Field = None,
+    id_field: IdField = None,
+    input_format: InputFormat = None,
+    shard_format: ShardFormat = "parquet",
+    shard_rows: ShardRows = 8192,
+    fresh: Fresh = False,
+    precision: Precision = "float32",
+    dimensions: Dimensions = None,
+    calibration: Calibration = None,
+    batch_tokens: BatchTokens = None,
+    on_long: OnLong = "cut",
+    dtype: DtypeOption = None,
+    compiled: Compiled = False,
+    device: Devices = None,
+) -> None:
+    """Turn texts into vectors, order kept; a long call that was stopped goes on where it was."""
+    from lusifer.serving import forms
+    from lusifer.serving.files import TextSource
+
+    form = forms.VectorForm(dimensions, precision)
+    form = form if calibration is None else forms.read_calibration(calibration, form)
+    source = TextSource(input, field, input_format, id_field)
+    job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
+    job.look()  # before the model is loaded: a bad last line must not cost the work on the others
+    terminal.quiet()
+    with quick_imports():
+        from lusifer.serving import encode
+
+        # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
+        encode.choose_prompt({}, prompt, task, role if prompt is None else None)
+    devices = tuple(usable(name.strip()) for name in device.split(",")) if device else ()
+    wish = _Wish(model, (prompt, task, role), batch_tokens, on_long == "error", dtype, compiled, devices)
+    with ExitStack() as stack:
+        engine = _here(wish, stack, alone=context.obj is OWN_PROCESS)
+        if dimensions is not None:
+            forms.check_dimensions(dimensions, engine.dimensions())
+        if job.in_shards or job.survey.windows > 1:
+            job.about = wish.said()
+        _run(job, engine)
+
+
+def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, shard_rows: int, fresh: bool) -> EmbedJob:
+    """What to do, with wrong words refused; nothing is read."""
+    from lusifer.serving import bulk, files
+
+    folder = bulk.is_folder(output)
+    if not folder:
+        refuse_output(output, tuple(files.WRITERS), [source.path] if source.path != Path(files.STDIN) else [])
+    ending = shard_form if folder else output.suffix.lower()
+    if source.needs_id and ending not in files.WITH_IDS:
+        words = f"{ending} holds no ids, rows keep their order: take .parquet or .jsonl"
+        raise UsageError(f"--id {source.id_field}: {words}")
+    return bulk.EmbedJob(source, output, form, shard_form=ending, rows=shard_rows, fresh=fresh)
+
+
+@dataclass
+class _Engine:
+    """What embeds, told whom to tell of each batch, and how many numbers a vector may have."""
+
+    embed: Callable[[Progress], Engine]
+    dimensions: Callable[[], list[int]]
+
+
+def _here(wish: _Wish, stack: ExitStack, alone: bool) -> _Engine:
+    """Embed in this process, or in one for each of several devices while the stack is open."""
+    from lusifer.serving import bulk, encode
+
+    several = len(wish.devices) > 1
+    with quick_imports():
+        first = wish.devices[0] if wish.devices else None
+        embedder = load_to_embed(wish.model, first, wish.dtype, alone=alone and not wish.compiled and not several)
+    if slow := encode.slow_format(embedder.device, wish.dtype):
+        terminal.note(slow)
+    if wish.compiled:
+        from lusifer.model.bases.backbones import compile_layers
+
+        compile_layers(embedder)
+    settings: dict[str, Any] = {"batch_tokens": wish.batch_tokens, "refuse_long": wish.refuse_long}
+    settings |= {"prompt": encode.choose_prompt(embedder.prompts, *wish.prompt)}
+    if several:
+        settings["pool"] = stack.enter_context(encode.spread(embedder, wish.devices))
+    return _Engine(
+        lambda listen: bulk.local(embedder, embedder.max_seq_length, listen, **settings),
+        lambda: encode.dimensions(embedder),
+    )
+
+
+class _Pace:
+    """Shows how far a job is and how fast it goes, without what an earlier call has done of it."""
+
+    def __init__(self, total: int, show: Callable[..., None]) -> None:
+        self.total, self.began = total, time.monotonic()
+        self._show = show
+        self._first: tuple[int, int] | None = None
+        self._base = (0, 0)
+
+    def whole(self, report: EmbedReport) -> None:
+        """Take what is done of all windows."""
+        self._base = (report.rows, report.tokens)
+        if self._first is None:
+            self._first, self.began = self._base, time.monotonic()
+            if report.rows:
+                terminal.note(f"{report.rows:,} of {self.total:,} texts were done before: going on")
+        self._show(report.rows, self.total, self.words(*self._base))
+
+    def part(self, report: EmbedReport) -> None:
+        """Take what is done of the window that is being embedded."""
+        done = (self._base[0] + report.rows, self._base[1] + report.tokens)
+        self._show(done[0], self.total, self.words(*done))
+
+    def words(self, rows: int, tokens: int) -> str:
+        """Texts and tokens a second, and the time left where no bar shows it."""
+        first, seconds = self._first or (0, 0), time.monotonic() - self.began
+        done = rows - first[0]
+        if done < 1 or seconds <= 0:
+            return ""
+        speed = f"{done / seconds:,.0f} texts/s, {(tokens - first[1]) / seconds:,.0f} tokens/s"
+        left = terminal.duration((self.total - rows) * seconds / done / 3600)
+        return speed if terminal.interactive() or rows >= self.total else f"{speed}, {left} left"
+
+
+def _run(job: EmbedJob, engine: _Engine) -> None:
+    """Do the job, and say what was done."""
+    from lusifer.serving import bulk
+
+    with terminal.progress("texts") as show:
+        pace = _Pace(job.survey.rows, show)
+        report = bulk.run(job, engine.embed(pace.part), pace.whole)
+    if report.cut:
+        terminal.note(report.cut_line())
+    texts = "text" if report.rows == 1 else "texts"
+    kind = "bytes" if job.form.precision in ("binary", "ubinary") else "numbers"
+    long = time.monotonic() - pace.began >= terminal.SECONDS_BETWEEN_LINES
+    speed = f", {pace.words(report.rows, report.tokens)}" if long else ""
+    terminal.note(f"{report.rows:,} {texts} -> {job.output} ({report.dimension} {kind} each){speed}")

@@ -1,0 +1,235 @@
+"""A file of texts into vectors, however long: window by window, kept on the way, and finished after a kill.
+
+A window is some thousand rows, sorted by length inside; its vectors depend on nothing but its texts, the model and the
+settings. So what was stopped at any moment goes on with the first window that is missing, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lusifer.errors import DataError
+from lusifer.io.files import refuse_unwritable, write_json
+from lusifer.serving.encode import EmbedReport, embed_rows
+from lusifer.serving.files import WITH_IDS, WRITERS, TextRow, TextSource, write_vectors
+from lusifer.serving.forms import CALIBRATION_TEXTS, VectorForm
+from lusifer.serving.shards import ShardFolder
+
+if TYPE_CHECKING:
+    from lusifer.serving.encode import Embedder
+
+ROWS_AT_ONCE = 8192
+"""Rows of a window: enough for batches of equal lengths, little beside the model."""
+CHARACTERS_AT_ONCE = 2**24
+"""Bound for the same where the texts are long."""
+UNFINISHED = ".unfinished"
+"""Behind the name of an output, the folder of what is done of it."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows that are embedded together, the first of them row `first` of the input, counted from 0."""
+
+    number: int
+    first: int
+    rows: list[TextRow]
+
+
+@dataclass(frozen=True)
+class TextSurvey:
+    """What one reading of the input found: how much there is, which kind of id all rows have, and a digest of it."""
+
+    rows: int
+    windows: int
+    id_kind: str | None
+    digest: str
+
+
+Engine = Callable[[Iterator[Window]], Iterable[tuple[Window, np.ndarray, EmbedReport]]]
+"""Embeds windows, in any order: each with its vectors (n, d), float32, and what was counted in it."""
+Progress = Callable[[EmbedReport], None]
+
+
+@dataclass
+class EmbedJob:
+    """What is to be done with one input.
+
+    Args:
+        source: The texts.
+        output: A `.npy`, `.parquet` or `.jsonl` file, or any other name: a folder of shards.
+        form: How vectors are written.
+        about: Everything else that a vector depends on, by name: work that another one began is not gone on with.
+        shard_form: Of a folder, the ending of its shards.
+        rows: Rows of a window, and so of a shard.
+        fresh: Whether to throw away what another call left unfinished.
+    """
+
+    source: TextSource
+    output: Path
+    form: VectorForm = field(default_factory=VectorForm)
+    about: dict[str, Any] = field(default_factory=dict)
+    shard_form: str = ".parquet"
+    rows: int = ROWS_AT_ONCE
+    fresh: bool = False
+    survey: TextSurvey | None = None
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether the output is a folder."""
+        return is_folder(self.output)
+
+    def windows(self) -> Iterator[Window]:
+        """The input in windows, ids as all rows have them."""
+        kind = self.survey.id_kind if self.survey else None
+        number = first = 0
+        for rows in _cut(self.source.records(), self.rows):
+            yield Window(number, first, [replace(row, id=_as(kind, row.id)) for row in rows])
+            number, first = number + 1, first + len(rows)
+
+    def look(self, see: Callable[[TextRow], None] | None = None) -> TextSurvey:
+        """Read all of the input once, before a model is loaded; `see` is shown every row.
+
+        Raises:
+            DataError: There is no text, or one that cannot be embedded.
+        """
+        digest, kinds, rows, windows = hashlib.sha256(), set(), 0, 0
+        for found in _cut(self.source.records(), self.rows):
+            rows, windows = rows + len(found), windows + 1
+            for row in found:
+                kinds.add(type(row.id))
+                digest.update(f"{len(row.text)} {row.id!r} {row.text}".encode())
+                if see is not None:
+                    see(row)
+        if not rows:
+            raise DataError(f"{self.source.name}: no texts in it")
+        kind = None if type(None) in kinds else "int" if kinds == {int} else "str"
+        self.survey = TextSurvey(rows, windows, kind, digest.hexdigest())
+        return self.survey
+
+    def settings(self) -> dict[str, Any]:
+        """What work must agree in to be the same work."""
+        survey = self.survey or self.look()
+        whole = {"input": survey.digest, "rows": survey.rows, "rows of a shard": self.rows}
+        shards = {"format": self.shard_form if self.in_shards else ".npy"}
+        said = self.form.said()
+        return self.about | whole | shards | {key: said[key] for key in ("dimensions", "precision")}
+
+
+def is_folder(output: Path) -> bool:
+    """Whether vectors go into a folder of shards: a name without an ending, or a folder that is there."""
+    return output.suffix.lower() not in WRITERS and (not output.suffix or output.is_dir())
+
+
+def local(embedder: Embedder, limit: int | None, progress: Progress | None = None, **settings: Any) -> Engine:
+    """The engine that embeds in this process; `settings` are those of `embed_rows`."""
+
+    def embed(windows: Iterator[Window]) -> Iterator[tuple[Window, np.ndarray, EmbedReport]]:
+        for window in windows:
+            report = EmbedReport(limit=limit)
+            pairs = [(row.place, row.text) for row in window.rows]
+            yield window, embed_rows(embedder, pairs, report, progress=progress, **settings), report
+
+    return embed
+
+
+def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> EmbedReport:
+    """Do a job, or what is left of it; the output is there when all is done, and not before.
+
+    Args:
+        job: What to do.
+        engine: What embeds.
+        progress: Called with the report of all that is done, once before the first window and then after each.
+
+    Raises:
+        UsageError: What lies in the place of the output was begun by another call.
+        DataError: A text cannot be embedded or is too long, or the input changes meanwhile.
+        LusiferError: A vector is not finite, or a disk is full.
+    """
+    survey = job.survey or job.look()
+    if survey.windows == 1 and not job.in_shards:
+        form = _calibrated(job, engine)
+        (found,) = engine(job.windows())
+        window, vectors, report = found
+        written = form.apply(vectors)
+        write_vectors(job.output, survey.rows, [(window.rows, written)])
+        _note_calibration(job.output, form)
+        return replace(report, dimension=written.shape[1])
+    place = job.output if job.in_shards else job.output.with_name(job.output.name + UNFINISHED)
+    refuse_unwritable(place, "folder")
+    with ShardFolder.opened(place, job.settings(), fresh=job.fresh) as shards:
+        if shards.finished:
+            return shards.report(survey.windows)
+        form = shards.form(job.form, partial(_calibrated, job, engine))
+        report = shards.report(survey.windows)
+        if progress is not None:
+            progress(report)
+        missing = (window for window in job.windows() if window.number not in shards.done)
+        for window, vectors, counted in engine(missing):
+            written = form.apply(vectors)
+            counted.dimension = written.shape[1]
+            shards.add(window.number, window.first, window.rows, written, counted)
+            report.add(counted)
+            if progress is not None:
+                progress(report)
+        report = shards.report(survey.windows)
+        if report.rows != survey.rows:
+            raise DataError(
+                f"{survey.rows:,} texts were counted and {report.rows:,} read: the input changed; run it again"
+            )
+        if job.in_shards:
+            shards.finish(form.said())
+        else:
+            _join(job, shards, form)
+    return report
+
+
+def _join(job: EmbedJob, shards: ShardFolder, form: VectorForm) -> None:
+    """Make one file of the shards, which are removed then."""
+    needs_rows = job.output.suffix.lower() in WITH_IDS
+    windows: Iterable[Window] = job.windows() if needs_rows else (Window(n, 0, []) for n in sorted(shards.done))
+    batches = ((window.rows, np.load(shards.file(window.number))) for window in windows)
+    write_vectors(job.output, job.survey.rows, batches)
+    _note_calibration(job.output, form)
+    shards.remove()
+
+
+def _calibrated(job: EmbedJob, engine: Engine) -> VectorForm:
+    """The form, with ranges if it needs some, from texts that lie evenly over the input."""
+    if not job.form.needs_ranges:
+        return job.form
+    step = -(-job.survey.rows // CALIBRATION_TEXTS)
+    sample = [row for number, row in enumerate(job.source.records()) if number % step == 0]
+    ((_, vectors, _),) = engine(iter([Window(0, 0, sample)]))
+    which = "all" if step == 1 else f"one in {step:,} from the first on"
+    return job.form.calibrated(vectors, f"{len(sample):,} texts of {job.source.name}, {which}")
+
+
+def _note_calibration(output: Path, form: VectorForm) -> None:
+    if form.ranges is not None:
+        write_json(output.with_name(output.name + ".calibration.json"), form.said())
+
+
+def _cut(rows: Iterable[TextRow], most: int) -> Iterator[list[TextRow]]:
+    """Cut rows into lists of at most `most` rows and, one row more or less, `CHARACTERS_AT_ONCE`."""
+    found: list[TextRow] = []
+    characters = 0
+    for row in rows:
+        found.append(row)
+        characters += len(row.text)
+        if len(found) >= most or characters >= CHARACTERS_AT_ONCE:
+            yield found
+            found, characters = [], 0
+    if found:
+        yield found
+
+
+def _as(kind: str | None, value: int | str | None) -> int | str | None:
+    """An id in the kind that all rows have."""
+    return None if kind is None else str(value) if kind == "str" else value

@@ -1,0 +1,156 @@
+"""A folder of shards: vectors of one window each, a line about each in a log, and at the end a manifest.
+
+A shard counts once its line is in the log, which is written after the shard is whole and on the disk. A kill leaves at
+most a shard without a line, which is written again, or half a line, which is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lusifer.errors import DataError, UsageError
+from lusifer.io.files import full_disk_named, locked, read_json, sha256, write_json
+from lusifer.serving.encode import EmbedReport
+from lusifer.serving.files import TextRow, write_vectors
+from lusifer.serving.forms import VectorForm, read_calibration
+
+JOB, LOG, MANIFEST, LOCK = "_job.json", "_shards.jsonl", "_manifest.json", ".lock"
+"""Names that readers of a folder of Parquet files pass over."""
+_ADVICE = "remove the folder, and run the call again"
+
+
+class ShardFolder:
+    """Shards of one job, of which some may be done; made by `opened`.
+
+    Args:
+        path: The folder.
+        settings: What the job must agree in with what was begun there.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, settings
+        self.done: dict[int, dict[str, Any]] = {}
+        self.finished = False
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path, settings: dict[str, Any], *, fresh: bool = False) -> Iterator[ShardFolder]:
+        """Open a folder, or make it, for this process alone; `fresh` throws away what another job left there.
+
+        Raises:
+            UsageError: Another job began there or another process works there, or it holds files of others.
+            DataError: What lies there is damaged.
+        """
+        path = path.resolve()
+        known = [name for name in (JOB, MANIFEST) if (path / name).is_file()]
+        others = [file.name for file in path.iterdir() if file.name != LOCK] if path.is_dir() else []
+        if others and not known and not (fresh and (path / LOG).exists()):
+            raise UsageError(f"--output {path}: holds files (no {MANIFEST}) that are not ours: name a new folder")
+        path.mkdir(parents=True, exist_ok=True)
+        with locked(path / LOCK, f"{path}: another process embeds into it: wait for it, or name another output"):
+            shards = cls(path, settings)
+            shards._begin(fresh)
+            yield shards
+            if shards.finished or not path.is_dir():
+                (path / LOCK).unlink(missing_ok=True)
+
+    def _begin(self, fresh: bool) -> None:
+        for name in (MANIFEST, JOB):
+            if not (self.path / name).is_file():
+                continue
+            before = read_json(self.path / name, _ADVICE, DataError, dict).get("settings") or {}
+            other = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
+            if other and not fresh:
+                was = ", ".join(f"{key} {before.get(key)!r}, now {self.settings.get(key)!r}" for key in other[:2])
+                words = "call as before to go on, or add --fresh to throw it away"
+                state = "made" if name == MANIFEST else "begun"
+                raise UsageError(f"{self.path}: was {state} by another call ({was}): {words}")
+            if other:
+                self._clear()
+                return
+        self._read_log()
+        self.finished = (self.path / MANIFEST).is_file()
+        if self.finished:
+            for name in (LOG, JOB):  # a kill may have left them
+                (self.path / name).unlink(missing_ok=True)
+            for row in read_json(self.path / MANIFEST, _ADVICE, DataError, dict)["shards"]:
+                self.done[row["number"]] = row
+
+    def _clear(self) -> None:
+        for name in (MANIFEST, JOB, LOG):  # the log last: with it the folder is known as ours
+            (self.path / name).unlink(missing_ok=True)
+        for file in self.path.glob("shard-*"):
+            file.unlink()
+
+    def _read_log(self) -> None:
+        """Take the lines of whole shards, and cut off what a kill left behind the last one."""
+        file = self.path / LOG
+        if not file.is_file():
+            return
+        data = file.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(file, len(whole))
+        for line in whole.splitlines():
+            try:
+                row = json.loads(line)
+                shard = self.path / row["file"]
+                if shard.is_file() and shard.stat().st_size == row["bytes"]:
+                    self.done[row["number"]] = row
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{file}: damaged ({error}): {_ADVICE}") from error
+
+    def form(self, asked: VectorForm, calibrate: Callable[[], VectorForm]) -> VectorForm:
+        """The form of the vectors, with the ranges that the job began with, if it needs any."""
+        if (self.path / JOB).is_file():
+            return read_calibration(self.path / JOB, asked) if asked.needs_ranges else asked
+        form = calibrate()
+        write_json(self.path / JOB, {"settings": self.settings} | form.said())
+        return form
+
+    def file(self, number: int) -> Path:
+        """Where the shard of a window lies."""
+        return self.path / f"shard-{number:07d}{self.settings['format']}"
+
+    def add(self, number: int, first: int, rows: Sequence[TextRow], vectors: np.ndarray, report: EmbedReport) -> None:
+        """Write the shard of a window, and then its line."""
+        file = self.file(number)
+        write_vectors(file, len(rows), [(rows, vectors)])
+        about = {"number": number, "file": file.name, "first": first, "bytes": file.stat().st_size}
+        row = about | {"sha256": sha256(file)} | asdict(report)
+        with full_disk_named(self.path / LOG), (self.path / LOG).open("ab") as log:
+            log.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            log.flush()
+            os.fsync(log.fileno())
+        self.done[number] = row
+
+    def report(self, windows: int) -> EmbedReport:
+        """What is counted in the shards that are done, of a job of so many windows."""
+        total = EmbedReport()
+        names = total.__dataclass_fields__
+        for number in sorted(self.done):
+            if number < windows:
+                total.add(EmbedReport(**{key: self.done[number][key] for key in names}))
+        return total
+
+    def finish(self, form: dict[str, Any]) -> None:
+        """Write the manifest, which says that all is there; the log has no more to say then."""
+        rows = [self.done[number] for number in sorted(self.done)]
+        counts = asdict(self.report(len(rows)))
+        write_json(self.path / MANIFEST, {"settings": self.settings} | form | counts | {"shards": rows})
+        self.finished = True
+        (self.path / LOG).unlink(missing_ok=True)
+        (self.path / JOB).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder and all in it, when one file has been made of the shards."""
+        shutil.rmtree(self.path)
