@@ -8,18 +8,24 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from lusifer.cli import app, main
+from lusifer.server import run as server
+from support import http_server
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 HOW_TO = sorted((ROOT / "docs" / "how-to").glob("*.md"), reverse=True)
 PAGES = [README, *HOW_TO]
 RUN = ("console", "python")
+SERVED = "127.0.0.1:8000"
+"""Where the pages say that their server listens."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -48,12 +54,29 @@ def type_in(line: str, folder: Path) -> None:
 
 
 def run(page: Path, folder: Path) -> None:
-    """Do what a page says from top to bottom, in this order."""
-    for language, content in blocks(page):
-        if language == "python":
-            exec(compile(content, str(page), "exec"), {})
-        for line in typed(content) if language == "console" else []:
-            type_in(line, folder)
+    """Do what a page says from top to bottom, in this order; a server runs to the end of its page, on a free port."""
+    with ExitStack() as stack:
+        address = SERVED
+        for language, content in blocks(page):
+            content = content.replace(SERVED, address)
+            if language == "python":
+                exec(compile(content, str(page), "exec"), {})
+            for line in typed(content) if language == "console" else []:
+                if line.startswith("lusifer serve "):
+                    address = stack.enter_context(serving(line.removesuffix("&")))
+                else:
+                    type_in(line, folder)
+
+
+@contextmanager
+def serving(line: str) -> Iterator[str]:
+    """What `lusifer serve` makes, served from this process; gives its address."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "serve", lambda app, *_: found.append(app))
+        assert main([*shlex.split(line)[1:], "--port", "0"]) == 0, line
+    with http_server.running(*found) as client:
+        yield f"{client.base_url.host}:{client.base_url.port}"
 
 
 @pytest.fixture(scope="module")

