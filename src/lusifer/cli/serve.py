@@ -23,6 +23,10 @@ Models = Annotated[
 
 def serve(
     models: Models,
+    index: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="INDEX", help="Index to search, of one of the models; can be given several times."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 is every one of this machine.")
     ] = "127.0.0.1",
@@ -52,7 +56,7 @@ def serve(
     logging.getLogger("lusifer").setLevel(logging.INFO)
     limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
     with run.listen(host, port) as found:  # before the models are loaded: an address that is taken is said at once
-        app = run.make(models, limits, keys=keys, device=usable(device), dtype=dtype)
+        app = run.make(models, limits, indexes=index or [], keys=keys, device=usable(device), dtype=dtype)
         if not keys and host not in LOCAL:
             terminal.note(f"whoever reaches {host} can use this server: it has no API key (--api-keys)")
         run.serve(app, found, lambda address: terminal.note(f"{', '.join(models)} at {address} (stop with Ctrl-C)"))

@@ -289,13 +289,17 @@ class Index:
                 for number, text in enumerate(texts)
             ]
 
+    @property
+    def prompt(self) -> str | None:
+        """What stands before a question; None is the model's default."""
+        return self.model.query if self._own else encode.choose_prompt(self.embedder.prompts, role="query")
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of questions (n, d), float32, with the prompt that belongs before them."""
         embedder = self.embedder
-        prompt = self.model.query if self._own else encode.choose_prompt(embedder.prompts, role="query")
         report = encode.EmbedReport(limit=embedder.max_seq_length)
         rows = [(f"question {number}", text) for number, text in enumerate(texts, start=1)]
-        return encode.embed_rows(embedder, rows, report, prompt=prompt)
+        return encode.embed_rows(embedder, rows, report, prompt=self.prompt)
 
     def _one(
         self,

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, TypeVar
@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 
 from lusifer import __version__
 from lusifer.errors import LusiferError
-from lusifer.server.bodies import EmbeddingsBody, Intake, RerankBody, TokenizeBody
+from lusifer.server.bodies import EmbeddingsBody, Intake, RerankBody, SearchBody, TokenizeBody
 from lusifer.server.errors import ApiError, as_api_error
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Metrics
+from lusifer.server.search import Searcher
 from lusifer.server.served import ROLES, Embedded, Served, Timing
 from lusifer.serving.encode import shorten
 
@@ -38,10 +39,17 @@ Result = TypeVar("Result")
 
 
 class Site:
-    """What the routes answer from: models, limits and counters."""
+    """What the routes answer from: models, indexes by the model that asks them, limits and counters."""
 
-    def __init__(self, models: Sequence[Served], intake: Intake, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        models: Sequence[Served],
+        intake: Intake,
+        metrics: Metrics,
+        searchers: Mapping[str, Searcher] | None = None,
+    ) -> None:
         self.models = {served.name: served for served in models}
+        self.searchers = dict(searchers or {})
         self.intake, self.metrics = intake, metrics
 
     def find(self, name: str | None) -> tuple[Served, list[str]]:
@@ -59,6 +67,11 @@ class Site:
         code = "missing_field" if name is None else "model_not_found"
         names = ", ".join(self.models)
         raise ApiError(400 if name is None else 404, f"{what}: use {names}, alone or as NAME:query", "model", code)
+
+    def about(self, served: Served) -> dict[str, Any]:
+        """A model as an entry of `/v1/models`."""
+        searcher = self.searchers.get(served.name)
+        return served.about() | {"index": searcher and searcher.name}
 
     async def ask(self, request: Request, work: Awaitable[Result]) -> Result:
         """Wait for work on behalf of a client; when the client leaves, the work is dropped.
@@ -130,6 +143,11 @@ def _add_work(app: FastAPI, site: Site) -> None:
         async with site.intake.read(request, RerankBody) as body:
             return await site.ask(request, _rerank(site, body, _timing(request)))
 
+    @app.post("/search")
+    async def search(request: Request) -> Response:
+        async with site.intake.read(request, SearchBody) as body:
+            return await site.ask(request, _search(site, body, _timing(request)))
+
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
         async with site.intake.read(request, TokenizeBody) as body:
@@ -194,6 +212,19 @@ async def _rerank(site: Site, body: RerankBody, timing: Timing) -> Response:
     return JSONResponse(answer | ({"truncated": sides[1].cut} if sides[1].cut else {}))
 
 
+async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:
+    if not site.searchers:
+        raise ApiError(404, "/search: no index is served: start the server with --index", code="no_index")
+    only = next(iter(site.searchers)) if len(site.searchers) == 1 else None
+    served, _ = site.find(body.model or only)
+    if served.name not in site.searchers:
+        words = f"{served.name} has no index here: use {', '.join(site.searchers)}"
+        raise ApiError(400, words, "model", code="no_index")
+    site.intake.texts(body.query, "query")
+    results = await site.searchers[served.name].find(body, timing)
+    return JSONResponse({"object": "list", "model": served.name, "results": results})
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
@@ -203,11 +234,11 @@ def _add_state(app: FastAPI, site: Site) -> None:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse({"object": "list", "data": [served.about() for served in site.models.values()]})
+        return JSONResponse({"object": "list", "data": [site.about(served) for served in site.models.values()]})
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
-        return JSONResponse(site.find(name)[0].about() | {"id": name})
+        return JSONResponse(site.about(site.find(name)[0]) | {"id": name})
 
     @app.get("/health")
     async def health() -> Response:

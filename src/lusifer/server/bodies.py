@@ -70,15 +70,19 @@ class TokenizeBody(_Body):
     input: Any
 
 
-class SearchBody(_Body):
-    """`/search`."""
+class SearchBody(BaseModel):
+    """`/search`; what stands before the question, the index knows."""
 
+    model_config = _Body.model_config
+
+    model: str | None = None
     query: str
     top_k: int = Field(default=10, ge=1, le=1000)
     where: str | None = None
+    mode: Literal["vector", "hybrid", "words"] = "vector"
 
 
-Kind = TypeVar("Kind", bound=_Body)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Intake:

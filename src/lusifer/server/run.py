@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from lusifer.server.batcher import Batcher
 from lusifer.server.bodies import Intake
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Meter, Metrics
+from lusifer.server.search import Searcher, searchers
 from lusifer.server.served import Served
 from lusifer.serving.encode import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
 
@@ -104,6 +105,7 @@ def make(
     models: Sequence[str],
     limits: Limits | None = None,
     *,
+    indexes: Sequence[Path] = (),
     keys: Sequence[str] = (),
     device: str | None = None,
     dtype: str | None = None,
@@ -113,12 +115,13 @@ def make(
     Args:
         models: As MODEL of the command line.
         limits: None takes the defaults.
+        indexes: Folders of indexes; each model asks the first one that it may ask.
         keys: API keys; without one everyone is let in.
         device: "cpu", "cuda", ...; None takes the best one.
         dtype: Number format of the models.
 
     Raises:
-        UsageError: Two models would have one name, or as `load`.
+        UsageError: Two models would have one name, there is no such index or none that may ask it, or as `load`.
         LusiferError: As `load`.
     """
     limits, metrics = limits or Limits(), Metrics()
@@ -127,13 +130,20 @@ def make(
         if called.count(name) > 1:
             raise UsageError(f"two models would be called {name!r}: rename or link the folder of one")
     served = [load(model, metrics, limits, device=device, dtype=dtype) for model in models]
-    return assemble(served, metrics, limits, keys)
+    found = searchers(indexes, dict(zip(models, served, strict=True)), device)
+    return assemble(served, metrics, limits, keys, found)
 
 
-def assemble(served: Sequence[Served], metrics: Metrics, limits: Limits, keys: Sequence[str] = ()) -> Gate:
-    """The ASGI application around models that are started."""
+def assemble(
+    served: Sequence[Served],
+    metrics: Metrics,
+    limits: Limits,
+    keys: Sequence[str] = (),
+    searchers: Mapping[str, Searcher] | None = None,
+) -> Gate:
+    """The ASGI application around models that are started, and indexes that are open."""
     intake = Intake(limits.body_bytes, limits.texts, HELD_BODIES * limits.body_bytes)
-    return make_app(Site(served, intake, metrics), Keys(keys))
+    return make_app(Site(served, intake, metrics, searchers), Keys(keys))
 
 
 class _Server(uvicorn.Server):

@@ -92,7 +92,7 @@ class Served:
         self._reader = SimpleNamespace(
             tokenizer=copy.deepcopy(self.embedder.tokenizer), prompts=self.embedder.prompts, default_prompt_name=None
         )
-        self._default = self.embedder.prompts[default] if default is not None else ""
+        self.default_prompt = self.embedder.prompts[default] if default is not None else ""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-tokens")
         self._prompts: dict[tuple[str | None, Role | None], str] = {}
 
@@ -129,7 +129,7 @@ class Served:
     def _choose(self, task: str | None, role: Role | None) -> str:
         try:
             found = encode.choose_prompt(self.embedder.prompts, None, task, role)
-            found = self._default if found is None else found
+            found = self.default_prompt if found is None else found
             prompts.check_room(found, self._reader.tokenizer, self.limit, "task")
         except UsageError as error:
             raise ApiError(400, str(error).replace(", or give the instruction itself", ""), "task") from error

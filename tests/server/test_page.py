@@ -1,0 +1,122 @@
+"""The page in a browser: questions in any script, by keyboard alone, two models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lusifer.index.index import Index
+from lusifer.server import run
+from support import browser, http_server
+
+pytestmark = pytest.mark.slow
+DOCUMENTS = [
+    {"id": "en", "text": "The station is in the north of the town.", "language": "en"},
+    {"id": "ar", "text": "المحطة في شمال المدينة.", "language": "ar"},
+    {"id": "sw", "text": "Kituo kiko kaskazini mwa mji.", "language": "sw"},
+    {"id": "hi", "text": "स्टेशन शहर के उत्तर में है।", "language": ""},
+    {"id": "ja", "text": "駅は町の北にあります。", "language": ""},
+    {"id": "<b>", "text": "<img src=x onerror=document.title='broken'> & more", "language": "en"},
+]
+
+
+@pytest.fixture(scope="module")
+def client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Two models over one index, and a key."""
+    folder = tmp_path_factory.mktemp("page")
+    for name in ("one", "two"):
+        (folder / name).symlink_to(model_folder)
+    Index.create(folder / "towns", folder / "one").add(DOCUMENTS)
+    models = [str(folder / name) for name in ("one", "two")]
+    app = run.make(models, indexes=[folder / "towns"], keys=["secret"], device="cpu")
+    with http_server.running(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def page(client: httpx.Client) -> Iterator[Any]:
+    """The page, its key given as a browser gives it; it asks nothing of anyone but its server."""
+    with browser.opened() as opened:
+        context = opened.new_context(http_credentials={"username": "me", "password": "secret"}, locale="en")
+        page = context.new_page()
+        asked, wrong = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(str(client.base_url))
+        page.wait_for_function("document.getElementById('said').textContent")
+        yield page
+        assert wrong == [] and all(url.startswith((str(client.base_url), "data:")) for url in asked)
+
+
+def ask(page: Any, query: str) -> list[str]:
+    """Type a question by keyboard alone; gives the texts that are found by the first model."""
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "query"
+    page.keyboard.press("Control+A")
+    page.keyboard.type(query)
+    page.evaluate("document.getElementById('columns').replaceChildren()")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("li")
+    return page.locator("section").first.locator("li p").all_inner_texts()
+
+
+def test_both_models_show_what_they_find_with_its_language(page: Any) -> None:
+    assert page.inner_text("#said") == "one over towns, two over towns"
+    found = ask(page, "Where is the station?")
+    assert sorted(found) == sorted(document["text"] for document in DOCUMENTS)
+    assert page.locator("section").count() == 2 and page.locator("h2").all_inner_texts() == ["one", "two"]
+    boxes = [section.bounding_box() for section in page.locator("section").all()]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    shown = {
+        item.locator("p").inner_text(): item.locator(".language").inner_text()
+        for item in page.locator("section").first.locator("li").all()
+    }
+    wanted = ["English", "Arabic", "Swahili", "Devanagari script", "Japanese", "English"]
+    assert shown == {document["text"]: name for document, name in zip(DOCUMENTS, wanted, strict=True)}
+    assert page.title() == "Lusifer: search in any language"  # markup in a text is text
+
+
+def test_text_runs_in_its_own_direction(page: Any) -> None:
+    ask(page, "أين المحطة؟")
+    direction = "element => getComputedStyle(element).direction"
+    assert page.eval_on_selector("#query", direction) == "rtl"
+    arabic = page.locator("section").first.locator("li p[lang=ar]")
+    assert arabic.evaluate(direction) == "rtl"
+    assert page.locator("section").first.locator("li p[lang=sw]").evaluate(direction) == "ltr"
+    ask(page, "駅はどこですか")
+    assert page.eval_on_selector("#query", direction) == "ltr"
+
+
+def test_keys_are_enough(page: Any) -> None:
+    ask(page, "Where is the station?")
+    focus = "[...document.querySelectorAll('li')].indexOf(document.activeElement)"
+    steps = []
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+        steps.append(page.evaluate(focus))
+    assert steps == [0, 1, 0, -1] and page.evaluate("document.activeElement.id") == "query"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "query" and "/" not in page.input_value("#query")
+
+
+def test_without_an_index_it_ranks_texts_that_are_typed_and_says_what_is_wrong(
+    page: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny").symlink_to(model_folder)
+    with http_server.running(run.make([str(tmp_path / "tiny")], device="cpu")) as client:
+        other = page.context.new_page()
+        other.goto(str(client.base_url))
+        other.fill("#query", "maji")
+        other.press("#query", "Enter")
+        other.wait_for_selector("#said.wrong")
+        assert other.inner_text("#said") == "write some texts to search, one a line"
+        other.fill("#texts", "نهر\n\nmaji\n水")
+        other.press("#query", "Enter")
+        other.wait_for_selector("li")
+        assert other.locator("li p").first.inner_text() == "maji" and other.locator("li").count() == 3
+        other.close()
