@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from lusifer.cli import check, data, embed, evaluate, report, search, serve, train, use
+from lusifer.cli import check, data, embed, evaluate, report, search, train, use
 from lusifer.cli.models import OWN_PROCESS
 from lusifer.errors import LusiferError
 
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 for command in (
     check.check, train.train, train.ablate, use.doctor, use.info, embed.embed, use.export, use.push, use.convert,
-    search.index, search.search, search.reindex, serve.serve, evaluate.evaluate, report.report, report.demo,
+    search.index, search.search, search.reindex, use.serve, evaluate.evaluate, report.report, report.demo,
 ):  # fmt: skip
     app.command()(command)
 data_app = typer.Typer(
