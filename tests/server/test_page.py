@@ -47,7 +47,7 @@ def page(client: httpx.Client) -> Iterator[Any]:
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(str(client.base_url))
-        page.wait_for_function("document.getElementById('said').textContent")
+        page.wait_for_selector("#said:not(:empty)")
         yield page
         assert wrong == [] and all(url.startswith((str(client.base_url), "data:")) for url in asked)
 

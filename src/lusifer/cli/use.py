@@ -18,7 +18,7 @@ KEYS = "LUSIFER_API_KEYS"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help="Models, as in `embed`; with two the page shows them side by side."),
+    typer.Argument(metavar="MODEL", help="Models, as in `embed`; with two the page shows them side by side."),
 ]
 
 
