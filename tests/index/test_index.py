@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from lusifer.errors import DataError, TextError, UsageError
-from lusifer.index import index as index_module
-from lusifer.index import table
+from lusifer.index import table, writing
 from lusifer.index.index import Index
 from lusifer.index.ranks import RRF, fuse, merged
 
@@ -208,10 +207,13 @@ def test_threads_may_search_while_one_writes(fresh):
     wrong: list[object] = []
 
     def read() -> None:
-        for _ in range(20):
-            hits = fresh.search(TEXTS[2], mode="hybrid")[0]
-            if not hits or hits[0].id != "d2":
-                wrong.append(hits)
+        try:
+            for _ in range(20):
+                hits = fresh.search(TEXTS[2], mode="hybrid")[0]
+                if hits[0].id != "d2" or len(fresh) < 6:
+                    wrong.append(hits)
+        except Exception as error:
+            wrong.append(error)
 
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
@@ -228,6 +230,7 @@ def test_above_the_limit_an_approximate_index_finds_the_same_and_filters_first(f
     fresh.add(
         {"id": f"n{number}", "text": f"{TEXTS[number % 6]} {number}", "even": number % 2 == 0} for number in range(400)
     )
+    assert len(fresh) == 400
     assert "vector" in {column for one in fresh._table._table.list_indices() for column in one.columns}
     asked = [f"{TEXTS[number % 6]} {number}" for number in range(0, 400, 37)]
     exact = [f"n{number}" for number in range(0, 400, 37)]
@@ -238,8 +241,8 @@ def test_above_the_limit_an_approximate_index_finds_the_same_and_filters_first(f
 
 def test_many_commits_are_joined(fresh, monkeypatch):
     monkeypatch.setattr(table, "MANY_FRAGMENTS", 4)
-    monkeypatch.setattr(index_module, "DOCUMENTS_AT_ONCE", 1)
-    monkeypatch.setattr(index_module, "TIDY_EVERY", 4)
+    monkeypatch.setattr(writing, "DOCUMENTS_AT_ONCE", 1)
+    monkeypatch.setattr(writing, "TIDY_EVERY", 4)
     fresh.add({"id": f"n{number}", "text": f"{TEXTS[number % 6]} {number}"} for number in range(18))
     assert fresh._table._table.stats()["fragment_stats"]["num_fragments"] <= 8
     assert len(fresh) == 18 and ids(fresh, f"{TEXTS[5]} 17", top_k=1) == ["n17"]
@@ -302,6 +305,13 @@ def test_what_is_no_document_is_named(fresh, document, message):
     with pytest.raises(DataError) as caught:
         fresh.add([{"id": "ok", "text": "ok"}, document])
     assert str(caught.value).startswith("document 2: ") and message in str(caught.value)
+
+
+def test_passages_without_room_are_refused_before_anything_is_made(tmp_path, model_folder, embedder):
+    for wrong in ({"tokens": 65}, {"tokens": 1}, {"overlap": 40}, {"tokens": 20, "overlap": -1}):
+        with pytest.raises(UsageError, match="^passages of "):
+            Index.create(tmp_path / "i", model_folder, embedder=embedder, **wrong)
+        assert not (tmp_path / "i").exists()
 
 
 def test_on_long_cut_counts_and_error_refuses(fresh):

@@ -14,7 +14,11 @@ from lusifer.cli.use import Field, InputFormat
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lusifer.index.documents import TextDocument
     from lusifer.index.index import Added, Found, Index
+    from lusifer.index.models import IndexModel
 
 EXCERPT = 240
 """Characters of a passage that are shown."""
@@ -48,6 +52,14 @@ def index(
         Literal["split", "cut", "error"],
         typer.Option(help="Texts longer than a passage: split at sentences, cut and report, or refuse."),
     ] = "split",
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            help="Vectors that MODEL made before: .npy or .faiss with --input or --ids, .parquet, NAME.lance."
+        ),
+    ] = None,
+    ids: Annotated[str | None, typer.Option(help="With --vectors: ids alone, .txt (one a line) or .npy.")] = None,
+    vector_field: Annotated[str | None, typer.Option(help="With --vectors: the column of the vectors.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Take out documents that the input does not have.")] = False,
     dtype: DtypeOption = None,
     device: Device = None,
@@ -55,13 +67,12 @@ def index(
     """Put documents into an index on disk, for `search`; what is there and unchanged is not embedded again."""
     from lusifer.index import documents
 
-    if input is None:
-        raise UsageError("--input: name a file or a folder of texts")
-    source = documents.source(input, field, input_format, id)
+    source = _source(input, field, input_format, id, vectors, ids, vector_field)
     found = documents.survey(source)  # before the model is loaded: a bad last line must not cost the work on the others
     terminal.quiet()
     settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
-    made = _opened(context, output, model, device, {key: value for key, value in settings.items() if value is not None})
+    settings = {key: value for key, value in settings.items() if value is not None}
+    made = _opened(context, output, model, device, settings, found.sample if vectors else [])
     with terminal.progress("documents") as show:
         report = made.update(
             source.documents(),
@@ -75,8 +86,40 @@ def index(
     _say(report, output, f", {gone:,} taken out" if prune else "")
 
 
-def _opened(context: typer.Context, output: Path, model: str, device: str | None, settings: dict[str, Any]) -> Index:
-    """The index, made or there, with its model loaded."""
+def _source(
+    input: str | None,
+    field: str | None,
+    form: str | None,
+    id: str | None,
+    vectors: str | None,
+    ids: str | None,
+    vector_field: str | None,
+) -> Any:
+    """Where documents come from, with their vectors or without."""
+    from lusifer.index import documents
+
+    if vectors is None:
+        for option, value in (("--ids", ids), ("--vector-field", vector_field)):
+            if value is not None:
+                raise UsageError(f"{option} {value}: says something of --vectors: give them, or leave it out")
+        if input is None:
+            raise UsageError("--input: name a folder or a file of texts")
+        return documents.source(input, field, form, id)
+    from lusifer.index.kept import KeptVectors
+
+    rows = None if input is None else documents.source(input, field, form, id)
+    return KeptVectors(vectors, rows, ids, field, id, vector_field)
+
+
+def _opened(
+    context: typer.Context,
+    output: Path,
+    model: str,
+    device: str | None,
+    settings: dict[str, Any],
+    sample: Sequence[TextDocument],
+) -> Index:
+    """The index, made or there, with its model loaded; the vectors of `sample` are compared with the model's."""
     with quick_imports():
         from lusifer.index.index import Index
         from lusifer.index.models import describe
@@ -86,6 +129,8 @@ def _opened(context: typer.Context, output: Path, model: str, device: str | None
         if not is_table(output):
             Index.refuse_old(output)
             embedder = load_to_embed(model, device, settings.get("dtype"), alone=alone)
+            if sample:
+                _compare(embedder, describe(model, embedder, **settings)[0], sample)
             return Index.create(output, model, embedder=embedder, **settings)
         made = Index.open(output, model)
         made.require_own()
@@ -95,7 +140,20 @@ def _opened(context: typer.Context, output: Path, model: str, device: str | None
         if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
             words = "the index was made otherwise: leave it out, or embed anew"
             raise UsageError(f"--{option}: {words}: `lusifer reindex {output} --model {model}`")
+    if sample:
+        _compare(made.embedder, made.model, sample)
     return made
+
+
+def _compare(embedder: Any, model: IndexModel, sample: Sequence[TextDocument]) -> None:
+    """Say what is known of where kept vectors come from."""
+    from lusifer.index import kept
+
+    median = kept.check(embedder, model.name, model.document, sample)
+    if median is None:
+        terminal.note(f"no texts beside the vectors: that {model.name} made them cannot be checked")
+    else:
+        terminal.note(f"{len(sample)} texts embedded again by {model.name}: cosine {median:.3f} with their vectors")
 
 
 def _say(report: Added, output: Path, more: str = "") -> None:

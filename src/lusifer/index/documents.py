@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
@@ -23,6 +24,7 @@ RESERVED = ("id", "text", "vector", "chunk", "chunk_count", "chunk_start", "chun
 """Columns of every index; no field of a document may have such a name, nor one that begins with an underscore."""
 TEXT_FILES = (".txt", ".md", ".markdown")
 """Files of a folder that are documents, by the ending of their names in small letters."""
+SAMPLE = 16
 KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float", str: "text"}
 Value = str | int | float | bool
 
@@ -180,7 +182,7 @@ class DocumentFolder:
         for file in self._files:
             refuse_pointer(file)
             try:
-                text = file.read_text(encoding="utf-8-sig")
+                text = file.read_bytes().decode("utf-8-sig")  # with its line ends: places are counted in it
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
             except OSError as error:
@@ -210,26 +212,29 @@ def source(path: str, field: str | None = None, form: str | None = None, id: str
 
 @dataclass
 class Survey:
-    """What documents there are: how many, which fields of which kind, and their ids."""
+    """What documents there are: how many, which fields of which kind, their ids, and `SAMPLE` of them at random."""
 
     count: int = 0
     fields: dict[str, str] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
+    sample: list[TextDocument] = field(default_factory=list)
 
 
-def survey(found: Source) -> Survey:
-    """Read all documents once, before a model is loaded.
+def survey(found: Any) -> Survey:
+    """Read all documents of a source once, before a model is loaded; it has a `name` and gives `documents()`.
 
     Raises:
         DataError: There is none, one is no document, or two have one id.
     """
-    seen = Survey()
+    seen, chance = Survey(), random.Random(0)
     for each in found.documents():
         if each.id in seen.ids:
             raise DataError(f"{each.place}: the id {each.id!r} is there twice: give each document its own")
         seen.ids.add(each.id)
         seen.count += 1
         widen(seen.fields, each.fields)
+        if (place := chance.randrange(seen.count) if len(seen.sample) == SAMPLE else len(seen.sample)) < SAMPLE:
+            seen.sample[place : place + 1] = [each]
     if not seen.count:
         raise DataError(f"{found.name}: no texts in it")
     return seen

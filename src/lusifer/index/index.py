@@ -6,49 +6,27 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from lusifer.errors import DataError, UsageError
-from lusifer.index import passages
-from lusifer.index.documents import TextDocument, document, fitted, widen, windows
+from lusifer.errors import UsageError
+from lusifer.index.documents import TextDocument
 from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
 from lusifer.index.ranks import Found, fuse, hit, merged, units
 from lusifer.index.table import PassageTable, is_table
+from lusifer.index.writing import DOCUMENTS_AT_ONCE, Added, put
 from lusifer.io.files import locked, refuse_unwritable
 from lusifer.prompts import check_text
 from lusifer.serving import encode
-from lusifer.serving.encode import EmbedReport
 
 if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
 Mode = Literal["vector", "hybrid", "words"]
-DOCUMENTS_AT_ONCE = 1024
-"""Documents of a commit: what a kill may cost, and what is held in memory."""
-CHARACTERS_AT_ONCE = 2**22
-TIDY_EVERY = 64
-"""Commits between two looks at whether files should be joined."""
 POOL = 100
 """Documents that each of the two searches of a hybrid one hands in."""
-
-
-@dataclass
-class Added:
-    """What became of documents: how many were `added`, `replaced` or `unchanged`; `embedded` counts their passages."""
-
-    embedded: EmbedReport
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-
-    @property
-    def documents(self) -> int:
-        """All of them."""
-        return self.added + self.replaced + self.unchanged
 
 
 class Index:
@@ -139,8 +117,9 @@ class Index:
 
     def __len__(self) -> int:
         """How many passages there are."""
-        self._table.refresh()
-        return len(self._table)
+        with self._lock:
+            self._table.refresh()
+            return len(self._table)
 
     @property
     def fields(self) -> dict[str, str]:
@@ -198,8 +177,9 @@ class Index:
             UsageError: Somebody else writes, or the model may ask this index and not add to it.
             DataError: A document is none, or its id is there; those before it may be committed.
         """
-        with self._writing():
-            return self.put(documents, False, None, on_long, progress)
+        self.require_own()
+        with self._writing() as table:
+            return put(table, self.model, lambda: self.embedder, documents, False, None, on_long, progress)
 
     def update(
         self,
@@ -213,8 +193,9 @@ class Index:
 
         Arguments and errors are those of `add`; `fields` are the kinds of fields, where they are known beforehand.
         """
-        with self._writing():
-            return self.put(documents, True, fields, on_long, progress)
+        self.require_own()
+        with self._writing() as table:
+            return put(table, self.model, lambda: self.embedder, documents, True, fields, on_long, progress)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Take documents out.
@@ -227,24 +208,25 @@ class Index:
         """
         gone = 0
         wanted = list(dict.fromkeys(ids))
-        with self._writing():
+        with self._writing() as table:
             for start in range(0, len(wanted), DOCUMENTS_AT_ONCE):
-                found = self._table.digests(wanted[start : start + DOCUMENTS_AT_ONCE])
+                found = table.digests(wanted[start : start + DOCUMENTS_AT_ONCE])
                 if found:
-                    self._table.delete(list(found))
+                    table.delete(list(found))
                 gone += len(found)
-            self._table.tidy()
+            table.tidy()
         return gone
 
     def ids(self) -> set[str]:
         """The ids of all documents."""
-        self._table.refresh()
-        return self._table.all_ids()
+        with self._lock:
+            self._table.refresh()
+            return self._table.all_ids()
 
     def optimize(self) -> None:
         """Take all rows into the indexes, join files and remove old ones; `add` does it where it is worth it."""
-        with self._writing():
-            self._table.tidy(force=True)
+        with self._writing() as table:
+            table.tidy(force=True)
 
     def search(
         self,
@@ -328,63 +310,18 @@ class Index:
         return [hit(found[rows[id]], None if mode == "words" else vector) for id in best]
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[PassageTable]:
+        """The table for one that writes: that of the readers stays at its version while they search."""
         with self.locked():
-            self._table.refresh()
-            yield
+            with self._lock:
+                self._table.refresh()
+            yield PassageTable(self.folder)
 
     def locked(self) -> AbstractContextManager[None]:
         """Be the one that writes, while the block runs."""
         return locked(
             self.folder / ".lock", f"{self.folder}: another process writes to this index: wait until it is done"
         )
-
-    def put(
-        self,
-        documents: Iterable[TextDocument | Mapping[str, Any]],
-        may_replace: bool,
-        fields: Mapping[str, str] | None,
-        on_long: str,
-        progress: Callable[[int], None] | None,
-    ) -> Added:
-        """As `update` or `add`, for who holds the lock."""
-        self.require_own()
-        report = Added(EmbedReport())
-        made = (document(each, f"document {n}") for n, each in enumerate(documents, start=1))
-        for number, window in enumerate(windows(made, DOCUMENTS_AT_ONCE, CHARACTERS_AT_ONCE), start=1):
-            kinds = dict(fields or {})
-            for each in window:
-                widen(kinds, {name: value for name, value in each.fields.items() if name not in self._table.fields})
-            kinds |= self._table.fields
-            window = [replace(each, fields=fitted(each, kinds)) for each in window]
-            self._commit(window, kinds, may_replace, on_long, report)
-            if progress is not None:
-                progress(report.documents)
-            if number % TIDY_EVERY == 0:
-                self._table.tidy()
-        self._table.tidy()
-        return report
-
-    def _commit(
-        self, window: list[TextDocument], kinds: Mapping[str, str], may_replace: bool, on_long: str, report: Added
-    ) -> None:
-        """Embed what is new in a window, and commit it."""
-        there = self._table.digests([each.id for each in window])
-        met: set[str] = set()
-        for each in window:
-            if each.id in met or (each.id in there and not may_replace):
-                words = "is there twice" if each.id in met else "is in the index already (`update` replaces it)"
-                raise DataError(f"{each.place}: the id {each.id!r} {words}: give each document its own")
-            met.add(each.id)
-        fresh = [each for each in window if there.get(each.id) != each.digest]
-        old = [each.id for each in fresh if each.id in there]
-        if fresh:
-            rows, vectors = passages.embedded(lambda: self.embedder, self.model, fresh, on_long, report.embedded)
-            self._table.add_fields(kinds)
-            self._table.write(rows, vectors, old)
-        report.added += len(fresh) - len(old)
-        report.replaced += len(old)
-        report.unchanged += len(window) - len(fresh)
 
     def require_own(self) -> None:
         """Refuse a model that may only ask.

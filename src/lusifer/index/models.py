@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from lusifer.embedder import contents
 from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.errors import UsageError
 from lusifer.io import hub, names
-from lusifer.serving.encode import choose_prompt
+from lusifer.serving import chunks
+from lusifer.serving.encode import choose_prompt, token_counts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -151,6 +153,8 @@ def describe(
     limit = embedder.max_seq_length
     if tokens is not None and limit is not None and tokens > limit:
         raise UsageError(f"passages of {tokens} tokens: {asks.name} reads {limit}: ask for that many at most")
+    room = tokens or limit or NO_LIMIT
+    chunks.split("", partial(token_counts, embedder, prompt=text), room, overlap)  # refuses what leaves no room
     size = len(embedder.encode(["a"], show_progress_bar=False)[0])
-    made = IndexModel(asks.name, asks.identity, size, query, text, dtype, tokens or limit or NO_LIMIT, overlap)
+    made = IndexModel(asks.name, asks.identity, size, query, text, dtype, room, overlap)
     return made, asks, embedder

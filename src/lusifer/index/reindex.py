@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer.errors import UsageError
-from lusifer.index.index import Added, Index
+from lusifer.index.index import Index
 from lusifer.index.models import describe
 from lusifer.index.passages import joined
 from lusifer.index.table import NAME, PassageTable, is_table
+from lusifer.index.writing import Added, put
 from lusifer.io.files import replace_folder
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ def reindex(
         source = PassageTable(folder)
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, from which no vector can be made: index the texts")
-        made, asks, embedder = describe(model, embedder, device, **{"overlap": old.model.overlap} | settings)
+        made, _, loaded = describe(model, embedder, device, **{"overlap": old.model.overlap} | settings)
         if is_table(folder, UNFINISHED) and PassageTable(folder, UNFINISHED).about != made.to_dict():
             shutil.rmtree(_place(folder, UNFINISHED))
         if not is_table(folder, UNFINISHED):
             PassageTable.create(folder, made.to_dict(), made.dimensions, UNFINISHED)
         table = PassageTable(folder, UNFINISHED)
-        new = Index(folder, table, asks, embedder, device)
-        report = new.put(joined(source.passages()), True, source.fields, "split", progress)
+        documents = joined(source.passages())
+        report = put(table, made, lambda: loaded, documents, True, source.fields, "split", progress)
         # Taken out of the index, after an earlier call had embedded them.
         gone = sorted(table.all_ids() - source.all_ids()) if report.unchanged else []
         if gone:

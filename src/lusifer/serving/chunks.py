@@ -18,12 +18,13 @@ Span = tuple[int, int]
 Count = Callable[[Sequence[str]], list[int]]
 """Texts -> the tokens of each, with prompt and special tokens."""
 
-_TAIL = r"(?:(?![\p{Ps}\p{Pi}])[\p{SB=Close}\p{SB=Extend}\p{SB=Format}])*"  # brackets and quotes that close
+# Brackets and quotes that close, in French behind a space.
+_TAIL = r"(?:(?![\p{Ps}\p{Pi}])[\p{SB=Close}\p{SB=Extend}\p{SB=Format}]|[ \u00a0\u202f]\p{Pf}(?=\s|\z))*"
 _SENTENCES = (
     # ! ? and the full stops that are nothing else, as in Chinese or Hindi;
     rf"(?:\p{{SB=STerm}}[\p{{SB=STerm}}\p{{SB=ATerm}}]*{_TAIL}"
     # the dot, which also stands in numbers and names: a space follows, and the next letter is no small one;
-    rf"|\p{{SB=ATerm}}+{_TAIL}(?=\s)(?!\s+[^\p{{SB=OLetter}}\p{{SB=Upper}}\p{{SB=Lower}}\p{{SB=STerm}}]*\p{{SB=Lower}}))"
+    rf"|[\p{{SB=ATerm}}…]+{_TAIL}(?=\s)(?!\s+[^\p{{SB=OLetter}}\p{{SB=Upper}}\p{{SB=Lower}}\p{{SB=STerm}}]*\p{{SB=Lower}}))"
     # and an empty line. A line break alone is none: texts are wrapped.
     r"\s*|\n\s*\n\s*"
 )
