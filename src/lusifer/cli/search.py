@@ -82,7 +82,8 @@ def index(
         )
     gone = made.delete(made.ids() - found.ids) if prune else 0
     if getattr(source, "empty", 0):
-        terminal.note(f"{source.empty:,} empty files are left out")
+        are = "file is" if source.empty == 1 else "files are"
+        terminal.note(f"{source.empty:,} empty {are} left out")
     _say(report, output, f", {gone:,} taken out" if prune else "")
 
 
@@ -160,9 +161,10 @@ def _say(report: Added, output: Path, more: str = "") -> None:
     if report.embedded.cut:
         terminal.note(report.embedded.cut_line())
     documents = "document" if report.documents == 1 else "documents"
+    passages = "passage" if report.embedded.rows == 1 else "passages"
     terminal.note(
         f"{report.documents:,} {documents} -> {output}: {report.added:,} added, {report.replaced:,} replaced, "
-        f"{report.unchanged:,} unchanged{more}; {report.embedded.rows:,} passages embedded"
+        f"{report.unchanged:,} unchanged{more}; {report.embedded.rows:,} {passages} embedded"
     )
 
 

@@ -83,7 +83,9 @@ class PassageTable:
         with full_disk_named(folder):
             folder.mkdir(parents=True, exist_ok=True)
             connection.create_table(name, schema=schema)
-        return cls(folder, name)
+        made = cls(folder, name)
+        made._index(0)  # while it is empty: from the first commit on, rows are found by their words
+        return made
 
     def __len__(self) -> int:
         return self._table.count_rows()
@@ -184,7 +186,7 @@ class PassageTable:
 
         there = {column for one in self._table.list_indices() for column in one.columns}
         with full_disk_named(self.folder):
-            if "text" not in there and self._table.count_rows("text IS NOT NULL"):
+            if "text" not in there:
                 words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False)
                 self._table.create_index("text", config=words)
             if "vector" not in there and rows > EXACT_UP_TO:

@@ -1,0 +1,130 @@
+"""`lusifer index`, `search` and `reindex` as typed; and an index whose writer is killed."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import main
+from lusifer.index.index import Index
+from support.processes import lusifer
+
+TEXTS = {"a.txt": "The station is in the north.", "b/c.md": "# Вода\n\nВода — это жизнь.", "d.txt": "水は命です。"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> Path:
+    """A folder of texts, in the working folder of a user."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in TEXTS.items():
+        (tmp_path / "notes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "notes" / name).write_text(text, encoding="utf-8")
+    (tmp_path / "model").symlink_to(model_folder)
+    return tmp_path
+
+
+def run(capsys, *words: str) -> tuple[list[str], list[str]]:
+    """Lines on standard output and standard error of a command that must work."""
+    assert main(list(words)) == 0
+    said = capsys.readouterr()
+    return said.out.splitlines(), said.err.splitlines()
+
+
+def refused(capsys, status: int, *words: str) -> str:
+    assert main(list(words)) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("lusifer: error: "), lines
+    return lines[0]
+
+
+def test_a_folder_of_texts_is_indexed_searched_and_brought_up_to_date(capsys):
+    command = ["index", "model", "--input", "notes", "--output", "i"]
+    said = run(capsys, *command)[1]
+    assert said == ["lusifer: 3 documents -> i: 3 added, 0 replaced, 0 unchanged; 3 passages embedded"]
+    out, err = run(capsys, "search", "i", "水は命です。", "--top-k", "2")
+    assert out[:2] == ["1  1.000  d.txt", "   水は命です。"] and len(out) == 4 and err == []
+    out, _ = run(capsys, "search", "i", "ВОДА", "--mode", "words", "--json")
+    text = TEXTS["b/c.md"]
+    expected = {"id": "b/c.md", "score": None, "text": text, "start": 0, "end": len(text), "fields": {}}
+    assert [json.loads(line) for line in out] == [expected]
+    Path("notes/a.txt").unlink()
+    Path("notes/d.txt").write_text("火。", encoding="utf-8")
+    Path("notes/empty.txt").write_text("\n")
+    assert run(capsys, *command, "--prune")[1] == [
+        "lusifer: 1 empty file is left out",
+        "lusifer: 2 documents -> i: 0 added, 1 replaced, 1 unchanged, 1 taken out; 1 passage embedded",
+    ]
+    assert run(capsys, "search", "i", "station", "--mode", "words") == ([], ["lusifer: i: nothing found"])
+
+
+def test_rows_are_filtered_by_their_fields_and_reindexed_in_other_passages(capsys):
+    rows = [{"id": n, "body": text * 9, "lang": n} for n, text in TEXTS.items()]
+    Path("r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["--input", "r.jsonl", "--field", "body", "--output", "i", "--overlap", "4"]
+    run(capsys, "index", "model", *words)
+    out, _ = run(capsys, "search", "i", "station", "--where", "lang != 'a.txt'", "--json")
+    assert {json.loads(line)["id"] for line in out} == {"b/c.md", "d.txt"}
+    assert "filter 'lang': " in refused(capsys, 2, "search", "i", "station", "--where", "lang")
+    before = len(Index.open("i"))
+    said = run(capsys, "reindex", "i", "--model", "model", "--tokens", "32")[1]
+    assert said[0].startswith("lusifer: 3 documents -> i: 3 added") and len(Index.open("i")) > before
+    refusal = refused(capsys, 2, "index", "model", *words[:-2], "--tokens", "40")
+    assert "--tokens: the index was made otherwise: leave it out, or embed anew: `lusifer reindex i --model" in refusal
+    run(capsys, "index", "model", *words[:-2], "--tokens", "32")
+
+
+def test_on_long_and_prompts_reach_the_index(capsys):
+    Path("long.txt").write_text("water " * 200 + "\n")
+    words = ["--input", "long.txt", "--output", "i", "--task", "retrieval"]
+    assert "tokens, and a passage has 64" in refused(capsys, 1, "index", "model", *words, "--on-long", "error")
+    said = run(capsys, "index", "model", *words, "--on-long", "cut")[1]
+    assert "1 of 1 text is longer than the 64 tokens" in said[0]
+    model = Index.open("i").model
+    assert model.query.endswith("\n") and model.document == ""
+    assert "--task: the index was made otherwise" in refused(capsys, 2, "index", "model", *words[:-1], "sts")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["index", "model", "--output", "i"], "--input: name a folder or a file of texts"),
+        (["index", "model", "--input", "no.txt", "--output", "i"], "no.txt: no such file"),
+        (["index", "model", "--input", "notes", "--output", "notes"], "notes: is no index, and not empty"),
+        (["index", "nowhere", "--input", "notes", "--output", "i"], "nowhere: no such folder"),
+        (["index", "model", "--input", "notes", "--output", "i", "--task", "x"], "task 'x' is unknown"),
+        (["search", "i", "water"], "i: no index there: make one with `lusifer index"),
+        (["search", "notes", "water"], "notes: no index there"),
+        (["reindex", "i", "--model", "model"], "i: no index there"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_calls_are_status_2_and_leave_nothing(capsys, words, message):
+    assert message in refused(capsys, 2, *words)
+    assert not Path("i").exists()
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_killed_leaves_whole_commits_and_the_same_call_goes_on(folder):
+    rows = [{"id": f"r{n}", "text": f"Row {n}. " + "water " * (n % 500 // 10)} for n in range(5120)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["index", "model", "--input", "rows.jsonl", "--output", "i"]
+    started = lusifer(folder, *command)
+    end = time.monotonic() + 120
+    while len(list(Path("i/documents.lance/_versions").glob("*.manifest"))) < 3:
+        assert started.process.is_alive() and time.monotonic() < end, started.stderr
+        time.sleep(0.001)
+    started.process.kill()
+    assert started.wait() == -9
+    index = Index.open("i")
+    found = index.ids()
+    assert 0 < len(found) < len(rows) and found == {row["id"] for row in rows[: len(found)]} and len(found) % 1024 == 0
+    for row in rows[: len(found) : 97]:
+        hit = index.search(row["text"].split(".")[0], mode="words", top_k=1)[0][0]
+        assert hit.id == row["id"] and row["text"].startswith(hit.text)
+    again = lusifer(folder, *command)
+    assert again.wait() == 0, again.stderr
+    assert f"{len(rows) - len(found):,} added, 0 replaced, {len(found):,} unchanged" in again.stderr
+    assert index.ids() == {row["id"] for row in rows}
