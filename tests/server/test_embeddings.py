@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import lusifer
 from lusifer.server import run
+from lusifer.serving import encode
 from support import http_server
 from support.http_server import Slow, counted, eventually
 
@@ -148,6 +149,18 @@ def test_what_is_cut_is_said_in_the_answer_or_refused(client: httpx.Client, embe
     assert "truncated" not in fits.json() and fits.headers["x-truncated-texts"] == "0"
 
 
+def test_tokens_are_counted_beside_the_model_with_its_vocabulary_and_limits_of_their_own(embedder: Any) -> None:
+    app, served = http_server.served(embedder)
+    reader = served._reader.tokenizer
+    texts = ["Hello </s> <mask> [MASK] naïve", "水は命。", "a" * 500, *some_texts(20, seed=9)]
+    settings = {"truncation": False, "padding": False, "verbose": False}
+    assert reader(texts, **settings)["input_ids"] == embedder.tokenizer(texts, **settings)["input_ids"]
+    embedder.tokenizer(texts, truncation=True, max_length=5)
+    assert reader.backend_tokenizer.truncation is None
+    assert [len(ids) for ids in reader(texts, **settings)["input_ids"]] == encode.token_counts(embedder, texts)
+    served.close()
+
+
 def test_tokenize_shows_where_a_text_is_cut(client: httpx.Client, embedder: Any) -> None:
     text = "water " * 500
     shown = client.post("/tokenize", json={"input": text, "task": "retrieval"}).json()["data"][0]
@@ -189,6 +202,13 @@ def test_times_and_counts_stand_in_the_headers(client: httpx.Client) -> None:
         ("/v1/embeddings", {}, 400, "input", "is missing"),
         ("/v1/embeddings", {"input": ["a", ""]}, 400, "input[1]", "the text is empty"),
         ("/v1/embeddings", {"input": ["a", "b\x00"]}, 400, "input[1]", "NUL character"),
+        (
+            "/v1/embeddings",
+            {"input": ["a", "b" * 2**18 + "b"]},
+            413,
+            "input[1]",
+            "262,145 characters, and at most 262,144",
+        ),
         ("/v1/embeddings", {"input": ["a", 3.5]}, 400, "input[1]", "found float"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "'float' or 'base64'"),
         ("/v1/embeddings", {"input": "a", "dimensions": 16}, 400, "dimensions", "trained for 48"),
@@ -276,7 +296,7 @@ def test_every_route_but_health_needs_one_of_the_keys(model_folder: Path) -> Non
                     status = client.request(method, path, headers=header).status_code
                     assert (status == 401) == (path != "/health"), (method, path)
         basic = base64.b64encode("me:zweiter Schlüssel".encode()).decode()
-        for words in ("Bearer first", "bearer first", f"Basic {basic}"):
+        for words in ("Bearer first", "bearer first", "Bearer zweiter Schlüssel".encode(), f"Basic {basic}"):
             answer = client.post("/v1/embeddings", json={"input": "a"}, headers={"Authorization": words})
             assert answer.status_code == 200
         said = error(client.get("/v1/models", headers={"Authorization": "Basic !"}))
@@ -288,6 +308,7 @@ def test_models_are_listed_and_found_by_their_aliases(client: httpx.Client) -> N
     assert (about["id"], about["object"], about["dimensions"], about["max_tokens"]) == ("tiny", "model", [48], 64)
     assert client.get("/v1/models/tiny:query").json()["id"] == "tiny:query"
     assert client.get("/v1/models/other").status_code == 404
+    assert client.get("/v1/models/tiny:nonsense").status_code == 400
 
 
 def test_metrics_count_texts_tokens_and_what_is_cut(client: httpx.Client) -> None:

@@ -238,7 +238,9 @@ def _add_state(app: FastAPI, site: Site) -> None:
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
-        return JSONResponse(site.about(site.find(name)[0]) | {"id": name})
+        served, words = site.find(name)
+        await served.prompt(words, None, None)  # refuses words that mean nothing
+        return JSONResponse(site.about(served) | {"id": name})
 
     @app.get("/health")
     async def health() -> Response:

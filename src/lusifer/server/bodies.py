@@ -17,6 +17,8 @@ from lusifer.server.errors import ApiError
 
 LARGE = 2**18
 """Bytes from which a body is read in a thread of its own, so that others are answered meanwhile."""
+LONGEST_TEXT = 2**18
+"""Characters of a text; no model reads as many, and tokenising takes some hundred times their bytes."""
 READ_ON = 8
 """How many times the limit of a body is read, and thrown away, before the connection is closed: a client that is still
 sending does not read the answer."""
@@ -170,9 +172,13 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         value = value["text"]
     try:
-        return check_text(value, where)
+        found = check_text(value, where)
     except TextError as error:
         raise ApiError(400, str(error), where) from error
+    if len(found) > LONGEST_TEXT:
+        words = f"{where}: {len(found):,} characters, and at most {LONGEST_TEXT:,} are taken of one text: split it"
+        raise ApiError(413, words, where)
+    return found
 
 
 def _parse(data: bytes, kind: type[Kind]) -> Kind:

@@ -96,7 +96,7 @@ class Gate:
 
     def _check(self, scope: Scope) -> None:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not self.keys.fit(given.decode("latin-1")):
+        if not self.keys.fit(given.decode("utf-8", "replace")):
             words = "the API key is wrong" if given else "an API key is needed"
             challenge = {"WWW-Authenticate": 'Basic realm="lusifer: any name, the API key as password"'}
             raise ApiError(401, f"{words}: send `Authorization: Bearer KEY`", headers=challenge)

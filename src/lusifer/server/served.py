@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, islice, takewhile
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from lusifer import prompts
 from lusifer.errors import UsageError
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from lusifer.server.metrics import Meter
     from lusifer.serving.encode import Embedder
 
-TEXTS_AT_ONCE = 256
-"""Texts that are tokenised before another request has its turn."""
+TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**20
+"""What is tokenised at most before another request has its turn; a token takes some hundred bytes meanwhile."""
 ROLES: dict[str, Role] = {
     "query": "query", "document": "document", "passage": "document", "search_query": "query",
     "search_document": "document",
@@ -90,7 +92,7 @@ class Served:
         default = self.embedder.default_prompt_name
         # A tokenizer of its own: two threads that read with one get each other's limits.
         self._reader = SimpleNamespace(
-            tokenizer=copy.deepcopy(self.embedder.tokenizer), prompts=self.embedder.prompts, default_prompt_name=None
+            tokenizer=_twin(self.embedder.tokenizer), prompts=self.embedder.prompts, default_prompt_name=None
         )
         self.default_prompt = self.embedder.prompts[default] if default is not None else ""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-tokens")
@@ -138,8 +140,10 @@ class Served:
     async def count(self, texts: Sequence[str], prompt: str) -> list[int]:
         """Tokens of each text with its prompt and special tokens, uncut."""
         lengths: list[int] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            part = texts[start : start + TEXTS_AT_ONCE]
+        while len(lengths) < len(texts):
+            part = list(islice(texts, len(lengths), len(lengths) + TEXTS_AT_ONCE))
+            sums = accumulate(map(len, part))
+            part = part[: max(1, sum(1 for _ in takewhile(lambda size: size <= CHARACTERS_AT_ONCE, sums)))]
             lengths += await self._in_pool(encode.token_counts, self._reader, part, prompt)
         return lengths
 
@@ -241,6 +245,23 @@ class Served:
             "aliases": [f"{self.name}:{word}" for word in ("query", "document")],
             "tasks": list(prompts.table()),
         }
+
+
+def _twin(tokenizer: Any) -> Any:
+    """A tokenizer that reads as this one, with limits of its own; the two share their vocabulary, which is large."""
+    old = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(old, Tokenizer):
+        return copy.deepcopy(tokenizer)
+    new = Tokenizer(old.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if getattr(old, part) is not None:
+            setattr(new, part, getattr(old, part))
+    added = [token for _, token in sorted(old.get_added_tokens_decoder().items())]
+    new.add_special_tokens([token for token in added if token.special])
+    new.add_tokens([token for token in added if not token.special])
+    made = copy.copy(tokenizer)
+    made._tokenizer = new
+    return made
 
 
 def _role(word: str | None, field: str) -> Role | None:
