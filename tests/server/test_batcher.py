@@ -100,7 +100,10 @@ def test_texts_of_like_length_share_a_batch() -> None:
 def test_after_a_lack_of_memory_it_goes_on_with_half_the_budget(
     kind: Callable[[str], Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ready = []
+
     def trouble(texts: list[str]) -> None:
+        ready.append(batcher.alive)
         if len(texts) > 3:
             raise kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
@@ -110,6 +113,7 @@ def test_after_a_lack_of_memory_it_goes_on_with_half_the_budget(
     texts = [str(row) for row in range(40)]
     assert right(texts, batcher.submit(texts, [10] * 40, "").result(10).vectors)
     assert batcher.alive and batcher.budget < 100
+    assert ready[:2] == [True, False]  # while it recovers it says that it is not ready
     embedder.trouble = lambda texts: None
     for text in texts:
         batcher.submit([text], [10], "").result(10)
@@ -142,6 +146,17 @@ def test_a_text_without_memory_or_vector_fails_alone_and_names_its_number() -> N
     assert batcher.alive
     batcher.close()
     assert batcher.tokens == 0
+
+
+def test_an_answer_that_nobody_expects_of_a_model_does_not_end_the_thread() -> None:
+    embedder = Numbers()
+    batcher = started(embedder)
+    embedder.encode = lambda texts, **_: np.zeros((len(texts) - 1, 2))
+    with pytest.raises(VectorError, match="IndexError"):
+        batcher.submit(["1", "2"], [1, 1], "").result(10)
+    del embedder.encode
+    assert right(["3"], batcher.submit(["3"], [1], "").result(10).vectors)
+    batcher.close()
 
 
 def test_the_bound_is_one_rule_and_a_cancelled_job_makes_room() -> None:

@@ -136,7 +136,10 @@ class Batcher:
 
         Raises:
             BusyError, StoppedError: As `check_room`.
+            ValueError: There are no texts.
         """
+        if not texts:
+            raise ValueError("no texts to embed")
         job = Job(texts, lengths, prompt)
         with self._changed:
             self.check_room()
@@ -184,6 +187,9 @@ class Batcher:
                 batch = self._next()
             try:
                 self._compute(batch)
+            except Exception as error:  # whatever it is, the thread goes on
+                for job, row in batch:
+                    self._fail(job, row, error)
             finally:
                 with self._changed:
                     self.tokens -= sum(job.lengths[row] for job, row in batch)
