@@ -311,6 +311,16 @@ def test_models_are_listed_and_found_by_their_aliases(client: httpx.Client) -> N
     assert client.get("/v1/models/tiny:nonsense").status_code == 400
 
 
+def test_bodies_are_described_as_they_are_read(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in (*PATHS, "/search"):
+        schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["additionalProperties"] is False and set(schema["required"]) < set(schema["properties"])
+        body = {name: ["a"] if name == "documents" else "a" for name in schema["required"]}
+        said = error(client.post(path, json=body | {"nonsense": 1}))
+        assert said["message"] == f"nonsense: is not known here: use {', '.join(schema['properties'])}"
+
+
 def test_metrics_count_texts_tokens_and_what_is_cut(client: httpx.Client) -> None:
     names = ("lusifer_texts_total", "lusifer_tokens_total", "lusifer_truncated_texts_total", "lusifer_batch_texts_sum")
     before = [counted(client, name) for name in names]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from lusifer import __version__
@@ -133,22 +134,22 @@ async def _no_route(request: Request, error: HTTPException) -> Response:
 def _add_work(app: FastAPI, site: Site) -> None:
     """The routes that a model works for."""
 
-    @app.post("/v1/embeddings")
+    @app.post("/v1/embeddings", openapi_extra=_described(EmbeddingsBody))
     async def embeddings(request: Request) -> Response:
         async with site.intake.read(request, EmbeddingsBody) as body:
             return await site.ask(request, _embeddings(site, body, _timing(request)))
 
-    @app.post("/v1/rerank")
+    @app.post("/v1/rerank", openapi_extra=_described(RerankBody))
     async def rerank(request: Request) -> Response:
         async with site.intake.read(request, RerankBody) as body:
             return await site.ask(request, _rerank(site, body, _timing(request)))
 
-    @app.post("/search")
+    @app.post("/search", openapi_extra=_described(SearchBody))
     async def search(request: Request) -> Response:
         async with site.intake.read(request, SearchBody) as body:
             return await site.ask(request, _search(site, body, _timing(request)))
 
-    @app.post("/tokenize")
+    @app.post("/tokenize", openapi_extra=_described(TokenizeBody))
     async def tokenize(request: Request) -> Response:
         async with site.intake.read(request, TokenizeBody) as body:
             served, words = site.find(body.model)
@@ -156,6 +157,12 @@ def _add_work(app: FastAPI, site: Site) -> None:
             prompt = await served.prompt(words, body.task, body.input_type)
             data = [await served.tokens(text, prompt) for text in texts]
             return JSONResponse({"model": served.name, "data": data})
+
+
+def _described(kind: type[BaseModel]) -> dict[str, Any]:
+    """What `/openapi.json` says of a body, which the routes read themselves: within limits, and with errors of ours."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _timing(request: Request) -> Timing:
