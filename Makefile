@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test quick check bench clean
+TEXTS ?= docs/how-to
+QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
+export TEXTS QUERY
+
+.PHONY: help demo test search quick check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -15,6 +19,10 @@ demo: $(INSTALLED)  ## sentences in 14 languages found by questions in others, M
 
 test: $(INSTALLED)  ## all tests, no network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+search: $(INSTALLED)  ## ask a folder of texts in any language: make search TEXTS=FOLDER QUERY="..."
+	@HF_HUB_OFFLINE=1 $(BIN)/lusifer index mini --input "$$TEXTS" --output search-output --prune
+	@HF_HUB_OFFLINE=1 $(BIN)/lusifer search search-output "$$QUERY"
 
 quick: $(INSTALLED)  ## the tests of every room that train nothing and start nothing, for while you work
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
@@ -27,7 +35,7 @@ bench: $(INSTALLED)  ## speed and memory beside the peers, one table
 	$(BIN)/python benchmarks/bench.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output search-output
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

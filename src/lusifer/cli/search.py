@@ -84,7 +84,7 @@ def index(
     if getattr(source, "empty", 0):
         are = "file is" if source.empty == 1 else "files are"
         terminal.note(f"{source.empty:,} empty {are} left out")
-    _say(report, output, f", {gone:,} taken out" if prune else "")
+    _say(report, output, "taken in" if vectors else "embedded", f", {gone:,} taken out" if prune else "")
 
 
 def _source(
@@ -154,17 +154,18 @@ def _compare(embedder: Any, model: IndexModel, sample: Sequence[TextDocument]) -
     if median is None:
         terminal.note(f"no texts beside the vectors: that {model.name} made them cannot be checked")
     else:
-        terminal.note(f"{len(sample)} texts embedded again by {model.name}: cosine {median:.3f} with their vectors")
+        texts = "text" if len(sample) == 1 else "texts"
+        terminal.note(f"{len(sample)} {texts} embedded again by {model.name}: cosine {median:.3f} with their vectors")
 
 
-def _say(report: Added, output: Path, more: str = "") -> None:
+def _say(report: Added, output: Path, done: str = "embedded", more: str = "") -> None:
     if report.embedded.cut:
         terminal.note(report.embedded.cut_line())
     documents = "document" if report.documents == 1 else "documents"
     passages = "passage" if report.embedded.rows == 1 else "passages"
     terminal.note(
         f"{report.documents:,} {documents} -> {output}: {report.added:,} added, {report.replaced:,} replaced, "
-        f"{report.unchanged:,} unchanged{more}; {report.embedded.rows:,} {passages} embedded"
+        f"{report.unchanged:,} unchanged{more}; {report.embedded.rows:,} {passages} {done}"
     )
 
 

@@ -306,8 +306,15 @@ class Index:
         for each in lists:
             rows = dict(each) | rows  # the passage that is nearest comes before the one with the words
         best = fuse([[id for id, _ in each] for each in lists])[:top_k]
-        found = self._table.take(rows[id] for id in best)
-        return [hit(found[rows[id]], None if mode == "words" else vector) for id in best]
+        wanted = [rows[id] for id in best]
+        found = self._table.take(wanted, approximate and vector is not None)
+        if vector is None:
+            scores = {}
+        elif approximate:
+            scores = {row: float(units(found[row]["vector"][None])[0] @ vector) for row in wanted}
+        else:
+            scores = self._table.snapshot().scores(wanted, vector)
+        return [hit(found[row], scores.get(row)) for row in wanted]
 
     @contextmanager
     def _writing(self) -> Iterator[PassageTable]:

@@ -40,20 +40,25 @@ class Snapshot:
     documents: np.ndarray
     ids: Any
 
+    def scores(self, rows: Sequence[int], vector: np.ndarray) -> dict[int, float]:
+        """The cosines of rows and a vector of length 1."""
+        places = np.flatnonzero(np.isin(self.rows, np.asarray(rows, dtype=np.uint64)))
+        return dict(zip(self.rows[places].tolist(), (self.matrix[places] @ vector).tolist(), strict=True))
+
     def best(self, vector: np.ndarray, depth: int, allowed: np.ndarray | None = None) -> list[tuple[str, int]]:
         """The `depth` nearest documents of a vector of length 1, and of each its nearest passage: (id, row)."""
         scores = self.matrix @ vector
-        chosen = np.arange(len(scores)) if allowed is None else np.flatnonzero(np.isin(self.rows, allowed))
-        scores = scores if allowed is None else scores[chosen]
+        chosen = slice(None) if allowed is None else np.flatnonzero(np.isin(self.rows, allowed))
+        scores, rows, documents = scores[chosen], self.rows[chosen], self.documents[chosen]
         take = depth
         while len(scores):
             take = min(take, len(scores))
-            top = np.argpartition(-scores, take - 1)[:take]
-            top = top[np.lexsort((self.rows[chosen[top]], -scores[top]))]
-            _, first = np.unique(self.documents[chosen[top]], return_index=True)
+            top = np.argpartition(scores, len(scores) - take)[len(scores) - take :]
+            top = top[np.lexsort((rows[top], -scores[top]))]
+            _, first = np.unique(documents[top], return_index=True)
             if len(first) >= depth or take == len(scores):
-                rows = chosen[top[np.sort(first)[:depth]]]
-                return [(self.ids[int(self.documents[row])].as_py(), int(self.rows[row])) for row in rows]
+                best = top[np.sort(first)[:depth]]
+                return [(self.ids[int(documents[row])].as_py(), int(rows[row])) for row in best]
             take *= 4
         return []
 
@@ -84,8 +89,7 @@ def units(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def hit(row: dict[str, Any], vector: np.ndarray | None) -> Found:
-    """A row of the table as what a question found; `vector` is that of the question, of length 1."""
-    score = None if vector is None else float(units(np.asarray([row["vector"]]))[0] @ vector)
+def hit(row: dict[str, Any], score: float | None) -> Found:
+    """A row of the table as what a question found."""
     fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
     return Found(row["id"], score, row["text"], row["chunk_start"], row["chunk_end"], fields)

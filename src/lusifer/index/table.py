@@ -7,6 +7,7 @@ always before a search; removed files only after an hour, when no reader has the
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,8 @@ META = b"lusifer"
 """The key in the table's metadata under which the index keeps what it knows of its model, as JSON."""
 EXACT_UP_TO = 1_000_000
 """Passages up to which all vectors are compared, in memory; above, an approximate index names the candidates."""
+SETTLED = 10**9
+"""Nanoseconds after which two commits have two times; asking LanceDB each time would double that of a search."""
 KEPT = timedelta(hours=1)
 """How long files of an older version stay, for readers that have it open."""
 MANY_FRAGMENTS = 32
@@ -58,9 +61,14 @@ class PassageTable:
             raise UsageError(f"{self._place}: {words}")
 
     def _open(self) -> None:
-        self._inode = self._place.stat().st_ino
+        self._seen = self._stamp()
         self._table = _connect(self.folder).open_table(self.name)
         self._snapshot: Snapshot | None = None
+        self._rows = len(self)
+
+    def _stamp(self) -> tuple[int, int]:
+        """Which table is there, and when something was last committed to it."""
+        return self._place.stat().st_ino, (self._place / "_versions").stat().st_mtime_ns
 
     def _said(self) -> dict[str, Any]:
         return json.loads((self._table.schema.metadata or {}).get(META, "{}"))
@@ -104,7 +112,7 @@ class PassageTable:
     @property
     def approximate(self) -> bool:
         """Whether there are too many vectors to compare them all."""
-        return len(self) > EXACT_UP_TO
+        return self._rows > EXACT_UP_TO
 
     def refresh(self) -> None:
         """See what others committed.
@@ -112,8 +120,14 @@ class PassageTable:
         Raises:
             UsageError: `reindex` put vectors of another model there.
         """
-        if self._place.stat().st_ino == self._inode:
+        before, self._seen = self._seen, self._stamp()
+        if self._seen == before and time.time_ns() - before[1] > SETTLED:
+            return
+        if self._seen[0] == before[0]:
             self._table.checkout_latest()
+            self._rows = len(self)
+            if self._snapshot is not None and self._snapshot.version != self._table.version:
+                self._snapshot = None  # two would take twice the memory
             return
         self._open()
         if self._said() != self.about:
@@ -218,22 +232,26 @@ class PassageTable:
             found = asked.select(["id", score]).limit(limit).with_row_id(True).to_arrow()
         return list(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
 
-    def take(self, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """All columns of rows, by their number."""
+    def take(self, rows: Iterable[int], vectors: bool) -> dict[int, dict[str, Any]]:
+        """The columns of rows by their number; vectors, if wanted, as arrays."""
         rows = list(rows)
         if not rows:
             return {}
-        return {row.pop("_rowid"): row for row in self._table.take_row_ids(rows).with_row_id().to_list()}
+        names = [one.name for one in self._table.schema if vectors or one.name != "vector"]
+        found = self._table.take_row_ids(rows).select(names).with_row_id().to_arrow()
+        others = (found.drop_columns(["vector"]) if vectors else found).to_pylist()
+        if vectors:
+            own = found["vector"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)
+            others = [row | {"vector": vector} for row, vector in zip(others, own, strict=True)]
+        return {row.pop("_rowid"): row for row in others}
 
     def snapshot(self) -> Snapshot:
         """The vectors of the version that is open, read once."""
         import pyarrow as pa
 
-        version = self._table.version
-        if self._snapshot is not None and self._snapshot.version == version:
+        if self._snapshot is not None:
             return self._snapshot
-        self._snapshot = None  # two would take twice the memory
-        n = len(self)
+        version, n = self._table.version, len(self)
         matrix = np.empty((n, self._table.schema.field("vector").type.list_size), dtype=np.float32)
         rows, ids, end = np.empty(n, dtype=np.uint64), [], 0
         for batch in self._table.search().select(["id", "vector"]).with_row_id(True).to_batches():
