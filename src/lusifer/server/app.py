@@ -185,8 +185,7 @@ async def _embeddings(site: Site, body: EmbeddingsBody, timing: Timing) -> Respo
 def _written(name: str, found: Embedded, vectors: np.ndarray, form: str) -> bytes:
     """The answer with its vectors, each number with the nine digits that tell one float32 from every other."""
     about: dict[str, Any] = {"object": "list", "model": name, "usage": found.usage}
-    if cut := found.cut:
-        about["truncated"] = cut
+    about |= _notes(found)
     rows = []
     for row, vector in enumerate(vectors):
         if form == "base64":
@@ -195,6 +194,12 @@ def _written(name: str, found: Embedded, vectors: np.ndarray, form: str) -> byte
             spelt = "[" + ", ".join(map("%.9g".__mod__, vector.tolist())) + "]"
         rows.append(f'{{"object": "embedding", "index": {row}, "embedding": {spelt}}}')
     return f'{json.dumps(about)[:-1]}, "data": [{", ".join(rows)}]}}'.encode()
+
+
+def _notes(found: Embedded) -> dict[str, Any]:
+    """What the answer says of texts that were cut, or that the model has no score for; nothing where there are none."""
+    notes = {"truncated": found.cut, "unscored": found.unscored}
+    return {name: rows for name, rows in notes.items() if rows}
 
 
 async def _rerank(site: Site, body: RerankBody, timing: Timing) -> Response:
@@ -214,9 +219,9 @@ async def _rerank(site: Site, body: RerankBody, timing: Timing) -> Response:
         | ({"document": {"text": documents[row]}} if body.return_documents else {})
         for row in np.argsort(-scores, kind="stable")[: body.top_n]
     ]
-    usage = {key: value + sides[1].usage[key] for key, value in sides[0].usage.items()}
+    usage = {key: sum(side.usage.get(key, 0) for side in sides) for key in sides[0].usage | sides[1].usage}
     answer = {"object": "list", "model": body.model or served.name, "results": results, "usage": usage}
-    return JSONResponse(answer | ({"truncated": sides[1].cut} if sides[1].cut else {}))
+    return JSONResponse(answer | _notes(sides[1]))
 
 
 async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:

@@ -112,4 +112,6 @@ def _headers(timing: Timing, total: float) -> dict[str, str]:
         found["server-timing"] = ", ".join(f"{name};dur={1000 * each:.1f}" for name, each in parts.items())
     if timing.truncated is not None:
         found["x-truncated-texts"] = str(timing.truncated)
+    if timing.unscored:
+        found["x-unscored-texts"] = str(timing.unscored)
     return found

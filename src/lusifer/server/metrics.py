@@ -41,9 +41,10 @@ class Metrics:
             "batch_tokens": self._sizes("lusifer_batch_tokens", "Tokens of a batch, without padding"),
             "text_tokens": self._sizes("lusifer_text_tokens", "Tokens of a text, before it is cut"),
         }
-        self.languages = Counter(
-            "lusifer_languages", "Texts by language, as far as it was told", ["model", "language"], registry=registry
-        )
+        self.unscored = Counter(
+            "lusifer_unscored_texts", "Texts in a language that the model has no score for",
+            ["model", "kind", "language"], registry=registry,
+        )  # fmt: skip
 
     def _seconds(self, name: str, what: str) -> Histogram:
         return Histogram(name, what, ["model"], buckets=SECONDS, registry=self.registry)
@@ -75,7 +76,7 @@ class Meter:
     text_tokens: Histogram
 
     def __init__(self, metrics: Metrics, model: str) -> None:
-        self.model, self._languages = model, metrics.languages
+        self.model, self._unscored = model, metrics.unscored
         for name, metric in metrics.per_model.items():
             setattr(self, name, metric.labels(model))
 
@@ -87,6 +88,6 @@ class Meter:
         self.batch_texts.observe(texts)
         self.inference.observe(seconds)
 
-    def language(self, code: str) -> None:
-        """Count a text of a language."""
-        self._languages.labels(self.model, code).inc()
+    def unscored(self, kind: str, language: str) -> None:
+        """Count a text in a language that the model has no score for."""
+        self._unscored.labels(self.model, kind, language).inc()

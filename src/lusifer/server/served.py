@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lusifer.server.metrics import Meter
     from lusifer.serving.encode import Embedder
 
+LOG = logging.getLogger(__name__)
 TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**20
 """What is tokenised at most before another request has its turn; a token takes some hundred bytes meanwhile."""
 ROLES: dict[str, Role] = {
@@ -34,6 +36,10 @@ ROLES: dict[str, Role] = {
     "search_document": "document",
 }  # fmt: skip
 """What clients call the two sides of a search; the last two are Cohere's words."""
+
+
+Look = Callable[[str], tuple[str, str] | None]
+"""From a text to what is wrong with its language, as (kind, name): ("script", "Thai"); None where nothing is."""
 
 
 @dataclass
@@ -46,15 +52,20 @@ class Timing:
     tokens: int = 0
     characters: int = 0
     truncated: int | None = None
+    unscored: int = 0
 
 
 @dataclass
 class Embedded:
-    """Vectors (n, d) of a request, the tokens of each text uncut, and the most that the model reads of one."""
+    """Vectors (n, d) of a request, the tokens of each text uncut, and the most that the model reads of one.
+
+    `unscored` are the texts in a language that the model has no score for: number in the request, kind and name.
+    """
 
     vectors: np.ndarray
     lengths: list[int]
     limit: int | None
+    unscored: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def cut(self) -> list[dict[str, int]]:
@@ -66,9 +77,11 @@ class Embedded:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens that were read, as OpenAI counts them, and how many texts were cut."""
+        """Tokens that were read, as OpenAI counts them, and how many texts were cut, or have no score."""
         read = sum(min(length, self.limit or length) for length in self.lengths)
-        return {"prompt_tokens": read, "total_tokens": read, "truncated_texts": len(self.cut)}
+        return {"prompt_tokens": read, "total_tokens": read, "truncated_texts": len(self.cut)} | (
+            {"unscored_texts": len(self.unscored)} if self.unscored else {}
+        )
 
 
 @dataclass
@@ -76,7 +89,8 @@ class Served:
     """A model behind the server.
 
     `name` is what clients call it, alone or with a side and a task (`mini:query`, `mini:sts`); `identity` names its
-    weights and settings. Nothing else may call `embedder` once `batcher` has it.
+    weights and settings. Nothing else may call `embedder` once `batcher` has it. `look` says what is wrong with the
+    language of a text; such texts are counted and named in the answer, or refused.
     """
 
     name: str
@@ -84,6 +98,8 @@ class Served:
     embedder: Embedder
     batcher: Batcher
     meter: Meter
+    look: Look | None = None
+    refuse_unscored: bool = False
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -96,6 +112,7 @@ class Served:
         )
         self.default_prompt = self.embedder.prompts[default] if default is not None else ""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-tokens")
+        self._told: set[str] = set()
         self._prompts: dict[tuple[str | None, Role | None], str] = {}
 
     def close(self) -> None:
@@ -171,6 +188,7 @@ class Served:
         for length in lengths:
             self.meter.text_tokens.observe(length)
         done = Embedded(np.empty(0), lengths, self.limit)
+        done.unscored = await self._in_pool(self._unscored, texts, param)
         long = done.cut
         if long and refuse_long:
             self._refuse_long(long, param)
@@ -185,9 +203,28 @@ class Served:
         timing.inference += found.computed
         timing.tokens += sum(read)
         timing.characters += sum(map(len, texts))
+        timing.unscored += len(done.unscored)
         timing.truncated = (timing.truncated or 0) + len(long)
         done.vectors = found.vectors
         return done
+
+    def _unscored(self, texts: Sequence[str], param: str) -> list[dict[str, Any]]:
+        """The texts whose language the model has no score for; a kind and name is told to the log once."""
+        found = [(row, self.look(text)) for row, text in enumerate(texts)] if self.look is not None else []
+        wrong = [{"index": row, "kind": seen[0], "name": seen[1]} for row, seen in found if seen is not None]
+        for each in wrong:
+            said = f"{each['kind']} {each['name']}".strip()
+            if self.refuse_unscored:
+                place = f"{param}[{each['index']}]"
+                words = (
+                    f"{place}: {self.name} has no score for such a text ({said}), and its vector may be worth nothing"
+                )
+                raise ApiError(400, f"{words}: leave it out", place, code="unscored_language")
+            self.meter.unscored(each["kind"], each["name"])
+            if said not in self._told:
+                self._told.add(said)
+                LOG.warning("%s has no score for texts like one that was sent (%s)", self.name, said)
+        return wrong
 
     def _refuse_long(self, long: list[dict[str, int]], param: str) -> None:
         first = long[0]
