@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import random
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,15 +18,9 @@ import lusifer
 from lusifer.server import run
 from lusifer.serving import encode
 from support import http_server
-from support.http_server import Slow, counted, eventually
+from support.http_server import counted, error, some_texts, vectors
 
-WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask> naïve".split()
 PATHS = ("/v1/embeddings", "/v1/rerank", "/tokenize")
-
-
-def some_texts(count: int, seed: int, longest: int = 40) -> list[str]:
-    chance = random.Random(seed)
-    return [" ".join(chance.choices(WORDS, k=chance.randint(1, longest))) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +35,6 @@ def client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder.symlink_to(model_folder)
     with http_server.running(run.make([str(folder)], device="cpu")) as client:
         yield client
-
-
-def vectors(answer: httpx.Response) -> np.ndarray:
-    assert answer.status_code == 200, answer.text
-    data = answer.json()["data"]
-    assert [row["index"] for row in data] == list(range(len(data)))
-    if isinstance(data[0]["embedding"], str):
-        return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in data])
-    return np.array([row["embedding"] for row in data], dtype=np.float32)
-
-
-def error(answer: httpx.Response) -> dict[str, Any]:
-    body = answer.json()
-    assert answer.status_code >= 400 and set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"} and "\n" not in body["error"]["message"]
-    return body["error"]
 
 
 # Vectors
@@ -356,50 +332,3 @@ def test_two_models_are_told_apart_by_name(model_folder: Path, tmp_path: Path) -
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["one", "two"]
         assert client.post("/v1/embeddings", json={"input": "a", "model": "two:query"}).status_code == 200
         assert error(client.post("/v1/embeddings", json={"input": "a"}))["param"] == "model"
-
-
-# Overload, clients that leave, the end
-
-
-def test_a_full_queue_refuses_one_text_and_a_list_alike(embedder: Any) -> None:
-    slow = Slow(embedder)
-    app, found = http_server.served(slow, batch_tokens=20, queue_tokens=60)
-    with http_server.running(app) as client, ThreadPoolExecutor(4) as pool:
-        first = pool.submit(client.post, "/v1/embeddings", json={"input": some_texts(40, seed=3)})  # larger than it all
-        assert slow.began.wait(10) and eventually(lambda: found.batcher.tokens > 60)
-        for content in ("a", ["a"] * 50):
-            answer = client.post("/v1/embeddings", json={"input": content})
-            said = error(answer)
-            assert answer.status_code == 429 and said["code"] == "queue_full" and "at most 60 may" in said["message"]
-            assert int(answer.headers["Retry-After"]) >= 1
-        slow.free.set()
-        assert np.abs(vectors(first.result()) - embedder.encode(some_texts(40, seed=3))).max() < 1e-6
-        assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
-
-
-def test_the_work_of_a_client_that_left_is_dropped(embedder: Any) -> None:
-    slow = Slow(embedder)
-    app, found = http_server.served(slow, batch_tokens=64)
-    with http_server.running(app) as client, ThreadPoolExecutor(2) as pool:
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/embeddings", json={"input": ["lost " * 20] * 30}, timeout=0.5)
-        assert eventually(lambda: counted(client, "lusifer_dropped_texts_total") >= 29)
-        other = pool.submit(client.post, "/v1/embeddings", json={"input": "kept"})
-        slow.free.set()
-        assert other.result().status_code == 200
-    assert sum(text.startswith("lost") for batch in slow.batches for text in batch) <= 1
-    assert found.batcher.tokens == 0
-
-
-def test_a_stop_answers_what_has_begun(embedder: Any) -> None:
-    slow = Slow(embedder)
-    texts = some_texts(20, seed=8)
-    app, found = http_server.served(slow, batch_tokens=64)
-    with ThreadPoolExecutor(1) as pool:
-        with http_server.running(app) as client:
-            waiting = pool.submit(client.post, "/v1/embeddings", json={"input": texts})
-            assert slow.began.wait(10)
-            threading.Timer(0.3, slow.free.set).start()
-        # The server has ended; the client read its answer.
-        assert np.abs(vectors(waiting.result()) - embedder.encode(texts)).max() < 1e-6
-    assert not found.batcher.alive

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,8 @@ import numpy as np
 from lusifer.server import run
 from lusifer.server.metrics import Metrics
 from lusifer.server.served import Served
+
+WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask> naïve".split()
 
 
 @contextmanager
@@ -76,3 +80,27 @@ def eventually(holds: Any, seconds: float = 10) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def some_texts(count: int, seed: int, longest: int = 40) -> list[str]:
+    """Texts of 1 to `longest` words, scripts mixed within each."""
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=chance.randint(1, longest))) for _ in range(count)]
+
+
+def vectors(answer: httpx.Response) -> np.ndarray:
+    """The vectors of an answer, in either form."""
+    assert answer.status_code == 200, answer.text
+    data = answer.json()["data"]
+    assert [row["index"] for row in data] == list(range(len(data)))
+    if isinstance(data[0]["embedding"], str):
+        return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in data])
+    return np.array([row["embedding"] for row in data], dtype=np.float32)
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    """What an answer says of an error, in OpenAI's form."""
+    body = answer.json()
+    assert answer.status_code >= 400 and set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"} and "\n" not in body["error"]["message"]
+    return body["error"]

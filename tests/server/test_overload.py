@@ -1,0 +1,65 @@
+"""A server that is asked too much, clients that leave, and the end."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import lusifer
+from support import http_server
+from support.http_server import Slow, counted, error, eventually, some_texts, vectors
+
+
+@pytest.fixture(scope="module")
+def embedder(model_folder: Path) -> Any:
+    return lusifer.load(model_folder, device="cpu")
+
+
+def test_a_full_queue_refuses_one_text_and_a_list_alike(embedder: Any) -> None:
+    slow = Slow(embedder)
+    app, found = http_server.served(slow, batch_tokens=20, queue_tokens=60)
+    with http_server.running(app) as client, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(client.post, "/v1/embeddings", json={"input": some_texts(40, seed=3)})  # larger than it all
+        assert slow.began.wait(10) and eventually(lambda: found.batcher.tokens > 60)
+        for content in ("a", ["a"] * 50):
+            answer = client.post("/v1/embeddings", json={"input": content})
+            said = error(answer)
+            assert answer.status_code == 429 and said["code"] == "queue_full" and "at most 60 may" in said["message"]
+            assert int(answer.headers["Retry-After"]) >= 1
+        slow.free.set()
+        assert np.abs(vectors(first.result()) - embedder.encode(some_texts(40, seed=3))).max() < 1e-6
+        assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def test_the_work_of_a_client_that_left_is_dropped(embedder: Any) -> None:
+    slow = Slow(embedder)
+    app, found = http_server.served(slow, batch_tokens=64)
+    with http_server.running(app) as client, ThreadPoolExecutor(2) as pool:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/embeddings", json={"input": ["lost " * 20] * 30}, timeout=0.5)
+        assert eventually(lambda: counted(client, "lusifer_dropped_texts_total") >= 29)
+        other = pool.submit(client.post, "/v1/embeddings", json={"input": "kept"})
+        slow.free.set()
+        assert other.result().status_code == 200
+    assert sum(text.startswith("lost") for batch in slow.batches for text in batch) <= 1
+    assert found.batcher.tokens == 0
+
+
+def test_a_stop_answers_what_has_begun(embedder: Any) -> None:
+    slow = Slow(embedder)
+    texts = some_texts(20, seed=8)
+    app, found = http_server.served(slow, batch_tokens=64)
+    with ThreadPoolExecutor(1) as pool:
+        with http_server.running(app) as client:
+            waiting = pool.submit(client.post, "/v1/embeddings", json={"input": texts})
+            assert slow.began.wait(10)
+            threading.Timer(0.3, slow.free.set).start()
+        # The server has ended; the client read its answer.
+        assert np.abs(vectors(waiting.result()) - embedder.encode(texts)).max() < 1e-6
+    assert not found.batcher.alive
