@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lusifer
+from lusifer.cli import main
 from lusifer.embedder import doctor, folder, golden
+from lusifer.errors import ModelFolderError
 from lusifer.io import names
 from support.tiny_folder import tiny_delta, tiny_embedder
 
@@ -28,7 +31,7 @@ def probe(path, dtype=None):
 def test_a_folder_gives_the_vectors_that_are_written_in_it(finished):
     said = json.loads((finished / "golden.json").read_text("utf-8"))
     assert (said["texts"], said["half"]) == (list(golden.TEXTS), False)
-    vectors = lusifer.load(finished, device="cpu").encode(said["texts"], batch_size=9)
+    vectors = lusifer.load(finished, device="cpu").encode(said["texts"], batch_size=20)
     assert np.abs(vectors - np.array(said["vectors"])).max() < 1e-6
     assert len(set(map(tuple, said["vectors"]))) == len(golden.TEXTS)
     assert probe(finished).ok
@@ -76,6 +79,31 @@ def test_doctor_checks_them(finished):
 def test_a_damaged_file_is_told(said, words, finished):
     (finished / "golden.json").write_text(said)
     assert not probe(finished).ok and words in probe(finished).detail
+
+
+def test_what_is_to_embed_for_long_refuses_another_model_at_its_start(finished, model_folder, capsys, monkeypatch):
+    for embedder in (lusifer.load(finished, device="cpu"), folder.load(finished, device="cpu", vectors_only=True)):
+        assert golden.demand(embedder, finished).detail.endswith("over 20 texts")
+    assert "no golden.json" in golden.demand(lusifer.load(model_folder, device="cpu"), model_folder).detail
+    tensors = load_file(finished / "model.safetensors")
+    tensors["llm.norm.weight"][:4] *= 1.2
+    save_file(tensors, finished / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFolderError, match="model: gives other vectors than when it was written: largest cosine"):
+        golden.demand(lusifer.load(finished, device="cpu"), finished)
+    monkeypatch.chdir(finished.parent)
+    (finished.parent / "in.txt").write_text("water\n" * 3)
+    call = ["embed", str(finished), "--input", "in.txt", "--output"]
+    assert main([*call, "shards"]) == main(["export", str(finished), "--output", "copy"]) == 1
+    assert capsys.readouterr().err.count("gives other vectors than when it was written") == 2
+    assert not any((finished.parent / name).exists() for name in ("shards", "copy"))
+    assert main([*call, "o.npy"]) == 0  # a short call does without
+
+
+def test_they_are_in_20_texts_and_all_languages_of_the_evaluation():
+    assert len(golden.TEXTS) == len(set(golden.TEXTS)) == 20
+    scripts = "LATIN CYRILLIC ARABIC DEVANAGARI BENGALI TELUGU HANGUL CJK HIRAGANA".split()
+    found = {unicodedata.name(char).split()[0] for text in golden.TEXTS for char in text if char.isalpha()}
+    assert set(scripts) <= found
 
 
 def test_a_delta_has_those_of_its_whole(bases_folder, tmp_path):

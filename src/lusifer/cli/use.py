@@ -73,12 +73,14 @@ def export(
         folder.export(model, output)
         terminal.note(f"{output}: written, whole; embed with it: `lusifer embed {output} ...`")
         return
-    from lusifer.embedder import int8
+    from lusifer.embedder import golden, int8
     from lusifer.serving.files import TextSource
 
     source = TextSource(input, field, input_format)
     texts = int8.sample(source.rows(), source.name)
-    int8.export(folder.load(model, device="cpu", dtype="float32"), output, texts)
+    embedder = folder.load(model, device="cpu", dtype="float32")
+    golden.demand(embedder, model)
+    int8.export(embedder, output, texts)
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
 

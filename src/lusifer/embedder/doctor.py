@@ -83,7 +83,8 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
         words = first if isinstance(error, LusiferError) else words  # which says what to do
         return [*found, Probe("the folder loads and embeds", False, words, error)]
     found += _examine_model(embedder)
-    return [*found, golden.check(embedder, path)] if contents.is_ours(path) and not contents.is_int8(path) else found
+    has_some = (path / golden.FILE).is_file() or (contents.is_ours(path) and not contents.is_int8(path))
+    return [*found, golden.check(embedder, path)] if has_some else found
 
 
 def _is_whole(path: Path) -> Probe:

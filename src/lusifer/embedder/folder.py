@@ -167,7 +167,7 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
 
     Raises:
         UsageError: There is no such model, or it is not one of ours.
-        ModelFolderError: It is damaged, or a base of it is another one.
+        ModelFolderError: It is damaged, a base of it is another one, or it gives other vectors than its golden ones.
     """
     from lusifer.embedder.card import of_whole  # it imports more than embedding needs
 
@@ -177,7 +177,9 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
         raise UsageError(f"{model}: only a model of this library in ordinary numbers can be exported whole")
     card = source / "README.md"
     words = card.read_text(encoding="utf-8") if card.is_file() else None
-    save(load(source, device="cpu"), target, of_whole(words) if words is not None else None, finished=True)
+    embedder = load(source, device="cpu")
+    golden.demand(embedder, source)
+    save(embedder, target, of_whole(words) if words is not None else None, finished=True)
 
 
 def load_cross_encoder(

@@ -6,6 +6,7 @@ They tell another base, tokenizer or library that counts in another way, which a
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,48 +14,71 @@ import torch
 
 from lusifer.embedder import contents
 from lusifer.errors import ModelFolderError
+from lusifer.io import hub, names
 from lusifer.io.files import read_json, write_file
 from lusifer.model.probes import Probe, distance
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from lusifer.embedder.plain import PlainEmbedder
+
+    Embedder = SentenceTransformer | PlainEmbedder
+
 FILE = "golden.json"
 TEXTS = (
     "Where is the station?",
+    "The old lighthouse was painted white again last summer, and since then the ferry captains say that they can see "
+    "it from far beyond the islands, even when the morning fog has not yet lifted and the lamp is already out; the "
+    "keeper, who is paid by the day, would rather have had a new roof.",
     "¿Dónde está la estación?",
     "Вода закипает при ста градусах, но в горах раньше.",
+    "Le marché ouvre à huit heures, sauf le lundi.",
+    "Con mèo ngủ trên mái nhà.",
+    "کتاب را روی میز گذاشتم.",
+    "Kapal itu berangkat sebelum matahari terbit.",
+    "نمت القرية حول بئر قديمة.",
+    "Järvi jäätyy yleensä joulukuussa.",
+    "할머니는 아침마다 마당을 쓸었다.",
+    "नदी के किनारे एक पुराना पेड़ खड़ा है।",
+    "বৃষ্টি থামলে আমরা মাঠে যাব।",
+    "తెలుగు భాష",
+    "Mji ulikua haraka baada ya reli kufika.",
     "水从山上流下来。",
     "駅はどこですか。",
-    "نمت القرية حول بئر قديمة.",
-    "नदी के किनारे एक पुराना पेड़ खड़ा है।",
-    "Mji ulikua haraka baada ya reli kufika.",
-    "తెలుగు భాష",
+    "Kal meeting hai, please sab log time par aana.",
+    "x = [i**2 for i in range(10)]  # 🙂",
+    "a",
 )
+"""In English, Spanish, Russian, French, Vietnamese, Persian, Indonesian, Arabic, Finnish, Korean, Hindi, Bengali,
+Telugu, Swahili, Chinese and Japanese; one mixes two languages, one is code, one is long and one a single letter."""
 FARTHEST, FARTHEST_IN_HALF = 1e-5, 1e-2
 """Largest cosine distance that another processor explains, where all weights are float32 and where some are in half
 precision (`probes.nearly_equal` has the same). Measured from SSE to AVX-512: 1e-8 and 1e-4 (docs/how-to/train.md)."""
 _DIGITS = 6
 
 
-def vectors(embedder: SentenceTransformer, texts: tuple[str, ...] = TEXTS) -> torch.Tensor:
+def vectors(embedder: Embedder, texts: tuple[str, ...] = TEXTS) -> torch.Tensor:
     """Vectors (n, d), float32, on the CPU; one batch, no prompt."""
     found = embedder.encode(
         list(texts), prompt="", batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
     )
-    return found.float().cpu()
+    return torch.as_tensor(found).float().cpu()
 
 
-def write(embedder: SentenceTransformer, folder: Path) -> None:
-    """Write the vectors of a model into its folder; it has the numbers that whoever loads the folder gets."""
+def write(embedder: Embedder, folder: Path, *, half: bool | None = None) -> None:
+    """Write the vectors of a model into its folder; it has the numbers that whoever loads the folder gets.
+
+    `half` is whether they may be as far off as in half precision; None goes by the weights.
+    """
     rows = [json.dumps([float(f"{x:.{_DIGITS}g}") for x in row]) for row in vectors(embedder).tolist()]
-    about = {"texts": TEXTS, "half": _is_half(embedder)}
+    about = {"texts": TEXTS, "half": _is_half(embedder) if half is None else half}
     words = json.dumps(about, ensure_ascii=False)[:-1] + ', "vectors": [\n' + ",\n".join(rows) + "\n]}\n"
     with write_file(folder / FILE) as temporary:
         temporary.write_text(words, encoding="utf-8")
 
 
-def check(embedder: SentenceTransformer, folder: Path) -> Probe:
+def check(embedder: Embedder, folder: Path) -> Probe:
     """Whether a loaded model still gives the vectors that its folder has."""
     name = "golden vectors"
     if not (folder / FILE).is_file():
@@ -70,6 +94,29 @@ def check(embedder: SentenceTransformer, folder: Path) -> Probe:
     worst = distance(found, wanted)
     advice = "" if worst < limit else f", over {limit:.0e}: the folder, a base or a library is not what it was"
     return Probe(name, worst < limit, f"largest cosine distance {worst:.1e} over {len(texts)} texts{advice}")
+
+
+def demand(embedder: Embedder, model: str | os.PathLike[str]) -> Probe:
+    """Refuse a loaded model whose vectors are not those of its folder: for whatever embeds for long, at its start.
+
+    Args:
+        embedder: The model.
+        model: What it was loaded by, as for `lusifer.load`.
+
+    Returns:
+        The check; a folder without golden vectors passes, and the check says so.
+
+    Raises:
+        ModelFolderError: A vector is farther off than another processor explains.
+    """
+    found = names.model(model)
+    if names.is_packed(found):
+        return Probe("golden vectors (not checked)", True, "a packed file has none")
+    probe = check(embedder, found if isinstance(found, Path) else hub.fetch(found, [FILE]))
+    if not probe.ok:
+        words = "`lusifer doctor` checks its parts; do not mix these vectors with others of this model"
+        raise ModelFolderError(f"{model}: gives other vectors than when it was written: {probe.detail}; {words}")
+    return probe
 
 
 def read(folder: Path) -> tuple[tuple[str, ...], torch.Tensor, bool]:
@@ -91,5 +138,6 @@ def read(folder: Path) -> tuple[tuple[str, ...], torch.Tensor, bool]:
     return tuple(texts), found, bool(said.get("half"))
 
 
-def _is_half(embedder: SentenceTransformer) -> bool:
-    return any(parameter.dtype != torch.float32 for parameter in embedder.parameters())
+def _is_half(embedder: Embedder) -> bool:
+    inner = getattr(embedder, "model", embedder)  # of what embeds without the library
+    return any(parameter.dtype != torch.float32 for parameter in inner.parameters())

@@ -28,7 +28,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lusifer import extras
-from lusifer.embedder import plain
+from lusifer.embedder import golden, plain
 from lusifer.embedder.contents import ABOUT, EXPORT_ADVICE, GRAPH, NUMBERS, check_int8
 from lusifer.embedder.plain import PlainEmbedder
 from lusifer.errors import DataError, ModelFolderError, UsageError
@@ -221,6 +221,8 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
             "texts": len(texts), "versions": {name: version(name) for name in ("openvino", "nncf", "torch")},
         }  # fmt: skip
         (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        # Its own: on another processor they may be as far off as those of a model in half precision.
+        golden.write(load(temporary, vectors_only=True), temporary, half=True)
 
 
 def _products_of_states(graph: Any) -> list[str]:
