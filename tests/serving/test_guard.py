@@ -1,0 +1,114 @@
+"""Texts that a model has no score for are counted and named, and its own languages are left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lusifer.cli import main
+from lusifer.io import parallel_text
+from lusifer.serving import guard
+from lusifer.serving.guard import LanguageGuard, scored_languages
+
+CARD = "en es ru fr vi fa id ar fi ko hi bn te sw".split()
+
+
+@pytest.fixture(scope="module")
+def mini() -> LanguageGuard:
+    return LanguageGuard(scored_languages("mini"))
+
+
+def test_the_card_of_mini_has_scores_for_the_14_languages():
+    assert scored_languages("mini") == set(CARD)
+
+
+@pytest.mark.parametrize(
+    ("card", "codes"),
+    [
+        ("---\nlanguage:\n- de\n- no\n---\n", {"de", "nb"}),
+        ("---\nlanguage: de\nmodel-index:\n- name: x\n  results:\n  - dataset: {config: en-sw}\n---\n", {"en", "sw"}),
+        (
+            "<!-- scores:begin -->\n| Thai (th) | 3 |\n| mean | 3 |\n<!-- scores:end -->\n| Greek (el) | 3 |",
+            {"th"},
+        ),
+        ("---\nlanguage: [\n---\n", set()),
+        ("no front matter", set()),
+    ],
+)
+def test_languages_are_read_from_any_card(tmp_path, card, codes):
+    (tmp_path / "README.md").write_text(card)
+    assert scored_languages(tmp_path) == codes
+    assert (guard.for_model(tmp_path) is None) == (not codes)
+
+
+def test_the_languages_of_the_card_are_left_alone(mini):
+    texts = parallel_text.sample().texts
+    found = {code: sum(mini.find(text) is not None for text in texts[code]) for code in CARD}
+    assert sum(found.values()) <= 2, found
+    assert sum(len(texts[code]) for code in CARD) > 150
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("Ο σταθμός είναι στο βορρά.", ("script", "Greek")),
+        ("ร้านเปิดแปดโมงเช้า", ("script", "Thai")),
+        ("駅は町の北にあります。", ("script", "Han")),
+        ("Nádraží je na severu města a vlak odjíždí v osm hodin.", ("language", "Czech")),
+        ("Der Bahnhof liegt im Norden der Stadt, und der Zug fährt um acht Uhr ab.", ("language", "German")),
+        ("vokzal nahoditsya na severe goroda, poezd uhodit v vosem chasov", ("unclear", "")),
+        ("mujhe kal subah station jana hai aur gaadi aath baje nikalti hai", ("unclear", "")),
+        ("मुझे कल सुबह station जाना है because the train leaves early", ("mixed", "")),
+        ("Where is the station?", None),
+        ("water", None),
+        ("12:30, 8 %", None),
+        ("역은 도시 북쪽에 있다. 漢字", None),
+        ("火车站在城市北部。", ("script", "Han")),
+        ("The word вода means water in Russian, as every child learns.", None),
+    ],
+)
+def test_what_is_wrong_is_named(mini, text, finding):
+    assert mini.find(text) == finding
+
+
+def test_scripts_are_told_without_the_identifier(monkeypatch):
+    monkeypatch.setattr(guard, "_identifier", None)
+    plain = LanguageGuard(CARD, identify=False)
+    assert plain.find("Nádraží je na severu města a vlak odjíždí.") is None
+    assert plain.find("Ο σταθμός είναι στο βορρά.") == ("script", "Greek")
+    waiting = LanguageGuard(CARD, identify=None)
+    for _ in range(guard.WORTH_IT - 1):
+        waiting.see("Nádraží je na severu města a vlak odjíždí.")
+    assert waiting.line("m") is None and waiting.looked == guard.WORTH_IT - 1
+
+
+def test_a_few_errors_of_the_identifier_are_not_said_and_a_long_input_is_drawn_from():
+    some = LanguageGuard(CARD)
+    for number in range(guard.ALL_OF + 1000):
+        some.see("water", f"line {number}")
+    assert (some.seen, some.looked) == (guard.ALL_OF + 1000, guard.ALL_OF + 10)
+    some.found = {"language": Counter(Czech=100)}
+    assert some.line("m") is None
+    some.found["language"]["Czech"] = 300
+    assert some.line("m").startswith("of 10,010 texts looked at (of 11,000) 300 may get bad vectors from m: Czech 300")
+
+
+def test_embed_says_it_once_and_refuses_if_asked(model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    (model / "README.md").write_text("---\nlanguage: [en, sw]\n---\n")
+    rows = ["Where is the station?"] * 60 + ["Ο σταθμός."] * 2 + ["Der Bahnhof liegt im Norden der Stadt."] * 50
+    Path("in.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    call = ["embed", "model", "--input", "in.jsonl", "--output", "o.npy"]
+    assert main([*call, "--unscored", "error"]) == 1
+    said = capsys.readouterr().err
+    assert "of 112 texts 52 may get bad vectors from model: Greek 2, German 50 without a score on its card" in said
+    assert "the first is in.jsonl line 61: leave them out" in said and not Path("o.npy").exists()
+    assert main(call) == 0
+    assert capsys.readouterr().err.count("may get bad vectors") == 1
+    assert main([*call, "--unscored", "off"]) == 0
+    assert "may get bad vectors" not in capsys.readouterr().err
