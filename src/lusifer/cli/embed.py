@@ -22,7 +22,7 @@ from lusifer.cli.models import (
     quick_imports,
     usable,
 )
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, MissingExtraError, UsageError
 from lusifer.io.files import refuse_output
 from lusifer.prompts import Role
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lusifer.serving.encode import EmbedReport
     from lusifer.serving.files import TextSource
     from lusifer.serving.forms import VectorForm
+    from lusifer.serving.guard import LanguageGuard
 
 Input = Annotated[
     str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv (also .gz), .parquet, or - (standard input).")
@@ -64,6 +65,15 @@ BatchTokens = Annotated[
 ]
 OnLong = Annotated[Literal["cut", "error"], typer.Option(help="Texts too long to read: cut and report, or refuse.")]
 Compiled = Annotated[bool, typer.Option("--compile", help="Compile the layers first: up to a minute, for long jobs.")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Here, or in workers of Ray (RAY_ADDRESS, or on this machine)."),
+]
+Unscored = Annotated[
+    Literal["warn", "error", "off"],
+    typer.Option(help="Texts in a language or script without a score on the model's card: say so, refuse, or nothing."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Of Ray, each with the model.")]
 Devices = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
 ]
@@ -112,31 +122,58 @@ def embed(
     dtype: DtypeOption = None,
     compiled: Compiled = False,
     device: Devices = None,
+    engine_name: EngineName = "local",
+    workers: Workers = 2,
+    unscored: Unscored = "warn",
 ) -> None:
     """Turn texts into vectors, order kept; a long call that was stopped goes on where it was."""
     from lusifer.serving import forms
     from lusifer.serving.files import TextSource
+    from lusifer.serving.guard import refuse
 
     form = forms.VectorForm(dimensions, precision)
     form = form if calibration is None else forms.read_calibration(calibration, form)
     source = TextSource(input, field, input_format, id_field)
     job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
-    job.look()  # before the model is loaded: a bad last line must not cost the work on the others
+    guard = _guard(model, unscored)
+    # Before the model is loaded: a bad last line must not cost the work on the others.
+    job.look(None if guard is None else lambda row: guard.see(row.text, row.place))
+    if guard is not None and unscored == "error":
+        refuse(guard, model)
     terminal.quiet()
     with quick_imports():
         from lusifer.serving import encode
 
         # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
         encode.choose_prompt({}, prompt, task, role if prompt is None else None)
-    devices = tuple(usable(name.strip()) for name in device.split(",")) if device else ()
+    names = [name.strip() for name in device.split(",")] if device else []
+    devices = tuple(usable(name) if engine_name == "local" else name.lower() for name in names)
     wish = _Wish(model, (prompt, task, role), batch_tokens, on_long == "error", dtype, compiled, devices)
     with ExitStack() as stack:
-        engine = _here(wish, stack, alone=context.obj is OWN_PROCESS)
-        if dimensions is not None:
-            forms.check_dimensions(dimensions, engine.dimensions())
-        if job.in_shards or job.survey.windows > 1:
+        long = job.in_shards or job.survey.windows > 1
+        if engine_name == "ray":
+            engine = _in_workers(wish, dimensions, workers)
+        else:
+            engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
+        if long:
             job.about = wish.said()
         _run(job, engine)
+    if guard is not None and (line := guard.line(model)):
+        terminal.note(line)
+
+
+def _guard(model: str, unscored: str) -> LanguageGuard | None:
+    """What looks at the languages of the texts; of a model that is nowhere, its loading tells."""
+    from lusifer.serving import guard
+
+    if unscored == "off":
+        return None
+    try:
+        return guard.for_model(model, identify=True if unscored == "error" else None)
+    except MissingExtraError:
+        raise
+    except LusiferError:
+        return None
 
 
 def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, shard_rows: int, fresh: bool) -> EmbedJob:
@@ -153,17 +190,28 @@ def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, sh
     return bulk.EmbedJob(source, output, form, shard_form=ending, rows=shard_rows, fresh=fresh)
 
 
-@dataclass
-class _Engine:
-    """What embeds, told whom to tell of each batch, and how many numbers a vector may have."""
+def _in_workers(wish: _Wish, dimensions: int | None, workers: int) -> Callable[[Progress], Engine]:
+    """Embed in workers of Ray, which tells of whole windows alone."""
+    from lusifer.serving import cluster
 
-    embed: Callable[[Progress], Engine]
-    dimensions: Callable[[], list[int]]
+    if len(wish.devices) > 1:
+        raise UsageError(
+            f"--device {','.join(wish.devices)}: a worker has one device: name one, and take more --workers"
+        )
+    device = wish.devices[0] if wish.devices else None
+    how = (wish.prompt, wish.batch_tokens, wish.refuse_long, wish.dtype, wish.compiled, device, dimensions)
+    engine = cluster.engine(cluster.WorkerWish(wish.model, *how), workers)
+    return lambda listen: engine
 
 
-def _here(wish: _Wish, stack: ExitStack, alone: bool) -> _Engine:
-    """Embed in this process, or in one for each of several devices while the stack is open."""
-    from lusifer.serving import bulk, encode
+def _here(
+    wish: _Wish, stack: ExitStack, dimensions: int | None, long: bool, alone: bool
+) -> Callable[[Progress], Engine]:
+    """Embed in this process, or in one for each of several devices while the stack is open.
+
+    Gives what makes an engine that tells of each batch. A `long` job begins with a check of golden vectors.
+    """
+    from lusifer.serving import bulk, encode, forms
 
     several = len(wish.devices) > 1
     with quick_imports():
@@ -179,10 +227,13 @@ def _here(wish: _Wish, stack: ExitStack, alone: bool) -> _Engine:
     settings |= {"prompt": encode.choose_prompt(embedder.prompts, *wish.prompt)}
     if several:
         settings["pool"] = stack.enter_context(encode.spread(embedder, wish.devices))
-    return _Engine(
-        lambda listen: bulk.local(embedder, embedder.max_seq_length, listen, **settings),
-        lambda: encode.dimensions(embedder),
-    )
+    if dimensions is not None:
+        forms.check_dimensions(dimensions, encode.dimensions(embedder))
+    if long:
+        from lusifer.embedder import golden
+
+        golden.demand(embedder, wish.model)
+    return lambda listen: bulk.local(embedder, embedder.max_seq_length, listen, **settings)
 
 
 class _Pace:
@@ -219,13 +270,13 @@ class _Pace:
         return speed if terminal.interactive() or rows >= self.total else f"{speed}, {left} left"
 
 
-def _run(job: EmbedJob, engine: _Engine) -> None:
+def _run(job: EmbedJob, engine: Callable[[Progress], Engine]) -> None:
     """Do the job, and say what was done."""
     from lusifer.serving import bulk
 
     with terminal.progress("texts") as show:
         pace = _Pace(job.survey.rows, show)
-        report = bulk.run(job, engine.embed(pace.part), pace.whole)
+        report = bulk.run(job, engine(pace.part), pace.whole)
     if report.cut:
         terminal.note(report.cut_line())
     texts = "text" if report.rows == 1 else "texts"

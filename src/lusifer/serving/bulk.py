@@ -52,8 +52,6 @@ class TextSurvey:
     digest: str
 
 
-Engine = Callable[[Iterator[Window]], Iterable[tuple[Window, np.ndarray, EmbedReport]]]
-"""Embeds windows, in any order: each with its vectors (n, d), float32, and what was counted in it."""
 Progress = Callable[[EmbedReport], None]
 
 
@@ -122,6 +120,33 @@ class EmbedJob:
         return self.about | whole | shards | {key: said[key] for key in ("dimensions", "precision")}
 
 
+@dataclass(frozen=True)
+class WindowPlan:
+    """Which windows of a job are to be embedded; a process elsewhere that has the input can read them as well.
+
+    Args:
+        job: What is to be done.
+        done: Numbers of the windows that are not wanted.
+        step: If above 0, one window of each `step`th row of the input is wanted instead.
+    """
+
+    job: EmbedJob
+    done: frozenset[int] = frozenset()
+    step: int = 0
+
+    def windows(self) -> Iterator[Window]:
+        """Read the input, and give the windows that are wanted."""
+        if self.step:
+            records = self.job.source.records()
+            yield Window(0, 0, [row for number, row in enumerate(records) if number % self.step == 0])
+            return
+        yield from (window for window in self.job.windows() if window.number not in self.done)
+
+
+Engine = Callable[[WindowPlan], Iterable[tuple[Window, np.ndarray, EmbedReport]]]
+"""Embeds windows, in any order: each with its vectors (n, d), float32, and what was counted in it."""
+
+
 def is_folder(output: Path) -> bool:
     """Whether vectors go into a folder of shards: a name without an ending, or a folder that is there."""
     return output.suffix.lower() not in WRITERS and (not output.suffix or output.is_dir())
@@ -130,8 +155,8 @@ def is_folder(output: Path) -> bool:
 def local(embedder: Embedder, limit: int | None, progress: Progress | None = None, **settings: Any) -> Engine:
     """The engine that embeds in this process; `settings` are those of `embed_rows`."""
 
-    def embed(windows: Iterator[Window]) -> Iterator[tuple[Window, np.ndarray, EmbedReport]]:
-        for window in windows:
+    def embed(plan: WindowPlan) -> Iterator[tuple[Window, np.ndarray, EmbedReport]]:
+        for window in plan.windows():
             report = EmbedReport(limit=limit)
             pairs = [(row.place, row.text) for row in window.rows]
             yield window, embed_rows(embedder, pairs, report, progress=progress, **settings), report
@@ -155,7 +180,7 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
     survey = job.survey or job.look()
     if survey.windows == 1 and not job.in_shards:
         form = _calibrated(job, engine)
-        (found,) = engine(job.windows())
+        (found,) = engine(WindowPlan(job))
         window, vectors, report = found
         written = form.apply(vectors)
         write_vectors(job.output, survey.rows, [(window.rows, written)])
@@ -170,8 +195,7 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
         report = shards.report(survey.windows)
         if progress is not None:
             progress(report)
-        missing = (window for window in job.windows() if window.number not in shards.done)
-        for window, vectors, counted in engine(missing):
+        for window, vectors, counted in engine(WindowPlan(job, frozenset(shards.done))):
             written = form.apply(vectors)
             counted.dimension = written.shape[1]
             shards.add(window.number, window.first, window.rows, written, counted)
@@ -205,10 +229,9 @@ def _calibrated(job: EmbedJob, engine: Engine) -> VectorForm:
     if not job.form.needs_ranges:
         return job.form
     step = -(-job.survey.rows // CALIBRATION_TEXTS)
-    sample = [row for number, row in enumerate(job.source.records()) if number % step == 0]
-    ((_, vectors, _),) = engine(iter([Window(0, 0, sample)]))
+    ((_, vectors, _),) = engine(WindowPlan(job, step=step))
     which = "all" if step == 1 else f"one in {step:,} from the first on"
-    return job.form.calibrated(vectors, f"{len(sample):,} texts of {job.source.name}, {which}")
+    return job.form.calibrated(vectors, f"{len(vectors):,} texts of {job.source.name}, {which}")
 
 
 def _note_calibration(output: Path, form: VectorForm) -> None:

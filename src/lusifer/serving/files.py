@@ -169,7 +169,7 @@ def _write_parquet(path: Path, count: int, batches: Batches) -> None:
             columns |= {"text": pa.array([row.text for row in texts], pa.string())}
             columns |= {"embedding": pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])}
             table = pa.table(columns)
-            file = file or stack.enter_context(parquet.ParquetWriter(path, table.schema))
+            file = file or stack.enter_context(parquet.ParquetWriter(path, table.schema, use_dictionary=["text"]))
             file.write_table(table)
 
 
