@@ -129,17 +129,12 @@ def embed(
     """Turn texts into vectors, order kept; a long call that was stopped goes on where it was."""
     from lusifer.serving import forms
     from lusifer.serving.files import TextSource
-    from lusifer.serving.guard import refuse
 
     form = forms.VectorForm(dimensions, precision)
     form = form if calibration is None else forms.read_calibration(calibration, form)
     source = TextSource(input, field, input_format, id_field)
     job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
-    guard = _guard(model, unscored)
-    # Before the model is loaded: a bad last line must not cost the work on the others.
-    job.look(None if guard is None else lambda row: guard.see(row.text, row.place))
-    if guard is not None and unscored == "error":
-        refuse(guard, model)
+    guard = _look(job, model, unscored)
     terminal.quiet()
     with quick_imports():
         from lusifer.serving import encode
@@ -162,18 +157,25 @@ def embed(
         terminal.note(line)
 
 
-def _guard(model: str, unscored: str) -> LanguageGuard | None:
-    """What looks at the languages of the texts; of a model that is nowhere, its loading tells."""
+def _look(job: EmbedJob, model: str, unscored: str) -> LanguageGuard | None:
+    """Read the texts before the model is loaded: a bad last line must not cost the work on the others.
+
+    Gives what has looked at their languages; of a model that is nowhere, its loading tells.
+    """
     from lusifer.serving import guard
 
-    if unscored == "off":
-        return None
+    mine = None
     try:
-        return guard.for_model(model, identify=True if unscored == "error" else None)
+        if unscored != "off":
+            mine = guard.for_model(model, identify=True if unscored == "error" else None)
     except MissingExtraError:
         raise
     except LusiferError:
-        return None
+        pass
+    job.look(None if mine is None else lambda row: mine.see(row.text, row.place))
+    if mine is not None and unscored == "error":
+        guard.refuse(mine, model)
+    return mine
 
 
 def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, shard_rows: int, fresh: bool) -> EmbedJob:

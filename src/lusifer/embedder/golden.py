@@ -115,7 +115,9 @@ def demand(embedder: Embedder, model: str | os.PathLike[str]) -> Probe:
     probe = check(embedder, found if isinstance(found, Path) else hub.fetch(found, [FILE]))
     if not probe.ok:
         words = "`lusifer doctor` checks its parts; do not mix these vectors with others of this model"
-        raise ModelFolderError(f"{model}: gives other vectors than when it was written: {probe.detail}; {words}")
+        raise ModelFolderError(
+            f"{model}: gives other vectors than when it was written (golden vectors: {probe.detail}); {words}"
+        )
     return probe
 
 

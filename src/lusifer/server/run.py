@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from lusifer.embedder import contents, folder, golden
+from lusifer.embedder import folder, golden
 from lusifer.embedder import identity as identities
-from lusifer.errors import LusiferError, UsageError
-from lusifer.io import hub, names
+from lusifer.errors import UsageError
+from lusifer.io import names
 from lusifer.server.app import Site, make_app
 from lusifer.server.batcher import Batcher
 from lusifer.server.bodies import Intake
@@ -68,10 +68,8 @@ def load(
         UsageError: The queue is smaller than a batch.
     """
     embedder = folder.load(model, device=device, dtype=dtype)
-    found = names.model(model)
-    root = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
-    _check_vectors(embedder, root)
-    return start(public_name(model), identities.identity(root), embedder, metrics, limits)
+    golden.demand(embedder, model)
+    return start(public_name(model), identities.of_model(model), embedder, metrics, limits)
 
 
 def start(name: str, identity: str, embedder: Embedder, metrics: Metrics, limits: Limits) -> Served:
@@ -87,18 +85,6 @@ def start(name: str, identity: str, embedder: Embedder, metrics: Metrics, limits
     meter = Meter(metrics, name)
     meter.budget.set(budget)
     return Served(name, identity, embedder, Batcher(embedder, budget, limits.queue_tokens, meter), meter)
-
-
-def _check_vectors(embedder: Embedder, root: Path) -> None:
-    """Refuse a model that does not give its golden vectors here: every client would get other vectors than elsewhere.
-
-    Raises:
-        LusiferError: It does not.
-    """
-    if root.is_dir():
-        probe = golden.check(embedder, root)
-        if not probe.ok:
-            raise LusiferError(f"{root}: {probe.name}: {probe.detail}: see what `lusifer doctor` says")
 
 
 def make(
