@@ -108,7 +108,7 @@ def test_wrong_calls_are_status_2_and_leave_nothing(capsys, words, message):
 
 @pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_whole_commits_and_the_same_call_goes_on(folder):
-    rows = [{"id": f"r{n}", "text": f"Row {n}. " + "water " * (n % 500 // 10)} for n in range(5120)]
+    rows = [{"id": f"r{n}", "text": f"Row {n}. " + "water " * (n % 500 // 10)} for n in range(3072)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["index", "model", "--input", "rows.jsonl", "--output", "i"]
     started = lusifer(folder, *command)

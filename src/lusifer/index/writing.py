@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS_AT_ONCE = 1024
 """Documents of a commit: what a kill may cost, and what is held in memory."""
-CHARACTERS_AT_ONCE = 2**22
+CHARACTERS_AT_ONCE = 2**20
 TIDY_EVERY = 64
 """Commits between two looks at whether files should be joined."""
 
