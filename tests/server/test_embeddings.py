@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_what_is_cut_is_said_in_the_answer_or_refused(client: httpx.Client, embe
 
 def test_texts_that_the_model_has_no_score_for_are_counted_named_or_refused(embedder: Any) -> None:
     app, served = http_server.served(embedder)
-    served.look = lambda text: ("script", "Thai") if "\u0e00" < text[0] < "\u0e7f" else None
+    served.look = lambda texts: [(row, "script", "Thai") for row, text in enumerate(texts) if text == "น้ำ"]
     with http_server.running(app) as client:
         answer = client.post("/v1/embeddings", json={"input": ["water", "น้ำ", "水"]})
         assert answer.json()["unscored"] == [{"index": 1, "kind": "script", "name": "Thai"}]
@@ -138,6 +139,20 @@ def test_texts_that_the_model_has_no_score_for_are_counted_named_or_refused(embe
         served.refuse_unscored = True
         said = error(client.post("/v1/embeddings", json={"input": ["water", "น้ำ"]}))
         assert (said["param"], said["code"]) == ("input[1]", "unscored_language") and "script Thai" in said["message"]
+
+
+def test_the_languages_on_the_card_are_those_that_have_a_score(model_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "english")
+    (folder / "README.md").write_text("---\nlanguage:\n- en\n---\n")
+    texts = ["The river rose again after three days of rain.", "После дождя река вышла из берегов.", "water"]
+    with http_server.running(run.make([str(folder)], device="cpu")) as client:
+        answer = client.post("/v1/embeddings", json={"input": texts}).json()
+        assert answer["unscored"] == [{"index": 1, "kind": "script", "name": "Cyrillic"}]
+    with http_server.running(run.make([str(folder)], device="cpu", unscored="error")) as client:
+        assert error(client.post("/v1/embeddings", json={"input": texts}))["param"] == "input[1]"
+        assert client.post("/v1/embeddings", json={"input": texts[0]}).status_code == 200
+    with http_server.running(run.make([str(folder)], device="cpu", unscored="off")) as client:
+        assert "unscored" not in client.post("/v1/embeddings", json={"input": texts}).json()
 
 
 def test_tokens_are_counted_beside_the_model_with_its_vocabulary_and_limits_of_their_own(embedder: Any) -> None:

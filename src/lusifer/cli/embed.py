@@ -18,6 +18,7 @@ from lusifer.cli.models import (
     Field,
     InputFormat,
     Model,
+    Unscored,
     load_to_embed,
     quick_imports,
     usable,
@@ -68,10 +69,6 @@ Compiled = Annotated[bool, typer.Option("--compile", help="Compile the layers fi
 EngineName = Annotated[
     Literal["local", "ray"],
     typer.Option("--engine", help="Here, or in workers of Ray (RAY_ADDRESS, or on this machine)."),
-]
-Unscored = Annotated[
-    Literal["warn", "error", "off"],
-    typer.Option(help="Texts in a language or script without a score on the model's card: say so, refuse, or nothing."),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Of Ray, each with the model.")]
 Devices = Annotated[

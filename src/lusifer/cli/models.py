@@ -27,6 +27,10 @@ InputFormat = Annotated[
     typer.Option(help="What the input is; by default by its ending, and a text a line on standard input."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
+Unscored = Annotated[
+    Literal["warn", "error", "off"],
+    typer.Option(help="Texts in a language or script without a score on the model's card: say so, refuse, or nothing."),
+]
 
 
 def _number_format(name: str | None) -> str | None:

@@ -10,7 +10,7 @@ import typer
 
 from lusifer import extras
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, Field, InputFormat, Model, usable
+from lusifer.cli.models import Device, DtypeOption, Field, InputFormat, Model, Unscored, usable
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_unwritable
 
@@ -147,6 +147,7 @@ def serve(
     queue_tokens: Annotated[int, typer.Option(min=1, help="While so many wait, requests get status 429.")] = 2**18,
     texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 8192,
     body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2**24,
+    unscored: Unscored = "warn",
     dtype: DtypeOption = None,
     device: Device = None,
 ) -> None:
@@ -163,7 +164,8 @@ def serve(
     logging.getLogger("lusifer").setLevel(logging.INFO)
     limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
     with run.listen(host, port) as found:  # before the models are loaded: an address that is taken is said at once
-        app = run.make(models, limits, indexes=index or [], keys=keys, device=usable(device), dtype=dtype)
+        more = {"device": usable(device), "dtype": dtype, "unscored": unscored}
+        app = run.make(models, limits, indexes=index or [], keys=keys, **more)
         if not keys and host not in LOCAL:
             terminal.note(f"whoever reaches {host} can use this server: it has no API key (--api-keys)")
         run.serve(app, found, lambda address: terminal.note(f"{', '.join(models)} at {address} (stop with Ctrl-C)"))

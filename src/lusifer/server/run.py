@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
@@ -25,12 +27,14 @@ from lusifer.server.bodies import Intake
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Meter, Metrics
 from lusifer.server.search import Searcher, searchers
-from lusifer.server.served import Served
+from lusifer.server.served import Look, Served
+from lusifer.serving import guard
 from lusifer.serving.encode import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
 
 if TYPE_CHECKING:
     from lusifer.serving.encode import Embedder
 
+Unscored = Literal["warn", "error", "off"]
 GRACE = 30
 """Seconds that requests have to end when the server is stopped."""
 HELD_BODIES = 16
@@ -59,17 +63,44 @@ def public_name(model: str) -> str:
 
 
 def load(
-    model: str, metrics: Metrics, limits: Limits, *, device: str | None = None, dtype: str | None = None
+    model: str,
+    metrics: Metrics,
+    limits: Limits,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    unscored: Unscored = "warn",
 ) -> Served:
     """Load a model and start its thread.
 
     Raises:
+        MissingExtraError: Texts without a score are to be refused, and py3langid is not installed.
         LusiferError: As `folder.load`; or it does not give the golden vectors that its folder has.
         UsageError: The queue is smaller than a batch.
     """
     embedder = folder.load(model, device=device, dtype=dtype)
     golden.demand(embedder, model)
-    return start(public_name(model), identities.of_model(model), embedder, metrics, limits)
+    made = start(public_name(model), identities.of_model(model), embedder, metrics, limits)
+    made.look, made.refuse_unscored = _look(model, made.name, unscored), unscored == "error"
+    return made
+
+
+def _look(model: str, name: str, unscored: Unscored) -> Look | None:
+    """What finds the texts of a request that a model has no score for, by the rules of `lusifer embed`; or nothing."""
+    identify = unscored == "error" or find_spec("py3langid") is not None
+    known = None if unscored == "off" else guard.for_model(model, identify)
+    if known is None:
+        return None
+    known.find("a" * guard.FEWEST_LETTERS)  # reads what the identifier needs, before anyone waits for it
+
+    def look(texts: Sequence[str]) -> list[tuple[int, str, str]]:
+        asked = guard.LanguageGuard(known.codes, identify, seen=len(texts), looked=len(texts))
+        found = [(row, *finding) for row, text in enumerate(texts) if (finding := asked.find(text)) is not None]
+        for _, kind, language in found:
+            asked.found.setdefault(kind, Counter())[language] += 1
+        return found if asked.line(name) else []  # a few guesses among many texts are errors of the identifier
+
+    return look
 
 
 def start(name: str, identity: str, embedder: Embedder, metrics: Metrics, limits: Limits) -> Served:
@@ -95,6 +126,7 @@ def make(
     keys: Sequence[str] = (),
     device: str | None = None,
     dtype: str | None = None,
+    unscored: Unscored = "warn",
 ) -> Gate:
     """The ASGI application of one model or several.
 
@@ -105,6 +137,7 @@ def make(
         keys: API keys; without one everyone is let in.
         device: "cpu", "cuda", ...; None takes the best one.
         dtype: Number format of the models.
+        unscored: What is done about texts in a language without a score on the card of the model.
 
     Raises:
         UsageError: Two models would have one name, there is no such index or none that may ask it, or as `load`.
@@ -115,7 +148,7 @@ def make(
     for name in called:
         if called.count(name) > 1:
             raise UsageError(f"two models would be called {name!r}: rename or link the folder of one")
-    served = [load(model, metrics, limits, device=device, dtype=dtype) for model in models]
+    served = [load(model, metrics, limits, device=device, dtype=dtype, unscored=unscored) for model in models]
     found = searchers(indexes, dict(zip(models, served, strict=True)), device)
     return assemble(served, metrics, limits, keys, found)
 

@@ -38,8 +38,8 @@ ROLES: dict[str, Role] = {
 """What clients call the two sides of a search; the last two are Cohere's words."""
 
 
-Look = Callable[[str], tuple[str, str] | None]
-"""From a text to what is wrong with its language, as (kind, name): ("script", "Thai"); None where nothing is."""
+Look = Callable[[Sequence[str]], list[tuple[int, str, str]]]
+"""From texts to those that the model has no score for: number, kind and name, as in (3, "script", "Thai")."""
 
 
 @dataclass
@@ -89,8 +89,8 @@ class Served:
     """A model behind the server.
 
     `name` is what clients call it, alone or with a side and a task (`mini:query`, `mini:sts`); `identity` names its
-    weights and settings. Nothing else may call `embedder` once `batcher` has it. `look` says what is wrong with the
-    language of a text; such texts are counted and named in the answer, or refused.
+    weights and settings. Nothing else may call `embedder` once `batcher` has it. `look` finds texts that the model has
+    no score for; they are counted and named in the answer, or refused.
     """
 
     name: str
@@ -210,8 +210,8 @@ class Served:
 
     def _unscored(self, texts: Sequence[str], param: str) -> list[dict[str, Any]]:
         """The texts whose language the model has no score for; a kind and name is told to the log once."""
-        found = [(row, self.look(text)) for row, text in enumerate(texts)] if self.look is not None else []
-        wrong = [{"index": row, "kind": seen[0], "name": seen[1]} for row, seen in found if seen is not None]
+        found = self.look(texts) if self.look is not None else []
+        wrong = [{"index": row, "kind": kind, "name": name} for row, kind, name in found]
         for each in wrong:
             said = f"{each['kind']} {each['name']}".strip()
             if self.refuse_unscored:
