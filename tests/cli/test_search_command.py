@@ -46,6 +46,8 @@ def test_a_folder_of_texts_is_indexed_searched_and_brought_up_to_date(capsys):
     assert said == ["lusifer: 3 documents -> i: 3 added, 0 replaced, 0 unchanged; 3 passages embedded"]
     out, err = run(capsys, "search", "i", "水は命です。", "--top-k", "2")
     assert out[:2] == ["1  1.000  d.txt", "   水は命です。"] and len(out) == 4 and err == []
+    err = run(capsys, "search", "i", "water " * 100)[1]
+    assert err == ["lusifer: the question has 203 tokens, of which the first 64 are read"]
     out, _ = run(capsys, "search", "i", "ВОДА", "--mode", "words", "--json")
     text = TEXTS["b/c.md"]
     expected = {"id": "b/c.md", "score": None, "text": text, "start": 0, "end": len(text), "fields": {}}

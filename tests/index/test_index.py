@@ -297,6 +297,7 @@ def test_a_place_that_is_none_is_refused(tmp_path, model_folder, shared):
         ({"id": "a", "text": "a", "vector": 1}, "field 'vector': such a name is the index's own"),
         ({"id": "a", "text": "a", "a.b": 1}, "field 'a.b': such a name"),
         ({"id": "a", "text": "a", "_rowid": 1}, "field '_rowid': such a name"),
+        ({"id": "a", "text": "a", "n": "\ud800"}, "field 'n': half of a surrogate pair"),
         ({"id": "a", "text": "a", "n": 2**63}, "field 'n': 9223372036854775808 is too large"),
         (["a"], "expected an object with columns, found a list"),
     ],
@@ -312,6 +313,23 @@ def test_passages_without_room_are_refused_before_anything_is_made(tmp_path, mod
         with pytest.raises(UsageError, match="^passages of "):
             Index.create(tmp_path / "i", model_folder, embedder=embedder, **wrong)
         assert not (tmp_path / "i").exists()
+
+
+def test_an_index_that_is_taken_away_is_missed_and_any_number_of_hits_may_be_asked_for(fresh):
+    fresh.add(DOCUMENTS)
+    for mode in ("vector", "hybrid", "words"):
+        assert len(fresh.search("Water is", top_k=2**40, mode=mode)[0]) in (2, 6)  # two have a word of it
+    fresh.folder.rename(fresh.folder.with_name("elsewhere"))
+    with pytest.raises(UsageError, match="i: the index is not there any more"):
+        fresh.search("water")
+
+
+def test_a_question_that_is_cut_is_counted(shared):
+    from lusifer.serving.encode import EmbedReport
+
+    report = EmbedReport()
+    shared.search(["water " * 100, "water"], report=report)
+    assert (report.cut, report.limit, report.first_cut) == (1, 64, "question 1")
 
 
 def test_on_long_cut_counts_and_error_refuses(fresh):

@@ -78,6 +78,12 @@ def test_with_other_settings_it_begins_anew(old, trained_into, embedder):
     assert (report.added, report.unchanged) == (8, 0)
 
 
+def test_a_document_without_all_of_its_passages_ends_it(old, trained_into, embedder):
+    old._table._table.delete("id = 'long' AND chunk = 1")
+    with pytest.raises(LusiferError, match="^document 'long': passages of it are missing in the index"):
+        reindex(old.folder, trained_into, embedder=embedder)
+
+
 def test_vectors_without_texts_cannot_be_made_anew(old, model_folder, embedder, tmp_path):
     from lusifer.index.documents import TextDocument
 

@@ -190,11 +190,15 @@ def search(
     terminal.quiet()
     with quick_imports():
         from lusifer.index.index import Index
+        from lusifer.serving.encode import EmbedReport
 
         found = Index.open(index, model)
         if mode != "words":
             found.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=context.obj is OWN_PROCESS))
-    hits = found.search(query, top_k=top_k, where=where, mode=mode)[0]
+    report = EmbedReport()
+    hits = found.search(query, top_k=top_k, where=where, mode=mode, report=report)[0]
+    if report.cut:
+        terminal.note(f"the question has {report.first_tokens:,} tokens, of which the first {report.limit} are read")
     for place, hit in enumerate(hits, start=1):
         typer.echo(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:

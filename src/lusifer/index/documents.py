@@ -81,11 +81,19 @@ def document(row: Any, where: str, text: str = "text", id: str = "id", default: 
         if key in RESERVED or key.startswith("_") or "." in key or "`" in key or not key:
             words = "such a name is the index's own, or none it can have: rename the field"
             raise DataError(f"{where}: field {key!r}: {words}")
+        if not _is_unicode(f"{key} {fields[key]}"):
+            words = "half of a surrogate pair: remove it, or write the value anew as UTF-8"
+            raise DataError(f"{where}: field {ascii(key)}: {words}")
     return TextDocument(check_text(str(name), f"{where}: its id"), check_text(row[text], where), fields, where)
 
 
 def _kind(value: Any) -> str:
     return "an empty text" if value == "" else rows.kind_of_value(value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode("utf-8") == text
 
 
 def _kept(value: Any) -> Value | None:

@@ -236,6 +236,7 @@ class Index:
         where: str | None = None,
         mode: Mode = "vector",
         vectors: np.ndarray | None = None,
+        report: encode.EmbedReport | None = None,
     ) -> list[list[Found]]:
         """Find documents.
 
@@ -246,6 +247,7 @@ class Index:
             mode: "vector", in any language; "words", the full text in the question's own; "hybrid", each of the two on
                 its own, fused by rank.
             vectors: Those of the questions (n, d), if they are embedded already.
+            report: Counts questions that are too long and were cut.
 
         Returns:
             Of each question its hits, best first.
@@ -260,10 +262,11 @@ class Index:
         for number, text in enumerate(texts, start=1):
             check_text(text, "the question" if len(texts) == 1 else f"question {number}")
         if vectors is None and mode != "words" and texts:
-            vectors = self.embed(texts)
+            vectors = self.embed(texts, report)
         unit = None if vectors is None else units(vectors)
         with self._lock:
             self._table.refresh()
+            top_k = min(top_k, max(1, self._table.rows))
             approximate = self._table.approximate
             allowed = self._table.allowed(where) if where and mode != "words" and not approximate else None
             return [
@@ -276,10 +279,14 @@ class Index:
         """What stands before a question; None is the model's default."""
         return self.model.query if self._own else encode.choose_prompt(self.embedder.prompts, role="query")
 
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """The vectors of questions (n, d), float32, with the prompt that belongs before them."""
+    def embed(self, texts: Sequence[str], report: encode.EmbedReport | None = None) -> np.ndarray:
+        """The vectors of questions (n, d), float32, with the prompt that belongs before them.
+
+        `report` counts those that are too long and were cut.
+        """
         embedder = self.embedder
-        report = encode.EmbedReport(limit=embedder.max_seq_length)
+        report = encode.EmbedReport() if report is None else report
+        report.limit = embedder.max_seq_length
         rows = [(f"question {number}", text) for number, text in enumerate(texts, start=1)]
         return encode.embed_rows(embedder, rows, report, prompt=self.prompt)
 

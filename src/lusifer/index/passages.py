@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lusifer.errors import DataError
+from lusifer.errors import DataError, LusiferError
 from lusifer.index.documents import RESERVED, TextDocument
 from lusifer.index.models import IndexModel
 from lusifer.serving import chunks, encode
@@ -98,7 +98,11 @@ def _rows(documents: Sequence[TextDocument], spans: Sequence[Sequence[chunks.Spa
 
 
 def joined(passages: Iterable[dict[str, Any]]) -> Iterator[TextDocument]:
-    """Put documents together again from rows of the table; the passages of one may lie apart."""
+    """Put documents together again from rows of the table; the passages of one may lie apart.
+
+    Raises:
+        LusiferError: Some are missing.
+    """
     begun: dict[str, list[dict[str, Any]]] = {}
     for row in passages:
         parts = begun.setdefault(row["id"], [])
@@ -111,3 +115,5 @@ def joined(passages: Iterable[dict[str, Any]]) -> Iterator[TextDocument]:
             text += part["text"][len(text) - part["chunk_start"] :]
         fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
         yield TextDocument(row["id"], text, fields, f"document {row['id']}")
+    for id in begun:
+        raise LusiferError(f"document {id!r}: passages of it are missing in the index: delete it, and index it again")

@@ -64,11 +64,14 @@ class PassageTable:
         self._seen = self._stamp()
         self._table = _connect(self.folder).open_table(self.name)
         self._snapshot: Snapshot | None = None
-        self._rows = len(self)
+        self.rows = len(self)
 
     def _stamp(self) -> tuple[int, int]:
         """Which table is there, and when something was last committed to it."""
-        return self._place.stat().st_ino, (self._place / "_versions").stat().st_mtime_ns
+        try:
+            return self._place.stat().st_ino, (self._place / "_versions").stat().st_mtime_ns
+        except FileNotFoundError:
+            raise UsageError(f"{self.folder}: the index is not there any more: put it back, or make it anew") from None
 
     def _said(self) -> dict[str, Any]:
         return json.loads((self._table.schema.metadata or {}).get(META, "{}"))
@@ -112,7 +115,7 @@ class PassageTable:
     @property
     def approximate(self) -> bool:
         """Whether there are too many vectors to compare them all."""
-        return self._rows > EXACT_UP_TO
+        return self.rows > EXACT_UP_TO
 
     def refresh(self) -> None:
         """See what others committed.
@@ -125,7 +128,7 @@ class PassageTable:
             return
         if self._seen[0] == before[0]:
             self._table.checkout_latest()
-            self._rows = len(self)
+            self.rows = len(self)
             if self._snapshot is not None and self._snapshot.version != self._table.version:
                 self._snapshot = None  # two would take twice the memory
             return
