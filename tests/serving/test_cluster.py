@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from lusifer.cli import main
-from lusifer.errors import UsageError
+from lusifer.errors import DataError, UsageError
 from lusifer.serving import bulk, cluster
 from lusifer.serving.bulk import Window
-from lusifer.serving.files import TextRow, TextSource
+from lusifer.serving.files import TextRow
 
 pytestmark = pytest.mark.slow
 
@@ -57,20 +57,22 @@ def test_two_workers_one_of_them_killed_give_the_bytes_of_one_process(model_fold
     monkeypatch.setattr(
         bulk, "run", lambda job, engine, tell: whole(job, engine, lambda report: (tell(report), kill_one(report)))
     )
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)  # one for all calls of this test
-    try:
-        assert main([*call, "there", "--engine", "ray", "--workers", "2"]) == 0
-        assert killed
-        monkeypatch.undo()
-        monkeypatch.chdir(tmp_path)
-        wish = cluster.WorkerWish(str(model_folder), refuse_long=True, dimensions=7)
-        job = bulk.EmbedJob(TextSource("in.jsonl"), Path("wrong"))
-        with pytest.raises(UsageError, match="--dimensions 7: this model was trained for all 48"):
-            bulk.run(job, cluster.engine(wish, 1))
-    finally:
-        ray.shutdown()
+    assert main([*call, "there", "--engine", "ray", "--workers", "2"]) == 0
+    assert killed and not ray.is_initialized()  # the cluster was its own
     here, there = ({file.name: file.read_bytes() for file in Path(name).iterdir()} for name in ("here", "there"))
     assert here == there and len(here) == 21
+
+
+def test_what_goes_wrong_in_a_worker_is_raised_here(model_folder):
+    batch = {"window": [cluster._pack(Window(0, 0, [TextRow("in.txt line 1", "water " * 100)]))]}
+    for wish, kind, words in (
+        ({"dimensions": 7}, UsageError, "--dimensions 7: this model was trained for all 48"),
+        ({"refuse_long": True}, DataError, r"in\.txt line 1: 203 tokens, and the model reads 64"),
+    ):
+        with pytest.raises(kind, match=words):
+            cluster._taken(cluster.EmbedWorker(cluster.WorkerWish(str(model_folder), **wish))(batch))
+    window, vectors, report = cluster._taken(cluster.EmbedWorker(cluster.WorkerWish(str(model_folder)))(batch))
+    assert (window.rows[0].place, vectors.shape, report.cut) == ("in.txt line 1", (1, 48), 1)
 
 
 def test_a_window_travels_whole():

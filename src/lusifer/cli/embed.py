@@ -275,7 +275,12 @@ def _run(job: EmbedJob, engine: Callable[[Progress], Engine]) -> None:
 
     with terminal.progress("texts") as show:
         pace = _Pace(job.survey.rows, show)
-        report = bulk.run(job, engine(pace.part), pace.whole)
+        try:
+            report = bulk.run(job, engine(pace.part), pace.whole)
+        except KeyboardInterrupt:
+            if job.about:
+                terminal.note("what is done is kept: the same call goes on with it")
+            raise
     if report.cut:
         terminal.note(report.cut_line())
     texts = "text" if report.rows == 1 else "texts"

@@ -123,11 +123,16 @@ def _results(plan: WindowPlan, wish: WorkerWish, workers: int) -> Iterator[tuple
         num_gpus=1 if gpu else 0,
     )
     for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
-        said, window = json.loads(batch["report"][0]), _unpack(batch["window"][0])
-        if "error" in said:
-            raise getattr(errors, said["error"], LusiferError)(said["words"])
-        vectors = np.frombuffer(batch["vectors"][0], dtype=np.float32).reshape(len(window.rows), -1)
-        yield window, vectors, EmbedReport(**said)
+        yield _taken(batch)
+
+
+def _taken(batch: dict[str, Any]) -> tuple[Window, np.ndarray, EmbedReport]:
+    """What a worker has made of a window; its error is raised here."""
+    said, window = json.loads(batch["report"][0]), _unpack(batch["window"][0])
+    if "error" in said:
+        raise getattr(errors, said["error"], LusiferError)(said["words"])
+    vectors = np.frombuffer(batch["vectors"][0], dtype=np.float32).reshape(len(window.rows), -1)
+    return window, vectors, EmbedReport(**said)
 
 
 @contextmanager

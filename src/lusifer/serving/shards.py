@@ -70,7 +70,10 @@ class ShardFolder:
             before = read_json(self.path / name, _ADVICE, DataError, dict).get("settings") or {}
             other = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
             if other and not fresh:
-                was = ", ".join(f"{key} {before.get(key)!r}, now {self.settings.get(key)!r}" for key in other[:2])
+                was = ", ".join(
+                    "another input" if key == "input" else f"{key} {before.get(key)!r}, now {self.settings.get(key)!r}"
+                    for key in other[:2]
+                )
                 words = "call as before to go on, or add --fresh to throw it away"
                 state = "made" if name == MANIFEST else "begun"
                 raise UsageError(f"{self.path}: was {state} by another call ({was}): {words}")
