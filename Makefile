@@ -18,14 +18,14 @@ demo: $(INSTALLED)  ## sentences in 14 languages found by questions in others, M
 	$(BIN)/lusifer demo --output demo-output
 
 test: $(INSTALLED)  ## all tests, no network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 search: $(INSTALLED)  ## ask a folder of texts in any language: make search TEXTS=FOLDER QUERY="..."
 	@HF_HUB_OFFLINE=1 $(BIN)/lusifer index mini --input "$$TEXTS" --output search-output --prune
 	@HF_HUB_OFFLINE=1 $(BIN)/lusifer search search-output "$$QUERY"
 
 quick: $(INSTALLED)  ## the tests of every room that train nothing and start nothing, for while you work
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart=0 -m "not slow"
 
 check: $(INSTALLED)  ## linter and the rules of the house
 	$(BIN)/ruff check .
