@@ -4,8 +4,9 @@
 #   bash examples/bridge/rows.sh DATA OUTPUT [SEED ...]
 #
 # DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. Seeds are 0 and 1 unless
-# some are given. A row takes about an hour of one CPU core, and minutes on a GPU. The same call goes on where one was
-# stopped. The tables: python examples/bridge/table.py OUTPUT. ONLY=full,connector-ff takes some of the variants, and ONLY=none or TOWERS=none none of one kind.
+# some are given. A row is sized for about an hour of one CPU core; on a GPU none was timed. The same call goes on where
+# one was stopped. ONLY=full,connector-ff takes some of the variants; ONLY=none leaves them all out, and TOWERS=none the
+# towers. The tables: python examples/bridge/table.py OUTPUT
 set -euo pipefail
 data=$1 output=$2
 shift 2
