@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from lusifer.cli import main
+from lusifer.cli import main, train
 from lusifer.errors import LusiferError
+from lusifer.training.recipe.load import load_recipe
 
 
 @pytest.fixture
@@ -153,3 +155,14 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(folder, capsys, 
     words[words.index("file/out")] = "file"
     assert main(words) == 2
     assert "file: is a file: name a folder" in one_line(capsys)
+
+
+@pytest.mark.parametrize(("has", "slow"), [({"avx2": True}, True), ({"avx512_bf16": True}, False)])
+def test_train_says_which_stages_ask_for_a_format_that_the_processor_is_slow_in(monkeypatch, has, slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **has})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = train.slow_stages(load_recipe("tiny", ["stages.1.bf16=true"]))
+    assert (said is not None) == slow
+    assert said is None or said.startswith("contrastive: this processor has no instructions for bfloat16")
+    assert said is None or said.endswith("--set stages.contrastive.bf16=false --set model.dtype.frozen=float32")
+    assert train.slow_stages(load_recipe("tiny")) is None

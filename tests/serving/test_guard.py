@@ -97,6 +97,15 @@ def test_a_few_errors_of_the_identifier_are_not_said_and_a_long_input_is_drawn_f
     assert some.line("m").startswith("of 10,010 texts looked at (of 11,000) 300 may get bad vectors from m: Czech 300")
 
 
+def test_one_romanised_text_among_few_is_said_and_among_many_may_be_an_error():
+    romanised = "mujhe kal subah station jana hai aur gaadi aath baje nikalti hai"
+    for others, said in ((0, True), (1, True), (guard.FEW - 1, True), (guard.FEW, False)):
+        some = LanguageGuard(CARD)
+        for text in [romanised, *["Where is the station?"] * others]:
+            some.see(text)
+        assert (some.line("m") is not None) == said, others
+
+
 def test_embed_says_it_once_and_refuses_if_asked(model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = shutil.copytree(model_folder, tmp_path / "model")

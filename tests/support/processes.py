@@ -7,13 +7,16 @@ in which Python walks through sets; so each file of tests that compares two proc
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -24,6 +27,8 @@ CONTEXT.set_forkserver_preload(
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 LUSIFER = [sys.executable, "-m", "lusifer.cli"]
 """The command of a fresh process."""
+LONGEST = 300.0
+"""Seconds after which a process hangs."""
 
 
 class Started:
@@ -44,7 +49,7 @@ class Started:
     def stderr(self) -> str:
         return self.files[1].read_text()
 
-    def wait(self, timeout: float = 300) -> int:
+    def wait(self, timeout: float = LONGEST) -> int:
         """The exit status, negative for a signal."""
         self.process.join(timeout)
         if self.process.exitcode is None:
@@ -60,6 +65,7 @@ def _begin(work: Callable[..., object], words: tuple, files: list[str], folder: 
         os.close(target)
     os.environ |= more
     os.chdir(folder)
+    faulthandler.dump_traceback_later(0.9 * LONGEST)  # where a process hangs is read in its stderr
     gc.freeze()
     import torch
 
@@ -92,12 +98,26 @@ def script(file: Path, folder: Path, *words: str | Path, **more: str) -> subproc
     return subprocess.CompletedProcess([file, *words], started.wait(), started.stdout, started.stderr)
 
 
-def two_ranks(work: Callable[..., object], words: tuple, folder: Path, port: int) -> list[Started]:
-    """Run work on two processes, with the variables by which torchrun tells each its place, to their end."""
+def start_two(work: Callable[..., object], words: tuple, folder: Path, port: int) -> list[Started]:
+    """Start work on two processes, with the variables by which torchrun tells each its place."""
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [
+    return [
         Started(work, words, folder, f"rank{rank}", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)
     ]
-    for rank in ranks:
-        assert rank.wait() == 0, rank.stderr
+
+
+def two_ranks(work: Callable[..., object], words: tuple, folder: Path, port: int) -> list[Started]:
+    """Run work on two processes to its end, which must be a good one.
+
+    Where one fails, the other would wait for it: it is killed, and what both wrote is said.
+    """
+    ranks, until = start_two(work, words, folder, port), time.monotonic() + LONGEST
+    while running := [rank.process for rank in ranks if rank.process.exitcode is None]:
+        ended = connection.wait([process.sentinel for process in running], max(0.0, until - time.monotonic()))
+        if not ended or any(rank.process.exitcode for rank in ranks):
+            break
+    statuses = [rank.process.exitcode for rank in ranks]  # None: it hung
+    for process in running:
+        process.kill()
+    assert statuses == [0, 0], "\n".join(f"status {s}: {rank.stderr}" for s, rank in zip(statuses, ranks, strict=True))
     return ranks

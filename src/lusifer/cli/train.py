@@ -19,6 +19,7 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
+    from lusifer.training.recipe.recipe import Recipe
     from lusifer.training.run.share import SharedStages
 
 RecipeArgument = Annotated[
@@ -50,10 +51,26 @@ def train(
     from lusifer.training import processes
     from lusifer.training.run import run
 
+    first = processes.start().is_main_process  # a launcher brings every process here
+    if first and (slow := slow_stages(loaded)) is not None:
+        terminal.note(slow)
     with listener() as listen:
         model = run.train(loaded, output, resume=resume, listen=listen)
-    if processes.state().is_main_process:  # a launcher brings every process here
+    if first:
         terminal.note(f"{model}: done; check it with `lusifer doctor {model}`")
+
+
+def slow_stages(recipe: Recipe) -> str | None:
+    """Say which stages ask for bfloat16 where the processor has no instructions for it."""
+    from lusifer.serving.encode import slow_format
+    from lusifer.training import processes
+
+    stages = [stage.name for stage in recipe.stages if stage.bf16 is True]
+    slow = slow_format(processes.state().device, "bfloat16") if stages else None
+    if slow is None:
+        return None
+    changes = [*(f"stages.{name}.bf16=false" for name in stages), "model.dtype.frozen=float32"]
+    return f"{', '.join(stages)}: {slow}: {' '.join(f'--set {change}' for change in changes)}"
 
 
 def ablate(

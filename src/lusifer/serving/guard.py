@@ -38,7 +38,9 @@ WORTH_IT = 100
 ALL_OF, THEN_ONE_IN = 10_000, 100
 """Of a long input every text is looked at up to here, and then one of so many."""
 RARE = 0.02
-"""Findings by the identifier in a smaller share of the texts are its errors, and not said."""
+"""Findings by the identifier in no larger share of the texts are its errors, and not said."""
+FEW = 10
+"""Among more texts a single finding by the identifier is not said either."""
 _SCRIPTS = {
     "Jpan": ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"), "Kore": ("HANGUL",), "Hang": ("HANGUL",),
     "Hans": ("CJK",),
@@ -129,7 +131,7 @@ class LanguageGuard:
         if self.identify is None:
             self._settle(False)
         sure, guessed = (sum(sum(self.found.get(kind, {}).values()) for kind in kinds) for kinds in _KINDS)
-        if not sure and guessed <= max(1, RARE * self.looked) and not (guessed and self.looked == 1):
+        if not sure and (guessed <= RARE * self.looked or (guessed == 1 and self.looked > FEW)):
             return None
         words = [f"{name} {count:,}" for kind in ("script", "language") for name, count in self._most(kind)]
         parts = [f"{', '.join(words)} without a score on its card"] if words else []

@@ -1,6 +1,7 @@
 """GGUF: small files made with the package's own writer, read as any base; packages that join one from parts."""
 
 import hashlib
+import shutil
 import sys
 
 import gguf
@@ -127,6 +128,15 @@ def test_its_tokenizer_comes_with_it(small):
     assert tokenizer.eos_token_id not in tokenizer("a </s> b")["input_ids"]
 
 
+def test_its_tokenizer_is_read_once_and_each_caller_has_its_own(small, monkeypatch):
+    first = build.read_tokenizer(str(small[0]))
+    first.padding_side = "left"
+    monkeypatch.setattr("lusifer.model.bases.gguf.read_tokenizer", None)
+    second = build.read_tokenizer(str(small[0]))
+    assert second.padding_side == "right" and second.get_vocab() == first.get_vocab()
+    assert second("The river runs.").input_ids == first("The river runs.").input_ids
+
+
 def test_the_probes_pass_behind_an_encoder(small, encoder_folder, batch):
     encoder = build.read_backbone(build.Base(str(encoder_folder)), "encoder")
     model = build.join(encoder, build.read_backbone(build.Base(str(small[0])), "llm"))
@@ -165,10 +175,11 @@ def test_other_kinds_of_models_are_refused(tmp_path):
         build.read_config(build.Base(str(tmp_path / "other.gguf")), "llm")
 
 
-def test_without_the_package_the_install_line_is_said(small, monkeypatch):
+def test_without_the_package_the_install_line_is_said(small, tmp_path, monkeypatch):
+    fresh = shutil.copy(small[0], tmp_path / "fresh.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(MissingExtraError, match=r"this needs the package gguf: pip install 'lusifer\[gguf\]'"):
-        build.read_tokenizer(str(small[0]))
+        build.read_tokenizer(str(fresh))
 
 
 PARTED = """

@@ -13,7 +13,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 import lusifer
 from lusifer.errors import UsageError
 from lusifer.training import processes
-from support.processes import Started, two_ranks
+from support.processes import Started, start_two, two_ranks
 from support.slow_rank import ALONE, look_for, train
 from support.training import free_port
 
@@ -29,11 +29,8 @@ def words(output: Path) -> tuple[str, ...]:
 
 def both(work: object, given: tuple, folder: Path) -> list[tuple[int, Started]]:
     """Two ranks that may fail: status and process of each."""
-    with pytest.MonkeyPatch.context() as patched:
-        statuses: list[int] = []
-        real = Started.wait
-        patched.setattr(Started, "wait", lambda self, *_: statuses.append(real(self)) or 0)
-        return list(zip(statuses, two_ranks(work, given, folder, free_port()), strict=True))
+    ranks = start_two(work, given, folder, free_port())
+    return [(rank.wait(), rank) for rank in ranks]
 
 
 @pytest.mark.slow

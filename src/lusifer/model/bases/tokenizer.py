@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, normalizers
@@ -28,9 +30,9 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         UsageError: There is none at `path`, or none that is fast.
         LusiferError: A file of it is damaged.
     """
-    kind = names.base_file(path)
-    if kind is not None:
-        return read_safely((packed if kind == "packed" else gguf).read_tokenizer(Path(path)))
+    if names.base_file(path) is not None:
+        state = Path(path).stat()
+        return copy.deepcopy(_of_file(path, state.st_mtime_ns, state.st_size))
     missing = tokenizer_files.missing(Path(path)) if Path(path).is_dir() else None
     if missing:
         raise UsageError(missing)
@@ -48,6 +50,12 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         'folder, and "tokenizer_class": "PreTrainedTokenizerFast" into its tokenizer_config.json; or take another '
         "base (for M2M-100: facebook/nllb-200-distilled-600M)"
     )
+
+
+@lru_cache(maxsize=4)
+def _of_file(path: str, changed: int, size: int) -> PreTrainedTokenizerBase:
+    """Read once a process, while the file stays what it is: Gemma's, out of a GGUF file, takes half a minute."""
+    return read_safely((packed if names.base_file(path) == "packed" else gguf).read_tokenizer(Path(path)))
 
 
 @contextmanager
