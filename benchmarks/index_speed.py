@@ -83,7 +83,7 @@ def main() -> int:
             "`Index.search`, which also fetches the texts": lambda question: _ids(
                 index.search("q", vectors=question[None])
             ),
-            "`Index.search`, half of the rows filtered out": lambda question: _ids(
+            "`Index.search`, half of the rows filtered out, always the same": lambda question: _ids(
                 index.search("q", vectors=question[None], where="even")
             ),
             "`Index.search`, hybrid": lambda question: _ids(
@@ -112,7 +112,7 @@ def main() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     page = [
         f"{arguments.rows:,} vectors of {DIMENSIONS} numbers, {arguments.questions} questions one by one: the median,",
-        "and the time within which the fastest tenth was done (other work runs on the machine). By",
+        "and the time within which the fastest tenth was done. By",
         "`python benchmarks/index_speed.py --output benchmarks/results/index-speed.md`.", "",
         "| | ms a question | times numpy | fastest tenth, ms | times numpy |", "|---|--:|--:|--:|--:|", *lines, "",
         f"The first search, which reads the vectors: {opened:.2f} s. The first three and the last found the same ten: "

@@ -83,6 +83,23 @@ def test_a_filter_comes_before_the_search(shared, mode):
     assert ids(shared, "Water is life.", where="open AND price > 100", mode=mode) == []
 
 
+def test_rows_of_a_filter_are_kept_until_something_is_committed_and_those_of_a_function_never(fresh, monkeypatch):
+    fresh.add([{"id": "a", "text": "one", "tag": "x"}, {"id": "b", "text": "two", "tag": "y"}])
+    asked = []
+    real = table._filtered
+    monkeypatch.setattr(table, "_filtered", lambda where: asked.append(where) or real(where))
+    for _ in range(2):
+        assert ids(fresh, "one", where="tag IN ('x')") == ["a"]
+        assert ids(fresh, "one", where="lower(tag) = 'y'") == ["b"]
+    assert asked == ["tag IN ('x')", "lower(tag) = 'y'", "lower(tag) = 'y'"]
+    fresh.add([{"id": "c", "text": "three", "tag": "x"}])
+    fresh.delete(["a"])
+    assert ids(fresh, "one", where="tag IN ('x')") == ["c"]
+    for number in range(2 * table.FILTERS_KEPT):
+        assert ids(fresh, "one", where=f"tag = 'y' AND {number} = {number}") == ["b"]
+    assert len(fresh._table._allowed) == table.FILTERS_KEPT
+
+
 @pytest.mark.parametrize("mode", ["vector", "words"])
 @pytest.mark.parametrize("where", ["nothing = 1", "lang =", "'", "lang = 1 AND OR"])
 def test_a_wrong_filter_is_named(shared, where, mode):

@@ -7,6 +7,7 @@ always before a search; removed files only after an hour, when no reader has the
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ SETTLED = 10**9
 """Nanoseconds after which two commits have two times; asking LanceDB each time would double that of a search."""
 KEPT = timedelta(hours=1)
 """How long files of an older version stay, for readers that have it open."""
+FILTERS_KEPT = 8
+"""Filters whose rows are kept in memory, 8 bytes a row, until something is committed."""
+_CALL = re.compile(r"\b(?!(?:in|and|or|not|cast)\b)\w+\s*\(|\bcurrent_", re.IGNORECASE)
+"""A function in a filter: `now()` lets other rows through each time."""
 MANY_FRAGMENTS = 32
 """Commits before their files are joined."""
 MANY_UNINDEXED = 10_000
@@ -64,7 +69,13 @@ class PassageTable:
         self._seen = self._stamp()
         self._table = _connect(self.folder).open_table(self.name)
         self._snapshot: Snapshot | None = None
-        self.rows = len(self)
+        self._note()
+
+    def _note(self) -> None:
+        """Keep what a search needs of the version that is open; LanceDB would be asked for it each time."""
+        self._version, self.rows = self._table.version, len(self)
+        self._columns = [one.name for one in self._table.schema if one.name != "vector"]
+        self._allowed: dict[str, np.ndarray] = {}
 
     def _stamp(self) -> tuple[int, int]:
         """Which table is there, and when something was last committed to it."""
@@ -128,9 +139,9 @@ class PassageTable:
             return
         if self._seen[0] == before[0]:
             self._table.checkout_latest()
-            self.rows = len(self)
-            if self._snapshot is not None and self._snapshot.version != self._table.version:
+            if self._version != self._table.version:
                 self._snapshot = None  # two would take twice the memory
+                self._note()
             return
         self._open()
         if self._said() != self.about:
@@ -146,6 +157,7 @@ class PassageTable:
         new = [pa.field(name, types[kind]) for name, kind in kinds.items() if name not in self.fields]
         if new:
             self._table.add_columns(new)
+            self._note()
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         """Of those documents of `ids` that are there: id -> digest."""
@@ -210,10 +222,17 @@ class PassageTable:
                 self._table.create_index("vector", config=IvfPq(distance_type="cosine"))
 
     def allowed(self, where: str) -> np.ndarray:
-        """The rows that a filter lets through."""
-        with _filtered(where):
-            found = self._table.search().where(where).select(["chunk"]).with_row_id(True).to_arrow()
-        return found["_rowid"].to_numpy()
+        """The rows that a filter lets through; those of the last few filters are kept."""
+        if where not in self._allowed:
+            with _filtered(where):
+                found = self._table.search().where(where).select(["chunk"]).with_row_id(True).to_arrow()
+            rows = found["_rowid"].to_numpy()
+            if _CALL.search(where):
+                return rows
+            if len(self._allowed) == FILTERS_KEPT:
+                del self._allowed[next(iter(self._allowed))]
+            self._allowed[where] = rows
+        return self._allowed[where]
 
     def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:
         """The passages with words of a query, best first: (id, row)."""
@@ -240,7 +259,7 @@ class PassageTable:
         rows = list(rows)
         if not rows:
             return {}
-        names = [one.name for one in self._table.schema if vectors or one.name != "vector"]
+        names = [*self._columns, "vector"] if vectors else self._columns
         found = self._table.take_row_ids(rows).select(names).with_row_id().to_arrow()
         others = (found.drop_columns(["vector"]) if vectors else found).to_pylist()
         if vectors:
@@ -254,7 +273,7 @@ class PassageTable:
 
         if self._snapshot is not None:
             return self._snapshot
-        version, n = self._table.version, len(self)
+        n = len(self)
         matrix = np.empty((n, self._table.schema.field("vector").type.list_size), dtype=np.float32)
         rows, ids, end = np.empty(n, dtype=np.uint64), [], 0
         for batch in self._table.search().select(["id", "vector"]).with_row_id(True).to_batches():
@@ -266,13 +285,12 @@ class PassageTable:
         coded = pa.chunked_array(ids, pa.string()).combine_chunks().dictionary_encode()
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
         codes = coded.indices.to_numpy()
-        self._snapshot = Snapshot(version, matrix, rows, codes, coded.dictionary)
+        self._snapshot = Snapshot(matrix, rows, codes, coded.dictionary)
         return self._snapshot
 
     def passages(self) -> Iterator[dict[str, Any]]:
         """Every row without its vector, as it lies in the table."""
-        names = [one.name for one in self._table.schema if one.name != "vector"]
-        for batch in self._table.search().select(names).to_batches():
+        for batch in self._table.search().select(self._columns).to_batches():
             yield from batch.to_pylist()
 
 
