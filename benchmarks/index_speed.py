@@ -29,14 +29,12 @@ DIMENSIONS = 384
 TOP = 10
 
 
-def filled(folder: Path, rows: int) -> np.ndarray:
-    """Make an index of random vectors, some thousand a commit, and give them (n, 384), of length 1."""
+def filled(folder: Path, vectors: np.ndarray, commit: int = 10_000) -> None:
+    """Make an index of vectors (n, 384) of length 1, `commit` of them a commit."""
     model = IndexModel("random", "0" * 12, DIMENSIONS, None, None, None, 512, 0)
     table = PassageTable.create(folder, model.to_dict(), DIMENSIONS)
-    vectors = np.random.default_rng(0).standard_normal((rows, DIMENSIONS), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    for start in range(0, rows, 10_000):
-        part = range(start, min(rows, start + 10_000))
+    for start in range(0, len(vectors), commit):
+        part = range(start, min(len(vectors), start + commit))
         columns = {
             "id": [f"d{number}" for number in part], "text": [f"Document {number}." for number in part],
             "chunk": [0] * len(part), "chunk_count": [1] * len(part), "chunk_start": [0] * len(part),
@@ -45,7 +43,6 @@ def filled(folder: Path, rows: int) -> np.ndarray:
         table.add_fields({"even": "bool"})
         table.write(columns | {"even": [number % 2 == 0 for number in part]}, vectors[part.start : part.stop])
     table.tidy(force=True)
-    return vectors
 
 
 def main() -> int:
@@ -59,7 +56,9 @@ def main() -> int:
     questions /= np.linalg.norm(questions, axis=1, keepdims=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "index"
-        vectors = filled(folder, arguments.rows)
+        vectors = np.random.default_rng(0).standard_normal((arguments.rows, DIMENSIONS), dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        filled(folder, vectors)
         index = Index.open(folder)
         own = lancedb.connect(str(folder)).open_table("documents")
         begun = time.perf_counter()

