@@ -45,8 +45,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder) -> Path:
     pq.write_table(pa.table(columns | {"embedding": lists}), "v.parquet")
     pq.write_table(pa.table({"key": ids, "body": columns["text"], "a": lists, "b": lists}), "two.parquet")
     pq.write_table(pa.table({"id": ids, "embedding": lists}), "bare.parquet")
-    nested = pa.array([{"lang": lang, "page": 3} for lang in ("en", "ru", "ja", "sw")])
-    made = pa.table({"id": ids, "text": columns["text"], "vector": lists, "metadata": nested})
+    about = {"page": 3, "_node_content": "{}", "_node_type": "TextNode", "ref_doc_id": None}  # as LlamaIndex writes
+    nested = pa.array([{"lang": lang} | about for lang in ("en", "ru", "ja", "sw")])
+    none = pa.nulls(4)
+    made = pa.table({"id": ids, "doc_id": none, "vector": lists, "text": columns["text"], "metadata": nested})
     lancedb.connect("db").create_table("docs", made)
     return tmp_path
 

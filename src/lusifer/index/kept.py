@@ -150,7 +150,8 @@ class KeptVectors:
 
     def _row(self, row: dict[str, Any], where: str, number: int) -> TextDocument:
         nested = row.pop("metadata", None)
-        row = (nested if isinstance(nested, dict) else {}) | row
+        nested = nested if isinstance(nested, dict) else {}
+        row = {name: value for name, value in nested.items() if not name.startswith("_")} | row  # LlamaIndex's own
         bare = row.get(self._field) is None
         made = document(
             row | ({self._field: "none"} if bare else {}), where, self._field, self._id or "id", str(number)
