@@ -329,7 +329,9 @@ class Index:
         with self.locked():
             with self._lock:
                 self._table.refresh()
-            yield PassageTable(self.folder)
+            table = PassageTable(self.folder)
+            self._table.require(table.about)
+            yield table
 
     def locked(self) -> AbstractContextManager[None]:
         """Be the one that writes, while the block runs."""

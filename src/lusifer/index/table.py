@@ -29,7 +29,8 @@ META = b"lusifer"
 EXACT_UP_TO = 1_000_000
 """Passages up to which all vectors are compared, in memory; above, an approximate index names the candidates."""
 SETTLED = 10**9
-"""Nanoseconds after which two commits have two times; asking LanceDB each time would double that of a search."""
+"""Nanoseconds after which two commits have two times: a look that came later than that after the last commit saw it,
+and sees the next one. Asking LanceDB each time would double that of a search."""
 KEPT = timedelta(hours=1)
 """How long files of an older version stay, for readers that have it open."""
 FILTERS_KEPT = 8
@@ -59,20 +60,21 @@ class PassageTable:
             raise UsageError(f"{folder}: no index there: make one with `lusifer index MODEL --input ... --output ...`")
         self.folder, self.name = folder, name
         self._place = folder / f"{name}.lance"
-        self._open()
-        self.about = self._said()
+        looked, seen = time.time_ns(), self._stamp()
+        self._table = self._opened()
+        self.about = _said(self._table)
         if not self.about:
             words = "a Lance table that `lusifer index` did not make: take its vectors into an index (--vectors)"
             raise UsageError(f"{self._place}: {words}")
-
-    def _open(self) -> None:
-        self._seen = self._stamp()
-        self._table = _connect(self.folder).open_table(self.name)
-        self._snapshot: Snapshot | None = None
         self._note()
+        self._looked, self._seen = looked, seen
+
+    def _opened(self) -> Any:
+        return _connect(self.folder).open_table(self.name)
 
     def _note(self) -> None:
         """Keep what a search needs of the version that is open; LanceDB would be asked for it each time."""
+        self._snapshot: Snapshot | None = None  # before the new one is read: two would take twice the memory
         self._version, self.rows = self._table.version, len(self)
         self._columns = [one.name for one in self._table.schema if one.name != "vector"]
         self._allowed: dict[str, np.ndarray] = {}
@@ -83,9 +85,6 @@ class PassageTable:
             return self._place.stat().st_ino, (self._place / "_versions").stat().st_mtime_ns
         except FileNotFoundError:
             raise UsageError(f"{self.folder}: the index is not there any more: put it back, or make it anew") from None
-
-    def _said(self) -> dict[str, Any]:
-        return json.loads((self._table.schema.metadata or {}).get(META, "{}"))
 
     @classmethod
     def create(cls, folder: Path, about: Mapping[str, Any], dimensions: int, name: str = NAME) -> PassageTable:
@@ -132,22 +131,30 @@ class PassageTable:
         """See what others committed.
 
         Raises:
-            UsageError: `reindex` put vectors of another model there.
+            UsageError: `reindex` put vectors of another model there; each later call says so again.
         """
-        before, self._seen = self._seen, self._stamp()
-        if self._seen == before and time.time_ns() - before[1] > SETTLED:
+        looked, seen = time.time_ns(), self._stamp()
+        if seen == self._seen and self._looked - seen[1] > SETTLED:
             return
-        if self._seen[0] == before[0]:
-            self._table.checkout_latest()
-            if self._version != self._table.version:
-                self._snapshot = None  # two would take twice the memory
-                self._note()
-            return
-        self._open()
-        if self._said() != self.about:
-            raise UsageError(
-                f"{self.folder}: was embedded anew meanwhile, by {self._said().get('name')}: open it again"
-            )
+        table = self._table
+        if seen == self._seen:
+            table.checkout_latest()
+        else:  # it may be another one: a file system gives the number of a folder that is gone to the next
+            table = self._opened()
+        if seen != self._seen or table.version != self._version:
+            self.require(_said(table))
+            self._table = table
+            self._note()
+        self._looked, self._seen = looked, seen  # last: what is refused is met again at the next call
+
+    def require(self, about: Mapping[str, Any]) -> None:
+        """Refuse a table of another model, or with other passages, in the place of this one.
+
+        Raises:
+            UsageError: It says other things of its model.
+        """
+        if about != self.about:
+            raise UsageError(f"{self.folder}: was embedded anew meanwhile, by {about.get('name')}: open it again")
 
     def add_fields(self, kinds: Mapping[str, str]) -> None:
         """Add columns for fields that the table does not have, empty in the rows that are there."""
@@ -302,6 +309,11 @@ def is_table(folder: Path, name: str = NAME) -> bool:
 def _connect(folder: Path) -> Any:
     lancedb = extras.need("index", "lancedb")
     return lancedb.connect(str(folder))
+
+
+def _said(table: Any) -> dict[str, Any]:
+    """What a table says of the model that made it."""
+    return json.loads((table.schema.metadata or {}).get(META, "{}"))
 
 
 def _one_of(ids: Sequence[str]) -> str:

@@ -1,0 +1,69 @@
+"""An index that is open while others change it: what was committed is seen, and no vector of another model gets in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lusifer.errors import UsageError
+from lusifer.index import table
+from lusifer.index.index import Index
+from lusifer.index.reindex import reindex
+
+ANEW = "was embedded anew meanwhile, by .*: open it again"
+DOCUMENTS = [{"id": f"n{number}", "text": f"Text {number}"} for number in range(4)]
+
+
+@pytest.fixture
+def made(model_folder: Path, embedder: Any, tmp_path: Path) -> Index:
+    made = Index.create(tmp_path / "i", model_folder, embedder=embedder)
+    made.add(DOCUMENTS)
+    return made
+
+
+@pytest.mark.parametrize("inode", ["another", "the same"])
+def test_whoever_has_it_open_while_it_is_embedded_anew_neither_asks_nor_writes(
+    made, model_folder, trained_into, embedder, monkeypatch, inode
+):
+    if inode == "the same":  # a file system gives the number of a folder that is gone to the next
+        real = table.PassageTable._stamp
+        monkeypatch.setattr(table.PassageTable, "_stamp", lambda self: (1, real(self)[1]))
+    reader, writer = (Index.open(made.folder, model_folder, embedder=embedder) for _ in range(2))
+    reader.search("Text 1")
+    for model in (model_folder, trained_into):
+        reindex(made.folder, model, embedder=embedder, tokens=32)
+    for _ in range(3):
+        for call in (lambda: reader.search("Text 1"), lambda: len(reader), reader.ids):
+            with pytest.raises(UsageError, match=ANEW):
+                call()
+        for call in (
+            lambda: writer.add([{"id": "new", "text": "New"}]),
+            lambda: writer.update([{"id": "n1", "text": "New"}]),
+            lambda: writer.delete(["n1"]),
+            writer.optimize,
+        ):
+            with pytest.raises(UsageError, match=ANEW):
+                call()
+    assert Index.open(made.folder).ids() == {"n0", "n1", "n2", "n3"}
+
+
+def test_one_that_writes_compares_the_table_that_it_opens(made, model_folder, trained_into, embedder, monkeypatch):
+    writer = Index.open(made.folder, model_folder, embedder=embedder)
+    reindex(made.folder, trained_into, embedder=embedder)
+    monkeypatch.setattr(table.PassageTable, "refresh", lambda self: None)  # as if nothing showed that it changed
+    with pytest.raises(UsageError, match=ANEW):
+        writer.add([{"id": "new", "text": "New"}])
+
+
+def test_a_second_commit_with_the_time_of_the_first_is_seen(made, embedder, monkeypatch):
+    versions = made.folder / "documents.lance" / "_versions"
+    reader = Index.open(made.folder, embedder=embedder)
+    assert len(reader) == 4
+    time = versions.stat().st_mtime_ns
+    made.add([{"id": "new", "text": "New"}])
+    os.utime(versions, ns=(time, time))
+    monkeypatch.setattr(table.time, "time_ns", lambda: time + 3 * table.SETTLED)
+    assert len(reader) == 5
