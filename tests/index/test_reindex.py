@@ -68,6 +68,19 @@ def test_a_stopped_call_goes_on_and_follows_what_changed_meanwhile(old, trained_
     assert new.ids() == {"long", "n0", "n1", "n2", "n3", "n4"} and documents(new)["long"][0] == "Fire."
 
 
+def test_all_that_a_stopped_call_had_embedded_may_be_deleted_meanwhile(old, trained_into, embedder, monkeypatch):
+    monkeypatch.setattr(writing, "DOCUMENTS_AT_ONCE", 2)
+
+    def stop(done: int) -> None:
+        raise LusiferError("stopped")
+
+    with pytest.raises(LusiferError, match="stopped"):
+        reindex(old.folder, trained_into, embedder=embedder, progress=stop)
+    old.delete(["long", "short"])
+    assert reindex(old.folder, trained_into, embedder=embedder).unchanged == 0
+    assert Index.open(old.folder).ids() == {f"n{number}" for number in range(6)}
+
+
 def test_with_other_settings_it_begins_anew(old, trained_into, embedder):
     def stop(done: int) -> None:
         raise LusiferError("stopped")

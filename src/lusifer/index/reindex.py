@@ -57,13 +57,14 @@ def reindex(
         made, _, loaded = describe(model, embedder, device, **{"overlap": old.model.overlap} | settings)
         if is_table(folder, UNFINISHED) and PassageTable(folder, UNFINISHED).about != made.to_dict():
             shutil.rmtree(_place(folder, UNFINISHED))
-        if not is_table(folder, UNFINISHED):
+        begun = is_table(folder, UNFINISHED)
+        if not begun:
             PassageTable.create(folder, made.to_dict(), made.dimensions, UNFINISHED)
         table = PassageTable(folder, UNFINISHED)
         documents = joined(source.passages())
         report = put(table, made, lambda: loaded, documents, True, source.fields, "split", progress)
         # Taken out of the index, after an earlier call had embedded them.
-        gone = sorted(table.all_ids() - source.all_ids()) if report.unchanged else []
+        gone = sorted(table.all_ids() - source.all_ids()) if begun else []
         if gone:
             table.delete(gone)
         table.tidy(force=True)
