@@ -306,8 +306,10 @@ def test_every_route_but_health_needs_one_of_the_keys(model_folder: Path) -> Non
         for words in ("Bearer first", "bearer first", "Bearer zweiter Schlüssel".encode(), f"Basic {basic}"):
             answer = client.post("/v1/embeddings", json={"input": "a"}, headers={"Authorization": words})
             assert answer.status_code == 200
-        said = error(client.get("/v1/models", headers={"Authorization": "Basic !"}))
-        assert said["type"] == "authentication_error" and "wrong" in said["message"]
+        for words in ("Basic !", "Basic é".encode(), "Basic é".encode("latin-1"), "Basic /w==", "Bearer é".encode()):
+            answer = client.get("/v1/models", headers={"Authorization": words})
+            assert answer.status_code == 401 and error(answer)["type"] == "authentication_error"
+            assert "wrong" in error(answer)["message"]
 
 
 def test_models_are_listed_and_found_by_their_aliases(client: httpx.Client) -> None:

@@ -51,6 +51,30 @@ def test_the_work_of_a_client_that_left_is_dropped(embedder: Any) -> None:
     assert found.batcher.tokens == 0
 
 
+def test_tokens_are_shown_within_the_limits_of_the_others(embedder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, free = Slow(embedder), threading.Event()
+    app, found = http_server.served(slow, batch_tokens=20, queue_tokens=60)
+    shown, began = [], found._tokens
+    monkeypatch.setattr(
+        found, "_tokens", lambda text, prompt: (shown.append(text), free.wait(30), began(text, prompt))[2]
+    )
+    with http_server.running(app) as client, ThreadPoolExecutor(1) as pool:
+        answer = client.post("/tokenize", json={"input": ["water " * 30_000] * 3})
+        said = error(answer)
+        assert (answer.status_code, said["param"]) == (413, "input")
+        assert "540,000 characters, prompts included, and the tokens of at most 524,288" in said["message"]
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/tokenize", json={"input": ["left"] * 30}, timeout=0.5)
+        assert eventually(lambda: counted(client, "lusifer_clients_left_total") == 1)
+        free.set()
+        assert client.post("/tokenize", json={"input": "kept"}).status_code == 200 and shown == ["left", "kept"]
+        first = pool.submit(client.post, "/v1/embeddings", json={"input": some_texts(40, seed=3)})
+        assert slow.began.wait(10) and eventually(lambda: found.batcher.tokens > 60)
+        assert client.post("/tokenize", json={"input": "a"}).status_code == 429
+        slow.free.set()
+        assert first.result().status_code == 200
+
+
 def test_a_stop_answers_what_has_begun(embedder: Any) -> None:
     slow = Slow(embedder)
     texts = some_texts(20, seed=8)

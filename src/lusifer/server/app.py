@@ -152,11 +152,7 @@ def _add_work(app: FastAPI, site: Site) -> None:
     @app.post("/tokenize", openapi_extra=_described(TokenizeBody))
     async def tokenize(request: Request) -> Response:
         async with site.intake.read(request, TokenizeBody) as body:
-            served, words = site.find(body.model)
-            texts = site.intake.texts(body.input, "input")
-            prompt = await served.prompt(words, body.task, body.input_type)
-            data = [await served.tokens(text, prompt) for text in texts]
-            return JSONResponse({"model": served.name, "data": data})
+            return await site.ask(request, _tokenize(site, body))
 
 
 def _described(kind: type[BaseModel]) -> dict[str, Any]:
@@ -235,6 +231,15 @@ async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:
     site.intake.texts(body.query, "query")
     results = await site.searchers[served.name].find(body, timing)
     return JSONResponse({"object": "list", "model": served.name, "results": results})
+
+
+async def _tokenize(site: Site, body: TokenizeBody) -> Response:
+    served, words = site.find(body.model)
+    texts = site.intake.texts(body.input, "input")
+    prompt = await served.prompt(words, body.task, body.input_type)
+    rows = await served.tokens(texts, prompt, param="input")
+    data = f'{{"model": {json.dumps(served.name)}, "data": ['.encode() + b", ".join(rows) + b"]}"
+    return Response(data, media_type="application/json")
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**20
 """What is tokenised at most before another request has its turn; a token takes some hundred bytes meanwhile."""
+CHARACTERS_SHOWN = 2**19
+"""Most characters of a request whose tokens are shown, prompts included: what is shown has some twenty times their
+bytes. One text of the largest size fits."""
 ROLES: dict[str, Role] = {
     "query": "query", "document": "document", "passage": "document", "search_query": "query",
     "search_document": "document",
@@ -250,11 +254,27 @@ class Served:
             )
         return size
 
-    async def tokens(self, text: str, prompt: str) -> dict[str, Any]:
-        """The exact text, its tokens, and where it is cut."""
-        return await self._in_pool(self._tokens, text, prompt)
+    async def tokens(self, texts: Sequence[str], prompt: str, *, param: str) -> list[bytes]:
+        """Of each text what the model reads, its tokens, and where it is cut, as JSON; cancelled, it stops.
 
-    def _tokens(self, text: str, prompt: str) -> dict[str, Any]:
+        Args:
+            texts: They were checked.
+            prompt: As `prompt` gave it.
+            param: Name of the field that holds the texts, for errors.
+
+        Raises:
+            ApiError: The texts are too many characters.
+            BusyError, StoppedError: As `Batcher.check_room`.
+        """
+        size = sum(map(len, texts)) + len(prompt) * len(texts)
+        if size > CHARACTERS_SHOWN:
+            words = f"{param}: {size:,} characters, prompts included, and the tokens of at most {CHARACTERS_SHOWN:,}"
+            raise ApiError(413, f"{words} are shown a request: send the texts in several", param)
+        self.batcher.check_room()
+        # One at a time, so that others are counted in between, and one whose client left is not begun.
+        return [await self._in_pool(self._tokens, text, prompt) for text in texts]
+
+    def _tokens(self, text: str, prompt: str) -> bytes:
         reader, full = self._reader.tokenizer, prompt + text
         settings = {"padding": False, "verbose": False}
         ids = reader(full, truncation=False, **settings)["input_ids"]
@@ -264,7 +284,7 @@ class Served:
             kept = reader(full, truncation=True, max_length=self.limit, return_offsets_mapping=True, **settings)
             end = max((stop for _, stop in kept["offset_mapping"]), default=0)
             answer |= {"cut_at": max(0, end - len(prompt)), "unread": full[max(end, len(prompt)) :]}
-        return answer
+        return json.dumps(answer, ensure_ascii=False).encode()
 
     async def _in_pool(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
