@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,8 +57,8 @@ def write_rows(file: Path, count: int, **fields: object) -> Path:
 
 
 def do(file: Path, output: Path, embedder=None, form: VectorForm | None = None, **wishes) -> encode.EmbedReport:
-    job = bulk.EmbedJob(TextSource(str(file)), output, form or VectorForm(), **{"rows": ROWS} | wishes)
     engine = wishes.pop("engine", None) or bulk.local(embedder or Counting(), None)
+    job = bulk.EmbedJob(TextSource(str(file)), output, form or VectorForm(), **{"rows": ROWS} | wishes)
     return bulk.run(job, engine)
 
 
@@ -106,11 +108,53 @@ def test_work_that_is_stopped_anywhere_ends_with_the_same_bytes(tmp_path, name):
     assert 15 < stopped < 39  # every moment was tried, and the last ones lie behind the end
 
 
+def killed(file: Path, target: Path, moment: int) -> bool:
+    """Whether a process that does the work was killed before the `moment`th of its calls that change a folder."""
+    child = os.fork()
+    if child == 0:
+        left = moment
+
+        def step(function):
+            def call(*words, **named):
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*words, **named)
+
+            return call
+
+        for name in ("replace", "unlink", "rmdir", "truncate"):
+            setattr(os, name, step(getattr(os, name)))
+        do(file, target)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("name", ["o.npy", "o.jsonl", "folder"])
+def test_a_process_that_is_killed_leaves_what_the_same_call_goes_on_with(tmp_path, name):
+    file = write_rows(tmp_path / "in.jsonl", 2 * ROWS + 3)
+    whole = do(file, tmp_path / "whole" / name)
+    wanted = content(tmp_path / "whole" / name)
+    kills = 0
+    for moment in range(1, 40):
+        target = tmp_path / str(moment) / name
+        kills += killed(file, target, moment)
+        made = (target.with_name(target.name + bulk.UNFINISHED) / "_manifest.json").is_file()
+        asked = Counting()
+        assert do(file, target, asked) == whole
+        assert content(target) == wanted
+        assert not (made and asked.asked)  # what is there as a whole is not made again
+        left = [each.name for each in target.parent.rglob(".*")]
+        assert not left, left
+    assert 8 < kills < 39
+
+
 def test_half_a_line_and_a_lost_shard_are_made_again_and_no_more(tmp_path):
     file, target = write_rows(tmp_path / "in.jsonl", 5 * ROWS), tmp_path / "o.npy"
     do(file, tmp_path / "whole.npy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards.ShardFolder, "remove", lambda self: None)
+        patch.setattr(bulk, "_join", lambda *_: None)
         do(file, target)
     place = tmp_path / "o.npy.unfinished"
     log = (place / "_shards.jsonl").read_bytes().splitlines(keepends=True)
@@ -181,6 +225,23 @@ def test_other_work_is_not_gone_on_with(tmp_path, change):
     do(file, tmp_path / "o.npy", **wishes, fresh=True)
     assert len(np.load(tmp_path / "o.npy")) == 3 * ROWS
     assert not (tmp_path / "o.npy.unfinished").exists()
+
+
+def test_long_texts_may_be_refused_later_unless_one_was_cut_already(tmp_path):
+    file, target = write_rows(tmp_path / "in.jsonl", 3 * ROWS), tmp_path / "folder"
+
+    class Short(Counting):
+        max_seq_length = 20
+
+    short = Short()
+    do(file, target, engine=bulk.local(short, 20))
+    with pytest.raises(UsageError, match=r"folder: \d+ texts of those done before were cut, the first .*--fresh"):
+        do(file, target, engine=bulk.local(short, 20), refuse_long=True)
+    with pytest.raises(DataError, match="tokens, and the model reads 20"):
+        do(file, target, engine=bulk.local(short, 20, refuse_long=True), refuse_long=True, fresh=True)
+    assert not (target / "_manifest.json").exists()
+    do(file, target, engine=bulk.local(short, 20))
+    assert (target / "_manifest.json").exists()
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path):

@@ -93,7 +93,7 @@ class _Wish:
         from lusifer.embedder import identity
 
         prompt = dict(zip(("prompt", "task", "role"), self.prompt, strict=True))
-        about = {"batch_tokens": self.batch_tokens, "refuse_long": self.refuse_long, "dtype": self.dtype}
+        about = {"batch_tokens": self.batch_tokens, "dtype": self.dtype}
         return {"model": identity.of_model(self.model)} | prompt | about | {"compiled": self.compiled}
 
 
@@ -148,7 +148,7 @@ def embed(
         else:
             engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
         if long:
-            job.about = wish.said()
+            job.about, job.refuse_long = wish.said(), wish.refuse_long
         _run(job, engine)
     if guard is not None and (line := guard.line(model)):
         terminal.note(line)

@@ -242,7 +242,7 @@ def _settle(path: Path) -> None:
     Files get the rights that a new file has here: safetensors writes weights that nobody but their owner may read, and
     a server under another user, or a colleague, could not load the folder.
     """
-    probe = path.with_name(f".{secrets.token_hex(8)}")
+    probe = path.with_name(f"{path.name}.rights")  # known by its name as a leftover, should this process be killed
     probe.touch()
     usual = probe.stat().st_mode & 0o666
     probe.unlink()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lusifer.errors import DataError
+from lusifer.errors import DataError, UsageError
 from lusifer.io.files import refuse_unwritable, write_json
 from lusifer.serving.encode import EmbedReport, embed_rows
 from lusifer.serving.files import WITH_IDS, WRITERS, TextRow, TextSource, write_vectors
@@ -67,6 +67,7 @@ class EmbedJob:
         shard_form: Of a folder, the ending of its shards.
         rows: Rows of a window, and so of a shard.
         fresh: Whether to throw away what another call left unfinished.
+        refuse_long: Whether work in which texts were cut is refused, where another call has done it.
     """
 
     source: TextSource
@@ -76,6 +77,7 @@ class EmbedJob:
     shard_form: str = ".parquet"
     rows: int = ROWS_AT_ONCE
     fresh: bool = False
+    refuse_long: bool = False
     survey: TextSurvey | None = None
 
     @property
@@ -189,7 +191,7 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
     place = job.output if job.in_shards else job.output.with_name(job.output.name + UNFINISHED)
     refuse_unwritable(place, "folder")
     with ShardFolder.opened(place, job.settings(), fresh=job.fresh) as shards:
-        if shards.finished:
+        if _is_done(job, shards):
             return shards.report(survey.windows)
         form = shards.form(job.form, partial(_calibrated, job, engine))
         report = shards.report(survey.windows)
@@ -214,6 +216,22 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
     return report
 
 
+def _is_done(job: EmbedJob, shards: ShardFolder) -> bool:
+    """Whether nothing is left to do; what cannot be gone on with is refused, or thrown away where that was asked."""
+    before = shards.report(job.survey.windows)
+    if job.refuse_long and before.cut:
+        if not job.fresh:
+            words = f"{before.cut:,} texts of those done before were cut, the first {before.first_cut}"
+            raise UsageError(f"{shards.path}: {words}: leave --on-long error out, or add --fresh to begin anew")
+        shards.restart()
+    if shards.finished and not job.in_shards:  # a kill came before the shards were removed
+        if job.output.exists():
+            shards.remove()
+            return True
+        shards.restart()
+    return shards.finished
+
+
 def _join(job: EmbedJob, shards: ShardFolder, form: VectorForm) -> None:
     """Make one file of the shards, which are removed then."""
     needs_rows = job.output.suffix.lower() in WITH_IDS
@@ -221,6 +239,7 @@ def _join(job: EmbedJob, shards: ShardFolder, form: VectorForm) -> None:
     batches = ((window.rows, np.load(shards.file(window.number))) for window in windows)
     write_vectors(job.output, job.survey.rows, batches)
     _note_calibration(job.output, form)
+    shards.finish(form.said())
     shards.remove()
 
 

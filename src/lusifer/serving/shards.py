@@ -52,7 +52,8 @@ class ShardFolder:
         """
         path = path.resolve()
         known = [name for name in (JOB, MANIFEST) if (path / name).is_file()]
-        others = [file.name for file in path.iterdir() if file.name != LOCK] if path.is_dir() else []
+        # Names with a dot are the lock, and what a kill left of a file that was being written.
+        others = [file.name for file in path.iterdir() if file.name[0] != "."] if path.is_dir() else []
         if others and not known and not (fresh and (path / LOG).exists()):
             raise UsageError(f"--output {path}: holds files (no {MANIFEST}) that are not ours: name a new folder")
         path.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ class ShardFolder:
                 state = "made" if name == MANIFEST else "begun"
                 raise UsageError(f"{self.path}: was {state} by another call ({was}): {words}")
             if other:
-                self._clear()
+                self.restart()
                 return
         self._read_log()
         self.finished = (self.path / MANIFEST).is_file()
@@ -88,7 +89,9 @@ class ShardFolder:
             for row in read_json(self.path / MANIFEST, _ADVICE, DataError, dict)["shards"]:
                 self.done[row["number"]] = row
 
-    def _clear(self) -> None:
+    def restart(self) -> None:
+        """Throw away what is there, and begin anew."""
+        self.done, self.finished = {}, False
         for name in (MANIFEST, JOB, LOG):  # the log last: with it the folder is known as ours
             (self.path / name).unlink(missing_ok=True)
         for file in self.path.glob("shard-*"):
@@ -155,5 +158,8 @@ class ShardFolder:
         (self.path / JOB).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder and all in it, when one file has been made of the shards."""
+        """Remove the folder and all in it, when one file has been made of the shards; the manifest goes last."""
+        for file in self.path.glob("shard-*"):
+            file.unlink()
+        (self.path / MANIFEST).unlink()
         shutil.rmtree(self.path)
