@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def test_rows_are_filtered_by_their_fields_and_reindexed_in_other_passages(capsy
     assert "filter 'lang': " in refused(capsys, 2, "search", "i", "station", "--where", "lang")
     before = len(Index.open("i"))
     said = run(capsys, "reindex", "i", "--model", "model", "--tokens", "32")[1]
-    assert said[0].startswith("lusifer: 3 documents -> i: 3 added") and len(Index.open("i")) > before
+    assert said[0] == "lusifer: tokens of a passage: 64 -> 32"
+    assert said[1].startswith("lusifer: 3 documents -> i: 3 added") and len(Index.open("i")) > before
     refusal = refused(capsys, 2, "index", "model", *words[:-2], "--tokens", "40")
     assert "--tokens: the index was made otherwise: leave it out, or embed anew: `lusifer reindex i --model" in refusal
     run(capsys, "index", "model", *words[:-2], "--tokens", "32")
@@ -87,6 +89,17 @@ def test_on_long_and_prompts_reach_the_index(capsys):
     model = Index.open("i").model
     assert model.query.endswith("\n") and model.document == ""
     assert "--task: the index was made otherwise" in refused(capsys, 2, "index", "model", *words[:-1], "sts")
+
+
+def test_a_model_without_its_golden_vectors_embeds_nothing_and_leaves_nothing(capsys, model_folder):
+    bad = shutil.copytree(model_folder, Path("bad"))
+    command = ["index", "bad", "--input", "notes", "--output", "i"]
+    run(capsys, *command)
+    (bad / "golden.json").write_text(json.dumps({"texts": ["a"], "vectors": [[1.0] * 48]}))
+    wrong = "bad: gives other vectors than when it was written"
+    assert wrong in refused(capsys, 1, *command[:-1], "new") and not Path("new").exists()
+    assert wrong in refused(capsys, 1, *command)
+    assert wrong in refused(capsys, 1, "reindex", "i", "--model", "bad")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.index import writing
 from lusifer.index.index import Index
 from lusifer.index.passages import joined
@@ -104,3 +106,35 @@ def test_vectors_without_texts_cannot_be_made_anew(old, model_folder, embedder, 
     bare.add([TextDocument("a", None, vector=embedder.encode(["a"])[0])])
     with pytest.raises(UsageError, match="has documents without a text"):
         reindex(bare.folder, model_folder, embedder=embedder)
+
+
+def test_the_same_model_keeps_prompts_and_number_format_unless_they_are_given(model_folder, embedder, tmp_path):
+    said: list[str] = []
+    folder = tmp_path / "i"
+    old = Index.create(folder, model_folder, embedder=embedder, task="sts", dtype="bfloat16")
+    old.add(DOCUMENTS)
+    reindex(folder, model_folder, embedder=embedder, tokens=40, say=said.append)
+    new = Index.open(folder).model
+    assert old.model.query and (new.query, new.document) == (old.model.query, old.model.document)
+    assert (new.dtype, new.tokens) == ("bfloat16", 40) and said == ["tokens of a passage: 64 -> 40"]
+    reindex(folder, model_folder, embedder=embedder, tokens=40, task="retrieval", dtype="float32", say=said.append)
+    newest = Index.open(folder).model
+    assert newest.query not in (None, new.query) and newest.document == "" and newest.dtype == "float32"
+    assert "before a question" in said[1] and "number format: 'bfloat16' -> 'float32'" in said[1] and len(said) == 2
+    with pytest.raises(UsageError, match="no room for a text"):
+        reindex(folder, model_folder, embedder=embedder, tokens=2)
+
+
+def test_another_model_has_its_own_prompts_and_the_change_is_said(old, trained_into, model_folder, embedder):
+    said: list[str] = []
+    reindex(old.folder, model_folder, embedder=embedder, prompt="Find answers", say=said.append)
+    reindex(old.folder, trained_into, embedder=embedder, say=said.append)
+    assert said[1].startswith("what stands before a question: 'Find answers") and said[1].endswith(" -> nothing")
+
+
+def test_a_model_without_its_golden_vectors_embeds_nothing(old, model_folder, embedder, tmp_path):
+    bad = shutil.copytree(model_folder, tmp_path / "bad")
+    (bad / "golden.json").write_text(json.dumps({"texts": ["a"], "vectors": [[1.0] * 48]}))
+    with pytest.raises(ModelFolderError, match="bad: gives other vectors than when it was written"):
+        reindex(old.folder, bad, embedder=embedder)
+    assert [path.name for path in old.folder.glob("*.lance")] == ["documents.lance"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lusifer.index.documents import TextDocument
     from lusifer.index.index import Added, Found, Index
-    from lusifer.index.models import IndexModel
+    from lusifer.index.models import Embedder, IndexModel
 
 EXCERPT = 240
 """Characters of a passage that are shown."""
@@ -72,7 +72,7 @@ def index(
     terminal.quiet()
     settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
     settings = {key: value for key, value in settings.items() if value is not None}
-    made = _opened(context, output, model, device, settings, found.sample if vectors else [])
+    made = _opened(context, output, model, device, settings, vectors is not None, found.sample)
     with terminal.progress("documents") as show:
         report = made.update(
             source.documents(),
@@ -118,9 +118,14 @@ def _opened(
     model: str,
     device: str | None,
     settings: dict[str, Any],
+    kept: bool,
     sample: Sequence[TextDocument],
 ) -> Index:
-    """The index, made or there, with its model loaded; the vectors of `sample` are compared with the model's."""
+    """The index, made or there, with its model loaded.
+
+    A model that embeds is checked by its golden vectors; where vectors were `kept`, those of `sample` are compared with
+    the model's.
+    """
     with quick_imports():
         from lusifer.index.index import Index
         from lusifer.index.models import describe
@@ -130,8 +135,10 @@ def _opened(
         if not is_table(output):
             Index.refuse_old(output)
             embedder = load_to_embed(model, device, settings.get("dtype"), alone=alone)
-            if sample:
+            if kept:
                 _compare(embedder, describe(model, embedder, **settings)[0], sample)
+            else:
+                _demand(embedder, model)
             return Index.create(output, model, embedder=embedder, **settings)
         made = Index.open(output, model)
         made.require_own()
@@ -141,12 +148,20 @@ def _opened(
         if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
             words = "the index was made otherwise: leave it out, or embed anew"
             raise UsageError(f"--{option}: {words}: `lusifer reindex {output} --model {model}`")
-    if sample:
+    if kept:
         _compare(made.embedder, made.model, sample)
+    else:
+        _demand(made.embedder, model)
     return made
 
 
-def _compare(embedder: Any, model: IndexModel, sample: Sequence[TextDocument]) -> None:
+def _demand(embedder: Embedder, model: str) -> None:
+    from lusifer.embedder import golden  # not before the model is loaded, which may keep libraries out of the process
+
+    golden.demand(embedder, model)
+
+
+def _compare(embedder: Embedder, model: IndexModel, sample: Sequence[TextDocument]) -> None:
     """Say what is known of where kept vectors come from."""
     from lusifer.index import kept
 
@@ -239,6 +254,7 @@ def reindex(
             model,
             device=device,
             progress=lambda done: show(done, None),
+            say=terminal.note,
             **{key: value for key, value in settings.items() if value is not None},
         )
     _say(report, index)

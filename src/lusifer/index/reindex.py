@@ -5,22 +5,34 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lusifer.embedder import golden
 from lusifer.errors import UsageError
 from lusifer.index.index import Index
-from lusifer.index.models import describe
+from lusifer.index.models import IndexModel, describe, known
 from lusifer.index.passages import joined
 from lusifer.index.table import NAME, PassageTable, is_table
 from lusifer.index.writing import Added, put
 from lusifer.io.files import replace_folder
+from lusifer.serving import chunks
+from lusifer.serving.encode import token_counts
 
 if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
 UNFINISHED = "reindex"
 """The table beside that of the index in which the new one grows."""
+SAID = {
+    "query": "what stands before a question",
+    "document": "what stands before a document",
+    "dtype": "number format",
+    "tokens": "tokens of a passage",
+}
+"""What an index keeps besides the name of its model, in words."""
 
 
 def reindex(
@@ -30,6 +42,7 @@ def reindex(
     embedder: Embedder | None = None,
     device: str | None = None,
     progress: Callable[[int], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Added:
     """Embed every document of an index by a model, from the texts in the index, and put the new vectors in their place.
@@ -43,10 +56,13 @@ def reindex(
         embedder: The model of that name, if it is loaded already.
         device: Where to load it.
         progress: Called with the number of documents done.
-        **settings: As for `models.describe`; `overlap` is that of the index if it is left out.
+        say: Called before anything is embedded, where more than the model changes, with one line on what.
+        **settings: As for `models.describe`. If they are left out, `overlap` is that of the index, and for the model
+            that made the index so are the prompts and `dtype`.
 
     Raises:
         UsageError: There is no index, it has no texts, somebody else writes to it, or the model is not there.
+        ModelFolderError: The model does not give the golden vectors that its folder has.
     """
     folder = Path(path).expanduser()
     old = Index.open(folder)
@@ -54,7 +70,11 @@ def reindex(
         source = PassageTable(folder)
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, from which no vector can be made: index the texts")
-        made, _, loaded = describe(model, embedder, device, **{"overlap": old.model.overlap} | settings)
+        made, loaded = _described(old.model, model, embedder, device, settings)
+        if say is not None and (line := _change(old.model, made)):
+            say(line)
+        if isinstance(model, (str, os.PathLike)):
+            golden.demand(loaded, model)
         if is_table(folder, UNFINISHED) and PassageTable(folder, UNFINISHED).about != made.to_dict():
             shutil.rmtree(_place(folder, UNFINISHED))
         begun = is_table(folder, UNFINISHED)
@@ -71,6 +91,39 @@ def reindex(
         replace_folder(_place(folder, UNFINISHED), _place(folder, NAME))
         shutil.rmtree(_place(folder, UNFINISHED))
     return report
+
+
+def _described(
+    before: IndexModel,
+    model: str | os.PathLike[str] | Embedder,
+    embedder: Embedder | None,
+    device: str | None,
+    settings: dict[str, Any],
+) -> tuple[IndexModel, Embedder]:
+    """What the index will know of its model, and that model."""
+    settings = {"overlap": before.overlap} | settings
+    same = known(model).identity == before.identity
+    if same:
+        settings = {"dtype": before.dtype} | settings
+    made, _, loaded = describe(model, embedder, device, **settings)
+    if same and settings.get("task") is None and settings.get("prompt") is None:
+        made = replace(made, query=before.query, document=before.document)
+        count = partial(token_counts, loaded, prompt=made.document)
+        chunks.split("", count, made.tokens, made.overlap)  # refuses what leaves no room, as `describe` does
+    return made, loaded
+
+
+def _change(before: IndexModel, made: IndexModel) -> str:
+    """One line on what changes besides the model; empty where nothing does."""
+    return "; ".join(
+        f"{words}: {_shown(getattr(before, name))} -> {_shown(getattr(made, name))}"
+        for name, words in SAID.items()
+        if (getattr(before, name) or None) != (getattr(made, name) or None)
+    )
+
+
+def _shown(value: str | int | None) -> str:
+    return "the model's own" if value is None else "nothing" if value == "" else repr(value)
 
 
 def _place(folder: Path, name: str) -> Path:
