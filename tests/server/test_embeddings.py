@@ -189,6 +189,19 @@ def test_rerank_orders_by_the_cosine_of_the_same_model(client: httpx.Client, emb
     assert all(row["document"]["text"] == texts[row["index"]] for row in results)
 
 
+def test_rerank_names_the_side_of_what_is_cut_or_has_no_score(embedder: Any) -> None:
+    app, served = http_server.served(embedder)
+    served.look = lambda texts: [(row, "script", "Thai") for row, text in enumerate(texts) if "น้ำ" in text]
+    with http_server.running(app) as client:
+        body = {"query": "น้ำ " * 500, "documents": ["short", "stone " * 900, "น้ำ"]}
+        answer = client.post("/v1/rerank", json=body).json()
+        places = [(each["field"], each["index"], each["read"]) for each in answer["truncated"]]
+        assert places == [("query", 0, 64), ("documents", 1, 64)]
+        assert [(each["field"], each["index"]) for each in answer["unscored"]] == [("query", 0), ("documents", 2)]
+        said = error(client.post("/v1/rerank", json={**body, "truncate": "none"}))
+        assert said["param"] == "query" and said["message"].startswith("query: ")
+
+
 def test_times_and_counts_stand_in_the_headers(client: httpx.Client) -> None:
     headers = client.post("/v1/embeddings", json={"input": ["water", "نهر"]}).headers
     parts = [float(headers[f"x-{name}-time"]) for name in ("tokenization", "queue", "inference")]

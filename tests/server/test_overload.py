@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import lusifer
+from lusifer.server import bodies
 from support import http_server
 from support.http_server import Slow, counted, error, eventually, some_texts, vectors
 
@@ -73,6 +75,27 @@ def test_tokens_are_shown_within_the_limits_of_the_others(embedder: Any, monkeyp
         assert client.post("/tokenize", json={"input": "a"}).status_code == 429
         slow.free.set()
         assert first.result().status_code == 200
+
+
+def test_few_large_bodies_are_read_at_once(embedder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, read, lock = 0, 0, bodies._parse, threading.Lock()
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once, most = at_once + 1, max(most, at_once + 1)
+        time.sleep(0.05)
+        with lock:
+            at_once -= 1
+        return read(*arguments)
+
+    monkeypatch.setattr(bodies, "_parse", counting)
+    app, _ = http_server.served(embedder)
+    with http_server.running(app) as client, ThreadPoolExecutor(6) as pool:
+        content = b'{"input": [' + b"{}," * 100_000 + b"{}]}"
+        answers = list(pool.map(lambda _: client.post("/v1/embeddings", content=content), range(6)))
+        assert [answer.status_code for answer in answers] == [413] * 6
+        assert "100,001 texts" in error(answers[0])["message"] and most == bodies.READ_AT_ONCE
 
 
 def test_a_stop_answers_what_has_begun(embedder: Any) -> None:

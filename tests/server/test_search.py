@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +19,7 @@ from lusifer.embedder.identity import identity
 from lusifer.errors import UsageError
 from lusifer.index.index import Index
 from lusifer.server import run
+from lusifer.server import search as searching
 from support import http_server
 
 DOCUMENTS = [
@@ -75,6 +80,68 @@ def test_what_cannot_be_asked_is_refused(client: httpx.Client) -> None:
         assert (answer.status_code, said["param"]) == (status, param) and words in said["message"]
     about = {model["id"]: model["index"] for model in client.get("/v1/models").json()["data"]}
     assert about == {"maker": "rivers", "reader": "rivers", "stranger": None}
+
+
+def test_what_is_said_of_a_question_stands_in_the_body(client: httpx.Client) -> None:
+    body = {"query": "water " * 500, "model": "maker"}
+    answer = client.post("/search", json=body)
+    (cut,) = answer.json()["truncated"]
+    assert cut["index"] == 0 and cut["tokens"] > cut["read"] == 64 and answer.headers["x-truncated-texts"] == "1"
+    assert answer.json()["usage"] == {"prompt_tokens": 64, "total_tokens": 64, "truncated_texts": 1}
+    said = client.post("/search", json=body | {"truncate": "none"})
+    assert said.status_code == 400 and said.json()["error"]["param"] == "query"
+    assert said.json()["error"]["code"] == "context_length_exceeded"
+    words = client.post("/search", json=body | {"mode": "words", "truncate": "none"}).json()
+    assert words["usage"]["total_tokens"] == 0 and "truncated" not in words
+
+
+def test_an_index_that_is_gone_or_embedded_anew_is_no_fault_of_the_filter(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place, away = tmp_path / "towns", tmp_path / "away"
+    Index.create(place, folder / "maker").add(DOCUMENTS)
+    body = {"query": "river", "where": "year > 2000"}
+    app = run.make([str(folder / "maker")], indexes=[place], device="cpu")
+    with http_server.running(app) as client, caplog.at_level(logging.ERROR):
+        assert client.post("/search", json=body).status_code == 200
+        place.rename(away)
+        for mode in ("vector", "words"):
+            answer = client.post("/search", json=body | {"mode": mode})
+            said = answer.json()["error"]
+            assert (answer.status_code, said["param"]) == (503, None) and "the index towns is gone" in said["message"]
+        assert len(caplog.records) == 1 and "put it back" in caplog.text
+        shutil.copytree(away, place)
+        assert client.post("/search", json=body).status_code == 200
+        shutil.rmtree(place)
+        Index.create(place, folder / "maker", tokens=20).add(DOCUMENTS)
+        for where in (None, "year > 2000"):
+            assert client.post("/search", json=body | {"where": where}).status_code == 503
+        assert len(caplog.records) == 2 and "embedded anew" in caplog.records[1].getMessage()
+
+
+def test_searches_that_wait_are_bounded_and_hold_up_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, free, search = threading.Event(), threading.Event(), Index.search
+
+    def slow(*arguments: Any, **settings: Any) -> Any:
+        began.set()
+        assert free.wait(30)
+        return search(*arguments, **settings)
+
+    monkeypatch.setattr(Index, "search", slow)
+    monkeypatch.setattr(searching, "WAITING", 1)
+    app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], device="cpu")
+    with http_server.running(app) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/search", json={"query": "river", "mode": "words"})
+        assert began.wait(10)
+        for mode in ("words", "vector"):
+            answer = client.post("/search", json={"query": "river", "mode": mode})
+            assert answer.status_code == 429 and int(answer.headers["Retry-After"]) >= 1
+            assert "1 searches wait, and at most 1 may" in answer.json()["error"]["message"]
+        assert client.post("/v1/embeddings", json={"input": "river"}).status_code == 200
+        free.set()
+        assert first.result().status_code == 200
+        said = client.post("/search", json={"query": "river " * 1000, "mode": "hybrid"})
+        assert said.status_code == 413 and "words are looked up of at most 4,096" in said.json()["error"]["message"]
 
 
 def test_an_index_that_no_model_may_ask_is_refused_at_the_start(folder: Path) -> None:

@@ -104,8 +104,8 @@ def make_app(site: Site, keys: Keys) -> Gate:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for served in site.models.values():
-            await asyncio.to_thread(served.close)
+        for each in (*site.models.values(), *site.searchers.values(), site.intake):
+            await asyncio.to_thread(each.close)
 
     # The pages of FastAPI's own documentation load scripts from elsewhere.
     app = FastAPI(title="Lusifer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -119,7 +119,8 @@ def make_app(site: Site, keys: Keys) -> Gate:
 
 async def _told(request: Request, error: Exception) -> Response:
     answer = as_api_error(error)
-    level = logging.ERROR if answer.http_status >= 500 else logging.INFO
+    # That something is not ready is said where it is found, once, not of every request.
+    level = logging.ERROR if answer.http_status >= 500 and answer.http_status != 503 else logging.INFO
     words = (request.method, request.url.path, answer.http_status, answer)
     LOG.log(level, "%s %s %d: %s", *words, exc_info=None if isinstance(error, LusiferError) else error)
     return answer.answer()
@@ -216,8 +217,12 @@ async def _rerank(site: Site, body: RerankBody, timing: Timing) -> Response:
         for row in np.argsort(-scores, kind="stable")[: body.top_n]
     ]
     usage = {key: sum(side.usage.get(key, 0) for side in sides) for key in sides[0].usage | sides[1].usage}
+    notes: dict[str, list[dict[str, Any]]] = {}
+    for field, side in zip(("query", "documents"), sides, strict=True):
+        for name, rows in _notes(side).items():
+            notes.setdefault(name, []).extend({"field": field} | row for row in rows)
     answer = {"object": "list", "model": body.model or served.name, "results": results, "usage": usage}
-    return JSONResponse(answer | _notes(sides[1]))
+    return JSONResponse(answer | notes)
 
 
 async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:
@@ -229,8 +234,10 @@ async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:
         words = f"{served.name} has no index here: use {', '.join(site.searchers)}"
         raise ApiError(400, words, "model", code="no_index")
     site.intake.texts(body.query, "query")
-    results = await site.searchers[served.name].find(body, timing)
-    return JSONResponse({"object": "list", "model": served.name, "results": results})
+    results, asked = await site.searchers[served.name].find(body, timing)
+    asked = asked or Embedded(np.empty(0), [], served.limit)  # of words alone the model reads nothing
+    answer = {"object": "list", "model": served.name, "results": results, "usage": asked.usage}
+    return JSONResponse(answer | _notes(asked))
 
 
 async def _tokenize(site: Site, body: TokenizeBody) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,8 @@ from lusifer.server.errors import ApiError
 
 LARGE = 2**18
 """Bytes from which a body is read in a thread of its own, so that others are answered meanwhile."""
+READ_AT_ONCE = 2
+"""Large bodies that are read at once: one of empty objects takes twenty times its bytes."""
 LONGEST_TEXT = 2**18
 """Characters of a text; no model reads as many, and tokenising takes some hundred times their bytes."""
 READ_ON = 8
@@ -37,7 +40,7 @@ class _Body(BaseModel):
     input_type: str | None = None
 
 
-class _Cut(_Body):
+class _Cut(BaseModel):
     truncate: Literal["end", "none"] = "end"
 
     @field_validator("truncate", mode="before")
@@ -49,7 +52,7 @@ class _Cut(_Body):
         return value.lower() if isinstance(value, str) else value
 
 
-class EmbeddingsBody(_Cut):
+class EmbeddingsBody(_Cut, _Body):
     """`/v1/embeddings`, as OpenAI has it; `task`, `input_type` and `truncate` are added."""
 
     input: Any
@@ -57,7 +60,7 @@ class EmbeddingsBody(_Cut):
     dimensions: int | None = None
 
 
-class RerankBody(_Cut):
+class RerankBody(_Cut, _Body):
     """`/v1/rerank`, as Cohere and Jina have it."""
 
     query: str
@@ -72,7 +75,7 @@ class TokenizeBody(_Body):
     input: Any
 
 
-class SearchBody(BaseModel):
+class SearchBody(_Cut):
     """`/search`; what stands before the question, the index knows."""
 
     model_config = _Body.model_config
@@ -99,6 +102,11 @@ class Intake:
     def __init__(self, body_bytes: int, texts: int, held_bytes: int) -> None:
         self.body_bytes, self.most_texts, self.held_bytes = body_bytes, texts, held_bytes
         self.held = 0
+        self._pool = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="lusifer-bodies")
+
+    def close(self) -> None:
+        """End the threads that read large bodies."""
+        self._pool.shutdown()
 
     @asynccontextmanager
     async def read(self, request: Request, kind: type[Kind]) -> AsyncIterator[Kind]:
@@ -125,7 +133,10 @@ class Intake:
                 raise wrong
             data = b"".join(parts)
             parts.clear()
-            yield await (asyncio.to_thread(_parse, data, kind) if len(data) > LARGE else _now(data, kind))
+            if len(data) > LARGE:
+                yield await asyncio.get_running_loop().run_in_executor(self._pool, _parse, data, kind)
+            else:
+                yield _parse(data, kind)
         finally:
             self.held -= size
 
@@ -152,16 +163,13 @@ class Intake:
             raise ApiError(400, f"{field}: expected a text or a list of texts, found {found}", field)
         if not value:
             raise ApiError(400, f"{field}: the list is empty: give at least one text", field)
-        if _is_ids(value) or any(isinstance(element, list) and _is_ids(element) for element in value):
+        some = value[: self.most_texts]  # millions would hold up the others
+        if _is_ids(some) or any(isinstance(element, list) and _is_ids(element) for element in some):
             raise ApiError(400, f"{field}: {TOKEN_IDS}", field, code="token_ids_refused")
         if len(value) > self.most_texts:
             words = f"{field}: {len(value):,} texts, and at most {self.most_texts:,} a request (--texts)"
             raise ApiError(413, f"{words}: send them in several", field)
         return [_text(element, f"{field}[{row}]") for row, element in enumerate(value)]
-
-
-async def _now(data: bytes, kind: type[Kind]) -> Kind:
-    return _parse(data, kind)
 
 
 def _is_ids(value: list[Any]) -> bool:

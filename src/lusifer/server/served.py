@@ -200,7 +200,7 @@ class Served:
         try:
             found = await asyncio.wrap_future(self.batcher.submit(texts, read, prompt))
         except VectorError as error:
-            raise ApiError(500, str(error), f"{param}[{error.row}]", code="no_vector") from error
+            raise ApiError(500, str(error), _place(param, error.row), code="no_vector") from error
         self.meter.truncated.inc(len(long))
         timing.tokenize += seconds
         timing.queue += found.queued
@@ -219,7 +219,7 @@ class Served:
         for each in wrong:
             said = f"{each['kind']} {each['name']}".strip()
             if self.refuse_unscored:
-                place = f"{param}[{each['index']}]"
+                place = _place(param, each["index"])
                 words = (
                     f"{place}: {self.name} has no score for such a text ({said}), and its vector may be worth nothing"
                 )
@@ -232,12 +232,13 @@ class Served:
 
     def _refuse_long(self, long: list[dict[str, int]], param: str) -> None:
         first = long[0]
+        place = _place(param, first["index"])
         more = f", and so are {len(long) - 1:,} more" if len(long) > 1 else ""
         raise ApiError(
             400,
-            f"{param}[{first['index']}]: {first['tokens']:,} tokens, and the model reads {self.limit}{more}: shorten "
+            f"{place}: {first['tokens']:,} tokens, and the model reads {self.limit}{more}: shorten "
             'or split it, or leave truncate: "none" out and it is cut',
-            f"{param}[{first['index']}]",
+            place,
             code="context_length_exceeded",
         )
 
@@ -319,6 +320,11 @@ def _twin(tokenizer: Any) -> Any:
     made = copy.copy(tokenizer)
     made._tokenizer = new
     return made
+
+
+def _place(param: str, row: int) -> str:
+    """The text of a field that is to blame; a query is the one text of its field."""
+    return param if param == "query" else f"{param}[{row}]"
 
 
 def _role(word: str | None, field: str) -> Role | None:
