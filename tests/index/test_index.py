@@ -180,6 +180,12 @@ def test_delete_takes_out_whole_documents_by_id(fresh):
     assert fresh.ids() == {"d1", "d2", "d3", "d4", "d5"} and len(fresh) == 5
     assert ids(fresh, "word", mode="words") == ids(fresh, "Water", mode="words") == []
     assert fresh.delete([]) == 0
+    fresh.add([{"id": 7, "text": "seven"}, {"id": "8", "text": "eight"}])
+    assert fresh.delete("d1") == 1 and fresh.delete([7]) == 1 and fresh.delete(8) == 1
+    for wrong in (b"d2", [1.5], [True], [None]):
+        with pytest.raises(UsageError, match="no id of a document: give texts or whole numbers"):
+            fresh.delete(wrong)
+    assert fresh.ids() == {"d2", "d3", "d4", "d5"}
 
 
 def test_an_id_that_is_there_is_refused_by_add_and_nothing_of_that_commit_stays(fresh):
@@ -288,9 +294,42 @@ def test_a_model_in_memory_makes_an_index_that_is_asked_by_it(embedder, tmp_path
     made = Index.create(tmp_path / "i", embedder)
     made.add(DOCUMENTS)
     assert ids(Index.open(made.folder, embedder), TEXTS[0], top_k=1) == ["d0"]
-    with pytest.raises(UsageError, match="made by a model in memory: hand it over as `model`"):
+    with pytest.raises(
+        UsageError, match="made by a model in memory: hand it over as `model`, or `lusifer reindex .* --"
+    ):
         Index.open(made.folder).search("water")
     assert ids(Index.open(made.folder), "train", mode="words") == ["d5"]  # which needs no model
+
+
+def test_a_model_in_memory_is_told_how_to_say_that_it_is_the_right_one(shared, model_folder, embedder, tmp_path):
+    with pytest.raises(
+        UsageError, match="was made by .*if it is that one, loaded, say so, `Index.open.*`; if not"
+    ) as told:
+        Index.open(shared.folder, embedder)
+    opened = eval(str(told.value).split("`")[1], {"Index": Index, "model": embedder})
+    assert ids(opened, TEXTS[1], top_k=1) == ["d1"]
+    made = Index.create(tmp_path / "an index", embedder)
+    with pytest.raises(
+        UsageError, match="a model in memory .* gives other vectors: .*`lusifer reindex '.*an index' --m"
+    ):
+        Index.open(made.folder, model_folder)
+
+
+@pytest.mark.parametrize("wrong", [[[0.0] * 5], [0.0] * 48, [[0.0] * 48] * 2, [["a"] * 48], [[1.0], []], 3.0])
+def test_vectors_that_are_none_of_the_questions_are_refused_with_the_shape_that_is_right(shared, wrong):
+    with pytest.raises(UsageError, match=r"^vectors.*: give an array of shape \(1, 48\), a row for each question"):
+        shared.search("water", vectors=wrong)
+
+
+def test_vectors_that_are_not_finite_are_refused(shared):
+    with pytest.raises(UsageError, match="^vectors: one is not finite"):
+        shared.search("water", vectors=[[float("nan")] * 48])
+
+
+@pytest.mark.parametrize("mode", ["vector", "words"])
+def test_a_blank_filter_is_none(shared, mode):
+    for where in ("", " ", "\n", None):
+        assert ids(shared, "train", where=where, mode=mode)[0] == ids(shared, "train", mode=mode)[0]
 
 
 def test_a_place_that_is_none_is_refused(tmp_path, model_folder, shared):

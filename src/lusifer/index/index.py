@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,8 +15,9 @@ import numpy as np
 from lusifer.errors import UsageError
 from lusifer.index.documents import TextDocument
 from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
-from lusifer.index.ranks import Found, fuse, hit, merged, units
+from lusifer.index.ranks import Found, expected, fuse, hit, merged, units
 from lusifer.index.table import PassageTable, is_table
+from lusifer.index.turns import InTurn
 from lusifer.index.writing import DOCUMENTS_AT_ONCE, Added, put
 from lusifer.io.files import locked, refuse_unwritable
 from lusifer.prompts import check_text
@@ -41,7 +43,8 @@ class Index:
     ) -> None:
         self.folder, self.model = folder, IndexModel.from_dict(table.about)
         self._table, self._device, self._embedder = table, device, embedder
-        self._asks, self._lock, self._own = asks, threading.Lock(), True
+        self._asks, self._own = asks, True
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         if asks is not None:
             self._own = may_ask(str(folder), self.model, asks)
 
@@ -138,26 +141,29 @@ class Index:
         Raises:
             UsageError: The model of the index is not there any more, or another one by now.
         """
-        if self._asks is None:
-            if self.model.name == IN_MEMORY:
-                raise UsageError(f"{self.folder}: was made by a model in memory: hand it over as `model`")
-            asks = known(self.model.name)
-            may_ask(str(self.folder), self.model, asks)
-            self._asks = asks
-        if self._embedder is None:
-            from lusifer.embedder import folder
+        with self._loading:
+            if self._asks is None:
+                if self.model.name == IN_MEMORY:
+                    how = f"hand it over as `model`, or `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
+                    raise UsageError(f"{self.folder}: was made by a model in memory: {how}")
+                asks = known(self.model.name)
+                may_ask(str(self.folder), self.model, asks)
+                self._asks = asks
+            if self._embedder is None:
+                from lusifer.embedder import folder
 
-            dtype = self.model.dtype if self._own else None
-            self._embedder = folder.load(self._asks.name, device=self._device, dtype=dtype)
-        return self._embedder
+                dtype = self.model.dtype if self._own else None
+                self._embedder = folder.load(self._asks.name, device=self._device, dtype=dtype)
+            return self._embedder
 
     def use(self, load: Callable[[str, str | None], Embedder]) -> None:
         """Load the model by a function of name and number format, in place of `lusifer.load`."""
-        name, dtype = self.asks, self.model.dtype if self._own else None
-        if self._asks is None:
-            self._asks = known(name)
-            may_ask(str(self.folder), self.model, self._asks)
-        self._embedder = load(name, dtype)
+        with self._loading:
+            name, dtype = self.asks, self.model.dtype if self._own else None
+            if self._asks is None:
+                self._asks = known(name)
+                may_ask(str(self.folder), self.model, self._asks)
+            self._embedder = load(name, dtype)
 
     def add(
         self,
@@ -197,17 +203,18 @@ class Index:
         with self._writing() as table:
             return put(table, self.model, lambda: self.embedder, documents, True, fields, on_long, progress)
 
-    def delete(self, ids: Iterable[str]) -> int:
-        """Take documents out.
+    def delete(self, ids: str | int | Iterable[str | int]) -> int:
+        """Take documents out, by ids as `add` takes them, or by one.
 
         Returns:
             How many of them were there.
 
         Raises:
-            UsageError: Somebody else writes.
+            UsageError: Somebody else writes, or something is no id.
+            TextError: An id is blank, or a text that no index can have.
         """
         gone = 0
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(_identifier(id) for id in ([ids] if isinstance(ids, (str, bytes, int)) else ids)))
         with self._writing() as table:
             for start in range(0, len(wanted), DOCUMENTS_AT_ONCE):
                 found = table.digests(wanted[start : start + DOCUMENTS_AT_ONCE])
@@ -243,7 +250,8 @@ class Index:
         Args:
             texts: Questions, or one.
             top_k: How many documents of each.
-            where: An SQL condition on the fields, applied before the search, as in "lang = 'de' AND year > 2000".
+            where: An SQL condition on the fields, applied before the search, as in "lang = 'de' AND year > 2000"; a blank
+                one is none.
             mode: "vector", in any language; "words", the full text in the question's own; "hybrid", each of the two on
                 its own, fused by rank.
             vectors: Those of the questions (n, d), if they are embedded already.
@@ -253,7 +261,7 @@ class Index:
             Of each question its hits, best first.
 
         Raises:
-            UsageError: The filter is none for this index, or a setting is none.
+            UsageError: The filter or the vectors are none for this index, or a setting is none.
             TextError: A question is empty.
         """
         if mode not in get_args(Mode) or top_k < 1:
@@ -263,7 +271,8 @@ class Index:
             check_text(text, "the question" if len(texts) == 1 else f"question {number}")
         if vectors is None and mode != "words" and texts:
             vectors = self.embed(texts, report)
-        unit = None if vectors is None else units(vectors)
+        unit = None if vectors is None else units(expected(vectors, len(texts), self.model.dimensions))
+        where = (where or "").strip() or None
         with self._lock:
             self._table.refresh()
             top_k = min(top_k, max(1, self._table.rows))
@@ -284,7 +293,7 @@ class Index:
 
         `report` counts those that are too long and were cut.
         """
-        embedder = self.embedder
+        embedder = InTurn(self.embedder)
         report = encode.EmbedReport() if report is None else report
         report.limit = embedder.max_seq_length
         rows = [(f"question {number}", text) for number, text in enumerate(texts, start=1)]
@@ -348,3 +357,9 @@ class Index:
         if not self._own:
             words = f"{self.asks} may ask it: add documents with that one, or leave the model out"
             raise UsageError(f"{self.folder}: its documents are embedded by {self.model.name}, and {words}")
+
+
+def _identifier(given: object) -> str:
+    if isinstance(given, bool) or not isinstance(given, (str, int)):
+        raise UsageError(f"{given!r}: no id of a document: give texts or whole numbers")
+    return check_text(str(given), "an id")

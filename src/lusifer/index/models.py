@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -107,10 +108,16 @@ def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
     if asks.space == made_by.identity:
         return False
     trained = f", whose vectors stand in the space of {asks.space}" if asks.space else ""
-    raise UsageError(
-        f"{index}: was made by {made_by.name} ({made_by.identity}), and {asks.name} ({asks.identity}{trained}) "
-        f"gives other vectors: ask with that one, or embed anew: `lusifer reindex {index} --model {asks.name}`"
-    )
+    made, asked = f"{made_by.name} ({made_by.identity})", f"{asks.name} ({asks.identity}{trained})"
+    if asks.name != IN_MEMORY:
+        anew = f"embed anew: `lusifer reindex {shlex.quote(index)} --model {shlex.quote(asks.name)}`"
+    else:
+        anew = f"embed anew: `lusifer.index.reindex.reindex({index!r}, model)`"
+    if asks.name == IN_MEMORY != made_by.name:  # loaded, it is no more the files whose identity the index knows
+        how = f"`Index.open({index!r}, {made_by.name!r}, embedder=model)`"
+        words = f"its files cannot be seen: if it is that one, loaded, say so, {how}; if not, {anew}"
+        raise UsageError(f"{index}: was made by {made}, and of {asked} {words}")
+    raise UsageError(f"{index}: was made by {made}, and {asked} gives other vectors: ask with that one, or {anew}")
 
 
 def describe(

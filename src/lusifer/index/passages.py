@@ -11,6 +11,7 @@ import numpy as np
 from lusifer.errors import DataError, LusiferError
 from lusifer.index.documents import RESERVED, TextDocument
 from lusifer.index.models import IndexModel
+from lusifer.index.turns import InTurn
 from lusifer.serving import chunks, encode
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def embedded(
             raise DataError(f"{documents[0].place}: {words}: name the model that made them")
         report.rows += len(documents)
     else:
-        embedder = load()
+        embedder = InTurn(load())  # others may search meanwhile
         report.limit = embedder.max_seq_length
         spans = _spans(embedder, model, documents, on_long)
         parts = [

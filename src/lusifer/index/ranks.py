@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lusifer.errors import UsageError
 from lusifer.index.documents import RESERVED
 
 RRF = 60
@@ -94,6 +95,24 @@ def merged(find: Callable[[int], list[tuple[str, int]]], depth: int) -> list[tup
         if len(best) >= depth or len(found) < limit:
             return [(id, best[id]) for id in dict.fromkeys(id for id, _ in found)][:depth]
         limit *= 4
+
+
+def expected(vectors: Any, count: int, dimensions: int) -> np.ndarray:
+    """Vectors of questions as an array (n, d).
+
+    Raises:
+        UsageError: They are of another shape than (count, dimensions), or not finite numbers.
+    """
+    words = f"give an array of shape ({count}, {dimensions}), a row for each question"
+    try:
+        made = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"vectors: not an array of numbers: {words}") from error
+    if made.shape != (count, dimensions):
+        raise UsageError(f"vectors of shape {made.shape}: {words}")
+    if not np.isfinite(made).all():
+        raise UsageError("vectors: one is not finite (NaN): embed that question again")
+    return made
 
 
 def units(vectors: np.ndarray) -> np.ndarray:
