@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.index import table
 from lusifer.index.index import Index
 from lusifer.index.reindex import reindex
@@ -67,3 +68,24 @@ def test_a_second_commit_with_the_time_of_the_first_is_seen(made, embedder, monk
     os.utime(versions, ns=(time, time))
     monkeypatch.setattr(table.time, "time_ns", lambda: time + 3 * table.SETTLED)
     assert len(reader) == 5
+
+
+def test_what_was_deleted_is_removed_after_a_while(made, monkeypatch):
+    monkeypatch.setattr(table, "KEPT", timedelta(milliseconds=1))
+    monkeypatch.setattr(table, "MANY_VERSIONS", 4)
+    made.add({"id": str(number), "text": f"Another text {number}"} for number in range(20))
+    for id in sorted(made.ids()):  # the last of them leaves nothing
+        made.delete(id)
+        assert sum(1 for _ in made.folder.rglob("*.manifest")) < 10
+    assert sum(1 for _ in made.folder.rglob("*.arrow")) < 10
+    made.add(DOCUMENTS)
+    assert made.search("2", mode="words")[0][0].id == "n2"
+
+
+def test_one_that_reads_while_the_table_is_replaced_is_not_told_of_damage(made, model_folder, embedder):
+    reads = table.PassageTable(made.folder)
+    reindex(made.folder, model_folder, embedder=embedder)
+    with pytest.raises(LusiferError, match="i: was embedded anew while it was read: ask again"):
+        reads.snapshot()
+    reads.refresh()  # the model is the same
+    assert len(reads.snapshot().rows) == 4

@@ -86,8 +86,8 @@ def test_a_filter_comes_before_the_search(shared, mode):
 def test_rows_of_a_filter_are_kept_until_something_is_committed_and_those_of_a_function_never(fresh, monkeypatch):
     fresh.add([{"id": "a", "text": "one", "tag": "x"}, {"id": "b", "text": "two", "tag": "y"}])
     asked = []
-    real = table._filtered
-    monkeypatch.setattr(table, "_filtered", lambda where: asked.append(where) or real(where))
+    real = table.filtered
+    monkeypatch.setattr(table, "filtered", lambda where: asked.append(where) or real(where))
     for _ in range(2):
         assert ids(fresh, "one", where="tag IN ('x')") == ["a"]
         assert ids(fresh, "one", where="lower(tag) = 'y'") == ["b"]
@@ -294,24 +294,18 @@ def test_a_model_in_memory_makes_an_index_that_is_asked_by_it(embedder, tmp_path
     made = Index.create(tmp_path / "i", embedder)
     made.add(DOCUMENTS)
     assert ids(Index.open(made.folder, embedder), TEXTS[0], top_k=1) == ["d0"]
-    with pytest.raises(
-        UsageError, match="made by a model in memory: hand it over as `model`, or `lusifer reindex .* --"
-    ):
+    with pytest.raises(UsageError, match="made by a model in memory: hand it over as `model`, or `lusifer reindex "):
         Index.open(made.folder).search("water")
     assert ids(Index.open(made.folder), "train", mode="words") == ["d5"]  # which needs no model
 
 
 def test_a_model_in_memory_is_told_how_to_say_that_it_is_the_right_one(shared, model_folder, embedder, tmp_path):
-    with pytest.raises(
-        UsageError, match="was made by .*if it is that one, loaded, say so, `Index.open.*`; if not"
-    ) as told:
+    with pytest.raises(UsageError, match="was made by .*if it is that one, loaded, say so, `Index.open") as told:
         Index.open(shared.folder, embedder)
     opened = eval(str(told.value).split("`")[1], {"Index": Index, "model": embedder})
     assert ids(opened, TEXTS[1], top_k=1) == ["d1"]
     made = Index.create(tmp_path / "an index", embedder)
-    with pytest.raises(
-        UsageError, match="a model in memory .* gives other vectors: .*`lusifer reindex '.*an index' --m"
-    ):
+    with pytest.raises(UsageError, match="in memory .* gives other vectors: .*`lusifer reindex '.*an index' --m"):
         Index.open(made.folder, model_folder)
 
 

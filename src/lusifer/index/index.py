@@ -16,7 +16,7 @@ from lusifer.errors import UsageError
 from lusifer.index.documents import TextDocument
 from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
 from lusifer.index.ranks import Found, expected, fuse, hit, merged, units
-from lusifer.index.table import PassageTable, is_table
+from lusifer.index.table import NAME, PassageTable, is_table
 from lusifer.index.turns import InTurn
 from lusifer.index.writing import DOCUMENTS_AT_ONCE, Added, put
 from lusifer.io.files import locked, refuse_unwritable
@@ -86,7 +86,8 @@ class Index:
         folder = Path(path).expanduser()
         if is_table(folder):
             raise UsageError(f"{path}: there is an index already: open it, or name a new folder")
-        if folder.is_dir() and any(folder.iterdir()):
+        begun = (f"{NAME}.lance", ".lock")  # what a kill leaves of one that was not made yet
+        if folder.is_dir() and any(each.name not in begun for each in folder.iterdir()):
             raise UsageError(f"{path}: is no index, and not empty: name a new folder")
         refuse_unwritable(folder, "folder", "the index")
         return folder
@@ -250,8 +251,8 @@ class Index:
         Args:
             texts: Questions, or one.
             top_k: How many documents of each.
-            where: An SQL condition on the fields, applied before the search, as in "lang = 'de' AND year > 2000"; a blank
-                one is none.
+            where: An SQL condition on the fields, applied before the search, as in "lang = 'de' AND year > 2000".
+                A blank one is none.
             mode: "vector", in any language; "words", the full text in the question's own; "hybrid", each of the two on
                 its own, fused by rank.
             vectors: Those of the questions (n, d), if they are embedded already.

@@ -10,7 +10,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from lusifer import extras
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import UsageError
+from lusifer.index.damage import filtered, told
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot, units
 from lusifer.io.files import full_disk_named
@@ -39,6 +39,8 @@ _CALL = re.compile(r"\b(?!(?:in|and|or|not|cast)\b)\w+\s*\(|\bcurrent_", re.IGNO
 """A function in a filter: `now()` lets other rows through each time."""
 MANY_FRAGMENTS = 32
 """Commits before their files are joined."""
+MANY_VERSIONS = 256
+"""Versions that nobody needs any more before they are removed: what was deleted lies in them."""
 MANY_UNINDEXED = 10_000
 """Rows before the full-text index takes them in; until then they are searched one by one."""
 
@@ -60,15 +62,15 @@ class PassageTable:
             raise UsageError(f"{folder}: no index there: make one with `lusifer index MODEL --input ... --output ...`")
         self.folder, self.name = folder, name
         self._place = folder / f"{name}.lance"
-        looked, seen = time.time_ns(), self._stamp()
+        self._looked, self._seen = time.time_ns(), self._stamp()
         self._table = self._opened()
         self.about = _said(self._table)
         if not self.about:
             words = "a Lance table that `lusifer index` did not make: take its vectors into an index (--vectors)"
             raise UsageError(f"{self._place}: {words}")
         self._note()
-        self._looked, self._seen = looked, seen
 
+    @told
     def _opened(self) -> Any:
         return _connect(self.folder).open_table(self.name)
 
@@ -108,10 +110,12 @@ class PassageTable:
         made._index(0)  # while it is empty: from the first commit on, rows are found by their words
         return made
 
+    @told
     def __len__(self) -> int:
         return self._table.count_rows()
 
     @property
+    @told
     def lacks_text(self) -> bool:
         """Whether it has vectors without a text."""
         return self._table.count_rows("text IS NULL") > 0
@@ -127,6 +131,12 @@ class PassageTable:
         """Whether there are too many vectors to compare them all."""
         return self.rows > EXACT_UP_TO
 
+    @property
+    def replaced(self) -> bool:
+        """Whether `reindex` put another table in its place since the last look; its files are removed then."""
+        return self._stamp()[0] != self._seen[0]
+
+    @told
     def refresh(self) -> None:
         """See what others committed.
 
@@ -156,6 +166,7 @@ class PassageTable:
         if about != self.about:
             raise UsageError(f"{self.folder}: was embedded anew meanwhile, by {about.get('name')}: open it again")
 
+    @told
     def add_fields(self, kinds: Mapping[str, str]) -> None:
         """Add columns for fields that the table does not have, empty in the rows that are there."""
         import pyarrow as pa
@@ -166,16 +177,19 @@ class PassageTable:
             self._table.add_columns(new)
             self._note()
 
+    @told
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         """Of those documents of `ids` that are there: id -> digest."""
         found = self._table.search().where(_one_of(ids)).select(["id", "digest"]).to_arrow()
         return dict(zip(found["id"].to_pylist(), found["digest"].to_pylist(), strict=True))
 
+    @told
     def all_ids(self) -> set[str]:
         """The ids of all documents."""
         found = self._table.search().where("chunk = 0").select(["id"]).to_arrow()
         return set(found["id"].to_pylist())
 
+    @told
     def write(self, rows: Mapping[str, Sequence[Any]], vectors: np.ndarray, replaced: Sequence[str] = ()) -> None:
         """Add passages, and take those of the documents in `replaced` out, in one commit.
 
@@ -200,22 +214,26 @@ class PassageTable:
             merge = self._table.merge_insert(["id", "chunk"]).when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(_one_of(replaced)).execute(table)
 
+    @told
     def delete(self, ids: Sequence[str]) -> None:
         """Take documents out, in one commit."""
         self._table.delete(_one_of(ids))
 
+    @told
     def tidy(self, force: bool = False) -> None:
         """Take new rows into the indexes, join small files and remove old ones, where it is worth it."""
-        rows = len(self)
-        if not rows:
-            return
-        self._index(rows)
+        self._index(len(self))
         new = max((one.num_unindexed_rows or 0 for one in self._table.list_indices()), default=0)
         files = self._table.stats()["fragment_stats"]["num_fragments"]
-        if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED:
+        if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED or self._old_versions() > MANY_VERSIONS:
             # Nobody else writes: what no version has is of a writer that was killed.
             with full_disk_named(self.folder):
                 self._table.optimize(cleanup_older_than=KEPT, delete_unverified=True)
+
+    def _old_versions(self) -> int:
+        """How many versions a cleaning would remove, but for the last."""
+        before = time.time() - KEPT.total_seconds()
+        return sum(one.stat().st_mtime < before for one in (self._place / "_versions").glob("*.manifest"))
 
     def _index(self, rows: int) -> None:
         from lancedb.index import FTS, IvfPq
@@ -228,10 +246,11 @@ class PassageTable:
             if "vector" not in there and rows > EXACT_UP_TO:
                 self._table.create_index("vector", config=IvfPq(distance_type="cosine"))
 
+    @told
     def allowed(self, where: str) -> np.ndarray:
         """The rows that a filter lets through; those of the last few filters are kept."""
         if where not in self._allowed:
-            with _filtered(where):
+            with filtered(where):
                 found = self._table.search().where(where).select(["chunk"]).with_row_id(True).to_arrow()
             rows = found["_rowid"].to_numpy()
             if _CALL.search(where):
@@ -241,6 +260,7 @@ class PassageTable:
             self._allowed[where] = rows
         return self._allowed[where]
 
+    @told
     def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:
         """The passages with words of a query, best first: (id, row)."""
         from lancedb.query import MatchQuery
@@ -250,17 +270,19 @@ class PassageTable:
         asked = self._table.search(MatchQuery(query, "text"), query_type="fts")
         return self._found(asked, where, limit, "_score")
 
+    @told
     def by_vector(self, vector: np.ndarray, where: str | None, limit: int) -> list[tuple[str, int]]:
         """The passages nearest to a vector by the approximate index, best first: (id, row)."""
         asked = self._table.search(vector, vector_column_name="vector").distance_type("cosine").refine_factor(10)
         return self._found(asked, where, limit, "_distance")
 
     def _found(self, asked: Any, where: str | None, limit: int, score: str) -> list[tuple[str, int]]:
-        with _filtered(where):
+        with filtered(where):
             asked = asked.where(where, prefilter=True) if where else asked
             found = asked.select(["id", score]).limit(limit).with_row_id(True).to_arrow()
         return list(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
 
+    @told
     def take(self, rows: Iterable[int], vectors: bool) -> dict[int, dict[str, Any]]:
         """The columns of rows by their number; vectors, if wanted, as arrays."""
         rows = list(rows)
@@ -274,6 +296,7 @@ class PassageTable:
             others = [row | {"vector": vector} for row, vector in zip(others, own, strict=True)]
         return {row.pop("_rowid"): row for row in others}
 
+    @told
     def snapshot(self) -> Snapshot:
         """The vectors of the version that is open, read once."""
         import pyarrow as pa
@@ -297,13 +320,19 @@ class PassageTable:
 
     def passages(self) -> Iterator[dict[str, Any]]:
         """Every row without its vector, as it lies in the table."""
-        for batch in self._table.search().select(self._columns).to_batches():
+        batches = iter(self._table.search().select(self._columns).to_batches())
+        while (batch := self._next(batches)) is not None:
             yield from batch.to_pylist()
+
+    @told
+    def _next(self, batches: Iterator[Any]) -> Any:
+        return next(batches, None)
 
 
 def is_table(folder: Path, name: str = NAME) -> bool:
-    """Whether a folder has a table of that name."""
-    return (folder / f"{name}.lance").is_dir()
+    """Whether a folder has a table of that name: something committed, or data. A kill may leave less of a new one."""
+    place = folder / f"{name}.lance"
+    return any(any((place / part).glob("*")) for part in ("_versions", "data"))
 
 
 def _connect(folder: Path) -> Any:
@@ -319,16 +348,3 @@ def _said(table: Any) -> dict[str, Any]:
 def _one_of(ids: Sequence[str]) -> str:
     """SQL that is true of the documents with these ids."""
     return "id IN ({})".format(", ".join("'" + one.replace("'", "''") + "'" for one in ids)) if ids else "false"
-
-
-@contextmanager
-def _filtered(where: str | None) -> Iterator[None]:
-    """Say of what LanceDB raises that the filter is wrong, where there is one."""
-    try:
-        yield
-    except (ValueError, RuntimeError, OSError) as error:
-        if where is None:
-            raise LusiferError(f"the index cannot be searched: {str(error).splitlines()[0]}") from error
-        words = "an SQL condition on the fields, as in: lang = 'de' AND year > 2000"
-        said = str(error).splitlines()[0].removeprefix("Invalid input, ")[:200].rstrip(".")
-        raise UsageError(f"filter {where!r}: {said}: give {words}") from error

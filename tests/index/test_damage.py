@@ -1,0 +1,78 @@
+"""An index that lost a file says so, and what to do; what a kill leaves of a new one is in nobody's way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lusifer.errors import LusiferError, UsageError
+from lusifer.index.index import Index
+
+LOST = r"i: a file of the index is lost or damaged \(documents.lance/data/\w+.lance\): .*index the documents again"
+
+
+@pytest.fixture
+def made(model_folder, embedder, tmp_path) -> Index:
+    made = Index.create(tmp_path / "i", model_folder, embedder=embedder)
+    made.add({"id": f"n{number}", "text": f"Text {number}", "tag": "x"} for number in range(4))
+    return made
+
+
+def lose(index: Index, part: str, keep: int | None = None) -> None:
+    for file in [each for each in (index.folder / "documents.lance" / part).rglob("*") if each.is_file()]:
+        if keep is None:
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:keep])
+
+
+@pytest.mark.parametrize("mode", ["vector", "words", "hybrid"])
+@pytest.mark.parametrize("where", [None, "tag = 'x'"])
+def test_a_lost_file_is_named_and_no_filter_is_blamed(made, embedder, mode, where):
+    lose(made, "data")
+    for index in (made, Index.open(made.folder, embedder=embedder)):
+        for _ in range(2):
+            with pytest.raises(LusiferError, match=LOST):
+                index.search("Text 1", mode=mode, where=where)
+
+
+def test_who_writes_is_told_as_well(made, embedder):
+    lose(made, "data")
+    fresh = Index.open(made.folder, embedder=embedder)
+    for write in (lambda: fresh.delete(["n1"]), lambda: fresh.add([{"id": "new", "text": "x"}]), fresh.ids):
+        with pytest.raises(LusiferError, match=LOST):
+            write()
+
+
+@pytest.mark.parametrize(("part", "keep"), [("data", 200), ("_versions", 10), ("_versions", None)])
+def test_a_file_that_ends_too_early_is_no_raw_error_either(made, embedder, part, keep):
+    lose(made, part, keep)
+    with pytest.raises(LusiferError, match="i: a file of the index is lost or damaged"):
+        Index.open(made.folder, embedder=embedder).search("Text 1")
+
+
+def test_of_a_lost_index_of_words_the_texts_are_whole(made, embedder):
+    from lusifer.index.reindex import reindex
+
+    lose(made, "_indices")
+    with pytest.raises(LusiferError, match="make it from the texts: `lusifer reindex .*i --model MODEL`"):
+        Index.open(made.folder, embedder=embedder).search("Text 1", mode="words")
+    reindex(made.folder, made.model.name, embedder=embedder)
+    assert Index.open(made.folder).search("1", mode="words")[0][0].id == "n1"
+
+
+def test_a_filter_that_fails_on_a_row_is_still_the_filters_fault(made):
+    for where in ("cast(tag AS int) = 1", "regexp_like(tag, '(')"):
+        with pytest.raises(UsageError, match="^filter "):
+            made.search("Text 1", where=where)
+
+
+@pytest.mark.parametrize("left", ["documents.lance", "documents.lance/_transactions", "documents.lance/_versions"])
+def test_what_a_kill_leaves_of_a_new_index_is_no_index(model_folder, embedder, tmp_path: Path, left):
+    (tmp_path / "i" / left).mkdir(parents=True)
+    with pytest.raises(UsageError, match="i: no index there: make one"):
+        Index.open(tmp_path / "i")
+    made = Index.create(tmp_path / "i", model_folder, embedder=embedder)
+    made.add([{"id": "a", "text": "water"}])
+    assert [hit.id for hit in Index.open(made.folder).search("water", mode="words")[0]] == ["a"]
