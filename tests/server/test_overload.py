@@ -98,6 +98,11 @@ def test_few_large_bodies_are_read_at_once(embedder: Any, monkeypatch: pytest.Mo
         assert "100,001 texts" in error(answers[0])["message"] and most == bodies.READ_AT_ONCE
 
 
+def test_of_a_body_only_the_texts_are_kept() -> None:
+    sent: list[Any] = [{"text": "water", "more": [{}] * 1000}, "stone"]
+    assert bodies.Intake(1000, 10, 1000).texts(sent, "input") == ["water", "stone"] == sent
+
+
 def test_a_stop_answers_what_has_begun(embedder: Any) -> None:
     slow = Slow(embedder)
     texts = some_texts(20, seed=8)

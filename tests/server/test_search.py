@@ -17,6 +17,7 @@ import pytest
 import lusifer
 from lusifer.embedder.identity import identity
 from lusifer.errors import UsageError
+from lusifer.index import table
 from lusifer.index.index import Index
 from lusifer.server import run
 from lusifer.server import search as searching
@@ -65,6 +66,16 @@ def test_the_hits_are_those_of_the_index(client: httpx.Client, folder: Path, nam
         for hit, each in zip(found, wanted, strict=True):
             assert (hit["text"], hit["fields"]) == (each.text, each.fields)
             assert hit["score"] is each.score is None or abs(hit["score"] - each.score) < 1e-5
+
+
+def test_models_over_one_index_hold_its_vectors_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, kind = [], table.Snapshot
+    monkeypatch.setattr(table, "Snapshot", lambda *parts: made.append(kind(*parts)) or made[-1])
+    models = [str(folder / name) for name in ("maker", "reader")]
+    with http_server.running(run.make(models, indexes=[folder / "rivers"], device="cpu")) as client:
+        for name in ("maker", "reader"):
+            assert client.post("/search", json={"query": "river", "model": name}).status_code == 200
+    assert len(made) == 1
 
 
 def test_what_cannot_be_asked_is_refused(client: httpx.Client) -> None:

@@ -150,7 +150,7 @@ class Intake:
         return None
 
     def texts(self, value: Any, field: str) -> list[str]:
-        """The texts of a field: one, or a list of them; an element may be an object with `text`.
+        """The texts of a field: one, or a list of them; an element may be an object with `text`, which gives way to it.
 
         Raises:
             ApiError: There are none or too many, or one that cannot be embedded, which `param` names.
@@ -169,7 +169,9 @@ class Intake:
         if len(value) > self.most_texts:
             words = f"{field}: {len(value):,} texts, and at most {self.most_texts:,} a request (--texts)"
             raise ApiError(413, f"{words}: send them in several", field)
-        return [_text(element, f"{field}[{row}]") for row, element in enumerate(value)]
+        # In place: what else the objects held is let go, and not kept while the texts wait.
+        value[:] = [_text(element, f"{field}[{row}]") for row, element in enumerate(value)]
+        return value
 
 
 def _is_ids(value: list[Any]) -> bool:

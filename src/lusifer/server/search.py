@@ -30,12 +30,14 @@ class Searcher:
     """An index, and the served model that asks it; searches have a thread of their own, and each its turn.
 
     Args:
-        index: It was opened for this model.
+        index: Models that may ask the same one share it, and the vectors that it holds in memory.
         served: The model; its thread embeds the questions.
+        prompt: What stands before its questions; None takes the model's default.
     """
 
-    def __init__(self, index: Index, served: Served) -> None:
+    def __init__(self, index: Index, served: Served, prompt: str | None) -> None:
         self.index, self.served = index, served
+        self._prompt = served.default_prompt if prompt is None else prompt
         self.name = Path(index.folder).resolve().name
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-search")  # an index is searched by one at a time
         self._waiting, self._seconds, self._told = 0, 0.0, False
@@ -61,10 +63,8 @@ class Searcher:
             raise ApiError(429, words, headers={"Retry-After": str(seconds)})
         asked = None
         if body.mode != "words":
-            prompt = self.index.prompt
-            prompt = self.served.default_prompt if prompt is None else prompt
             refuse = body.truncate == "none"
-            asked = await self.served.embed([body.query], prompt, timing, param="query", refuse_long=refuse)
+            asked = await self.served.embed([body.query], self._prompt, timing, param="query", refuse_long=refuse)
         self._waiting += 1
         try:
             return await self._in_pool(partial(self._hits, body, asked)), asked
@@ -115,15 +115,15 @@ def searchers(indexes: Sequence[Path], models: Mapping[str, Served], device: str
     made: dict[str, Searcher] = {}
     for folder in indexes:
         refusal: UsageError | None = None
-        asked = False
+        shared: Index | None = None
         for name, served in models.items():
             try:
                 index = Index.open(folder, name, embedder=served.embedder, device=device)
             except UsageError as error:
                 refusal = error
                 continue
-            asked = True
-            made.setdefault(served.name, Searcher(index, served))
-        if refusal is not None and not asked:
+            shared = index if shared is None else shared  # an empty one is false
+            made.setdefault(served.name, Searcher(shared, served, index.prompt))
+        if refusal is not None and shared is None:
             raise refusal
     return made
