@@ -91,6 +91,19 @@ def test_on_long_and_prompts_reach_the_index(capsys):
     assert "--task: the index was made otherwise" in refused(capsys, 2, "index", "model", *words[:-1], "sts")
 
 
+def test_texts_are_cut_where_a_passage_ends_and_split_by_a_later_call(capsys):
+    Path("long.txt").write_text("".join("water stone. " * 9 + end + "\n" for end in ("fire fire", "night night")))
+    words = ["index", "model", "--input", "long.txt", "--output", "i"]
+    err = run(capsys, *words, "--tokens", "20", "--on-long", "cut")[1]
+    assert err[0].startswith("lusifer: 2 of 2 texts are longer than the 20 tokens of a passage and were cut there; the ")
+    hits = Index.open("i").search("fire fire")[0]
+    assert hits[0].score == pytest.approx(hits[1].score) and {len(hit.text) for hit in hits} == {126, 128}
+    assert "0 replaced, 2 unchanged" in run(capsys, *words, "--on-long", "cut")[1][0]
+    assert "a passage has 20" in refused(capsys, 1, *words, "--on-long", "error")
+    assert "0 added, 2 replaced, 0 unchanged" in run(capsys, *words)[1][0] and len(Index.open("i")) > 2
+    assert "0 replaced, 2 unchanged" in run(capsys, *words)[1][0]
+
+
 def test_a_model_without_its_golden_vectors_embeds_nothing_and_leaves_nothing(capsys, model_folder):
     bad = shutil.copytree(model_folder, Path("bad"))
     command = ["index", "bad", "--input", "notes", "--output", "i"]

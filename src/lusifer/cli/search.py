@@ -175,7 +175,7 @@ def _compare(embedder: Embedder, model: IndexModel, sample: Sequence[TextDocumen
 
 def _say(report: Added, output: Path, done: str = "embedded", more: str = "") -> None:
     if report.embedded.cut:
-        terminal.note(report.embedded.cut_line())
+        terminal.note(report.embedded.cut_line("of a passage"))
     documents = "document" if report.documents == 1 else "documents"
     passages = "passage" if report.embedded.rows == 1 else "passages"
     terminal.note(

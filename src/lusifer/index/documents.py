@@ -46,9 +46,17 @@ class TextDocument:
     @property
     def digest(self) -> str:
         """What says that a document changed: 16 hexadecimal digits of its text, fields and given vector."""
+        return self._digest(b"")
+
+    @property
+    def digest_if_cut(self) -> str:
+        """Likewise of one of which the beginning alone was embedded, so that it is no longer the same when split."""
+        return self._digest(b"cut")
+
+    def _digest(self, taken: bytes) -> str:
         said = json.dumps([self.text, dict(sorted(self.fields.items()))], ensure_ascii=False).encode()
         given = b"" if self.vector is None else np.asarray(self.vector, dtype="<f4").tobytes()
-        return hashlib.sha256(said + given).hexdigest()[:16]
+        return hashlib.sha256(said + given + taken).hexdigest()[:16]
 
 
 def document(row: Any, where: str, text: str = "text", id: str = "id", default: str | None = None) -> TextDocument:

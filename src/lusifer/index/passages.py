@@ -42,6 +42,7 @@ def embedded(
     Raises:
         DataError: A text is too long, or a vector is none of this index.
     """
+    cut = [False] * len(documents)
     if documents[0].vector is not None:
         spans = [[(0, len(each.text or ""))] for each in documents]
         vectors = np.stack([each.vector for each in documents]).astype(np.float32)
@@ -52,14 +53,21 @@ def embedded(
     else:
         embedder = InTurn(load())  # others may search meanwhile
         report.limit = embedder.max_seq_length
-        spans = _spans(embedder, model, documents, on_long)
+        count = partial(encode.token_counts, embedder, prompt=model.document)
+        lengths = count([each.text for each in documents])
+        spans = _spans(count, lengths, model, documents, on_long)
         parts = [
             (each.place if len(own) == 1 else f"{each.place} (passage {number})", _passage(each.text, span, len(own)))
             for each, own in zip(documents, spans, strict=True)
             for number, span in enumerate(own, start=1)
         ]
+        if on_long == "cut":
+            cut = [length > model.tokens for length in lengths]
+            if report.limit is None or model.tokens < report.limit:
+                parts = _cut(parts, lengths, count, model.tokens, report)
         vectors = encode.embed_rows(embedder, parts, report, prompt=model.document)
-    return _rows(documents, spans), vectors
+        report.limit = model.tokens
+    return _rows(documents, spans, cut), vectors
 
 
 def _passage(text: str, span: chunks.Span, count: int) -> str:
@@ -67,13 +75,27 @@ def _passage(text: str, span: chunks.Span, count: int) -> str:
     return text if count == 1 else text[slice(*span)].strip()
 
 
-def _spans(
-    embedder: Embedder, model: IndexModel, documents: Sequence[TextDocument], on_long: str
-) -> list[list[chunks.Span]]:
-    """Where the passages of each document lie in it."""
-    count = partial(encode.token_counts, embedder, prompt=model.document)
+def _cut(
+    parts: Sequence[tuple[str, str]], lengths: Sequence[int], count: chunks.Count, size: int, report: encode.EmbedReport
+) -> list[tuple[str, str]]:
+    """Cut texts where a passage ends; the model, which reads more, does not. They are counted in the report."""
     found = []
-    for each, tokens in zip(documents, count([each.text for each in documents]), strict=True):
+    for (place, text), length in zip(parts, lengths, strict=True):
+        if length > size:
+            if not report.cut:
+                report.first_cut, report.first_tokens = place, length
+            report.cut += 1
+            text = text[: chunks.beginning(text, count, size)]
+        found.append((place, text))
+    return found
+
+
+def _spans(
+    count: chunks.Count, lengths: Sequence[int], model: IndexModel, documents: Sequence[TextDocument], on_long: str
+) -> list[list[chunks.Span]]:
+    """Where the passages of each document, of so many tokens, lie in it."""
+    found = []
+    for each, tokens in zip(documents, lengths, strict=True):
         if tokens > model.tokens and on_long == "error":
             raise DataError(f"{each.place}: {tokens:,} tokens, and a passage has {model.tokens}: shorten or split it")
         long = tokens > model.tokens and on_long == "split"
@@ -81,13 +103,13 @@ def _spans(
     return found
 
 
-def _rows(documents: Sequence[TextDocument], spans: Sequence[Sequence[chunks.Span]]) -> Rows:
-    """Columns of the table, fields included."""
+def _rows(documents: Sequence[TextDocument], spans: Sequence[Sequence[chunks.Span]], cut: Sequence[bool]) -> Rows:
+    """Columns of the table, fields included. A text that was `cut` is kept whole, and its digest says so."""
     rows: Rows = {name: [] for name in RESERVED if name != "vector"}
     names = list(dict.fromkeys(name for each in documents for name in each.fields))
     rows |= {name: [] for name in names}
-    for each, own in zip(documents, spans, strict=True):
-        digest = each.digest
+    for each, own, short in zip(documents, spans, cut, strict=True):
+        digest = each.digest_if_cut if short else each.digest
         for number, (start, end) in enumerate(own):
             text = each.text if each.text is None else each.text[start:end]
             values = (each.id, text, number, len(own), start, end, digest)

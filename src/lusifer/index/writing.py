@@ -98,7 +98,12 @@ def _commit(
             words = "is there twice" if each.id in met else "is in the index already (`update` replaces it)"
             raise DataError(f"{each.place}: the id {each.id!r} {words}: give each document its own")
         met.add(each.id)
-    fresh = [each for each in window if there.get(each.id) != each.digest]
+    # Where texts are cut, one that was cut before is what it was, and one that was split stays so.
+    fresh = [
+        each
+        for each in window
+        if (kept := there.get(each.id)) != each.digest and not (on_long == "cut" and kept == each.digest_if_cut)
+    ]
     old = [each.id for each in fresh if each.id in there]
     if fresh:
         rows, vectors = passages.embedded(load, model, fresh, on_long, report.embedded)

@@ -66,6 +66,14 @@ def split(text: str, count: Count, size: int, overlap: int = 0) -> list[Span]:
     return _packed(text, pieces, count, base, size, overlap)
 
 
+def beginning(text: str, count: Count, size: int) -> int:
+    """Where the longest beginning of a text ends that has `size` tokens at most; no grapheme cluster is cut."""
+    base = count([""])[0]
+    room = max(1, size - base)
+    start, end, _ = next(_by_graphemes(text, 0, min(len(text), 64 * room), count, base, room))
+    return end - start
+
+
 def _parts(text: str, start: int, end: int, level: int) -> Iterator[Span]:
     """The parts of a span, cut behind whatever ends one on this level."""
     begin = start

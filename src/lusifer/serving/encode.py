@@ -55,11 +55,11 @@ class EmbedReport:
         self.rows, self.tokens, self.cut = self.rows + later.rows, self.tokens + later.tokens, self.cut + later.cut
         self.dimension, self.limit = later.dimension, later.limit
 
-    def cut_line(self) -> str:
-        """One sentence about the texts that were cut."""
+    def cut_line(self, whose: str = "that the model reads") -> str:
+        """One sentence about the texts that were cut; `whose` says what the limit is of."""
         are, were = ("text is", "was") if self.rows == 1 else ("texts are", "were")
         return (
-            f"{self.cut:,} of {self.rows:,} {are} longer than the {self.limit} tokens that the model reads and {were} "
+            f"{self.cut:,} of {self.rows:,} {are} longer than the {self.limit} tokens {whose} and {were} "
             f"cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens "
             "(--on-long error refuses such texts)"
         )
