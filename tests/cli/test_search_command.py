@@ -11,6 +11,7 @@ import pytest
 
 from lusifer.cli import main
 from lusifer.index.index import Index
+from lusifer.serving import guard
 from support.processes import lusifer
 
 TEXTS = {"a.txt": "The station is in the north.", "b/c.md": "# Вода\n\nВода — это жизнь.", "d.txt": "水は命です。"}
@@ -95,13 +96,32 @@ def test_texts_are_cut_where_a_passage_ends_and_split_by_a_later_call(capsys):
     Path("long.txt").write_text("".join("water stone. " * 9 + end + "\n" for end in ("fire fire", "night night")))
     words = ["index", "model", "--input", "long.txt", "--output", "i"]
     err = run(capsys, *words, "--tokens", "20", "--on-long", "cut")[1]
-    assert err[0].startswith("lusifer: 2 of 2 texts are longer than the 20 tokens of a passage and were cut there; the ")
+    assert err[0].startswith("lusifer: 2 of 2 texts are longer than the 20 tokens of a passage and were cut there; ")
     hits = Index.open("i").search("fire fire")[0]
     assert hits[0].score == pytest.approx(hits[1].score) and {len(hit.text) for hit in hits} == {126, 128}
     assert "0 replaced, 2 unchanged" in run(capsys, *words, "--on-long", "cut")[1][0]
     assert "a passage has 20" in refused(capsys, 1, *words, "--on-long", "error")
     assert "0 added, 2 replaced, 0 unchanged" in run(capsys, *words)[1][0] and len(Index.open("i")) > 2
     assert "0 replaced, 2 unchanged" in run(capsys, *words)[1][0]
+
+
+def test_texts_and_questions_in_a_script_without_a_score_are_said_or_refused(capsys, model_folder, monkeypatch):
+    monkeypatch.setattr(guard, "_identifier", lambda: pytest.fail("reads py3langid, which nobody asked for"))
+    (shutil.copytree(model_folder, Path("carded")) / "README.md").write_text("---\nlanguage: [en]\n---\n")
+    command = ["index", "carded", "--input", "notes", "--output", "i"]
+    words = "of 3 texts 2 may get bad vectors from carded: Cyrillic 1, Han 1 without a score on its card; the first is "
+    assert words + "notes/b/c.md: leave them out" in refused(capsys, 1, *command, "--unscored", "error")
+    assert not Path("i").exists()
+    assert run(capsys, *command)[1][1:] == [f"lusifer: {words}notes/b/c.md"]
+    assert len(run(capsys, *command, "--unscored", "off")[1]) == 1
+    question = ["search", "i", "水は命です。"]
+    out, err = run(capsys, *question)
+    assert out and len(err) == 1 and err[0].startswith("lusifer: of 1 text 1 may get bad vectors from ")
+    assert err[0].endswith("carded: Han 1 without a score on its card")
+    assert "carded: Han 1 without a score" in refused(capsys, 1, *question, "--unscored", "error")
+    for more in (["--unscored", "off"], ["--mode", "words"]):
+        assert run(capsys, *question, *more)[1] == []
+    assert run(capsys, "search", "i", "station")[1] == []
 
 
 def test_a_model_without_its_golden_vectors_embeds_nothing_and_leaves_nothing(capsys, model_folder):

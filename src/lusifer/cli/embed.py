@@ -19,11 +19,12 @@ from lusifer.cli.models import (
     InputFormat,
     Model,
     Unscored,
+    guard_for,
     load_to_embed,
     quick_imports,
     usable,
 )
-from lusifer.errors import LusiferError, MissingExtraError, UsageError
+from lusifer.errors import UsageError
 from lusifer.io.files import refuse_output
 from lusifer.prompts import Role
 
@@ -157,18 +158,11 @@ def embed(
 def _look(job: EmbedJob, model: str, unscored: str) -> LanguageGuard | None:
     """Read the texts before the model is loaded: a bad last line must not cost the work on the others.
 
-    Gives what has looked at their languages; of a model that is nowhere, its loading tells.
+    Gives what has looked at their languages.
     """
     from lusifer.serving import guard
 
-    mine = None
-    try:
-        if unscored != "off":
-            mine = guard.for_model(model, identify=True if unscored == "error" else None)
-    except MissingExtraError:
-        raise
-    except LusiferError:
-        pass
+    mine = guard_for(model, unscored)
     job.look(None if mine is None else lambda row: mine.see(row.text, row.place))
     if mine is not None and unscored == "error":
         guard.refuse(mine, model)

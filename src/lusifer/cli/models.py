@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from lusifer.errors import LusiferError, MissingExtraError
+
+if TYPE_CHECKING:
+    from lusifer.serving.guard import LanguageGuard
 
 OWN_PROCESS = "own process"
 """The object of typer's context where nothing but one command runs in this process."""
@@ -48,6 +53,26 @@ DtypeOption = Annotated[
         help="Number format of the model: float32, bfloat16 or float16; by default as saved.",
     ),
 ]
+
+
+def guard_for(model: str, unscored: str) -> LanguageGuard | None:
+    """What looks at the languages of texts for a model, as `Unscored` says; None where nothing is looked at.
+
+    Of a model that is nowhere, its loading tells.
+
+    Raises:
+        MissingExtraError: Texts are to be refused, and py3langid is not installed.
+    """
+    from lusifer.serving import guard
+
+    if unscored == "off":
+        return None
+    try:
+        return guard.for_model(model, identify=True if unscored == "error" else None)
+    except MissingExtraError:
+        raise
+    except LusiferError:
+        return None
 
 
 def usable(device: str | None) -> str | None:

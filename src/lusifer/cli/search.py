@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import OWN_PROCESS, Device, DtypeOption, Model, load_to_embed, quick_imports
+from lusifer.cli.models import (
+    OWN_PROCESS,
+    Device,
+    DtypeOption,
+    Model,
+    Unscored,
+    guard_for,
+    load_to_embed,
+    quick_imports,
+)
 from lusifer.cli.use import Field, InputFormat
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lusifer.index.documents import TextDocument
+    from lusifer.index.documents import Survey, TextDocument
     from lusifer.index.index import Added, Found, Index
     from lusifer.index.models import Embedder, IndexModel
+    from lusifer.serving.guard import LanguageGuard
 
 EXCERPT = 240
 """Characters of a passage that are shown."""
@@ -63,12 +73,11 @@ def index(
     prune: Annotated[bool, typer.Option("--prune", help="Take out documents that the input does not have.")] = False,
     dtype: DtypeOption = None,
     device: Device = None,
+    unscored: Unscored = "warn",
 ) -> None:
     """Put documents into an index on disk, for `search`; what is there and unchanged is not embedded again."""
-    from lusifer.index import documents
-
     source = _source(input, field, input_format, id, vectors, ids, vector_field)
-    found = documents.survey(source)  # before the model is loaded: a bad last line must not cost the work on the others
+    found, mine = _survey(source, model, unscored)
     terminal.quiet()
     settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
     settings = {key: value for key, value in settings.items() if value is not None}
@@ -85,6 +94,28 @@ def index(
         are = "file is" if source.empty == 1 else "files are"
         terminal.note(f"{source.empty:,} empty {are} left out")
     _say(report, output, "taken in" if vectors else "embedded", f", {gone:,} taken out" if prune else "")
+    if mine is not None and (line := mine.line(model)):
+        terminal.note(line)
+
+
+def _survey(source: Any, model: str, unscored: str) -> tuple[Survey, LanguageGuard | None]:
+    """Read all documents before the model is loaded: a bad last line must not cost the work on the others.
+
+    Gives what has looked at their languages as well.
+    """
+    from lusifer.index import documents
+    from lusifer.serving import guard
+
+    mine = guard_for(model, unscored)
+
+    def look(each: TextDocument) -> None:
+        if mine is not None and each.text is not None:
+            mine.see(each.text, each.place)
+
+    found = documents.survey(source, look)
+    if mine is not None and unscored == "error":
+        guard.refuse(mine, model)
+    return found, mine
 
 
 def _source(
@@ -200,6 +231,7 @@ def search(
     ] = "vector",
     json_lines: Annotated[bool, typer.Option("--json", help="An object a line, with all fields.")] = False,
     device: Device = None,
+    unscored: Unscored = "warn",
 ) -> None:
     """Find the documents of an index that answer a question, whatever the languages of both."""
     terminal.quiet()
@@ -208,6 +240,7 @@ def search(
         from lusifer.serving.encode import EmbedReport
 
         found = Index.open(index, model)
+        mine = None if mode == "words" else _looked(query, found.asks, unscored)  # for words no vector is made
         if mode != "words":
             found.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=context.obj is OWN_PROCESS))
     report = EmbedReport()
@@ -218,6 +251,20 @@ def search(
         typer.echo(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:
         terminal.note(f"{index}: nothing found")
+    if mine is not None and (line := mine.line(found.asks)):
+        terminal.note(line)
+
+
+def _looked(query: str, model: str, unscored: str) -> LanguageGuard | None:
+    """What has looked at the language of a question, and refused it if that is asked for."""
+    from lusifer.serving import guard
+
+    mine = guard_for(model, unscored)
+    if mine is not None:
+        mine.see(query)
+        if unscored == "error":
+            guard.refuse(mine, model)
+    return mine
 
 
 def _as_json(hit: Found) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
 from pathlib import Path
@@ -236,8 +236,10 @@ class Survey:
     sample: list[TextDocument] = field(default_factory=list)
 
 
-def survey(found: Any) -> Survey:
+def survey(found: Any, look: Callable[[TextDocument], None] | None = None) -> Survey:
     """Read all documents of a source once, before a model is loaded; it has a `name` and gives `documents()`.
+
+    `look` is called with each of them.
 
     Raises:
         DataError: There is none, one is no document, or two have one id.
@@ -249,6 +251,8 @@ def survey(found: Any) -> Survey:
         seen.ids.add(each.id)
         seen.count += 1
         widen(seen.fields, each.fields)
+        if look is not None:
+            look(each)
         if (place := chance.randrange(seen.count) if len(seen.sample) == SAMPLE else len(seen.sample)) < SAMPLE:
             seen.sample[place : place + 1] = [each]
     if not seen.count:

@@ -138,7 +138,8 @@ class LanguageGuard:
         for kind, what in (("unclear", "romanised or in no language that can be told"), ("mixed", "in two scripts")):
             if self.found.get(kind):
                 parts.append(f"{sum(self.found[kind].values()):,} {what}")
-        which = f"{self.looked:,} texts" + (f" looked at (of {self.seen:,})" if self.looked < self.seen else "")
+        which = f"{self.looked:,} text" + ("" if self.looked == 1 else "s")
+        which += f" looked at (of {self.seen:,})" if self.looked < self.seen else ""
         first = f"; the first is {self.first}" if self.first else ""
         return f"of {which} {sure + guessed:,} may get bad vectors from {model}: {'; '.join(parts)}{first}"
 
