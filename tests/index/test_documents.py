@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,6 +87,21 @@ def test_a_folder_that_cannot_be_read_is_named():
     Path("texts/a.txt").write_text("a\x00b")
     with pytest.raises(DataError, match="^texts/a.txt: NUL character"):
         survey(source("texts"))
+
+
+def test_a_file_whose_name_is_not_utf8_is_named_before_a_model_is_loaded():
+    Path("texts").mkdir()
+    for place in (b"texts/\xff.txt", b"\xff.txt"):
+        Path(os.fsdecode(place)).write_text("hello\n")
+    for place, shown in (("texts", r"texts/\\xff.txt"), (os.fsdecode(b"\xff.txt"), r"\\xff.txt line 1")):
+        with pytest.raises(DataError, match=f"^{shown}: the name of the file is not UTF-8, .*: rename the file"):
+            survey(source(place))
+
+
+def test_numbers_that_no_column_holds_are_named_by_row_and_field():
+    for value, kind in ((10**400, "float"), (10**400, "int"), (-(10**30), "int")):
+        with pytest.raises(DataError, match=r"^r line 2: field 'n': \S.* is too large: write it as text"):
+            fitted(TextDocument("x", "x", {"n": value}, "r line 2"), {"n": kind})
 
 
 def test_an_id_that_is_there_twice_and_no_documents_are_refused():

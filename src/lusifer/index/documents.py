@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ class DocumentFile(TextSource):
                 raise row
             own = f"{name}:{where.rpartition(' ')[2] if where[-1].isdigit() else number}"
             if self.form == ".txt":
-                yield TextDocument(own, check_text(row, where), {}, where)
+                yield TextDocument(_name(own, where), check_text(row, where), {}, where)
             else:
                 yield document(row, where, self.field, self.id or "id", own if self.id is None else None)
 
@@ -206,7 +207,16 @@ class DocumentFolder:
             if not text.strip():
                 self.empty += 1
                 continue
-            yield TextDocument(file.relative_to(self.path).as_posix(), check_text(text, str(file)), {}, str(file))
+            name = _name(file.relative_to(self.path).as_posix(), str(file))
+            yield TextDocument(name, check_text(text, str(file)), {}, str(file))
+
+
+def _name(id: str, where: str) -> str:
+    """The name of a file as an id, which is UTF-8 where the names of files need not be."""
+    if not _is_unicode(id):
+        shown = os.fsencode(where).decode("utf-8", "backslashreplace")
+        raise DataError(f"{shown}: the name of the file is not UTF-8, and documents are called by it: rename the file")
+    return id
 
 
 Source = DocumentFile | DocumentFolder
@@ -281,16 +291,25 @@ def fitted(each: TextDocument, kinds: Mapping[str, str]) -> dict[str, Value]:
         if own != kind and kind == "text":
             value = json.dumps(value)
         elif own != kind and (kind, own) == ("float", "int"):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise _too_large(each, name) from None
         elif own != kind and (kind, own) == ("int", "float") and value == int(value):
             value = int(value)
         elif own != kind:
             words = f"the index has {kind} values in this field, and this is {rows.kind_of_value(value)}"
             raise DataError(f"{each.place}: field {name!r}: {words}: write all alike, or name the field anew")
         if kind == "int" and not -(2**63) <= value < 2**63:
-            raise DataError(f"{each.place}: field {name!r}: {value} is too large: write it as text")
+            raise _too_large(each, name)
         found[name] = value
     return found
+
+
+def _too_large(each: TextDocument, name: str) -> DataError:
+    digits = f"{each.fields[name]}"
+    shown = digits if len(digits) <= 40 else f"a number of {len(digits):,} digits"
+    return DataError(f"{each.place}: field {name!r}: {shown} is too large: write it as text")
 
 
 def windows(found: Iterable[TextDocument], most: int, characters: int) -> Iterator[list[TextDocument]]:
