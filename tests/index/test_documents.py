@@ -7,12 +7,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lusifer.errors import DataError, UsageError
-from lusifer.index.documents import TextDocument, fitted, source, survey, widen
+from lusifer.index.documents import TextDocument, document, fitted, source, survey, widen
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,11 @@ def test_numbers_that_no_column_holds_are_named_by_row_and_field():
     for value, kind in ((10**400, "float"), (10**400, "int"), (-(10**30), "int")):
         with pytest.raises(DataError, match=r"^r line 2: field 'n': \S.* is too large: write it as text"):
             fitted(TextDocument("x", "x", {"n": value}, "r line 2"), {"n": kind})
+
+
+def test_numbers_and_texts_of_numpy_are_those_of_python():
+    made = document({"id": "a", "text": "x", "n": np.float64(1.5), "s": np.str_("y"), "ok": True}, "r line 1")
+    assert [type(value) for value in made.fields.values()] == [float, str, bool]
 
 
 def test_an_id_that_is_there_twice_and_no_documents_are_refused():

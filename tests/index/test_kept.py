@@ -125,6 +125,7 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
         (["--vectors", "nan.npy"], "nan.npy row 2: its vector is not finite"),
         (["--vectors", "v.npy", "--ids", "few.txt"], "4 vectors, and few.txt has 2 rows"),
         (["--vectors", "v.npy", "--ids", "many.txt"], "4 vectors, and many.txt has more rows"),
+        (["--vectors", "v.npy", "--ids", "latin.txt"], "latin.txt: not UTF-8 (byte 1): save the file as UTF-8"),
         (["--vectors", "bad.npy"], "bad.npy: not an array that can be read"),
         (["--vectors", "bad.faiss"], "bad.faiss: the file is no index of vectors that can be read"),
         (["--vectors", "db/none.lance"], "--vectors db/none.lance: no such file"),
@@ -138,6 +139,7 @@ def test_what_cannot_be_taken_in_is_named_before_a_model_is_loaded(folder, capsy
     vectors[2, 5] = np.nan
     np.save("nan.npy", vectors)
     Path("few.txt").write_text("a\nb\n")
+    Path("latin.txt").write_bytes(b"a\xe4\n")
     Path("many.txt").write_text("a\nb\nc\nd\ne\n")
     Path("bad.npy").write_bytes(b"\x93NUMPY no")
     Path("bad.faiss").write_bytes(b"no index")

@@ -111,7 +111,10 @@ def _kept(value: Any) -> Value | None:
         return None
     if isinstance(value, (date, time)):  # a datetime is a date
         return value.isoformat()
-    return value if isinstance(value, (str, bool, int, float)) else None
+    for kind in KINDS:  # bool before int, which it is as well
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)  # numpy's float64 is a float, and no kind of its own
+    return None
 
 
 class DocumentFile(TextSource):

@@ -108,7 +108,11 @@ class KeptVectors:
             return _loaded(file).tolist()
         if not file.is_file():
             raise UsageError(f"--ids {file}: no such file")
-        return file.read_text(encoding="utf-8-sig").split("\n")[: None if not file.read_bytes().endswith(b"\n") else -1]
+        try:
+            lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
+        return lines if lines[-1] else lines[:-1]
 
     def _numpy(self) -> tuple[int, Callable[[int, int], np.ndarray]]:
         array = _loaded(self.path)
