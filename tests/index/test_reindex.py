@@ -52,6 +52,21 @@ def test_another_model_takes_an_index_over(old, trained_into, embedder):
         reader.search("water")
 
 
+def test_what_a_kill_leaves_of_the_old_table_is_in_nobodys_way(old, trained_into, embedder, monkeypatch):
+    def removed_in_part(place: Path) -> None:
+        for file in (place / "data").iterdir():
+            file.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", removed_in_part)
+        reindex(old.folder, trained_into, embedder=embedder)
+    new = Index.open(old.folder, embedder=embedder)
+    assert new.search("Text 3", top_k=1)[0][0].id == "n3"
+    assert reindex(old.folder, trained_into, embedder=embedder, tokens=32).documents == 8
+    assert [path.name for path in old.folder.glob("*.lance")] == ["documents.lance"]
+
+
 def test_a_stopped_call_goes_on_and_follows_what_changed_meanwhile(old, trained_into, embedder, monkeypatch):
     monkeypatch.setattr(writing, "DOCUMENTS_AT_ONCE", 2)
 

@@ -24,8 +24,8 @@ from lusifer.serving.encode import token_counts
 if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
-UNFINISHED = "reindex"
-"""The table beside that of the index in which the new one grows."""
+UNFINISHED, REPLACED = "reindex", "replaced"
+"""The table beside that of the index in which the new one grows, and the old one while it is removed."""
 SAID = {
     "query": "what stands before a question",
     "document": "what stands before a document",
@@ -75,9 +75,7 @@ def reindex(
             say(line)
         if isinstance(model, (str, os.PathLike)):
             golden.demand(loaded, model)
-        if is_table(folder, UNFINISHED) and PassageTable(folder, UNFINISHED).about != made.to_dict():
-            shutil.rmtree(_place(folder, UNFINISHED))
-        begun = is_table(folder, UNFINISHED)
+        begun = _begun(folder, made)
         if not begun:
             PassageTable.create(folder, made.to_dict(), made.dimensions, UNFINISHED)
         table = PassageTable(folder, UNFINISHED)
@@ -88,9 +86,25 @@ def reindex(
         if gone:
             table.delete(gone)
         table.tidy(force=True)
-        replace_folder(_place(folder, UNFINISHED), _place(folder, NAME))
-        shutil.rmtree(_place(folder, UNFINISHED))
+        _swap(folder)
     return report
+
+
+def _begun(folder: Path, made: IndexModel) -> bool:
+    """Whether an earlier call has begun the same work; what is left of others is removed."""
+    if is_table(folder, REPLACED):
+        shutil.rmtree(_place(folder, REPLACED))
+    if is_table(folder, UNFINISHED) and PassageTable(folder, UNFINISHED).about != made.to_dict():
+        shutil.rmtree(_place(folder, UNFINISHED))
+    return is_table(folder, UNFINISHED)
+
+
+def _swap(folder: Path) -> None:
+    """Put the new table in the place of the old one, which is removed."""
+    replace_folder(_place(folder, UNFINISHED), _place(folder, NAME))
+    # Under a name of its own: what a kill leaves of it is not taken for work that is half done.
+    os.rename(_place(folder, UNFINISHED), _place(folder, REPLACED))
+    shutil.rmtree(_place(folder, REPLACED))
 
 
 def _described(

@@ -28,6 +28,12 @@ META = b"lusifer"
 """The key in the table's metadata under which the index keeps what it knows of its model, as JSON."""
 EXACT_UP_TO = 1_000_000
 """Passages up to which all vectors are compared, in memory; above, an approximate index names the candidates."""
+PROBES, REFINED = 100, 30
+"""Of an approximate search: cells that are looked into, and how many candidates a hit are compared exactly.
+
+Measured at 1.1 million vectors: 99.9 % of the ten nearest in 21 ms; by LanceDB's own 20 cells, and 10 candidates,
+73.4 % in 17 ms (`benchmarks/index_large.py`).
+"""
 SETTLED = 10**9
 """Nanoseconds after which two commits have two times: a look that came later than that after the last commit saw it,
 and sees the next one. Asking LanceDB each time would double that of a search."""
@@ -273,7 +279,8 @@ class PassageTable:
     @told
     def by_vector(self, vector: np.ndarray, where: str | None, limit: int) -> list[tuple[str, int]]:
         """The passages nearest to a vector by the approximate index, best first: (id, row)."""
-        asked = self._table.search(vector, vector_column_name="vector").distance_type("cosine").refine_factor(10)
+        asked = self._table.search(vector, vector_column_name="vector").distance_type("cosine")
+        asked = asked.nprobes(PROBES).refine_factor(REFINED)
         return self._found(asked, where, limit, "_distance")
 
     def _found(self, asked: Any, where: str | None, limit: int, score: str) -> list[tuple[str, int]]:
