@@ -101,3 +101,11 @@ def test_langchain_loads_a_folder_without_a_server(link: Path, wanted: dict[str,
     embeddings = HuggingFaceEmbeddings(model_name=str(link), model_kwargs={"device": "cpu"})
     assert same(embeddings.embed_documents(TEXTS), wanted[""])
     assert same([embeddings.embed_query(TEXTS[1])], wanted[""][1:2])
+
+
+def test_llama_index_loads_a_folder_without_a_server(link: Path, wanted: dict[str, np.ndarray]) -> None:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+    embedding = HuggingFaceEmbedding(model_name=str(link), device="cpu")
+    assert same(embedding.get_text_embedding_batch(TEXTS), wanted[""])
+    assert same([embedding.get_query_embedding(TEXTS[1])], wanted[""][1:2])
