@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
@@ -16,11 +17,14 @@ import pytest
 
 import lusifer
 from lusifer.embedder.identity import identity
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.index import table
 from lusifer.index.index import Index
 from lusifer.server import run
 from lusifer.server import search as searching
+from lusifer.server.bodies import SearchBody
+from lusifer.server.errors import ApiError
+from lusifer.server.served import Timing
 from support import http_server
 
 DOCUMENTS = [
@@ -120,7 +124,8 @@ def test_an_index_that_is_gone_or_embedded_anew_is_no_fault_of_the_filter(
             answer = client.post("/search", json=body | {"mode": mode})
             said = answer.json()["error"]
             assert (answer.status_code, said["param"]) == (503, None) and "the index towns is gone" in said["message"]
-        assert len(caplog.records) == 1 and "put it back" in caplog.text
+            assert "put it back as it was, or start the server again" in said["message"]
+        assert len(caplog.records) == 1 and "put it back as it was, or start the server again" in caplog.text
         shutil.copytree(away, place)
         assert client.post("/search", json=body).status_code == 200
         shutil.rmtree(place)
@@ -128,6 +133,7 @@ def test_an_index_that_is_gone_or_embedded_anew_is_no_fault_of_the_filter(
         for where in (None, "year > 2000"):
             assert client.post("/search", json=body | {"where": where}).status_code == 503
         assert len(caplog.records) == 2 and "embedded anew" in caplog.records[1].getMessage()
+        assert "open it again" not in caplog.text
 
 
 def test_searches_that_wait_are_bounded_and_hold_up_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +159,62 @@ def test_searches_that_wait_are_bounded_and_hold_up_nothing_else(folder: Path, m
         assert first.result().status_code == 200
         said = client.post("/search", json={"query": "river " * 1000, "mode": "hybrid"})
         assert said.status_code == 413 and "words are looked up of at most 4,096" in said.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("broken", ["search", "__len__"])
+def test_of_an_index_that_cannot_be_read_the_folder_goes_to_the_log_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    def damaged(index: Index, *_: Any, **__: Any) -> Any:
+        raise LusiferError(f"{index.folder}: a file of the index is lost or damaged: put it back from a copy")
+
+    app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], device="cpu")
+    with http_server.running(app) as client, caplog.at_level(logging.ERROR):
+        for name in {"search", broken}:
+            monkeypatch.setattr(Index, name, damaged)
+        for _ in range(2):
+            answer = client.post("/search", json={"query": "river"})
+            said = answer.json()["error"]["message"]
+            assert (answer.status_code, said) == (503, "the index rivers cannot be read: the server's log says more")
+        assert len(caplog.records) == 1 and f"{folder / 'rivers'}: a file of the index is lost" in caplog.text
+
+
+def test_an_index_embedded_anew_while_it_was_read_is_asked_once_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, asked = Index.search, []
+
+    def once(index: Index, *arguments: Any, **settings: Any) -> Any:
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise LusiferError(f"{index.folder}: was embedded anew while it was read: ask again")
+        return search(index, *arguments, **settings)
+
+    monkeypatch.setattr(Index, "search", once)
+    app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], device="cpu")
+    with http_server.running(app) as client:
+        assert client.post("/search", json={"query": "river"}).status_code == 200
+    assert len(asked) == 2
+
+
+def test_searches_whose_question_is_being_embedded_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "WAITING", 5)
+    _, served = http_server.served(lusifer.load(folder / "maker", device="cpu"))
+    searcher = searching.Searcher(Index.open(folder / "rivers", folder / "maker"), served, None)
+    body = SearchBody(query="river")
+
+    async def many(count: int) -> list[Any]:
+        return await asyncio.gather(*(searcher.find(body, Timing()) for _ in range(count)), return_exceptions=True)
+
+    try:
+        for _ in range(2):  # and what is over is no longer counted
+            found = asyncio.run(many(100))
+            refused = [one for one in found if isinstance(one, ApiError)]
+            assert len(refused) == 95 and {one.http_status for one in refused} == {429}
+            assert all(one[0] for one in found if one not in refused)
+    finally:
+        searcher.close()
+        served.close()
 
 
 def test_an_index_that_no_model_may_ask_is_refused_at_the_start(folder: Path) -> None:

@@ -40,7 +40,7 @@ class Searcher:
         self._prompt = served.default_prompt if prompt is None else prompt
         self.name = Path(index.folder).resolve().name
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-search")  # an index is searched by one at a time
-        self._waiting, self._seconds, self._told = 0, 0.0, False
+        self._waiting, self._seconds, self._told = 0, 0.0, ""
 
     def close(self) -> None:
         """Finish what waits and end the thread."""
@@ -50,8 +50,8 @@ class Searcher:
         """The hits of a question, best first, and what was embedded for them; cancelled, it is dropped.
 
         Raises:
-            ApiError: The filter is none for this index, the index is not what it was, the question has too many words,
-                too many wait, or as `Served.embed`.
+            ApiError: The filter is none for this index, the index is not what it was or cannot be read, the question
+                has too many words, too many wait, or as `Served.embed`.
             BusyError, StoppedError: As `Served.embed`.
         """
         if body.mode != "vector" and len(body.query) > WORDS_CHARACTERS:
@@ -61,20 +61,30 @@ class Searcher:
             seconds = min(60, int(self._waiting * self._seconds) + 1)
             words = f"{self._waiting:,} searches wait, and at most {WAITING:,} may: try again in {seconds} s"
             raise ApiError(429, words, headers={"Retry-After": str(seconds)})
-        asked = None
-        if body.mode != "words":
-            refuse = body.truncate == "none"
-            asked = await self.served.embed([body.query], self._prompt, timing, param="query", refuse_long=refuse)
-        self._waiting += 1
+        self._waiting += 1  # before the question is embedded: many come meanwhile
         try:
-            return await self._in_pool(partial(self._hits, body, asked)), asked
-        except (LusiferError, OSError, RuntimeError) as error:
-            await self._check_index()
-            if isinstance(error, UsageError):  # the index is what it was: so it is the filter
-                raise ApiError(400, str(error), "where" if body.where else None) from error
-            raise
+            asked = None
+            if body.mode != "words":
+                refuse = body.truncate == "none"
+                asked = await self.served.embed([body.query], self._prompt, timing, param="query", refuse_long=refuse)
+            return await self._found(partial(self._hits, body, asked), body), asked
         finally:
             self._waiting -= 1
+
+    async def _found(self, search: Callable[[], list[dict[str, Any]]], body: SearchBody) -> list[dict[str, Any]]:
+        try:
+            return await self._in_pool(search)
+        except (LusiferError, OSError, RuntimeError) as error:
+            await self._check_index()
+            if not isinstance(error, LusiferError):
+                raise
+        try:
+            return await self._in_pool(search)  # once more: the index may have been embedded anew while it was read
+        except UsageError as error:
+            await self._check_index()  # the index is what it was: so it is the filter
+            raise ApiError(400, str(error), "where" if body.where else None) from error
+        except LusiferError as error:
+            raise self._unreadable(error) from error
 
     def _hits(self, body: SearchBody, asked: Embedded | None) -> list[dict[str, Any]]:
         began = time.perf_counter()
@@ -82,19 +92,32 @@ class Searcher:
         settings = {"top_k": body.top_k, "where": body.where, "mode": body.mode, "vectors": vectors}
         (found,) = self.index.search([body.query], **settings)
         self._seconds = 0.9 * self._seconds + 0.1 * (time.perf_counter() - began)
-        self._told = False
+        self._told = ""
         return [asdict(hit) for hit in found]
 
     async def _check_index(self) -> None:
-        """Say of an index that is gone, or embedded anew, that this is what is wrong; its folder only to the log."""
+        """Say of an index that is gone, embedded anew or damaged that this is what is wrong."""
         try:
             await self._in_pool(self.index.__len__)
         except UsageError as error:
-            if not self._told:
-                self._told = True
-                LOG.error("%s: /search answers 503 until then, or until the server is started again", error)
+            mend = "put it back as it was, or start the server again"
+            what = str(error).rpartition(": ")[0]  # its advice is for whoever opens an index
+            self._log(f"{what}: {mend}: /search answers 503 until then")
             words = f"the index {self.name} is gone or was embedded anew since the server was started"
-            raise ApiError(503, f"{words}: whoever runs the server must start it again") from error
+            raise ApiError(503, f"{words}: whoever runs the server must {mend}") from error
+        except LusiferError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: LusiferError) -> ApiError:
+        """What a client gets for it; the folder, and what to do, only the log."""
+        self._log(f"{error} (/search answers 503 until it can be read)")
+        return ApiError(503, f"the index {self.name} cannot be read: the server's log says more")
+
+    def _log(self, words: str) -> None:
+        """Write it once, until a search succeeds or something else is wrong."""
+        if words != self._told:
+            self._told = words
+            LOG.error("%s", words)
 
     async def _in_pool(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
