@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.index.damage import told
 from lusifer.index.index import Index
 
 LOST = r"i: a file of the index is lost or damaged \(documents.lance/data/\w+.lance\): .*index the documents again"
@@ -76,3 +78,23 @@ def test_what_a_kill_leaves_of_a_new_index_is_no_index(model_folder, embedder, t
     made = Index.create(tmp_path / "i", model_folder, embedder=embedder)
     made.add([{"id": "a", "text": "water"}])
     assert [hit.id for hit in Index.open(made.folder).search("water", mode="words")[0]] == ["a"]
+
+
+def test_what_the_system_refuses_is_no_damage(made, monkeypatch):
+    def refused(*_: object) -> None:
+        raise RuntimeError("lance error: LanceError(IO): LocalFileSystem error: Too many open files (os error 24)")
+
+    monkeypatch.setattr(type(made._table), "snapshot", told(refused))
+    with pytest.raises(LusiferError, match="i: Too many open files; the index is as it was: try again"):
+        made.search("Text 1")
+
+
+@pytest.mark.parametrize("left", ["_versions", "data"])
+@pytest.mark.parametrize("name", ["reindex.lance", "replaced.lance"])
+def test_what_a_kill_leaves_beside_an_index_is_removed(made, embedder, trained_into, left, name):
+    from lusifer.index.reindex import reindex
+
+    shutil.copytree(made.folder / "documents.lance" / left, made.folder / name / left)
+    assert reindex(made.folder, trained_into, embedder=embedder).documents == 4
+    assert [place.name for place in made.folder.glob("*.lance")] == ["documents.lance"]
+    assert len(Index.open(made.folder, embedder=embedder).search("Text 1")[0]) == 4

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import queue
+import re
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from lusifer import extras
-from lusifer.cli import main, terminal
+from lusifer.cli import main
 from lusifer.embedder import golden
 from lusifer.model.probes import Probe
+from support.processes import lusifer
 
 
 @pytest.mark.parametrize(
@@ -63,31 +65,23 @@ def test_a_model_that_gives_other_vectors_than_its_golden_ones_is_not_served(
     assert "golden vectors: largest cosine distance 1e-01" in capsys.readouterr().err
 
 
-def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: queue.Queue[str] = queue.Queue()
-    monkeypatch.setattr(terminal, "note", said.put)
-    answers = []
+@pytest.mark.slow
+def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(model_folder: Path, tmp_path: Path) -> None:
+    server = lusifer(tmp_path, "serve", model_folder, "--port", "0")
+    address, end = None, time.monotonic() + 120
+    while address is None and time.monotonic() < end and server.process.exitcode is None:
+        address = re.search(r"http://[\d.]+:\d+", server.stderr if server.files[1].exists() else "")
+        time.sleep(0.1)
+    assert address, server.stderr
 
-    def ask() -> None:
-        address = said.get(timeout=60).split(" at ")[1].split()[0]
-        answers.append(httpx.post(f"{address}/v1/embeddings", json={"input": "water"}, timeout=60, trust_env=False))
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        long = {"input": ["water " * 60] * 500}
-        answers.append(httpx.post(f"{address}/v1/embeddings", json=long, timeout=60, trust_env=False))
+    def ask(texts: list[str]) -> httpx.Response:
+        return httpx.post(f"{address[0]}/v1/embeddings", json={"input": texts}, timeout=60, trust_env=False)
 
-    def missed(*_: object) -> None:
-        raise AssertionError("the signal did not reach the server")  # by default it would end the tests
-
-    client = threading.Thread(target=ask)
-    client.start()
-    before = signal.signal(signal.SIGTERM, missed)
-    try:
-        assert main(["serve", str(model_folder), "--port", "0"]) == 0
-        client.join()
-        assert signal.getsignal(signal.SIGTERM) is missed
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert [answer.status_code for answer in answers] == [200, 200] and len(answers[1].json()["data"]) == 500
-    assert said.get() == "stopped"
+    assert ask(["water"]).status_code == 200
+    stop = threading.Timer(0.1, os.kill, (server.process.pid, signal.SIGTERM))
+    stop.start()
+    answer = ask(["water " * 60] * 500)
+    stop.join()
+    assert answer.status_code == 200 and len(answer.json()["data"]) == 500
+    assert server.wait() == 0, server.stderr
+    assert server.stderr.splitlines()[-1] == "lusifer: stopped"

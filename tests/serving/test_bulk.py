@@ -109,7 +109,7 @@ def test_work_that_is_stopped_anywhere_ends_with_the_same_bytes(tmp_path, name):
     assert 15 < stopped < 39  # every moment was tried, and the last ones lie behind the end
 
 
-def killed(file: Path, target: Path, moment: int) -> bool:
+def killed(file: Path, target: Path, moment: int, **wishes) -> bool:
     """Whether a process that does the work was killed before the `moment`th of its calls that change a folder."""
     child = os.fork()
     if child == 0:
@@ -127,7 +127,7 @@ def killed(file: Path, target: Path, moment: int) -> bool:
 
         for name in ("replace", "unlink", "rmdir", "truncate"):
             setattr(os, name, step(getattr(os, name)))
-        do(file, target)
+        do(file, target, **wishes)
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
@@ -147,6 +147,29 @@ def test_a_process_that_is_killed_leaves_what_the_same_call_goes_on_with(tmp_pat
         assert not (made and asked.asked)  # what is there as a whole is not made again
         left = [each.name for each in target.parent.rglob(".*")]
         assert not left, left
+        if alive:
+            break
+    assert moment > 8
+
+
+@pytest.mark.parametrize("begun", ["finished", "stopped"])
+def test_a_process_that_is_killed_while_it_throws_other_work_away_leaves_none_of_it(tmp_path, begun):
+    class Other(Counting):
+        def encode(self, texts: list[str], **asked: object) -> np.ndarray:
+            return super().encode(texts, **asked) + 1000
+
+    file = write_rows(tmp_path / "in.jsonl", 2 * ROWS + 3)
+    do(file, tmp_path / "whole", about={"model": "new"})
+    wanted = content(tmp_path / "whole")
+    for moment in count(1):
+        target = tmp_path / str(moment) / "folder"
+        if begun == "finished":
+            do(file, target, Other(), about={"model": "old"})
+        else:
+            assert killed(file, target, 4, embedder=Other(), about={"model": "old"})
+        alive = not killed(file, target, moment, about={"model": "new"}, fresh=True)
+        do(file, target, about={"model": "new"}, fresh=True)
+        assert content(target) == wanted, moment
         if alive:
             break
     assert moment > 8

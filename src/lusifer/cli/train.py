@@ -52,7 +52,7 @@ def train(
     from lusifer.training.run import run
 
     first = processes.start().is_main_process  # a launcher brings every process here
-    if first and (slow := slow_stages(loaded)) is not None:
+    if first and not resume and (slow := slow_stages(loaded)) is not None:
         terminal.note(slow)
     with listener() as listen:
         model = run.train(loaded, output, resume=resume, listen=listen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from lusifer.errors import LusiferError, UsageError
 
 _LOST = re.compile(r"Not found: |LanceError\((?:IO|Arrow)\)")
 """What LanceDB says of a file that is not there, or ends too early."""
+_SYSTEM = re.compile(r"\(os error (\d+)\)")
+"""What it says where the system has refused; 2 is a file that is not there."""
 
 
 def told(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,6 +27,9 @@ def told(call: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return call(table, *words, **named)
         except (ValueError, RuntimeError, OSError) as error:
+            if (number := _SYSTEM.search(str(error))) and number[1] != "2":
+                why = os.strerror(int(number[1]))
+                raise LusiferError(f"{table.folder}: {why}; the index is as it was: try again") from error
             if not _damaged(error):
                 raise
             if table.replaced:

@@ -107,13 +107,15 @@ def _is_unicode(text: str) -> bool:
 
 def _kept(value: Any) -> Value | None:
     """A value as an index keeps it; None for what it does not."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, (date, time)):  # a datetime is a date
         return value.isoformat()
     for kind in KINDS:  # bool before int, which it is as well
         if isinstance(value, kind):
-            return value if type(value) is kind else kind(value)  # numpy's float64 is a float, and no kind of its own
+            return str.__str__(value) if kind is str else value if type(value) is kind else kind(value)
     return None
 
 

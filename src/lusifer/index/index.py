@@ -215,7 +215,8 @@ class Index:
             TextError: An id is blank, or a text that no index can have.
         """
         gone = 0
-        wanted = list(dict.fromkeys(_identifier(id) for id in ([ids] if isinstance(ids, (str, bytes, int)) else ids)))
+        one = isinstance(ids, (str, bytes, int, np.generic))
+        wanted = list(dict.fromkeys(_identifier(id) for id in ([ids] if one else ids)))
         with self._writing() as table:
             for start in range(0, len(wanted), DOCUMENTS_AT_ONCE):
                 found = table.digests(wanted[start : start + DOCUMENTS_AT_ONCE])
@@ -361,6 +362,7 @@ class Index:
 
 
 def _identifier(given: object) -> str:
+    given = given.item() if isinstance(given, np.generic) else given
     if isinstance(given, bool) or not isinstance(given, (str, int)):
         raise UsageError(f"{given!r}: no id of a document: give texts or whole numbers")
     return check_text(str(given), "an id")

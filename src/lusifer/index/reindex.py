@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lusifer.embedder import golden
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.index.index import Index
 from lusifer.index.models import IndexModel, describe, known
 from lusifer.index.passages import joined
-from lusifer.index.table import NAME, PassageTable, is_table
+from lusifer.index.table import NAME, PassageTable
 from lusifer.index.writing import Added, put
 from lusifer.io.files import replace_folder
 from lusifer.serving import chunks
@@ -92,17 +92,27 @@ def reindex(
 
 def _begun(folder: Path, made: IndexModel) -> bool:
     """Whether an earlier call has begun the same work; what is left of others is removed."""
-    if is_table(folder, REPLACED):
+    if _place(folder, REPLACED).exists():
         shutil.rmtree(_place(folder, REPLACED))
-    if is_table(folder, UNFINISHED) and PassageTable(folder, UNFINISHED).about != made.to_dict():
-        shutil.rmtree(_place(folder, UNFINISHED))
-    return is_table(folder, UNFINISHED)
+    if not _place(folder, UNFINISHED).exists():
+        return False
+    try:
+        if PassageTable(folder, UNFINISHED).about == made.to_dict():
+            return True
+    except LusiferError:  # a kill left a part of it, from which nothing can be had
+        pass
+    _remove(folder)
+    return False
 
 
 def _swap(folder: Path) -> None:
     """Put the new table in the place of the old one, which is removed."""
     replace_folder(_place(folder, UNFINISHED), _place(folder, NAME))
-    # Under a name of its own: what a kill leaves of it is not taken for work that is half done.
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the table beside that of the index, under another name: what a kill leaves is no work half done."""
     os.rename(_place(folder, UNFINISHED), _place(folder, REPLACED))
     shutil.rmtree(_place(folder, REPLACED))
 

@@ -31,8 +31,8 @@ EXACT_UP_TO = 1_000_000
 PROBES, REFINED = 100, 30
 """Of an approximate search: cells that are looked into, and how many candidates a hit are compared exactly.
 
-Measured at 1.1 million vectors: 99.9 % of the ten nearest in 21 ms; by LanceDB's own 20 cells, and 10 candidates,
-73.4 % in 17 ms (`benchmarks/index_large.py`).
+Measured with 1.1 million vectors in clusters, LanceDB's query alone: 99.9 % of the ten nearest in 21 ms; by its own 20
+cells, and 10 candidates, 73.4 % in 17 ms (`benchmarks/results/index-large.md`).
 """
 SETTLED = 10**9
 """Nanoseconds after which two commits have two times: a look that came later than that after the last commit saw it,
@@ -180,7 +180,8 @@ class PassageTable:
         types = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
         new = [pa.field(name, types[kind]) for name, kind in kinds.items() if name not in self.fields]
         if new:
-            self._table.add_columns(new)
+            with full_disk_named(self.folder):
+                self._table.add_columns(new)
             self._note()
 
     @told
@@ -223,7 +224,8 @@ class PassageTable:
     @told
     def delete(self, ids: Sequence[str]) -> None:
         """Take documents out, in one commit."""
-        self._table.delete(_one_of(ids))
+        with full_disk_named(self.folder):
+            self._table.delete(_one_of(ids))
 
     @told
     def tidy(self, force: bool = False) -> None:
@@ -255,16 +257,16 @@ class PassageTable:
     @told
     def allowed(self, where: str) -> np.ndarray:
         """The rows that a filter lets through; those of the last few filters are kept."""
-        if where not in self._allowed:
+        rows = self._allowed.pop(where, None)
+        if rows is None:
             with filtered(where):
                 found = self._table.search().where(where).select(["chunk"]).with_row_id(True).to_arrow()
             rows = found["_rowid"].to_numpy()
-            if _CALL.search(where):
-                return rows
+        if not _CALL.search(where):
             if len(self._allowed) == FILTERS_KEPT:
                 del self._allowed[next(iter(self._allowed))]
-            self._allowed[where] = rows
-        return self._allowed[where]
+            self._allowed[where] = rows  # the last one again
+        return rows
 
     @told
     def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:

@@ -54,7 +54,7 @@ class ShardFolder:
         known = [name for name in (JOB, MANIFEST) if (path / name).is_file()]
         # Names with a dot are the lock, and what a kill left of a file that was being written.
         others = [file.name for file in path.iterdir() if file.name[0] != "."] if path.is_dir() else []
-        if others and not known and not (fresh and (path / LOG).exists()):
+        if others and not known and not (path / LOG).exists():
             raise UsageError(f"--output {path}: holds files (no {MANIFEST}) that are not ours: name a new folder")
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, f"{path}: another process embeds into it: wait for it, or name another output"):
@@ -65,10 +65,14 @@ class ShardFolder:
                 (path / LOCK).unlink(missing_ok=True)
 
     def _begin(self, fresh: bool) -> None:
+        known = [name for name in (MANIFEST, JOB) if (self.path / name).is_file()]
+        if not known and (self.path / LOG).is_file():  # a call that threw all away was killed
+            self.restart()
         for name in (MANIFEST, JOB):
             if not (self.path / name).is_file():
                 continue
             before = read_json(self.path / name, _ADVICE, DataError, dict).get("settings") or {}
+            before.pop("refuse_long", None)  # earlier versions kept it, though no vector depends on it
             other = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
             if other and not fresh:
                 was = ", ".join(
@@ -92,10 +96,13 @@ class ShardFolder:
     def restart(self) -> None:
         """Throw away what is there, and begin anew."""
         self.done, self.finished = {}, False
-        for name in (MANIFEST, JOB, LOG):  # the log last: with it the folder is known as ours
+        # An empty log first: no shard counts any more. It goes last, since by it the folder is known as ours.
+        (self.path / LOG).write_bytes(b"")
+        for name in (MANIFEST, JOB):
             (self.path / name).unlink(missing_ok=True)
         for file in self.path.glob("shard-*"):
             file.unlink()
+        (self.path / LOG).unlink()
 
     def _read_log(self) -> None:
         """Take the lines of whole shards, and cut off what a kill left behind the last one."""

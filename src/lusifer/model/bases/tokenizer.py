@@ -30,9 +30,12 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         UsageError: There is none at `path`, or none that is fast.
         LusiferError: A file of it is damaged.
     """
-    if names.base_file(path) is not None:
+    kind = names.base_file(path)
+    if kind == "packed":
+        return read_safely(packed.read_tokenizer(Path(path)))
+    if kind == "gguf":
         state = Path(path).stat()
-        return copy.deepcopy(_of_file(path, state.st_mtime_ns, state.st_size))
+        return copy.deepcopy(_of_gguf(path, state.st_mtime_ns, state.st_size))
     missing = tokenizer_files.missing(Path(path)) if Path(path).is_dir() else None
     if missing:
         raise UsageError(missing)
@@ -53,9 +56,9 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 @lru_cache(maxsize=4)
-def _of_file(path: str, changed: int, size: int) -> PreTrainedTokenizerBase:
-    """Read once a process, while the file stays what it is: Gemma's, out of a GGUF file, takes half a minute."""
-    return read_safely((packed if names.base_file(path) == "packed" else gguf).read_tokenizer(Path(path)))
+def _of_gguf(path: str, changed: int, size: int) -> PreTrainedTokenizerBase:
+    """Read once a process, while the file stays what it is: Gemma's takes half a minute."""
+    return read_safely(gguf.read_tokenizer(Path(path)))
 
 
 @contextmanager
