@@ -189,7 +189,6 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
         ("p99 over p50", *(f"{times[name][1] / times[name][0]:.1f}" for name in WORDS)),
         ("memory before the first request, MB", *(seen[name].memory[0] for name in WORDS)),
         ("after a tenth of the time, MB", *(seen[name].memory[len(seen[name].memory) // 10] for name in WORDS)),
-        ("after half of it, MB", *(seen[name].memory[len(seen[name].memory) // 2] for name in WORDS)),
         ("at the end, MB", *(seen[name].memory[-1] for name in WORDS)),
         ("peak, MB", *(peak[name] for name in WORDS)),
     ]

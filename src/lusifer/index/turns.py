@@ -1,4 +1,7 @@
-"""One call of an embedder at a time, for all threads and all indexes that have it."""
+"""One call of an embedder at a time, for all threads that search indexes with it or write to them.
+
+An index that is made, and a check of golden vectors, wait for nobody: they come before the searches.
+"""
 
 from __future__ import annotations
 
