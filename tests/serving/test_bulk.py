@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -70,20 +70,28 @@ def content(place: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-def stopping(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
-    """Stop the work like a kill does at the `moment`th of the steps by which files change."""
-    left = moment
+def counting(moment: int, then: Callable[[], None]) -> Callable[[Callable], Callable]:
+    """What wraps functions so that before the `moment`th call of any of them `then` is called."""
+    calls = count(1)
 
-    def step(function):
+    def step(function: Callable) -> Callable:
         def call(*words, **named):
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise Killed
+            if next(calls) == moment:
+                then()
             return function(*words, **named)
 
         return call
 
+    return step
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """Stop the work like a kill does at the `moment`th of the steps by which files change."""
+
+    def kill() -> None:
+        raise Killed
+
+    step = counting(moment, kill)
     for module, name in ((shards, "write_vectors"), (shards, "sha256"), (shards, "write_json"), (shards.os, "fsync"),
                          (bulk, "write_vectors"), (bulk, "embed_rows"), (shutil, "rmtree")):  # fmt: skip
         monkeypatch.setattr(module, name, step(getattr(module, name)))
@@ -113,18 +121,7 @@ def killed(file: Path, target: Path, moment: int, **wishes) -> bool:
     """Whether a process that does the work was killed before the `moment`th of its calls that change a folder."""
     child = os.fork()
     if child == 0:
-        left = moment
-
-        def step(function):
-            def call(*words, **named):
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*words, **named)
-
-            return call
-
+        step = counting(moment, lambda: os.kill(os.getpid(), signal.SIGKILL))
         for name in ("replace", "unlink", "rmdir", "truncate"):
             setattr(os, name, step(getattr(os, name)))
         do(file, target, **wishes)
@@ -277,6 +274,17 @@ def test_a_folder_of_others_is_left_alone(tmp_path):
         with pytest.raises(UsageError, match="that are not ours"):
             do(file, tmp_path / "mine", fresh=fresh)
     assert [each.name for each in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_shards_whose_job_is_lost_are_not_thrown_away_unasked(tmp_path):
+    file, target = write_rows(tmp_path / "in.jsonl", 3 * ROWS), tmp_path / "folder"
+    assert killed(file, target, 8)
+    (target / "_job.json").unlink()
+    before = sorted(each.name for each in target.glob("shard-*"))
+    with pytest.raises(UsageError, match="that are not ours"):
+        do(file, target)
+    assert before and sorted(each.name for each in target.glob("shard-*")) == before
+    assert do(file, target, fresh=True).rows == 3 * ROWS
 
 
 def test_an_input_that_changes_meanwhile_is_told(tmp_path):

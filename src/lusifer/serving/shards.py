@@ -54,7 +54,9 @@ class ShardFolder:
         known = [name for name in (JOB, MANIFEST) if (path / name).is_file()]
         # Names with a dot are the lock, and what a kill left of a file that was being written.
         others = [file.name for file in path.iterdir() if file.name[0] != "."] if path.is_dir() else []
-        if others and not known and not (path / LOG).exists():
+        # An empty log: its shards were being thrown away. One with lines has lost its job, and they are kept.
+        ours = known or ((path / LOG).is_file() and (fresh or not (path / LOG).stat().st_size))
+        if others and not ours:
             raise UsageError(f"--output {path}: holds files (no {MANIFEST}) that are not ours: name a new folder")
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, f"{path}: another process embeds into it: wait for it, or name another output"):
