@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 import lusifer
 from lusifer import languages
 from lusifer.errors import LusiferError
-from lusifer.evaluation.suites import sib200
-from lusifer.evaluation.suites.local import ENGLISH
+from lusifer.evaluation.tasks import sib200
+from lusifer.evaluation.tasks.local import ENGLISH
 from lusifer.io import names
 
 

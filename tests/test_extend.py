@@ -54,7 +54,7 @@ def test_a_connector(folder: Path, capsys: pytest.CaptureFixture[str], request: 
 
 def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lusifer.evaluation.scores import results
-    from lusifer.evaluation.suites import local
+    from lusifer.evaluation.tasks import local
 
     monkeypatch.setattr(local, "_ADDED", [])
     run("An evaluation task from local files")

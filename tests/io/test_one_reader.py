@@ -14,7 +14,7 @@ from lusifer.cli import main
 from lusifer.data import dedup, sources
 from lusifer.data.tables import RowCounts
 from lusifer.errors import DataError, LusiferError
-from lusifer.evaluation.suites import sib200, sts, xquad
+from lusifer.evaluation.tasks import sib200, sts, xquad
 from lusifer.io import parallel_text
 from lusifer.serving.files import TextSource
 

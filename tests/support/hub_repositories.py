@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from lusifer.embedder import folder
-from lusifer.evaluation.suites import sib200
+from lusifer.evaluation.tasks import sib200
 from lusifer.model.build import make_tiny_bases
 from support.fake_hub import Hub
 from support.tiny_bases import make_tiny_base, sentences

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.evaluation.suites import sib200, xquad
+from lusifer.evaluation.tasks import sib200, xquad
 from support.words import Words
 
 LABELS = ("science", "sports", "travel")

@@ -12,7 +12,7 @@ import mteb
 
 from lusifer import languages
 from lusifer.evaluation.suites import benchmark
-from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.evaluation.tasks.rows import SuiteRow
 
 Statistics = Mapping[str, Any]
 """mteb's description of one subset of one split."""

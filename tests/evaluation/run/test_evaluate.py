@@ -10,7 +10,8 @@ from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.folder import EvaluationFolder
-from lusifer.evaluation.suites import sib200, sts, suite, xquad
+from lusifer.evaluation.suites import suite
+from lusifer.evaluation.tasks import sib200, sts, xquad
 from lusifer.io import seen
 from support.offline_files import Oracle, write_questions, write_split
 from support.words import Words

@@ -14,8 +14,8 @@ from lusifer.evaluation.run import encoder
 from lusifer.evaluation.run.encoder import ScoredModel
 from lusifer.evaluation.run.runner import by_task, run
 from lusifer.evaluation.scores.folder import EvaluationFolder
-from lusifer.evaluation.suites.rows import SuiteRow
 from lusifer.evaluation.suites.suite import Selection
+from lusifer.evaluation.tasks.rows import SuiteRow
 from support.words import Words
 
 MOCKS = (

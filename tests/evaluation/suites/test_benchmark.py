@@ -14,7 +14,7 @@ import pytest
 from lusifer import languages
 from lusifer.errors import UsageError
 from lusifer.evaluation.suites import benchmark
-from lusifer.evaluation.suites.rows import select
+from lusifer.evaluation.tasks.rows import select
 from support import suite_table
 
 SUITES = {name: benchmark.suite(name) for name in benchmark.names()}

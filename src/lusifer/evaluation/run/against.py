@@ -10,7 +10,7 @@ import numpy as np
 
 from lusifer.errors import UsageError
 from lusifer.evaluation.run.encoder import ScoredModel, model_meta
-from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.evaluation.tasks.rows import SuiteRow
 
 PAIRED = ("BitextMining", "STS")
 """Types of tasks for which mteb embeds one side and then the other, and calls neither of them documents."""

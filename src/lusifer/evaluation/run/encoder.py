@@ -18,7 +18,7 @@ from lusifer.embedder import contents, identity
 from lusifer.embedder import folder as model_folder
 from lusifer.embedder.int8 import Int8Model
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
-from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.io import hub, names
 from lusifer.io import seen as training_texts
 from lusifer.io.files import read_json

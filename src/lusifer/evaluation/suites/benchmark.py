@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from lusifer.errors import UsageError
-from lusifer.evaluation.suites.rows import SuiteRow, cheapest_first
+from lusifer.evaluation.tasks.rows import SuiteRow, cheapest_first
 
 QUICK = "quick"
 QUICK_TEXTS = 8000

@@ -10,8 +10,9 @@ from typing import Any
 
 from lusifer import languages as languages_
 from lusifer.errors import UsageError
-from lusifer.evaluation.suites import benchmark, local
-from lusifer.evaluation.suites.rows import SuiteRow, select
+from lusifer.evaluation.suites import benchmark
+from lusifer.evaluation.tasks import local
+from lusifer.evaluation.tasks.rows import SuiteRow, select
 from lusifer.io import parallel_text
 from lusifer.io.files import sha256
 
@@ -114,7 +115,7 @@ def _parallel(
     suite: str, folder: local.DataFolder, codes: Sequence[str], split: str
 ) -> dict[str, Sequence[str]] | None:
     """The sentences that are the same in all languages, of SIB-200 those of a split."""
-    from lusifer.evaluation.suites import sib200
+    from lusifer.evaluation.tasks import sib200
 
     known = parallel_text.sample().texts
     return {code: known[code] for code in codes} if suite == "sample" else sib200.parallel(folder, codes, split)

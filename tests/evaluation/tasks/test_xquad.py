@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites import xquad
+from lusifer.evaluation.tasks import xquad
 
 
 @pytest.mark.parametrize(

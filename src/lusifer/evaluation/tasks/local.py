@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 from lusifer import extras, languages
 from lusifer.errors import DataError, UsageError
-from lusifer.evaluation.suites.rows import SuiteRow
+from lusifer.evaluation.tasks.rows import SuiteRow
 
 ENGLISH = "en"
 MODULES: dict[str, list[str]] = {
-    "offline": [f"lusifer.evaluation.suites.{name}:TASKS" for name in ("sib200", "xquad", "sts")],
-    "sample": ["lusifer.evaluation.suites.sib200:SAMPLE_TASKS"],
+    "offline": [f"lusifer.evaluation.tasks.{name}:TASKS" for name in ("sib200", "xquad", "sts")],
+    "sample": ["lusifer.evaluation.tasks.sib200:SAMPLE_TASKS"],
 }
 """Suite -> where its tasks stand: module and name of a tuple."""
 _ADDED: list[type[LocalTask]] = []

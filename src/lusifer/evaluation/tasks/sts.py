@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskSTS
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import LocalTask, named
+from lusifer.evaluation.tasks.local import LocalTask, named
 from lusifer.io import rows
 from lusifer.prompts import check_text
 

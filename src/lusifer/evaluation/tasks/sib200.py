@@ -17,7 +17,7 @@ from mteb.abstasks import AbsTaskBitextMining, AbsTaskClassification, AbsTaskClu
 from sklearn.linear_model import LogisticRegression
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import ENGLISH, DataFolder, LocalTask, named
+from lusifer.evaluation.tasks.local import ENGLISH, DataFolder, LocalTask, named
 from lusifer.io import parallel_text, rows
 from lusifer.prompts import check_text
 

@@ -13,7 +13,8 @@ from lusifer.evaluation.report import card, facts, figures, page, words
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
 from lusifer.evaluation.scores.averages import groups
-from lusifer.evaluation.suites import local, suite
+from lusifer.evaluation.suites import suite
+from lusifer.evaluation.tasks import local
 
 OTHERS = ["ace_Arab", "ace_Latn", "nob_Latn", "zho_Hant", "tir_Ethi", "iw", "twi_Latn", "aka_Latn", "arb_Latn"]
 CODES = dict(zip(OTHERS, ["ace_Arab", "ace", "nb", "zh_Hant", "ti", "he", "twi", "ak", "ar_Latn"], strict=True))

@@ -16,7 +16,7 @@ from datasets import Dataset
 from mteb.abstasks import AbsTaskRetrieval
 
 from lusifer.errors import DataError
-from lusifer.evaluation.suites.local import ENGLISH, LocalTask, named
+from lusifer.evaluation.tasks.local import ENGLISH, LocalTask, named
 from lusifer.io.files import read_json
 from lusifer.prompts import check_text
 
