@@ -11,9 +11,9 @@ from lusifer.evaluation.scores.bootstrap import Examples, score
 from lusifer.evaluation.scores.results import Entry, Model, Results
 
 
-def right(*values: float, start: int = 0) -> Examples:
+def right(*values: float, start: int = 0, texts: str | None = None) -> Examples:
     """Examples of a mean; their ids count up from `start`."""
-    return Examples("mean", tuple(f"{start + i:03}" for i in range(len(values))), values)
+    return Examples("mean", tuple(f"{start + i:03}" for i in range(len(values))), values, texts=texts)
 
 
 def entry(language: str, task: str = "Topics", value: float | None = 50.0, **more: Any) -> Entry:
@@ -45,4 +45,5 @@ def write(folder: Path, found: Results) -> Path:
 
 def _row(rows: Examples) -> dict[str, Any]:
     gold = {} if rows.gold is None else {"gold": rows.gold.tolist()}
-    return {"kind": rows.kind, "ids": rows.ids, "values": rows.values.tolist(), **gold}
+    texts = {} if rows.texts is None else {"texts": rows.texts}
+    return {"kind": rows.kind, "ids": rows.ids, "values": rows.values.tolist(), **gold, **texts}

@@ -79,6 +79,9 @@ def test_the_folder_reads_as_what_was_returned(summary, tmp_path):
     assert topics.low < topics.high == 100 and topics.n == 12 and topics.cross_lingual
     assert clusters.low is None and not clusters.cross_lingual
     assert set(read.data) >= {"sib200-en-train.jsonl.gz", "xquad-es.json", "sts-es.jsonl"}
+    texts = {task: examples.texts for (_, task), examples in read.examples.items()}
+    assert texts["SIB200ZeroShotTopics"] == texts["SIB200TranslationToEnglish"] == "SIB-200"
+    assert texts["XQuADToEnglish"] == texts["XQuADParagraphs"] == "XQuAD" and texts["STSFile"] is None
     assert read.settings["seed"] == 3 and {"lusifer", "mteb", "torch"} <= set(read.versions)
 
 

@@ -87,6 +87,18 @@ def test_shared_examples_vary_together_and_others_apart():
         assert abs(np.corrcoef(one, two)[0, 1]) < 0.1
 
 
+def test_tasks_on_the_same_texts_vary_together_and_their_mean_is_less_sure_than_of_tasks_apart():
+    rows = np.array([0.0, 1.0] * 30)
+    there, back = (right(*rows, texts=name) for name in ("SIB-200", "SIB-200"))
+    drawn = resample({("es", "to"): there, ("es", "from"): back})
+    assert np.array_equal(drawn["es", "to"], drawn["es", "from"])
+    apart = resample({("es", "to"): there, ("es", "from"): right(*rows, texts="XQuAD")})
+    assert abs(np.corrcoef(*apart.values())[0, 1]) < 0.1
+    width, narrow = (np.diff(percentiles(np.mean(list(each.values()), axis=0)))[0] for each in (drawn, apart))
+    assert width == pytest.approx(np.diff(interval(there))[0], rel=0.05)  # two tasks on one text are no second sample
+    assert narrow == pytest.approx(width / np.sqrt(2), rel=0.1)
+
+
 def test_languages_are_drawn_together_over_a_third_that_links_them():
     rows = [0.0, 1.0] * 10
     linked = {("a", "t"): right(*rows), ("b", "t"): right(*rows, start=20), ("c", "t"): right(*rows * 2)}

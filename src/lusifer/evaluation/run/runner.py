@@ -238,7 +238,7 @@ def examples_of(
         made = _made(row, scores[subset], predictions.get(subset, {}).get(row.split), data[subset], subset)
         parts.append(made if made is not None and _agrees(made, float(scores[subset][row.metric])) else None)
     if len(parts) == 1:
-        return parts[0]
+        return parts[0] and parts[0] | ({"texts": row.texts} if row.texts else {})
     whole = [part for part in parts if part is not None and part["kind"] == "mean"]
     if len(whole) < len(parts) or len({len(part["values"]) for part in whole}) > 1:
         return None

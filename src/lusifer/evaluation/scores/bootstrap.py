@@ -44,12 +44,14 @@ class Examples:
         ids: One for each value, none twice. Languages of a task that share ids hold translations of the same texts.
         values: float64, (n,).
         gold: float64, (n,), for "spearman" only.
+        texts: What the ids are ids of, where other tasks have the same texts; None: of the task's own.
     """
 
     kind: str
     ids: tuple[str, ...]
     values: np.ndarray
     gold: np.ndarray | None = None
+    texts: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(self.ids))
@@ -76,7 +78,7 @@ class Examples:
         place = {name: i for i, name in enumerate(self.ids)}
         order = [place[name] for name in ids]
         gold = None if self.gold is None else self.gold[order]
-        return Examples(self.kind, tuple(ids), self.values[order], gold)
+        return Examples(self.kind, tuple(ids), self.values[order], gold, self.texts)
 
 
 def score(examples: Examples) -> float:
@@ -142,10 +144,11 @@ def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
 def resample(members: Mapping[Key, Examples], seed: int = 0) -> dict[Key, np.ndarray]:
     """Scores of resampled examples, from which the interval of any mean over the members follows.
 
-    Languages of one task that share ids are resampled together: an example that is drawn, is drawn in all of them,
-    because translations of a text are easy or hard together and are no independent samples. Languages without common
-    ids, and different tasks, are drawn independently of each other. The order of members and rows does not matter, and
-    two models with the same ids get the same draws.
+    Members that share ids are resampled together, be they languages of one task or tasks on the same `texts`: an
+    example that is drawn, is drawn in all of them, because a text and its translations are easy or hard together and
+    are no independent samples. Members without common ids, and tasks that do not say that they share texts, are drawn
+    independently of each other. The order of members and rows does not matter, and two models with the same ids get the
+    same draws.
 
     Returns:
         By language and task, scores in percent, (RESAMPLES,). NaN where a resample has no value: none of a language's
@@ -174,19 +177,21 @@ def resample(members: Mapping[Key, Examples], seed: int = 0) -> dict[Key, np.nda
 
 
 def _pools(members: Mapping[Key, Examples]) -> list[list[Key]]:
-    """Members that are drawn together: of one task, and with ids in common, be it over a third one."""
-    pools: list[tuple[str, set[str], list[Key]]] = []
+    """Members that are drawn together: of one task or on the same texts, with ids in common, be it over a third one."""
+    pools: list[tuple[tuple[str, str], set[str], list[Key]]] = []
     for key in sorted(members):
         if members[key].kind == "draws":
             raise DataError(f"{key[1]} in {key[0]}: its values are resamplings of the task, not examples: no interval")
-        task, ids, keys = key[1], set(members[key].ids), [key]
+        texts = members[key].texts
+        source = ("texts", texts) if texts else ("task", key[1])
+        ids, keys = set(members[key].ids), [key]
         apart = []
         for pool in pools:
-            if pool[0] == task and not pool[1].isdisjoint(ids):
+            if pool[0] == source and not pool[1].isdisjoint(ids):
                 ids, keys = ids | pool[1], pool[2] + keys
             else:
                 apart.append(pool)
-        pools = [*apart, (task, ids, keys)]
+        pools = [*apart, (source, ids, keys)]
     return sorted(sorted(keys) for _, _, keys in pools)
 
 

@@ -171,6 +171,7 @@ class _Row:
     ids: tuple[str, ...]
     values: tuple[float, ...]
     gold: tuple[float, ...] | None = None
+    texts: str | None = None
 
 
 def parse(kind: type[Parsed], file: Path) -> Parsed:
@@ -230,7 +231,7 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
 
 
 def examples_of(row: Mapping[str, Any], score: float) -> Examples:
-    """Make the examples of a score from kind, ids, values and gold.
+    """Make the examples of a score from kind, ids, values, gold and texts.
 
     Raises:
         DataError: They are damaged, or do not give the score.

@@ -56,6 +56,8 @@ class LocalTask:
         instruction: What stands before a query for a model that was trained with instructions.
         symmetric: Whether documents carry the instruction too.
         cost: Texts that a row embeds; None where that is not known.
+        texts: What the ids of its examples are ids of, where other tasks have the same texts: means over such tasks
+            have their texts drawn together.
         optional: Whether a language without a file has no row at all; else its score is missing, with the reason.
     """
 
@@ -68,6 +70,7 @@ class LocalTask:
     instruction: ClassVar[str | None] = None
     symmetric: ClassVar[bool] = True
     cost: ClassVar[int | None] = None
+    texts: ClassVar[str | None] = None
     optional: ClassVar[bool] = False
     source = DataFolder(None)
 
@@ -114,7 +117,7 @@ class LocalTask:
         """The row of a language; None for English in a task that compares with English."""
         if cls.cross_lingual and code == ENGLISH:
             return None
-        names = ("type", "split", "metric", "instruction", "symmetric", "cross_lingual", "cost", "title")
+        names = ("type", "split", "metric", "instruction", "symmetric", "cross_lingual", "cost", "title", "texts")
         same = {name: getattr(cls, name) for name in names}
         return SuiteRow(language=code, task=cls.__name__, subsets=(cls.subset.format(code),), **same)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lusifer.errors import UsageError
 from lusifer.prompts import ROLES, Role, prompt
@@ -28,6 +29,7 @@ class SuiteRow:
         cost: Texts to embed; None where that is not known.
         figure: Name in figure 2 of the paper; None where only the authors' lists name the task, or it is ours.
         title: In words, for tables; the name of the task where there are none.
+        texts: What the ids of its examples are ids of, where other tasks have the same texts.
     """
 
     language: str
@@ -42,6 +44,7 @@ class SuiteRow:
     cost: int | None = None
     figure: str | None = None
     title: str | None = None
+    texts: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -57,12 +60,16 @@ class SuiteRow:
 def fingerprint(rows: Iterable[SuiteRow], instructed: bool) -> str:
     """Hash what is measured: 12 hexadecimal digits over rows and prompts, whatever the order of the rows.
 
-    Cost and title are left out, because neither changes a score.
+    Cost, title and texts are left out, because none of them changes a score.
     """
     dropped = {"cost": None, "title": None, "figure": None}
-    lines = sorted(
-        json.dumps({**asdict(row), **dropped, "prompts": row.prompts(instructed)}, sort_keys=True) for row in rows
-    )
+
+    def said(row: SuiteRow) -> dict[str, Any]:
+        known = {**asdict(row), **dropped, "prompts": row.prompts(instructed)}
+        del known["texts"]  # folders made before there was such a field go on
+        return known
+
+    lines = sorted(json.dumps(said(row), sort_keys=True) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 

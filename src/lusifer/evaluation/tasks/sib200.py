@@ -105,6 +105,7 @@ class _Sib200(LocalTask):
     """What the tasks on SIB-200 share."""
 
     splits: tuple[str, ...] = ("train", "dev")
+    texts = "SIB-200"
     parse = staticmethod(read)
 
     @classmethod
@@ -205,7 +206,7 @@ class SampleTranslationToEnglish(LocalTask, AbsTaskBitextMining):
 
     title = f"packaged sentences, the English translation among {_SAMPLE}"
     type, metric, split, subset = "BitextMining", "accuracy", "sample", "{}-en"
-    cross_lingual, instruction, cost = True, TRANSLATION, 2 * _SAMPLE
+    cross_lingual, instruction, cost, texts = True, TRANSLATION, 2 * _SAMPLE, "packaged sentences"
 
     @classmethod
     def indexed(cls, code: str) -> bool:

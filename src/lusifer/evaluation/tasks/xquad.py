@@ -64,6 +64,7 @@ class XQuADParagraphs(LocalTask, AbsTaskRetrieval):
 
     title, type, metric = "XQuAD, question and paragraph in the language", "Retrieval", "accuracy"
     instruction, symmetric, cost = "Given a question, find passages that answer it.", False, 1430
+    texts = "XQuAD"
     parse = staticmethod(read)
 
     @classmethod
