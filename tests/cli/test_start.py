@@ -56,6 +56,10 @@ def test_info_of_a_folder_and_help_import_none(model_folder):
         assert imported(*words) == set()
 
 
+def test_public_scores_need_none():
+    assert imported("public", "--languages", "sw") == set()
+
+
 def test_inspect_needs_the_library_of_tables_alone(rows):
     assert imported("data", "inspect", rows) <= {"datasets", "pandas"}
 

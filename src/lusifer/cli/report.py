@@ -1,16 +1,18 @@
-"""Commands whose result is a page: report, demo."""
+"""Commands that show scores: report, public, demo."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lusifer import extras, languages
 from lusifer.cli import terminal
+from lusifer.cli.evaluate import listed
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import names
 from lusifer.io.files import refuse_unwritable, write_file
@@ -90,6 +92,40 @@ def _check_card(card: Path, evaluated: str | None) -> None:
             f"--card {card}: the model beside it is {there}, and {evaluated} was evaluated: run `lusifer evaluate "
             f"{card.parent}`, or name the card of that model"
         )
+
+
+def public(
+    suite: Annotated[
+        str | None, typer.Option(help="Whose rows: paper (the default), cross-lingual, lists-only, quick.")
+    ] = None,
+    languages: Annotated[str | None, typer.Option(help="Codes, as in sw,te; by default all of the suite.")] = None,
+    types: Annotated[str | None, typer.Option(help="Types of task, as in STS,Retrieval; by default all.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Names or parts of them, as in e5,qwen3: all of these are compared.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Output folder of `lusifer evaluate`: its model's place among the public ones.")
+    ] = None,
+    by: Annotated[Literal["language", "type", "task"], typer.Option(help="What the columns are.")] = "language",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every score.")] = False,
+) -> None:
+    """Show what is published of public models: means and ranks over the rows that the compared models share."""
+    terminal.quiet()
+    if markdown and as_json:
+        raise UsageError("--markdown and --json: give one of them")
+    from lusifer.evaluation.public import show
+
+    asked = show.Asked(
+        suite, *(listed(words, f"--{name}") for name, words in
+                 dict(languages=languages, types=types, tasks=tasks, models=models).items()), against, by,
+    )  # fmt: skip
+    shown = show.show(asked)
+    if as_json:
+        typer.echo(json.dumps(show.as_json(shown), ensure_ascii=False, indent=2))
+    else:
+        typer.echo(show.as_text(shown, markdown), nl=False)
 
 
 def demo(

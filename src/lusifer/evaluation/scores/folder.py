@@ -28,7 +28,7 @@ from lusifer.evaluation.scores.results import AGAIN, EXAMPLES, SUMMARY, Entry, e
 from lusifer.io.files import read_json, write_file, write_json
 from lusifer.language_gap import Gap
 
-RUN, SCORES = "run.json", "scores"
+RUN, SCORES, RESULTS = "run.json", "scores", "results"
 GAP, ISLANDS = "gap.json", "islands.safetensors"
 _ENTRY = TypeAdapter(Entry)
 
@@ -101,7 +101,7 @@ class EvaluationFolder:
     def discard(self) -> None:
         """Take back what a run without a single finished row has written, and nothing else."""
         if not (self.path / SCORES).exists():
-            shutil.rmtree(self.path / "results", ignore_errors=True)
+            shutil.rmtree(self.path / RESULTS, ignore_errors=True)
             (self.path / RUN).unlink(missing_ok=True)
 
     def write_gap(self, gap: Gap, vectors: Mapping[str, np.ndarray] | None = None) -> None:
@@ -120,6 +120,15 @@ class EvaluationFolder:
         """
         file = self.path / GAP
         return parse(Gap, file) if file.is_file() else None
+
+    def data_revisions(self) -> dict[str, str]:
+        """Give the revision of the data by task, as mteb wrote it beside the scores; only of tasks that have one."""
+        found = {}
+        for file in sorted((self.path / RESULTS).rglob("*.json")):
+            known = self._read(file.relative_to(self.path)) or {}
+            if isinstance(known.get("dataset_revision"), str) and isinstance(known.get("task_name"), str):
+                found[known["task_name"]] = known["dataset_revision"]
+        return found
 
     def read_islands(self) -> dict[str, np.ndarray] | None:
         """Read the vectors for a picture, (n, d) by language in the paper's order; None where there are none.
