@@ -59,13 +59,13 @@ def report(
     from lusifer.evaluation.report import facts as report_facts
     from lusifer.evaluation.report import page
 
-    facts = report_facts.read(folders, seed)
+    parts = report_facts.read(folders, seed)
     # All texts are made before any is written: what fails leaves the old files as they were.
-    texts = {output: page.page(facts)}
+    texts = {output: page.page(parts)}
     if markdown is not None:
-        texts[markdown] = report_card.markdown(facts)
+        texts[markdown] = "\n".join(map(report_card.markdown, parts))
     if card is not None:
-        first, *others = facts.evaluations
+        first, *others = [each for facts in parts for each in facts.evaluations]
         if first.model.against is not None:
             raise UsageError(
                 f"--card {card}: {folders[0]} has scores against {first.model.against.name}: "

@@ -148,12 +148,12 @@ def _compare(names: list[str], output: Path) -> None:
 
     shared = {name: found for name in names if (found := SharedStages.of(output / name / "run"))}
     lines = [f"{name}: {_shared_line(found)}" for name, found in shared.items()]
-    scores = facts.read([output / name / "scores" for name in names])
+    (scores,) = facts.read([output / name / "scores" for name in names])
     text = card.markdown(scores)
     if lines:
         text += "\nStages that were trained once:\n\n" + "".join(f"- {line}\n" for line in lines)
     typer.echo(text, nl=False)
-    for file, words in (("ablation.md", text), ("ablation.html", page.page(scores, lines))):
+    for file, words in (("ablation.md", text), ("ablation.html", page.page([scores], lines))):
         with write_file(output / file) as temporary:
             temporary.write_text(words, encoding="utf-8")
         terminal.note(f"{output / file} written")

@@ -23,14 +23,20 @@ EVIL = "<script>alert('$x$')</script> & \"q\" | *b* `c`"
 FEW = ["en", "es", "te"]
 
 
+def of_one_suite(folders):
+    """Folders of one suite."""
+    (facts,) = report_facts.read(folders)
+    return facts
+
+
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
-    return report_facts.read(example.two(tmp_path_factory.mktemp("two")))
+    return of_one_suite(example.two(tmp_path_factory.mktemp("two")))
 
 
 @pytest.fixture(scope="module")
 def page(facts):
-    return report.page(facts)
+    return report.page([facts])
 
 
 class Reader(HTMLParser):
@@ -84,9 +90,9 @@ def test_texts_in_the_plane_are_drawn_where_the_folders_have_their_vectors(tmp_p
     for folder in folders:
         vectors = {code: noise.normal(size=(12, 6)) for code in ("te", "en")}
         EvaluationFolder(folder).write_gap(gap.measure(np.asarray, vectors), vectors)
-    found = report_facts.read(folders)
+    found = of_one_suite(folders)
     assert [list(each) for each in found.islands] == [["en", "te"]] * 2  # in the paper's order
-    page = report.page(found)
+    page = report.page([found])
     assert "24 texts in 2 languages by t-SNE" in page and Reader(page).asked == []
     (folders[1] / "islands.safetensors").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"islands\.safetensors: damaged"):
@@ -105,7 +111,7 @@ def test_every_section_is_there_and_linked(page):
     sections = re.findall(r'<section id="([^"]*)"', page)
     assert sections == re.findall(r'<li><a href="#([^"]*)"', page)
     assert sections == [
-        "verdict", "measured", "averages", "cross-lingual", "comparison", "missing", "seen", "reading",
+        "verdict", "choice", "measured", "averages", "cross-lingual", "comparison", "missing", "seen", "reading",
     ]  # fmt: skip
     for figure in re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL):
         assert re.search(r'<svg role="img" aria-label="[^"]{20,}"', figure) and "<figcaption>" in figure
@@ -115,7 +121,7 @@ def test_every_section_is_there_and_linked(page):
 
 
 def test_the_same_folders_give_the_same_bytes(facts, page, tmp_path):
-    assert report.page(report_facts.gather(facts.evaluations)) == page
+    assert report.page([report_facts.gather(facts.evaluations)]) == page
     assert not re.search(r"\b20[23]\d-\d\d", page)
 
 
@@ -124,8 +130,8 @@ def test_no_word_is_taken_for_markup(tmp_path):
         tmp_path / "evil", EVIL, codes=FEW, missing={("te", "Topics"): EVIL}, command=EVIL, settings={EVIL: EVIL},
         versions={EVIL: EVIL}, data={EVIL: EVIL}, suite=EVIL,
     )  # fmt: skip
-    facts = report_facts.read([folder])
-    page = report.page(facts)
+    facts = of_one_suite([folder])
+    page = report.page([facts])
     assert page.count("<script") == page.count("</script") == 1
     read = Reader(page)
     assert read.open == [] and read.asked == []
@@ -133,7 +139,7 @@ def test_no_word_is_taken_for_markup(tmp_path):
     card = report_card.markdown(facts)
     assert "<script" not in card
     assert "&lt;script&gt;" in card and r"\| \*b\* \`c\`" in card
-    one = report_facts.read([example.write(tmp_path / str(n), f"<b>{n}", codes=FEW) for n in range(2)])
+    one = of_one_suite([example.write(tmp_path / str(n), f"<b>{n}", codes=FEW) for n in range(2)])
     assert "<b" not in report_card.markdown(one)
 
 
@@ -158,15 +164,16 @@ def test_models_are_averaged_over_what_they_share(facts):
 def test_published_scores_stand_beside_means_over_the_same_results(facts):
     covers = facts.own.shared(facts.own.keys)
     published = {"E5": {code: 50.0 for code, _ in covers if code != "sw"}}
-    page = report.page(replace(facts, own=replace(facts.own, published=published, covers=covers)))
+    page = report.page([replace(facts, own=replace(facts.own, published=published, covers=covers))])
     assert page.count('<th scope="col" class="number">E5 (published)</th>') == 2  # by language and by group
+    page = page[page.index('id="averages"') :]
     row = re.search(r"<bdi>English \(en\)</bdi>.*?</tr>", page, flags=re.DOTALL)[0]
     assert '<td class="number" data-value="50.0"><bdi>50.0</bdi></td>' in row
     assert "not published" in re.search(r"<bdi>Swahili \(sw\)</bdi>.*?</tr>", page, flags=re.DOTALL)[0]
     lacking = facts.own.keys[0]
     other = replace(facts.own, published=published, covers=[key for key in covers if key != lacking])
     why = f"no published score beside {lacking[0]}: not under the published mean: {lacking[1]}"
-    assert f'<p class="note">{why}</p>' in report.page(replace(facts, own=other))
+    assert f'<p class="note">{why}</p>' in report.page([replace(facts, own=other)])
 
 
 def test_the_verdict_counts_what_the_comparisons_say(facts):
@@ -230,9 +237,9 @@ def test_what_training_has_seen_is_told(facts, page):
 
 def test_a_model_whose_training_nobody_knows_is_not_called_clean(tmp_path):
     folder = example.write(tmp_path / "a", codes=FEW, tasks=["Topics"], seen=None)
-    facts = report_facts.read([folder])
+    facts = of_one_suite([folder])
     assert verdict.sentences(facts)[-1] == "mini: whether its training has seen the test texts is not known."
-    page = report.page(facts)
+    page = report.page([facts])
     assert "<p>mini: not known; it is where a model lies in the folder of its run.</p>" in page
     assert "comparison" not in re.findall(r'<section id="([^"]*)"', page)
 
@@ -256,34 +263,31 @@ def test_folders_that_cannot_be_told_apart_or_compared_are_refused(tmp_path):
     twin = example.write(tmp_path / "more" / "a", codes=FEW, tasks=["Topics"])
     with pytest.raises(UsageError, match="could not tell the two apart: rename"):
         report_facts.read([one, twin])
-    other = example.write(tmp_path / "b", codes=FEW, tasks=["Topics"], suite="paper")
-    with pytest.raises(UsageError, match="suite 'paper', but .* is of suite 'offline'"):
-        report_facts.read([one, other])
     with pytest.raises(UsageError, match="name one evaluation folder"):
         report_facts.read([])
     with pytest.raises(UsageError, match="nothing was evaluated"):
-        report_facts.read([example.write(tmp_path / "c", codes=[])])
+        of_one_suite([example.write(tmp_path / "c", codes=[])])
     with pytest.raises(DataError, match="summary.json: no such file"):
         report_facts.read([tmp_path])
     same_name = example.write(tmp_path / "d", codes=FEW, tasks=["Topics"])
-    assert report_facts.read([one, same_name]).names == ("mini (a)", "mini (d)")
+    assert of_one_suite([one, same_name]).names == ("mini (a)", "mini (d)")
 
 
 def test_a_single_model_with_one_language_is_reported(tmp_path):
     folder = example.write(tmp_path / "a", codes=["sw"], tasks=["ToEnglish"])
-    facts = report_facts.read([folder])
-    assert facts.own is None and "Monolingual" not in report.page(facts)
+    facts = of_one_suite([folder])
+    assert facts.own is None and "Monolingual" not in report.page([facts])
     assert "| Swahili (sw) |" in report_card.markdown(facts)
 
 
 def test_where_nothing_can_be_measured_or_compared_the_verdict_says_so(tmp_path):
     gone = {(code, "Topics"): "the model is broken" for code in FEW}
     none = example.write(tmp_path / "none", "none", codes=FEW, tasks=["Topics"], missing=gone)
-    said = verdict.sentences(report_facts.read([none]))
+    said = verdict.sentences(of_one_suite([none]))
     assert said[:2] == ["1 model, 1 task, 3 languages: 0 scores measured, 3 missing.",
                         "Monolingual: nothing could be measured."]  # fmt: skip
     other = example.write(tmp_path / "other", "other", codes=["fr", "qaa"], tasks=["Topics"])
-    facts = report_facts.read([example.write(tmp_path / "some", "some", codes=FEW, tasks=["Topics"]), other])
+    facts = of_one_suite([example.write(tmp_path / "some", "some", codes=FEW, tasks=["Topics"]), other])
     said = verdict.sentences(facts)
     assert "Monolingual: the models share no result, so there is no mean to compare." in said
     assert "Monolingual, some against other: no result is comparable example by example." in said
@@ -319,6 +323,21 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
 
 
 def test_notes_stand_behind_the_verdict(facts):
-    html = report.page(facts, ["warm: align taken over from <full>"])
+    html = report.page([facts], ["warm: align taken over from <full>"])
     part = html.partition('id="verdict"')[2].partition("</ul>")[0]
     assert part.rstrip().endswith("<li>warm: align taken over from &lt;full&gt;</li>")
+
+
+def test_suites_are_parts_of_one_page(tmp_path):
+    folders = [
+        example.write(tmp_path / suite / name, name, skill, codes=FEW, tasks=[task], suite=suite)
+        for suite, task in (("offline", "ToEnglish"), ("sample", "Topics"))
+        for name, skill in (("mini", 0.9), ("MiniLM", 0.5))
+    ]
+    page = report.page(report_facts.read(folders))
+    found = Reader(page)
+    assert found.open == [] and len(found.ids) == len(set(found.ids)) and set(found.links) <= set(found.ids)
+    assert "<h2>Verdict: suite offline</h2>" in page and '<section id="part-2-comparison">' in page
+    assert "<title>Evaluation: mini, MiniLM</title>" in page  # a model of two suites is one
+    assert page.index("Verdict: suite sample") < page.index("What was measured: suite offline")
+    assert report.page(report_facts.read(folders[:2])).count("suite sample") == 0

@@ -71,8 +71,10 @@ def test_the_folder_says_whose_documents_they_are_and_mixes_nothing(data, tmp_pa
             evaluate(Oracle(), other, tmp_path / "against", name="mini")
     with pytest.raises(UsageError, match="holds another evaluation"):
         evaluate(Oracle(), options, tmp_path / "alone", name="mini")
-    text = card.markdown(facts.read([tmp_path / "alone", tmp_path / "against"]))
-    assert "| task | mini | mini against in memory |" in text
+    alone, beside = facts.read([tmp_path / "alone", tmp_path / "against"])
+    assert alone.names == ("mini",) and beside.title == "suite offline, documents by in memory"
+    assert "| task | mini against in memory | mini | results |" in card.markdown(beside)
+    assert {(entry.task, entry.language) for entry in beside.evaluations[1].scores} == set(measured(made))
     again = evaluate(Oracle(), options, tmp_path / "against", name="mini")  # goes on
     assert measured(again) == measured(made)
 

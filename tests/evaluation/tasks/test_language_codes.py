@@ -82,7 +82,7 @@ def test_languages_outside_the_table_are_in_tables_report_and_figures(folder: Pa
     assert groups(["en", "ti", "zh_Hant", "ace_Arab"])["all but English"] == ["ace_Arab", "ti", "zh_Hant"]
     assert groups(["en", "sw", "ti", "de"])["resource level unknown"] == ["de", "ti"]
     gathered = facts.gather([made], 0)
-    table, html = card.markdown(gathered), page.page(gathered)
+    table, html = card.markdown(gathered), page.page([gathered])
     for name in ("Tigrinya (ti)", "Chinese (Traditional) (zh_Hant)", "Acehnese (Arabic) (ace_Arab)"):
         assert name in table and name in html
     assert "unknown (outside the paper" in html and "Ethiopic" in html

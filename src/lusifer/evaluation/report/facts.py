@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -223,6 +223,13 @@ class Facts:
     islands: tuple[dict[str, np.ndarray] | None, ...] = ()
 
     @property
+    def title(self) -> str:
+        """What was measured: the suite, and the embedder of the documents where that is another one."""
+        first = self.evaluations[0]
+        against = f", documents by {first.model.against.name}" if first.model.against else ""
+        return f"suite {first.suite}{against}"
+
+    @property
     def sets(self) -> list[ScoreSet]:
         """The monolingual and the cross-lingual scores, as far as there are any."""
         return [scores for scores in (self.own, self.cross) if scores is not None]
@@ -245,11 +252,19 @@ class Facts:
         return [key for key in keys if any(value.get(key) != values[0].get(key) for value in values)]
 
 
-def read(folders: Sequence[Path], seed: int = 0) -> Facts:
-    """Read evaluation folders, one or more of one suite; `seed` is of the resampling behind the intervals of means.
+def read(folders: Sequence[Path], seed: int = 0) -> list[Facts]:
+    """Read evaluation folders, and lay those beside each other that can be compared.
+
+    Args:
+        folders: What `lusifer evaluate` wrote.
+        seed: Of the resampling behind the intervals of means.
+
+    Returns:
+        The facts of each suite in the order of the folders. Scores against the documents of another embedder are apart
+        from those of a model alone, which has tasks that the others cannot have; what it has of theirs stands beside.
 
     Raises:
-        UsageError: None is given, one is given twice, two cannot be told apart by name, or their suites differ.
+        UsageError: None is given, one is given twice, or two of a suite cannot be told apart by name.
         DataError: One is no evaluation folder, or damaged.
     """
     if not folders:
@@ -259,12 +274,8 @@ def read(folders: Sequence[Path], seed: int = 0) -> Facts:
         if folder.expanduser().resolve() in [each.expanduser().resolve() for each in folders[:number]]:
             raise UsageError(f"{folder}: this folder is given twice")
         each = results.read(folder)
-        first = evaluations[0] if evaluations else each
-        if each.suite != first.suite:
-            raise UsageError(
-                f"{folder}: suite {each.suite!r}, but {folders[0]} is of suite {first.suite!r}: report on each alone"
-            )
-        if (each.model.name, folder.name) in [(e.model.name, e.folder.name) for e in evaluations if e.folder]:
+        known = [(e.suite, e.model.name, e.folder.name) for e in evaluations if e.folder]
+        if (each.suite, each.model.name, folder.name) in known:
             raise UsageError(
                 f"{folder}: model {each.model.name!r} in a folder {folder.name!r} is given already, and a "
                 "reader could not tell the two apart: rename one of the folders"
@@ -272,7 +283,27 @@ def read(folders: Sequence[Path], seed: int = 0) -> Facts:
         evaluations.append(each)
     if not any(each.scores for each in evaluations):
         raise UsageError(f"{folders[0]}: nothing was evaluated in it: there is nothing to report")
-    return gather(evaluations, seed)
+    parts: dict[tuple[str, str | None], list[Results]] = {}
+    for each in evaluations:
+        index = each.model.against
+        parts.setdefault((each.suite, index.identity if index else None), []).append(each)
+    for (suite, index), part in parts.items():
+        part += _alone(part, parts.get((suite, None), [])) if index else []
+    return [gather(part, seed) for part in parts.values()]
+
+
+def _alone(against: Sequence[Results], others: Sequence[Results]) -> list[Results]:
+    """What the same models have with documents of their own, in the languages and tasks of the scores against others'.
+
+    Beside these it says what an index of one's own would bring.
+    """
+    models = {each.model.identity for each in against}
+    keys = {entry.key for each in against for entry in each.scores}
+    return [
+        replace(each, scores=tuple(entry for entry in each.scores if entry.key in keys))
+        for each in others
+        if each.model.identity in models
+    ]
 
 
 def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from markupsafe import Markup
 
 from lusifer import languages
-from lusifer.evaluation.report import atlas, figures, verdict
+from lusifer.evaluation.report import atlas, choice, figures, verdict
+from lusifer.evaluation.report.choice import Choice
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.report.words import language, language_name, render, short
@@ -31,26 +33,49 @@ if TYPE_CHECKING:
 HALF = 4  # columns of a heat map that fit into half of the page
 
 
-def page(facts: Facts, notes: Sequence[str] = ()) -> str:
+@dataclass(frozen=True)
+class Part:
+    """What a page says of one suite: its facts, the verdict in words, and which model for which use.
+
+    `slug` stands before the ids of its sections, `label` behind their titles; both are empty where it is alone.
+    """
+
+    facts: Facts
+    slug: str
+    label: str
+    verdict: Sequence[str]
+    choices: Mapping[str, Mapping[str, Choice]]
+
+
+def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
     """Lay out the report as HTML; the same facts give the same bytes. `notes` stand behind the verdict.
 
     Raises:
         MissingExtraError: matplotlib is not installed, or scikit-learn where models are compared.
     """
+    parts = [_part(each, number, len(facts) > 1) for number, each in enumerate(facts)]
+    names = dict.fromkeys(name for each in facts for name in each.names)
     return _render(
         "report.html",
-        title=f"Evaluation: {', '.join(facts.names)}",
-        facts=facts,
-        verdict=[*verdict.sentences(facts), *notes],
+        title=f"Evaluation: {', '.join(names)}",
+        parts=parts,
+        notes=notes,
         prompts=_prompts,
         sentences=parallel_text.sample().texts,
         language_of=language,
         resamples=RESAMPLES,
         order_of=order_of,
-        bars=_bars(facts),
+        bars=lambda part: _bars(part.facts, part.slug),
         heat_maps=_heat_maps,
-        islands=_islands(facts),
+        islands=lambda part: _islands(part.facts, part.slug),
     )
+
+
+def _part(facts: Facts, number: int, several: bool) -> Part:
+    """One suite of a page; the first has the plain names of sections."""
+    said = [*choice.sentences(facts), *verdict.sentences(facts)]
+    slug = f"part-{number + 1}-" if number else ""
+    return Part(facts, slug, f": {facts.title}" if several else "", said, choice.choices(facts))
 
 
 def demo(looks: Mapping[str, Look], searches: Mapping[str, Mapping[str, Sequence[Hit]]], islands: Figure) -> str:
@@ -147,7 +172,7 @@ def _grid(scores: ScoreSet, board: Board) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _bars(facts: Facts) -> dict[str, Any] | None:
+def _bars(facts: Facts, slug: str) -> dict[str, Any] | None:
     """The overall means of all models; None for a single one."""
     if len(facts.names) < 2:
         return None
@@ -156,10 +181,10 @@ def _bars(facts: Facts) -> dict[str, Any] | None:
         for name, mean in zip(facts.names, scores.whole.means, strict=True):
             bars[name][scores.kind] = mean.value, mean.low, mean.high
     caption = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
-    return _figure(figures.bars(bars, "Means"), "means", caption)
+    return _figure(figures.bars(bars, "Means"), f"{slug}means", caption)
 
 
-def _islands(facts: Facts) -> dict[str, Any] | None:
+def _islands(facts: Facts, slug: str) -> dict[str, Any] | None:
     """The texts of each model in the plane, where its folder has vectors of the same texts as the first; else None."""
     known = {name: each for name, each in zip(facts.names, facts.islands, strict=False) if each is not None}
     if not known:
@@ -172,4 +197,4 @@ def _islands(facts: Facts) -> dict[str, Any] | None:
         "languages are islands, a model tells languages apart before meanings. The number is of the vectors and not of "
         "the picture"
     )
-    return _figure(figures.islands(same, facts.seed), "islands", caption)
+    return _figure(figures.islands(same, facts.seed), f"{slug}islands", caption)

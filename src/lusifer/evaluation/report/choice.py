@@ -1,0 +1,152 @@
+"""Which model for which use, language by language: what somebody asks who must choose one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lusifer.evaluation.report.facts import Facts, ScoreSet
+from lusifer.evaluation.report.words import count_of, language_name, score_cell
+from lusifer.evaluation.scores import compare
+from lusifer.evaluation.scores.averages import ENGLISH, Board, Mean
+from lusifer.evaluation.scores.bootstrap import Key, interval, percentiles
+from lusifer.evaluation.scores.results import Entry
+
+GOOD, POOR = 80.0, 50.0
+"""Percent: above the first with its whole interval a model is good for a use, below the second it is not."""
+NAMED = 6
+"""Languages that a sentence names before it counts them."""
+UNMEASURED, UNDECIDED = "not measured", "no difference shown"
+
+
+def _to(code: str) -> Callable[[Entry], bool]:
+    return lambda entry: entry.cross_lingual and all(each.endswith(f"-{code}") for each in entry.subsets)
+
+
+def _from(code: str) -> Callable[[Entry], bool]:
+    return lambda entry: entry.cross_lingual and all(each.startswith(f"{code}-") for each in entry.subsets)
+
+
+def _within(entry: Entry) -> bool:
+    return not entry.cross_lingual
+
+
+SEARCH = ("Retrieval", "Reranking")
+USES: dict[str, tuple[tuple[str, ...], Callable[[Entry], bool]]] = {
+    "questions in it, English documents": (SEARCH, _to(ENGLISH)),
+    "English questions, documents in it": (SEARCH, _from(ENGLISH)),
+    "questions and documents in it": (SEARCH, _within),
+    "the English translation of a sentence": (("BitextMining",), _to(ENGLISH)),
+    "sorting texts, learned on English": (("Classification",), lambda entry: entry.cross_lingual),
+    "sorting texts, learned in it": (("Classification",), _within),
+}
+"""Use -> the types of mteb's tasks that tell of it, and which entries of them."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One language and use.
+
+    Attributes:
+        language: Its code.
+        use: One of `USES`.
+        means: One a model, over the tasks that all of them have; None where there is no such task.
+        best: The models among which no difference is shown, by paired bootstrap, the highest mean first; with one
+            model that one.
+    """
+
+    language: str
+    use: str
+    means: tuple[Mean, ...] | None
+    best: tuple[str, ...] = ()
+
+    def words(self, names: Sequence[str]) -> str:
+        """The verdict of a cell: a model, that no difference is shown, or that nothing was measured."""
+        if self.means is None:
+            return UNMEASURED
+        return UNDECIDED if 1 < len(self.best) == len(names) else " or ".join(self.best)
+
+
+def choices(facts: Facts) -> dict[str, dict[str, Choice]]:
+    """Language -> use -> which model; uses that were measured in no language are left out.
+
+    The difference of two models is over the tasks of the use in that language, by paired bootstrap; each has 95 %, and
+    they are not corrected for the number of rows.
+    """
+    found: dict[str, dict[str, Choice]] = {}
+    codes = list(dict.fromkeys(code for scores in facts.sets for code, _ in scores.keys))
+    uses = [use for use in USES if any(_keys(facts, use, code)[1] for code in codes)]
+    for code in codes:
+        row = {use: _choice(facts, use, code) for use in uses}
+        if any(each.means for each in row.values()):
+            found[code] = row
+    return found
+
+
+def _keys(facts: Facts, use: str, code: str) -> tuple[ScoreSet | None, list[Key]]:
+    """The scores of a use in a language that all models have."""
+    types, fits = USES[use]
+    for scores in facts.sets:
+        keys = [key for key in scores.keys if key[0] == code and scores.about(key).type in types]
+        shared = scores.shared(key for key in keys if fits(scores.about(key)))
+        if shared and all(board.entries[shared[0]].score is not None for board in scores.boards):
+            return scores, shared
+    return None, []
+
+
+def _choice(facts: Facts, use: str, code: str) -> Choice:
+    scores, keys = _keys(facts, use, code)
+    if scores is None:
+        return Choice(code, use, None)
+    means = tuple(_mean(board, keys, facts.seed) for board in scores.boards)
+    order = sorted(range(len(means)), key=lambda place: -(means[place].value or 0))
+    best = [place for place in order if place == order[0] or not _better(facts, scores, keys, order[0], place)]
+    return Choice(code, use, means, tuple(scores.names[place] for place in best))
+
+
+def _mean(board: Board, keys: Sequence[Key], seed: int) -> Mean:
+    """The mean of a use; of a single score that is all right the exact interval, which a mean has not."""
+    found = board.mean(keys)
+    examples = board.results.examples.get(keys[0])
+    ends = interval(examples, seed) if found.low is None and len(keys) == 1 and examples is not None else None
+    return replace(found, low=ends[0], high=ends[1]) if ends else found
+
+
+def _better(facts: Facts, scores: ScoreSet, keys: Sequence[Key], one: int, other: int) -> bool:
+    """Whether the mean difference of two models over some scores is above 0 with its whole interval."""
+    mine, theirs = (scores.boards[place].results.examples for place in (one, other))
+    fit = [key for key in keys if key in mine and key in theirs and not compare.why_not(mine[key], theirs[key])]
+    if len(fit) < len(keys):
+        return False
+    _, samples = compare.differences({key: mine[key] for key in fit}, {key: theirs[key] for key in fit}, facts.seed)
+    ends = percentiles(np.mean([samples[key] for key in fit], axis=0))
+    return ends is not None and ends[0] > 0
+
+
+def sentences(facts: Facts) -> list[str]:
+    """Say what each model is good for and what not, by the intervals of its scores: use it for ..., not for ..."""
+    rows = choices(facts)
+    found = []
+    for place, name in enumerate(facts.names):
+        good, poor = [], []
+        for use in next(iter(rows.values()), {}):
+            means = {code: row[use].means[place] for code, row in rows.items() if row[use].means}
+            codes = [code for code, mean in means.items() if mean.low is not None and mean.low >= GOOD]
+            good += [f"{use}: {_named(codes, means)}"] if codes else []
+            codes = [code for code, mean in means.items() if mean.high is not None and mean.high < POOR]
+            poor += [f"{use}: {_named(codes, means)}"] if codes else []
+        parts = [f"use it for {'; '.join(good)}"] if good else ["nothing here says where it may be used"]
+        parts += [f"not for {'; '.join(poor)}"] if poor else []
+        found.append(f"{name}: {'. '.join(part[0].upper() + part[1:] for part in parts)}.")
+    return found if rows else []
+
+
+def _named(codes: Sequence[str], of: dict[str, Mean]) -> str:
+    """Some of the languages that a use was measured in."""
+    if len(codes) == len(of) > 1:
+        return f"all {count_of(len(of), 'language')} measured"
+    names = [f"{language_name(code)} {score_cell(of[code].value)}" for code in codes]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more} (of {count_of(len(of), 'language')})"
