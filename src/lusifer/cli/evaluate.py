@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import sys
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +21,10 @@ from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     from lusifer.evaluation.scores.results import Results
-
+    from lusifer.evaluation.tasks.collection import Searched
 SUITE_HELP = (
-    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. From the hub: paper, "
+    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. mine: your own questions "
+    "(--data FILE). From the hub: paper, "
     "cross-lingual, lists-only, quick (docs/benchmark.md)."
 )
 RUN = "run.json"  # by it a folder shows that it holds an evaluation
@@ -29,11 +32,22 @@ RUN = "run.json"  # by it a folder shows that it holds an evaluation
 
 Data = Annotated[
     Path | None,
-    typer.Option(help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl."),
+    typer.Option(
+        help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl; of the suite mine a "
+        "file of questions (JSONL, CSV, Parquet)."
+    ),
+]
+Documents = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of the suite mine: another file, a folder of .txt and .md, or an index whose vectors are kept; else "
+        "documents stand in --data."
+    ),
 ]
 Output = Annotated[Path | None, typer.Option(help="Evaluation folder; the same call goes on where one was stopped.")]
 Languages = Annotated[
-    str | None, typer.Option(help="Codes, as in en,es, or all that there are; by default the 14 of the paper.")
+    str | None,
+    typer.Option(help="Codes, as in en,es, or all that there are; by default the 14 of the paper, of mine all."),
 ]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing after that; the next call goes on.")]
 Instructions = Annotated[
@@ -50,7 +64,7 @@ Against = Annotated[
     str | None,
     typer.Option(
         metavar="EMBEDDER",
-        help="As MODEL: it embeds the documents, MODEL the queries (suites offline and sample).",
+        help="As MODEL: it embeds the documents, MODEL the queries (not for suites of the hub).",
     ),
 ]
 Devices = Annotated[
@@ -62,6 +76,7 @@ def evaluate(
     model: Model,
     suite: Annotated[str, typer.Option(help=SUITE_HELP)] = "offline",
     data: Data = None,
+    documents: Documents = None,
     output: Output = None,
     languages: Languages = None,
     tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
@@ -76,7 +91,7 @@ def evaluate(
 ) -> None:
     """Score a model in every language; a language that cannot be measured is missing, never 0."""
     terminal.quiet()
-    if data is not None and not data.is_dir():
+    if data is not None and suite != "mine" and not data.is_dir():
         raise UsageError(f"--data {data}: no such folder; give the one with the sib200-*.jsonl.gz files")
     if output is not None:
         refuse_unwritable(output, "folder", replaces=RUN)
@@ -85,10 +100,13 @@ def evaluate(
     from lusifer.evaluation.run import evaluate as evaluation
     from lusifer.evaluation.scores import results
 
+    searched: Any = documents
+    if documents is not None and documents.is_dir():
+        searched, dtype = _searched(documents, model, instructions, dtype)
     others = [results.read(folder) for folder in compare or []]
     options = evaluation.Options(
         suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
-        dtype, against, seed, command=shlex.join(["lusifer", *sys.argv[1:]]),
+        dtype, against, seed, command=shlex.join(["lusifer", *sys.argv[1:]]), documents=searched,
     )  # fmt: skip
     with ExitStack() as stack:
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))
@@ -105,6 +123,65 @@ def evaluate(
         with write_file(output / "table.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
         terminal.note(f"{output / 'summary.json'} written; a page: lusifer report {output} --output report.html")
+
+
+def _searched(place: Path, model: str, instructions: bool | None, dtype: str | None) -> tuple[Searched, str | None]:
+    """The documents of a folder of texts, or of an index with their vectors; and the number format of the model.
+
+    Raises:
+        UsageError: The model may not ask the index, or an option says otherwise than the index.
+    """
+    from lusifer.evaluation.tasks.collection import Searched, SearchedDocument
+    from lusifer.index.documents import DocumentFolder
+    from lusifer.index.table import is_table
+
+    if is_table(place):
+        return _of_index(place, model, instructions, dtype)
+    source = DocumentFolder(str(place))
+    found = [*source.documents()]
+    digest = hashlib.sha256("".join(f"{each.id}\0{each.digest}\0" for each in found).encode()).hexdigest()
+    empty = (f"--documents: {source.empty:,} empty files are left out",) if source.empty else ()
+    documents = tuple(SearchedDocument(each.id, each.text, "") for each in found)
+    return Searched(documents, digests={place.name or str(place): digest}, notes=empty), dtype
+
+
+def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | None) -> tuple[Searched, str | None]:
+    """The passages of an index as they are; their language is the field `language` or `lang`."""
+    import numpy as np
+
+    from lusifer.evaluation.tasks.collection import Searched, SearchedDocument
+    from lusifer.evaluation.tasks.questions import code_of
+    from lusifer.index.index import Index
+    from lusifer.index.passages import joined
+
+    opened = Index.open(place, model)
+    if instructions is not None:
+        raise UsageError("--instructions: the index says what stands before a question: leave it out")
+    made = opened.model
+    if opened.asks_own and dtype not in (None, made.dtype):
+        raise UsageError(f"--dtype {dtype}: the index was made in {made.dtype or 'the format saved'}: leave it out")
+    rows, vectors = opened.held()
+    order = sorted(range(len(rows)), key=lambda row: (rows[row]["id"], rows[row]["chunk"]))
+    rows = [rows[row] for row in order]
+    found = sorted(joined(rows), key=lambda each: each.id)
+    places = {each.id: number for number, each in enumerate(found)}
+    said = [f"{row['id']}\0{row['chunk']}\0{row['digest']}\0" for row in rows]
+    digest = hashlib.sha256("".join([json.dumps(made.to_dict(), sort_keys=True), *said]).encode()).hexdigest()
+    searched = Searched(
+        tuple(
+            SearchedDocument(
+                each.id,
+                each.text,
+                code_of(each.fields.get("language", each.fields.get("lang")), f"{place}: document {each.id!r}"),
+            )
+            for each in found
+        ),
+        vectors[order],
+        np.array([places[row["id"]] for row in rows], dtype=int),
+        {place.name or str(place): digest},
+        opened.prompt_of,
+    )
+    return searched, made.dtype if opened.asks_own else dtype
 
 
 def listed(words: str | None, option: str) -> list[str] | None:

@@ -136,6 +136,11 @@ class Index:
         return self._asks.name if self._asks else self.model.name
 
     @property
+    def asks_own(self) -> bool:
+        """Whether it is asked by the model that made it, and not by another one that may."""
+        return self._own
+
+    @property
     def embedder(self) -> Embedder:
         """The model that embeds questions, loaded now if it was not.
 
@@ -288,7 +293,20 @@ class Index:
     @property
     def prompt(self) -> str | None:
         """What stands before a question; None is the model's default."""
-        return self.model.query if self._own else encode.choose_prompt(self.embedder.prompts, role="query")
+        return self.model.query if self._own else self.prompt_of(self.embedder.prompts)
+
+    def prompt_of(self, saved: Mapping[str, str]) -> str | None:
+        """What stands before a question of a model with these saved prompts, which need not be loaded."""
+        return self.model.query if self._own else encode.choose_prompt(saved, role="query")
+
+    def held(self) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Every passage and its vector (n, d) of length 1, in memory, as they are committed now."""
+        with self._lock:
+            self._table.refresh()
+            held = self._table.snapshot()
+            order = held.rows.tolist()
+            found = self._table.take(order, False)
+        return [found[row] for row in order], held.matrix
 
     def embed(self, texts: Sequence[str], report: encode.EmbedReport | None = None) -> np.ndarray:
         """The vectors of questions (n, d), float32, with the prompt that belongs before them.

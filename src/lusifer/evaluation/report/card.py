@@ -10,8 +10,10 @@ from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import verdict
 from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
 from lusifer.evaluation.report.words import language_name, mean_cell, render, score_cell
+from lusifer.evaluation.scores import questions
 from lusifer.evaluation.scores.averages import TASK, Board
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
+from lusifer.evaluation.scores.questions import QuestionReport, QuestionRow
 from lusifer.evaluation.scores.results import Results
 from lusifer.io.markdown import bullets, table
 
@@ -31,10 +33,51 @@ def markdown(facts: Facts) -> str:
         means=_means,
         by_both=_by_language_and_type,
         tasks=lambda scores: _tasks(scores, facts.seed),
+        questions=_questions(facts),
         plain=_plain,
         safe=_without_tags,
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _questions(facts: Facts) -> list[tuple[QuestionReport, list[str]]]:
+    """What details say of questions: each report with its tables, which come before the worst questions."""
+    found = []
+    for report in questions.reports(facts.evaluations, facts.names, facts.seed):
+        pairs = report.pairs if len(report.pairs) > len(report.languages) else ()
+        rows = [_question_row(row, report) for row in (*report.languages, *pairs)]
+        header = [
+            "questions",
+            "documents needed",
+            "n",
+            "nDCG@10",
+            "first is right",
+            "among ten",
+            "MRR",
+            "Max@R, median",
+        ]
+        tables = [table([*header, "worst", "errors in own language", "by chance"], rows, left=2)]
+        if report.controls:
+            controls = [
+                [language_name(row.language), f"{row.answered:,}", f"{row.controls:,}", mean_cell(row.auc),
+                 f"{row.threshold:.3f}", score_cell(row.passed)]
+                for row in report.controls
+            ]  # fmt: skip
+            header = ["questions", "with an answer", "without", "told apart", "threshold", "passed"]
+            tables.append(table(header, controls))
+        found.append((report, tables))
+    return found
+
+
+def _question_row(row: QuestionRow, report: QuestionReport) -> list[str]:
+    """The cells of questions in a language, or of a pair of languages."""
+    own = next(each for each in report.pairs if each.language == row.language)
+    documents = row.documents or (own.documents if own.n == row.n else None)
+    named = "all" if documents is None else ", ".join(map(language_name, documents.split("+")))
+    errors = "" if row.own is None else f"{mean_cell(row.own)} of {row.errors:,}"
+    chance = "" if row.chance is None else score_cell(row.chance)
+    means = map(mean_cell, (row.ndcg, row.first, row.ten, row.mrr, row.worst_place))
+    return [language_name(row.language), named, f"{row.n:,}", *means, f"{row.last:,}", errors, chance]
 
 
 def _means(means: MeanTable, scores: ScoreSet) -> str:

@@ -47,6 +47,11 @@ class IndexedModel(ScoredModel):
         self.mteb_model_meta = model_meta(self.name, f"{queries.identity}-{index.identity}")
         self._type, self._calls = "", 0
 
+    @property
+    def of_documents(self) -> ScoredModel:
+        """The other embedder."""
+        return self.index
+
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:
         """As of one model, for both."""

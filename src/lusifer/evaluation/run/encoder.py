@@ -80,6 +80,26 @@ class ScoredModel:
         first = next(self.embedder.parameters(), None)
         return "not known" if first is None else str(first.dtype).removeprefix("torch.")
 
+    @property
+    def of_documents(self) -> ScoredModel:
+        """What embeds documents: the model itself, where no other embedder does."""
+        return self
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many tokens of a text it reads, prompt and special tokens included; None: no limit that is known."""
+        return self.embedder.max_seq_length if hasattr(self._tokenizer, "model_max_length") else None
+
+    @property
+    def _tokenizer(self) -> Any:
+        return getattr(self.embedder, "tokenizer", None)
+
+    def token_counts(self, texts: Sequence[str], prefix: str) -> list[int]:
+        """Tokens of each text behind a prefix, special tokens included, uncut; of a model with a tokenizer."""
+        full = [prefix + text for text in texts]
+        ids = self._tokenizer(full, truncation=False, padding=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:
         """Embed on several devices while the context lasts, in a process for each; one device changes nothing."""
@@ -129,9 +149,14 @@ class ScoredModel:
         """
         role = "document" if prompt_type is not None and prompt_type.value == "document" else "query"
         texts = [text for batch in inputs for text in batch["text"]]
-        if self._seen is not None and hf_split == self._split:
-            self._read.update((hash(text), text in self._seen) for text in texts)
+        if hf_split == self._split:
+            self.tested(texts)
         return self.vectors(texts, self.prompts[role])
+
+    def tested(self, texts: Sequence[str]) -> None:
+        """Take note of texts that are tested, for `seen_in_training`."""
+        if self._seen is not None:
+            self._read.update((hash(text), text in self._seen) for text in texts)
 
     def vectors(self, texts: Sequence[str], prefix: str | None = None) -> np.ndarray:
         """Embed texts, (n, d) float32; without a prefix the model's default one stands before them."""

@@ -26,6 +26,7 @@ from lusifer.evaluation.scores.averages import MANY
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites import suite
 from lusifer.evaluation.suites.suite import LOCAL, Selection
+from lusifer.evaluation.tasks.collection import Searched
 from lusifer.evaluation.tasks.rows import fingerprint
 from lusifer.io import names
 from lusifer.io.files import locked
@@ -40,8 +41,9 @@ class Options:
 
     Attributes:
         suite: One of `suite.names()`.
-        data: Folder with the files of the offline suite; None for the others.
-        languages: Codes; None takes the 14 of the paper.
+        data: Folder with the files of the offline suite, or the file of the suite "mine"; None for the others.
+        documents: Of the suite "mine", where its documents come from; None: they are in `data`.
+        languages: Codes; None takes the 14 of the paper, of the suite "mine" all that are there.
         tasks: Names of tasks; None takes all of the suite.
         instructed: Whether queries get the instruction of their task; None: if the model is one of ours and its folder
             has any prompt. Else its own prompts named "query" and "document" or "passage" stand before the texts.
@@ -64,10 +66,11 @@ class Options:
     against: str | os.PathLike[str] | SentenceTransformer | None = None
     seed: int = 0
     command: str = ""
+    documents: Path | Searched | None = None
 
     def select(self) -> Selection:
         """Choose what is measured, before a model is loaded or trained; errors as of `suite.choose`."""
-        return suite.choose(self.suite, self.data, self.languages, self.tasks, self.against is not None)
+        return suite.choose(self.suite, self.data, self.languages, self.tasks, self.against is not None, self.documents)
 
 
 def evaluate(

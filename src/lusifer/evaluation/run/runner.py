@@ -1,4 +1,4 @@
-"""Run rows with mteb: cheapest first, within a budget of time."""
+"""Run rows, with mteb or by tasks that measure themselves: cheapest first, within a budget of time."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.scores.results import Entry
 from lusifer.evaluation.suites.suite import Selection
+from lusifer.evaluation.tasks.ranked import Measured, RankedTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.io import hub
 
@@ -131,13 +132,13 @@ def _task(
                 yield from ((row, _entry(row, instructed, missing=reason)) for row in runnable)
                 return
         try:
-            entry, made = _row(row, loaded, model, folder)
+            entry, made, details = _row(row, loaded, model, folder)
         except WorkerError:
             raise
         except Exception as error:  # the other rows of a long run are still worth having
             yield row, _entry(row, instructed, missing=f"failed: {_short(error)}")
             continue
-        folder.keep(row.task, row.language, entry, made)
+        folder.keep(row.task, row.language, entry, made, details)
         yield row, entry
     if loaded is not None:
         loaded.unload_data()
@@ -145,14 +146,22 @@ def _task(
 
 def _row(
     row: SuiteRow, loaded: Any, model: ScoredModel, folder: EvaluationFolder
-) -> tuple[Result, dict[str, Any] | None]:
-    """Measure one row: its entry and its examples."""
+) -> tuple[Result, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Measure one row: its entry, its examples, and its details where the task has any."""
     started = time.monotonic()
+    model.use(row)
+    made = loaded.measure(row, model) if isinstance(loaded, RankedTask) else _scored(row, loaded, model, folder)
+    seconds = round(time.monotonic() - started, 3)
+    more = {"score": made.score, "n": made.n, "seconds": seconds, "prompt": dict(made.prompt)}
+    return _entry(row, model.instructed, **more, seen=model.seen_in_training()), made.examples, made.details
+
+
+def _scored(row: SuiteRow, loaded: Any, model: ScoredModel, folder: EvaluationFolder) -> Measured:
+    """Measure one row with mteb."""
     # A task made anew has its random generator at the start: a row's score does not depend on the rows before it.
     task = type(loaded)()
     task.dataset, task.data_loaded = loaded.dataset, True
     task.hf_subsets, task._eval_splits = list(row.subsets), [row.split]
-    model.use(row)
     found, predictions = _by_mteb(row, task, model, folder)
     scores = {part["hf_subset"]: part for part in found.task_results[0].scores[row.split]}
     lost = [subset for subset in row.subsets if subset not in scores]
@@ -165,10 +174,8 @@ def _row(
     data = task.dataset
     parts = {subset: (data[subset] if subset in data else data)[row.split] for subset in row.subsets}
     made = examples_of(row, scores, predictions, parts)
-    score, seconds = round(100 * sum(values) / len(values), 4), round(time.monotonic() - started, 3)
     count = len(made["values"]) if made is not None and made["kind"] != "draws" else _size(parts.values())
-    more = {"score": score, "n": count, "seconds": seconds, "prompt": model.prompts}
-    return _entry(row, model.instructed, **more, seen=model.seen_in_training()), made
+    return Measured(round(100 * sum(values) / len(values), 4), made, None, count, model.prompts)
 
 
 def _by_mteb(row: SuiteRow, task: Any, model: ScoredModel, folder: EvaluationFolder) -> tuple[Any, dict[str, Any]]:

@@ -3,6 +3,7 @@
 run.json             whose evaluation it is
 scores/TASK.json     the finished rows of a task, by language, with which a next call goes on
 examples/TASK.json   what each score was computed from, by language
+details/TASK.json    what a task of ours has to say beside its scores, by language
 summary.json         all entries; gap.json and islands.safetensors: the gap between languages
 results/             mteb's own files
 
@@ -24,7 +25,7 @@ from safetensors.numpy import load_file, save
 
 from lusifer.errors import DataError, UsageError
 from lusifer.evaluation.scores.averages import order_of
-from lusifer.evaluation.scores.results import AGAIN, EXAMPLES, SUMMARY, Entry, examples_of, parse
+from lusifer.evaluation.scores.results import AGAIN, DETAILS, EXAMPLES, SUMMARY, Entry, examples_of, parse
 from lusifer.io.files import read_json, write_file, write_json
 from lusifer.language_gap import Gap
 
@@ -42,6 +43,7 @@ class EvaluationFolder:
         self._note = note
         self._noted: set[str] = set()
         self._tasks: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._told: dict[str, dict[str, Any]] = {}  # details
 
     def claim(self, owner: Mapping[str, Any]) -> None:
         """Make the folder that of one evaluation, or go on with it where all of `owner` is as it was.
@@ -61,25 +63,40 @@ class EvaluationFolder:
             raise UsageError(f"{self.path}: is not empty and holds no evaluation: choose another --output")
         self._write(RUN, dict(owner))
 
-    def keep(self, task: str, language: str, entry: Mapping[str, Any], examples: Mapping[str, Any] | None) -> None:
-        """Write a finished row. The examples come first: a row with a score has them."""
+    def keep(
+        self,
+        task: str,
+        language: str,
+        entry: Mapping[str, Any],
+        examples: Mapping[str, Any] | None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a finished row. Examples and details come first: a row with a score has them."""
         rows, known = self.finished(task)
         known.pop(language, None)
         if examples is not None:
             known[language] = dict(examples)
         self._write(f"{EXAMPLES}/{task}.json", known)
+        told = self._told[task]
+        told.pop(language, None)
+        if details is not None:
+            told[language] = dict(details)
+            self._write(f"{DETAILS}/{task}.json", told)
         rows[language] = dict(entry)
-        content = {code: {"entry": each, "sampled": code in known} for code, each in rows.items()}
+        content = {
+            code: {"entry": each, "sampled": code in known, "detailed": code in told} for code, each in rows.items()
+        }
         self._write(f"{SCORES}/{task}.json", content)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, and drop what a kill or an older version leaves: examples without a score, vectors."""
+        """Write `summary.json`, and drop what a kill or an older version leaves: what has no score, vectors."""
         for place in self.path.glob("vectors*"):
             shutil.rmtree(place, ignore_errors=True)
         for task in {entry["task"] for entry in summary["scores"]}:
             _, known = self.finished(task)
-            if (self._read(f"{EXAMPLES}/{task}.json") or {}).keys() != known.keys():
-                self._write(f"{EXAMPLES}/{task}.json", known)
+            for folder, kept in ((EXAMPLES, known), (DETAILS, self._told[task])):
+                if (self._read(f"{folder}/{task}.json") or {}).keys() != kept.keys():
+                    self._write(f"{folder}/{task}.json", kept)
         self._write(SUMMARY, summary)
 
     def forget(self, result: Path, split: str, subsets: Sequence[str]) -> None:
@@ -154,6 +171,7 @@ class EvaluationFolder:
         if task not in self._tasks:
             name = f"{SCORES}/{task}.json"
             made = self._read(f"{EXAMPLES}/{task}.json") or {}
+            told = self._read(f"{DETAILS}/{task}.json") or {}
             rows = {}
             for language, known in (self._read(name) or {}).items():
                 try:
@@ -162,12 +180,15 @@ class EvaluationFolder:
                         raise DataError("no score")
                     if known["sampled"]:
                         examples_of(made.get(language) or {}, entry.score)
+                    if known.get("detailed") and not isinstance(told.get(language), dict):
+                        raise DataError("no details")
                 except (DataError, KeyError, TypeError, ValueError) as error:
                     reason = f"not what an evaluation writes ({str(error).splitlines()[0]})"
                     self._again(f"{self.path / name}: {language}: {reason}; its row is measured again")
                 else:
                     rows[language] = known["entry"]
             self._tasks[task] = rows, {code: each for code, each in made.items() if code in rows}
+            self._told[task] = {code: each for code, each in told.items() if code in rows}
         return self._tasks[task]
 
     def _again(self, words: str) -> None:

@@ -2,6 +2,7 @@
 
 DIR/summary.json          an entry for each language and task, with a score or the reason why there is none
 DIR/examples/TASK.json    language -> kind, ids, values, gold; what is not there has no interval
+DIR/details/TASK.json     language -> what a task of ours has to say beside its score; most have nothing
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.bootstrap import Examples, Key
 
 FORMAT = 2
-SUMMARY, EXAMPLES = "summary.json", "examples"
+SUMMARY, EXAMPLES, DETAILS = "summary.json", "examples", "details"
 AGAIN = "evaluate again"
 Parsed = TypeVar("Parsed")
 TOLERANCE = 0.05
@@ -113,6 +114,7 @@ class Results(Summary):
 
     folder: Path | None = None
     examples: Mapping[Key, Examples] = field(default_factory=dict)
+    details: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
     def part(self, cross_lingual: bool) -> Results:
         """The cross-lingual entries alone, or the monolingual ones: the two are never in one mean."""
@@ -135,9 +137,11 @@ def read(folder: Path) -> Results:
     _check_entries(file, summary.scores)
     entries = {entry.key: entry for entry in summary.scores}
     examples: dict[Key, Examples] = {}
+    details: dict[Key, Mapping[str, Any]] = {}
     for task in dict.fromkeys(entry.task for entry in summary.scores):
         examples |= _examples(folder / EXAMPLES / f"{task}.json", task, entries)
-    return Results(**vars(summary), folder=folder, examples=examples)
+        details |= _details(folder / DETAILS / f"{task}.json", task, entries)
+    return Results(**vars(summary), folder=folder, examples=examples, details=details)
 
 
 def names(results: Sequence[Results]) -> list[str]:
@@ -228,6 +232,16 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
         except DataError as error:
             raise DataError(f"{file}: {language}: {error}; {AGAIN}") from None
     return found
+
+
+def _details(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, Mapping[str, Any]]:
+    """The details of one task, none if there is no file; what is in them checks whoever reads them, by their kind."""
+    found = parse(dict[str, dict[str, Any]], file) if file.is_file() else {}
+    for language in found:
+        entry = entries.get((language, task))
+        if entry is None or entry.score is None:
+            raise DataError(f"{file}: {language}: {SUMMARY} has no score for these details; {AGAIN}")
+    return {(language, task): row for language, row in found.items()}
 
 
 def examples_of(row: Mapping[str, Any], score: float) -> Examples:

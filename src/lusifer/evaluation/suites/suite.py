@@ -11,12 +11,15 @@ from typing import Any
 from lusifer import languages as languages_
 from lusifer.errors import UsageError
 from lusifer.evaluation.suites import benchmark
-from lusifer.evaluation.tasks import local
+from lusifer.evaluation.tasks import local, questions
+from lusifer.evaluation.tasks.collection import QuestionSet, Searched
 from lusifer.evaluation.tasks.rows import SuiteRow, select
 from lusifer.io import parallel_text
 from lusifer.io.files import sha256
 
-LOCAL = tuple(local.MODULES)
+MINE = "mine"
+"""The suite of a user's own questions."""
+LOCAL = (*local.MODULES, MINE)
 """Suites of our own tasks, which need no hub."""
 EVERY = "all"
 """In place of codes: every language that there is anything for."""
@@ -56,12 +59,14 @@ def choose(
     languages: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     against: bool = False,
+    documents: Path | Searched | None = None,
 ) -> Selection:
     """Choose what is measured; files are read here, once.
 
-    Only the offline suite has a folder, `data`. No languages are the 14 of the paper, no tasks all of the suite. With
-    "all" as the one language there are all that have anything, each with the tasks whose files it has. `against`
-    leaves those tasks whose documents may be of another embedder, without the gap between languages.
+    `data` is the folder of the offline suite, or the file of one's own questions, whose `documents` may be elsewhere.
+    No languages are the 14 of the paper, of one's own questions all; no tasks are all of the suite. With "all" as the
+    one language there are all that have anything, each with the tasks whose files it has. `against` leaves those tasks
+    whose documents may be of another embedder, without the gap between languages.
 
     Raises:
         DataError: A file of the offline suite is damaged, or there is none.
@@ -74,6 +79,10 @@ def choose(
     every = EVERY in map(str.lower, languages or ())
     if every and len(languages or ()) > 1:
         raise UsageError(f"--languages: {EVERY} stands alone: it is every language that there is anything for")
+    if suite == MINE:
+        return _mine(data, None if every else languages, tasks, against, documents)
+    if documents is not None:
+        raise UsageError(f"--documents: belongs to the suite {MINE!r}, not to {suite!r}: leave it out")
     asked = languages or [row.code for row in languages_.paper()]
     if suite not in LOCAL:
         if against:
@@ -82,11 +91,18 @@ def choose(
         there = {row.language for row in table}
         codes, notes = _codes(sorted(there) if every else asked, there)
         return Selection(suite, select(table, codes, tasks), benchmark.make, notes=notes)
+    return _from_files(suite, data, None if every else asked, tasks, against)
+
+
+def _from_files(
+    suite: str, data: Path | None, asked: Sequence[str] | None, tasks: Sequence[str] | None, against: bool
+) -> Selection:
+    """A suite of our own tasks, in some languages or in every one that there is anything for (None)."""
     known = parallel_text.sample().texts
     folder = local.DataFolder(data if suite != "sample" else None)
     kinds = local.tasks(suite)
     there = set(known) if suite == "sample" else local.codes(kinds, data) if data is not None else set()
-    codes, notes = _codes(sorted(there) if every else asked, there)
+    codes, notes = _codes(sorted(there) if asked is None else asked, there)
     if suite == "sample":
         unknown = [code for code in codes if code not in known]
         if unknown:
@@ -95,7 +111,7 @@ def choose(
             raise UsageError("--languages: the sample compares languages with English: name another one")
     elif data is None:
         raise UsageError("the offline suite reads files: name their folder with --data")
-    rows, absent, files = local.survey(kinds, codes, folder, every)
+    rows, absent, files = local.survey(kinds, codes, folder, asked is None)
     if against:
         known_tasks = {kind.__name__: kind for kind in kinds}
         rows = [row for row in rows if known_tasks[row.task].indexed(row.language)]
@@ -106,9 +122,34 @@ def choose(
         partial(local.make, kinds, folder),
         absent,
         {file.name: sha256(file) for file in files},
-        None if against else _parallel(suite, folder, compared, "dev" if every else "train"),
+        None if against else _parallel(suite, folder, compared, "dev" if asked is None else "train"),
         [*notes, *(local.notes(kinds, compared, data) if data is not None and suite != "sample" else ())],
     )
+
+
+def _mine(
+    data: Path | None,
+    languages: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    against: bool,
+    documents: Path | Searched | None,
+) -> Selection:
+    """A user's own questions, in all languages that they are in or in some."""
+    if data is None or not data.is_file():
+        words = "reads a file of questions: name it with --data" if data is None else f"--data {data}: no such file"
+        raise UsageError(f"--suite {MINE}: {words}; its form: docs/how-to/evaluate.md")
+    if against and isinstance(documents, Searched) and documents.vectors is not None:
+        raise UsageError("--against: the documents of an index have vectors already: leave it out")
+    asked, digests, notes = questions.read(data, documents)
+    rows, left_out = questions.survey(asked)
+    there = {row.language for row in rows}
+    codes, more = _codes(languages, there) if languages else (None, [])
+    made = partial(_questions, asked)
+    return Selection(MINE, select(rows, codes, tasks), made, digests=digests, notes=[*notes, *left_out, *more])
+
+
+def _questions(asked: QuestionSet, _: Sequence[SuiteRow]) -> questions.MyQuestions:
+    return questions.MyQuestions(asked)
 
 
 def _parallel(

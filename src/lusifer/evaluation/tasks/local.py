@@ -59,6 +59,7 @@ class LocalTask:
         texts: What the ids of its examples are ids of, where other tasks have the same texts: means over such tasks
             have their texts drawn together.
         optional: Whether a language without a file has no row at all; else its score is missing, with the reason.
+        by_mteb: Whether mteb measures it; a `RankedTask` does so itself.
     """
 
     title: ClassVar[str]
@@ -72,11 +73,12 @@ class LocalTask:
     cost: ClassVar[int | None] = None
     texts: ClassVar[str | None] = None
     optional: ClassVar[bool] = False
+    by_mteb: ClassVar[bool] = True
     source = DataFolder(None)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if hasattr(cls, "title"):
+        if hasattr(cls, "title") and cls.by_mteb:
             cls.metadata = _metadata(cls)
 
     @classmethod
@@ -279,8 +281,9 @@ def survey(
 
 
 def make(kinds: Sequence[type[LocalTask]], data: DataFolder, rows: Sequence[SuiteRow]) -> Any:
-    """Make mteb's task of rows that share it, its data not yet loaded."""
+    """Make the task of rows that share it, its data not yet loaded."""
     task = next(kind for kind in kinds if kind.__name__ == rows[0].task)()
     task.source = data
-    task.metadata = _metadata(type(task), [row.language for row in rows])
+    if task.by_mteb:
+        task.metadata = _metadata(type(task), [row.language for row in rows])
     return task
