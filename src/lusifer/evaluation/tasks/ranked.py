@@ -115,7 +115,8 @@ class RankedTask(LocalTask):
         found = rank(vectors, passages, owners, needed, HITS)
         name = MEASURES[row.metric]
         values = judged([found[number].ranks for number in answered], [name])[name]
-        examples = {"kind": "mean", "ids": [questions[number].id for number in answered], "values": values}
+        examples: dict[str, Any] = {"kind": "mean", "ids": [questions[number].id for number in answered]}
+        examples |= {"values": values} | ({"texts": row.texts} if row.texts else {})
         prompt = {"query": query, "document": None if searched.vectors is not None else model.prompts["document"]}
         score = round(100 * sum(values) / len(values), 4)
         return Measured(score, examples, self.details(asked, found, prompt), len(values), prompt)
