@@ -7,7 +7,6 @@ that is installed (`tests/support/suite_table.py`).
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -30,15 +29,16 @@ def suite(name: str) -> list[SuiteRow]:
 
     `paper` has the tasks of figure 2, each for the languages for which the authors' lists name it, on subsets of one
     language. `cross-lingual` has the subsets of two languages. `lists-only` has what the lists name and the figure does
-    not. `quick` is chosen from `paper`: for each language and type, of the tasks that read no more than `QUICK_TEXTS`
-    texts, the one that the most languages have.
+    not. `quick` has the rows of `paper` that read no more than `QUICK_TEXTS` texts in the tasks that predict best, over
+    public models, the mean of a language's other tasks (`[quick]` in `benchmark.toml`).
 
     Raises:
         UsageError: There is no such suite; the message lists those there are.
     """
     facts = table()
     if name == QUICK:
-        return _quick(_rows(facts, "paper"))
+        rows = [row for row in _rows(facts, "paper") if row.task in facts[QUICK]["tasks"]]
+        return cheapest_first(row for row in rows if row.cost is not None and row.cost <= QUICK_TEXTS)
     if name not in facts["rows"]:
         raise UsageError(f"suite {name!r} is unknown: use one of {', '.join(names())}")
     return cheapest_first(_rows(facts, name))
@@ -77,16 +77,6 @@ def _rows(facts: Mapping[str, Any], name: str) -> list[SuiteRow]:
         for row in facts["rows"][name]
         for task in [facts["tasks"][row["task"]]]
     ]
-
-
-def _quick(rows: Sequence[SuiteRow]) -> list[SuiteRow]:
-    """Choose; of tasks in equally many languages the cheapest, and of those the first by name."""
-    small = [row for row in rows if row.cost is not None and row.cost <= QUICK_TEXTS]
-    spread = Counter(row.figure for row in small)
-    chosen: dict[tuple[str, str], SuiteRow] = {}
-    for row in sorted(small, key=lambda row: (-spread[row.figure], row.cost, row.task)):
-        chosen.setdefault((row.language, row.type), row)
-    return cheapest_first([row for row in rows if row in chosen.values()])
 
 
 def published(name: str) -> dict[str, dict[str, float]]:
