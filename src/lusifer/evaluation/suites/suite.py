@@ -21,6 +21,8 @@ MINE = "mine"
 """The suite of a user's own questions."""
 LOCAL = (*local.MODULES, MINE)
 """Suites of our own tasks, which need no hub."""
+PACKAGED = ("sample", "robust")
+"""Those of them that have tasks on the packaged sentences, which need no folder."""
 EVERY = "all"
 """In place of codes: every language that there is anything for."""
 
@@ -41,6 +43,7 @@ class Selection:
         absent: Language and task of rows that cannot be run -> the reason.
         digests: SHA-256 of the files by name.
         notes: What to say of files and scripts that were taken for a language.
+        facts: What a reader of the scores must know beside them, for the settings in the summary.
         parallel: The same sentences in several languages, for the gap between languages; None where there are none.
     """
 
@@ -51,6 +54,7 @@ class Selection:
     digests: Mapping[str, str] = field(default_factory=dict)
     parallel: Mapping[str, Sequence[str]] | None = None
     notes: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose(
@@ -63,16 +67,17 @@ def choose(
 ) -> Selection:
     """Choose what is measured; files are read here, once.
 
-    `data` is the folder of the offline suite, or the file of one's own questions, whose `documents` may be elsewhere.
-    No languages are the 14 of the paper, of one's own questions all; no tasks are all of the suite. With "all" as the
-    one language there are all that have anything, each with the tasks whose files it has. `against` leaves those tasks
-    whose documents may be of another embedder, without the gap between languages.
+    `data` is the folder of the suites `offline` and `robust` (which has the packaged sentences without one), or the
+    file of one's own questions, whose `documents` may be elsewhere. No languages are the 14 of the paper, of one's own
+    questions all; no tasks are all of the suite. With "all" as the one language there are all that have anything, each
+    with the tasks whose files it has. `against` leaves those tasks whose documents may be of another embedder, without
+    the gap between languages.
 
     Raises:
         DataError: A file of the offline suite is damaged, or there is none.
         MissingExtraError: The suite is a local one, and mteb is not installed.
-        UsageError: A suite, language or task is unknown, the offline suite has no folder, or `against` is asked of a
-            suite from the hub.
+        UsageError: A suite, language or task is unknown, the offline suite has no folder, no disguise applies to what
+            was chosen, or `against` is asked of a suite from the hub.
     """
     if suite not in names():
         raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
@@ -91,40 +96,49 @@ def choose(
         there = {row.language for row in table}
         codes, notes = _codes(sorted(there) if every else asked, there)
         return Selection(suite, select(table, codes, tasks), benchmark.make, notes=notes)
-    return _from_files(suite, data, None if every else asked, tasks, against)
+    return _from_files(suite, None if suite == "sample" else data, None if asked is None else asked, tasks, against)
 
 
 def _from_files(
     suite: str, data: Path | None, asked: Sequence[str] | None, tasks: Sequence[str] | None, against: bool
 ) -> Selection:
     """A suite of our own tasks, in some languages or in every one that there is anything for (None)."""
-    known = parallel_text.sample().texts
-    folder = local.DataFolder(data if suite != "sample" else None)
-    kinds = local.tasks(suite)
-    there = set(known) if suite == "sample" else local.codes(kinds, data) if data is not None else set()
+    if suite not in PACKAGED and data is None:
+        raise UsageError("the offline suite reads files: name their folder with --data")
+    folder, kinds = local.DataFolder(data), local.tasks(suite)
+    if data is None:
+        kinds = [kind for kind in kinds if not kind.files(Path(), kind.subset.format(local.ENGLISH))]
+    packaged = parallel_text.sample().texts if suite in PACKAGED else {}
+    there = set(packaged) | (local.codes(kinds, data) if data is not None else set())
     codes, notes = _codes(sorted(there) if asked is None else asked, there)
-    if suite == "sample":
-        unknown = [code for code in codes if code not in known]
+    if data is None:
+        unknown = [code for code in codes if code not in there]
         if unknown:
-            raise UsageError(f"language {unknown[0]!r} is not in the sample: use some of {', '.join(known)}")
+            raise UsageError(f"language {unknown[0]!r} is not in the sample: use some of {', '.join(packaged)}")
         if codes == [local.ENGLISH]:
             raise UsageError("--languages: the sample compares languages with English: name another one")
-    elif data is None:
-        raise UsageError("the offline suite reads files: name their folder with --data")
     rows, absent, files = local.survey(kinds, codes, folder, asked is None)
     if against:
         known_tasks = {kind.__name__: kind for kind in kinds}
         rows = [row for row in rows if known_tasks[row.task].indexed(row.language)]
+    rows = select(rows, None, tasks)
+    digests = {file.name: sha256(file) for file in files}
     compared = [local.ENGLISH, *(code for code in codes if code != local.ENGLISH)]
-    return Selection(
-        suite,
-        select(rows, None, tasks),
-        partial(local.make, kinds, folder),
-        absent,
-        {file.name: sha256(file) for file in files},
-        None if against else _parallel(suite, folder, compared, "dev" if asked is None else "train"),
-        [*notes, *(local.notes(kinds, compared, data) if data is not None and suite != "sample" else ())],
-    )
+    parallel, facts = None, {}
+    if suite == "robust":
+        from lusifer.evaluation.tasks import robust
+
+        fit = robust.fitting(kinds, rows, folder)
+        rows, absent, facts = fit.rows, {**absent, **fit.absent}, {"disguises": fit.facts}
+        digests["texts in disguise"] = fit.digest
+        if not rows:
+            raise UsageError(f"nothing to measure: {fit.why_none()}: choose other --languages or --tasks")
+        bare = [code for code in codes if code not in {row.language for row in rows}]
+        notes += [f"{', '.join(bare)}: without a score: {fit.why_none()}"] if bare else []
+    elif not against:
+        parallel = _parallel(suite, folder, compared, "dev" if asked is None else "train")
+    notes += local.notes(kinds, compared, data) if data is not None else ()
+    return Selection(suite, rows, partial(local.make, kinds, folder), absent, digests, parallel, notes, facts)
 
 
 def _mine(

@@ -24,6 +24,7 @@ ENGLISH = "en"
 MODULES: dict[str, list[str]] = {
     "offline": [f"lusifer.evaluation.tasks.{name}:TASKS" for name in ("sib200", "xquad", "sts")],
     "sample": ["lusifer.evaluation.tasks.sib200:SAMPLE_TASKS"],
+    "robust": ["lusifer.evaluation.tasks.robust:TASKS"],
 }
 """Suite -> where its tasks stand: module and name of a tuple."""
 _ADDED: list[type[LocalTask]] = []
