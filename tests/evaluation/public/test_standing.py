@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lusifer.cli import main
-from lusifer.evaluation.public.standing import standings
+from lusifer.evaluation.public.standing import Place, standings
 from lusifer.evaluation.public.table import PublicRun, PublicTable, table
 from lusifer.evaluation.scores.results import Model, Results, read
 from lusifer.evaluation.suites import benchmark
@@ -57,6 +57,26 @@ def test_places_by_hand():
     assert types == {"Classification": (2, 3, 2, 3), "STS": (2, 3, 1, 1)}
     assert found.alone == ("te", "Reranking")
     assert found.model == "mine" and "CC0" in found.source
+
+
+def test_the_interval_of_the_mean_reaches_over_ranks():
+    order = (("o/good", 70.0), ("mine", 65.0), ("o/bad", 60.0))
+    place = Place("sw", 2, 1, 1, order, "mine")
+    assert place.reach is None
+    assert replace(place, low=58.0, high=72.0).reach == (1, 3)
+    assert replace(place, low=60.0, high=70.0).reach == (1, 2)  # an equal mean shares the better rank
+    assert replace(place, low=64.0, high=66.0).reach == (2, 2)
+
+
+def test_a_mean_with_examples_has_an_interval():
+    rows = score_folders.right(1, 1, 0, 1, 0, 1, 1, 0, 1, 1)
+    made = score_folders.results("mine", {("en", "X"): rows}, entry("en", "Y", 55.0))
+    (found,) = standings(made, TINY)
+    places = {place.label: place for place in (found.whole, *found.types)}
+    assert places["all"].low is None  # a row of it has no examples
+    assert len(standings(replace(made, scores=made.scores[:1]), TINY)[0].whole.order) == 4
+    whole = standings(replace(made, scores=made.scores[:1]), TINY)[0].whole
+    assert whole.mean == 70.0 and whole.low < 70.0 < whole.high and whole.reach[0] < whole.reach[1]
 
 
 def test_what_differs_is_said(tmp_path):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lusifer.evaluation.scores import averages, results
-from lusifer.evaluation.scores.averages import LANGUAGE, TASK, Board
+from lusifer.evaluation.scores.averages import LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.results import Results
 
@@ -47,20 +47,29 @@ class League:
         """The rows by language, type or task, in the order of the paper's languages; only what is compared."""
         return grouped(next(iter(self.boards.values())), self.keys, by)
 
+    def mean(self, name: str, keys: Iterable[Key]) -> Mean:
+        """One model's mean over some rows, with its interval where it has the examples of all of them."""
+        return self.boards[name].mean(keys, TASK if self.cross_lingual else LANGUAGE)
+
     def means(self, keys: Iterable[Key]) -> dict[str, float]:
         """Every compared model's mean over some of the shared rows, rounded, the best first.
 
         A mean over languages is over the means of their tasks, as in table 1 of the paper; cross-lingual it is over
         tasks, as in table 2.
         """
-        keys, outer = list(keys), TASK if self.cross_lingual else LANGUAGE
-        found = {name: self.boards[name].mean(keys, outer).value for name in self.models}
+        keys = list(keys)
+        found = {name: self.mean(name, keys).value for name in self.models}
         known = {name: round(value, PLACES) for name, value in found.items() if value is not None}
         return dict(sorted(known.items(), key=lambda pair: -pair[1]))
 
 
 def league(
-    models: Sequence[Results], *, keep_all: bool = False, first: bool = False, keys: Collection[Key] | None = None
+    models: Sequence[Results],
+    *,
+    keep_all: bool = False,
+    first: bool = False,
+    keys: Collection[Key] | None = None,
+    seed: int = 0,
 ) -> League:
     """Lay models beside each other; a row by another metric, split or subsets than the first model's is missing.
 
@@ -72,11 +81,12 @@ def league(
         keep_all: Whether every model that has any row takes part, however few rows they then share.
         first: Whether the first model takes part in any case, and only its rows count.
         keys: Rows that count; None for all.
+        seed: Of the resampling behind the intervals of models that have examples.
 
     Raises:
         UsageError: Cross-lingual and monolingual rows are mixed.
     """
-    boards = dict(zip(results.names(models), averages.boards(models), strict=True))
+    boards = dict(zip(results.names(models), averages.boards(models, seed), strict=True))
     return _among(boards, keep_all, first, keys)
 
 

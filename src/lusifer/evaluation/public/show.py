@@ -76,7 +76,7 @@ def show(asked: Asked) -> Shown:
         if asked.suite is not None:
             raise UsageError("--suite: not with --against: the rows are those of the evaluation")
         made = own_name(results.read(asked.against), public)
-        made = replace(made, scores=tuple(_chosen(made.scores, asked)), examples={})
+        made = replace(made, scores=tuple(_chosen(made.scores, asked)))
         found = [found for cross in (False, True) if (found := _beside(made.part(cross), named, public, asked))]
         places = standings(made, public)
     found = [each for each in found if each.keys]
@@ -94,7 +94,9 @@ def _beside(mine: Results, names: Sequence[str], public: PublicTable, asked: Ask
     if not rows:
         return None
     models = [public.results(name, rows) for name in names]
-    found = league([replace(mine, scores=tuple(rows)), *models], keep_all=asked.models is not None, first=True)
+    found = league(
+        [replace(mine, scores=tuple(rows), examples={}), *models], keep_all=asked.models is not None, first=True
+    )
     return found if len(found.models) > 1 else None
 
 
@@ -193,7 +195,9 @@ def _said(found: League, shown: Shown) -> list[str]:
 def _place(place: Place) -> list[str]:
     best, mean = place.best
     rows = str(place.rows) if place.rows == place.measured else f"{place.rows} of {place.measured}"
-    return [place.label, str(place.rank), str(place.of), rows, _cell(place.mean), best, _cell(mean)]
+    interval = "" if place.low is None or place.high is None else f" ({_cell(place.low)} to {_cell(place.high)})"
+    reach = "" if place.reach is None or len({*place.reach}) < 2 else f" ({place.reach[0]} to {place.reach[1]})"
+    return [place.label, f"{place.rank}{reach}", str(place.of), rows, _cell(place.mean) + interval, best, _cell(mean)]
 
 
 def as_json(shown: Shown) -> dict[str, Any]:

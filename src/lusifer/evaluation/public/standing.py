@@ -24,6 +24,9 @@ class Place:
         measured: How many of these the user's model has.
         order: Compared models with their means in per cent, the best first, the user's among them.
         model: The user's.
+        low: Lower end of the 95 % interval of the user's mean, by resampling its examples; None where it has none.
+            Examples of the public models are not published.
+        high: Upper end.
     """
 
     label: str
@@ -32,6 +35,17 @@ class Place:
     measured: int
     order: tuple[tuple[str, float], ...]
     model: str
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def reach(self) -> tuple[int, int] | None:
+        """The ranks at the two ends of the interval, the better one first, the public means as they stand."""
+        if self.low is None or self.high is None:
+            return None
+        others = [mean for name, mean in self.order if name != self.model]
+        best, worst = (1 + sum(mean > end for mean in others) for end in (self.high, self.low))
+        return best, worst
 
     @property
     def of(self) -> int:
@@ -75,7 +89,7 @@ class Standing:
     source: str
 
 
-def standings(evaluation: Results, public: PublicTable | None = None) -> list[Standing]:
+def standings(evaluation: Results, public: PublicTable | None = None, seed: int = 0) -> list[Standing]:
     """Place an evaluation's model among the public ones.
 
     Only rows that agree in metric, split and subsets are compared. The public models did not run here: revisions of
@@ -84,6 +98,7 @@ def standings(evaluation: Results, public: PublicTable | None = None) -> list[St
     Args:
         evaluation: Of any suite; what it shares with the public scores counts.
         public: Another table than the packaged one.
+        seed: Of the resampling behind the intervals of the user's means.
 
     Returns:
         One for its monolingual rows and one for its cross-lingual ones, each only where a public model has any of them.
@@ -91,7 +106,7 @@ def standings(evaluation: Results, public: PublicTable | None = None) -> list[St
     public = public or table()
     evaluation = own_name(evaluation, public)
     parts = (evaluation.part(cross_lingual) for cross_lingual in (False, True))
-    found = [_standing(part, public) for part in parts if any(entry.score is not None for entry in part.scores)]
+    found = [_standing(part, public, seed) for part in parts if any(entry.score is not None for entry in part.scores)]
     return [each for each in found if each is not None]
 
 
@@ -105,13 +120,13 @@ def own_name(evaluation: Results, public: PublicTable) -> Results:
     )
 
 
-def _standing(mine: Results, public: PublicTable) -> Standing | None:
+def _standing(mine: Results, public: PublicTable, seed: int) -> Standing | None:
     rows = [entry for entry in mine.scores if entry.score is not None]
     known = {task for task, _, _ in public.scores}
     if not any(entry.task in known for entry in rows):
         return None
-    mine = replace(mine, scores=tuple(rows), examples={})
-    whole = leagues.league([mine, *(public.results(name, rows) for name in public.models)], first=True)
+    mine = replace(mine, scores=tuple(rows))
+    whole = leagues.league([mine, *(public.results(name, rows) for name in public.models)], first=True, seed=seed)
     model = whole.models[0]
     place = _place(whole, "all", model)
     if place is None:
@@ -134,7 +149,10 @@ def _place(found: League, label: str, model: str) -> Place | None:
     if len(found.models) < 2 or not found.keys:
         return None
     means = found.means(found.keys)
-    return Place(label, ranks(means)[model], len(found.keys), len(found.asked), tuple(means.items()), model)
+    mine, rank = found.mean(model, found.keys), ranks(means)[model]
+    return Place(
+        label, rank, len(found.keys), len(found.asked), tuple(means.items()), model, low=mine.low, high=mine.high
+    )
 
 
 def _notes(found: League, model: str, mine: Results, public: PublicTable) -> list[str]:
