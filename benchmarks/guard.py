@@ -54,7 +54,7 @@ def main() -> None:
     own = {code: sib[code] for code in sorted(mine.codes)}
     short = {code: texts(data / f"monolingual/{code}.jsonl.gz") for code in own if code != "en"}
     others = {code: found for code, found in sib.items() if code not in own}
-    labels = set(guard._identifier().labels)
+    labels = set(guard.identifier().labels)
     rows = [
         share("its 14 languages, sentences (SIB-200)", mine, sum(own.values(), [])),
         share("13 of them, short sentences (monolingual)", mine, sum(short.values(), [])),

@@ -106,7 +106,7 @@ def test_texts_are_cut_where_a_passage_ends_and_split_by_a_later_call(capsys):
 
 
 def test_texts_and_questions_in_a_script_without_a_score_are_said_or_refused(capsys, model_folder, monkeypatch):
-    monkeypatch.setattr(guard, "_identifier", lambda: pytest.fail("reads py3langid, which nobody asked for"))
+    monkeypatch.setattr(guard, "identifier", lambda: pytest.fail("reads py3langid, which nobody asked for"))
     (shutil.copytree(model_folder, Path("carded")) / "README.md").write_text("---\nlanguage: [en]\n---\n")
     command = ["index", "carded", "--input", "notes", "--output", "i"]
     words = "of 3 texts 2 may get bad vectors from carded: Cyrillic 1, Han 1 without a score on its card; the first is "
@@ -176,3 +176,82 @@ def test_a_writer_that_is_killed_leaves_whole_commits_and_the_same_call_goes_on(
     assert again.wait() == 0, again.stderr
     assert f"{len(rows) - len(found):,} added, 0 replaced, {len(found):,} unchanged" in again.stderr
     assert index.ids() == {row["id"] for row in rows}
+
+
+@pytest.fixture
+def statistics(capsys, folder: Path) -> Path:
+    """What `lusifer calibrate` makes of the sample, which says how little that is."""
+    assert main(["calibrate", "model", "--parallel", "sample", "--output", "s.safetensors"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0].startswith("at one threshold for all languages, counted on the half")
+    assert [line.split()[0] for line in said.out.splitlines()[3:]][:2] == ["es", "ru"]
+    first, second = said.err.splitlines()
+    assert "28 sentences in 14 languages -> s.safetensors; the zero of a score is known to " in first
+    assert (
+        second == "lusifer: fewer than 200 sentences show how it works: for a threshold to rely on, take some hundred"
+    )
+    return folder / "s.safetensors"
+
+
+def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics):
+    run(capsys, "index", "model", "--input", "notes", "--output", "i")
+    error = refused(capsys, 2, "search", "i", "vatn", "--calibrated")
+    assert "(`lusifer calibrate " in error and "--statistics" in error
+    more = ["--calibrated", "--statistics", "s.safetensors"]
+    out, err = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--json")
+    hits = [json.loads(line) for line in out]
+    assert hits[0]["id"] == "d.txt" and err == [] and all("calibrated" in hit for hit in hits)
+    least = f"{hits[0]['calibrated'] - 0.001:.3f}"
+    out, _ = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--min-score", least)
+    assert out[0] == f"1  1.000 ({hits[0]['calibrated']:.2f})  d.txt"
+    out, err = run(capsys, "search", "i", "water", "--min-score", "1.1")
+    assert out == [] and err == ["lusifer: i: nothing found with a score of 1.1"]
+    err = run(capsys, "search", "i", "水は命です。", *more)[1]
+    assert err == [
+        "lusifer: the language of the question could not be told: its score is calibrated by all of them together "
+        "(--language names it)"
+    ]
+    err = run(capsys, "search", "i", "Wasser", *more, "--language", "de")[1]
+    assert err[0].startswith("lusifer: the language of the question (de) is not among the 14 known: its score")
+    error = refused(capsys, 2, "search", "i", "Wasser", "--language", "de")
+    assert "--language de: says something of calibrated scores or of an index with offsets: add --calibrated" in error
+    error = refused(capsys, 2, "search", "i", "Wasser", *more, "--language", "deutsch!")
+    assert "is the code of no language" in error
+    assert "gives no scores" in refused(capsys, 2, "search", "i", "Wasser", "--mode", "words", "--min-score", "1")
+
+
+def test_an_index_with_offsets_as_typed(capsys, statistics):
+    rows = ({"id": "a", "text": "Maji ni uhai.", "lang": "sw"}, {"id": "b", "text": "Νερό", "lang": "el"})
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["index", "model", "--input", "rows.jsonl", "--output", "o"]
+    said = run(capsys, *command, "--offsets", "s.safetensors", "--language-field", "lang")[1]
+    assert said[0] == (
+        "lusifer: of 1 of 2 documents the language could not be told, or is not among those of the offsets: they have "
+        "none taken out; the first is rows.jsonl line 2"
+    )
+    assert run(capsys, *command)[1][-1].endswith("2 unchanged; 0 passages embedded")
+    out, err = run(capsys, "search", "o", "Maji ni uhai.", "--language", "sw", "--calibrated")
+    assert out[0].startswith("1  1.000 (") and err == []
+    err = run(capsys, "search", "o", "Νερό", "--language", "el")[1]
+    assert "(el) is not among the 14 known: its vector keeps its offset (--language names it)" in err[0]
+    error = refused(capsys, 2, *command, "--offsets", "s.safetensors", "--language-field", "tongue")
+    assert "--language-field: the index was made otherwise: leave it out, or embed anew" in error
+    error = refused(capsys, 2, *command, "--offsets", "none.safetensors")
+    assert "none.safetensors: no such file: make it: `lusifer calibrate" in error
+    said = run(capsys, "reindex", "o", "--model", "model", "--offsets", "none")[1]
+    assert "-> none" in said[0]
+
+
+def test_where_the_statistics_go(capsys, folder, model_folder):
+    own = shutil.copytree(model_folder, folder / "own")
+    before = sorted(file.name for file in own.iterdir())
+    assert main(["calibrate", "own", "--parallel", "sample"]) == 0
+    capsys.readouterr()
+    assert sorted(file.name for file in own.iterdir()) == sorted([*before, "languages.safetensors"])
+    run(capsys, "index", "own", "--input", "notes", "--output", "own.index")
+    assert run(capsys, "search", "own.index", "water", "--calibrated", "--language", "en")[0]
+    error = refused(capsys, 2, "calibrate", "mini", "--parallel", "sample")
+    assert error.startswith("lusifer: error: --output: mini is no folder of yours: name a file")
+    Path("two.jsonl").write_text('{"en": "a", "sw": "b"}\n{"en": "a"}\n')
+    assert "two.jsonl" in refused(capsys, 1, "calibrate", "own", "--parallel", "two.jsonl", "--output", "x.safetensors")
+    assert not Path("x.safetensors").exists()

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 import lusifer
+from lusifer.cli import main
 from lusifer.embedder.identity import identity
 from lusifer.errors import LusiferError, UsageError
 from lusifer.index import table
@@ -227,3 +228,60 @@ def test_without_an_index_it_says_so(model_folder: Path) -> None:
     with http_server.running(app) as client:
         answer = client.post("/search", json={"query": "river"})
         assert answer.status_code == 404 and "start the server with --index" in answer.json()["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def statistics(folder: Path) -> Path:
+    """The file of `maker`'s statistics, beside the models."""
+    file = folder / "maker.safetensors"
+    assert main(["calibrate", str(folder / "maker"), "--parallel", "sample", "--output", str(file)]) == 0
+    return file
+
+
+def test_calibrated_scores_are_those_of_the_index(folder: Path, statistics: Path) -> None:
+    index = Index.open(folder / "rivers", folder / "maker")
+    app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")
+    with http_server.running(app) as client:
+        plain = client.post("/search", json={"query": "river"}).json()
+        assert "language" not in plain and all("calibrated" not in hit for hit in plain["results"])
+        for language in ("sw", "el"):
+            body = {"query": "river", "calibrated": True, "language": language}
+            answer = client.post("/search", json=body).json()
+            (wanted,) = index.search("river", calibrated=True, languages=language, statistics=statistics)
+            assert answer["language"] == (language if language == "sw" else None)
+            found = [(hit["id"], hit["calibrated"]) for hit in answer["results"]]
+            assert found == [(hit.id, pytest.approx(hit.calibrated, rel=1e-3)) for hit in wanted]
+            least = sorted(hit.calibrated for hit in wanted)[1]
+            some = client.post("/search", json=body | {"min_score": least - 1e-4}).json()["results"]
+            assert len(some) == 2 and all(hit["calibrated"] >= least - 1e-4 for hit in some)
+        near = client.post("/search", json={"query": "The river rose.", "min_score": 0.9999}).json()["results"]
+        assert [hit["id"] for hit in near] == ["a"]
+        for more, param, words in (
+            ({"calibrated": True, "language": "no such"}, "language", "is the code of no language"),
+            ({"calibrated": True, "mode": "words"}, "calibrated", "gives no scores"),
+            ({"min_score": 0.0, "mode": "words"}, "min_score", "gives no scores"),
+            ({"min_score": "high"}, "min_score", "should be a valid number"),
+        ):
+            said = client.post("/search", json={"query": "river"} | more)
+            assert (said.status_code, said.json()["error"]["param"]) == (400, param)
+            assert words in said.json()["error"]["message"]
+
+
+def test_without_statistics_a_client_is_told_who_makes_them(client: httpx.Client) -> None:
+    said = client.post("/search", json={"query": "river", "model": "maker", "calibrated": True})
+    error = said.json()["error"]
+    assert (said.status_code, error["code"], error["param"]) == (400, "no_statistics", "calibrated")
+    assert "maker has no language statistics here: whoever runs the server makes them" in error["message"]
+
+
+def test_an_index_with_offsets_is_asked_through_them(folder: Path, statistics: Path) -> None:
+    made = Index.create(folder / "moved", folder / "maker", offsets=statistics, language_field="lang")
+    made.add(DOCUMENTS)
+    with http_server.running(run.make([str(folder / "maker")], indexes=[folder / "moved"], device="cpu")) as client:
+        answer = client.post("/search", json={"query": "Mto ulijaa maji.", "language": "sw"}).json()
+        assert answer["language"] == "sw" and answer["results"][0]["id"] == "b"
+        assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UsageError, match="no language statistics"):
+        run.make([str(folder / "reader")], indexes=[folder / "moved"], device="cpu")
+    with pytest.raises(UsageError, match="asks no index here: leave it out"):
+        run.make([str(folder / "reader")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")

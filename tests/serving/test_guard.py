@@ -76,7 +76,7 @@ def test_what_is_wrong_is_named(mini, text, finding):
 
 
 def test_scripts_are_told_without_the_identifier(monkeypatch):
-    monkeypatch.setattr(guard, "_identifier", None)
+    monkeypatch.setattr(guard, "identifier", None)
     plain = LanguageGuard(CARD, identify=False)
     assert plain.find("Nádraží je na severu města a vlak odjíždí.") is None
     assert plain.find("Ο σταθμός είναι στο βορρά.") == ("script", "Greek")

@@ -42,8 +42,9 @@ ROOMS: dict[str, set[str]] = {
     "evaluation.run": BELOW_EVALUATION | {"evaluation.tasks", "evaluation.suites", "evaluation.scores"},
     "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores", "evaluation.public"},
     "serving": LEAVES | MODEL | {"embedder"},
-    "index": LEAVES | MODEL | {"embedder", "serving"},
-    "server": LEAVES | MODEL | {"embedder", "serving", "index"},
+    "calibration": LEAVES | MODEL | {"embedder", "serving"},
+    "index": LEAVES | MODEL | {"embedder", "serving", "calibration"},
+    "server": LEAVES | MODEL | {"embedder", "serving", "calibration", "index"},
     "sharing": LEAVES | MODEL | {"embedder"},
 }
 """Package -> the packages that it may import besides itself, at module level or inside functions."""

@@ -31,8 +31,8 @@ app = typer.Typer(
 )
 for command in (
     check.check, train.train, train.ablate, use.doctor, use.info, embed.embed, use.export, use.push, use.convert,
-    search.index, search.search, search.reindex, use.serve, evaluate.evaluate, report.report, report.public,
-    report.demo,
+    search.index, search.search, search.reindex, use.calibrate, use.serve, evaluate.evaluate, report.report,
+    report.public, report.demo,
 ):  # fmt: skip
     app.command()(command)
 data_app = typer.Typer(

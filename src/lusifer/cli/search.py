@@ -33,13 +33,20 @@ if TYPE_CHECKING:
 EXCERPT = 240
 """Characters of a passage that are shown."""
 MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
-    name: (name,) for name in ("tokens", "overlap", "dtype")
+    name: (name,) for name in ("tokens", "overlap", "dtype", "offsets", "language_field")
 }
 """Option -> what an index keeps of it."""
 Where = Annotated[str | None, typer.Option(help="SQL condition on the fields, as in: lang = 'de' AND year > 2000.")]
 Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
 Prompt = Annotated[str | None, typer.Option(help="Instruction of questions, as in training.")]
 Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default what the model reads.")]
+Offsets = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="What `calibrate` wrote: its offset from English is taken out of all vectors."),
+]
+LanguageField = Annotated[
+    str | None, typer.Option(help="With --offsets: field of the language; else it is identified.")
+]
 Overlap = Annotated[int | None, typer.Option(min=0, help="Tokens that a passage may share with the next one; else 0.")]
 
 
@@ -58,6 +65,8 @@ def index(
     prompt: Prompt = None,
     tokens: Tokens = None,
     overlap: Overlap = None,
+    offsets: Offsets = None,
+    language_field: LanguageField = None,
     on_long: Annotated[
         Literal["split", "cut", "error"],
         typer.Option(help="Texts longer than a passage: split at sentences, cut and report, or refuse."),
@@ -80,6 +89,7 @@ def index(
     found, mine = _survey(source, model, unscored)
     terminal.quiet()
     settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
+    settings |= {"offsets": offsets, "language_field": language_field}
     settings = {key: value for key, value in settings.items() if value is not None}
     made = _opened(context, output, model, device, settings, vectors is not None, found.sample)
     with terminal.progress("documents") as show:
@@ -178,7 +188,7 @@ def _opened(
     for option, names in MADE_WITH.items():
         if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
             words = "the index was made otherwise: leave it out, or embed anew"
-            raise UsageError(f"--{option}: {words}: `lusifer reindex {output} --model {model}`")
+            raise UsageError(f"--{option.replace('_', '-')}: {words}: `lusifer reindex {output} --model {model}`")
     if kept:
         _compare(made.embedder, made.model, sample)
     else:
@@ -208,6 +218,12 @@ def _say(report: Added, output: Path, done: str = "embedded", more: str = "") ->
     if report.embedded.cut:
         terminal.note(report.embedded.cut_line("of a passage"))
     documents = "document" if report.documents == 1 else "documents"
+    if report.offsets is not None and report.offsets.unknown:
+        embedded = report.added + report.replaced
+        terminal.note(
+            f"of {report.offsets.unknown:,} of {embedded:,} documents the language could not be told, or is not among "
+            f"those of the offsets: they have none taken out; the first is {report.offsets.first_unknown}"
+        )
     passages = "passage" if report.embedded.rows == 1 else "passages"
     terminal.note(
         f"{report.documents:,} {documents} -> {output}: {report.added:,} added, {report.replaced:,} replaced, "
@@ -229,6 +245,16 @@ def search(
         Literal["vector", "hybrid", "words"],
         typer.Option(help="By meaning; by meaning and by the question's own words; by words alone."),
     ] = "vector",
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Show the score that can be compared between languages as well.")
+    ] = False,
+    min_score: Annotated[
+        float | None, typer.Option(help="Only hits with this score at least: the calibrated one with --calibrated.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the question; by default identified.")] = None,
+    statistics: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What `calibrate` wrote; by default that in the model's folder.")
+    ] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="An object a line, with all fields.")] = False,
     device: Device = None,
     unscored: Unscored = "warn",
@@ -244,15 +270,38 @@ def search(
         if mode != "words":
             found.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=context.obj is OWN_PROCESS))
     report = EmbedReport()
-    hits = found.search(query, top_k=top_k, where=where, mode=mode, report=report)[0]
+    judging = _judging(found, query, calibrated, language, statistics, mode)
+    hits = found.search(query, top_k=top_k, where=where, mode=mode, report=report, min_score=min_score, **judging)[0]
     if report.cut:
         terminal.note(f"the question has {report.first_tokens:,} tokens, of which the first {report.limit} are read")
     for place, hit in enumerate(hits, start=1):
         typer.echo(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:
-        terminal.note(f"{index}: nothing found")
+        terminal.note(f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g}"))
     if mine is not None and (line := mine.line(found.asks)):
         terminal.note(line)
+
+
+def _judging(
+    index: Index, query: str, calibrated: bool, language: str | None, statistics: str | None, mode: str
+) -> dict[str, Any]:
+    """What a search needs where the language of the question counts; says of one that is not known what is done."""
+    from lusifer.calibration import asking
+
+    if mode == "words" or not (calibrated or index.model.offsets):
+        for option, value in (("language", language), ("statistics", statistics)):
+            if value is not None:
+                words = "says something of calibrated scores or of an index with offsets: add --calibrated"
+                raise UsageError(f"--{option} {value}: {words}, or leave it out")
+        return {"calibrated": calibrated}
+    known = index.statistics(statistics)
+    code = asking.languages_of([query], language, known)[0]
+    if code is None:
+        why = "could not be told" if language is None else f"({language}) is not among the {len(known.languages)} known"
+        done = ["its score is calibrated by all of them together"] if calibrated else []
+        done += ["its vector keeps its offset"] if index.model.offsets else []
+        terminal.note(f"the language of the question {why}: {', and '.join(done)} (--language names it)")
+    return {"calibrated": calibrated, "languages": [code], "statistics": known}
 
 
 def _looked(query: str, model: str, unscored: str) -> LanguageGuard | None:
@@ -269,12 +318,14 @@ def _looked(query: str, model: str, unscored: str) -> LanguageGuard | None:
 
 def _as_json(hit: Found) -> str:
     said = {"id": hit.id, "score": hit.score, "text": hit.text, "start": hit.start, "end": hit.end}
+    said |= {} if hit.calibrated is None else {"calibrated": hit.calibrated}
     return json.dumps(said | {"fields": hit.fields}, ensure_ascii=False)
 
 
 def _as_text(place: int, hit: Found) -> str:
     """A hit in two lines: where it is, and how its passage begins."""
     score = "" if hit.score is None else f"  {hit.score:.3f}"
+    score += "" if hit.calibrated is None else f" ({hit.calibrated:.2f})"
     text = " ".join((hit.text or "").split())
     shown = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " ..."
     return f"{place}{score}  {hit.id}" + (f"\n   {shown}" if shown else "")
@@ -287,6 +338,11 @@ def reindex(
     prompt: Prompt = None,
     tokens: Tokens = None,
     overlap: Overlap = None,
+    offsets: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="As for `index`, or `none`; the model of the index keeps its own."),
+    ] = None,
+    language_field: LanguageField = None,
     dtype: DtypeOption = None,
     device: Device = None,
 ) -> None:
@@ -295,6 +351,7 @@ def reindex(
     from lusifer.index.reindex import reindex as embed_anew
 
     settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
+    settings |= {"offsets": offsets, "language_field": language_field}
     with terminal.progress("documents") as show:
         report = embed_anew(
             index,

@@ -1,10 +1,10 @@
-"""Commands on a trained model: doctor, info, serve, export, push, convert."""
+"""Commands on a trained model: doctor, info, serve, calibrate, export, push, convert."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,16 @@ from lusifer import extras
 from lusifer.cli import terminal
 from lusifer.cli.models import Device, DtypeOption, Field, InputFormat, Model, Unscored, usable
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import refuse_unwritable
+from lusifer.io.files import refuse_output, refuse_unwritable
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lusifer.calibration.fit import Accepted
+    from lusifer.calibration.statistics import LanguageStatistics
+
+MANY = 200
+"""Sentences from which on `calibrate` calls its numbers good for use."""
 KEYS = "LUSIFER_API_KEYS"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 Models = Annotated[
@@ -134,6 +142,10 @@ def serve(
         list[Path] | None,
         typer.Option(metavar="INDEX", help="Index to search, of one of the models; can be given several times."),
     ] = None,
+    statistics: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="What `calibrate` wrote, for a model without such a file in its folder."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 is every one of this machine.")
     ] = "127.0.0.1",
@@ -165,11 +177,100 @@ def serve(
     limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
     with run.listen(host, port) as found:  # before the models are loaded: an address that is taken is said at once
         more = {"device": usable(device), "dtype": dtype, "unscored": unscored}
-        app = run.make(models, limits, indexes=index or [], keys=keys, **more)
+        app = run.make(models, limits, indexes=index or [], statistics=statistics or [], keys=keys, **more)
         if not keys and host not in LOCAL:
             terminal.note(f"whoever reaches {host} can use this server: it has no API key (--api-keys)")
         run.serve(app, found, lambda address: terminal.note(f"{', '.join(models)} at {address} (stop with Ctrl-C)"))
     terminal.note("stopped")
+
+
+def calibrate(
+    model: Model,
+    parallel: Annotated[
+        str,
+        typer.Option(metavar="FILE|sample", help="Rows of a sentence by language code, or the sample in the package."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .safetensors file; by default one in the folder of MODEL.")
+    ] = None,
+    documents: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="What made an index that MODEL asks, trained into the space of its vectors."
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `index`.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Instruction of questions, as for `index`.")] = None,
+    dtype: DtypeOption = None,
+    device: Device = None,
+) -> None:
+    """Measure how a model treats each language, for scores that can be compared between them and for offsets."""
+    terminal.quiet()
+    from lusifer.calibration import fit
+    from lusifer.io import parallel_text
+
+    output = _statistics_file(model, output, documents)
+    refuse_output(output, (".safetensors",), [Path(parallel)])
+    text = parallel_text.read(parallel)
+    fit.codes(text.texts, parallel)  # what is wrong with it is said before a model is loaded
+    from lusifer.embedder import folder, golden
+    from lusifer.index.models import describe, may_ask
+    from lusifer.serving import encode
+
+    embedder = folder.load(model, device=usable(device), dtype=dtype)
+    golden.demand(embedder, model)
+    made, asks, _ = describe(model, embedder, task=task, prompt=prompt, dtype=dtype)
+    by, other = made, embedder
+    if documents is not None:
+        other = folder.load(documents, device=usable(device))
+        by = describe(documents, other, task=task, prompt=prompt)[0]
+        may_ask(documents, by, asks)
+
+    def embed(side: object, before: str | None) -> Callable[[list[str]], Any]:
+        report = encode.EmbedReport(limit=side.max_seq_length)
+        return lambda texts: encode.embed_rows(side, [(parallel, each) for each in texts], report, prompt=before)
+
+    same = other is embedder and (made.query or "") == (by.document or "")
+    asked = fit.Parties(made.name, made.identity, by.identity, made.query or "", by.document or "")
+    statistics, table = fit.measure(
+        text, embed(embedder, made.query), None if same else embed(other, by.document), asked, parallel
+    )
+    statistics.write(output)
+    _say_calibrated(statistics, table, output)
+
+
+def _statistics_file(model: str, output: Path | None, documents: str | None) -> Path:
+    """Where the statistics go: into the folder of a model of the user's own, or where they say."""
+    from lusifer.embedder.contents import LANGUAGES
+
+    if output is not None:
+        return output
+    if documents is not None:
+        raise UsageError(f"--output: what is of two models lies in the folder of none: name a file, as {LANGUAGES}")
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"--output: {model} is no folder of yours: name a file, as {LANGUAGES}")
+    return folder / LANGUAGES
+
+
+def _say_calibrated(statistics: LanguageStatistics, table: dict[str, Accepted], output: Path) -> None:
+    """What one threshold for all languages does, in a table; and how well it is known."""
+    if table:
+        typer.echo("at one threshold for all languages, counted on the half of the sentences that was not fitted on:")
+        typer.echo("          mean cosine     wrong accepted, %   right missed, %")
+        typer.echo("language  right   wrong   cosine  calibrated  cosine  calibrated")
+    for code, row in table.items():
+        typer.echo(
+            f"{code:<8}  {row.right:5.3f}  {row.wrong:6.3f}   {row.accepted_before:6.2f}  {row.accepted_after:10.2f}  "
+            f"{row.missed_before:6.1f}  {row.missed_after:10.1f}"
+        )
+    error, pair = statistics.worst
+    terminal.note(
+        f"{statistics.sentences:,} sentences in {len(statistics.languages)} languages -> {output}; the zero of a score "
+        f"is known to {error:.2f} standard deviations of wrong pairs, or better ({pair} is the worst)"
+    )
+    if statistics.sentences < MANY:
+        terminal.note(f"fewer than {MANY} sentences show how it works: for a threshold to rely on, take some hundred")
 
 
 def _keys(file: Path | None) -> list[str]:

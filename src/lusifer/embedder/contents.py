@@ -29,6 +29,8 @@ REQUIRED = (
     "tokenizer_config.json",
 )
 _OF_OTHERS = ("config_sentence_transformers.json", "sentence_bert_config.json", "tokenizer_config.json")
+LANGUAGES = "languages.safetensors"
+"""The language statistics of a model (`calibration`): said of its vectors, and no part of its identity."""
 FILES = (*MODEL_FILES, GRAPH, NUMBERS)
 """What is fetched of a repository on the hub."""
 ADVICE = "copy or save the folder again"

@@ -60,6 +60,8 @@ _ASIDE = {
     contents.ADAPTERS: ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "task_type"),
 }  # fmt: skip
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_NAMED_APART = ("config.json", weights.WEIGHTS, contents.LANGUAGES)
+"""Files of a module that count otherwise, or do not make its vectors."""
 _POOLINGS = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "weightedmean_tokens": "weightedmean"}
 """Older words for some ways of pooling, behind `pooling_mode_`."""
 
@@ -207,7 +209,7 @@ def _module(place: Path) -> Iterator[Any]:
     tensors = place / weights.WEIGHTS
     yield weights.digest([tensors], contents.ADVICE) if tensors.is_file() else None
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else []
-    yield [sha256(file) for file in files if file.name not in ("config.json", weights.WEIGHTS)]
+    yield [sha256(file) for file in files if file.name not in _NAMED_APART]
 
 
 def limit(folder: Path) -> int | None:

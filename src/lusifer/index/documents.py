@@ -119,6 +119,19 @@ def _kept(value: Any) -> Value | None:
     return None
 
 
+def given_id(given: object) -> str:
+    """An id as it is given, a text or a whole number, as an index has it.
+
+    Raises:
+        UsageError: It is neither.
+        TextError: It is blank, or a text that no index can have.
+    """
+    given = given.item() if isinstance(given, np.generic) else given
+    if isinstance(given, bool) or not isinstance(given, (str, int)):
+        raise UsageError(f"{given!r}: no id of a document: give texts or whole numbers")
+    return check_text(str(given), "an id")
+
+
 class DocumentFile(TextSource):
     """A file of documents, or standard input: a line of text or a row each, with all fields of the row.
 

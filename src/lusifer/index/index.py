@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from lusifer.calibration import asking
 from lusifer.errors import UsageError
-from lusifer.index.documents import TextDocument
+from lusifer.index.documents import TextDocument, given_id
 from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
-from lusifer.index.ranks import Found, expected, fuse, hit, merged, units
+from lusifer.index.ranks import Found, expected, judged, one, units
 from lusifer.index.table import NAME, PassageTable, is_table
 from lusifer.index.turns import InTurn
 from lusifer.index.writing import DOCUMENTS_AT_ONCE, Added, put
@@ -24,11 +25,10 @@ from lusifer.prompts import check_text
 from lusifer.serving import encode
 
 if TYPE_CHECKING:
+    from lusifer.calibration.statistics import LanguageStatistics
     from lusifer.index.models import Embedder
 
 Mode = Literal["vector", "hybrid", "words"]
-POOL = 100
-"""Documents that each of the two searches of a hybrid one hands in."""
 
 
 class Index:
@@ -44,7 +44,8 @@ class Index:
         self.folder, self.model = folder, IndexModel.from_dict(table.about)
         self._table, self._device, self._embedder = table, device, embedder
         self._asks, self._own = asks, True
-        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.RLock()
+        self._statistics: LanguageStatistics | None = None
         if asks is not None:
             self._own = may_ask(str(folder), self.model, asks)
 
@@ -65,14 +66,19 @@ class Index:
             model: What embeds its documents: a name as for `lusifer.load`, or a model in memory.
             embedder: The model of that name, if it is loaded already.
             device: Where to load it; None takes the best one.
-            **settings: `task`, `prompt`, `dtype`, `tokens` and `overlap`, as for `models.describe`.
+            **settings: `task`, `prompt`, `dtype`, `tokens`, `overlap`, `offsets` and `language_field`, as for
+                `models.describe`.
 
         Raises:
             UsageError: The folder is there, the model is not, or a setting is none for it.
             MissingExtraError: LanceDB is not installed.
         """
         folder = cls.refuse_old(path)
+        if settings.get("offsets") is not None:
+            settings["offsets"] = asking.taken(settings["offsets"])[0]
         made, asks, embedder = describe(model, embedder, device, **settings)
+        if made.offsets is not None:
+            asking.keep(folder, settings["offsets"])
         table = PassageTable.create(folder, made.to_dict(), made.dimensions)
         return cls(folder, table, asks, embedder, device)
 
@@ -87,7 +93,7 @@ class Index:
         if is_table(folder):
             raise UsageError(f"{path}: there is an index already: open it, or name a new folder")
         begun = (f"{NAME}.lance", ".lock")  # what a kill leaves of one that was not made yet
-        if folder.is_dir() and any(each.name not in begun for each in folder.iterdir()):
+        if folder.is_dir() and any(each.name not in begun and not asking.is_kept(each) for each in folder.iterdir()):
             raise UsageError(f"{path}: is no index, and not empty: name a new folder")
         refuse_unwritable(folder, "folder", "the index")
         return folder
@@ -148,6 +154,17 @@ class Index:
             UsageError: The model of the index is not there any more, or another one by now.
         """
         with self._loading:
+            asks = self._asking()
+            if self._embedder is None:
+                from lusifer.embedder import folder
+
+                dtype = self.model.dtype if self._own else None
+                self._embedder = folder.load(asks.name, device=self._device, dtype=dtype)
+            return self._embedder
+
+    def _asking(self) -> Known:
+        """Who embeds questions, looked for now if it was not."""
+        with self._loading:
             if self._asks is None:
                 if self.model.name == IN_MEMORY:
                     how = f"hand it over as `model`, or `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
@@ -155,21 +172,32 @@ class Index:
                 asks = known(self.model.name)
                 may_ask(str(self.folder), self.model, asks)
                 self._asks = asks
-            if self._embedder is None:
-                from lusifer.embedder import folder
-
-                dtype = self.model.dtype if self._own else None
-                self._embedder = folder.load(self._asks.name, device=self._device, dtype=dtype)
-            return self._embedder
+            return self._asks
 
     def use(self, load: Callable[[str, str | None], Embedder]) -> None:
         """Load the model by a function of name and number format, in place of `lusifer.load`."""
         with self._loading:
-            name, dtype = self.asks, self.model.dtype if self._own else None
-            if self._asks is None:
-                self._asks = known(name)
-                may_ask(str(self.folder), self.model, self._asks)
-            self._embedder = load(name, dtype)
+            self._embedder = load(self._asking().name, self.model.dtype if self._own else None)
+
+    def share(self, other: Index) -> None:
+        """Use the table of another that is open, and the vectors that it holds in memory."""
+        self._table, self._lock = other._table, other._lock
+
+    def statistics(self, given: asking.Given | None = None) -> LanguageStatistics:
+        """The language statistics of the model that asks and of the one that made the documents, or as they are given.
+
+        None takes those of the offsets of the index, where its own model asks, else those in the folder of the model.
+
+        Raises:
+            UsageError: There are none, or they are of others than these two.
+            DataError: Their file is damaged.
+        """
+        if given is None and self._statistics is not None:
+            return self._statistics
+        made, called = asking.chosen(given, self.folder, self.model.offsets if self._own else None, self.asks)
+        made.require(called, self._asking().identity, self.model.identity, self.prompt, self.model.document)
+        self._statistics = made if given is None else self._statistics
+        return made
 
     def add(
         self,
@@ -221,7 +249,7 @@ class Index:
         """
         gone = 0
         one = isinstance(ids, (str, bytes, int, np.generic))
-        wanted = list(dict.fromkeys(_identifier(id) for id in ([ids] if one else ids)))
+        wanted = list(dict.fromkeys(given_id(id) for id in ([ids] if one else ids)))
         with self._writing() as table:
             for start in range(0, len(wanted), DOCUMENTS_AT_ONCE):
                 found = table.digests(wanted[start : start + DOCUMENTS_AT_ONCE])
@@ -251,18 +279,25 @@ class Index:
         mode: Mode = "vector",
         vectors: np.ndarray | None = None,
         report: encode.EmbedReport | None = None,
+        calibrated: bool = False,
+        min_score: float | None = None,
+        languages: str | Sequence[str | None] | None = None,
+        statistics: asking.Given | None = None,
     ) -> list[list[Found]]:
         """Find documents.
 
         Args:
             texts: Questions, or one.
             top_k: How many documents of each.
-            where: An SQL condition on the fields, applied before the search, as in "lang = 'de' AND year > 2000".
-                A blank one is none.
+            where: An SQL condition on the fields, applied before the search, as in "lang = 'de'". A blank one is none.
             mode: "vector", in any language; "words", the full text in the question's own; "hybrid", each of the two on
                 its own, fused by rank.
             vectors: Those of the questions (n, d), if they are embedded already.
             report: Counts questions that are too long and were cut.
+            calibrated: Whether hits have the score that can be compared between languages as well.
+            min_score: Hits under it are left out: of the calibrated score, where that is asked for, else of the cosine.
+            languages: Of the questions, or of all: where calibrated scores or offsets need them. None tells them.
+            statistics: As for the method of that name; its errors are raised as well.
 
         Returns:
             Of each question its hits, best first.
@@ -273,34 +308,41 @@ class Index:
         """
         if mode not in get_args(Mode) or top_k < 1:
             raise UsageError(f"mode {mode!r} with top_k {top_k}: use {', '.join(get_args(Mode))}, and 1 or more")
+        scored = mode != "words" or vectors is not None
+        if not scored and (calibrated or min_score is not None):
+            raise UsageError('mode "words" gives no scores: leave calibrated and min_score out, or take another mode')
         texts = [texts] if isinstance(texts, str) else list(texts)
         for number, text in enumerate(texts, start=1):
             check_text(text, "the question" if len(texts) == 1 else f"question {number}")
-        if vectors is None and mode != "words" and texts:
-            vectors = self.embed(texts, report)
-        unit = None if vectors is None else units(expected(vectors, len(texts), self.model.dimensions))
-        where = (where or "").strip() or None
-        with self._lock:
-            self._table.refresh()
-            top_k = min(top_k, max(1, self._table.rows))
-            approximate = self._table.approximate
-            allowed = self._table.allowed(where) if where and mode != "words" and not approximate else None
-            return [
-                self._one(text, None if unit is None else unit[number], top_k, where, allowed, mode, approximate)
-                for number, text in enumerate(texts)
-            ]
+        about = self.statistics(statistics) if calibrated or (self.model.offsets and scored) else None
+        codes = [None] * len(texts) if about is None else asking.languages_of(texts, languages, about)
+        unit = None
+        if scored and (texts or vectors is not None):
+            given = self.embed(texts, report) if vectors is None else vectors
+            unit = units(expected(given, len(texts), self.model.dimensions))
+            unit = about.without_offset(unit, codes, "query") if self.model.offsets else unit
+        settings = self.model.language_field, self.model.offsets is not None
+        scales = [asking.scale(about, code, *settings) if calibrated else None for code in codes]
+        found = zip(self._all(texts, unit, top_k, (where or "").strip() or None, mode), scales, strict=True)
+        return [judged(hits, scale, min_score) for hits, scale in found]
 
     @property
     def prompt(self) -> str | None:
         """What stands before a question; None is the model's default."""
-        return self.model.query if self._own else self.prompt_of(self.embedder.prompts)
+        return self.prompt_of({} if self._own else self.embedder.prompts)
 
     def prompt_of(self, saved: Mapping[str, str]) -> str | None:
         """What stands before a question of a model with these saved prompts, which need not be loaded."""
         return self.model.query if self._own else encode.choose_prompt(saved, role="query")
 
     def held(self) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Every passage and its vector (n, d) of length 1, in memory, as they are committed now."""
+        """Every passage and its vector (n, d) of length 1, in memory, as they are committed now.
+
+        Raises:
+            UsageError: The vectors are without the offsets of their languages, and no model gives such ones.
+        """
+        if self.model.offsets is not None:
+            raise UsageError(f"{self.folder}: offsets are taken out of its vectors: ask it by `search`, or index anew")
         with self._lock:
             self._table.refresh()
             held = self._table.snapshot()
@@ -319,38 +361,17 @@ class Index:
         rows = [(f"question {number}", text) for number, text in enumerate(texts, start=1)]
         return encode.embed_rows(embedder, rows, report, prompt=self.prompt)
 
-    def _one(
-        self,
-        text: str,
-        vector: np.ndarray | None,
-        top_k: int,
-        where: str | None,
-        allowed: np.ndarray | None,
-        mode: Mode,
-        approximate: bool,
-    ) -> list[Found]:
-        """The hits of one question."""
-        depth = max(top_k, POOL) if mode == "hybrid" else top_k
-        lists: list[list[tuple[str, int]]] = []
-        if mode != "words" and approximate:
-            lists.append(merged(lambda limit: self._table.by_vector(vector, where, limit), depth))
-        elif mode != "words":
-            lists.append(self._table.snapshot().best(vector, depth, allowed))
-        if mode != "vector":
-            lists.append(merged(lambda limit: self._table.by_words(text, where, limit), depth))
-        rows: dict[str, int] = {}
-        for each in lists:
-            rows = dict(each) | rows  # the passage that is nearest comes before the one with the words
-        best = fuse([[id for id, _ in each] for each in lists])[:top_k]
-        wanted = [rows[id] for id in best]
-        found = self._table.take(wanted, approximate and vector is not None)
-        if vector is None:
-            scores = {}
-        elif approximate:
-            scores = {row: float(units(found[row]["vector"][None])[0] @ vector) for row in wanted}
-        else:
-            scores = self._table.snapshot().scores(wanted, vector)
-        return [hit(found[row], scores.get(row)) for row in wanted]
+    def _all(self, texts: Sequence[str], unit: Any, top_k: int, where: str | None, mode: Mode) -> list[list[Found]]:
+        """The hits of each question, all in one version of the table."""
+        with self._lock:
+            self._table.refresh()
+            top_k = min(top_k, max(1, self._table.rows))
+            approximate = self._table.approximate
+            allowed = self._table.allowed(where) if where and mode != "words" and not approximate else None
+            return [
+                one(self._table, text, None if unit is None else unit[number], top_k, where, allowed, mode, approximate)
+                for number, text in enumerate(texts)
+            ]
 
     @contextmanager
     def _writing(self) -> Iterator[PassageTable]:
@@ -377,10 +398,3 @@ class Index:
         if not self._own:
             words = f"{self.asks} may ask it: add documents with that one, or leave the model out"
             raise UsageError(f"{self.folder}: its documents are embedded by {self.model.name}, and {words}")
-
-
-def _identifier(given: object) -> str:
-    given = given.item() if isinstance(given, np.generic) else given
-    if isinstance(given, bool) or not isinstance(given, (str, int)):
-        raise UsageError(f"{given!r}: no id of a document: give texts or whole numbers")
-    return check_text(str(given), "an id")

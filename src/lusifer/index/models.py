@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lusifer.calibration.asking import Given, taken
 from lusifer.embedder import contents
 from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.errors import UsageError
@@ -42,6 +43,8 @@ class IndexModel:
         dtype: The number format it was loaded in; None: as saved.
         tokens: The most tokens of a passage, prompt and special tokens included.
         overlap: How many of them it may share with the passage before.
+        offsets: The digest of the language statistics whose offsets are taken out of all vectors; None: of none.
+        language_field: The field that has the language of a document; None: the text tells it.
     """
 
     name: str
@@ -52,10 +55,13 @@ class IndexModel:
     dtype: str | None
     tokens: int
     overlap: int
+    offsets: str | None = None
+    language_field: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is kept in the table's metadata."""
-        return asdict(self)
+        """As it is kept in the table's metadata; without offsets nothing is said of them, as before there were any."""
+        later = ("offsets", "language_field")
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in later}
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> IndexModel:
@@ -130,6 +136,8 @@ def describe(
     dtype: str | None = None,
     tokens: int | None = None,
     overlap: int = 0,
+    offsets: Given | None = None,
+    language_field: str | None = None,
 ) -> tuple[IndexModel, Known, Embedder]:
     """What a new index will know of its model.
 
@@ -142,9 +150,12 @@ def describe(
         dtype: Number format of the model; None is the one it was saved in.
         tokens: The most tokens of a passage; None takes what the model reads.
         overlap: How many tokens of a passage may begin the next one.
+        offsets: The language statistics whose offsets are taken out of all vectors, or their file.
+        language_field: With them: the field that has the language of a document.
 
     Raises:
-        UsageError: There is no such model or task, or the model reads fewer tokens.
+        UsageError: There is no such model or task, the model reads fewer tokens, or the statistics are of another one.
+        DataError: The file of the statistics is damaged.
     """
     asks = known(model)
     if embedder is None:
@@ -164,4 +175,21 @@ def describe(
     chunks.split("", partial(token_counts, embedder, prompt=text), room, overlap)  # refuses what leaves no room
     size = len(embedder.encode(["a"], show_progress_bar=False)[0])
     made = IndexModel(asks.name, asks.identity, size, query, text, dtype, room, overlap)
-    return made, asks, embedder
+    return with_offsets(made, offsets, language_field), asks, embedder
+
+
+def with_offsets(made: IndexModel, offsets: Given | None, language_field: str | None) -> IndexModel:
+    """The same, with the language offsets that are taken out of all vectors.
+
+    Raises:
+        UsageError: The statistics are of another model or of other prompts, or there are none to name a field for.
+        DataError: Their file is damaged.
+    """
+    if offsets is None:
+        if language_field is not None:
+            words = "says something of --offsets: give them, or leave it out"
+            raise UsageError(f"--language-field {language_field}: {words}")
+        return made
+    statistics, called = taken(offsets)
+    statistics.require(called, made.identity, made.identity, made.query, made.document)
+    return replace(made, offsets=statistics.digest, language_field=language_field)

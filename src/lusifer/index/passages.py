@@ -15,6 +15,7 @@ from lusifer.index.turns import InTurn
 from lusifer.serving import chunks, encode
 
 if TYPE_CHECKING:
+    from lusifer.calibration.asking import DocumentOffsets
     from lusifer.index.models import Embedder
 
 Rows = dict[str, list[Any]]
@@ -26,6 +27,7 @@ def embedded(
     documents: Sequence[TextDocument],
     on_long: str,
     report: encode.EmbedReport,
+    offsets: DocumentOffsets | None = None,
 ) -> tuple[Rows, np.ndarray]:
     """Embed documents, at least one; all bring their vectors, or none does.
 
@@ -35,6 +37,7 @@ def embedded(
         documents: The documents, with fields as they are kept.
         on_long: "split", "cut" or "error".
         report: Counts passages, and texts that were cut.
+        offsets: What is taken out of the vectors, brought ones too.
 
     Returns:
         Columns of the passages, and their vectors (n, d).
@@ -67,6 +70,10 @@ def embedded(
                 parts = _cut(parts, lengths, count, model.tokens, report)
         vectors = encode.embed_rows(embedder, parts, report, prompt=model.document)
         report.limit = model.tokens
+    if offsets is not None:
+        codes = [offsets.language(each.text, each.fields, each.place) for each in documents]
+        own = [code for code, parts in zip(codes, spans, strict=True) for _ in parts]
+        vectors = offsets.taken_out(vectors, own)
     return _rows(documents, spans, cut), vectors
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from lusifer.errors import UsageError
 from lusifer.index.documents import RESERVED
 
+POOL = 100
+"""Documents that each of the two searches of a hybrid one hands in."""
 RRF = 60
 """Of reciprocal rank fusion: a document at place r of a list gets 1 / (RRF + r)."""
 
@@ -21,7 +23,8 @@ class Found:
     """A document that was found, by its best passage.
 
     `score` is the cosine of question and passage, None where only words were compared; `start` and `end` say where the
-    passage `text` lies in the document, in characters. An index of vectors alone has no text.
+    passage `text` lies in the document, in characters. An index of vectors alone has no text. `calibrated` is the score
+    that can be compared between languages, where it was asked for.
     """
 
     id: str
@@ -30,6 +33,7 @@ class Found:
     start: int
     end: int
     fields: dict[str, Any]
+    calibrated: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,3 +129,61 @@ def hit(row: dict[str, Any], score: float | None) -> Found:
     """A row of the table as what a question found."""
     fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
     return Found(row["id"], score, row["text"], row["chunk_start"], row["chunk_end"], fields)
+
+
+def one(
+    table: Any,
+    text: str,
+    vector: np.ndarray | None,
+    top_k: int,
+    where: str | None,
+    allowed: np.ndarray | None,
+    mode: str,
+    approximate: bool,
+) -> list[Found]:
+    """The hits of one question.
+
+    Args:
+        table: The `PassageTable`, which nobody refreshes meanwhile.
+        text: The question.
+        vector: Of length 1; None where only words are compared.
+        top_k: Documents, at most.
+        where: A filter.
+        allowed: The rows that it lets through, where all vectors are compared.
+        mode: As for `Index.search`.
+        approximate: Whether an approximate index names the candidates.
+    """
+    depth = max(top_k, POOL) if mode == "hybrid" else top_k
+    lists: list[list[tuple[str, int]]] = []
+    if mode != "words" and approximate:
+        lists.append(merged(lambda limit: table.by_vector(vector, where, limit), depth))
+    elif mode != "words":
+        lists.append(table.snapshot().best(vector, depth, allowed))
+    if mode != "vector":
+        lists.append(merged(lambda limit: table.by_words(text, where, limit), depth))
+    rows: dict[str, int] = {}
+    for each in lists:
+        rows = dict(each) | rows  # the passage that is nearest comes before the one with the words
+    best = fuse([[id for id, _ in each] for each in lists])[:top_k]
+    wanted = [rows[id] for id in best]
+    found = table.take(wanted, approximate and vector is not None)
+    if vector is None:
+        scores = {}
+    elif approximate:
+        scores = {row: float(units(found[row]["vector"][None])[0] @ vector) for row in wanted}
+    else:
+        scores = table.snapshot().scores(wanted, vector)
+    return [hit(found[row], scores.get(row)) for row in wanted]
+
+
+def judged(
+    found: Sequence[Found], calibrate: Callable[[Found], float] | None = None, least: float | None = None
+) -> list[Found]:
+    """The hits of one question that have `least` at least, with calibrated scores where `calibrate` gives them.
+
+    `least` is of the calibrated score where there is one, else of the cosine.
+    """
+    if calibrate is not None:
+        found = [replace(each, calibrated=calibrate(each)) for each in found]
+    scores = [each.score if calibrate is None else each.calibrated for each in found]
+    return [each for each, score in zip(found, scores, strict=True) if least is None or score >= least]

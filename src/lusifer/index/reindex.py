@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lusifer.calibration import asking
 from lusifer.embedder import golden
 from lusifer.errors import LusiferError, UsageError
 from lusifer.index.index import Index
-from lusifer.index.models import IndexModel, describe, known
+from lusifer.index.models import IndexModel, describe, known, with_offsets
 from lusifer.index.passages import joined
 from lusifer.index.table import NAME, PassageTable
 from lusifer.index.writing import Added, put
@@ -22,8 +23,11 @@ from lusifer.serving import chunks
 from lusifer.serving.encode import token_counts
 
 if TYPE_CHECKING:
+    from lusifer.calibration.statistics import LanguageStatistics
     from lusifer.index.models import Embedder
 
+NO_OFFSETS = "none"
+"""What is given as offsets to take those of an index away."""
 UNFINISHED, REPLACED = "reindex", "replaced"
 """The table beside that of the index in which the new one grows, and the old one while it is removed."""
 SAID = {
@@ -31,6 +35,8 @@ SAID = {
     "document": "what stands before a document",
     "dtype": "number format",
     "tokens": "tokens of a passage",
+    "offsets": "language offsets",
+    "language_field": "field of the language",
 }
 """What an index keeps besides the name of its model, in words."""
 
@@ -57,8 +63,8 @@ def reindex(
         device: Where to load it.
         progress: Called with the number of documents done.
         say: Called before anything is embedded, where more than the model changes, with one line on what.
-        **settings: As for `models.describe`. If they are left out, `overlap` is that of the index, and for the model
-            that made the index so are the prompts and `dtype`.
+        **settings: As for `models.describe`; `offsets` may be "none". If they are left out, `overlap` is that of the
+            index, and for the model that made the index so are the prompts, `dtype` and the offsets.
 
     Raises:
         UsageError: There is no index, it has no texts, somebody else writes to it, or the model is not there.
@@ -70,11 +76,13 @@ def reindex(
         source = PassageTable(folder)
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, from which no vector can be made: index the texts")
-        made, loaded = _described(old.model, model, embedder, device, settings)
+        made, loaded, offsets = _described(folder, old.model, model, embedder, device, settings)
         if say is not None and (line := _change(old.model, made)):
             say(line)
         if isinstance(model, (str, os.PathLike)):
             golden.demand(loaded, model)
+        if offsets is not None:
+            asking.keep(folder, offsets)
         begun = _begun(folder, made)
         if not begun:
             PassageTable.create(folder, made.to_dict(), made.dimensions, UNFINISHED)
@@ -87,6 +95,7 @@ def reindex(
             table.delete(gone)
         table.tidy(force=True)
         _swap(folder)
+        asking.forget(folder, made.offsets)
     return report
 
 
@@ -118,35 +127,42 @@ def _remove(folder: Path) -> None:
 
 
 def _described(
+    folder: Path,
     before: IndexModel,
     model: str | os.PathLike[str] | Embedder,
     embedder: Embedder | None,
     device: str | None,
     settings: dict[str, Any],
-) -> tuple[IndexModel, Embedder]:
-    """What the index will know of its model, and that model."""
+) -> tuple[IndexModel, Embedder, LanguageStatistics | None]:
+    """What the index will know of its model, that model, and the statistics of its offsets."""
     settings = {"overlap": before.overlap} | settings
+    offsets, field = settings.pop("offsets", None), settings.pop("language_field", None)
     same = known(model).identity == before.identity
     if same:
         settings = {"dtype": before.dtype} | settings
+        if offsets is None and before.offsets is not None:
+            offsets, field = asking.kept(folder, before.offsets), field or before.language_field
     made, _, loaded = describe(model, embedder, device, **settings)
     if same and settings.get("task") is None and settings.get("prompt") is None:
         made = replace(made, query=before.query, document=before.document)
         count = partial(token_counts, loaded, prompt=made.document)
         chunks.split("", count, made.tokens, made.overlap)  # refuses what leaves no room, as `describe` does
-    return made, loaded
+    statistics = None if offsets is None or offsets == NO_OFFSETS else asking.taken(offsets)[0]
+    return with_offsets(made, statistics, field), loaded, statistics
 
 
 def _change(before: IndexModel, made: IndexModel) -> str:
     """One line on what changes besides the model; empty where nothing does."""
     return "; ".join(
-        f"{words}: {_shown(getattr(before, name))} -> {_shown(getattr(made, name))}"
+        f"{words}: {_shown(name, getattr(before, name))} -> {_shown(name, getattr(made, name))}"
         for name, words in SAID.items()
         if (getattr(before, name) or None) != (getattr(made, name) or None)
     )
 
 
-def _shown(value: str | int | None) -> str:
+def _shown(name: str, value: str | int | None) -> str:
+    if value is None and name in ("offsets", "language_field"):
+        return "none"
     return "the model's own" if value is None else "nothing" if value == "" else repr(value)
 
 

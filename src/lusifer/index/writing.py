@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lusifer.calibration.asking import DocumentOffsets, kept
 from lusifer.errors import DataError
 from lusifer.index import passages
 from lusifer.index.documents import TextDocument, document, fitted, widen, windows
@@ -25,12 +26,16 @@ TIDY_EVERY = 64
 
 @dataclass
 class Added:
-    """What became of documents: how many were `added`, `replaced` or `unchanged`; `embedded` counts their passages."""
+    """What became of documents: how many were `added`, `replaced` or `unchanged`; `embedded` counts their passages.
+
+    `offsets` are those taken out of the vectors, and count the documents whose language is not known there.
+    """
 
     embedded: EmbedReport
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
+    offsets: DocumentOffsets | None = None
 
     @property
     def documents(self) -> int:
@@ -64,6 +69,8 @@ def put(
         DataError: As for `Index.add`.
     """
     report = Added(EmbedReport())
+    if model.offsets is not None:
+        report.offsets = DocumentOffsets(kept(table.folder, model.offsets), model.language_field)
     made = (document(each, f"document {n}") for n, each in enumerate(documents, start=1))
     for number, window in enumerate(windows(made, DOCUMENTS_AT_ONCE, CHARACTERS_AT_ONCE), start=1):
         kinds = dict(fields or {})
@@ -106,7 +113,7 @@ def _commit(
     ]
     old = [each.id for each in fresh if each.id in there]
     if fresh:
-        rows, vectors = passages.embedded(load, model, fresh, on_long, report.embedded)
+        rows, vectors = passages.embedded(load, model, fresh, on_long, report.embedded, report.offsets)
         table.add_fields(kinds)
         table.write(rows, vectors, old)
     report.added += len(fresh) - len(old)

@@ -234,10 +234,10 @@ async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:
         words = f"{served.name} has no index here: use {', '.join(site.searchers)}"
         raise ApiError(400, words, "model", code="no_index")
     site.intake.texts(body.query, "query")
-    results, asked = await site.searchers[served.name].find(body, timing)
+    results, asked, told = await site.searchers[served.name].find(body, timing)
     asked = asked or Embedded(np.empty(0), [], served.limit)  # of words alone the model reads nothing
     answer = {"object": "list", "model": served.name, "results": results, "usage": asked.usage}
-    return JSONResponse(answer | _notes(asked))
+    return JSONResponse(answer | told | _notes(asked))
 
 
 async def _tokenize(site: Site, body: TokenizeBody) -> Response:

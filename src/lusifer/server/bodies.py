@@ -85,6 +85,9 @@ class SearchBody(_Cut):
     top_k: int = Field(default=10, ge=1, le=1000)
     where: str | None = None
     mode: Literal["vector", "hybrid", "words"] = "vector"
+    calibrated: bool = False
+    min_score: float | None = Field(default=None, allow_inf_nan=False)
+    language: str | None = None
 
 
 Kind = TypeVar("Kind", bound=BaseModel)

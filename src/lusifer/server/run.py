@@ -123,6 +123,7 @@ def make(
     limits: Limits | None = None,
     *,
     indexes: Sequence[Path] = (),
+    statistics: Sequence[Path] = (),
     keys: Sequence[str] = (),
     device: str | None = None,
     dtype: str | None = None,
@@ -134,6 +135,7 @@ def make(
         models: As MODEL of the command line.
         limits: None takes the defaults.
         indexes: Folders of indexes; each model asks the first one that it may ask.
+        statistics: Files of language statistics, for models that have none in their folders.
         keys: API keys; without one everyone is let in.
         device: "cpu", "cuda", ...; None takes the best one.
         dtype: Number format of the models.
@@ -149,7 +151,7 @@ def make(
         if called.count(name) > 1:
             raise UsageError(f"two models would be called {name!r}: rename or link the folder of one")
     served = [load(model, metrics, limits, device=device, dtype=dtype, unscored=unscored) for model in models]
-    found = searchers(indexes, dict(zip(models, served, strict=True)), device)
+    found = searchers(indexes, dict(zip(models, served, strict=True)), device, statistics)
     return assemble(served, metrics, limits, keys, found)
 
 

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lusifer.errors import LusiferError, UsageError
+from lusifer.calibration import asking
+from lusifer.calibration.statistics import LanguageStatistics, read
+from lusifer.errors import LusiferError, MissingExtraError, UsageError
 from lusifer.index.index import Index
 from lusifer.server.bodies import SearchBody
 from lusifer.server.errors import ApiError
@@ -30,13 +32,24 @@ class Searcher:
     """An index, and the served model that asks it; searches have a thread of their own, and each its turn.
 
     Args:
-        index: Models that may ask the same one share it, and the vectors that it holds in memory.
+        index: As the model asks it; those of models that may ask the same one share the vectors held in memory.
         served: The model; its thread embeds the questions.
-        prompt: What stands before its questions; None takes the model's default.
+        statistics: The file of its language statistics; None takes that in its folder, where there is one.
+
+    Raises:
+        UsageError: The index has offsets, and the model has no statistics for them.
     """
 
-    def __init__(self, index: Index, served: Served, prompt: str | None) -> None:
-        self.index, self.served = index, served
+    def __init__(self, index: Index, served: Served, statistics: Path | None = None) -> None:
+        self.index, self.served, prompt = index, served, index.prompt
+        self._needed = index.model.offsets is not None
+        self._statistics: LanguageStatistics | None = None
+        try:
+            self._statistics = index.statistics(statistics)
+        except UsageError as error:
+            if statistics is not None or self._needed:
+                raise
+            self._without = str(error)
         self._prompt = served.default_prompt if prompt is None else prompt
         self.name = Path(index.folder).resolve().name
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-search")  # an index is searched by one at a time
@@ -46,12 +59,16 @@ class Searcher:
         """Finish what waits and end the thread."""
         self._pool.shutdown()
 
-    async def find(self, body: SearchBody, timing: Timing) -> tuple[list[dict[str, Any]], Embedded | None]:
+    async def find(
+        self, body: SearchBody, timing: Timing
+    ) -> tuple[list[dict[str, Any]], Embedded | None, dict[str, str | None]]:
         """The hits of a question, best first, and what was embedded for them; cancelled, it is dropped.
+
+        Where its language counts, that comes last, by the key "language"; it is None where it could not be told.
 
         Raises:
             ApiError: The filter is none for this index, the index is not what it was or cannot be read, the question
-                has too many words, too many wait, or as `Served.embed`.
+                has too many words, its language or its score cannot be had, too many wait, or as `Served.embed`.
             BusyError, StoppedError: As `Served.embed`.
         """
         if body.mode != "vector" and len(body.query) > WORDS_CHARACTERS:
@@ -61,15 +78,35 @@ class Searcher:
             seconds = min(60, int(self._waiting * self._seconds) + 1)
             words = f"{self._waiting:,} searches wait, and at most {WAITING:,} may: try again in {seconds} s"
             raise ApiError(429, words, headers={"Retry-After": str(seconds)})
+        if body.mode == "words":
+            for name, value in (("calibrated", body.calibrated or None), ("min_score", body.min_score)):
+                if value is not None:
+                    raise ApiError(400, f'{name}: mode: "words" gives no scores: leave one of the two out', name)
         self._waiting += 1  # before the question is embedded: many come meanwhile
         try:
             asked = None
             if body.mode != "words":
                 refuse = body.truncate == "none"
                 asked = await self.served.embed([body.query], self._prompt, timing, param="query", refuse_long=refuse)
-            return await self._found(partial(self._hits, body, asked), body), asked
+            told = {"language": await self._in_pool(partial(self._language, body))} if self._judges(body) else {}
+            return await self._found(partial(self._hits, body, asked, told.get("language")), body), asked, told
         finally:
             self._waiting -= 1
+
+    def _judges(self, body: SearchBody) -> bool:
+        """Whether the language of a question counts."""
+        return body.mode != "words" and (body.calibrated or self._needed)
+
+    def _language(self, body: SearchBody) -> str | None:
+        if self._statistics is None:
+            self._log(f"calibrated scores were asked for: {self._without}")
+            words = "has no language statistics here: whoever runs the server makes them (`lusifer calibrate`)"
+            raise ApiError(400, f"calibrated: {self.served.name} {words}", "calibrated", code="no_statistics")
+        try:
+            return asking.languages_of([body.query], body.language, self._statistics)[0]
+        except (UsageError, MissingExtraError) as error:
+            more = "" if body.language else "; or name the language of the question"
+            raise ApiError(400, f"language: {error}{more}", "language") from error
 
     async def _found(self, search: Callable[[], list[dict[str, Any]]], body: SearchBody) -> list[dict[str, Any]]:
         try:
@@ -86,14 +123,19 @@ class Searcher:
         except LusiferError as error:
             raise self._unreadable(error) from error
 
-    def _hits(self, body: SearchBody, asked: Embedded | None) -> list[dict[str, Any]]:
+    def _hits(self, body: SearchBody, asked: Embedded | None, language: str | None) -> list[dict[str, Any]]:
         began = time.perf_counter()
         vectors = None if asked is None else asked.vectors
         settings = {"top_k": body.top_k, "where": body.where, "mode": body.mode, "vectors": vectors}
+        settings |= {"calibrated": body.calibrated, "min_score": body.min_score, "languages": [language]}
+        settings |= {"statistics": self._statistics} if self._judges(body) else {}
         (found,) = self.index.search([body.query], **settings)
         self._seconds = 0.9 * self._seconds + 0.1 * (time.perf_counter() - began)
         self._told = ""
-        return [asdict(hit) for hit in found]
+        hits = [asdict(hit) for hit in found]
+        for hit in hits if not body.calibrated else ():
+            del hit["calibrated"]
+        return hits
 
     async def _check_index(self) -> None:
         """Say of an index that is gone, embedded anew or damaged that this is what is wrong."""
@@ -123,30 +165,45 @@ class Searcher:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
-def searchers(indexes: Sequence[Path], models: Mapping[str, Served], device: str | None = None) -> dict[str, Searcher]:
+def searchers(
+    indexes: Sequence[Path],
+    models: Mapping[str, Served],
+    device: str | None = None,
+    statistics: Sequence[Path] = (),
+) -> dict[str, Searcher]:
     """Open indexes for the models that may ask them: of each model the first one, by the name that clients call it.
 
     Args:
         indexes: Their folders.
         models: What stands on the command line -> the model.
         device: Where the models are.
+        statistics: Files of language statistics, each of one of the models.
 
     Raises:
-        UsageError: There is no such index, or one that none of the models may ask.
+        UsageError: There is no such index, or one that none of the models may ask, or statistics that nobody uses.
+        DataError: A file of statistics is damaged.
         MissingExtraError: LanceDB is not installed.
     """
     made: dict[str, Searcher] = {}
+    files = {file: read(file).identity for file in statistics}
     for folder in indexes:
         refusal: UsageError | None = None
         shared: Index | None = None
         for name, served in models.items():
             try:
                 index = Index.open(folder, name, embedder=served.embedder, device=device)
+                own = next((file for file, identity in files.items() if identity == served.identity), None)
+                searcher = Searcher(index, served, own)
             except UsageError as error:
                 refusal = error
                 continue
-            shared = index if shared is None else shared  # an empty one is false
-            made.setdefault(served.name, Searcher(shared, served, index.prompt))
+            if shared is not None:
+                index.share(shared)
+            shared = index
+            made.setdefault(served.name, searcher)
         if refusal is not None and shared is None:
             raise refusal
+    for file, identity in files.items():
+        if identity not in {each.served.identity for each in made.values()}:
+            raise UsageError(f"--statistics {file}: is of a model ({identity}) that asks no index here: leave it out")
     return made

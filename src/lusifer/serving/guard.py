@@ -118,7 +118,7 @@ class LanguageGuard:
             return "mixed", ""
         if not self.identify or len(letters) < FEWEST_LETTERS:
             return None
-        ranked = _identifier().rank(text[: 2 * READ_LETTERS])
+        ranked = identifier().rank(text[: 2 * READ_LETTERS])
         if sum(chance for code, chance in ranked if _known(code) in self.codes) >= LEAST_MASS:
             return None
         code, chance = ranked[0]
@@ -194,6 +194,30 @@ def scored_languages(model: str | os.PathLike[str]) -> set[str]:
     return codes
 
 
+def told(text: str, codes: Collection[str]) -> str | None:
+    """The language of a text, if it is one of those that are asked about.
+
+    It is the one with most of py3langid's probability among them: not where they have less than `LEAST_MASS` of it
+    together, as of a text in another language, nor where it has less than half of that. Single words are often in none.
+
+    Args:
+        text: The text; of a long one the beginning is read.
+        codes: Languages, as `languages.language` gives their codes.
+
+    Raises:
+        MissingExtraError: py3langid is not installed.
+    """
+    chances: Counter[str] = Counter()
+    for code, chance in identifier().rank(text[: 2 * READ_LETTERS]):
+        if (known := _known(code)) in codes:
+            chances[known] += chance
+    mass = sum(chances.values())
+    if not chances or mass < LEAST_MASS or not any(char.isalpha() for char in text[:READ_LETTERS]):
+        return None
+    best, chance = chances.most_common(1)[0]
+    return best if chance >= mass / 2 else None
+
+
 def refuse(guard: LanguageGuard, model: str) -> None:
     """Refuse an input of which more texts were found than the identifier is wrong about.
 
@@ -241,7 +265,12 @@ def _script(char: str) -> str:
 
 
 @cache
-def _identifier() -> Any:
+def identifier() -> Any:
+    """py3langid, read once: it takes a second or two.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     extras.need("languages", "py3langid")
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

@@ -1,0 +1,1 @@
+"""How a model treats each language: what its cosines are worth there, and where its vectors lie on average."""
