@@ -281,7 +281,21 @@ def test_an_index_with_offsets_is_asked_through_them(folder: Path, statistics: P
         answer = client.post("/search", json={"query": "Mto ulijaa maji.", "language": "sw"}).json()
         assert answer["language"] == "sw" and answer["results"][0]["id"] == "b"
         assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    reader = str(folder / "reader")
     with pytest.raises(UsageError, match="no language statistics"):
-        run.make([str(folder / "reader")], indexes=[folder / "moved"], device="cpu")
+        run.make([reader], indexes=[folder / "moved"], device="cpu")
+    both = folder / "both.safetensors"
+    command = ["calibrate", reader, "--parallel", "sample", "--documents"]
+    assert main([*command, str(folder / "maker"), "--output", str(both)]) == 0
+    assert main([*command, str(folder / "stranger"), "--output", str(both)]) == 2
+    assert main([*command, str(folder / "maker")]) == 2
+    app = run.make([reader], indexes=[folder / "moved"], statistics=[both], device="cpu")
+    with http_server.running(app) as client:
+        body = {"query": "Mto ulijaa maji.", "language": "sw", "calibrated": True}
+        (wanted,) = Index.open(folder / "moved", reader).search(
+            body["query"], languages="sw", statistics=both, calibrated=True
+        )
+        found = [(hit["id"], hit["calibrated"]) for hit in client.post("/search", json=body).json()["results"]]
+        assert found == [(hit.id, pytest.approx(hit.calibrated, rel=1e-3)) for hit in wanted]
     with pytest.raises(UsageError, match="asks no index here: leave it out"):
         run.make([str(folder / "reader")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lusifer.calibration.statistics import LanguageStatistics, read
-from lusifer.embedder.contents import LANGUAGES
+from lusifer.embedder.contents import FILES, LANGUAGES
 from lusifer.errors import DataError, UsageError
 from lusifer.io import hub, names
 from lusifer.serving import guard
@@ -45,10 +45,10 @@ def of_model(name: str) -> tuple[LanguageStatistics, str]:
     except UsageError:  # a model in memory, or one that is not there any more
         pass
     if isinstance(folder, str):
-        folder = hub.fetch(folder, [LANGUAGES])
+        folder = hub.fetch(folder, FILES)  # as it was fetched to be identified
     if folder is None or not (folder / LANGUAGES).is_file():
-        command = f"lusifer calibrate {shlex.quote(name)} --parallel FILE"
-        words = f"make them (`{command}`), or name their file (--statistics)"
+        command = f"lusifer calibrate {shlex.quote(name)} --parallel FILE --output NAME.safetensors"
+        words = f"make them (`{command}`), and name the file (--statistics)"
         raise UsageError(f"{name}: no language statistics ({LANGUAGES}) in its folder: {words}")
     return read(folder), str(folder / LANGUAGES)
 
