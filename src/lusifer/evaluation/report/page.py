@@ -17,13 +17,17 @@ import numpy as np
 from markupsafe import Markup
 
 from lusifer import languages
-from lusifer.evaluation.report import atlas, choice, figures, verdict
+from lusifer.evaluation.public.standing import Standing, standings
+from lusifer.evaluation.report import atlas, choice, figures, losses, verdict
 from lusifer.evaluation.report.choice import Choice
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.report.words import language, language_name, render, short
+from lusifer.evaluation.scores import disguised, questions
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
+from lusifer.evaluation.scores.disguised import Change
+from lusifer.evaluation.scores.questions import QuestionReport
 from lusifer.evaluation.scores.results import Results
 from lusifer.io import parallel_text
 
@@ -35,9 +39,17 @@ HALF = 4  # columns of a heat map that fit into half of the page
 
 @dataclass(frozen=True)
 class Part:
-    """What a page says of one suite: its facts, the verdict in words, and which model for which use.
+    """What a page says of one suite: its facts, and what only some suites have.
 
-    `slug` stands before the ids of its sections, `label` behind their titles; both are empty where it is alone.
+    Attributes:
+        facts: Scores, comparisons, gaps.
+        slug: Before the ids of its sections; empty for the first part. `label`: behind their titles.
+        verdict: In words.
+        choices: Language -> use -> which model.
+        changes: Model -> what each disguise costs it; of the suite `robust`.
+        least_share: The share of a language's texts that a disguise must change; None for other suites.
+        questions: What a mean over one's own questions hides; of the suite `mine`.
+        standings: Where the models stand among public ones.
     """
 
     facts: Facts
@@ -45,6 +57,15 @@ class Part:
     label: str
     verdict: Sequence[str]
     choices: Mapping[str, Mapping[str, Choice]]
+    changes: Mapping[str, Sequence[Change]]
+    least_share: float | None
+    questions: Sequence[QuestionReport]
+    standings: Sequence[Standing]
+
+    @property
+    def plain(self) -> bool:
+        """Whether means over tasks and languages say something: not over disguises, and not over one's questions."""
+        return not self.changes and not self.questions
 
 
 def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
@@ -74,9 +95,19 @@ def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
 
 def _part(facts: Facts, number: int, several: bool) -> Part:
     """One suite of a page; the first has the plain names of sections."""
-    said = [*choice.sentences(facts), *verdict.sentences(facts)]
-    slug = f"part-{number + 1}-" if number else ""
-    return Part(facts, slug, f": {facts.title}" if several else "", said, choice.choices(facts))
+    named = list(zip(facts.names, facts.evaluations, strict=True))
+    changes = {name: made for name, each in named if (made := disguised.changes(each, facts.seed))}
+    shares = [share for _, each in named if (share := disguised.least_share(each)) is not None]
+    asked = questions.reports(facts.evaluations, facts.names, facts.seed)
+    if changes:
+        said, choices = losses.sentences(facts), {}
+    elif asked:
+        said, choices = verdict.of_questions(facts, asked), {}
+    else:
+        said, choices = [*choice.sentences(facts), *verdict.sentences(facts)], choice.choices(facts)
+    places = [place for each in facts.evaluations if each.model.against is None for place in standings(each)]
+    slug, label = f"part-{number + 1}-" if number else "", f": {facts.title}" if several else ""
+    return Part(facts, slug, label, said, choices, changes, max(shares, default=None), asked, places)
 
 
 def demo(looks: Mapping[str, Look], searches: Mapping[str, Mapping[str, Sequence[Hit]]], islands: Figure) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.words import count_of, language_name, mean_cell
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
+from lusifer.evaluation.scores.questions import QuestionReport
 
 GOOD, POOR = 80, 50  # percent, between which a language counts as neither
 NAMED = 3  # tasks and languages that a sentence names before it counts the rest
@@ -26,6 +29,28 @@ def sentences(facts: Facts) -> list[str]:
     return found + [_seen(facts, model) for model in range(len(facts.names))]
 
 
+def of_questions(facts: Facts, reports: Sequence[QuestionReport]) -> list[str]:
+    """Say how often each model finds what questions need, by language, and what differs beyond chance."""
+    found = []
+    for each in reports:
+        rows = sorted(each.languages, key=lambda row: -(row.first.value or 0))
+        parts = [f"{language_name(row.language)} {mean_cell(row.first)}" for row in rows]
+        found.append(
+            f"{each.name}: of {count_of(sum(row.n for row in rows), 'question')} the first document found is one that "
+            f"is needed, in per cent with the 95 % interval: {', '.join(parts)}."
+        )
+        bias = [row for row in rows if row.own and row.chance is not None and (row.own.low or 0) > row.chance]
+        if bias:
+            names = ", ".join(language_name(row.language) for row in bias)
+            found.append(f"{each.name}: wrong documents are in the question's own language more than by chance: {names}.")
+        told = [row for row in each.controls if row.auc.low is not None]
+        if told:
+            words = ", ".join(f"{language_name(row.language)} {mean_cell(row.auc)}" for row in told)
+            found.append(f"{each.name}: questions without an answer are told apart by the cosine in {words} per cent; 50 is chance.")
+    found += _differences(facts, facts.own, "Questions") if facts.own is not None else []
+    return found + [_seen(facts, model) for model in range(len(facts.names))]
+
+
 def _means(scores: ScoreSet) -> str:
     kind, whole = scores.kind.capitalize(), scores.whole
     if not whole.shared:
@@ -42,14 +67,14 @@ def _means(scores: ScoreSet) -> str:
     return f"{kind}, mean over the {count_of(whole.shared, 'result')}{which}: {'; '.join(means)}."
 
 
-def _differences(facts: Facts, scores: ScoreSet) -> list[str]:
+def _differences(facts: Facts, scores: ScoreSet, kind: str | None = None) -> list[str]:
     """How often the first model is better or worse beyond chance, over all tasks."""
     found = []
     for name in facts.names[1:]:
         mine = [c for c in facts.comparisons if c.names[1] == name and c.cross_lingual == scores.cross_lingual]
         better, worse, noise, apart = (sum(len(c.languages(v)) for c in mine) for v in (BETTER, WORSE, NOISE, None))
         compared = better + worse + noise
-        against = f"{scores.kind.capitalize()}, {facts.names[0]} against {name}"
+        against = f"{kind or scores.kind.capitalize()}, {facts.names[0]} against {name}"
         if not compared:
             found.append(f"{against}: no result is comparable example by example.")
             continue
