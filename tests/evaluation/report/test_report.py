@@ -111,7 +111,7 @@ def test_every_section_is_there_and_linked(page):
     sections = re.findall(r'<section id="([^"]*)"', page)
     assert sections == re.findall(r'<li><a href="#([^"]*)"', page)
     assert sections == [
-        "verdict", "choice", "measured", "averages", "cross-lingual", "comparison", "missing", "seen", "reading",
+        "verdict", "choice", "averages", "cross-lingual", "comparison", "measured", "missing", "seen", "reading",
     ]  # fmt: skip
     for figure in re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL):
         assert re.search(r'<svg role="img" aria-label="[^"]{20,}"', figure) and "<figcaption>" in figure
