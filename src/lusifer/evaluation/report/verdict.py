@@ -42,12 +42,19 @@ def of_questions(facts: Facts, reports: Sequence[QuestionReport]) -> list[str]:
         bias = [row for row in rows if row.own and row.chance is not None and (row.own.low or 0) > row.chance]
         if bias:
             names = ", ".join(language_name(row.language) for row in bias)
-            found.append(f"{each.name}: wrong documents are in the question's own language more than by chance: {names}.")
+            found.append(
+                f"{each.name}: wrong documents are in the question's own language more than by chance: {names}."
+            )
         told = [row for row in each.controls if row.auc.low is not None]
         if told:
             words = ", ".join(f"{language_name(row.language)} {mean_cell(row.auc)}" for row in told)
-            found.append(f"{each.name}: questions without an answer are told apart by the cosine in {words} per cent; 50 is chance.")
-    found += _differences(facts, facts.own, "Questions") if facts.own is not None else []
+            found.append(
+                f"{each.name}: the cosine tells questions with an answer from those without in {words} per cent of "
+                "the pairs; 50 is chance."
+            )
+    found += reports[0].reach[:2]  # before a difference is read: what so many questions can show
+    for scores in facts.sets:
+        found += _differences(facts, scores, "Questions")
     return found + [_seen(facts, model) for model in range(len(facts.names))]
 
 
