@@ -170,6 +170,10 @@ def test_the_command_places_a_model(folder, capsys):
         (["--suite", "offline"], "suite 'offline' is unknown: use one of paper"),
         (["--suite", "quick", "--against", "{}"], "--suite: not with --against: the rows are those of the evaluation"),
         (["--tasks", "XNLIV2"], "no score of these rows is public: other"),
+        (
+            ["--against", "{}", "--models", "gte-multi", "--tasks", "MassiveIntentClassification"],
+            "no score of its rows",
+        ),
         (["--markdown", "--json"], "--markdown and --json: give one of them"),
         (["--against", "nowhere"], "nowhere/summary.json: no such file"),
     ],

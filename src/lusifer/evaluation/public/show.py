@@ -81,10 +81,12 @@ def show(asked: Asked) -> Shown:
         places = standings(made, public)
     found = [each for each in found if each.keys]
     if not found:
-        where = f"{asked.against}: " if asked.against else ""
-        raise UsageError(
-            f"{where}no score of these rows is public: other --languages, --tasks or --models may have one"
-        )
+        if asked.against:
+            raise UsageError(
+                f"{asked.against}: no score of its rows is public: evaluate with --suite quick or paper, or take other "
+                "--languages, --tasks or --models"
+            )
+        raise UsageError("no score of these rows is public: other --languages, --tasks or --models may have one")
     return Shown(tuple(found), tuple(places), asked.by, public)
 
 
