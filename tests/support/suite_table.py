@@ -84,6 +84,7 @@ def _drawn(task: Any, train: Statistics) -> int:
 
 
 _COUNTS: Mapping[str, Callable[[Any, Statistics], int]] = {
+    "BitextMining": _pairs,
     "PairClassification": _pairs,
     "STS": _pairs,
     "Summarization": _summaries,
@@ -152,11 +153,19 @@ def _counts_for(row: SuiteRow, spoken: Sequence[str | None], order: Sequence[str
 
 
 def _codes() -> dict[str, str]:
-    """Mteb's codes of the languages of the paper in their own scripts, as "arb-Arab" -> "ar", in the paper's order."""
+    """Mteb's codes of the languages, as "arb-Arab" -> "ar": those of the paper in their own scripts, in its order.
+
+    Then those of `robust-hub` that the paper does not have, in their own scripts and in Latin letters.
+    """
     others = benchmark.table()["codes"]
-    return {
+    found = {
         f"{code}-{script}": language.code
         for language in languages.paper()
         for code in (language.code3, *others["languages"].get(language.code, ()))
         for script in (language.script, *(name for name, same in others["scripts"].items() if same == language.script))
     }
+    rest = dict.fromkeys(row.language for row in benchmark.suite("robust-hub"))
+    for language in map(languages.language, rest):
+        codes = (language.code3, *others["languages"].get(language.code.split("_")[0], ()))
+        found |= {f"{code}-{language.script}": language.code for code in codes}
+    return found

@@ -13,7 +13,7 @@ import pytest
 
 from lusifer import languages
 from lusifer.errors import UsageError
-from lusifer.evaluation.suites import benchmark
+from lusifer.evaluation.suites import benchmark, suite
 from lusifer.evaluation.tasks.rows import select
 from support import suite_table
 
@@ -98,12 +98,28 @@ def test_each_pair_of_languages_counts_once_and_in_no_other_suite():
     single = {(row.task, subset) for name in ("paper", "lists-only") for row in SUITES[name] for subset in row.subsets}
     assert not single & set(pairs)
     assert {row.cross_lingual for row in CROSS} == {True}
-    assert {row.cross_lingual for name in SUITES if name != "cross-lingual" for row in SUITES[name]} == {False}
+    assert {row.cross_lingual for name in SUITES if name not in benchmark.PAIRED for row in SUITES[name]} == {False}
     assert row_of("ar", "STS17", "cross-lingual").subsets == ("en-ar",)
     # A pair without English counts for the language that comes later in table 1.
     assert "spa-vie" in row_of("vi", "MLQARetrieval", "cross-lingual").subsets
     assert "ara-hin" in row_of("hi", "MLQARetrieval", "cross-lingual").subsets
     assert [row.task for row in CROSS if row.language == "en"] == []
+
+
+def test_texts_that_people_romanised_stand_beside_those_in_their_own_script():
+    rows = SUITES["robust-hub"]
+    asked = {row.language: row.subsets for row in rows if row.task == "BelebeleRetrieval"}
+    latin = {code.removesuffix("_Latn") for code in asked if code.endswith("_Latn")}
+    assert latin == {"hi", "ar", "bn", "ur", "ne", "si"} == {code for code in asked if "_" not in code}
+    assert asked["hi_Latn"] == ("eng_Latn-hin_Latn",)  # before the pair stands the language of the paragraphs
+    mixed = [row.key for row in rows if row.task != "BelebeleRetrieval"]
+    assert mixed == [("hi_Latn", "LinceMTBitextMining"), ("hi_Latn", "PhincBitextMining")]
+    assert not {row.figure for row in rows if row.type == "BitextMining"} - {None}
+
+
+@pytest.mark.parametrize("name", ["paper", "cross-lingual", "lists-only", "robust-hub", "quick"])
+def test_a_suite_has_all_of_its_languages_where_none_is_named(name):
+    assert len(suite.choose(name).rows) == len(suite.choose(name, languages=["all"]).rows) == len(SUITES[name])
 
 
 def test_quick_is_small_and_has_every_language():
@@ -137,7 +153,7 @@ def test_select_by_language_and_task():
         select(PAPER, ["sw", "de"])
     with pytest.raises(UsageError, match="task 'STS22.v3' .*STS22.v2"):
         select(PAPER, tasks=["STS22.v3"])
-    with pytest.raises(UsageError, match="suite 'all' is unknown: use one of paper, cross-lingual, lists-only, quick"):
+    with pytest.raises(UsageError, match="use one of paper, cross-lingual, robust-hub, lists-only, quick"):
         benchmark.suite("all")
 
 

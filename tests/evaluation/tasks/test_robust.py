@@ -91,6 +91,14 @@ def test_without_a_folder_the_packaged_sentences_are_measured():
     assert found.parallel is None and set(found.digests) == {"texts in disguise"}
 
 
+def test_all_languages_are_those_of_the_package_and_of_the_folder(data):
+    write_split(data, "yo", "dev", list(range(12)))
+    found = suite.choose("robust", data, ["all"], ["SampleClean", "SIB200Clean", "XQuADClean"])
+    rows = {task: {row.language for row in found.rows if row.task == task} for task in {row.task for row in found.rows}}
+    assert len(rows["SampleClean"]) == 13 and "yo" not in rows["SampleClean"]
+    assert rows["SIB200Clean"] == {"es", "ru", "yo"} and rows["XQuADClean"] == {"en", "es"}
+
+
 def test_a_disguise_applies_from_a_tenth_of_the_texts_on(tmp_path):
     for code, marked in (("en", 0), ("es", 2), ("fr", 1)):
         write_split(tmp_path, code, "dev", list(range(20)))

@@ -316,7 +316,7 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
     parts = []
     for cross_lingual, table in ((False, "by_language"), (True, "cross_lingual")):
         boards = averages.boards([each.part(cross_lingual) for each in evaluations], seed)
-        known = evaluations[0].suite in benchmark.names()
+        known = evaluations[0].suite in benchmark.names() and evaluations[0].suite != "robust-hub"
         beside = (benchmark.published(table), benchmark.covers(table)) if known else ()
         found = ScoreSet(tuple(boards), names, cross_lingual, *beside)
         parts.append(found if found.keys else None)

@@ -15,12 +15,14 @@ from lusifer.errors import UsageError
 from lusifer.evaluation.tasks.rows import SuiteRow, cheapest_first
 
 QUICK = "quick"
+PAIRED = ("cross-lingual", "robust-hub")
+"""Suites whose subsets are of two languages."""
 QUICK_TEXTS = 8000
 """The most texts of a row of the quick suite."""
 
 
 def names() -> tuple[str, ...]:
-    """Name the suites: `paper`, `cross-lingual`, `lists-only` and `quick`."""
+    """Name the suites: `paper`, `cross-lingual`, `robust-hub`, `lists-only` and `quick`."""
     return (*table()["rows"], QUICK)
 
 
@@ -29,8 +31,9 @@ def suite(name: str) -> list[SuiteRow]:
 
     `paper` has the tasks of figure 2, each for the languages for which the authors' lists name it, on subsets of one
     language. `cross-lingual` has the subsets of two languages. `lists-only` has what the lists name and the figure does
-    not. `quick` has the rows of `paper` that read no more than `QUICK_TEXTS` texts in the tasks that predict best, over
-    public models, the mean of a language's other tasks (`[quick]` in `benchmark.toml`).
+    not. `robust-hub` has questions and sentences that people romanised or mixed with English, and the questions of
+    Belebele as they are written. `quick` has the rows of `paper` that read no more than `QUICK_TEXTS` texts in the
+    tasks that predict best, over public models, the mean of a language's other tasks (`[quick]` in `benchmark.toml`).
 
     Raises:
         UsageError: There is no such suite; the message lists those there are.
@@ -70,7 +73,7 @@ def _rows(facts: Mapping[str, Any], name: str) -> list[SuiteRow]:
             split=task["split"],
             metric=task["metric"],
             **facts["prompts"][task["prompt"]],
-            cross_lingual=name == "cross-lingual",
+            cross_lingual=name in PAIRED,
             cost=row.get("cost"),
             figure=task.get("in_figure", row["task"]) or None,
         )

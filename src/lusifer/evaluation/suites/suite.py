@@ -69,9 +69,9 @@ def choose(
 
     `data` is the folder of the suites `offline` and `robust` (which has the packaged sentences without one), or the
     file of one's own questions, whose `documents` may be elsewhere. No languages are the 14 of the paper, of one's own
-    questions all; no tasks are all of the suite. With "all" as the one language there are all that have anything, each
-    with the tasks whose files it has. `against` leaves those tasks whose documents may be of another embedder, without
-    the gap between languages.
+    questions and of a suite from the hub all that have a row; no tasks are all of the suite. With "all" as the one
+    language there are all that have anything, each with the tasks whose files it has. `against` leaves those tasks
+    whose documents may be of another embedder, without the gap between languages.
 
     Raises:
         DataError: A file of the offline suite is damaged, or there is none.
@@ -94,9 +94,9 @@ def choose(
             raise UsageError(f"--against: not with the suite {suite!r} from the hub: use one of {', '.join(LOCAL)}")
         table = benchmark.suite(suite)
         there = {row.language for row in table}
-        codes, notes = _codes(sorted(there) if every else asked, there)
+        codes, notes = _codes(languages if languages and not every else sorted(there), there)
         return Selection(suite, select(table, codes, tasks), benchmark.make, notes=notes)
-    return _from_files(suite, None if suite == "sample" else data, None if asked is None else asked, tasks, against)
+    return _from_files(suite, None if suite == "sample" else data, None if every else asked, tasks, against)
 
 
 def _from_files(
