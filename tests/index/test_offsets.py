@@ -202,6 +202,8 @@ def test_what_gives_no_calibrated_score_is_refused(plain, statistics):
     for setting in ({"calibrated": True}, {"min_score": 0.5}):
         with pytest.raises(UsageError, match='mode "words" gives no scores'):
             plain.search("Maji", mode="words", **setting)
+    with pytest.raises(UsageError, match="min_score: is not a number"):
+        plain.search("Maji", min_score=float("nan"))
     with pytest.raises(UsageError, match="languages: 2 codes for 1 questions"):
         plain.search("Maji", calibrated=True, statistics=statistics, languages=["sw", "en"])
     with pytest.raises(UsageError, match="is the code of no language"):

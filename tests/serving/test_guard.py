@@ -121,3 +121,17 @@ def test_embed_says_it_once_and_refuses_if_asked(model_folder, tmp_path, monkeyp
     assert capsys.readouterr().err.count("may get bad vectors") == 1
     assert main([*call, "--unscored", "off"]) == 0
     assert "may get bad vectors" not in capsys.readouterr().err
+
+
+def test_a_language_is_told_among_those_that_are_asked_about():
+    known = ("en", "sw", "hi", "es")
+    for text, code in (
+        ("Where does the river rise?", "en"),
+        ("Kituo cha treni kiko wapi?", "sw"),
+        ("नदी कहाँ से निकलती है?", "hi"),
+        ("Wo entspringt der Fluss, und wohin fließt er?", None),  # German, which is not asked about
+        ("Που είναι ο σταθμός;", None),
+        ("12 345 ???", None),
+        ("", None),
+    ):
+        assert guard.told(text, known) == code, text

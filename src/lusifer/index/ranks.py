@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -182,7 +183,12 @@ def judged(
     """The hits of one question that have `least` at least, with calibrated scores where `calibrate` gives them.
 
     `least` is of the calibrated score where there is one, else of the cosine.
+
+    Raises:
+        UsageError: It is no number.
     """
+    if least is not None and math.isnan(least):
+        raise UsageError("min_score: is not a number (NaN): give the least score, or leave it out")
     if calibrate is not None:
         found = [replace(each, calibrated=calibrate(each)) for each in found]
     scores = [each.score if calibrate is None else each.calibrated for each in found]
