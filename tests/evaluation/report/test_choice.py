@@ -50,6 +50,7 @@ def test_what_was_not_measured_is_said_and_no_zero():
     other = results("m0", {("fr", "Search"): right(*[1.0] * 60, 0.0)}, **TO_ENGLISH)
     both = results("m0", {}, *one.scores, *with_subsets(other, "en-fr").scores)
     rows = choice.choices(facts.gather([both]))
+    assert rows[choice.OTHERS]["questions in it, English documents"].means[0].value == pytest.approx(90)
     assert rows["fr"]["questions in it, English documents"].words(("m0",)) == "not measured"
     assert rows["sw"]["questions in it, English documents"].means[0].value == pytest.approx(90)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ GOOD, POOR = 80.0, 50.0
 """Percent: above the first with its whole interval a model is good for a use, below the second it is not."""
 NAMED = 6
 """Languages that a sentence names before it counts them."""
+OTHERS = "mean of the languages measured, without English"
 UNMEASURED, UNDECIDED = "not measured", "no difference shown"
 
 
@@ -50,7 +51,7 @@ class Choice:
     """One language and use.
 
     Attributes:
-        language: Its code.
+        language: Its code, or `OTHERS`.
         use: One of `USES`.
         means: One a model, over the tasks that all of them have; None where there is no such task.
         best: The models among which no difference is shown, by paired bootstrap, the highest mean first; with one
@@ -72,38 +73,43 @@ class Choice:
 def choices(facts: Facts) -> dict[str, dict[str, Choice]]:
     """Language -> use -> which model; uses that were measured in no language are left out.
 
+    The last one, `OTHERS`, is the mean over the languages beside English in which the use was measured: what is known
+    where one's own language was not.
     The difference of two models is over the tasks of the use in that language, by paired bootstrap; each has 95 %, and
     they are not corrected for the number of rows.
     """
     found: dict[str, dict[str, Choice]] = {}
     codes = list(dict.fromkeys(code for scores in facts.sets for code, _ in scores.keys))
-    uses = [use for use in USES if any(_keys(facts, use, code)[1] for code in codes)]
+    uses = [use for use in USES if _keys(facts, use, codes)[1]]
     for code in codes:
-        row = {use: _choice(facts, use, code) for use in uses}
+        row = {use: _choice(facts, use, code, [code]) for use in uses}
         if any(each.means for each in row.values()):
             found[code] = row
+    others = [code for code in codes if code != ENGLISH]
+    if len([code for code in found if code != ENGLISH]) > 1:
+        found[OTHERS] = {use: _choice(facts, use, OTHERS, others) for use in uses}
     return found
 
 
-def _keys(facts: Facts, use: str, code: str) -> tuple[ScoreSet | None, list[Key]]:
-    """The scores of a use in a language that all models have."""
+def _keys(facts: Facts, use: str, codes: Collection[str]) -> tuple[ScoreSet | None, list[Key]]:
+    """The scores of a use in some languages that all models have."""
     types, fits = USES[use]
     for scores in facts.sets:
-        keys = [key for key in scores.keys if key[0] == code and scores.about(key).type in types]
+        keys = [key for key in scores.keys if key[0] in codes and scores.about(key).type in types]
         shared = scores.shared(key for key in keys if fits(scores.about(key)))
         if shared and all(board.entries[shared[0]].score is not None for board in scores.boards):
             return scores, shared
     return None, []
 
 
-def _choice(facts: Facts, use: str, code: str) -> Choice:
-    scores, keys = _keys(facts, use, code)
+def _choice(facts: Facts, use: str, label: str, codes: Collection[str]) -> Choice:
+    scores, keys = _keys(facts, use, codes)
     if scores is None:
-        return Choice(code, use, None)
+        return Choice(label, use, None)
     means = tuple(_mean(board, keys, facts.seed) for board in scores.boards)
     order = sorted(range(len(means)), key=lambda place: -(means[place].value or 0))
     best = [place for place in order if place == order[0] or not _better(facts, scores, keys, order[0], place)]
-    return Choice(code, use, means, tuple(scores.names[place] for place in best))
+    return Choice(label, use, means, tuple(scores.names[place] for place in best))
 
 
 def _mean(board: Board, keys: Sequence[Key], seed: int) -> Mean:
@@ -127,7 +133,7 @@ def _better(facts: Facts, scores: ScoreSet, keys: Sequence[Key], one: int, other
 
 def sentences(facts: Facts) -> list[str]:
     """Say what each model is good for and what not, by the intervals of its scores: use it for ..., not for ..."""
-    rows = choices(facts)
+    rows = {code: row for code, row in choices(facts).items() if code != OTHERS}
     found = []
     for place, name in enumerate(facts.names):
         good, poor = [], []

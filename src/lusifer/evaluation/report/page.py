@@ -86,6 +86,7 @@ def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
         language_of=language,
         resamples=RESAMPLES,
         order_of=order_of,
+        others=choice.OTHERS,
         bounds=(choice.GOOD, choice.POOR),
         bars=lambda part: _bars(part.facts, part.slug),
         heat_maps=_heat_maps,
