@@ -20,6 +20,7 @@ MODEL = {"model.bases", "model"}
 BELOW_TRAINING = LEAVES | MODEL | {"embedder", "data"}
 TRAINING = {"training", "training.recipe", "training.objectives"}
 BELOW_EVALUATION = LEAVES | MODEL | {"embedder", "evaluation"}
+ASKED = {"evaluation.tasks", "evaluation.search"}
 ROOMS: dict[str, set[str]] = {
     "leaves": set(),
     "io": {"leaves"},
@@ -36,10 +37,11 @@ ROOMS: dict[str, set[str]] = {
     "training.run": BELOW_TRAINING | TRAINING | {"training.estimate", "training.stages"},
     "evaluation": LEAVES,
     "evaluation.tasks": LEAVES,
-    "evaluation.suites": LEAVES | {"evaluation.tasks"},
+    "evaluation.search": LEAVES | {"evaluation.tasks"},
+    "evaluation.suites": LEAVES | ASKED,
     "evaluation.scores": LEAVES | {"evaluation.suites"},
     "evaluation.public": LEAVES | {"evaluation.tasks", "evaluation.suites", "evaluation.scores"},
-    "evaluation.run": BELOW_EVALUATION | {"evaluation.tasks", "evaluation.suites", "evaluation.scores"},
+    "evaluation.run": BELOW_EVALUATION | ASKED | {"evaluation.suites", "evaluation.scores"},
     "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores", "evaluation.public"},
     "serving": LEAVES | MODEL | {"embedder"},
     "calibration": LEAVES | MODEL | {"embedder", "serving"},

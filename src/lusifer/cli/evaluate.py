@@ -21,7 +21,7 @@ from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     from lusifer.evaluation.scores.results import Results
-    from lusifer.evaluation.tasks.collection import Searched
+    from lusifer.evaluation.search.collection import Searched
 SUITE_HELP = (
     "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. robust: these in disguise "
     "(romanised, in capitals, mistyped, ...), with --data SIB-200 and XQuAD too. mine: your own questions "
@@ -131,7 +131,7 @@ def _searched(place: Path, model: str, instructions: bool | None, dtype: str | N
     Raises:
         UsageError: The model may not ask the index, or an option says otherwise than the index.
     """
-    from lusifer.evaluation.tasks.collection import Searched, SearchedDocument
+    from lusifer.evaluation.search.collection import Searched, SearchedDocument
     from lusifer.index.documents import DocumentFolder
     from lusifer.index.table import is_table
 
@@ -149,8 +149,8 @@ def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | N
     """The passages of an index as they are; their language is the field `language` or `lang`."""
     import numpy as np
 
-    from lusifer.evaluation.tasks.collection import Searched, SearchedDocument
-    from lusifer.evaluation.tasks.questions import code_of
+    from lusifer.evaluation.search.collection import Searched, SearchedDocument
+    from lusifer.evaluation.search.questions import code_of
     from lusifer.index.index import Index
     from lusifer.index.passages import joined
 

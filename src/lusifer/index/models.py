@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lusifer import chunks
 from lusifer.calibration.asking import Given, taken
 from lusifer.embedder import contents
 from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.errors import UsageError
 from lusifer.io import hub, names
-from lusifer.serving import chunks
 from lusifer.serving.encode import choose_prompt, token_counts
 
 if TYPE_CHECKING:

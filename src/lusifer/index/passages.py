@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lusifer import chunks
 from lusifer.errors import DataError, LusiferError
 from lusifer.index.documents import RESERVED, TextDocument
 from lusifer.index.models import IndexModel
 from lusifer.index.turns import InTurn
-from lusifer.serving import chunks, encode
+from lusifer.serving import encode
 
 if TYPE_CHECKING:
     from lusifer.calibration.asking import DocumentOffsets

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lusifer import chunks
 from lusifer.calibration import asking
 from lusifer.embedder import golden
 from lusifer.errors import LusiferError, UsageError
@@ -19,7 +20,6 @@ from lusifer.index.passages import joined
 from lusifer.index.table import NAME, PassageTable
 from lusifer.index.writing import Added, put
 from lusifer.io.files import replace_folder
-from lusifer.serving import chunks
 from lusifer.serving.encode import token_counts
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ def test_a_question_in_a_language_that_is_not_there(own):
 
 
 def test_vectors_of_another_size_than_the_documents_have(own, tmp_path):
-    from lusifer.evaluation.tasks.collection import Searched, SearchedDocument
+    from lusifer.evaluation.search.collection import Searched, SearchedDocument
 
     searched = Searched(
         tuple(SearchedDocument(f"en p{n}", None, "en") for n in range(4)), np.eye(4, 9, dtype=np.float32), np.arange(4)

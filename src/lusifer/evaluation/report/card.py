@@ -10,9 +10,10 @@ from lusifer.evaluation.report import facts as report_facts
 from lusifer.evaluation.report import losses, verdict
 from lusifer.evaluation.report.facts import Facts, MeanTable, ScoreSet
 from lusifer.evaluation.report.words import language_name, mean_cell, render, score_cell
-from lusifer.evaluation.scores import questions
+from lusifer.evaluation.scores import long, questions
 from lusifer.evaluation.scores.averages import TASK, Board
 from lusifer.evaluation.scores.bootstrap import Key, interval, spread
+from lusifer.evaluation.scores.long import LengthReport
 from lusifer.evaluation.scores.questions import QuestionReport, QuestionRow
 from lusifer.evaluation.scores.results import Results
 from lusifer.io.markdown import bullets, table
@@ -37,6 +38,7 @@ def markdown(facts: Facts) -> str:
         by_both=_by_language_and_type,
         tasks=lambda scores: _tasks(scores, facts.seed),
         questions=_questions(facts),
+        lengths=[(report, _lengths(report)) for report in long.reports(facts.evaluations, facts.names)],
         plain=_plain,
         safe=_without_tags,
     )
@@ -70,6 +72,19 @@ def _questions(facts: Facts) -> list[tuple[QuestionReport, list[str]]]:
             tables.append(table(header, controls))
         found.append((report, tables))
     return found
+
+
+def _lengths(report: LengthReport) -> str:
+    """The table of how far a model reads: a row a length and place, a column a language."""
+    rows = []
+    for row in report.rows:
+        details = row.details
+        known = [mean_cell(row.scores[code]) if code in row.scores else "" for code in report.languages]
+        about = [f"{details.paragraphs}", "in passages" if details.in_passages else "whole", details.position]
+        words = [f"{details.words:.0f}", f"{details.before:.0f}", f"{details.cut} of {details.passages}"]
+        rows.append([*about, *words, *known])
+    header = ["paragraphs", "searched", "answer", "words", "before the answer", "cut"]
+    return table([*header, *map(language_name, report.languages)], rows, left=3)
 
 
 def _question_row(row: QuestionRow, report: QuestionReport) -> list[str]:

@@ -24,9 +24,9 @@ from lusifer.evaluation.run.runner import Result
 from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.averages import MANY
 from lusifer.evaluation.scores.folder import EvaluationFolder
+from lusifer.evaluation.search.collection import Searched
 from lusifer.evaluation.suites import suite
 from lusifer.evaluation.suites.suite import LOCAL, Selection
-from lusifer.evaluation.tasks.collection import Searched
 from lusifer.evaluation.tasks.rows import fingerprint
 from lusifer.io import names
 from lusifer.io.files import locked

@@ -20,8 +20,8 @@ from lusifer.evaluation.run.encoder import ScoredModel, WorkerError
 from lusifer.evaluation.scores import bootstrap
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.scores.results import Entry
+from lusifer.evaluation.search.ranked import Measured, RankedTask
 from lusifer.evaluation.suites.suite import Selection
-from lusifer.evaluation.tasks.ranked import Measured, RankedTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.io import hub
 

@@ -1,6 +1,6 @@
 """What a mean over questions hides: places of needed documents, errors by language, controls, and the worst questions.
 
-It is read from the details that a task of questions keeps (`evaluation.tasks.ranked`), as plain values for a page.
+It is read from the details that a task of questions keeps (`evaluation.search.ranked`), as plain values for a page.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from typing import Any
 
 from lusifer import languages as languages_
 from lusifer.errors import UsageError
+from lusifer.evaluation.search import questions
+from lusifer.evaluation.search.collection import QuestionSet, Searched
 from lusifer.evaluation.suites import benchmark
-from lusifer.evaluation.tasks import local, questions
-from lusifer.evaluation.tasks.collection import QuestionSet, Searched
+from lusifer.evaluation.tasks import local
 from lusifer.evaluation.tasks.rows import SuiteRow, select
 from lusifer.io import parallel_text
 from lusifer.io.files import sha256
@@ -104,7 +105,7 @@ def _from_files(
 ) -> Selection:
     """A suite of our own tasks, in some languages or in every one that there is anything for (None)."""
     if suite not in PACKAGED and data is None:
-        raise UsageError("the offline suite reads files: name their folder with --data")
+        raise UsageError(f"the suite {suite} reads files: name their folder with --data")
     folder, kinds = local.DataFolder(data), local.tasks(suite)
     if data is None:
         kinds = [kind for kind in kinds if not kind.files(Path(), kind.subset.format(local.ENGLISH))]
@@ -135,7 +136,9 @@ def _from_files(
             raise UsageError(f"nothing to measure: {fit.why_none()}: choose other --languages or --tasks")
         bare = [code for code in codes if code not in {row.language for row in rows}]
         notes += [f"{', '.join(bare)}: without a score: {fit.why_none()}"] if bare else []
-    elif not against:
+    elif not rows:
+        raise UsageError(f"{data}: no file for these languages and tasks: choose other --languages or --tasks")
+    elif not against and suite != "long":
         parallel = _parallel(suite, folder, compared, "dev" if asked is None else "train")
     notes += local.notes(kinds, compared, data) if data is not None else ()
     return Selection(suite, rows, partial(local.make, kinds, folder), absent, digests, parallel, notes, facts)

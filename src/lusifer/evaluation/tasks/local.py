@@ -23,6 +23,7 @@ from lusifer.evaluation.tasks.rows import SuiteRow
 ENGLISH = "en"
 MODULES: dict[str, list[str]] = {
     "offline": [f"lusifer.evaluation.tasks.{name}:TASKS" for name in ("sib200", "xquad", "sts")],
+    "long": ["lusifer.evaluation.search.long:TASKS"],
     "sample": ["lusifer.evaluation.tasks.sib200:SAMPLE_TASKS"],
     "robust": ["lusifer.evaluation.tasks.robust:TASKS"],
 }
@@ -60,7 +61,7 @@ class LocalTask:
         texts: What the ids of its examples are ids of, where other tasks have the same texts: means over such tasks
             have their texts drawn together.
         optional: Whether a language without a file has no row at all; else its score is missing, with the reason.
-        by_mteb: Whether mteb measures it; a `RankedTask` does so itself.
+        by_mteb: Whether mteb measures it; a `RankedTask` (`evaluation.search.ranked`) does so itself.
     """
 
     title: ClassVar[str]

@@ -18,8 +18,8 @@ from typing import Any
 
 from lusifer import extras, languages
 from lusifer.errors import DataError, UsageError
-from lusifer.evaluation.tasks.collection import UNKNOWN, Question, QuestionSet, Searched, SearchedDocument
-from lusifer.evaluation.tasks.ranked import RankedTask
+from lusifer.evaluation.search.collection import UNKNOWN, Question, QuestionSet, Searched, SearchedDocument
+from lusifer.evaluation.search.ranked import RankedTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.io import rows
 from lusifer.io.files import sha256

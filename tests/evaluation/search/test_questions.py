@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lusifer.errors import DataError
-from lusifer.evaluation.tasks import questions
-from lusifer.evaluation.tasks.collection import Question, SearchedDocument
+from lusifer.evaluation.search import questions
+from lusifer.evaluation.search.collection import Question, SearchedDocument
 
 DOCUMENTS = [{"id": "a", "text": "one"}, {"id": 7, "text": "seven"}, {"id": "b c", "text": "two"}]
 GOOD = [*DOCUMENTS, {"question": "one?", "right": ["a"]}]

@@ -9,8 +9,9 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lusifer import chunks
 from lusifer.errors import UsageError
-from lusifer.serving import chunks, encode
+from lusifer.serving import encode
 
 SENTENCES = {
     "en": ["Water is life. ", "Is it? ", "Yes, 3.5 litres, e.g. from St. Moritz!"],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lusifer.evaluation.tasks.collection import Searched, SearchedDocument, judged, rank
+from lusifer.evaluation.search.collection import Searched, SearchedDocument, judged, rank
 
 
 def documents(*languages: str) -> Searched:

@@ -6,13 +6,13 @@ From `measure` come a score, its examples, and details from which a report makes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from lusifer.errors import DataError
-from lusifer.evaluation.tasks.collection import UNKNOWN, QuestionSet, Ranked, Searched, judged, rank
+from lusifer.evaluation.search.collection import UNKNOWN, QuestionSet, Ranked, Searched, judged, rank
 from lusifer.evaluation.tasks.local import LocalTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 
@@ -98,6 +98,7 @@ class RankedTask(LocalTask):
             DataError: No question needs a document, or the vectors of documents are not of this size.
         """
         asked = self.dataset[row.subsets[0]]
+        asked = replace(asked, searched=self.prepared(asked.searched, model))
         questions, searched = asked.questions, asked.searched
         answered = [number for number, each in enumerate(questions) if each.right]
         if not answered:
@@ -120,6 +121,10 @@ class RankedTask(LocalTask):
         prompt = {"query": query, "document": None if searched.vectors is not None else model.prompts["document"]}
         score = round(100 * sum(values) / len(values), 4)
         return Measured(score, examples, self.details(asked, found, prompt), len(values), prompt)
+
+    def prepared(self, searched: Searched, model: SearchModel) -> Searched:
+        """The documents as they are searched, for a task that splits them."""
+        return searched
 
     def _passages(self, searched: Searched, model: SearchModel) -> tuple[np.ndarray, np.ndarray]:
         """The vectors of all passages and their documents; made once for all languages of the task."""
