@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SUITE_HELP = (
     "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. robust: these in disguise "
     "(romanised, in capitals, mistyped, ...), with --data SIB-200 and XQuAD too. mine: your own questions "
-    "(--data FILE). From the hub: paper, cross-lingual, robust-hub, lists-only, quick (docs/benchmark.md)."
+    "(--data FILE). long: how far into a long text it reads. From the hub: paper, cross-lingual, robust-hub, "
+    "lists-only, quick (docs/benchmark.md)."
 )
 RUN = "run.json"  # by it a folder shows that it holds an evaluation
 
