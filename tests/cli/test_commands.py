@@ -121,7 +121,7 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert main([*command[:6], "--languages", "en,xx", "--output", "again"]) == 2
     assert "language 'xx' is the code of no language" in one_line(capsys)
     assert main(["evaluate", str(model_folder), "--suite", "all"]) == 2
-    assert "--suite 'all' is unknown: use one of offline, sample, robust, mine, paper" in one_line(capsys)
+    assert "--suite 'all' is unknown: use one of offline, sample, robust, long, mine, paper" in one_line(capsys)
 
 
 def test_evaluate_takes_devices_in_capitals(model_folder, folder, capsys, monkeypatch):

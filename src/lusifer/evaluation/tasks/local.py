@@ -23,9 +23,9 @@ from lusifer.evaluation.tasks.rows import SuiteRow
 ENGLISH = "en"
 MODULES: dict[str, list[str]] = {
     "offline": [f"lusifer.evaluation.tasks.{name}:TASKS" for name in ("sib200", "xquad", "sts")],
-    "long": ["lusifer.evaluation.search.long:TASKS"],
     "sample": ["lusifer.evaluation.tasks.sib200:SAMPLE_TASKS"],
     "robust": ["lusifer.evaluation.tasks.robust:TASKS"],
+    "long": ["lusifer.evaluation.search.long:TASKS"],
 }
 """Suite -> where its tasks stand: module and name of a tuple."""
 _ADDED: list[type[LocalTask]] = []
