@@ -119,3 +119,33 @@ def test_public_models_stand_beside_those_whose_tasks_they_have():
     assert "embeddings-benchmark/results" in html
     other = page.page([facts.gather([results("mine", {("en", "Topics"): right(1, 0, 1)})])])
     assert '<section id="public">' not in other
+
+
+def test_long_texts_are_shown_by_length_and_place():
+    rows = [(1, 0, 90.0, 0.0), (8, 0, 80.0, 0.0), (8, 7, 10.0, 700.0)]
+    entries, details = [], {}
+    for paragraphs, place, value, before in rows:
+        task = f"Long{paragraphs}{place}"
+        entries.append(entry("en", task, value, low=value - 5, high=value + 5, type="Retrieval"))
+        details["en", task] = {
+            "kind": "long", "paragraphs": paragraphs, "place": place, "in_passages": False, "documents": 120,
+            "passages": 120, "words": 100.0 * paragraphs, "before": before, "cut": 120 * (paragraphs > 1),
+        }  # fmt: skip
+    made = replace(results("mini", {}, *entries), suite="long", details=details)
+    html = page.page([facts.gather([made])])
+    assert re.findall(r'<section id="([^"]*)"', html) == [
+        "verdict",
+        "lengths",
+        "measured",
+        "missing",
+        "seen",
+        "reading",
+    ]
+    (table,) = (rows for caption, rows in Cells(html).tables.items() if caption.startswith("mini: documents found"))
+    assert [row[:6] for row in table[1:]] == [
+        ["whole", "1", "100", "alone", "0", "0"],
+        ["whole", "8", "800", "start", "0", "120"],
+        ["whole", "8", "800", "end", "700", "120"],
+    ]
+    assert table[3][6] == "10.0 5.0 to 15.0" and table[3][7] == "10.0"
+    assert "less than half: it reads to about 100 words." in html

@@ -23,10 +23,11 @@ from lusifer.evaluation.report.choice import Choice
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.report.words import language, language_name, render, short
-from lusifer.evaluation.scores import disguised, questions
+from lusifer.evaluation.scores import disguised, long, questions
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
 from lusifer.evaluation.scores.disguised import Change
+from lusifer.evaluation.scores.long import LengthReport
 from lusifer.evaluation.scores.questions import QuestionReport
 from lusifer.evaluation.scores.results import Results
 from lusifer.io import parallel_text
@@ -49,6 +50,7 @@ class Part:
         changes: Model -> what each disguise costs it; of the suite `robust`.
         least_share: The share of a language's texts that a disguise must change; None for other suites.
         questions: What a mean over one's own questions hides; of the suite `mine`.
+        lengths: Where each model stops reading; of the suite `long`.
         standings: Where the models stand among public ones.
     """
 
@@ -60,12 +62,13 @@ class Part:
     changes: Mapping[str, Sequence[Change]]
     least_share: float | None
     questions: Sequence[QuestionReport]
+    lengths: Sequence[LengthReport]
     standings: Sequence[Standing]
 
     @property
     def plain(self) -> bool:
-        """Whether means over tasks and languages say something: not over disguises, and not over one's questions."""
-        return not self.changes and not self.questions
+        """Whether means over tasks say something: not over disguises or lengths, and not over one's own questions."""
+        return not (self.changes or self.questions or self.lengths)
 
 
 def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
@@ -100,15 +103,18 @@ def _part(facts: Facts, number: int, several: bool) -> Part:
     changes = {name: made for name, each in named if (made := disguised.changes(each, facts.seed))}
     shares = [share for _, each in named if (share := disguised.least_share(each)) is not None]
     asked = questions.reports(facts.evaluations, facts.names, facts.seed)
+    lengths = long.reports(facts.evaluations, facts.names)
     if changes:
         said, choices = losses.sentences(facts), {}
     elif asked:
         said, choices = verdict.of_questions(facts, asked), {}
+    elif lengths:
+        said, choices = [line for each in lengths for line in each.sentences], {}
     else:
         said, choices = [*choice.sentences(facts), *verdict.sentences(facts)], choice.choices(facts)
     places = [place for each in facts.evaluations if each.model.against is None for place in standings(each)]
     slug, label = f"part-{number + 1}-" if number else "", f": {facts.title}" if several else ""
-    return Part(facts, slug, label, said, choices, changes, max(shares, default=None), asked, places)
+    return Part(facts, slug, label, said, choices, changes, max(shares, default=None), asked, lengths, places)
 
 
 def demo(looks: Mapping[str, Look], searches: Mapping[str, Mapping[str, Sequence[Hit]]], islands: Figure) -> str:
