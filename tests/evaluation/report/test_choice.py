@@ -27,21 +27,21 @@ def made(*shares, subset="sw-en"):
 
 
 def test_the_better_model_is_named_where_the_same_texts_show_it():
-    found = choice.choices(made(0.5, 0.9))["sw"]["questions in it, English documents"]
+    found = choice.choices(made(0.5, 0.9))["sw"]["questions in the language over English documents"]
     assert [mean.value for mean in found.means] == pytest.approx([50, 90])
     assert found.best == ("m1",) and found.words(("m0", "m1")) == "m1"
 
 
 def test_models_that_the_texts_cannot_tell_apart_are_both_named():
-    near = choice.choices(made(0.5, 0.9, 0.89))["sw"]["questions in it, English documents"]
+    near = choice.choices(made(0.5, 0.9, 0.89))["sw"]["questions in the language over English documents"]
     # One question in a hundred: the interval of the difference begins at 0.
     assert near.best == ("m1", "m2") and near.words(("m0", "m1", "m2")) == "m1 or m2"
-    equal = choice.choices(made(0.7, 0.7))["sw"]["questions in it, English documents"]
+    equal = choice.choices(made(0.7, 0.7))["sw"]["questions in the language over English documents"]
     assert equal.words(("m0", "m1")) == "no difference shown"
 
 
 def test_the_direction_decides_what_a_score_tells_of():
-    assert list(choice.choices(made(0.5, subset="en-sw"))["sw"]) == ["English questions, documents in it"]
+    assert list(choice.choices(made(0.5, subset="en-sw"))["sw"]) == ["English questions over documents in the language"]
     assert choice.choices(made(0.5, subset="sw-fr")) == {}
 
 
@@ -50,21 +50,21 @@ def test_what_was_not_measured_is_said_and_no_zero():
     other = results("m0", {("fr", "Search"): right(*[1.0] * 60, 0.0)}, **TO_ENGLISH)
     both = results("m0", {}, *one.scores, *with_subsets(other, "en-fr").scores)
     rows = choice.choices(facts.gather([both]))
-    assert rows[choice.OTHERS]["questions in it, English documents"].means[0].value == pytest.approx(90)
-    assert rows["fr"]["questions in it, English documents"].words(("m0",)) == "not measured"
-    assert rows["sw"]["questions in it, English documents"].means[0].value == pytest.approx(90)
+    assert rows[choice.OTHERS]["questions in the language over English documents"].means[0].value == pytest.approx(90)
+    assert rows["fr"]["questions in the language over English documents"].words(("m0",)) == "not measured"
+    assert rows["sw"]["questions in the language over English documents"].means[0].value == pytest.approx(90)
 
 
 def test_the_verdict_says_what_a_model_is_for_and_what_not():
     said = choice.sentences(made(0.95, 0.2))
+    use = "questions in the language over English documents, in Swahili (sw)"
     assert said == [
-        "m0: Use it for questions in it, English documents: Swahili (sw) 95.0 (of 1 language).",
-        "m1: Nothing here says where it may be used. Not for questions in it, English documents: Swahili (sw) 20.0 "
-        "(of 1 language).",
+        f"m0: use it for {use} 95.0 (of 1 language measured).",
+        f"m1: nothing here says where it may be used. Not for {use} 20.0 (of 1 language measured).",
     ]
-    assert choice.sentences(made(0.85)) == ["m0: Nothing here says where it may be used."]  # from 77: may be under 80
+    assert choice.sentences(made(0.85)) == ["m0: nothing here says where it may be used."]  # from 77: may be under 80
     perfect = choice.sentences(made(1.0))  # its exact interval begins at 96
-    assert perfect[0].startswith("m0: Use it for questions")
+    assert perfect[0].startswith("m0: use it for questions")
 
 
 def test_many_languages_are_counted():
@@ -72,5 +72,5 @@ def test_many_languages_are_counted():
     means = dict.fromkeys(codes, Mean(90.0, 85.0, 95.0, True))
     assert choice._named(codes, means) == "all 8 languages measured"
     words = choice._named(codes[:7], means)
-    assert words.startswith("Spanish (es) 90.0, ") and words.endswith(" and 1 more (of 8 languages)")
+    assert words.startswith("Spanish (es) 90.0, ") and words.endswith(" and 1 more (of 8 languages measured)")
     assert np.isfinite(means["es"].value) and entry("sw").language == "sw"

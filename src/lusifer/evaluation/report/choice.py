@@ -36,12 +36,12 @@ def _within(entry: Entry) -> bool:
 
 SEARCH = ("Retrieval", "Reranking")
 USES: dict[str, tuple[tuple[str, ...], Callable[[Entry], bool]]] = {
-    "questions in it, English documents": (SEARCH, _to(ENGLISH)),
-    "English questions, documents in it": (SEARCH, _from(ENGLISH)),
-    "questions and documents in it": (SEARCH, _within),
-    "the English translation of a sentence": (("BitextMining",), _to(ENGLISH)),
-    "sorting texts, learned on English": (("Classification",), lambda entry: entry.cross_lingual),
-    "sorting texts, learned in it": (("Classification",), _within),
+    "questions in the language over English documents": (SEARCH, _to(ENGLISH)),
+    "English questions over documents in the language": (SEARCH, _from(ENGLISH)),
+    "questions and documents in the language": (SEARCH, _within),
+    "finding the English translation of a sentence": (("BitextMining",), _to(ENGLISH)),
+    "sorting texts after learning on English ones": (("Classification",), lambda entry: entry.cross_lingual),
+    "sorting texts after learning in the language": (("Classification",), _within),
 }
 """Use -> the types of mteb's tasks that tell of it, and which entries of them."""
 
@@ -140,12 +140,11 @@ def sentences(facts: Facts) -> list[str]:
         for use in next(iter(rows.values()), {}):
             means = {code: row[use].means[place] for code, row in rows.items() if row[use].means}
             codes = [code for code, mean in means.items() if mean.low is not None and mean.low >= GOOD]
-            good += [f"{use}: {_named(codes, means)}"] if codes else []
+            good += [f"{use}, in {_named(codes, means)}"] if codes else []
             codes = [code for code, mean in means.items() if mean.high is not None and mean.high < POOR]
-            poor += [f"{use}: {_named(codes, means)}"] if codes else []
-        parts = [f"use it for {'; '.join(good)}"] if good else ["nothing here says where it may be used"]
-        parts += [f"not for {'; '.join(poor)}"] if poor else []
-        found.append(f"{name}: {'. '.join(part[0].upper() + part[1:] for part in parts)}.")
+            poor += [f"{use}, in {_named(codes, means)}"] if codes else []
+        words = f"use it for {'; for '.join(good)}" if good else "nothing here says where it may be used"
+        found.append(f"{name}: {words}." + (f" Not for {'; nor for '.join(poor)}." if poor else ""))
     return found if rows else []
 
 
@@ -155,4 +154,4 @@ def _named(codes: Sequence[str], of: dict[str, Mean]) -> str:
         return f"all {count_of(len(of), 'language')} measured"
     names = [f"{language_name(code)} {score_cell(of[code].value)}" for code in codes]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more} (of {count_of(len(of), 'language')})"
+    return f"{', '.join(names[:NAMED])}{more} (of {count_of(len(of), 'language')} measured)"
