@@ -97,7 +97,7 @@ def test_the_verdict_names_what_breaks_what_costs_and_what_does_not(known):
     capitals = disguised.changes(known)[0]
     ends = f"{capitals.low:+.1f} to {capitals.high:+.1f}"
     assert words == [
-        f"Clean: breaks: in capitals -30.0 points ({ends}), most in es (-40.0); "
+        f"Clean: breaks: in capitals -30.0 points from 90.0 ({ends}), most in es (-40.0); "
         "costs nothing that this shows: mistyped."
     ]
     assert card.markdown(facts.gather([known])).splitlines()[3].endswith(words[0])
@@ -124,3 +124,10 @@ def test_several_models_stand_beside_each_other(known):
 def test_damaged_settings_are_named(known):
     with pytest.raises(DataError, match=r"summary\.json: settings\.disguises\.tasks: Field required; evaluate again"):
         disguised.changes(replace(known, settings={"disguises": {"least_share": 0.1}}))
+
+
+def test_a_model_that_finds_little_has_little_to_lose():
+    few = right(1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    found = disguised.changes(made({("es", "Clean"): few, ("es", "Typed"): few}, {}))
+    assert found[1].verdict == disguised.LITTLE
+    assert disguised.verdict(found) == ["Clean: has little to lose: mistyped."]

@@ -20,6 +20,7 @@ from lusifer.evaluation.scores.bootstrap import Examples, Key, percentiles, scor
 from lusifer.evaluation.scores.results import AGAIN, SUMMARY, Entry, Results
 
 BREAKS, COSTS, GAINS, NOTHING = "breaks", "loses", "gains", "costs nothing that this shows"
+LITTLE = "has little to lose"
 BREAKING = 20.0
 """Percent points of a mean loss from which on a disguise breaks a model."""
 FLAT = 1e-9
@@ -85,11 +86,14 @@ class Change:
 
     @property
     def verdict(self) -> str | None:
-        """One of `BREAKS`, `COSTS`, `GAINS` and `NOTHING`, by the mean and its interval; None without a mean."""
-        if self.change is None:
+        """One of `BREAKS`, `COSTS`, `GAINS` and `NOTHING`, by the mean and its interval; None without a mean.
+
+        `LITTLE` in place of `NOTHING` where the score of the texts as they were is under `BREAKING`.
+        """
+        if self.change is None or self.clean is None:
             return None
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
-            return NOTHING
+            return NOTHING if self.clean >= BREAKING else LITTLE
         if self.change > 0:
             return GAINS
         return BREAKS if self.change <= -BREAKING else COSTS
@@ -138,8 +142,9 @@ def verdict(found: Sequence[Change]) -> list[str]:
         for kind in (BREAKS, COSTS, GAINS):
             named = [f"{each.disguise} {_points(each)}{_worst(each)}" for each in mine if each.verdict == kind]
             parts += [f"{kind}: {', '.join(named)}"] if named else []
-        rest = [each.disguise for each in mine if each.verdict == NOTHING]
-        parts += [f"{NOTHING}: {', '.join(rest)}"] if rest else []
+        for kind in (NOTHING, LITTLE):
+            rest = [each.disguise for each in mine if each.verdict == kind]
+            parts += [f"{kind}: {', '.join(rest)}"] if rest else []
         lines += [f"{base}: {'; '.join(parts)}."] if parts else []
     return lines
 
@@ -154,7 +159,7 @@ def spared(found: Sequence[Change]) -> dict[str, dict[str, list[str]]]:
 
 
 def _points(each: Change) -> str:
-    return f"{each.change:+.1f} points ({each.low:+.1f} to {each.high:+.1f})"
+    return f"{each.change:+.1f} points from {each.clean:.1f} ({each.low:+.1f} to {each.high:+.1f})"
 
 
 def _worst(each: Change) -> str:
