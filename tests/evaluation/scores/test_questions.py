@@ -80,6 +80,7 @@ def test_what_thirty_questions_show():
     assert "157 questions" in third  # 2.8016^2 * 0.2 / 0.1^2
     assert "8 questions" in fourth
     assert "takes 6 questions" in questions.reach(4, 50)[1]
+    assert "±1.2 points" in questions.reach(5950, 63)[0] and "0.1 points" in questions.reach(5950, 63)[1]
     assert "1 question:" in questions.reach(1, 100)[0]
 
 

@@ -324,6 +324,11 @@ def fewest_wins(rows: int = 1) -> int:
     return 1 + math.floor(1 - math.log2(LEVEL / rows))
 
 
+def _points(value: float) -> str:
+    """A difference in whole points, a small one with a decimal."""
+    return f"{value:.0f}" if value >= 3 else f"{value:.1f}"
+
+
 def reach(n: int, percent: float, languages: int = 1) -> list[str]:
     """Say what so many questions can show: how sure a share is, and which difference of two models a test can see.
 
@@ -339,14 +344,14 @@ def reach(n: int, percent: float, languages: int = 1) -> list[str]:
     most = 100 * DISAGREE
     found = [
         f"{n:,} question{'s' * (n != 1)}: a share of right answers near {percent:.0f} % is known to about "
-        f"±{half:.0f} points.",
+        f"±{_points(half)} points.",
         f"Of two models the better one must have at least {wins} more of these questions right, "
-        f"{100 * wins / n:.0f} points, before a paired test can tell them apart."
+        f"{_points(100 * wins / n)} points, before a paired test can tell them apart."
         if wins <= n
         else f"No difference of two models can be told by a paired test: that takes {wins} questions at least.",
     ]
     if seen < most:
-        words = f"a difference of {seen:.0f} points is seen in 80 of 100 such sets of questions"
+        words = f"a difference of {_points(seen)} points is seen in 80 of 100 such sets of questions"
     else:
         needed = math.ceil(POWER_Z**2 * DISAGREE / (most / 200) ** 2)
         words = (
