@@ -52,6 +52,7 @@ def in_disguise(name, spanish):
     }
     changed = {"es": [10, 10], "hi": [0, 10], "ru": [4, 10]}
     tasks = {"Capitals": {"clean": "Clean", "disguise": "in capitals", "changed": changed}}
+    tasks["Digits"] = {"clean": "Clean", "disguise": "in other digits", "changed": {"es": [0, 10]}}
     settings = {"disguises": {"least_share": 0.1, "tasks": tasks}}
     return replace(results(name, examples, cross_lingual=True, type="Retrieval"), suite="robust", settings=settings)
 
@@ -66,7 +67,9 @@ def test_what_disguises_cost_is_shown_for_each_model_and_language():
     row = found["What disguises cost, mean over the languages: Clean"][1]
     assert row[:4] == ["in capitals", "es, ru", "90.0", "60.0"] and row[4].startswith("-30.0 ")
     assert row[5:7] == ["90.0", "85.0"] and row[7].startswith("-5.0 ")
-    languages = dict(found["mini, change in each language (points): Clean"][1:])
+    digits = found["What disguises cost, mean over the languages: Clean"][2]
+    assert digits[:2] == ["in other digits", "in none"] and digits[4] == "does not apply"
+    languages = dict(row[:2] for row in found["mini, change in each language (points): Clean"][1:])
     assert languages["Spanish (es)"].startswith("-40.0") and "Hindi (hi)" not in languages
     assert "<li>mini. Clean: breaks: in capitals -30.0 points" in html
 
