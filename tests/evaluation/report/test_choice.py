@@ -55,16 +55,21 @@ def test_what_was_not_measured_is_said_and_no_zero():
     assert rows["sw"]["questions in the language over English documents"].means[0].value == pytest.approx(90)
 
 
-def test_the_verdict_says_what_a_model_is_for_and_what_not():
-    said = choice.sentences(made(0.95, 0.2))
-    use = "questions in the language over English documents, in Swahili (sw)"
-    assert said == [
-        f"m0: use it for {use} 95.0 (of 1 language measured).",
-        f"m1: nothing here says where it may be used. Not for {use} 20.0 (of 1 language measured).",
+def test_the_verdict_says_who_is_ahead_where_a_model_may_be_used_and_where_not():
+    use = "Questions in the language over English documents"
+    assert choice.sentences(made(0.95, 0.2)) == [
+        f"{use}: m0 is ahead in 1 of 1 language; use m0 for it in Swahili (sw) 95.0; not m1 in Swahili (sw) 20.0."
     ]
-    assert choice.sentences(made(0.85)) == ["m0: nothing here says where it may be used."]  # from 77: may be under 80
-    perfect = choice.sentences(made(1.0))  # its exact interval begins at 96
-    assert perfect[0].startswith("m0: use it for questions")
+    neither = "m0 is neither surely good nor surely bad at it in any language"
+    assert choice.sentences(made(0.85)) == [f"{use}: {neither}."]  # from 77: may be under 80
+    assert choice.sentences(made(1.0)) == [f"{use}: use m0 for it in Swahili (sw) 100.0."]  # its interval begins at 96
+
+
+def test_the_verdict_says_where_a_use_was_not_measured():
+    one = with_subsets(model("m0", 0.9), "sw-en")
+    other = results("m0", {("fr", "Topics"): right(*[1.0] * 60, 0.0)}, cross_lingual=True)
+    said = choice.sentences(facts.gather([results("m0", {}, *one.scores, *other.scores)]))
+    assert "not measured in French (fr), so nothing here says how well that goes there." in said[0]
 
 
 def test_many_languages_are_counted():
@@ -72,5 +77,5 @@ def test_many_languages_are_counted():
     means = dict.fromkeys(codes, Mean(90.0, 85.0, 95.0, True))
     assert choice._named(codes, means) == "all 8 languages measured"
     words = choice._named(codes[:7], means)
-    assert words.startswith("Spanish (es) 90.0, ") and words.endswith(" and 1 more (of 8 languages measured)")
+    assert words.startswith("Spanish (es) 90.0, ") and words.endswith(" and 1 more")
     assert np.isfinite(means["es"].value) and entry("sw").language == "sw"

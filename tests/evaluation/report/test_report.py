@@ -240,7 +240,7 @@ def test_a_model_whose_training_nobody_knows_is_not_called_clean(tmp_path):
     facts = of_one_suite([folder])
     assert verdict.sentences(facts)[-1] == "mini: whether its training has seen the test texts is not known."
     page = report.page([facts])
-    assert "<p>mini: not known; it is where a model lies in the folder of its run.</p>" in page
+    assert "<p>mini: not known; it can be told only of a model that lies in the folder of its training run.</p>" in page
     assert "comparison" not in re.findall(r'<section id="([^"]*)"', page)
 
 

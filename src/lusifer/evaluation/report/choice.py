@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lusifer.evaluation.report.facts import Facts, ScoreSet
-from lusifer.evaluation.report.words import count_of, language_name, score_cell
+from lusifer.evaluation.report.words import count_of, language_name, mean_cell, score_cell
 from lusifer.evaluation.scores import compare
 from lusifer.evaluation.scores.averages import ENGLISH, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key, interval, percentiles
@@ -113,10 +113,14 @@ def _choice(facts: Facts, use: str, label: str, codes: Collection[str]) -> Choic
 
 
 def _mean(board: Board, keys: Sequence[Key], seed: int) -> Mean:
-    """The mean of a use; of a single score that is all right the exact interval, which a mean has not."""
+    """The mean of a use; a single score has its own interval, as elsewhere on the page."""
     found = board.mean(keys)
-    examples = board.results.examples.get(keys[0])
-    ends = interval(examples, seed) if found.low is None and len(keys) == 1 and examples is not None else None
+    if len(keys) > 1:
+        return found
+    entry, examples = board.entries[keys[0]], board.results.examples.get(keys[0])
+    if entry.low is not None:
+        return replace(found, low=entry.low, high=entry.high)
+    ends = interval(examples, seed) if examples is not None else None
     return replace(found, low=ends[0], high=ends[1]) if ends else found
 
 
@@ -132,26 +136,69 @@ def _better(facts: Facts, scores: ScoreSet, keys: Sequence[Key], one: int, other
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Say what each model is good for and what not, by the intervals of its scores: use it for ..., not for ..."""
-    rows = {code: row for code, row in choices(facts).items() if code != OTHERS}
+    """Say for each use which model is ahead and in how many languages, where each may be used, and what nobody knows."""
+    rows = choices(facts)
+    means = rows.pop(OTHERS, {})
     found = []
-    for place, name in enumerate(facts.names):
-        good, poor = [], []
-        for use in next(iter(rows.values()), {}):
-            means = {code: row[use].means[place] for code, row in rows.items() if row[use].means}
-            codes = [code for code, mean in means.items() if mean.low is not None and mean.low >= GOOD]
-            good += [f"{use}, in {_named(codes, means)}"] if codes else []
-            codes = [code for code, mean in means.items() if mean.high is not None and mean.high < POOR]
-            poor += [f"{use}, in {_named(codes, means)}"] if codes else []
-        words = f"use it for {'; for '.join(good)}" if good else "nothing here says where it may be used"
-        found.append(f"{name}: {words}." + (f" Not for {'; nor for '.join(poor)}." if poor else ""))
-    return found if rows else []
+    for use in next(iter(rows.values()), {}):
+        cells = {code: row[use] for code, row in rows.items()}
+        there = {code: cell for code, cell in cells.items() if cell.means}
+        words = [*_ahead(there, means.get(use), facts.names), *_bounds(there, facts.names)]
+        gone = [language_name(code) for code, cell in cells.items() if not cell.means and _may_have(use, code)]
+        if gone:
+            words.append(f"not measured in {_some(gone)}, so nothing here says how well that goes there")
+        found.append(f"{use[0].upper()}{use[1:]}: {'; '.join(words)}.")
+    return found
 
 
-def _named(codes: Sequence[str], of: dict[str, Mean]) -> str:
+def _ahead(there: Mapping[str, Choice], mean: Choice | None, names: Sequence[str]) -> list[str]:
+    """Which model is ahead in how many languages, and the means over them."""
+    of = count_of(len(there), "language")
+    if len(names) == 1:
+        return (
+            [f"{names[0]} {mean_cell(mean.means[0])} on the mean of the languages but English"] if _known(mean) else []
+        )
+    alone = {name: sum(cell.best == (name,) for cell in there.values()) for name in names}
+    parts = [f"{name} is ahead in {number} of {of}" for name, number in alone.items() if number]
+    words = [", ".join(parts) or f"no difference shown in any of {of}"]
+    if _known(mean):
+        each = (f"{name} {mean_cell(value)}" for name, value in zip(names, mean.means, strict=True))
+        words.append(f"on their mean, without English, {', '.join(each)}")
+    return words
+
+
+def _known(mean: Choice | None) -> bool:
+    return mean is not None and mean.means is not None
+
+
+def _bounds(there: Mapping[str, Choice], names: Sequence[str]) -> list[str]:
+    """Where the interval of each model lies above what may be used, and below what may not."""
+    words = []
+    for place, name in enumerate(names):
+        means = {code: cell.means[place] for code, cell in there.items()}
+        good = [code for code, mean in means.items() if mean.low is not None and mean.low >= GOOD]
+        poor = [code for code, mean in means.items() if mean.high is not None and mean.high < POOR]
+        if good:
+            words.append(f"use {name} for it in {_named(good, means)}")
+        if poor:
+            words.append(f"not {name} in {_named(poor, means)}")
+        if not good and not poor:
+            words.append(f"{name} is neither surely good nor surely bad at it in any language")
+    return words
+
+
+def _may_have(use: str, code: str) -> bool:
+    """Whether a use exists in a language: nobody looks for the English translation of English."""
+    return code != ENGLISH or "English" not in use
+
+
+def _named(codes: Sequence[str], of: Mapping[str, Mean]) -> str:
     """Some of the languages that a use was measured in."""
     if len(codes) == len(of) > 1:
         return f"all {count_of(len(of), 'language')} measured"
-    names = [f"{language_name(code)} {score_cell(of[code].value)}" for code in codes]
+    return f"{_some([f'{language_name(code)} {score_cell(of[code].value)}' for code in codes])}"
+
+
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more} (of {count_of(len(of), 'language')} measured)"
+    return f"{', '.join(names[:NAMED])}{more}"

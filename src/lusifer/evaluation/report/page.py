@@ -22,7 +22,7 @@ from lusifer.evaluation.report import atlas, choice, figures, losses, verdict
 from lusifer.evaluation.report.choice import Choice
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
-from lusifer.evaluation.report.words import language, language_name, render, short
+from lusifer.evaluation.report.words import language, language_name, mean_cell, render, short
 from lusifer.evaluation.scores import disguised, long, questions
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
@@ -139,7 +139,9 @@ def _render(template: str, **values: Any) -> str:
 
 def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
     """Task, prompt of queries and prompt of documents, where they are known."""
-    known = [(entry.task, entry.prompt) for entry in each.scores if entry.prompt is not None]
+    known = [
+        (entry.task, entry.prompt) for entry in each.scores if entry.prompt is not None and entry.score is not None
+    ]
     return list(dict.fromkeys((task, prompt.get("query"), prompt.get("document")) for task, prompt in known))
 
 
@@ -220,7 +222,12 @@ def _bars(facts: Facts, slug: str) -> dict[str, Any] | None:
         for name, mean in zip(facts.names, scores.whole.means, strict=True):
             bars[name][scores.kind] = mean.value, mean.low, mean.high
     caption = "Mean over the results that all models share, with its 95 % interval; the dotted line is the first model"
-    return _figure(figures.bars(bars, "Means"), f"{slug}means", caption)
+    told = [
+        f"{name}, {scores.kind}: {mean_cell(mean)}"
+        for scores in facts.sets
+        for name, mean in zip(facts.names, scores.whole.means, strict=True)
+    ]
+    return _figure(figures.bars(bars, "Means"), f"{slug}means", caption, f"{caption}. {'; '.join(told)}.")
 
 
 def _islands(facts: Facts, slug: str) -> dict[str, Any] | None:

@@ -100,6 +100,8 @@ def _differences(facts: Facts, scores: ScoreSet, kind: str | None = None) -> lis
 def _best_and_weakest(scores: ScoreSet) -> list[str]:
     """The best and the weakest language of each model, over the tasks that all languages have."""
     keys = report_facts.in_all_languages(scores)
+    if len({task for _, task in keys}) != 1:
+        return []  # a mean over tasks of several uses says of none of them in which language it goes well
     codes = list(dict.fromkeys(code for code, _ in keys))
     found = []
     for name, board in zip(scores.names, scores.boards, strict=True):
