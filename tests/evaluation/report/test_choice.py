@@ -60,7 +60,7 @@ def test_the_verdict_says_who_is_ahead_where_a_model_may_be_used_and_where_not()
     assert choice.sentences(made(0.95, 0.2)) == [
         f"{use}: m0 is ahead in 1 of 1 language; use m0 for it in Swahili (sw) 95.0; not m1 in Swahili (sw) 20.0."
     ]
-    neither = "m0 is neither surely good nor surely bad at it in any language"
+    neither = "neither surely good nor surely bad in any language"
     assert choice.sentences(made(0.85)) == [f"{use}: {neither}."]  # from 77: may be under 80
     assert choice.sentences(made(1.0)) == [f"{use}: use m0 for it in Swahili (sw) 100.0."]  # its interval begins at 96
 

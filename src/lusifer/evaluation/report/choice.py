@@ -136,7 +136,7 @@ def _better(facts: Facts, scores: ScoreSet, keys: Sequence[Key], one: int, other
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Say for each use which model is ahead and in how many languages, where each may be used, and what nobody knows."""
+    """Say for each use which model is ahead in how many languages, where each may be used, and what nobody knows."""
     rows = choices(facts)
     means = rows.pop(OTHERS, {})
     found = []
@@ -155,9 +155,7 @@ def _ahead(there: Mapping[str, Choice], mean: Choice | None, names: Sequence[str
     """Which model is ahead in how many languages, and the means over them."""
     of = count_of(len(there), "language")
     if len(names) == 1:
-        return (
-            [f"{names[0]} {mean_cell(mean.means[0])} on the mean of the languages but English"] if _known(mean) else []
-        )
+        return [f"{names[0]} {mean_cell(mean.means[0])} on the mean without English"] if _known(mean) else []
     alone = {name: sum(cell.best == (name,) for cell in there.values()) for name in names}
     parts = [f"{name} is ahead in {number} of {of}" for name, number in alone.items() if number]
     words = [", ".join(parts) or f"no difference shown in any of {of}"]
@@ -182,8 +180,8 @@ def _bounds(there: Mapping[str, Choice], names: Sequence[str]) -> list[str]:
             words.append(f"use {name} for it in {_named(good, means)}")
         if poor:
             words.append(f"not {name} in {_named(poor, means)}")
-        if not good and not poor:
-            words.append(f"{name} is neither surely good nor surely bad at it in any language")
+        if not good and not poor and len(names) == 1:
+            words.append("neither surely good nor surely bad in any language")
     return words
 
 
