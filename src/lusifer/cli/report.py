@@ -96,7 +96,7 @@ def _check_card(card: Path, evaluated: str | None) -> None:
 
 def public(
     suite: Annotated[
-        str | None, typer.Option(help="Whose rows: paper (the default), cross-lingual, lists-only, quick.")
+        str | None, typer.Option(help="Whose rows: paper (the default), cross-lingual, lists-only, robust-hub, quick.")
     ] = None,
     languages: Annotated[str | None, typer.Option(help="Codes, as in sw,te; by default all of the suite.")] = None,
     types: Annotated[str | None, typer.Option(help="Types of task, as in STS,Retrieval; by default all.")] = None,

@@ -99,7 +99,7 @@ def test_ones_own_questions_have_what_a_mean_hides_and_the_texts_of_the_worst(ow
         told = next(rows for caption, rows in read.tables.items() if caption.startswith(f"{name}: questions without"))
         assert told[1][:3] == ["Spanish (es)", "5", "1"]
     assert re.search(r"<summary>words: the \d worst questions?, with what was found instead", html)
-    assert "Questions, one against words: of 1 result on the same examples" in html
+    assert "Questions for documents in another language, one against words: of 1 result on the same examples" in html
     assert "5 questions: a share of right answers near" in html
 
 

@@ -40,7 +40,6 @@ def test_a_change_is_the_score_in_disguise_minus_that_of_the_same_texts(known):
     capitals, typed = disguised.changes(known)
     assert [(row.language, row.clean, row.disguised) for row in capitals.languages] == [("es", 80, 40), ("ru", 100, 80)]
     assert [row.change for row in capitals.languages] == pytest.approx([-40, -20])
-    assert [row.where_changed for row in capitals.languages] == pytest.approx([-40, -50])
     assert (capitals.clean, capitals.disguised, capitals.change) == pytest.approx((90, 60, -30))
     assert (typed.change, typed.low, typed.high, typed.verdict) == (0, None, None, disguised.NOTHING)
 
@@ -64,7 +63,6 @@ def differences_of(*values):
 def test_where_a_disguise_does_not_apply_is_neither_a_zero_nor_missing(known):
     capitals = disguised.changes(known)[0]
     assert capitals.spared == ("hi",) and "hi" not in [row.language for row in capitals.languages]
-    assert disguised.spared([capitals]) == {"Clean": {"in capitals": ["hi"]}}
     text = card.markdown(facts.gather([known]))
     assert "| Hindi (hi) |" not in text  # only one disguise is in more than one language
     assert "fewer than 10% of the texts of a language does not apply there" in text
@@ -131,3 +129,17 @@ def test_a_model_that_finds_little_has_little_to_lose():
     found = disguised.changes(made({("es", "Clean"): few, ("es", "Typed"): few}, {}))
     assert found[1].verdict == disguised.LITTLE
     assert disguised.verdict(found) == ["Clean: has little to lose: mistyped."]
+
+
+def test_a_loss_of_all_texts_alike_is_no_nothing():
+    examples = {
+        ("es", "Clean"): right(*[1] * 10),
+        ("es", "Capitals"): right(*[0] * 10),
+        ("es", "Typed"): right(*[1] * 10),
+    }
+    capitals, typed = disguised.changes(made(examples, {"es": [10, 10]}))
+    assert (capitals.change, capitals.low, capitals.verdict) == (-100, None, disguised.BREAKS)
+    assert typed.verdict == disguised.NOTHING
+    assert "breaks: in capitals -100.0 points from 100.0 (all texts alike)" in disguised.verdict([capitals, typed])[0]
+    few = {key: right(*rows.values[:5]) for key, rows in examples.items()}
+    assert disguised.changes(made(few, {"es": [5, 5]}))[0].verdict == disguised.NOTHING  # five coins may fall alike

@@ -177,3 +177,17 @@ def test_other_texts_are_another_evaluation(data, tmp_path, monkeypatch):
     monkeypatch.setattr(changed, "disguise", other)
     with pytest.raises(UsageError, match="choose another"):
         evaluate(Shy(), options, tmp_path / "scores")
+
+
+def test_an_evaluation_goes_on_when_the_romaniser_was_installed_later(monkeypatch, tmp_path):
+    def gone():
+        raise MissingExtraError("this needs the package uroman: pip install 'lusifer[robust]'")
+
+    options = Options("robust", languages=["hi"], tasks=["SampleClean", "SampleRomanised", "SampleTypingErrors"])
+    with monkeypatch.context() as without:
+        without.setattr(robust, "romaniser", gone)
+        first = evaluate(Words(), options, tmp_path / "scores")
+    assert [entry["task"] for entry in first["scores"] if entry["missing"]] == ["SampleRomanised"]
+    monkeypatch.setattr(robust, "romaniser", lambda: None)
+    again = evaluate(Words(), options, tmp_path / "scores")
+    assert not any(entry["missing"] for entry in again["scores"])

@@ -52,9 +52,11 @@ def of_questions(facts: Facts, reports: Sequence[QuestionReport]) -> list[str]:
                 f"{each.name}: the cosine tells questions with an answer from those without in {words} per cent of "
                 "the pairs; 50 is chance."
             )
-    found += reports[0].reach[:2]  # before a difference is read: what so many questions can show
+    # Before a difference is read: what so many questions can show.
+    found += dict.fromkeys(line for each in reports for line in each.reach[:2])
     for scores in facts.sets:
-        found += _differences(facts, scores, "Questions")
+        other = "another" if scores.cross_lingual else "their own"
+        found += _differences(facts, scores, f"Questions for documents in {other} language")
     return found + [_seen(facts, model) for model in range(len(facts.names))]
 
 

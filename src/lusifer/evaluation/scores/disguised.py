@@ -23,6 +23,8 @@ BREAKS, COSTS, GAINS, NOTHING = "breaks", "loses", "gains", "costs nothing that 
 LITTLE = "has little to lose"
 BREAKING = 20.0
 """Percent points of a mean loss from which on a disguise breaks a model."""
+ALIKE = 6
+"""Texts that all change alike, from which on that is no chance: of coins 2 in 64 do."""
 FLAT = 1e-9
 """An interval narrower than this is none: no resample differs, and there is doubt all the same."""
 FACTS = "disguises"
@@ -45,13 +47,6 @@ class LanguageChange:
     changed: int | None = None
     of: int | None = None
     reason: str | None = None
-
-    @property
-    def where_changed(self) -> float | None:
-        """The change over the texts that the disguise changes alone, in percent points."""
-        if self.change is None or not self.changed or self.of is None:
-            return None
-        return self.change * self.of / self.changed
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,10 @@ class Change:
         """
         if self.change is None or self.clean is None:
             return None
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        sure = self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        # Where all texts change alike no resample differs; so many of them are no chance all the same.
+        alike = self.low is None and abs(self.change) > FLAT and sum(row.of or 0 for row in self.compared) >= ALIKE
+        if not sure and not alike:
             return NOTHING if self.clean >= BREAKING else LITTLE
         if self.change > 0:
             return GAINS
@@ -149,17 +147,9 @@ def verdict(found: Sequence[Change]) -> list[str]:
     return lines
 
 
-def spared(found: Sequence[Change]) -> dict[str, dict[str, list[str]]]:
-    """Base -> disguise -> the languages in which it does not apply."""
-    kept: dict[str, dict[str, list[str]]] = {}
-    for each in found:
-        if each.spared:
-            kept.setdefault(each.base, {})[each.disguise] = list(each.spared)
-    return kept
-
-
 def _points(each: Change) -> str:
-    return f"{each.change:+.1f} points from {each.clean:.1f} ({each.low:+.1f} to {each.high:+.1f})"
+    ends = "all texts alike" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
+    return f"{each.change:+.1f} points from {each.clean:.1f} ({ends})"
 
 
 def _worst(each: Change) -> str:
