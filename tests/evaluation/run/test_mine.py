@@ -103,6 +103,28 @@ def test_two_models_are_compared_question_by_question(own, tmp_path):
     assert found.rows[0].difference.value > 0 and found.cross_lingual
 
 
+def test_two_files_with_other_questions_in_the_same_lines_are_not_the_same_examples(tmp_path):
+    from lusifer.evaluation.scores.compare import compare_all
+
+    pages = [{"id": f"p{n}", "text": f"en p {n}", "language": "en"} for n in range(3)]
+    for name, more, numbers in (("one", [], (0, 1)), ("other", [], (1, 0)), ("longer", [{"text": "en p 9"}], (0, 1))):
+        asked = [{"question": f"en q {n}", "right": f"p{n}", "language": "en"} for n in numbers]
+        rows = [*asked, *pages, *({"id": "p9", "language": "en"} | each for each in more)]
+        evaluate(Oracle(), Options("mine", write(tmp_path / f"{name}.jsonl", rows)), tmp_path / name)
+    made = {name: results.read(tmp_path / name) for name in ("one", "other", "longer")}
+    assert compare_all([made["one"], made["other"]])[0].rows[0].reason
+    assert compare_all([made["one"], made["longer"]])[0].rows[0].reason is None  # the same over other documents
+    assert [each["id"] for each in made["one"].details["en", "MyQuestions"]["questions"]] == ["line 1", "line 2"]
+
+
+def test_a_perfect_model_is_perfect_where_a_question_needs_several_documents(tmp_path):
+    rows = [{"id": f"p{n}", "text": f"en p {n % 2}", "language": "en"} for n in range(4)]
+    rows += [{"question": "en q 0", "right": ["p0", "p2"], "language": "en"}]
+    evaluate(Oracle(), Options("mine", write(tmp_path / "two.jsonl", rows)), tmp_path / "scores")
+    row = questions.reports([results.read(tmp_path / "scores")], ["m"])[0].languages[0]
+    assert (row.first.value, row.ten.value, row.errors) == (100, 100, 0)
+
+
 def test_a_question_in_a_language_that_is_not_there(own):
     with pytest.raises(UsageError, match="'fr' is not in this suite: use one of en, es"):
         evaluate(Oracle(), Options("mine", own, languages=["fr"]))
@@ -184,7 +206,12 @@ def test_an_index_is_asked_by_whom_it_allows_with_its_own_prompt(handbook, model
 def test_details_belong_to_a_score(own, tmp_path):
     evaluate(Oracle(), Options("mine", own), tmp_path / "scores")
     file = tmp_path / "scores" / "details" / "MyQuestions.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"ru": {}}))
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {"ru": {}}))
     with pytest.raises(LusiferError, match="ru: summary.json has no score for these details"):
         results.read(tmp_path / "scores")
+    file.write_text(json.dumps({"en": {"questions": []}}))
+    with pytest.raises(LusiferError, match=r"details/MyQuestions\.json: en: kind: .*evaluate again"):
+        results.read(tmp_path / "scores")
+    file.write_text(json.dumps(kept))
     assert set(EvaluationFolder(tmp_path / "scores").finished("MyQuestions")[0]) == {"en", "es"}

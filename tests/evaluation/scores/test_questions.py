@@ -1,6 +1,5 @@
 """What a report says of questions: every figure by hand."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,13 @@ from lusifer.errors import DataError
 from lusifer.evaluation.scores import questions
 from lusifer.evaluation.scores.questions import AnsweredQuestion, QuestionHit
 from lusifer.evaluation.scores.results import Entry, Model, Results
+from lusifer.evaluation.search.collection import judged
+from lusifer.evaluation.search.ranked import DETAILED
 
 
 def asked(id: str, ranks: tuple[int, ...], languages: tuple[str, ...], first: str, chance=0.25, top=0.5):
-    measures = {"ndcg": 1 / math.log2(1 + min(ranks)), "recall_1": float(1 in ranks), "recall_10": 1.0}
+    made = judged([ranks], list(DETAILED.values()))
+    measures = {name: made[measure][0] for name, measure in DETAILED.items()}
     right = tuple(f"right {n}" for n in range(len(ranks)))
     return AnsweredQuestion(id, "de", right, ranks, languages, measures, chance, (QuestionHit("d", first, top),))
 
@@ -34,6 +36,26 @@ def test_max_at_r_is_the_place_of_the_needed_document_that_is_furthest_behind():
     assert row.worst_place.low >= 2 and row.worst_place.high <= 9
     # The mean over first places does not show it: that of the first question is 1.
     assert row.mrr.value == pytest.approx(100 * (1 + 1 / 2 + 1 / 5 + 1 / 3) / 4)
+
+
+def test_the_first_document_is_right_if_it_is_one_of_several_that_are_needed():
+    perfect = [asked(id, (1, 2), ("en", "en"), "en") for id in "abc"]
+    row = questions.row([*perfect, asked("d", (3, 2), ("en", "en"), "de")], "de", None)
+    assert row.first.value == 75 and row.errors == 1 and row.ten.value == 100
+    report = questions.reports([results(part(right=["x", "y"], languages=["en", "de"], ranks=[2, 1]))], ["m"])[0]
+    assert report.languages[0].first.value == 100 and "near 100 %" in report.reach[0]
+
+
+def test_where_no_resample_differs_there_is_no_interval_but_the_exact_one_of_all_right():
+    row = questions.row([asked(id, (2,), ("en",), "en") for id in "ab"], "de", None)
+    assert (row.mrr.value, row.mrr.low) == (50, None) and (row.worst_place.value, row.worst_place.low) == (2, None)
+    assert (row.first.low, row.ten.high) == (0, 100) and row.first.high == pytest.approx(84.19, abs=0.01)
+
+
+def test_errors_in_the_own_language_are_of_those_where_it_is_known():
+    row = questions.row([*FOUR, asked("e", (2,), ("en",), "und", chance=0.5)], "de", None)
+    assert (row.errors, row.told) == (4, 3) and row.own.value == pytest.approx(200 / 3)
+    assert row.chance == pytest.approx(40)
 
 
 def test_errors_in_the_own_language_stand_beside_what_chance_gives():
@@ -92,7 +114,7 @@ def results(details: dict) -> Results:
 def part(**changes) -> dict:
     question = {
         "id": "a", "language": "de", "right": ["x"], "languages": ["en"], "ranks": [3],
-        "measures": {"ndcg": 0.5, "recall_1": 0.0, "recall_10": 1.0}, "chance": 0.5,
+        "measures": {"ndcg": 0.5, "first": 0.0, "recall_10": 1.0}, "chance": 0.5,
         "hits": [{"id": "y", "language": "de", "score": 0.7}],
     }  # fmt: skip
     made = {"kind": "ranked", "documents": 3, "passages": 3, "cut": 1, "sent": {"a": "query: Wo?"}}

@@ -45,13 +45,16 @@ def test_blocks_give_what_a_sorted_list_gives(seed, asked, count, cells):
 
 def test_measures_by_hand():
     # Two needed documents at 1 and 4: DCG 1 + 1 / log2(5), at best 1 + 1 / log2(3). One at 11: nothing among ten.
-    found = judged([(1, 4), (11,), (2,)], ["ndcg_cut_10", "recall_1", "recall_10"])
+    found = judged([(1, 4), (11,), (2,)], ["ndcg_cut_10", "success_1", "recall_10"])
     both = (1 + 1 / math.log2(5)) / (1 + 1 / math.log2(3))
     assert found["ndcg_cut_10"] == pytest.approx([both, 0, 1 / math.log2(3)])
-    assert found["recall_1"] == [0.5, 0, 0] and found["recall_10"] == [1, 0, 1]
+    assert found["success_1"] == [1, 0, 0] and found["recall_10"] == [1, 0, 1]
 
 
 def test_the_share_of_a_language_leaves_out_what_is_right():
     searched = documents("en", "en", "de", "de", "fr")
     assert searched.share("de", ["d2"]) == 1 / 4 and searched.share("de", ["d0", "d2"]) == 1 / 3
     assert searched.share("sw", ["d0"]) == 0
+    # Of three wrong ones one is of unknown language, so half of those that are known are German.
+    some = documents("en", "en", "de", "und", "und")
+    assert some.share("de", ["d0", "d3"]) == 1 / 2 and documents("en", "und").share("de", ["d0"]) == 0

@@ -92,7 +92,8 @@ def _question_row(row: QuestionRow, report: QuestionReport) -> list[str]:
     own = next(each for each in report.pairs if each.language == row.language)
     documents = row.documents or (own.documents if own.n == row.n else None)
     named = "all" if documents is None else ", ".join(map(language_name, documents.split("+")))
-    errors = "" if row.own is None else f"{mean_cell(row.own)} of {row.errors:,}"
+    among = f"{row.told:,} of {row.errors:,}" if row.told < row.errors else f"{row.errors:,}"
+    errors = "" if row.own is None else f"{mean_cell(row.own)} of {among}"
     chance = "" if row.chance is None else score_cell(row.chance)
     means = map(mean_cell, (row.ndcg, row.first, row.ten, row.mrr, row.worst_place))
     return [language_name(row.language), named, f"{row.n:,}", *means, f"{row.last:,}", errors, chance]

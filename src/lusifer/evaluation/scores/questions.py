@@ -60,7 +60,12 @@ class AnsweredQuestion:
     @property
     def wrong_first(self) -> bool:
         """Whether the first document is none that it needs."""
-        return bool(self.ranks) and min(self.ranks) > 1
+        return bool(self.ranks) and not self.right_first
+
+    @property
+    def right_first(self) -> bool:
+        """Whether the first document is one that it needs."""
+        return bool(self.ranks) and min(self.ranks) == 1
 
 
 @dataclass(frozen=True)
@@ -85,15 +90,16 @@ class QuestionRow:
         documents: Language of the documents that they need; None for all.
         n: How many questions.
         ndcg: nDCG@10 in percent.
-        first: Recall among the first document in percent: with one needed document the share of right answers.
+        first: The percent of the questions whose first document is a needed one, however many they need.
         ten: Recall among the first ten.
         mrr: Mean of 1 / the place of the first needed document, in percent.
         worst_place: Median of Max@R, the place of the needed document that stands furthest behind.
         last: The largest Max@R.
         errors: Questions whose first document is wrong.
-        own: Of these, the percent whose first document is in the language of the question; None without any, where
-            languages are not known, and where no wrong document is in that language.
-        chance: The percent that it would be if the wrong document was drawn from all of them.
+        told: Of these, those where the language of the question and that of the first document are known.
+        own: Of `told`, the percent whose first document is in the language of the question; None without any, and where
+            no wrong document is in that language.
+        chance: The percent that it would be if the wrong document was drawn from all of known language.
     """
 
     language: str
@@ -106,6 +112,7 @@ class QuestionRow:
     worst_place: Mean
     last: int
     errors: int
+    told: int
     own: Mean | None
     chance: float | None
 
@@ -178,7 +185,7 @@ def reports(results: Sequence[Results], names: Sequence[str], seed: int = 0) -> 
         for task in dict.fromkeys(task for _, task in result.details):
             parts = {code: each for (code, of), each in result.details.items() if of == task}
             parts = {code: _parsed(result, task, code, each) for code, each in parts.items() if each["kind"] == KIND}
-            title = next(entry.title for entry in result.scores if entry.task == task)
+            title = next((entry.title for entry in result.scores if entry.task == task), task)
             if parts:
                 found.append(_report(name, task, title, {code: parts[code] for code in order_of(parts)}, seed))
     return found
@@ -224,7 +231,7 @@ def _report(name: str, task: str, title: str, parts: Mapping[str, QuestionDetail
         tuple(pairs),
         tuple(controls),
         _worst(parts),
-        tuple(reach(len(every), 100 * float(np.mean([each.measures["recall_1"] for each in every])), len(parts))),
+        tuple(reach(len(every), 100 * float(np.mean([each.right_first for each in every])), len(parts))),
     )
 
 
@@ -238,30 +245,36 @@ def row(asked: Sequence[AnsweredQuestion], language: str, documents: str | None,
     if any(each.chance for each in told):
         own = mean([each.id for each in told], [each.hits[0].language == each.language for each in told], seed)
         chance = 100 * float(np.mean([each.chance for each in told]))
-    measured = {name: [each.measures[name] for each in asked] for name in ("ndcg", "recall_1", "recall_10")}
     return QuestionRow(
         language,
         documents,
         len(asked),
-        *(mean(ids, values, seed) for values in measured.values()),
+        mean(ids, [each.measures["ndcg"] for each in asked], seed),
+        mean(ids, [each.right_first for each in asked], seed),
+        mean(ids, [each.measures["recall_10"] for each in asked], seed),
         mean(ids, [1 / min(each.ranks) for each in asked], seed),
         median(worst, seed),
         max(worst),
         len(wrong),
+        len(told),
         own,
         chance,
     )
 
 
 def mean(ids: Sequence[str], values: Iterable[float], seed: int = 0) -> Mean:
-    """The mean in percent with its interval."""
+    """The mean in percent with its interval; without one where no resample differs, unless all or none is right."""
     examples = Examples("mean", tuple(ids), np.array(list(values), dtype=float))
-    low, high = interval(examples, seed) or (None, None)
-    return Mean(score(examples), low, high, True)
+    return Mean(score(examples), *_ends(interval(examples, seed)), True)
+
+
+def _ends(ends: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """An interval, or none where no resample differs: that would show certainty, and there is doubt."""
+    return (None, None) if ends is None or ends[1] - ends[0] < FLAT else ends
 
 
 def median(values: Sequence[int], seed: int = 0) -> Mean:
-    """The median with its interval by percentiles of resamples; a single value has none."""
+    """The median with its interval by percentiles of resamples; none where no resample differs."""
     given = np.asarray(values, dtype=float)
     if len(given) == 1:
         return Mean(float(given[0]), None, None, True)
@@ -270,7 +283,7 @@ def median(values: Sequence[int], seed: int = 0) -> Mean:
         np.median(given[generator.integers(len(given), size=(size, len(given)))], axis=1)
         for size in blocks(RESAMPLES, len(given))
     ]
-    return Mean(float(np.median(given)), *(percentiles(np.concatenate(drawn)) or (None, None)), True)
+    return Mean(float(np.median(given)), *_ends(percentiles(np.concatenate(drawn))), True)
 
 
 def control(questions: Sequence[AnsweredQuestion], language: str, seed: int = 0) -> ControlRow | None:
@@ -300,8 +313,7 @@ def auc(answered: np.ndarray, controls: np.ndarray, seed: int = 0) -> Mean:
         one, other = (generator.multinomial(k, np.full(k, 1 / k), size=size) / k for k in (n, m))
         drawn.append(100 * ((one @ above) * other).sum(axis=1))
     ends = percentiles(np.concatenate(drawn)) if min(n, m) > 1 else None
-    ends = ends if ends is not None and ends[1] - ends[0] > FLAT else None  # all apart: resampling sees no doubt
-    return Mean(100 * float(above.mean()), *(ends or (None, None)), True)
+    return Mean(100 * float(above.mean()), *_ends(ends), True)
 
 
 def _worst(parts: Mapping[str, QuestionDetails]) -> tuple[WorstQuestion, ...]:

@@ -235,12 +235,14 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
 
 
 def _details(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, Mapping[str, Any]]:
-    """The details of one task, none if there is no file; what is in them checks whoever reads them, by their kind."""
+    """The details of one task, none if there is no file; what else is in them checks who reads them, by their kind."""
     found = parse(dict[str, dict[str, Any]], file) if file.is_file() else {}
-    for language in found:
+    for language, row in found.items():
         entry = entries.get((language, task))
         if entry is None or entry.score is None:
             raise DataError(f"{file}: {language}: {SUMMARY} has no score for these details; {AGAIN}")
+        if not isinstance(row.get("kind"), str):
+            raise DataError(f"{file}: {language}: kind: a text that says what the details are of is not there; {AGAIN}")
     return {(language, task): row for language, row in found.items()}
 
 

@@ -78,9 +78,9 @@ class Searched:
         return [text for each in parts for text in each], owners
 
     def share(self, language: str, without: Iterable[str] = ()) -> float:
-        """Which share of the documents is in a language, but for those with the ids `without`."""
+        """Which share of the documents of known language is in this one, but for those with the ids `without`."""
         gone = [self.documents[self.places[id]].language for id in set(without)]
-        left = len(self.documents) - len(gone)
+        left = len(self.documents) - self._counts.get(UNKNOWN, 0) - sum(code != UNKNOWN for code in gone)
         return (self._counts.get(language, 0) - gone.count(language)) / left if left else 0.0
 
     @cached_property
@@ -170,7 +170,7 @@ def judged(ranks: Sequence[Sequence[int]], measures: Sequence[str]) -> dict[str,
 
     Args:
         ranks: Of each question the places of the documents that it needs, at least one.
-        measures: As pytrec_eval has them: "ndcg_cut_10", "recall_1".
+        measures: As pytrec_eval has them: "ndcg_cut_10", "success_1".
 
     Returns:
         Measure -> a value for each question.

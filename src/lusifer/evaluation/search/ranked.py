@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from lusifer.errors import DataError
-from lusifer.evaluation.search.collection import UNKNOWN, QuestionSet, Ranked, Searched, judged, rank
+from lusifer.evaluation.search.collection import UNKNOWN, Question, QuestionSet, Ranked, Searched, judged, rank
 from lusifer.evaluation.tasks.local import LocalTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 
-MEASURES = {"ndcg_at_10": "ndcg_cut_10", "accuracy": "recall_1"}
-"""Metric of a task -> pytrec_eval's name. Accuracy is that of mteb: whether the first document is a needed one."""
-DETAILED = {"ndcg": "ndcg_cut_10", "recall_1": "recall_1", "recall_10": "recall_10"}
+MEASURES = {"ndcg_at_10": "ndcg_cut_10", "accuracy": "success_1"}
+"""Metric of a task -> pytrec_eval's name. Accuracy is whether the first document is a needed one, however many are."""
+DETAILED = {"ndcg": "ndcg_cut_10", "first": "success_1", "recall_10": "recall_10"}
 """What details say of each question, whatever the metric."""
 HITS = 5
 """Documents that details keep of each question."""
@@ -116,11 +116,15 @@ class RankedTask(LocalTask):
         found = rank(vectors, passages, owners, needed, HITS)
         name = MEASURES[row.metric]
         values = judged([found[number].ranks for number in answered], [name])[name]
-        examples: dict[str, Any] = {"kind": "mean", "ids": [questions[number].id for number in answered]}
+        examples: dict[str, Any] = {"kind": "mean", "ids": [self.example_id(questions[number]) for number in answered]}
         examples |= {"values": values} | ({"texts": row.texts} if row.texts else {})
         prompt = {"query": query, "document": None if searched.vectors is not None else model.prompts["document"]}
         score = round(100 * sum(values) / len(values), 4)
         return Measured(score, examples, self.details(asked, found, prompt), len(values), prompt)
+
+    def example_id(self, question: Question) -> str:
+        """By what the examples of two evaluations are paired: the same id must be the same question."""
+        return question.id
 
     def prepared(self, searched: Searched, model: SearchModel) -> Searched:
         """The documents as they are searched, for a task that splits them."""
@@ -186,7 +190,7 @@ class RankedTask(LocalTask):
 
 
 def _chance(language: str, searched: Searched, right: Sequence[str]) -> float | None:
-    """The share of the wrong documents that are in the language of a question; None where that is not known."""
+    """The share of the wrong documents of known language that are in that of a question; None if it has none."""
     return None if language == UNKNOWN else round(searched.share(language, right), 6)
 
 
