@@ -118,7 +118,7 @@ def test_measure_embeds_each_side_and_counts_on_the_other_half():
 def test_keys_that_are_no_languages_are_refused():
     with pytest.raises(DataError, match="f.csv: keys en and eng are both en: leave one out"):
         codes({"en": 0, "sw": 0, "eng": 0}, "f.csv")
-    with pytest.raises(UsageError, match="the code of no language"):
+    with pytest.raises(UsageError, match="f.csv: key xq: language 'xq' is the code of no language.*: correct the key"):
         codes({"en": 0, "xq": 0}, "f.csv")
 
 
@@ -146,10 +146,56 @@ def test_a_file_that_is_none_is_refused(statistics, tmp_path):
         read(file)
     statistics.write(file)
     arrays, about = load_file(file), statistics._about() | {"format": "1"}
-    for change in ({"pairs": arrays["pairs"][:1]}, {"query_means": arrays["query_means"][:1]}):
+    means, pairs = arrays["query_means"], arrays["pairs"]
+    for change in (
+        {"pairs": pairs[:1]}, {"pairs": np.array(1.0)}, {"query_means": means[:1]},
+        {"query_means": means[:, :0], "document_means": means[:, :0]}, {"query_means": means.astype(np.int32)},
+    ):  # fmt: skip
         save_file(arrays | change, file, metadata=about)
-        with pytest.raises(DataError, match="damaged, numbers for 2 languages are expected"):
+        with pytest.raises(DataError, match="s.safetensors: damaged, numbers for 2 languages are .*lusifer calibrate"):
             read(file)
+
+
+@pytest.mark.parametrize(
+    ("array", "place", "number", "words"),
+    [
+        ("query_means", (1, 0), np.nan, "a number of query_means is not finite"),
+        ("document_means", (0, 0), np.inf, "a number of document_means is not finite"),
+        ("pairs", (0, 0, 1, RIGHT), np.nan, "a number of pairs is not finite"),
+        ("pairs", (1, 0, 0, WRONG), np.inf, "a number of pairs is not finite"),
+        ("pairs", (1, 1, 0, SPREAD), 0.0, "a spread of wrong pairs is not above 0"),
+    ],
+)
+def test_a_file_with_a_number_that_cannot_be_is_refused(statistics, tmp_path, array, place, number, words):
+    numbers = getattr(statistics, array).copy()
+    numbers[place] = number
+    replace(statistics, **{array: numbers}).write(tmp_path / "s.safetensors")
+    with pytest.raises(DataError, match=f"s.safetensors: damaged, {words}: make it anew: `lusifer calibrate`"):
+        read(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("languages", "5", "no list of codes"),
+        ("languages", "null", "no list of codes"),
+        ("languages", '["en", 3]', "no list of codes"),
+        ("languages", "[" * 100_000, "make it anew"),
+        ("languages", '["en", "en"]', "a language is there twice"),
+        ("languages", '["en", "xq"]', "'xq' is the code of no language"),
+        ("languages", '["en", "swh"]', "language 'swh' is written sw here"),
+        ("languages", '["de", "sw"]', "no en among its languages"),
+        ("sentences", "-3", "-3 sentences"),
+        ("sentences", "many", "invalid literal"),
+    ],
+)
+def test_a_file_that_says_what_cannot_be_is_refused(statistics, tmp_path, key, value, words):
+    file = tmp_path / "s.safetensors"
+    statistics.write(file)
+    save_file(load_file(file), file, metadata=statistics._about() | {"format": "1", key: value})
+    with pytest.raises(DataError, match=f"s.safetensors: damaged .*{words}") as caught:
+        read(file)
+    assert "make it anew: `lusifer calibrate`" in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_statistics_of_another_model_or_prompt_are_refused(statistics, others):

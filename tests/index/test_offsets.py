@@ -97,6 +97,16 @@ def test_without_a_field_the_text_tells_the_language(model_folder, embedder, sta
     assert made.search(text)[0][0].score == pytest.approx(1, abs=1e-5)
 
 
+def test_a_blank_language_is_a_missing_one(index, embedder, statistics, tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "told", lambda text, codes: "sw")
+    index.add([{"id": name, "text": "Agua.", "lang": blank} for name, blank in (("empty", ""), ("space", " \t"))])
+    moved = statistics.without_offset(embedder.encode(["Agua."]), ["sw"], "document")[0]
+    own = rows(index)
+    assert np.allclose(own["empty"], moved, atol=1e-5) and np.allclose(own["space"], moved, atol=1e-5)
+    (hits,) = index.search("Agua.", calibrated=True, languages="", top_k=2)
+    assert all(hit.score == pytest.approx(1, abs=1e-5) for hit in hits)
+
+
 def test_vectors_that_were_kept_have_it_taken_out_too(index, embedder):
     raw = 3 * embedder.encode(["Maji ni uhai."])[0]
     index.add([TextDocument("kept", None, {"lang": "sw"}, "row 1", raw)])
@@ -124,6 +134,11 @@ def test_offsets_are_remembered_and_other_ones_refused(index, model_folder, embe
     strange = replace(statistics, identity="f" * 12, documents="f" * 12, model="stranger")
     with pytest.raises(UsageError, match="holds the statistics of stranger, questions by ffffffffffff"):
         Index.create(tmp_path / "x", model_folder, embedder=embedder, offsets=strange)
+    strange.write(tmp_path / "strange.safetensors")
+    with pytest.raises(UsageError, match=r"/strange\.safetensors: holds the statistics of stranger"):
+        Index.create(tmp_path / "x", model_folder, embedder=embedder, offsets=tmp_path / "strange.safetensors")
+    with pytest.raises(UsageError, match=r"/strange\.safetensors: holds the statistics of stranger"):
+        reindex(index.folder, model_folder, embedder=embedder, offsets=tmp_path / "strange.safetensors")
     with pytest.raises(UsageError, match="--language-field lang: says something of --offsets"):
         Index.create(tmp_path / "x", model_folder, embedder=embedder, language_field="lang")
     assert not (tmp_path / "x").exists()

@@ -17,7 +17,8 @@ from lusifer.errors import DataError, UsageError
 from lusifer.io import hub, names
 from lusifer.serving import guard
 
-Given = str | os.PathLike[str] | LanguageStatistics
+Given = str | os.PathLike[str] | LanguageStatistics | tuple[LanguageStatistics, str]
+"""A file, what was read of one, or both as `taken` gives them."""
 KEPT = "offsets-{}.safetensors"
 """The statistics whose offsets were taken out of the documents of an index, in its folder, by their digest."""
 
@@ -29,6 +30,8 @@ def taken(given: Given) -> tuple[LanguageStatistics, str]:
         UsageError: There is no such file.
         DataError: It is damaged.
     """
+    if isinstance(given, tuple):
+        return given
     return (given, "the statistics") if isinstance(given, LanguageStatistics) else (read(given), os.fspath(given))
 
 
@@ -114,7 +117,7 @@ def languages_of(
 
     Args:
         texts: The questions.
-        given: One code for all, or one for each; None tells them.
+        given: One code for all, or one for each; None, or a blank one for all, tells them.
         statistics: Of the model that is asked by.
 
     Returns:
@@ -124,7 +127,7 @@ def languages_of(
         UsageError: A code is of no language, or there are more codes than questions, or fewer.
         MissingExtraError: A language is to be told, and py3langid is not installed.
     """
-    if given is None:
+    if given is None or (isinstance(given, str) and not given.strip()):
         return [guard.told(text, statistics.languages) for text in texts]
     codes = [given] * len(texts) if isinstance(given, str) else list(given)
     if len(codes) != len(texts):
@@ -160,7 +163,7 @@ def document_language(
     Args:
         statistics: Those of the index.
         text: None where an index has vectors alone.
-        fields: Its fields. Where that of the language is missing, the text tells it.
+        fields: Its fields. Where that of the language is missing or blank, the text tells it.
         named: The field that has the language; None tells it from the text.
         place: Where the document came from, for messages.
 
@@ -169,7 +172,7 @@ def document_language(
         MissingExtraError: A language is to be told, and py3langid is not installed.
     """
     said = None if named is None else fields.get(named)
-    if said is None:
+    if said is None or not str(said).strip():  # an empty cell of a table is a text
         return None if text is None else guard.told(text, statistics.languages)
     try:
         found = statistics.place(str(said))

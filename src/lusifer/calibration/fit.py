@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lusifer.calibration.statistics import ERROR, RIGHT, SPREAD, WRONG, LanguageStatistics, offsets_of, unit
-from lusifer.errors import DataError
+from lusifer.errors import DataError, UsageError
 from lusifer.io.parallel_text import ENGLISH, Parallel
 from lusifer.language_gap import Embed
 from lusifer.languages import language
@@ -56,7 +56,10 @@ def codes(texts: Mapping[str, object], where: str) -> dict[str, str]:
     """
     made: dict[str, str] = {}
     for key in texts:
-        code = language(key).code
+        try:
+            code = language(key).code
+        except UsageError as error:
+            raise UsageError(f"{where}: key {key}: {error}: correct the key, or take it out") from error
         if code in made:
             raise DataError(f"{where}: keys {made[code]} and {key} are both {code}: leave one out")
         made[code] = key

@@ -24,7 +24,7 @@ from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.io import weights
 from lusifer.io.files import refuse_pointer, write_file
 from lusifer.io.parallel_text import ENGLISH
-from lusifer.languages import among
+from lusifer.languages import among, language
 
 WRONG, SPREAD, RIGHT, ERROR = range(4)
 """The numbers of a pair of languages, by their place: mean and standard deviation of the cosines of wrong pairs, mean
@@ -204,19 +204,49 @@ def _checked(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: 
         raise DataError(f"{where}: no language statistics of this version: {_ADVICE}")
     said = {name: about[name] for name in names}
     try:
-        said |= {"sentences": int(about["sentences"]), "languages": tuple(map(str, json.loads(about["languages"])))}
-    except ValueError as error:
-        raise DataError(f"{where}: damaged ({error}): {_ADVICE}") from error
+        said |= {"sentences": int(about["sentences"]), "languages": _codes(json.loads(about["languages"]))}
+        if said["sentences"] < 1:
+            raise ValueError(f"{said['sentences']} sentences")
+    except (ValueError, RecursionError, UsageError) as error:
+        raise DataError(f"{where}: damaged ({str(error):.200}): {_ADVICE}") from error
     made = LanguageStatistics(**said, **arrays)
-    count = len(made.languages)
-    if ENGLISH not in made.languages:
-        raise DataError(f"{where}: damaged, no {ENGLISH} among its languages: {_ADVICE}")
-    sizes = made.query_means.shape[:1] == (count,) and made.query_means.shape == made.document_means.shape
+    count, size = len(made.languages), made.query_means.shape[-1:]
+    shapes = {"query_means": (count, *size), "document_means": (count, *size), "pairs": (2, count, count, 4)}
+    for name, shape in shapes.items():
+        found = arrays[name]
+        if found.shape != shape or not found.size or found.dtype.kind != "f":
+            words = f"numbers for {count} languages are expected, and {name} is {found.dtype} {found.shape}"
+            raise DataError(f"{where}: damaged, {words}: {_ADVICE}")
     # Of a language with itself there is no right pair: that one number is none.
-    wanted = np.delete(made.pairs, RIGHT, axis=-1)
-    if not sizes or made.pairs.shape != (2, count, count, 4) or not np.isfinite(wanted).all():
-        raise DataError(f"{where}: damaged, numbers for {count} languages are expected: {_ADVICE}")
+    right = made.pairs[..., RIGHT][:, ~np.eye(count, dtype=bool)]
+    for name, numbers in (
+        ("query_means", made.query_means), ("document_means", made.document_means),
+        ("pairs", np.delete(made.pairs, RIGHT, axis=-1)), ("pairs", right),
+    ):  # fmt: skip
+        if not np.isfinite(numbers).all():
+            raise DataError(f"{where}: damaged, a number of {name} is not finite: {_ADVICE}")
+    if not (made.pairs[..., SPREAD] > 0).all():
+        raise DataError(f"{where}: damaged, a spread of wrong pairs is not above 0: {_ADVICE}")
     return made
+
+
+def _codes(said: Any) -> tuple[str, ...]:
+    """The languages of a file: a list of codes as `languages.language` gives them, each once, English among them.
+
+    Raises:
+        ValueError: It is none.
+        UsageError: A code is of no language.
+    """
+    if not isinstance(said, list) or not all(isinstance(code, str) for code in said):
+        raise ValueError("its languages are no list of codes")
+    if len(set(said)) < len(said):
+        raise ValueError("a language is there twice")
+    for code in said:
+        if language(code).code != code:
+            raise ValueError(f"language {code!r} is written {language(code).code} here")
+    if ENGLISH not in said:
+        raise ValueError(f"no {ENGLISH} among its languages")
+    return tuple(said)
 
 
 def offsets_of(means: np.ndarray, languages: Sequence[str]) -> np.ndarray:
@@ -224,7 +254,7 @@ def offsets_of(means: np.ndarray, languages: Sequence[str]) -> np.ndarray:
     return means - means[list(languages).index(ENGLISH)]
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """The same vectors (n, d), each of length 1; one without a direction stays."""
-    vectors = np.asarray(vectors, dtype=np.float64)
+def unit(vectors: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+    """The same vectors (n, d), each of length 1, in a number format; one without a direction stays."""
+    vectors = np.asarray(vectors, dtype=dtype)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from lusifer.calibration import asking
+from lusifer.calibration.statistics import LanguageStatistics, unit
 from lusifer.errors import UsageError
 from lusifer.index.documents import TextDocument, given_id
 from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
-from lusifer.index.ranks import Found, expected, judged, one, units
+from lusifer.index.ranks import Found, expected, judged, one
 from lusifer.index.table import NAME, PassageTable, is_table
 from lusifer.index.turns import InTurn
 from lusifer.index.writing import DOCUMENTS_AT_ONCE, Added, put
@@ -25,7 +26,6 @@ from lusifer.prompts import check_text
 from lusifer.serving import encode
 
 if TYPE_CHECKING:
-    from lusifer.calibration.statistics import LanguageStatistics
     from lusifer.index.models import Embedder
 
 Mode = Literal["vector", "hybrid", "words"]
@@ -75,10 +75,10 @@ class Index:
         """
         folder = cls.refuse_old(path)
         if settings.get("offsets") is not None:
-            settings["offsets"] = asking.taken(settings["offsets"])[0]
+            settings["offsets"] = asking.taken(settings["offsets"])
         made, asks, embedder = describe(model, embedder, device, **settings)
         if made.offsets is not None:
-            asking.keep(folder, settings["offsets"])
+            asking.keep(folder, settings["offsets"][0])
         table = PassageTable.create(folder, made.to_dict(), made.dimensions)
         return cls(folder, table, asks, embedder, device)
 
@@ -316,14 +316,14 @@ class Index:
             check_text(text, "the question" if len(texts) == 1 else f"question {number}")
         about = self.statistics(statistics) if calibrated or (self.model.offsets and scored) else None
         codes = [None] * len(texts) if about is None else asking.languages_of(texts, languages, about)
-        unit = None
+        rows = None
         if scored and (texts or vectors is not None):
             given = self.embed(texts, report) if vectors is None else vectors
-            unit = units(expected(given, len(texts), self.model.dimensions))
-            unit = about.without_offset(unit, codes, "query") if self.model.offsets else unit
+            rows = unit(expected(given, len(texts), self.model.dimensions), np.float32)
+            rows = about.without_offset(rows, codes, "query") if self.model.offsets else rows
         settings = self.model.language_field, self.model.offsets is not None
         scales = [asking.scale(about, code, *settings) if calibrated else None for code in codes]
-        found = zip(self._all(texts, unit, top_k, (where or "").strip() or None, mode), scales, strict=True)
+        found = zip(self._all(texts, rows, top_k, (where or "").strip() or None, mode), scales, strict=True)
         return [judged(hits, scale, min_score) for hits, scale in found]
 
     @property
@@ -361,7 +361,7 @@ class Index:
         rows = [(f"question {number}", text) for number, text in enumerate(texts, start=1)]
         return encode.embed_rows(embedder, rows, report, prompt=self.prompt)
 
-    def _all(self, texts: Sequence[str], unit: Any, top_k: int, where: str | None, mode: Mode) -> list[list[Found]]:
+    def _all(self, texts: Sequence[str], rows: Any, top_k: int, where: str | None, mode: Mode) -> list[list[Found]]:
         """The hits of each question, all in one version of the table."""
         with self._lock:
             self._table.refresh()
@@ -369,7 +369,7 @@ class Index:
             approximate = self._table.approximate
             allowed = self._table.allowed(where) if where and mode != "words" and not approximate else None
             return [
-                one(self._table, text, None if unit is None else unit[number], top_k, where, allowed, mode, approximate)
+                one(self._table, text, None if rows is None else rows[number], top_k, where, allowed, mode, approximate)
                 for number, text in enumerate(texts)
             ]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lusifer import extras
+from lusifer.calibration.statistics import unit
 from lusifer.errors import DataError, UsageError
 from lusifer.index.documents import Source, TextDocument, document
-from lusifer.index.ranks import units
 from lusifer.io.files import refuse_pointer
 from lusifer.prompts import check_text
 from lusifer.serving import encode
@@ -241,7 +241,7 @@ def check(embedder: Embedder, name: str, prompt: str | None, sample: Sequence[Te
         raise DataError(
             f"{texts[0].place}: a vector of {size} numbers, and {name} gives {made.shape[1]}: name the model"
         )
-    cosines = (units(made) * units(np.stack([each.vector for each in texts]))).sum(axis=1)
+    cosines = (unit(made) * unit(np.stack([each.vector for each in texts]))).sum(axis=1)
     median = statistics.median(map(float, cosines))
     if median < SAME:
         worst = int(np.argmin(cosines))

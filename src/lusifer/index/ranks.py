@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lusifer.calibration.statistics import unit
 from lusifer.errors import UsageError
 from lusifer.index.documents import RESERVED
 
@@ -120,12 +121,6 @@ def expected(vectors: Any, count: int, dimensions: int) -> np.ndarray:
     return made
 
 
-def units(vectors: np.ndarray) -> np.ndarray:
-    """The same vectors (n, d), each of length 1; one without a direction stays."""
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
-
-
 def hit(row: dict[str, Any], score: float | None) -> Found:
     """A row of the table as what a question found."""
     fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
@@ -171,7 +166,7 @@ def one(
     if vector is None:
         scores = {}
     elif approximate:
-        scores = {row: float(units(found[row]["vector"][None])[0] @ vector) for row in wanted}
+        scores = {row: float(unit(found[row]["vector"][None], np.float32)[0] @ vector) for row in wanted}
     else:
         scores = table.snapshot().scores(wanted, vector)
     return [hit(found[row], scores.get(row)) for row in wanted]

@@ -147,8 +147,8 @@ def _described(
         made = replace(made, query=before.query, document=before.document)
         count = partial(token_counts, loaded, prompt=made.document)
         chunks.split("", count, made.tokens, made.overlap)  # refuses what leaves no room, as `describe` does
-    statistics = None if offsets is None or offsets == NO_OFFSETS else asking.taken(offsets)[0]
-    return with_offsets(made, statistics, field), loaded, statistics
+    taken = None if offsets is None or offsets == NO_OFFSETS else asking.taken(offsets)
+    return with_offsets(made, taken, field), loaded, taken and taken[0]
 
 
 def _change(before: IndexModel, made: IndexModel) -> str:

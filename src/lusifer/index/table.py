@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from lusifer import extras
+from lusifer.calibration.statistics import unit
 from lusifer.errors import UsageError
 from lusifer.index.damage import filtered, told
 from lusifer.index.documents import RESERVED
-from lusifer.index.ranks import Snapshot, units
+from lusifer.index.ranks import Snapshot
 from lusifer.io.files import full_disk_named
 
 NAME = "documents"
@@ -318,7 +319,7 @@ class PassageTable:
         for batch in self._table.search().select(["id", "vector"]).with_row_id(True).to_batches():
             part = slice(end, end + len(batch))
             vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
-            matrix[part] = units(vectors)
+            matrix[part] = unit(vectors, np.float32)
             rows[part], end = batch["_rowid"].to_numpy(), part.stop
             ids.append(batch["id"])
         coded = pa.chunked_array(ids, pa.string()).combine_chunks().dictionary_encode()
