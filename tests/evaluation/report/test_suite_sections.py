@@ -9,6 +9,7 @@ import pytest
 
 from lusifer.evaluation.report import facts, page
 from lusifer.evaluation.run.evaluate import Options, evaluate
+from lusifer.evaluation.scores import disguised
 from support.score_folders import entry, results, right
 from support.words import Words
 
@@ -101,6 +102,44 @@ def test_ones_own_questions_have_what_a_mean_hides_and_the_texts_of_the_worst(ow
     assert re.search(r"<summary>words: the \d worst questions?, with what was found instead", html)
     assert "Questions for documents in another language, one against words: of 1 result on the same examples" in html
     assert "5 questions: a share of right answers near" in html
+
+
+def against(folder, result):
+    """The same folder as of queries against another embedder's documents."""
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["model"] |= {"against": {"name": "other", "identity": "another"}}
+    scores = [each for each in summary["scores"] if each["language"] in result]
+    (folder / "summary.json").write_text(json.dumps(summary | {"scores": scores}))
+    for kind in ("examples", "details"):
+        for file in (folder / kind).glob("*.json"):
+            kept = {code: each for code, each in json.loads(file.read_text()).items() if code in result}
+            file.write_text(json.dumps(kept))
+    return folder
+
+
+def test_beside_scores_against_other_documents_stands_what_they_have_of_the_model_alone_and_no_more(own, tmp_path):
+    rows = [json.loads(line) for line in (own[0].parent / "own.jsonl").read_text().splitlines()]
+    rows.append({"id": "more", "question": "en q 1", "right": "d1", "language": "en"})
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name in ("alone", "beside"):
+        evaluate(Words(seed=2), Options("mine", tmp_path / "own.jsonl"), tmp_path / name, name=name)
+    alone, beside = facts.read([tmp_path / "alone", against(tmp_path / "beside", ["es"])])
+    assert {code for code, _ in alone.evaluations[0].details} == {"en", "es"}
+    for each in beside.evaluations:
+        assert set(each.details) == set(each.examples) == {("es", "MyQuestions")}
+    assert page.page([alone, beside])
+    # Nothing in common: no empty evaluation stands there.
+    against(tmp_path / "beside", ["es"])
+    other = against(tmp_path / "beside", ["fr"])
+    assert [len(part.evaluations) for part in facts.read([tmp_path / "alone", other])] == [1, 1]
+
+
+def test_of_disguises_those_of_the_scores_against_other_documents_are_kept_beside_them(tmp_path):
+    full = in_disguise("mini", [0, 0, 0, 0, 0, 1, 1, 1, 0, 1])
+    part = facts._only(full, {("es", "Clean"), ("es", "Capitals")})
+    assert part.settings["disguises"]["tasks"].keys() == {"Capitals"}
+    found = disguised.changes(part)
+    assert [[row.language for row in each.languages] for each in found] == [["es"]] and not found[0].spared
 
 
 def test_public_models_stand_beside_those_whose_tasks_they_have():

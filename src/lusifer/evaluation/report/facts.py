@@ -12,7 +12,7 @@ import numpy as np
 
 from lusifer.errors import UsageError
 from lusifer.evaluation.report.words import language_name, score_cell
-from lusifer.evaluation.scores import averages, compare, results
+from lusifer.evaluation.scores import averages, compare, disguised, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.compare import Comparison
@@ -299,11 +299,32 @@ def _alone(against: Sequence[Results], others: Sequence[Results]) -> list[Result
     """
     models = {each.model.identity for each in against}
     keys = {entry.key for each in against for entry in each.scores}
-    return [
-        replace(each, scores=tuple(entry for entry in each.scores if entry.key in keys))
-        for each in others
-        if each.model.identity in models
-    ]
+    keys |= {(code, task) for each in against for task, about in _worn(each).items() for code in about["changed"]}
+    parts = [_only(each, keys) for each in others if each.model.identity in models]
+    return [part for part in parts if part.scores]
+
+
+def _only(result: Results, keys: Collection[Key]) -> Results:
+    """The scores of some languages and tasks, with what else there is of these alone."""
+    settings = result.settings
+    if worn := _worn(result):
+        kept = {}
+        for task, about in worn.items():
+            changed = {code: counts for code, counts in about["changed"].items() if (code, task) in keys}
+            kept |= {task: {**about, "changed": changed}} if changed else {}
+        settings = {**settings, disguised.FACTS: {**settings[disguised.FACTS], "tasks": kept}}
+    return replace(
+        result,
+        scores=tuple(entry for entry in result.scores if entry.key in keys),
+        examples={key: each for key, each in result.examples.items() if key in keys},
+        details={key: each for key, each in result.details.items() if key in keys},
+        settings=settings,
+    )
+
+
+def _worn(result: Results) -> Mapping[str, Any]:
+    """Task in disguise -> what the settings say of it; none in another suite than `robust`."""
+    return {} if disguised.least_share(result) is None else result.settings[disguised.FACTS]["tasks"]
 
 
 def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
