@@ -130,6 +130,8 @@ def test_a_question_in_a_language_that_is_not_there(own):
         evaluate(Oracle(), Options("mine", own, languages=["fr"]))
     with pytest.raises(UsageError, match="name it with --data"):
         evaluate(Oracle(), Options("mine"))
+    with pytest.raises(UsageError, match="is a folder: name the file of questions in it"):
+        evaluate(Oracle(), Options("mine", own.parent))
 
 
 def test_vectors_of_another_size_than_the_documents_have(own, tmp_path):

@@ -43,7 +43,8 @@ def test_questions_documents_and_controls_are_read(jsonl):
         Question("line 6", "nothing?", "en"),
     )
     assert asked.searched.documents[1] == SearchedDocument("7", "seven", "en")
-    assert list(digests) == ["q.jsonl"] and not notes
+    assert list(digests) == ["q.jsonl"]
+    assert notes == [f"1 question has no `right` and counts as a negative control: the first is {jsonl} line 6"]
 
 
 def test_csv_and_parquet_say_the_same(jsonl, tmp_path):
@@ -71,6 +72,41 @@ def test_ids_in_a_cell_may_have_spaces_between(tmp_path):
     file = tmp_path / "q.csv"
     file.write_text("id,text,question,right,language\na,one,,,en\nb,two,,,en\n,,which?,a b,en\n")
     assert questions.read(file)[0].questions[0].right == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("cell", "right"),
+    [("b c", ("b c",)), (" b c ", ("b c",)), ('"[""a"", ""b c"", 7]"', ("a", "b c", "7")), ("a 7", ("a", "7"))],
+)
+def test_a_cell_is_an_id_or_a_list_of_json_before_it_is_split(tmp_path, cell, right):
+    file = tmp_path / "q.csv"
+    file.write_text(f"id,text,question,right,language\na,one,,,en\n7,two,,,en\nb c,x,,,en\n,,which?,{cell},en\n")
+    assert questions.read(file)[0].questions[0].right == right
+
+
+def test_ids_with_spaces_that_were_split_are_named_with_the_mend(tmp_path):
+    file = tmp_path / "q.csv"
+    file.write_text("id,text,question,right,language\na,one,,,en\nb c,x,,,en\n,,which?,a b c,en\n")
+    with pytest.raises(
+        DataError, match=r"line 4: right: no document has the id 'b': the cell was split at spaces; put \|"
+    ):
+        questions.read(file)
+
+
+def test_a_misspelt_column_of_a_table_is_refused(tmp_path):
+    columns = {"id": ["a", "b"], "text": ["one", "two"], "question": [None, None], "rigth": [None, None]}
+    pq.write_table(
+        pa.table({name: [*each, "x"] for name, each in columns.items()} | {"text": ["one", "two", None]}),
+        tmp_path / "q.parquet",
+    )
+    with pytest.raises(DataError, match="q.parquet row 3: key 'rigth' is not known"):
+        questions.read(tmp_path / "q.parquet")
+
+
+def test_other_keys_of_a_question_are_allowed(tmp_path):
+    more = {"weight": 2, "qid": 3, "rights": "all", "source": "x", "lang": "de"}
+    rows = with_language([*DOCUMENTS, {"question": "one?", "right": "a"} | more])
+    assert questions.read(write(tmp_path / "q.jsonl", rows))[0].questions[0].right == ("a",)
 
 
 def test_documents_come_from_another_file(tmp_path):
@@ -104,6 +140,9 @@ def test_documents_come_from_another_file(tmp_path):
         ([*GOOD, {"question": "x?", "right": {"a": 1}}], "line 5: right is {'a': 1}: an id is"),
         ([*GOOD, {"question": "x?", "right": ["a"], "language": "qq"}], "line 5: language 'qq' is the code of no"),
         ([*GOOD, {"question": "x?", "right": ["a"], "language": 3}], "line 5: language is 3: give a code such as en"),
+        ([*GOOD, {"question": "x?", "rigth": ["a"]}], "line 5: key 'rigth' is not known, and looks like 'right'"),
+        ([*GOOD, {"question": "x?", "right": "a", "langauge": "de"}], "line 5: key 'langauge' .* 'language'"),
+        ([*GOOD, {"question": "x?", "right": "a", "ID": "de"}], "line 5: key 'ID' .* 'id'"),
         ([*GOOD, ["question"]], "line 5: expected an object with columns, found a list"),
     ],
 )  # fmt: skip

@@ -7,10 +7,12 @@ control), and if there are any `id` and `language`. Any other row is a document:
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -23,7 +25,7 @@ from lusifer.evaluation.search.collection import UNKNOWN, Question, QuestionSet,
 from lusifer.evaluation.search.ranked import RankedTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.io import rows
-from lusifer.io.files import sha256
+from lusifer.io.files import parse_json, sha256
 from lusifer.prompts import check_text
 
 COLUMNS = ("question", "right", "id", "text", "language")
@@ -36,6 +38,8 @@ RARE = 0.02
 FEW, CERTAIN = 100, 0.99
 """Among so few texts one in a language of its own counts where the identifier is so sure."""
 TITLE = "own questions"
+CLOSE = 0.75
+"""Likeness (difflib) from which on a key is a misspelt column: "rigth" is 0.8 like "right", "weight" 0.73."""
 
 
 class MyQuestions(RankedTask):
@@ -80,9 +84,18 @@ def survey(asked: QuestionSet) -> tuple[list[SuiteRow], list[str]]:
 
 @dataclass(frozen=True)
 class _OwnRow:
+    """One of both; of a CSV question `cell` is what spells its right documents."""
+
     where: str
     question: Question | None = None
     document: SearchedDocument | None = None
+    cell: str | None = None
+
+    def asked(self, places: Collection[str]) -> Question | None:
+        """The question with its right documents, among the ids that there are."""
+        if self.question is None or self.cell is None:
+            return self.question
+        return replace(self.question, right=_right(_spelled(self.cell, places), self.where))
 
 
 def read(file: Path, documents: Path | Searched | None = None) -> tuple[QuestionSet, dict[str, str], list[str]]:
@@ -100,7 +113,6 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
             or to search.
     """
     found = _rows(file)
-    questions = [(row.where, row.question) for row in found if row.question is not None]
     own = [(row.where, row.document) for row in found if row.document is not None]
     digests = {file.name: sha256(file)}
     if documents is None:
@@ -111,6 +123,7 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
     else:
         given = documents if isinstance(documents, Searched) else _of_file(documents)
         digests |= {name if name not in digests else f"documents: {name}": each for name, each in given.digests.items()}
+    questions = [(row.where, asked) for row in found if (asked := row.asked(given.places)) is not None]
     if not questions:
         raise DataError(f"{file}: no question in it: add rows with `question` and `right`, the ids of its documents")
     if len(given.documents) < 2:
@@ -118,14 +131,28 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
         how = "give rows with `id` and `text`, two or more, or name them with --documents"
         raise DataError(f"{file}: {many} to search, and any model would find it: {how}")
     asked = _distinct(questions)
-    for where, each in questions:
-        lost = next((id for id in each.right if id not in given.places), None)
-        if lost is not None:
-            raise DataError(f"{where}: right: no document has the id {lost!r}: correct it, or add the document")
-    if not any(each.right for each in asked):
+    _refuse_lost(found, questions, given.places)
+    bare = [where for where, each in questions if not each.right]
+    if len(bare) == len(questions):
         raise DataError(f"{file}: no question has a right document, so nothing can be scored: fill `right` of some")
     asked, searched, notes = _with_languages(asked, given.documents)
+    if bare:
+        many = "1 question has" if len(bare) == 1 else f"{len(bare):,} questions have"
+        count = "counts as a negative control" if len(bare) == 1 else "count as negative controls"
+        notes = [f"{many} no `right` and {count}: the first is {bare[0]}", *notes]
     return QuestionSet(asked, replace(given, documents=searched)), digests, [*given.notes, *notes]
+
+
+def _refuse_lost(found: Iterable[_OwnRow], questions: Iterable[tuple[str, Question]], places: Collection[str]) -> None:
+    """Refuse a right document that is not there."""
+    cells = {row.where: row.cell for row in found if row.cell is not None}
+    for where, each in questions:
+        lost = next((id for id in each.right if id not in places), None)
+        if lost is not None:
+            mend = "correct it, or add the document"
+            if "|" not in cells.get(where, "|") and len(each.right) > 1:
+                mend = f"the cell was split at spaces; put | between ids that have some, else {mend}"
+            raise DataError(f"{where}: right: no document has the id {lost!r}: {mend}")
 
 
 def _of_file(file: Path) -> Searched:
@@ -166,7 +193,10 @@ def _checked(row: Any, where: str, form: str) -> _OwnRow:
             raise DataError(f"{where}: `question` and `text`: a row is a question or a document: make two rows of it")
         id = _id(there["id"], f"{where}: id") if "id" in there else " ".join(where.split(" ")[-2:])
         text = check_text(there["question"], f"{where}: question")
-        return _OwnRow(where, question=Question(id, text, language, _right(there.get("right"), where, form == ".csv")))
+        _refuse_misspelt(row, where)
+        if form == ".csv":  # what a cell says depends on the ids that there are
+            return _OwnRow(where, question=Question(id, text, language), cell=there.get("right"))
+        return _OwnRow(where, question=Question(id, text, language, _right(there.get("right"), where)))
     if "right" in there:
         raise DataError(f"{where}: `right` without a `question`: fill `question`, or take `right` out")
     for name in ("text", "id"):
@@ -185,10 +215,28 @@ def _id(value: Any, where: str) -> str:
     return check_text(str(value), where).strip()
 
 
-def _right(value: Any, where: str, spelled: bool) -> tuple[str, ...]:
-    """The ids of right documents. In CSV one cell spells them, with | or spaces between."""
-    if spelled and isinstance(value, str):
-        value = [part for part in (value.split("|") if "|" in value else value.split()) if part.strip()]
+def _refuse_misspelt(row: Mapping[str, Any], where: str) -> None:
+    """Refuse a key that is almost one of ours where ours is not there; other keys are the user's own."""
+    for key in row.keys() - set(COLUMNS):
+        plain = str(key).strip().lower()
+        near = ["id"] if plain == "id" else difflib.get_close_matches(plain, ("right", "language"), 1, CLOSE)
+        if near and near[0] not in row:
+            words = f"key {key!r} is not known, and looks like {near[0]!r}, which is not there"
+            raise DataError(f"{where}: {words}: call it {near[0]!r}, or something else")
+
+
+def _spelled(cell: str, places: Collection[str]) -> Any:
+    """What a cell of CSV says: the id of a document, a JSON list of ids, or ids with | or spaces between."""
+    if cell.strip() in places:
+        return [cell]
+    if cell.lstrip().startswith("["):
+        with suppress(ValueError):  # an id may begin like that as well
+            return parse_json(cell.encode("utf-8", "surrogatepass"))
+    return [part for part in (cell.split("|") if "|" in cell else cell.split()) if part.strip()]
+
+
+def _right(value: Any, where: str) -> tuple[str, ...]:
+    """The ids of right documents: one, or a list."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     ids = tuple(_id(each, f"{where}: right") for each in (value if isinstance(value, list | tuple) else [value]))

@@ -153,7 +153,10 @@ def _mine(
 ) -> Selection:
     """A user's own questions, in all languages that they are in or in some."""
     if data is None or not data.is_file():
-        words = "reads a file of questions: name it with --data" if data is None else f"--data {data}: no such file"
+        words = "reads a file of questions: name it with --data"
+        if data is not None:
+            folder = "is a folder: name the file of questions in it (JSONL, CSV, Parquet)"
+            words = f"--data {data}: {folder if data.is_dir() else 'no such file'}"
         raise UsageError(f"--suite {MINE}: {words}; its form: docs/how-to/evaluate.md")
     if against and isinstance(documents, Searched) and documents.vectors is not None:
         raise UsageError("--against: the documents of an index have vectors already: leave it out")
