@@ -185,7 +185,9 @@ def statistics(capsys, folder: Path) -> Path:
     said = capsys.readouterr()
     assert said.out.splitlines()[0].startswith("at one threshold for all languages, counted on the half")
     assert [line.split()[0] for line in said.out.splitlines()[3:]][:2] == ["es", "ru"]
-    first, second = said.err.splitlines()
+    taken, first, second = said.err.splitlines()
+    assert taken.startswith("lusifer: sample: 28 sentences, each in 14 languages: English (en), ")
+    assert "Swahili (sw)" in taken
     assert "28 sentences in 14 languages -> s.safetensors; the zero of a score is known to " in first
     assert (
         second == "lusifer: fewer than 200 sentences show how it works: for a threshold to rely on, take some hundred"
@@ -205,14 +207,14 @@ def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics):
     out, _ = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--min-score", least)
     assert out[0] == f"1  1.000 ({hits[0]['calibrated']:.2f})  d.txt"
     out, err = run(capsys, "search", "i", "water", "--min-score", "1.1")
-    assert out == [] and err == ["lusifer: i: nothing found with a score of 1.1"]
+    assert out == [] and err == ["lusifer: i: nothing found with a score of 1.1 or more"]
     err = run(capsys, "search", "i", "水は命です。", *more)[1]
     assert err == [
-        "lusifer: the language of the question could not be told: its score is calibrated by all of them together "
+        "lusifer: the language of the question could not be told: scores are calibrated by all languages together "
         "(--language names it)"
     ]
     err = run(capsys, "search", "i", "Wasser", *more, "--language", "de")[1]
-    assert err[0].startswith("lusifer: the language of the question (de) is not among the 14 known: its score")
+    assert err[0].startswith("lusifer: the language of the question (de) is not among the 14 known: scores are")
     error = refused(capsys, 2, "search", "i", "Wasser", "--language", "de")
     assert "--language de: says something of calibrated scores or of an index with offsets: add --calibrated" in error
     error = refused(capsys, 2, "search", "i", "Wasser", *more, "--language", "deutsch!")
@@ -233,7 +235,14 @@ def test_an_index_with_offsets_as_typed(capsys, statistics):
     out, err = run(capsys, "search", "o", "Maji ni uhai.", "--language", "sw", "--calibrated")
     assert out[0].startswith("1  1.000 (") and err == []
     err = run(capsys, "search", "o", "Νερό", "--language", "el")[1]
-    assert "(el) is not among the 14 known: its vector keeps its offset (--language names it)" in err[0]
+    assert (
+        "(el) is not among the 14 known: no offset is taken out of the vector of the question (--language names it)"
+        in err[0]
+    )
+    for more in (["--language-field", "lang"], ["--offsets", "s.safetensors"]):  # as it was made
+        assert run(capsys, *command, *more)[1][-1].endswith("2 unchanged; 0 passages embedded")
+    error = refused(capsys, 2, *command, "--language-field", "tongue")
+    assert "--language-field: the index was made otherwise: leave it out, or embed anew" in error
     error = refused(capsys, 2, *command, "--offsets", "s.safetensors", "--language-field", "tongue")
     assert "--language-field: the index was made otherwise: leave it out, or embed anew" in error
     error = refused(capsys, 2, *command, "--offsets", "none.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -166,6 +167,29 @@ def test_reindex_keeps_changes_and_takes_away_offsets(index, model_folder, embed
     assert np.allclose(rows(plain)["sw"], unit(embedder.encode(["Maji ni uhai."]))[0], atol=1e-5)
     assert f"language offsets: '{statistics.digest}' -> '{other.digest}'" in said[1]
     assert f"language offsets: '{other.digest}' -> none" in said[2]
+
+
+def test_what_a_kill_leaves_of_the_kept_offsets_is_in_nobodys_way(
+    model_folder, embedder, statistics, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def kill(part, target):  # what is written stays, by the name that another machine gives it
+        shutil.copyfile(part, str(part).replace(f"-{os.getpid()}-", "-elsewhere-"))
+        raise Killed
+
+    folder = tmp_path / "i"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("lusifer.io.files.os.replace", kill)
+        Index.create(folder, model_folder, embedder=embedder, offsets=statistics, language_field="lang")
+    (left,) = folder.iterdir()
+    assert left.name.startswith(f".offsets-{statistics.digest}.safetensors.")
+    made = Index.create(folder, model_folder, embedder=embedder, offsets=statistics, language_field="lang")
+    made.add(DOCUMENTS)
+    assert made.search("Maji ni uhai.", languages="sw")[0][0].id == "sw"
+    reindex(folder, model_folder, embedder=embedder, tokens=32)
+    assert not left.exists() and (folder / f"offsets-{statistics.digest}.safetensors").exists()
 
 
 def test_a_model_that_may_ask_needs_statistics_of_its_own(index, trained_into, embedder, statistics, model_folder):

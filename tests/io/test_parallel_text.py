@@ -72,6 +72,31 @@ def test_a_file_that_holds_no_parallel_text_is_refused(
         parallel_text.read(written(tmp_path, *lines, name=name))
 
 
+@pytest.mark.parametrize(
+    ("key", "texts"),
+    [
+        ("id", ["r1", "r2", "r3"]), ("id", ["doc-7", "doc-8", "note"]), ("id", ["abc", "abd", "abe"]),
+        ("no", ["1", "2", "3"]), ("is", ["9f3c-0b", "77aa-1c", "e0e0-2d"]),
+    ],
+)  # fmt: skip
+def test_a_column_that_names_the_rows_is_no_language(tmp_path: Path, key: str, texts: list[str]) -> None:
+    lines = [json.dumps({key: text, "en": "Good day.", "es": "Buenos días."}) for text in texts]
+    with pytest.raises(DataError, match=f"rows.jsonl: key {key}: is the code of a language.*: take the key out"):
+        parallel_text.read(written(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(
+    ("key", "texts"),
+    [
+        ("id", ["Selamat pagi.", "Terima kasih!", "Ya."]), ("id", ["Ada 3 kucing.", "Bab 1", "COVID-19"]),
+        ("th", ["สวัสดี", "ปี2020", "ขอบคุณ"]), ("de", ["Halt!", "Ja.", "Nein."]),
+    ],
+)  # fmt: skip
+def test_sentences_stay_a_language(tmp_path: Path, key: str, texts: list[str]) -> None:
+    lines = [json.dumps({key: text, "en": "Good day."}) for text in texts]
+    assert parallel_text.read(written(tmp_path, *lines)).texts[key] == tuple(texts)
+
+
 def test_a_file_that_is_not_there_or_not_whole_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl: no such file: correct the name"):
         parallel_text.read(tmp_path / "nowhere.jsonl")

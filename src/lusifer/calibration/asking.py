@@ -21,6 +21,8 @@ Given = str | os.PathLike[str] | LanguageStatistics | tuple[LanguageStatistics, 
 """A file, what was read of one, or both as `taken` gives them."""
 KEPT = "offsets-{}.safetensors"
 """The statistics whose offsets were taken out of the documents of an index, in its folder, by their digest."""
+_PART = f".{KEPT.format('*')}.*"
+"""One that is being written, as `write_file` names it."""
 
 
 def taken(given: Given) -> tuple[LanguageStatistics, str]:
@@ -64,8 +66,8 @@ def keep(folder: Path, statistics: LanguageStatistics) -> None:
 
 
 def is_kept(file: Path) -> bool:
-    """Whether a file in the folder of an index is one of these."""
-    return file.match(KEPT.format("*"))
+    """Whether a file in the folder of an index is one of these, or a part of one that a kill left."""
+    return any(file.match(pattern) for pattern in (KEPT.format("*"), _PART))
 
 
 def kept(folder: Path, digest: str) -> LanguageStatistics:
@@ -83,8 +85,8 @@ def kept(folder: Path, digest: str) -> LanguageStatistics:
 
 
 def forget(folder: Path, digest: str | None) -> None:
-    """Remove the statistics of offsets that an index does not have any more."""
-    for file in folder.glob(KEPT.format("*")):
+    """Remove the statistics of offsets that an index does not have any more; who calls is the one that writes."""
+    for file in [*folder.glob(KEPT.format("*")), *folder.glob(_PART)]:
         if file.name != KEPT.format(digest):
             file.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -184,7 +185,11 @@ def _opened(
         made = Index.open(output, model)
         made.require_own()
         made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone))
-    asked = describe(model, made.embedder, **settings)[0] if settings else made.model
+    # Without offsets there is no field to describe: it is compared with that of the index as it is.
+    alone_said = {"language_field"} & settings.keys() if "offsets" not in settings else set()
+    described = {name: value for name, value in settings.items() if name not in alone_said}
+    asked = describe(model, made.embedder, **described)[0] if described else made.model
+    asked = replace(asked, **{name: settings[name] for name in alone_said})
     for option, names in MADE_WITH.items():
         if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
             words = "the index was made otherwise: leave it out, or embed anew"
@@ -277,7 +282,9 @@ def search(
     for place, hit in enumerate(hits, start=1):
         typer.echo(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:
-        terminal.note(f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g}"))
+        terminal.note(
+            f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g} or more")
+        )
     if mine is not None and (line := mine.line(found.asks)):
         terminal.note(line)
 
@@ -298,8 +305,8 @@ def _judging(
     code = asking.languages_of([query], language, known)[0]
     if code is None:
         why = "could not be told" if language is None else f"({language}) is not among the {len(known.languages)} known"
-        done = ["its score is calibrated by all of them together"] if calibrated else []
-        done += ["its vector keeps its offset"] if index.model.offsets else []
+        done = ["scores are calibrated by all languages together"] if calibrated else []
+        done += ["no offset is taken out of the vector of the question"] if index.model.offsets else []
         terminal.note(f"the language of the question {why}: {', and '.join(done)} (--language names it)")
     return {"calibrated": calibrated, "languages": [code], "statistics": known}
 

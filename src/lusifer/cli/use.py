@@ -208,11 +208,14 @@ def calibrate(
     terminal.quiet()
     from lusifer.calibration import fit
     from lusifer.io import parallel_text
+    from lusifer.languages import language
 
     output = _statistics_file(model, output, documents)
     refuse_output(output, (".safetensors",), [Path(parallel)])
     text = parallel_text.read(parallel)
-    fit.codes(text.texts, parallel)  # what is wrong with it is said before a model is loaded
+    codes = fit.codes(text.texts, parallel)  # what is wrong with it is said before a model is loaded
+    named = ", ".join(f"{language(code).name} ({key})" for code, key in codes.items())
+    terminal.note(f"{parallel}: {text.sentences:,} sentences, each in {len(codes)} languages: {named}")
     from lusifer.embedder import folder, golden
     from lusifer.index.models import describe, may_ask
     from lusifer.serving import encode

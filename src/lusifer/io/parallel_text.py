@@ -24,6 +24,8 @@ from lusifer.io.rows import rows as read_rows
 SAMPLE = "sample"
 ENGLISH, TOPIC = "en", "topic"
 _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]+)*")
+_ROW_NAME = re.compile(r"[\x21-\x7e]*[0-9][\x21-\x7e]*")
+"""How a number or a name of a row looks, as in 12, r1, doc-7 or 9f3c-0b: no space, and a digit."""
 _EXPECTED = "rows of a sentence by language code are expected"
 
 
@@ -71,7 +73,20 @@ def _parse(found: Iterable[tuple[str, Any]], name: str) -> Parallel:
     if not rows:
         raise DataError(f"{name}: holds no row: {_EXPECTED}")
     texts = {code: tuple(row[code] for row in rows) for code in rows[0] if code != TOPIC}
+    for code, said in texts.items():
+        if _names_rows(code, said):
+            words = f"is the code of a language, and its texts, as {said[0]!r:.40}, look like names of the rows"
+            raise DataError(f"{name}: key {code}: {words}, not like sentences: take the key out")
     return Parallel(texts, tuple(row[TOPIC] for row in rows) if TOPIC in rows[0] else None)
+
+
+def _names_rows(code: str, texts: tuple[str, ...]) -> bool:
+    """Whether a column that is called like a language names the rows: `id` is Indonesian as well, `no` Norwegian.
+
+    One is where at least half of its texts have no space and a digit; of `id` also where no text has a space.
+    """
+    named = sum(_ROW_NAME.fullmatch(text.strip()) is not None for text in texts)
+    return 2 * named >= len(texts) or (code.lower() == "id" and not any(len(text.split()) > 1 for text in texts))
 
 
 def _row(row: Any, where: str, first: dict[str, str] | None) -> dict[str, str]:
