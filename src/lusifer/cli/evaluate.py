@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import shlex
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +18,7 @@ import typer
 
 from lusifer.cli import terminal
 from lusifer.cli.models import DtypeOption, Model, usable
-from lusifer.errors import UsageError
+from lusifer.errors import DataError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
 
 if TYPE_CHECKING:
@@ -151,7 +153,6 @@ def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | N
     import numpy as np
 
     from lusifer.evaluation.search.collection import Searched, SearchedDocument
-    from lusifer.evaluation.search.questions import code_of
     from lusifer.index.index import Index
     from lusifer.index.passages import joined
 
@@ -168,21 +169,38 @@ def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | N
     places = {each.id: number for number, each in enumerate(found)}
     said = [f"{row['id']}\0{row['chunk']}\0{row['digest']}\0" for row in rows]
     digest = hashlib.sha256("".join([json.dumps(made.to_dict(), sort_keys=True), *said]).encode()).hexdigest()
+    codes, notes = _languages_of(place, [each.fields for each in found])
     searched = Searched(
-        tuple(
-            SearchedDocument(
-                each.id,
-                each.text,
-                code_of(each.fields.get("language", each.fields.get("lang")), f"{place}: document {each.id!r}"),
-            )
-            for each in found
-        ),
+        tuple(SearchedDocument(each.id, each.text, code) for each, code in zip(found, codes, strict=True)),
         vectors[order],
         np.array([places[row["id"]] for row in rows], dtype=int),
         {place.name or str(place): digest},
         opened.prompt_of,
+        notes,
     )
     return searched, made.dtype if opened.asks_own else dtype
+
+
+def _languages_of(place: Path, fields: Sequence[Mapping[str, Any]]) -> tuple[list[str], tuple[str, ...]]:
+    """The code of each document of an index, "" where its fields say none; and what to say of those that are no codes.
+
+    The field may mean something else, and cannot be changed where the index is read.
+    """
+    from lusifer.evaluation.search.questions import code_of
+
+    codes, strange = [], []
+    for each in fields:
+        name = "language" if "language" in each else "lang"
+        try:
+            codes.append(code_of(each.get(name), str(place)))
+        except DataError:  # said below, once for all
+            codes.append("")
+            strange.append(f"field {name!r}: {reprlib.repr(each[name])}")
+    if not strange:
+        return codes, ()
+    many = "1 document has" if len(strange) == 1 else f"{len(strange):,} documents have"
+    words = f"{many} a language that is no code, and count{'s' * (len(strange) == 1)} as without one"
+    return codes, (f"--documents {place}: {words}: {strange[0]}",)
 
 
 def listed(words: str | None, option: str) -> list[str] | None:

@@ -185,6 +185,20 @@ def test_the_documents_of_a_folder_and_of_an_index(handbook, model_folder, tmp_p
         assert [hit["score"] for hit in each["hits"]] == pytest.approx([hit.score for hit in found], abs=1e-4)
 
 
+def test_a_field_of_an_index_that_is_no_language_is_named_and_leaves_the_language_open(model_folder, tmp_path, capsys):
+    rows = [{"id": "a", "text": "Trains leave from platform two.", "lang": "prose"}]
+    rows += [{"id": "b", "text": "Bread is sold in the morning.", "lang": "en"}]
+    index, model = str(tmp_path / "texts.index"), str(model_folder)
+    call = ["index", model, "--input", str(write(tmp_path / "rows.jsonl", rows)), "--output", index]
+    assert main(call) == 0
+    asked = write(tmp_path / "asked.jsonl", [{"question": "Which platform?", "right": "a", "language": "en"}])
+    capsys.readouterr()
+    assert main(["evaluate", model, "--suite", "mine", "--data", str(asked), "--documents", index]) == 0
+    said = capsys.readouterr().err
+    assert "1 document has a language that is no code, and counts as without one: field 'lang': 'prose'" in said
+    assert "1 of 3 rows have no `language`" in said
+
+
 def test_an_index_is_asked_by_whom_it_allows_with_its_own_prompt(handbook, model_folder, tmp_path, capsys):
     folder, asked = handbook
     index, model = str(tmp_path / "texts.index"), str(model_folder)
