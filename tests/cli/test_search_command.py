@@ -195,7 +195,7 @@ def statistics(capsys, folder: Path) -> Path:
     return folder / "s.safetensors"
 
 
-def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics):
+def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics, monkeypatch):
     run(capsys, "index", "model", "--input", "notes", "--output", "i")
     error = refused(capsys, 2, "search", "i", "vatn", "--calibrated")
     assert "(`lusifer calibrate " in error and "--statistics" in error
@@ -204,8 +204,16 @@ def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics):
     hits = [json.loads(line) for line in out]
     assert hits[0]["id"] == "d.txt" and err == [] and all("calibrated" in hit for hit in hits)
     least = f"{hits[0]['calibrated'] - 0.001:.3f}"
+    with monkeypatch.context() as patched:
+        for told, said in (("ja", ""), (None, ", by all languages")):
+            patched.setattr(guard, "told", lambda text, codes, told=told: told)
+            out, _ = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--top-k", "1", "--json")
+            hit = json.loads(out[0])
+            assert hit["language"] == told
+            out, _ = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--top-k", "1")
+            assert out[0] == f"1  1.000 ({hit['calibrated']:.2f}{said})  d.txt"
     out, _ = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--min-score", least)
-    assert out[0] == f"1  1.000 ({hits[0]['calibrated']:.2f})  d.txt"
+    assert "d.txt" in out[0]
     out, err = run(capsys, "search", "i", "water", "--min-score", "1.1")
     assert out == [] and err == ["lusifer: i: nothing found with a score of 1.1 or more"]
     err = run(capsys, "search", "i", "水は命です。", *more)[1]

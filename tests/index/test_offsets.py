@@ -220,6 +220,7 @@ def test_calibrated_scores_and_the_least_of_them(plain, statistics, monkeypatch)
     for hit in hits:
         place = 1  # of Swahili among en, sw, hi, ru
         column = {"en": 0, "sw": 1}.get(hit.id)
+        assert hit.language == (hit.id if column is not None else None)
         if column is not None:
             mean, spread = statistics.pairs[0, place, column, :2]
             assert hit.calibrated == pytest.approx((hit.score - mean) / spread)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import pytest
 import lusifer
 from lusifer.cli import main
 from lusifer.embedder.identity import identity
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import LusiferError, MissingExtraError, UsageError
 from lusifer.index import table
 from lusifer.index.index import Index
 from lusifer.server import run
@@ -26,6 +27,7 @@ from lusifer.server import search as searching
 from lusifer.server.bodies import SearchBody
 from lusifer.server.errors import ApiError
 from lusifer.server.served import Timing
+from lusifer.serving import guard
 from support import http_server
 
 DOCUMENTS = [
@@ -258,13 +260,47 @@ def test_calibrated_scores_are_those_of_the_index(folder: Path, statistics: Path
         assert [hit["id"] for hit in near] == ["a"]
         for more, param, words in (
             ({"calibrated": True, "language": "no such"}, "language", "is the code of no language"),
+            ({"language": "sw"}, "language", "says something of calibrated scores or of an index with offsets"),
+            ({"language": "sw", "mode": "words"}, "language", "ask for calibrated scores, or leave it out"),
+            ({"calibrated": True, "language": "xx"}, "language", "is the code of no language"),
+            ({"calibrated": True, "language": "x" * 5000}, "language", "at most 35 characters"),
             ({"calibrated": True, "mode": "words"}, "calibrated", "gives no scores"),
             ({"min_score": 0.0, "mode": "words"}, "min_score", "gives no scores"),
             ({"min_score": "high"}, "min_score", "should be a valid number"),
         ):
             said = client.post("/search", json={"query": "river"} | more)
             assert (said.status_code, said.json()["error"]["param"]) == (400, param)
-            assert words in said.json()["error"]["message"]
+            assert words in said.json()["error"]["message"] and len(said.text) < 500
+        assert client.post("/search", json={"query": "river", "language": " "}).status_code == 200
+
+
+def test_hits_say_which_language_their_score_counts(folder: Path, statistics: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(guard, "told", lambda text, codes: "sw" if text.startswith("Mto") else None)
+    app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")
+    with http_server.running(app) as client:
+        plain = client.post("/search", json={"query": "river"}).json()["results"]
+        assert all("language" not in hit for hit in plain)
+        found = client.post("/search", json={"query": "river", "calibrated": True, "language": "en"}).json()["results"]
+    assert {hit["id"]: hit["language"] for hit in found} == {"a": None, "b": "sw", "c": None}
+
+
+def test_without_what_tells_languages_the_client_is_told_who_installs_it(
+    folder: Path, statistics: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")
+    guard.identifier.cache_clear()
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    with pytest.raises(MissingExtraError, match=r"py3langid: pip install 'lusifer\[languages\]'"):
+        run.make([str(folder / "maker")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")
+    with http_server.running(app) as client, caplog.at_level(logging.ERROR):
+        for more in ({}, {"language": "es"}):
+            answer = client.post("/search", json={"query": "river", "calibrated": True, **more})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "no_identifier", "calibrated")
+            words = "languages cannot be told here: whoever runs the server installs lusifer[languages]"
+            assert error["message"] == f"calibrated: {words}"
+    assert len(caplog.records) == 1 and "pip install 'lusifer[languages]'" in caplog.text
+    guard.identifier.cache_clear()
 
 
 def test_without_statistics_a_client_is_told_who_makes_them(client: httpx.Client) -> None:

@@ -140,8 +140,10 @@ def languages_of(
 
 def scale(
     statistics: LanguageStatistics, question: str | None, named: str | None, offsets: bool
-) -> Callable[[Any], float]:
-    """What gives a hit of a question its calibrated score.
+) -> Callable[[Any], tuple[float, str | None]]:
+    """What gives a hit of a question its calibrated score, and says which language of its document that counts.
+
+    The language is None where it could not be told, or the statistics lack it: all languages count together then.
 
     Args:
         statistics: Of the model.
@@ -150,9 +152,9 @@ def scale(
         offsets: Whether the offsets were taken out of all vectors.
     """
 
-    def score(hit: Any) -> float:
+    def score(hit: Any) -> tuple[float, str | None]:
         document = document_language(statistics, hit.text, hit.fields, named, f"document {hit.id}")
-        return float(statistics.calibrated(hit.score, question, document, offsets))
+        return float(statistics.calibrated(hit.score, question, document, offsets)), document
 
     return score
 

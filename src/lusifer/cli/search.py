@@ -325,14 +325,15 @@ def _looked(query: str, model: str, unscored: str) -> LanguageGuard | None:
 
 def _as_json(hit: Found) -> str:
     said = {"id": hit.id, "score": hit.score, "text": hit.text, "start": hit.start, "end": hit.end}
-    said |= {} if hit.calibrated is None else {"calibrated": hit.calibrated}
+    said |= {} if hit.calibrated is None else {"calibrated": hit.calibrated, "language": hit.language}
     return json.dumps(said | {"fields": hit.fields}, ensure_ascii=False)
 
 
 def _as_text(place: int, hit: Found) -> str:
     """A hit in two lines: where it is, and how its passage begins."""
     score = "" if hit.score is None else f"  {hit.score:.3f}"
-    score += "" if hit.calibrated is None else f" ({hit.calibrated:.2f})"
+    pooled = "" if hit.language else ", by all languages"
+    score += "" if hit.calibrated is None else f" ({hit.calibrated:.2f}{pooled})"
     text = " ".join((hit.text or "").split())
     shown = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " ..."
     return f"{place}{score}  {hit.id}" + (f"\n   {shown}" if shown else "")

@@ -26,7 +26,8 @@ class Found:
 
     `score` is the cosine of question and passage, None where only words were compared; `start` and `end` say where the
     passage `text` lies in the document, in characters. An index of vectors alone has no text. `calibrated` is the score
-    that can be compared between languages, where it was asked for.
+    that can be compared between languages, where it was asked for, and `language` then what its document was taken for;
+    None: all languages count together in it, as the one of the document could not be told or is not in the statistics.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Found:
     end: int
     fields: dict[str, Any]
     calibrated: float | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ def one(
 
 
 def judged(
-    found: Sequence[Found], calibrate: Callable[[Found], float] | None = None, least: float | None = None
+    found: Sequence[Found],
+    calibrate: Callable[[Found], tuple[float, str | None]] | None = None,
+    least: float | None = None,
 ) -> list[Found]:
     """The hits of one question that have `least` at least, with calibrated scores where `calibrate` gives them.
 
@@ -185,6 +189,7 @@ def judged(
     if least is not None and math.isnan(least):
         raise UsageError("min_score: is not a number (NaN): give the least score, or leave it out")
     if calibrate is not None:
-        found = [replace(each, calibrated=calibrate(each)) for each in found]
+        judgements = [calibrate(each) for each in found]
+        found = [replace(each, calibrated=s, language=code) for each, (s, code) in zip(found, judgements, strict=True)]
     scores = [each.score if calibrate is None else each.calibrated for each in found]
     return [each for each, score in zip(found, scores, strict=True) if least is None or score >= least]

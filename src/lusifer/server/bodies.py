@@ -87,7 +87,13 @@ class SearchBody(_Cut):
     mode: Literal["vector", "hybrid", "words"] = "vector"
     calibrated: bool = False
     min_score: float | None = Field(default=None, allow_inf_nan=False)
-    language: str | None = None
+    language: str | None = Field(default=None, max_length=35)  # no code is longer (RFC 5646, 4.4.1)
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _not_blank(cls, value: Any) -> Any:
+        """A form that was left empty names none."""
+        return None if isinstance(value, str) and not value.strip() else value
 
 
 Kind = TypeVar("Kind", bound=BaseModel)

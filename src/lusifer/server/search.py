@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lusifer import extras
 from lusifer.calibration import asking
 from lusifer.calibration.statistics import LanguageStatistics, read
 from lusifer.errors import LusiferError, MissingExtraError, UsageError
@@ -82,6 +83,9 @@ class Searcher:
             for name, value in (("calibrated", body.calibrated or None), ("min_score", body.min_score)):
                 if value is not None:
                     raise ApiError(400, f'{name}: mode: "words" gives no scores: leave one of the two out', name)
+        if body.language is not None and not self._judges(body):
+            words = "says something of calibrated scores or of an index with offsets: ask for calibrated scores"
+            raise ApiError(400, f"language: {words}, or leave it out", "language")
         self._waiting += 1  # before the question is embedded: many come meanwhile
         try:
             asked = None
@@ -104,13 +108,25 @@ class Searcher:
             raise ApiError(400, f"calibrated: {self.served.name} {words}", "calibrated", code="no_statistics")
         try:
             return asking.languages_of([body.query], body.language, self._statistics)[0]
-        except (UsageError, MissingExtraError) as error:
-            more = "" if body.language else "; or name the language of the question"
-            raise ApiError(400, f"language: {error}{more}", "language") from error
+        except UsageError as error:
+            raise ApiError(400, f"language: {error}", "language") from error
+        except MissingExtraError as error:
+            raise self._cannot_tell(error, body) from error
+
+    def _cannot_tell(self, error: MissingExtraError, body: SearchBody) -> ApiError:
+        """What a client gets where a language is to be told and nothing tells it; the install line, only the log."""
+        self._log(f"languages cannot be told: {error}")
+        # Calibrated scores need those of the documents as well.
+        mend = "" if body.calibrated else "name the language of the question, or "
+        words = f"languages cannot be told here: {mend}whoever runs the server installs lusifer[languages]"
+        param = "calibrated" if body.calibrated else "language"
+        return ApiError(400, f"{param}: {words}", param, code="no_identifier")
 
     async def _found(self, search: Callable[[], list[dict[str, Any]]], body: SearchBody) -> list[dict[str, Any]]:
         try:
             return await self._in_pool(search)
+        except MissingExtraError as error:
+            raise self._cannot_tell(error, body) from error
         except (LusiferError, OSError, RuntimeError) as error:
             await self._check_index()
             if not isinstance(error, LusiferError):
@@ -134,7 +150,7 @@ class Searcher:
         self._told = ""
         hits = [asdict(hit) for hit in found]
         for hit in hits if not body.calibrated else ():
-            del hit["calibrated"]
+            del hit["calibrated"], hit["language"]
         return hits
 
     async def _check_index(self) -> None:
@@ -182,9 +198,11 @@ def searchers(
     Raises:
         UsageError: There is no such index, or one that none of the models may ask, or statistics that nobody uses.
         DataError: A file of statistics is damaged.
-        MissingExtraError: LanceDB is not installed.
+        MissingExtraError: LanceDB is not installed, or with statistics py3langid, which tells languages.
     """
     made: dict[str, Searcher] = {}
+    if statistics:
+        extras.need("languages", "py3langid")
     files = {file: read(file).identity for file in statistics}
     for folder in indexes:
         refusal: UsageError | None = None
