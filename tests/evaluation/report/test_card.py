@@ -228,3 +228,18 @@ def test_the_table_has_a_row_a_language_and_a_dash_for_what_is_not_there() -> No
     assert rows["Swahili (sw)"][0] == "100.0" and rows["Swahili (sw)"][3] == "-"
     assert rows["mean"][0] == f"{(100 + found.against['tlh'].to_english) / 2:.1f}"
     assert well_formed(text)
+
+
+def test_errors_in_the_own_language_stand_with_the_number_that_they_are_of():
+    asked = [
+        {
+            "id": id, "language": "de", "right": ["x"], "languages": ["en"], "ranks": [2], "chance": 0.5,
+            "measures": {"ndcg": 0.5, "recall_10": 1.0}, "hits": [{"id": "y", "language": code, "score": 0.7}],
+        }
+        for id, code in (("a", "de"), ("b", "und"), ("c", "de"))
+    ]  # fmt: skip
+    details = {"kind": "ranked", "documents": 3, "passages": 3, "cut": 0, "sent": {}, "texts": {}, "questions": asked}
+    made = results("mini", {}, entry("de", "MyQuestions", 50.0))
+    text = page(replace(made, suite="mine", details={("de", "MyQuestions"): details}))
+    row = next(line for line in text.splitlines() if line.startswith("| German (de) |") and "English" in line)
+    assert row.endswith("of 2 of 3 | 50.0 |") and "| 50.0 | 0.0 (0.0 to " in row

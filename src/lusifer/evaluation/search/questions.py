@@ -300,6 +300,7 @@ def identify(groups: Sequence[Sequence[str]], given: Collection[str] = ()) -> di
         MissingExtraError: py3langid is not installed.
     """
     langid = extras.need("languages", "py3langid.langid")
+    # One of its own, not that of `serving.guard`: it will be told to know some languages alone.
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     known = {name: code for name in identifier.nb_classes if (code := _known(name)) is not None}
     likely = set(given)
