@@ -117,7 +117,7 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
     proportion (Clopper and Pearson 1934): of 99 right answers among 99, from 96.3 to 100.
 
     Returns:
-        Both ends. None for "draws", for a single example, and where more than 5 % of the resamples have no rank
+        Both ends. None for "draws", for a single example, where all examples have one value other than 0 and 1, and where more than 5 % of the resamples have no rank
         correlation.
     """
     if examples.kind == "draws" or len(examples.ids) == 1:
@@ -126,7 +126,9 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
     if examples.kind == "mean" and len(values) == 1 and values[0] in (0, 1):
         far = ((1 - LEVEL) / 2) ** (1 / len(examples.ids))
         return (100 * far, 100.0) if values[0] else (0.0, 100 * (1 - far))
-    return percentiles(resample({("", ""): examples}, seed)["", ""])
+    ends = percentiles(resample({("", ""): examples}, seed)["", ""])
+    # Where all examples have one value no resample differs; that is no certainty.
+    return None if ends is not None and ends[1] - ends[0] < FLAT else ends
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
