@@ -117,8 +117,8 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
     proportion (Clopper and Pearson 1934): of 99 right answers among 99, from 96.3 to 100.
 
     Returns:
-        Both ends. None for "draws", for a single example, where all examples have one value other than 0 and 1, and where more than 5 % of the resamples have no rank
-        correlation.
+        Both ends. None for "draws", for a single example, where all examples have one value other than 0 and 1, and
+        where more than 5 % of the resamples have no rank correlation.
     """
     if examples.kind == "draws" or len(examples.ids) == 1:
         return None
