@@ -77,11 +77,19 @@ def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(model_fo
     def ask(texts: list[str]) -> httpx.Response:
         return httpx.post(f"{address[0]}/v1/embeddings", json={"input": texts}, timeout=60, trust_env=False)
 
+    def stop() -> None:
+        """Ask it to stop once it computes: a client that has not connected by then is refused, and rightly."""
+        while not re.search(r"^lusifer_queue_tokens\{.*\} [1-9]", metrics.get(f"{address[0]}/metrics").text, re.M):
+            time.sleep(0.01)
+        os.kill(server.process.pid, signal.SIGTERM)
+
     assert ask(["water"]).status_code == 200
-    stop = threading.Timer(0.1, os.kill, (server.process.pid, signal.SIGTERM))
-    stop.start()
-    answer = ask(["water " * 60] * 500)
-    stop.join()
-    assert answer.status_code == 200 and len(answer.json()["data"]) == 500
+    with httpx.Client(timeout=60, trust_env=False) as metrics:
+        stopper = threading.Thread(target=stop, daemon=True)
+        stopper.start()
+        answer = ask(["water " * 60] * 1000)
+        stopper.join(60)
+    assert not stopper.is_alive()
+    assert answer.status_code == 200 and len(answer.json()["data"]) == 1000
     assert server.wait() == 0, server.stderr
     assert server.stderr.splitlines()[-1] == "lusifer: stopped"
