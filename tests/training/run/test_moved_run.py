@@ -46,7 +46,7 @@ def home(tmp_path: Path, bases_folder: tuple[Path, Path]) -> Path:
     (home / "data" / "more").mkdir(parents=True)
     texts = [{"text": f"Sentence number {number} of a few."} for number in range(9)]
     pairs = [{"query": f"What is {number}?", "positive": [f"It is number {number}."]} for number in range(9)]
-    parallel = [{"id": str(n), "en": f"Text {n}.", "es": f"Texto {n}."} for n in range(12)]
+    parallel = [{"en": f"Text {n}.", "es": f"Texto {n}."} for n in range(12)]
     files = {"texts": texts, "more/chinese": texts, "more/pairs": pairs, "parallel": parallel}
     for name, rows in files.items():
         (home / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
