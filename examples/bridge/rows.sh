@@ -6,12 +6,15 @@
 # DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. Seeds are 0 and 1 unless
 # some are given. A row is sized for about an hour of one CPU core; on a GPU none was timed. The same call goes on where
 # one was stopped. ONLY=full,connector-ff takes some of the variants; ONLY=none leaves them all out, and TOWERS=none the
-# towers. The tables: python examples/bridge/table.py OUTPUT
+# towers. SET="KEY=VALUE ..." changes the recipe for every row, DTYPE the number format of scoring (bfloat16). The
+# tables: python examples/bridge/table.py OUTPUT
 set -euo pipefail
 data=$1 output=$2
 shift 2
 here=$(dirname "$0")
-score=(--data "$data/eval" --tasks "${TASKS:-SIB200ZeroShotTopics,SIB200TranslationToEnglishDev}" --dtype bfloat16)
+score=(--data "$data/eval" --tasks "${TASKS:-SIB200ZeroShotTopics,SIB200TranslationToEnglishDev}" --dtype "${DTYPE:-bfloat16}")
+read -ra keys <<< "${SET:-}"
+settings=("${keys[@]/#/--set=}")
 [ $# -gt 0 ] || set -- 0 1
 
 tower() {  # NAME OPTION...: one tower, trained and scored
@@ -19,7 +22,8 @@ tower() {  # NAME OPTION...: one tower, trained and scored
   if [ ! -d "$folder/model" ]; then
     rm -rf "$folder/half"
     mkdir -p "$folder"
-    python "$here/alone.py" bridge "${@:2}" --set seed="$seed" --set data_root="$data" --output "$folder/half"
+    python "$here/alone.py" bridge "${@:2}" "${settings[@]}" --set seed="$seed" --set data_root="$data" \
+      --output "$folder/half"
     mv "$folder/half" "$folder/model"
   fi
   lusifer evaluate "$folder/model" "${score[@]}" --name "$1" --output "$folder/scores" > /dev/null
@@ -28,7 +32,7 @@ tower() {  # NAME OPTION...: one tower, trained and scored
 for seed in "$@"; do
   if [ "${ONLY:-}" != none ]; then
     lusifer ablate bridge --output "$output/seed-$seed" "${score[@]}" ${ONLY:+--only "$ONLY"} \
-      --set seed="$seed" --set data_root="$data"
+      "${settings[@]}" --set seed="$seed" --set data_root="$data"
   fi
   if [ "${TOWERS:-}" != none ]; then
     tower llm-alone --tower llm

@@ -105,6 +105,12 @@ def test_every_row_is_trained_once_and_scored(tmp_path: Path) -> None:
     assert not [call for call in again if call.startswith("python")]
     assert all("--only full" in call for call in again if "ablate" in call)
     assert rows("3", TOWERS="none", TASKS="STS17")[0].count("STS17") == 1
+    shorter = rows(
+        "3", ONLY="full,none", SET="stages.contrastive.max_steps=60 model.dtype.frozen=float32", DTYPE="float32"
+    )
+    made = [call for call in shorter if not call.startswith("lusifer evaluate")]
+    assert made and all("max_steps=60 --set=model.dtype.frozen=float32 --set seed=3" in call for call in made)
+    assert all("--dtype float32" in call for call in shorter if call.startswith("lusifer"))
 
 
 class Deaf(Oracle):
