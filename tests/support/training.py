@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,10 +64,22 @@ def features(embedder: SentenceTransformer, rows: dict[str, list[str]] = ROWS) -
     return [embedder.preprocess(texts) for texts in rows.values()]
 
 
+PORTS = iter(range(2_000))
+"""Each is tried once: one that was just closed may be busy for a while."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port for processes to meet at, that the system gives to nobody meanwhile.
+
+    It gives those from 32768 on to whoever asks for any, a client too. Two files of tests that run at the same time
+    ask in ranges of their own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", 12_000 + 2_000 * (worker % 10) + port))
+            return probe.getsockname()[1]
+    raise RuntimeError("no port is free")
 
 
 def rank_gradients(model: str, output: str, loss_name: str) -> None:

@@ -13,24 +13,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import locked, read_json, write_file
-from lusifer.model.adapters import TOWERS, TRAINABLE
+from lusifer.model.adapters import TOWERS
+from lusifer.training.checkpoints import MODEL, TRAINER_STATE
 from lusifer.training.recipe.load import MAY_CHANGE, WHEN_DONE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 INPUTS = "inputs.json"
-MODEL, DELTA = "model", "delta"
+DELTA = "delta"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 DATA = "data.json"  # of a stage: the rows of each source
@@ -38,7 +36,6 @@ STEPS = "steps.jsonl"  # of a contrastive stage: what each step is made of
 BAD_BATCH = "bad-batch.safetensors"
 START = "start.safetensors"  # of a stage that is scored, until it is done: what trains, before the first step
 BEST = "best.json"  # of a stage that was scored: which step was the best
-TRAINER_STATE = "trainer_state.json"  # transformers writes it last: a checkpoint that has it is whole
 
 
 class RunFolder:
@@ -167,63 +164,3 @@ class RunFolder:
 
 def _learned(stage: Path) -> bool:
     return (stage / MODEL).is_dir() or any(stage.glob(f"checkpoint-*/{TRAINER_STATE}"))
-
-
-def last_checkpoint(stage: Path) -> Path | None:
-    """The newest checkpoint of a stage; halves that a killed run left are removed.
-
-    Raises:
-        LusiferError: It was whole once and is not any more: a resumed run would go on silently from other numbers.
-    """
-    found = sorted((folder for folder in stage.glob("checkpoint-*") if _step(folder) is not None), key=_step)
-    for folder in [folder for folder in found if not (folder / TRAINER_STATE).is_file()]:
-        shutil.rmtree(folder)
-        found.remove(folder)
-    if not found:
-        return None
-    newest = found[-1]
-    if not _is_json(newest / TRAINER_STATE):
-        shutil.rmtree(newest)  # the state is written last: the run was killed while it was
-        return last_checkpoint(stage)
-    damaged = next((name for name, whole in NEEDED.items() if not any(map(whole, newest.glob(name)))), None)
-    if damaged is not None:
-        raise LusiferError(
-            f"{newest / damaged}: missing or damaged; remove {newest} to resume from the checkpoint before it"
-        )
-    return newest
-
-
-def checkpoint(stage: Path, step: int) -> Path:
-    """The folder of one checkpoint of a stage."""
-    return stage / f"checkpoint-{step}"
-
-
-def _step(folder: Path) -> int | None:
-    """The step of a checkpoint, None for a folder that only begins like one (checkpoint-500-copy)."""
-    number = folder.name.removeprefix("checkpoint-")
-    return int(number) if number.isdecimal() else None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # not UTF-8 or not JSON
-        return False
-    return True
-
-
-def _is_safetensors(file: Path) -> bool:
-    try:
-        with safe_open(file, framework="pt"):
-            return True
-    except SafetensorError:
-        return False
-
-
-NEEDED = {
-    TRAINABLE: _is_safetensors,
-    "optimizer.pt": zipfile.is_zipfile,  # torch.save writes archives, whose table of contents is at the end
-    "scheduler.pt": zipfile.is_zipfile,
-    "rng_state*.pth": zipfile.is_zipfile,
-}
-"""What a resume reads, and how to tell that it is whole."""

@@ -7,31 +7,86 @@ from pathlib import Path
 import pytest
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.training import checkpoints
 from lusifer.training import folder as record
 from lusifer.training.recipe.load import load_recipe
-from lusifer.training.run import bases, inputs
+from lusifer.training.run import bases, inputs, share
 from support.small_run import same, train, unfinish
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors"])
-@pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_a_checkpoint_that_is_not_whole_any_more_is_refused(
+@pytest.mark.parametrize("damage", ["gone", "cut", "one byte"])
+def test_of_a_damaged_checkpoint_the_one_before_is_used(
     recipe: Path, finished: Path, tmp_path: Path, name: str, damage: str
 ) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 4)
+    stage = broken / "checkpoints" / "02-contrast"
+    _damage(stage / "checkpoint-4" / name, damage)
+    told = []
+    assert checkpoints.last_checkpoint(stage, told.append) == stage / "checkpoint-2"
+    assert told == [stage / "checkpoint-4" / name]
+    assert (stage / "damaged-checkpoint-4").is_dir() and not (stage / "checkpoint-4").exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "trainable.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_checkpoint_of_an_earlier_version_is_looked_at_without_checksums(
+    finished: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    stage = tmp_path / "stage"
+    shutil.copytree(finished / "checkpoints" / "02-contrast", stage)
+    newest = stage / "checkpoint-4"
+    (newest / checkpoints.CHECKSUMS).unlink()
+    assert checkpoints.last_checkpoint(stage) == newest
+    _damage(newest / name, damage)
+    told = []
+    assert checkpoints.last_checkpoint(stage, told.append) != newest
+    # Without its last file it was never whole, and is no loss.
+    never = name == "trainer_state.json" and damage == "gone"
+    assert [file.name for file in told] == ([] if never else [name.replace("state.pth", "state*.pth")])
+
+
+def test_a_run_without_a_whole_checkpoint_trains_its_stage_anew(recipe: Path, finished: Path, tmp_path: Path) -> None:
     broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
-    file = broken / "checkpoints" / "02-contrast" / "checkpoint-2" / name
-    if damage == "gone":
+    _damage(broken / "checkpoints" / "02-contrast" / "checkpoint-2" / "optimizer.pt", "one byte")
+    events = []
+    train(recipe, broken, resume=True, listen=events.append)
+    (told,) = [event for event in events if event["event"] == "damaged"]
+    assert told["file"].endswith("checkpoint-2/optimizer.pt") and told["kept"] == "damaged-checkpoint-2"
+    assert [event["done"] for event in events if event["event"] == "stage"] == [0]
+    assert same(finished, broken)
+
+
+@pytest.mark.parametrize("damage", ["gone", "one byte"])
+def test_a_damaged_model_of_a_stage_is_made_anew(recipe: Path, finished: Path, tmp_path: Path, damage: str) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    stage = broken / "checkpoints" / "01-align"
+    _damage(stage / "model" / "model.safetensors", damage)
+    events = []
+    train(recipe, broken, resume=True, listen=events.append)
+    assert [event["file"] for event in events if event["event"] == "damaged"] == [
+        str(stage / "model/model.safetensors")
+    ]
+    assert same(finished, broken) and (stage / "damaged-model").is_dir()
+    with pytest.raises(LusiferError, match=r"model\.safetensors: missing or damaged; resume the run of one"):
+        _damage(stage / "model" / "model.safetensors", damage)
+        share.begin(load_recipe(recipe), tmp_path / "other", {"one": broken})
+
+
+def _damage(file: Path, how: str) -> None:
+    whole = file.read_bytes()
+    if how == "gone":
         file.unlink()
+    elif how == "cut":
+        file.write_bytes(whole[:-40])
     else:
-        file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(LusiferError, match=rf"{name[:9]}.*: missing or damaged; remove .*checkpoint-2 to resume"):
-        train(recipe, broken, resume=True)
+        middle = len(whole) // 2
+        file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
 
 
 def test_a_checkpoint_that_was_removed_is_trained_again(recipe: Path, finished: Path, tmp_path: Path) -> None:
-    """What the message about a damaged one, whichever file it is, tells people to do."""
     broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
     shutil.rmtree(broken / "checkpoints" / "02-contrast" / "checkpoint-2")
     train(recipe, broken, resume=True)
@@ -42,7 +97,7 @@ def test_a_copy_of_a_checkpoint_is_none(recipe: Path, finished: Path, tmp_path: 
     broken = unfinish(finished, tmp_path / "broken", "02-contrast", 4)
     stage = broken / "checkpoints" / "02-contrast"
     shutil.copytree(stage / "checkpoint-2", stage / "checkpoint-2-copy")
-    assert record.last_checkpoint(stage) == stage / "checkpoint-4"
+    assert checkpoints.last_checkpoint(stage) == stage / "checkpoint-4"
     train(recipe, broken, resume=True)
     assert same(finished, broken) and (stage / "checkpoint-2-copy").is_dir()
 

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 import lusifer
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.weights import WEIGHTS, halve
-from lusifer.training import folder as record
+from lusifer.training import checkpoints
 from support.small_run import TEXTS, same, train, unfinish, weights
 
 pytestmark = pytest.mark.slow
@@ -172,7 +172,7 @@ def test_what_trained_is_what_was_saved(finished: Path) -> None:
 
 
 def test_last_checkpoint_of_nothing_is_none(tmp_path: Path) -> None:
-    assert record.last_checkpoint(tmp_path) is None
+    assert checkpoints.last_checkpoint(tmp_path) is None
 
 
 def test_a_stage_that_ends_early_is_no_finished_stage(

@@ -23,9 +23,10 @@ from lusifer.model import adapters, build
 from lusifer.model.bases import backbones
 from lusifer.model.bases.backbones import compile_layers, refuse_without_compiler
 from lusifer.model.delta import Delta
-from lusifer.training import processes
+from lusifer.training import checkpoints, processes
+from lusifer.training.checkpoints import MODEL, TRAINER_STATE
 from lusifer.training.estimate.memory import here, prepare, skeleton
-from lusifer.training.folder import BEST, START, TRAINER_STATE, RunFolder, last_checkpoint
+from lusifer.training.folder import BEST, START, RunFolder
 from lusifer.training.objectives.examples import AlignmentExamples
 from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import Recipe
@@ -34,6 +35,7 @@ from lusifer.training.run import bases, card, inputs
 from lusifer.training.stages import alignment, contrastive
 from lusifer.training.stages.contrastive import PairRows
 from lusifer.training.stages.measured import Judge, Watcher
+from lusifer.training.stages.stopping import TerminatedError, on_sigterm
 from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments, free_space_for, refuse_reporters
 
 Listener = Callable[[dict[str, Any]], None]
@@ -87,13 +89,17 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
     before: Path | None = None
     for number, stage in enumerate(recipe.stages, start=1):
         target = run.stage(number, stage.name)
-        if not (target / "model").is_dir():
+        if state.is_main_process and not finished and (file := checkpoints.damaged(target / MODEL)) is not None:
+            listen(_damage(stage.name, file))
+            checkpoints.set_aside(target / MODEL)  # its last checkpoint makes it anew
+        state.wait_for_everyone()
+        if not (target / MODEL).is_dir():
             embedder = _load(before, recipe, run)
             finished = False
             _stage(recipe, stage, number, run, embedder, rows.pop(number, None), listen)
             del embedder
             gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
-        before = target / "model"
+        before = target / MODEL
     if state.is_main_process and not finished:  # its card may have been edited
         _publish(recipe, run, before)
     state.wait_for_everyone()
@@ -134,6 +140,11 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
     except UsageError as error:
         raise UsageError(f"stages.{stage.name}: {error}") from error
     KINDS[stage.kind].refuse(recipe, stage)
+
+
+def _damage(stage: str, file: Path) -> dict[str, str]:
+    """The event of a folder that is set aside because of a damaged file."""
+    return {"event": "damaged", "stage": stage, "file": str(file), "kept": checkpoints.DAMAGED + file.parent.name}
 
 
 def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransformer:
@@ -217,7 +228,7 @@ def _stage(
         compile_layers(model)
     state = processes.state()
     with state.main_process_first():
-        checkpoint = last_checkpoint(target)
+        checkpoint = checkpoints.last_checkpoint(target, lambda file: listen(_damage(stage.name, file)))
     free_space_for(target, stage, model)
     listen({"event": "counts", "stage": stage.name, "parts": [asdict(row) for row in adapters.report(model)]})
     kind = KINDS[stage.kind]
@@ -257,9 +268,11 @@ def _save(embedder: SentenceTransformer, number: int, run: RunFolder, listen: Li
     model.cpu()  # merged in float32, which a tower may be here, it may not fit beside the optimizer
     layers = len(list(adapters.adapted_layers(model)))
     embedder.eval()
-    folder.save(embedder, target / "model", card.card(run, number, embedder))
-    (target / START).unlink(missing_ok=True)
-    listen({"event": "saved", "adapted_layers": layers, "folder": str(target / "model")})
+    folder.save(embedder, target / MODEL, card.card(run, number, embedder))
+    checkpoints.seal(target / MODEL)
+    for name in (START, checkpoints.CHECKSUMS):
+        (target / name).unlink(missing_ok=True)
+    listen({"event": "saved", "adapted_layers": layers, "folder": str(target / MODEL)})
 
 
 def _measure(
@@ -284,7 +297,11 @@ def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
         return
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with on_sigterm(trainer) as callback:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callback.stopped:
+        step = trainer.state.global_step
+        raise TerminatedError(f"SIGTERM: stopped after step {step} of {steps}, and saved: go on with --resume")
     if trainer.state.global_step != steps:
         raise LusiferError(
             f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lusifer.errors import DataError, RecipeError
+from lusifer.errors import DataError, LusiferError, RecipeError
 from lusifer.io.files import read_json, write_folder, write_json
 from lusifer.model import adapters
-from lusifer.training.folder import BAD_BATCH, INPUTS, METRICS, MODEL, RECIPE, START, RunFolder
+from lusifer.training import checkpoints
+from lusifer.training.checkpoints import MODEL
+from lusifer.training.folder import BAD_BATCH, INPUTS, METRICS, RECIPE, START, RunFolder
 from lusifer.training.recipe.load import load_recipe, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.run import bases, card
@@ -81,6 +83,10 @@ def begin(recipe: Recipe, output: Path, others: Mapping[str, Path]) -> SharedSta
     best = max(done, key=lambda name: done[name], default=None)  # of equals the first
     if best is None or not done[best]:
         return None
+    for number, stage in enumerate(recipe.stages[: done[best]], start=1):
+        model = RunFolder(others[best]).stage(number, stage.name) / MODEL
+        if (file := checkpoints.damaged(model)) is not None:
+            raise LusiferError(f"{file}: missing or damaged; resume the run of {best}, which makes {model} anew")
     shared = SharedStages(best, [stage.name for stage in recipe.stages[: done[best]]])
     _take_over(recipe, RunFolder(others[best]), output, shared)
     return shared
@@ -108,6 +114,7 @@ def _take_over(recipe: Recipe, source: RunFolder, output: Path, shared: SharedSt
         file = run.stage(number, name) / MODEL / "config_sentence_transformers.json"
         settings = read_json(file, "train that run again", kind=dict)
         write_json(file, settings | {"prompts": bases.prompts(recipe) | card.prompts(run, number)})
+        checkpoints.seal(file.parent)
         kept = [line for line, row in source.logged() if row["stage"] in shared.stages]
         (temporary / METRICS).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         known = read_json(source.inputs, "train that run again", kind=dict)

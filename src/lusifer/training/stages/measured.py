@@ -27,7 +27,8 @@ from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows
 from lusifer.model import adapters
-from lusifer.training.folder import START, checkpoint
+from lusifer.training import checkpoints
+from lusifer.training.folder import START
 from lusifer.training.recipe.data import Evaluate, Watch
 from lusifer.training.recipe.recipe import Recipe, Stage
 from lusifer.training.stages.trainer import SCORE, MetricsLog, StageTrainer
@@ -177,10 +178,12 @@ class Judge(_Finished, TrainerCallback):
         self.trainer._determine_best_metric(metrics=self.trainer.evaluate(), trial=None)
         if state.is_world_process_zero:
             save_file(adapters.trainable_state_dict(lusifer_model(self.trainer.embedder)), self.folder / START)
+            checkpoints.seal(self.folder, [START])
 
     def look(self, state: TrainerState) -> None:
-        """Forget a best score whose weights are not there any more, and say so: those of steps to come count."""
-        if state.best_metric is not None and not self._file(state.best_global_step).is_file():
+        """Forget a best score whose weights are gone or damaged, and say so: those of steps to come count."""
+        file = self._file(state.best_global_step)
+        if state.best_metric is not None and not (file.is_file() and checkpoints.damaged(file.parent) is None):
             self.listen({"event": "best gone", "step": state.best_global_step})
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None
 
@@ -211,4 +214,4 @@ class Judge(_Finished, TrainerCallback):
 
     def _file(self, step: int | None) -> Path:
         """Where the weights of a step are that was the best one."""
-        return checkpoint(self.folder, step) / adapters.TRAINABLE if step else self.folder / START
+        return checkpoints.checkpoint(self.folder, step) / adapters.TRAINABLE if step else self.folder / START

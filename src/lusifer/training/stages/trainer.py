@@ -26,7 +26,7 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import full_disk_named
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
-from lusifer.training import processes
+from lusifer.training import checkpoints, processes
 from lusifer.training.folder import BAD_BATCH, RunFolder
 from lusifer.training.recipe.load import resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
@@ -72,8 +72,12 @@ class StageTrainer:
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Write a checkpoint as the library does; a full disk is named with the folder."""
-        with full_disk_named(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+        folder = checkpoints.checkpoint(Path(self.args.output_dir), self.state.global_step)
+        with full_disk_named(folder):
             super()._save_checkpoint(*args, **kwargs)
+            processes.state().wait_for_everyone()  # each writes its random state
+            if self.args.should_save:
+                checkpoints.seal_checkpoint(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""

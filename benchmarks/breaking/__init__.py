@@ -1,0 +1,1 @@
+"""Training runs that are broken on purpose, for `faults.py`."""
