@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `lusifer`; None takes those of this process. `--debug` counts wherever it stands.
 
     Returns:
-        The exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted.
+        The exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted, 143 stopped by SIGTERM.
     """
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
