@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from lusifer import __version__
 from lusifer.errors import LusiferError
 from lusifer.server.bodies import EmbeddingsBody, Intake, RerankBody, SearchBody, TokenizeBody
-from lusifer.server.errors import ApiError, as_api_error
+from lusifer.server.errors import CLIENT_LEFT, ApiError, as_api_error
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Metrics
 from lusifer.server.search import Searcher
@@ -30,7 +30,6 @@ from lusifer.serving.encode import shorten
 LOG = logging.getLogger(__name__)
 NUMBERS_AT_ONCE = 100_000
 """Numbers from which an answer is written in a thread of its own."""
-CLIENT_LEFT = 499
 PAGE_MAY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"

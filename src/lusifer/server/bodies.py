@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.requests import ClientDisconnect
 
 from lusifer.errors import TextError
 from lusifer.prompts import check_text
-from lusifer.server.errors import ApiError
+from lusifer.server.connections import Patience
+from lusifer.server.errors import CLIENT_LEFT, ApiError
 
 LARGE = 2**18
 """Bytes from which a body is read in a thread of its own, so that others are answered meanwhile."""
@@ -106,9 +108,11 @@ class Intake:
         body_bytes: Most bytes of one body.
         texts: Most texts of one request.
         held_bytes: Most bytes of all bodies that are being worked on.
+        patience: How long a body may take to come.
     """
 
-    def __init__(self, body_bytes: int, texts: int, held_bytes: int) -> None:
+    def __init__(self, body_bytes: int, texts: int, held_bytes: int, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
         self.body_bytes, self.most_texts, self.held_bytes = body_bytes, texts, held_bytes
         self.held = 0
         self._pool = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="lusifer-bodies")
@@ -122,22 +126,30 @@ class Intake:
         """Give the body as `kind`; its bytes count as held until the block ends.
 
         Raises:
-            ApiError: Too large, no JSON, or a field that is missing, unknown or wrong.
+            ApiError: Too large, too slow, no JSON, or a field that is missing, unknown or wrong; or the client left.
         """
         size = 0
+        began = asyncio.get_running_loop().time()
         try:
             declared = int(request.headers.get("content-length") or 0)
             wrong = self._wrong(declared, declared)
             parts, coming = [], 0
-            async for part in request.stream():
-                coming += len(part)
-                wrong = wrong or self._wrong(coming, len(part))
-                if wrong is None:
-                    size += len(part)
-                    self.held += len(part)
-                    parts.append(part)
-                elif coming > READ_ON * self.body_bytes:
-                    break
+            try:
+                async with asyncio.timeout_at(self.patience.until(began, 0)) as clock:
+                    async for part in request.stream():
+                        coming += len(part)
+                        clock.reschedule(self.patience.until(began, coming))
+                        wrong = wrong or self._wrong(coming, len(part))
+                        if wrong is None:
+                            size += len(part)
+                            self.held += len(part)
+                            parts.append(part)
+                        elif coming > READ_ON * self.body_bytes:
+                            break
+            except TimeoutError as error:
+                raise self._slow(coming) from error
+            except ClientDisconnect as error:
+                raise ApiError(CLIENT_LEFT, "the client left", code="client_left") from error
             if wrong is not None:
                 raise wrong
             data = b"".join(parts)
@@ -148,6 +160,11 @@ class Intake:
                 yield _parse(data, kind)
         finally:
             self.held -= size
+
+    def _slow(self, came: int) -> ApiError:
+        words = f"of the body {came:,} bytes came in {self.patience.until(0, came):.0f} s"
+        least = f"after {self.patience.body:g} s at least {self.patience.rate:,} a second must"
+        return ApiError(408, f"{words}, and {least}: send it faster", headers={"Connection": "close"})
 
     def _wrong(self, size: int, coming: int) -> ApiError | None:
         if size > self.body_bytes:

@@ -9,10 +9,12 @@ from fastapi.responses import JSONResponse
 from lusifer.errors import LusiferError, UsageError
 from lusifer.server.batcher import BusyError, StoppedError
 
+CLIENT_LEFT = 499
+"""Status of a request whose client left before it was answered; nobody reads it, the counts have it."""
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {
-    400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "too_large",
-    429: "queue_full", 500: "internal_error", 503: "not_ready",
+    400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "too_slow",
+    413: "too_large", 429: "queue_full", 431: "too_large", 500: "internal_error", 503: "not_ready",
 }  # fmt: skip
 
 

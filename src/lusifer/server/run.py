@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,7 +10,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -24,6 +26,7 @@ from lusifer.io import names
 from lusifer.server.app import Site, make_app
 from lusifer.server.batcher import Batcher
 from lusifer.server.bodies import Intake
+from lusifer.server.connections import MOST_HEADERS, Connection, Door, Patience
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Meter, Metrics
 from lusifer.server.search import Searcher, searchers
@@ -35,8 +38,12 @@ if TYPE_CHECKING:
     from lusifer.serving.encode import Embedder
 
 Unscored = Literal["warn", "error", "off"]
+LOOK_EVERY = 10
+"""Ticks of uvicorn, of a tenth of a second, between two looks at slow clients."""
 GRACE = 30
 """Seconds that requests have to end when the server is stopped."""
+FILES = 2**13
+"""Files and connections that the process asks to have open, twice the connections that are taken."""
 HELD_BODIES = 16
 """Bodies of the largest size that are worked on at once."""
 
@@ -49,6 +56,7 @@ class Limits:
     queue_tokens: int = 2**18
     texts: int = 8192
     body_bytes: int = 2**24
+    patience: Patience = field(default_factory=Patience)
 
 
 def public_name(model: str) -> str:
@@ -163,12 +171,21 @@ def assemble(
     searchers: Mapping[str, Searcher] | None = None,
 ) -> Gate:
     """The ASGI application around models that are started, and indexes that are open."""
-    intake = Intake(limits.body_bytes, limits.texts, HELD_BODIES * limits.body_bytes)
+    intake = Intake(limits.body_bytes, limits.texts, HELD_BODIES * limits.body_bytes, limits.patience)
     return make_app(Site(served, intake, metrics, searchers), Keys(keys))
 
 
 class _Server(uvicorn.Server):
     """Ends with status 0 when it is asked to stop; the library would raise the signal once more."""
+
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_EVERY == 0:
+            self._door.look(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -205,10 +222,32 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
-def server(app: Gate) -> uvicorn.Server:
-    """What runs the application: `.run(sockets=[...])` until SIGINT or SIGTERM, then what has begun is finished."""
+def _files() -> int:
+    """How many files and connections this process may have open, raised as far as it may raise it itself."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, where connections are not counted as files
+        return 2**16
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
+
+
+def server(app: Gate, patience: Patience | None = None) -> uvicorn.Server:
+    """What runs the application: `.run(sockets=[...])` until SIGINT or SIGTERM, then what has begun is finished.
+
+    Args:
+        app: As `make` or `assemble` gave it.
+        patience: How long clients are waited for; at most half of the files that may be open are connections.
+    """
+    patience = patience or Patience()
+    door = Door(replace(patience, connections=min(patience.connections, _files() // 2)))
     config = uvicorn.Config(
         app,
+        http=partial(Connection, door=door),
+        h11_max_incomplete_event_size=MOST_HEADERS,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -216,7 +255,7 @@ def server(app: Gate) -> uvicorn.Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE,
     )
-    return _Server(config)
+    return _Server(config, door)
 
 
 def serve(app: Gate, found: socket.socket, say: Callable[[str], None]) -> None:

@@ -1,0 +1,85 @@
+"""The server under siege, in small: hostile clients get what is promised, honest ones their vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import lusifer
+from lusifer.server.connections import Patience
+from support import http_server
+from support.http_server import eventually
+
+PATIENCE = Patience(headers=1, body=1, rate=2**22, connections=30)
+ATTACKS = [
+    "slow_headers", "slow_bodies", "half_requests", "silent_connections", "giant_headers", "giant_bodies",
+    "wrong_bodies", "no_http", "pipelined", "slow_readers", "full_queue",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def siege() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        return importlib.import_module("siege")
+
+
+@pytest.fixture(scope="module")
+def client(model_folder: Path) -> Iterator[httpx.Client]:
+    embedder = lusifer.load(model_folder, device="cpu")
+    app, _ = http_server.served(embedder, patience=PATIENCE, body_bytes=2**19, queue_tokens=4096)
+    with http_server.running(app, PATIENCE) as client:
+        yield client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
+def test_hostile_clients_get_what_is_promised_and_honest_ones_their_vectors(
+    name: str, siege: Any, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = (client.base_url.host, client.base_url.port)
+    scale = siege.Scale(clients=12, connections=60, seconds=0.3, longest=8, lists=100, characters=1000, body=2**19)
+    with caplog.at_level(logging.ERROR):
+        seen = asyncio.run(siege.attack(getattr(siege, name), address, scale))
+    assert seen.got and not seen.wrong, seen.got
+    assert seen.honest and not seen.lost and max(seen.honest) < 5
+    assert not caplog.records, caplog.text
+
+
+def test_a_connection_that_works_gives_no_room(model_folder: Path) -> None:
+    slow = http_server.Slow(lusifer.load(model_folder, device="cpu"))
+    app, _ = http_server.served(slow)
+    with http_server.running(app, Patience(connections=1)) as client:
+        first = asyncio.new_event_loop()
+        task = first.create_task(
+            httpx.AsyncClient(trust_env=False).post(f"{client.base_url}/v1/embeddings", json={"input": "a"})
+        )
+        first.run_until_complete(asyncio.wait([task], timeout=0.5))
+        assert slow.began.wait(5)
+        refused = client.get("/health")
+        assert refused.status_code == 503 and refused.headers["Retry-After"] == "1"
+        assert "1 clients are connected" in http_server.error(refused)["message"]
+        slow.free.set()
+        assert first.run_until_complete(task).status_code == 200
+        assert eventually(lambda: client.get("/health").status_code == 200)
+        first.close()
+
+
+@pytest.mark.slow
+def test_too_slow_says_how_slow(client: httpx.Client, siege: Any) -> None:
+    def drip() -> Iterator[bytes]:
+        yield b'{"input"'
+        time.sleep(1.5)
+        yield b': "a"}'
+
+    answer = client.post("/v1/embeddings", content=drip(), headers={"Content-Length": "14"})
+    said = http_server.error(answer)
+    assert answer.status_code == 408 and said["code"] == "too_slow" and "of the body 8 bytes came in" in said["message"]
