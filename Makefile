@@ -8,7 +8,7 @@ TEXTS ?= docs/how-to
 QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
 export TEXTS QUERY
 
-.PHONY: help demo test search quick check bench clean
+.PHONY: help demo test search quick check bench siege clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ check: $(INSTALLED)  ## linter and the rules of the house
 
 bench: $(INSTALLED)  ## speed and memory beside the peers, one table
 	$(BIN)/python benchmarks/bench.py
+
+siege: $(INSTALLED)  ## an index on disk under attack: kills, full disks, two writers, flipped bytes; an hour or more
+	$(BIN)/python benchmarks/index_siege.py --output siege-output.md
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) demo-output search-output

@@ -10,6 +10,7 @@ import pytest
 from lusifer.errors import LusiferError, UsageError
 from lusifer.index.damage import told
 from lusifer.index.index import Index
+from support.small_disk import small_disk
 
 LOST = r"i: a file of the index is lost or damaged \(documents.lance/data/\w+.lance\): .*index the documents again"
 
@@ -86,6 +87,69 @@ def test_what_the_system_refuses_is_no_damage(made, monkeypatch):
 
     monkeypatch.setattr(type(made._table), "snapshot", told(refused))
     with pytest.raises(LusiferError, match="i: Too many open files; the index is as it was: try again"):
+        made.search("Text 1")
+
+
+@pytest.mark.parametrize("work", ["add", "optimize"])
+def test_a_file_that_a_full_disk_cut_is_not_committed(model_folder, embedder, tmp_path, work):
+    """LanceDB loses the error of the last bytes of a file: what is committed then cannot be read."""
+
+    def begun(name: str) -> Index:
+        made = Index.create(tmp_path / name, model_folder, embedder=embedder)
+        for number in range(2):
+            made.add([{"id": f"{number}-{each}", "text": f"Text {number} {each}"} for each in range(40)])
+        return made
+
+    def run(made: Index) -> None:
+        made.optimize() if work == "optimize" else made.add([{"id": "new", "text": "More. " * 900}])
+
+    whole, made = begun("whole"), begun("made")
+    before = set(whole.folder.rglob("data/*.lance"))
+    run(whole)
+    size = max(file.stat().st_size for file in set(whole.folder.rglob("data/*.lance")) - before)
+    with small_disk(size - 10), pytest.raises(LusiferError, match="made: cannot be written to its end: .*free some"):
+        run(made)
+    again = Index.open(made.folder, embedder=embedder)
+    assert len(again.ids()) == 80 and again.search("Text 1 7")[0] and len(again.held()[0]) == 80
+    run(again)
+    assert len(Index.open(made.folder, embedder=embedder).held()[0]) == len(whole.held()[0])
+
+
+class RustPanic(Exception):  # noqa: N818 - as pyo3 calls it
+    pass
+
+
+class PanicException(BaseException):  # noqa: N818 - likewise
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Invalid input, Column 1 page 0 has 3 buffer offsets but 2 buffer sizes"),
+        RuntimeError("lance error: Encountered corrupt file binary mini-block: value offset at position 7 decreases"),
+        RustPanic("rust future panicked: unknown error"),
+        PanicException("index out of bounds"),
+    ],
+)
+@pytest.mark.parametrize("where", [None, "tag = 'x'"])
+def test_other_bytes_than_were_written_are_named(made, monkeypatch, error, where):
+    """What flipped bytes made LanceDB say, in `benchmarks/index_siege.py`."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(made._table._table), "search", broken)
+    with pytest.raises(LusiferError, match="i: a file of the index is lost or damaged"):
+        made.search("Text 1", where=where)
+
+
+def test_an_error_that_is_not_lancedbs_passes(made, monkeypatch):
+    def broken(*_: object) -> None:
+        raise ValueError("shapes differ")
+
+    monkeypatch.setattr(type(made._table), "snapshot", told(broken))
+    with pytest.raises(ValueError, match="^shapes differ"):
         made.search("Text 1")
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from lusifer.data import tables
 from lusifer.errors import DataError, LusiferError
 from lusifer.io.files import full_disk_named, write_file, write_folder, write_json
 from lusifer.serving.files import TextRow, write_vectors
+from support.small_disk import small_disk
 
 ROWS = [{"text": f"{number} {hash(str(number))}", "source": None} for number in range(3000)]
 VECTORS = [([TextRow("", "a text")] * 100, np.random.default_rng(0).random((100, 64), dtype=np.float32))] * 10
@@ -51,17 +50,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "t.pt": _torch,
     "t.txt": _text,
 }
-
-
-@contextmanager
-def small_disk(size: int = 8000) -> Iterator[None]:
-    """The system itself refuses to write more than this into a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -80,7 +80,7 @@ def tokenizer(folder: Path, kind: Any = AutoTokenizer, advice: str = contents.AD
         ModelFolderError: It is damaged.
     """
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing more special
         said = tokenizer_files.fault(folder, advice)
         words = f"damaged, no tokenizer ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); {advice}"

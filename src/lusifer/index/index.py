@@ -41,7 +41,7 @@ class Index:
     def __init__(
         self, folder: Path, table: PassageTable, asks: Known | None, embedder: Embedder | None, device: str | None
     ) -> None:
-        self.folder, self.model = folder, IndexModel.from_dict(table.about)
+        self.folder, self.model = folder, IndexModel.from_dict(table.about, folder)
         self._table, self._device, self._embedder = table, device, embedder
         self._asks, self._own = asks, True
         self._lock, self._loading = threading.Lock(), threading.RLock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,25 @@ class IndexModel:
         return {name: value for name, value in asdict(self).items() if value is not None or name not in later}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> IndexModel:
-        """As `to_dict` gave it."""
+    def from_dict(cls, said: Mapping[str, Any], where: str | os.PathLike[str] = "index") -> IndexModel:
+        """As `to_dict` gave it; `where` it was read, for the message.
+
+        Raises:
+            UsageError: A later version of lusifer wrote it, or it is damaged.
+        """
+        kinds = {one.name: one.type for one in fields(cls)}
+        needed = {one.name for one in fields(cls) if one.default is MISSING}
+        wrong = [f"{name} is missing" for name in sorted(needed - said.keys())]
+        wrong += [f"{name} is unknown" for name in sorted(said.keys() - kinds.keys())]
+        wrong += [
+            f"{name} is {value!r}"[:80]
+            for name, value in said.items()
+            if name in kinds and type(value).__name__.replace("NoneType", "None") not in kinds[name].split(" | ")
+        ]
+        if wrong:
+            words = "was made by another version of lusifer, or is damaged"
+            how = "use the version that made it, or index the documents again"
+            raise UsageError(f"{where}: {words} (of its model {'; '.join(wrong)}): {how}")
         return cls(**said)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from lusifer import extras
 from lusifer.calibration.statistics import unit
 from lusifer.errors import UsageError
-from lusifer.index.damage import filtered, told
+from lusifer.index.damage import FIELDS, about, committed_whole, filtered, told
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot
 from lusifer.io.files import full_disk_named
@@ -27,6 +27,9 @@ from lusifer.io.files import full_disk_named
 NAME = "documents"
 META = b"lusifer"
 """The key in the table's metadata under which the index keeps what it knows of its model, as JSON."""
+COLUMNS = dict.fromkeys(RESERVED, "int32") | {"id": "string", "text": "string", "digest": "string"}
+COLUMNS["vector"] = "fixed_size_list<item: float>"
+"""Columns of every table -> their types; those of all versions until now."""
 EXACT_UP_TO = 1_000_000
 """Passages up to which all vectors are compared, in memory; above, an approximate index names the candidates."""
 PROBES, REFINED = 100, 30
@@ -40,6 +43,7 @@ SETTLED = 10**9
 and sees the next one. Asking LanceDB each time would double that of a search."""
 KEPT = timedelta(hours=1)
 """How long files of an older version stay, for readers that have it open."""
+NEVER = timedelta(days=365_000)
 FILTERS_KEPT = 8
 """Filters whose rows are kept in memory, 8 bytes a row, until something is committed."""
 _CALL = re.compile(r"\b(?!(?:in|and|or|not|cast)\b)\w+\s*\(|\bcurrent_", re.IGNORECASE)
@@ -71,7 +75,7 @@ class PassageTable:
         self._place = folder / f"{name}.lance"
         self._looked, self._seen = time.time_ns(), self._stamp()
         self._table = self._opened()
-        self.about = _said(self._table)
+        self.about = self._said(self._table)
         if not self.about:
             words = "a Lance table that `lusifer index` did not make: take its vectors into an index (--vectors)"
             raise UsageError(f"{self._place}: {words}")
@@ -80,6 +84,9 @@ class PassageTable:
     @told
     def _opened(self) -> Any:
         return _connect(self.folder).open_table(self.name)
+
+    def _said(self, table: Any) -> dict[str, Any]:
+        return about(self.folder, table.schema, META, COLUMNS)
 
     def _note(self) -> None:
         """Keep what a search needs of the version that is open; LanceDB would be asked for it each time."""
@@ -130,8 +137,7 @@ class PassageTable:
     @property
     def fields(self) -> dict[str, str]:
         """The fields of documents -> their kinds: text, int, float or bool."""
-        named = {"string": "text", "int64": "int", "double": "float", "bool": "bool"}
-        return {one.name: named[str(one.type)] for one in self._table.schema if one.name not in RESERVED}
+        return {one.name: FIELDS[str(one.type)] for one in self._table.schema if one.name not in RESERVED}
 
     @property
     def approximate(self) -> bool:
@@ -159,7 +165,7 @@ class PassageTable:
         else:  # it may be another one: a file system gives the number of a folder that is gone to the next
             table = self._opened()
         if seen != self._seen or table.version != self._version:
-            self.require(_said(table))
+            self.require(self._said(table))
             self._table = table
             self._note()
         self._looked, self._seen = looked, seen  # last: what is refused is met again at the next call
@@ -181,7 +187,7 @@ class PassageTable:
         types = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
         new = [pa.field(name, types[kind]) for name, kind in kinds.items() if name not in self.fields]
         if new:
-            with full_disk_named(self.folder):
+            with committed_whole(self._place):
                 self._table.add_columns(new)
             self._note()
 
@@ -215,7 +221,7 @@ class PassageTable:
         table = pa.table(
             [pa.array(c, one.type) if isinstance(c, list) else c for c, one in zip(columns, schema)], schema
         )
-        with full_disk_named(self.folder):
+        with committed_whole(self._place):
             if not replaced:
                 self._table.add(table)
                 return
@@ -225,7 +231,7 @@ class PassageTable:
     @told
     def delete(self, ids: Sequence[str]) -> None:
         """Take documents out, in one commit."""
-        with full_disk_named(self.folder):
+        with committed_whole(self._place):
             self._table.delete(_one_of(ids))
 
     @told
@@ -236,8 +242,9 @@ class PassageTable:
         files = self._table.stats()["fragment_stats"]["num_fragments"]
         if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED or self._old_versions() > MANY_VERSIONS:
             # Nobody else writes: what no version has is of a writer that was killed.
-            with full_disk_named(self.folder):
-                self._table.optimize(cleanup_older_than=KEPT, delete_unverified=True)
+            for age in (NEVER, KEPT):  # nothing old is removed before what is new is known to be whole
+                with committed_whole(self._place):
+                    self._table.optimize(cleanup_older_than=age, delete_unverified=True)
 
     def _old_versions(self) -> int:
         """How many versions a cleaning would remove, but for the last."""
@@ -248,7 +255,7 @@ class PassageTable:
         from lancedb.index import FTS, IvfPq
 
         there = {column for one in self._table.list_indices() for column in one.columns}
-        with full_disk_named(self.folder):
+        with committed_whole(self._place):
             if "text" not in there:
                 words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False)
                 self._table.create_index("text", config=words)
@@ -348,11 +355,6 @@ def is_table(folder: Path, name: str = NAME) -> bool:
 def _connect(folder: Path) -> Any:
     lancedb = extras.need("index", "lancedb")
     return lancedb.connect(str(folder))
-
-
-def _said(table: Any) -> dict[str, Any]:
-    """What a table says of the model that made it."""
-    return json.loads((table.schema.metadata or {}).get(META, "{}"))
 
 
 def _one_of(ids: Sequence[str]) -> str:

@@ -84,7 +84,9 @@ def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     They know nothing. The encoder's weights are of the seed, those of the LLM of the next one.
     """
     for number, tower in enumerate(("encoder", "llm")):
-        tiny_model(AutoConfig.from_pretrained(TINY / tower), tower, seed + number).save_pretrained(folder / tower)
+        tiny_model(
+            AutoConfig.from_pretrained(TINY / tower, trust_remote_code=False), tower, seed + number
+        ).save_pretrained(folder / tower)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(TINY / tower / file, folder / tower / file)
     return folder / "encoder", folder / "llm"

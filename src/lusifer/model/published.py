@@ -224,7 +224,7 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
         LusiferError: A file of it is damaged.
     """
     with reading(path) as commit:
-        own = AutoTokenizer.from_pretrained(path, revision=commit)
+        own = AutoTokenizer.from_pretrained(path, revision=commit, trust_remote_code=False)
         backend = Tokenizer.from_str(own.backend_tokenizer.to_str())
         backend.post_processor = processors.TemplateProcessing(
             single=f"$A {own.eos_token}", special_tokens=[(own.eos_token, own.eos_token_id)]

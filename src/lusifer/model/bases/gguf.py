@@ -43,7 +43,7 @@ def read_config(file: Path) -> PreTrainedConfig:
 def _config(file: Path, changed: int, size: int) -> PreTrainedConfig:
     """Read once a process, while the file stays what it is: a run asks many times."""
     with reading(file):
-        return AutoConfig.from_pretrained(**where(file))
+        return AutoConfig.from_pretrained(**where(file), trust_remote_code=False)
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
@@ -54,7 +54,9 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
         MissingExtraError: The package gguf is not installed.
     """
     with reading(file):
-        return AutoTokenizer.from_pretrained(**where(file), split_special_tokens=True, padding_side="right")
+        return AutoTokenizer.from_pretrained(
+            **where(file), trust_remote_code=False, split_special_tokens=True, padding_side="right"
+        )
 
 
 @contextmanager

@@ -71,7 +71,8 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
         config = (packed if kind == "packed" else gguf).read_config(Path(path))
     else:
         with hub.asking(_key(base, tower), UsageError):
-            config = AutoConfig.from_pretrained(path, revision=hub.commit(path, base.revision))
+            commit = hub.commit(path, base.revision)
+            config = AutoConfig.from_pretrained(path, revision=commit, trust_remote_code=False)
         if config.model_type == names.OWN_TYPE:
             if config.bases:
                 words = "is a delta, which has no weights of its bases: give the base itself, or model.start"
@@ -150,6 +151,7 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     place_of, config = names.base(base.path), read_config(base, tower)
     kind, file = names.base_file(place_of), Path(place_of)
     kwargs |= {"config": config, "dtype": base.dtype, "output_loading_info": True, **place(base.device)}
+    kwargs |= {"trust_remote_code": False}
     if kind == "packed":
         kwargs |= {"state_dict": packed.read_weights(file, config, base.dtype)}
         module, info = BertModel.from_pretrained(None, **kwargs)

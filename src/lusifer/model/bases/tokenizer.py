@@ -42,7 +42,7 @@ def read_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     with reading(path, revision) as commit:
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                path, revision=commit, split_special_tokens=True, padding_side="right"
+                path, revision=commit, trust_remote_code=False, split_special_tokens=True, padding_side="right"
             )
         except ImportError:  # that of M2M-100 needs sentencepiece, and would still be a slow one
             tokenizer = None

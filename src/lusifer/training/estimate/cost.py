@@ -222,7 +222,9 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
         return build.read_config(wanted, tower)
     known = _table("known_bases.toml")
     try:
-        config = AutoConfig.from_pretrained(base.path, revision=base.revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            base.path, revision=base.revision, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         if base.path not in known:
             raise UsageError(
