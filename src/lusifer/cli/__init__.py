@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from lusifer.cli import check, data, embed, evaluate, report, search, train, use
+from lusifer.cli import check, data, embed, evaluate, report, search, terminal, train, use
 from lusifer.cli.models import OWN_PROCESS
 from lusifer.errors import LusiferError
 
@@ -137,5 +137,5 @@ def _fail(message: str, status: int, debug: bool) -> int:
     """Print the one line; with `debug` the traceback before it."""
     if debug:
         traceback.print_exc()
-    typer.echo(f"lusifer: error: {message}", err=True)
+    terminal.say(f"lusifer: error: {message}", err=True)
     return status

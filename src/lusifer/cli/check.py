@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from lusifer.cli import terminal
 from lusifer.cli.train import RecipeArgument, SetOption, VariantOption
 
@@ -30,7 +28,7 @@ NOTE = (
 def check(recipe: RecipeArgument, set_: SetOption = None, variant: VariantOption = None) -> None:
     """Say what a recipe would train, and what it needs, before anything is downloaded."""
     terminal.quiet()
-    typer.echo(describe(recipe, set_ or [], variant))
+    terminal.say(describe(recipe, set_ or [], variant))
 
 
 def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = None) -> str:
@@ -45,7 +43,7 @@ def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = N
     from lusifer.training.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides, variant=variant)
-    console = Console(width=WIDTH, highlight=False)
+    console = Console(width=WIDTH, highlight=False, markup=False)
     with console.capture() as text:
         console.print(f"{loaded.name}: the recipe is valid")
         for stage in estimate(loaded):

@@ -78,7 +78,7 @@ def inspect(
         found = overview.overview(opened.rows, opened.kind, seen=trained, progress=show)
     _list_left_out(opened.bad.messages)
     for line in overview.lines(found, max_length):
-        typer.echo(line)
+        terminal.say(line)
 
 
 def dedup(
@@ -205,7 +205,7 @@ def sets(
     """List the published training sets: what each is used for, and how."""
     from lusifer.data import sources
 
-    typer.echo(sources.published_page(english_only), nl=False)
+    terminal.say(sources.published_page(english_only), nl=False)
 
 
 def fetch(
@@ -221,11 +221,11 @@ def fetch(
     loaded = load_recipe(recipe, set_ or [])
     if dry_run:
         for line in inputs.lines(loaded):
-            typer.echo(line)
+            terminal.say(line)
         return
 
     def show(each: inputs.PlannedSource, rows: int, skipped: list[str]) -> None:
-        typer.echo(f"{each.stage}: {each.source.name}: {rows:,} rows")
+        terminal.say(f"{each.stage}: {each.source.name}: {rows:,} rows")
         _list_left_out(skipped)
 
     inputs.fetch(loaded, show)
@@ -274,5 +274,5 @@ def _finish(counts: RowCounts, output: Path, page: Path, bad: BadRows) -> None:
     _list_left_out(bad.messages)
     counts.write(page)
     for line in counts.lines():
-        typer.echo(line)
+        terminal.say(line)
     terminal.note(f"{output} written; examples of every count in {page}")

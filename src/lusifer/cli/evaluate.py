@@ -120,7 +120,7 @@ def evaluate(
             )  # fmt: skip
         made = results.read(path)
         text = card.markdown(facts.gather([made, *others], seed))
-    typer.echo(text, nl=False)
+    terminal.say(text, nl=False)
     _say(made)
     if output is not None:
         with write_file(output / "table.md") as temporary:

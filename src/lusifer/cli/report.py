@@ -123,9 +123,9 @@ def public(
     )  # fmt: skip
     shown = show.show(asked)
     if as_json:
-        typer.echo(json.dumps(show.as_json(shown), ensure_ascii=False, indent=2))
+        terminal.say(json.dumps(show.as_json(shown), ensure_ascii=False, indent=2))
     else:
-        typer.echo(show.as_text(shown, markdown), nl=False)
+        terminal.say(show.as_text(shown, markdown), nl=False)
 
 
 def demo(
@@ -146,7 +146,7 @@ def demo(
     from lusifer.io import parallel_text
 
     texts = parallel_text.sample()
-    typer.echo(f"{texts.sentences} sentences in each of {len(texts.texts)} languages, written for this demo.")
+    terminal.say(f"{texts.sentences} sentences in each of {len(texts.texts)} languages, written for this demo.")
     embeds = {BEFORE: _embed(ENGLISH_EMBEDDER), AFTER: _embed(mini)}
     looks = {name: compare.look(embed, texts) for name, embed in embeds.items()}
     _show_table(looks)
@@ -163,9 +163,9 @@ def demo(
     with write_file(output / "demo.html") as file:
         html = page.demo(looks, searches, islands)
         file.write_text(html, encoding="utf-8")
-    typer.echo("")
-    typer.echo(f"Done in {time.monotonic() - started:.0f} seconds. All of it, with a picture: {output / 'demo.html'}")
-    typer.echo("Next:\n    lusifer embed mini --input YOUR-TEXTS.txt --output vectors.npy\n    lusifer info mini")
+    terminal.say("")
+    terminal.say(f"Done in {time.monotonic() - started:.0f} seconds. All of it, with a picture: {output / 'demo.html'}")
+    terminal.say("Next:\n    lusifer embed mini --input YOUR-TEXTS.txt --output vectors.npy\n    lusifer info mini")
 
 
 def _embed(path: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
@@ -179,23 +179,23 @@ def _embed(path: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
 def _show_table(looks: Mapping[str, Look]) -> None:
     known, (before, after) = languages.table(), looks.values()
     columns = (before.found, after.found, before.topic, after.topic)
-    typer.echo("\n1. Per cent of sentences whose nearest English one is the translation, and whose topic is found")
-    typer.echo(f"   {'':<12}{'translation':>16}{'topic':>16}")
-    typer.echo(f"   {'':<12}" + f"{BEFORE:>8}{AFTER:>8}" * 2)
+    terminal.say("\n1. Per cent of sentences whose nearest English one is the translation, and whose topic is found")
+    terminal.say(f"   {'':<12}{'translation':>16}{'topic':>16}")
+    terminal.say(f"   {'':<12}" + f"{BEFORE:>8}{AFTER:>8}" * 2)
     for code in before.found:
-        typer.echo(f"   {known[code].name:<12}" + "".join(f"{column[code]:>8.0f}" for column in columns))
+        terminal.say(f"   {known[code].name:<12}" + "".join(f"{column[code]:>8.0f}" for column in columns))
     means = (sum(column.values()) / len(column) for column in columns)
-    typer.echo(f"   {'mean':<12}" + "".join(f"{mean:>8.0f}" for mean in means))
+    terminal.say(f"   {'mean':<12}" + "".join(f"{mean:>8.0f}" for mean in means))
 
 
 def _show_searches(searches: Mapping[str, Mapping[str, Sequence[Hit]]]) -> None:
-    typer.echo("\n2. One search over all languages: what the six nearest sentences say, and in which languages")
+    terminal.say("\n2. One search over all languages: what the six nearest sentences say, and in which languages")
     for query, found in searches.items():
-        typer.echo(f"   {query}")
+        terminal.say(f"   {query}")
         for name, hits in found.items():
             said: dict[str, list[str]] = {}
             for hit in hits:
                 said.setdefault(hit.english, []).append(hit.code)
             for english, codes in said.items():
-                typer.echo(f"     {name:<7} {', '.join(codes)}: {english}")
+                terminal.say(f"     {name:<7} {', '.join(codes)}: {english}")
                 name = ""

@@ -280,7 +280,7 @@ def search(
     if report.cut:
         terminal.note(f"the question has {report.first_tokens:,} tokens, of which the first {report.limit} are read")
     for place, hit in enumerate(hits, start=1):
-        typer.echo(_as_json(hit) if json_lines else _as_text(place, hit))
+        terminal.say(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:
         terminal.note(
             f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g} or more")

@@ -152,7 +152,7 @@ def _compare(names: list[str], output: Path) -> None:
     text = card.markdown(scores)
     if lines:
         text += "\nStages that were trained once:\n\n" + "".join(f"- {line}\n" for line in lines)
-    typer.echo(text, nl=False)
+    terminal.say(text, nl=False)
     for file, words in (("ablation.md", text), ("ablation.html", page.page([scores], lines))):
         with write_file(output / file) as temporary:
             temporary.write_text(words, encoding="utf-8")

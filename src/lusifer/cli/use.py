@@ -39,12 +39,12 @@ def doctor(model: Model, device: Device = None) -> None:
     for probe in probes:
         colour = typer.colors.GREEN if probe.ok else typer.colors.RED
         word = typer.style("green" if probe.ok else "red  ", fg=colour, bold=True)
-        typer.echo(f"{word}  {probe.name}: {probe.detail}")
+        terminal.say(f"{word}  {probe.name}: {probe.detail}")
     failed = sum(not probe.ok for probe in probes)
     if failed:
         cause = next((probe.error for probe in probes if probe.error), None)
         raise LusiferError(f"{model}: {failed} of {len(probes)} checks failed") from cause
-    typer.echo(f"{model}: all {len(probes)} checks hold")
+    terminal.say(f"{model}: all {len(probes)} checks hold")
 
 
 def info(model: Model) -> None:
@@ -55,7 +55,7 @@ def info(model: Model) -> None:
     rows = describe(model)
     width = max(map(len, rows))
     for name, value in rows.items():
-        typer.echo(f"{name:<{width}}  {value}")
+        terminal.say(f"{name:<{width}}  {value}")
 
 
 def export(
@@ -259,11 +259,11 @@ def _statistics_file(model: str, output: Path | None, documents: str | None) -> 
 def _say_calibrated(statistics: LanguageStatistics, table: dict[str, Accepted], output: Path) -> None:
     """What one threshold for all languages does, in a table; and how well it is known."""
     if table:
-        typer.echo("at one threshold for all languages, counted on the half of the sentences that was not fitted on:")
-        typer.echo("          mean cosine     wrong accepted, %   right missed, %")
-        typer.echo("language  right   wrong   cosine  calibrated  cosine  calibrated")
+        terminal.say("at one threshold for all languages, counted on the half of the sentences that was not fitted on:")
+        terminal.say("          mean cosine     wrong accepted, %   right missed, %")
+        terminal.say("language  right   wrong   cosine  calibrated  cosine  calibrated")
     for code, row in table.items():
-        typer.echo(
+        terminal.say(
             f"{code:<8}  {row.right:5.3f}  {row.wrong:6.3f}   {row.accepted_before:6.2f}  {row.accepted_after:10.2f}  "
             f"{row.missed_before:6.1f}  {row.missed_after:10.1f}"
         )

@@ -1,0 +1,169 @@
+"""Nothing of what lies in a foreign folder runs: no pickle, and no code of its own, whoever is handed the folder.
+
+What is planted makes a folder when it runs; the tests look for it. Standard input says "y" all the time: transformers
+would ask there whether code shall run.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lusifer
+from lusifer.cli import main
+from lusifer.data import sources
+from lusifer.embedder.folder import load_cross_encoder
+from lusifer.errors import LusiferError, UsageError
+from lusifer.index.kept import KeptVectors
+from lusifer.model.bases.reading import Base, read_backbone, read_config
+from lusifer.model.bases.tokenizer import read_tokenizer
+
+SOURCE = Path(lusifer.__file__).parent
+PICKLES = (
+    "pytorch_model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "adapter_model.bin",
+    "model.joblib", "1_Normalize/pytorch_model.bin",
+)  # fmt: skip
+CODE = ("configuration_evil.py", "modeling_evil.py", "tokenization_evil.py", "evil.py", "custom_generate/generate.py")
+AUTO_MAP = {
+    "AutoConfig": "configuration_evil.Evil", "AutoModel": "modeling_evil.Evil",
+    "AutoModelForCausalLM": "modeling_evil.Evil", "AutoModelForSequenceClassification": "modeling_evil.Evil",
+}  # fmt: skip
+
+
+class Boom:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = str(place)
+
+    def __reduce__(self):
+        return os.mkdir, (self.place,)
+
+
+class Planted:
+    """Puts what would run into folders; `ran` is what it would make."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.ran = place, place / "ran"
+
+    def into(self, folder: Path, foreign: bool) -> Path:
+        """Into a model folder; of a `foreign` one nothing is read without its own code."""
+        for name in PICKLES:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            torch.save(Boom(self.ran), folder / name)
+        for name in CODE:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(f"import os\nos.mkdir({str(self.ran)!r})\nclass Evil: pass\n")
+        changes = {"config.json": {"auto_map": AUTO_MAP} | ({"model_type": "evil"} if foreign else {})}
+        changes["tokenizer_config.json"] = {"auto_map": {"AutoTokenizer": [None, "tokenization_evil.Evil"]}}
+        if foreign:
+            changes["tokenizer_config.json"]["tokenizer_class"] = "Evil"
+        for name, change in changes.items():
+            file = folder / name
+            said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            file.write_text(json.dumps(said | change), encoding="utf-8")
+        return folder
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch) -> Planted:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"y\n" * 9)))
+    return Planted(tmp_path)
+
+
+def test_what_is_planted_would_run(planted):
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(planted.into(planted.place, True) / "optimizer.pt")
+    assert not planted.ran.exists()
+    torch.load(planted.place / "optimizer.pt", weights_only=False)
+    assert planted.ran.is_dir()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info", "MODEL"],
+        ["doctor", "MODEL"],
+        ["embed", "MODEL", "--input", "texts.txt", "--output", "v.npy"],
+        ["index", "MODEL", "--input", "texts.txt", "--output", "i"],
+        ["calibrate", "MODEL", "--parallel", "sample", "--output", "s.safetensors"],
+        ["export", "MODEL", "--output", "out"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("kind", ["ours", "foreign", "module"])
+def test_no_command_runs_what_lies_in_a_model_folder(planted, model_folder, words, kind):
+    folder = planted.into(Path(shutil.copytree(model_folder, planted.place / "model")), kind == "foreign")
+    if kind == "module":  # sentence-transformers imports such a class, if it is told to trust it
+        modules = json.loads((folder / "modules.json").read_text())
+        modules.append({"idx": 9, "name": "9", "path": "1_Normalize", "type": "evil.Evil"})
+        (folder / "modules.json").write_text(json.dumps(modules))
+    (planted.place / "texts.txt").write_text("y\ny\n")
+    status = main(["model" if word == "MODEL" else word for word in words])
+    assert not planted.ran.exists() and (status == 0 or kind != "ours" or words[0] == "export")
+
+
+@pytest.mark.parametrize("tower", ["encoder", "llm"])
+@pytest.mark.parametrize("foreign", [True, False])
+def test_a_base_is_read_without_its_code_and_its_pickles(planted, bases_folder, tower, foreign):
+    own = bases_folder[("encoder", "llm").index(tower)]
+    folder = planted.into(Path(shutil.copytree(own, planted.place / "base")), foreign)
+    (folder / "model.safetensors").unlink()
+    for read in (
+        lambda: read_config(Base(str(folder)), tower),
+        lambda: read_tokenizer(str(folder)),
+        lambda: read_backbone(Base(str(folder)), tower),
+        lambda: load_cross_encoder(str(folder)),
+        lambda: lusifer.load(folder, "cpu"),
+    ):
+        try:
+            read()
+        except Exception as error:  # noqa: BLE001 - what is said of such a folder is another test's
+            assert not isinstance(error, FileExistsError)
+        assert not planted.ran.exists()
+
+
+def test_arrays_of_objects_are_refused(planted):
+    np.save(planted.place / "v.npy", np.array([[Boom(planted.ran)]], dtype=object), allow_pickle=True)
+    np.save(planted.place / "good.npy", np.zeros((1, 4), np.float32))
+    for vectors, ids in (("v.npy", None), ("good.npy", "v.npy")):
+        with pytest.raises(LusiferError, match="v.npy: not an array that can be read"):
+            list(KeptVectors(vectors, ids=ids).documents())
+    assert not planted.ran.exists()
+
+
+@pytest.mark.parametrize("spec", [{"path": "evil/evil.py"}, {"path": "evil"}, {"hub": "evil/evil"}, {"hub": "./evil"}])
+def test_no_script_of_a_data_set_runs(planted, spec):
+    planted.into(planted.place, True)
+    (planted.place / "evil" / "evil").mkdir(parents=True)
+    for place in ("evil/evil.py", "evil/evil/evil.py"):
+        shutil.copy(planted.place / "evil.py", planted.place / place)
+    with pytest.raises(UsageError):
+        sources.load(sources.SourceSpec(**spec), "pairs")
+    assert not planted.ran.exists()
+
+
+def test_every_reading_of_a_folder_says_that_no_code_is_trusted():
+    """By the text of the source: a new call that forgets it would ask the user, and standard input may answer."""
+    for file in SOURCE.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            said = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            called = ast.unparse(call.func)
+            assert said.get("trust_remote_code", "False") == "False", (file, called)
+            assert said.get("weights_only", "True") == "True" and said.get("allow_pickle", "False") == "False"
+            assert called not in ("pickle.load", "pickle.loads", "joblib.load", "eval", "exec", "os.system"), file
+            if called.startswith("Auto") and called.endswith(".from_pretrained"):
+                assert said.get("trust_remote_code") == "False", f"{file}: {called}"
