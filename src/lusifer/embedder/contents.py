@@ -225,6 +225,7 @@ def _check_modules(folder: Path, ours: bool) -> None:
         known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
         if not known:
             raise ModelFolderError(f"{file}: damaged, no name, path and type for each; {ADVICE}")
+        tensors_on_disk.refuse_outside(module["path"], file, ADVICE)
         place = folder / module["path"]
         spared = not ours and module["type"].endswith(".Normalize")
         if not spared and not place.is_dir():

@@ -45,7 +45,19 @@ def files(folder: Path, advice: str) -> list[Path]:
     named = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
         raise ModelFolderError(f"{folder / INDEX}: damaged, no weight_map; {advice}")
+    for name in named.values():
+        refuse_outside(name, folder / INDEX, advice)
     return [folder / name for name in sorted(set(named.values()))]
+
+
+def refuse_outside(name: str, file: Path, advice: str) -> None:
+    """Refuse the name of a file or folder, as `file` has it, that does not lie in the folder of `file`.
+
+    Raises:
+        ModelFolderError: It begins at the root, or leads up; the message ends with `advice`.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise ModelFolderError(f"{file}: names {name!r}, which lies outside of its folder; {advice}")
 
 
 @contextmanager
