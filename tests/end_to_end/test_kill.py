@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from support.processes import ENVIRONMENT, LUSIFER, Started, command, lusifer, start_two
+from support.processes import ENVIRONMENT, LUSIFER, Started, command, lusifer, start_ranks
 from support.training import free_port
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_sigterm_saves_after_the_step_and_ends(unbroken: dict[str, torch.Tensor]
 def test_one_process_of_two_that_is_asked_stops_both_after_the_same_step(tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = (*COMMAND, "--set", "stages.0.max_steps=60", "--set", "stages.0.logging_steps=1", "--output", str(output))
-    ranks = start_two(command, words, tmp_path, free_port())
+    ranks = start_ranks(command, words, tmp_path, free_port())
     wait_for(output, "metrics.jsonl", *ranks)
     os.kill(ranks[1].process.pid, signal.SIGTERM)
     assert [rank.wait() for rank in ranks] == [143, 143], "".join(rank.stderr for rank in ranks)

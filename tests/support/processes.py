@@ -20,6 +20,8 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+# A thread of pyarrow's memory pool would hold a lock, perhaps, in the moment of a fork: the child would wait for ever.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["sentence_transformers", "lusifer.cli.train", "lusifer.training.run.run", "lusifer.evaluation.run.runner"]
@@ -98,20 +100,24 @@ def script(file: Path, folder: Path, *words: str | Path, **more: str) -> subproc
     return subprocess.CompletedProcess([file, *words], started.wait(), started.stdout, started.stderr)
 
 
-def start_two(work: Callable[..., object], words: tuple, folder: Path, port: int) -> list[Started]:
-    """Start work on two processes, with the variables by which torchrun tells each its place."""
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def start_ranks(
+    work: Callable[..., object], words: tuple, folder: Path, port: int, count: int = 2, come: int | None = None
+) -> list[Started]:
+    """Start work on processes, with the variables by which torchrun tells each its place; perhaps the first alone."""
+    number = str(count)
+    shared = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
-        Started(work, words, folder, f"rank{rank}", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)
+        Started(work, words, folder, f"rank{rank}", RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank in range(come or count)
     ]
 
 
-def two_ranks(work: Callable[..., object], words: tuple, folder: Path, port: int) -> list[Started]:
-    """Run work on two processes to its end, which must be a good one.
+def run_ranks(work: Callable[..., object], words: tuple, folder: Path, port: int, count: int = 2) -> list[Started]:
+    """Run work on some processes to its end, which must be a good one.
 
-    Where one fails, the other would wait for it: it is killed, and what both wrote is said.
+    Where one fails, the others would wait for it: they are killed, and what all wrote is said.
     """
-    ranks, until = start_two(work, words, folder, port), time.monotonic() + LONGEST
+    ranks, until = start_ranks(work, words, folder, port, count), time.monotonic() + LONGEST
     while running := [rank.process for rank in ranks if rank.process.exitcode is None]:
         ended = connection.wait([process.sentinel for process in running], max(0.0, until - time.monotonic()))
         if not ended or any(rank.process.exitcode for rank in ranks):
@@ -119,5 +125,7 @@ def two_ranks(work: Callable[..., object], words: tuple, folder: Path, port: int
     statuses = [rank.process.exitcode for rank in ranks]  # None: it hung
     for process in running:
         process.kill()
-    assert statuses == [0, 0], "\n".join(f"status {s}: {rank.stderr}" for s, rank in zip(statuses, ranks, strict=True))
+    assert not any(statuses) and None not in statuses, "\n".join(
+        f"status {s}: {rank.stderr}" for s, rank in zip(statuses, ranks, strict=True)
+    )
     return ranks

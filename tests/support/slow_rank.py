@@ -58,3 +58,9 @@ def look_for(own: str, shared: str) -> None:
     processes.start()
     processes.refuse_unshared(Path(shared))
     processes.refuse_unshared(Path(own) / os.environ["RANK"])
+
+
+def join_within(minutes: float) -> None:
+    """As one of two ranks, join the other one, which must come within so many minutes."""
+    processes.JOIN_MINUTES = minutes
+    processes.start()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,7 +86,8 @@ def free_port() -> int:
 def rank_gradients(model: str, output: str, loss_name: str) -> None:
     """One of two ranks: half of the rows, DDP, gradients written by rank 0."""
     rank = int(os.environ["RANK"])
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    # What hangs ends with words, and where it did, long before anybody loses patience.
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     embedder = SentenceTransformer(model, device="cpu").eval()
     adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
     half = {key: texts[rank * 2 : rank * 2 + 2] for key, texts in ROWS.items()}
@@ -135,7 +137,7 @@ def _torchrun(words: list[str]) -> tuple[str, str]:
 
 
 def _two_ranks(words: list[str], folder: Path) -> tuple[str, str]:
-    ranks = processes.two_ranks(processes.command, tuple(words), folder, free_port())
+    ranks = processes.run_ranks(processes.command, tuple(words), folder, free_port())
     return "".join(rank.stdout for rank in ranks), "".join(rank.stderr for rank in ranks)
 
 

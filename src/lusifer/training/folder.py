@@ -33,7 +33,7 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 DATA = "data.json"  # of a stage: the rows of each source
 STEPS = "steps.jsonl"  # of a contrastive stage: what each step is made of
-BAD_BATCH = "bad-batch.safetensors"
+BAD_BATCH = "bad-batch*.safetensors"  # as `bad_batch` names it
 START = "start.safetensors"  # of a stage that is scored, until it is done: what trains, before the first step
 BEST = "best.json"  # of a stage that was scored: which step was the best
 
@@ -164,3 +164,8 @@ class RunFolder:
 
 def _learned(stage: Path) -> bool:
     return (stage / MODEL).is_dir() or any(stage.glob(f"checkpoint-*/{TRAINER_STATE}"))
+
+
+def bad_batch(process: int) -> str:
+    """The file of the batch of a process whose loss is no number; two of them would write one over the other."""
+    return BAD_BATCH.replace("*", f"-{process}" if process else "")

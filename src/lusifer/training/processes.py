@@ -6,7 +6,10 @@ Data parallel and nothing else: each process holds the whole model, and a step's
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 WAIT_HOURS = 6
 """How long the others wait while the first process works alone: it hashes files and texts, merges and writes. The
 libraries' own limits are 10 and 30 minutes."""
+JOIN_MINUTES = 10
+"""How long they wait for each other at the start, where all of them do the same: one that died before would be waited
+for as long as the first process may work."""
 _LAUNCHERS = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -37,7 +43,23 @@ def state() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=WAIT_HOURS))
+    def joined() -> bool:
+        return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+    before = joined()
+    found = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(minutes=JOIN_MINUTES))
+    if joined() and not before:
+        _wait_longer()
+    return found
+
+
+def _wait_longer() -> None:
+    """Let processes that have joined wait for the first one as long as it may work alone."""
+    from torch.distributed import distributed_c10d
+
+    limit = timedelta(hours=WAIT_HOURS)
+    distributed_c10d._set_pg_timeout(limit)
+    distributed_c10d._get_default_store().set_timeout(limit)  # NCCL meets by it when it is first used
 
 
 def start() -> PartialState:
@@ -46,6 +68,7 @@ def start() -> PartialState:
     Raises:
         UsageError: The launcher would split the model or change its arithmetic, or several GPUs are visible to one
             process alone.
+        LusiferError: Some process did not come, or the port where they meet is taken.
     """
     import torch
     from accelerate import DistributedType
@@ -58,7 +81,8 @@ def start() -> PartialState:
             key = "bf16" if variable.endswith("PRECISION") else "compile"
             option = variable.removeprefix("ACCELERATE_").lower()
             raise UsageError(f"{variable}={value}: `{key}` of a stage decides; launch with --{option} no")
-    found = state()
+    with _joining():
+        found = state()
     if found.distributed_type == DistributedType.NO and torch.cuda.device_count() > 1:
         # transformers would spread each batch over them, and a step not be the recipe's.
         raise UsageError(
@@ -66,6 +90,59 @@ def start() -> PartialState:
             "CUDA_VISIBLE_DEVICES=0"
         )
     return found
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Say in words why the processes of a launcher do not meet."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        said = _said(error)
+        if said is None:
+            raise
+        if "EADDRINUSE" in str(error):
+            where = os.environ.get("MASTER_PORT", "that the processes meet at")
+            raise LusiferError(
+                f"port {where} is in use, perhaps by another run: give the launcher another (torchrun --master-port)"
+            ) from error
+        raise LusiferError(
+            f"the processes of this run did not all meet within {JOIN_MINUTES:g} minutes ({said}): one of them ended, "
+            "as its own output tells, or cannot reach the others (MASTER_ADDR, MASTER_PORT, GLOO_SOCKET_IFNAME); end "
+            "all and start them again"
+        ) from error
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Give one line to a process that cannot go on because another one of the run is gone.
+
+    The libraries tell it, at once where a process died, by the address of a connection that was closed.
+
+    Raises:
+        LusiferError: Another process ended, or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = _said(error)
+        if said is None:
+            raise
+        raise LusiferError(
+            f"another process of this run has ended or does not answer, so this one ends ({said}): what went wrong "
+            "stands in the output of that one; when it is mended, start all of them again with --resume"
+        ) from error
+
+
+def _said(error: Exception) -> str | None:
+    """What torch says of processes that do not find each other, in short; None where it speaks of something else."""
+    from torch.distributed import DistError
+
+    text = str(error).strip()
+    if not isinstance(error, DistError) and not re.match(r"\[\S*gloo\S*\]|.*\bgloo\b", text, re.IGNORECASE):
+        return None
+    text = re.sub(r"^\[\S*\]\s*", "", text.splitlines()[0] if text else type(error).__name__)
+    return re.split(r"\.\s|, message:", text)[0][:120].rstrip(".")
 
 
 def refuse_unshared(folder: Path) -> None:

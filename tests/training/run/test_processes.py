@@ -12,7 +12,7 @@ from lusifer.embedder.assemble import assemble, lusifer_model
 from lusifer.model import adapters, build
 from lusifer.model.build import make_tiny_bases
 from lusifer.training.stages.contrastive import loss
-from support.processes import two_ranks
+from support.processes import run_ranks
 from support.training import features, free_port, losses, rank_gradients, stage, without_dropout
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("loss_name", ["infonce", "ntxent_l2"])
 def test_two_processes_have_the_gradients_of_one(model_folder: Path, tmp_path: Path, loss_name: str) -> None:
     output = str(tmp_path / "gradients.safetensors")
-    two_ranks(rank_gradients, (str(model_folder), output, loss_name), tmp_path, free_port())
+    run_ranks(rank_gradients, (str(model_folder), output, loss_name), tmp_path, free_port())
     embedder = SentenceTransformer(str(model_folder), device="cpu").eval()
     adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
     loss(stage(mini_batch_size=4, loss=loss_name), embedder, True)(features(embedder), None).backward()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 import lusifer
 from lusifer.errors import UsageError
 from lusifer.training import processes
-from support.processes import Started, start_two, two_ranks
-from support.slow_rank import ALONE, look_for, train
+from support.processes import Started, run_ranks, start_ranks
+from support.slow_rank import ALONE, join_within, look_for, train
 from support.training import free_port
 
 SMALL = [
@@ -29,13 +30,13 @@ def words(output: Path) -> tuple[str, ...]:
 
 def both(work: object, given: tuple, folder: Path) -> list[tuple[int, Started]]:
     """Two ranks that may fail: status and process of each."""
-    ranks = start_two(work, given, folder, free_port())
+    ranks = start_ranks(work, given, folder, free_port())
     return [(rank.wait(), rank) for rank in ranks]
 
 
 @pytest.mark.slow
 def test_others_wait_for_a_first_process_that_is_later_than_the_librarys_limit(tmp_path: Path) -> None:
-    first, _ = two_ranks(train, (1, 1.5, None, *words(tmp_path / "run")), tmp_path, free_port())
+    first, _ = run_ranks(train, (1, 1.5, None, *words(tmp_path / "run")), tmp_path, free_port())
     assert set(re.findall(r"late: (\S+)", first.stderr)) == set(ALONE)  # perhaps behind a bar of the library
 
 
@@ -56,6 +57,25 @@ def test_a_folder_that_one_process_does_not_see_is_named_by_all(tmp_path: Path) 
     assert not [*(tmp_path / "shared").iterdir(), *(tmp_path / "0").iterdir()]
 
 
+@pytest.mark.slow
+def test_a_process_that_never_comes_is_not_waited_for_as_long_as_the_first_may_work(tmp_path: Path) -> None:
+    """One that died while it began, on another machine than its launcher."""
+    (first,) = start_ranks(join_within, (0.03,), tmp_path, free_port(), come=1)
+    assert first.wait() == 1
+    assert "LusiferError: the processes of this run did not all meet within 0.03 minutes" in first.stderr
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        (first,) = start_ranks(join_within, (0.1,), tmp_path, port, come=1)
+        assert first.wait() == 1
+    assert f"LusiferError: port {port} is in use, perhaps by another run" in first.stderr
+
+
 def launched(*options: str) -> dict[str, str]:
     """What `accelerate launch` with some options adds to the environment of each process."""
     common = ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "29511"]
@@ -67,6 +87,7 @@ def launched(*options: str) -> dict[str, str]:
     ("options", "words"),
     [
         (["--use_fsdp", "--mixed_precision", "no"], "FSDP splits the model"),
+        (["--use_fsdp", "--fsdp_version", "2", "--mixed_precision", "no"], "FSDP splits the model"),
         (["--multi_gpu", "--mixed_precision", "bf16"], "`bf16` of a stage decides; launch with --mixed_precision no"),
         (["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "inductor"], "launch with --dynamo_backend no"),
     ],

@@ -217,7 +217,7 @@ def test_two_processes_read_one_source_and_cluster_a_step_and_each_row_once(
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "clusters.yaml"
     recipe.write_text(CLUSTERS.replace("ENCODER", str(bases_folder[0])).replace("LLM", str(bases_folder[1])))
-    processes.two_ranks(rows_read.main, (str(recipe), str(tmp_path)), tmp_path, free_port())
+    processes.run_ranks(rows_read.main, (str(recipe), str(tmp_path)), tmp_path, free_port())
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     plan = ranks[0]["plan"]
     assert ranks[1]["plan"] == plan and [rank["steps"] for rank in ranks] == [20, 20] == [len(plan)] * 2

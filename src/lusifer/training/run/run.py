@@ -59,7 +59,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
 
     Raises:
         UsageError: The recipe, the bases or the folder do not fit; nothing was trained.
-        LusiferError: Training failed; checkpoints stay.
+        LusiferError: Training failed, or another process of the run ended; checkpoints stay.
     """
     state = processes.start()
     recipe = bases.concrete(recipe)
@@ -67,7 +67,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
     run = RunFolder(Path(output).expanduser().resolve(), recipe)
     bases.refuse_unreadable(recipe, run.root)
     refuse_reporters(recipe)
-    with ExitStack() as held:
+    with processes.together(), ExitStack() as held:
         if state.is_main_process:  # the others wait for what the first one writes
             held.enter_context(RunFolder.start(output, recipe, resume))
             inputs.remember(run, recipe, inputs.fingerprints(recipe))

@@ -177,6 +177,13 @@ def micro_batches(stage: AlignmentStage) -> dict[str, int]:
             f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {count}) are no "
             f"multiple of {mini}"
         )
+    drawn = [each.name for each in stage.active if each.keeps_drawn_order(stage)]
+    if drawn and mini < stage.mini_batch_size:
+        raise UsageError(
+            f"stages.{stage.name}.mini_batch_size: {drawn[0]} compares the {stage.mini_batch_size} texts of a "
+            f"mini-batch, and a process has {mini} ({stage.batch_size} on {count}): on one process it would learn "
+            f"something else; set it to {mini}, or take fewer processes"
+        )
     return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
 
 

@@ -21,7 +21,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
-from sentence_transformers.util.distributed import all_gather_with_grad
+from sentence_transformers.util.distributed import all_gather, all_gather_with_grad
 from torch import Tensor, nn
 
 from lusifer.batching import cut
@@ -106,10 +106,16 @@ class ByLength:
         return loss
 
     def _kept(self, columns: Sequence[Tensor]) -> Tensor | float:
-        """How far the vectors of columns (B, d) are from the LLM's own, weighted."""
+        """How far the vectors of columns (B, d) are from the LLM's own, weighted.
+
+        A contrast compares the texts of the step, those of all processes.
+        """
         if self.keep is None:
             return 0.0
-        return self.keep.weight * distill_loss(torch.cat(list(columns)), self._own, self.keep.contrast)
+        vectors, own = torch.cat(list(columns)), self._own
+        if self.keep.contrast:
+            vectors, own = _of_all(vectors), _of_all(own)
+        return self.keep.weight * distill_loss(vectors, own, self.keep.contrast)
 
 
 class InfoNCE(ByLength, CachedMultipleNegativesRankingLoss):
@@ -226,12 +232,7 @@ class NTXentL2(ByLength, CachedLoss):
 
     def _in_batch(self, columns: Tensor) -> Tensor:
         """Rows (B, C, d) of every process against all texts of all of them."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # The backward of this gather sums over processes, DDP divides by their number: no factor is left over.
-            columns = all_gather_with_grad(columns)
-            # gloo's backward sends raw memory: a transposed gradient would arrive in another order.
-            if columns.requires_grad:
-                columns.register_hook(Tensor.contiguous)
+        columns = _of_all(columns)
         texts, positive, negative = pairs(columns, 1 + self.num_positives)
         if self.miner_epsilon is not None:
             mined = mine(texts[: len(positive)], texts, positive, negative, self.miner_epsilon)
@@ -343,6 +344,19 @@ def nt_xent(
     others = scores.masked_fill(~negative, torch.finfo(scores.dtype).min).logsumexp(dim=1)
     anchor, text = positive.nonzero(as_tuple=True)
     return nn.functional.softplus(others[anchor] - scores[anchor, text]).mean()
+
+
+def _of_all(rows: Tensor) -> Tensor:
+    """Rows (B, ...) of this process -> those of all processes, (processes * B, ...), with their gradient."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    if not rows.requires_grad:
+        return all_gather(rows)
+    # The backward of this gather sums over processes, DDP divides by their number: no factor is left over.
+    rows = all_gather_with_grad(rows)
+    # gloo's backward sends raw memory: a transposed gradient would arrive in another order.
+    rows.register_hook(Tensor.contiguous)
+    return rows
 
 
 def _alike(columns: Sequence[Features]) -> list[list[int]]:

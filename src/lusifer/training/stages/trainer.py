@@ -27,7 +27,7 @@ from lusifer.io.files import full_disk_named
 from lusifer.model import adapters
 from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
 from lusifer.training import checkpoints, processes
-from lusifer.training.folder import BAD_BATCH, RunFolder
+from lusifer.training.folder import RunFolder, bad_batch
 from lusifer.training.recipe.load import resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import StageSettings
@@ -108,7 +108,7 @@ class StageTrainer:
         """One step of the library, refused when its loss is NaN or infinite: the batch is kept for a look."""
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
-            file = Path(self.args.output_dir) / BAD_BATCH
+            file = Path(self.args.output_dir) / bad_batch(self.args.process_index)
             tensors = {key: value.cpu().contiguous() for key, value in inputs.items() if torch.is_tensor(value)}
             save_file(tensors, file)
             raise LusiferError(
