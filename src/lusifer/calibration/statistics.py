@@ -167,11 +167,9 @@ class LanguageStatistics:
 
     def write(self, file: str | os.PathLike[str]) -> None:
         """Write them to a file, whole or not at all."""
-        from safetensors.numpy import save_file
-
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         with write_file(file) as temporary:
-            save_file(arrays, temporary, metadata={"format": _FORMAT} | self._about())
+            weights.save_arrays(temporary, arrays, {"format": _FORMAT} | self._about())
 
 
 _ARRAYS = ("query_means", "document_means", "pairs")

@@ -19,6 +19,7 @@ import numpy as np
 
 from lusifer.errors import DataError, UsageError
 from lusifer.io.files import write_file
+from lusifer.io.weights import save_arrays
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -74,8 +75,6 @@ class BloomFilter:
 
     def save(self, file: Path) -> None:
         """Write it as safetensors."""
-        from safetensors.numpy import save_file
-
         facts = {
             "format": _FORMAT,
             "hashes": str(self.hashes),
@@ -83,7 +82,7 @@ class BloomFilter:
             "false_positives": repr(self.false_positives),
         }
         with write_file(file) as temporary:
-            save_file({"bits": self.bits}, temporary, metadata=facts)
+            save_arrays(temporary, {"bits": self.bits}, facts)
 
     @classmethod
     def load(cls, file: Path) -> BloomFilter:

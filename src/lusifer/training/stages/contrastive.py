@@ -208,7 +208,7 @@ def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None
 
 def _refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, limit: int) -> None:
     for name in rows.sets:
-        for prompt in set(rows.found[name][0].prompts.values()):
+        for prompt in dict.fromkeys(rows.found[name][0].prompts.values()):  # in order: which is named
             check_room(prompt, tokenizer, limit, f"stages.{stage.name}: {name}")
 
 
