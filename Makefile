@@ -8,7 +8,7 @@ TEXTS ?= docs/how-to
 QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
 export TEXTS QUERY
 
-.PHONY: help demo test search quick check bench siege clean
+.PHONY: help demo test search quick check bench siege fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,10 @@ bench: $(INSTALLED)  ## speed and memory beside the peers, one table
 
 siege: $(INSTALLED)  ## an index on disk under attack: kills, full disks, two writers, flipped bytes; an hour or more
 	$(BIN)/python benchmarks/index_siege.py --output siege-output.md
+
+FUZZ ?= 100000
+fuzz: $(INSTALLED)  ## inputs at random over every surface, and a table of what became of them: make fuzz FUZZ=100000
+	HF_HUB_OFFLINE=1 LUSIFER_FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -n 0 tests/fuzz
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) demo-output search-output

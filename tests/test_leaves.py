@@ -302,3 +302,8 @@ def test_sentences_of_the_tiny_tokenizers_are_clean():
 def test_a_text_of_nothing_that_is_seen_is_blank(text: str) -> None:
     with pytest.raises(errors.TextError, match="row 1: the text is empty"):
         prompts.check_text(text, "row 1")
+
+
+def test_an_error_is_one_line() -> None:
+    error = errors.LusiferError("a\nkey\r\n  'x' of\x0b it\u2028end  \n")
+    assert str(error) == "a key 'x' of it end"

@@ -4,11 +4,24 @@ Every message is one clear line that names the file, line or key and how to mend
 is. Status 1 means that the work failed, status 2 that the call was wrong.
 """
 
+from __future__ import annotations
+
 
 class LusiferError(Exception):
-    """The work failed. The message names the file, line or key and the mend."""
+    """The work failed. The message names the file, line or key and the mend.
+
+    It is one line, whatever stands in it of a file's content or of another library's words.
+    """
 
     status: int = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Join the lines of a text by spaces, without those at their ends."""
+    return " ".join(filter(None, (line.strip() for line in text.splitlines())))
 
 
 class UsageError(LusiferError):

@@ -17,7 +17,7 @@ import typer
 
 from lusifer.cli import check, data, embed, evaluate, report, search, terminal, train, use
 from lusifer.cli.models import OWN_PROCESS
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, one_line
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells give it
 
@@ -137,5 +137,5 @@ def _fail(message: str, status: int, debug: bool) -> int:
     """Print the one line; with `debug` the traceback before it."""
     if debug:
         traceback.print_exc()
-    terminal.say(f"lusifer: error: {message}", err=True)
+    terminal.say(f"lusifer: error: {one_line(message)}", err=True)
     return status
