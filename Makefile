@@ -8,11 +8,11 @@ TEXTS ?= docs/how-to
 QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
 export TEXTS QUERY
 
-.PHONY: help demo test search quick check bench siege fuzz clean
+.PHONY: help demo test search quick check bench siege fuzz check-versions clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(INSTALLED)  ## sentences in 14 languages found by questions in others, MiniLM beside mini, as a page
 	$(BIN)/lusifer demo --output demo-output
@@ -40,6 +40,11 @@ siege: $(INSTALLED)  ## an index on disk under attack: kills, full disks, two wr
 FUZZ ?= 100000
 fuzz: $(INSTALLED)  ## inputs at random over every surface, and a table of what became of them: make fuzz FUZZ=100000
 	HF_HUB_OFFLINE=1 LUSIFER_FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -n 0 tests/fuzz
+
+check-versions: $(INSTALLED)  ## fast tests on the oldest and the newest packages, Python 3.11 to 3.13 (tens of minutes, network)
+	$(BIN)/python -m venv .nox/tools
+	.nox/tools/bin/pip install --quiet nox uv
+	PATH="$(CURDIR)/.nox/tools/bin:$$PATH" .nox/tools/bin/nox --session versions
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) demo-output search-output
