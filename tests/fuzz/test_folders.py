@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lusifer
+from lusifer.calibration import statistics
+from lusifer.calibration.fit import Parties, fit
 from lusifer.embedder.info import describe
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import results
+from lusifer.index.index import Index
 from lusifer.training.folder import RunFolder
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import inputs as inputs_of
@@ -43,6 +47,14 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(finished, tmp_path_factory.mktemp("damaged") / "run"))
+
+
+@pytest.fixture(scope="module")
+def index(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    embedder = lusifer.load(model_folder, device="cpu")
+    found = Index.create(tmp_path_factory.mktemp("index") / "whole", model_folder, embedder=embedder)
+    found.add([{"id": str(row), "text": f"Text {row}", "lang": "en"} for row in range(4)])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +109,26 @@ def test_damaged_runs_are_opened_or_refused(finished: Path, run: Path, recipe: P
     finally:
         for file in ("recipe.yaml", "inputs.json", "metrics.jsonl"):
             (run / file).write_bytes((finished / file).read_bytes())
+
+
+@inputs(0.02, 12)
+@given(st.data())
+def test_damaged_indexes_answer_with_numbers_or_are_refused(index: Index, tmp_path: Path, data: st.DataObject) -> None:
+    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+    shutil.copytree(index.folder, tmp_path / "copy")
+    file = tmp_path / "copy" / data.draw(st.sampled_from(files(index.folder)))
+    file.write_bytes(data.draw(damaged(file.read_bytes())))
+    with tried("indexes"):
+        opened = Index.open(tmp_path / "copy", embedder=index.embedder)
+        assert all(math.isfinite(hit.score) for hit in opened.search("Text 1")[0])
+
+
+@inputs(0.05, 40)
+@given(st.data())
+def test_damaged_statistics_are_numbers_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    vectors = {"en": np.eye(3)[:, :2] + 0.1, "sw": np.eye(3)[:, :2] + 0.2}
+    file = tmp_path / "languages.safetensors"
+    fit(vectors, vectors, Parties("mine", "0123456789ab", "0123456789ab", "", ""), "by hand").write(file)
+    file.write_bytes(data.draw(damaged(file.read_bytes())))
+    with tried("language statistics"):
+        assert np.isfinite(statistics.read(file).query_means).all()
