@@ -305,5 +305,5 @@ def test_a_text_of_nothing_that_is_seen_is_blank(text: str) -> None:
 
 
 def test_an_error_is_one_line() -> None:
-    error = errors.LusiferError("a\nkey\r\n  'x' of\x0b it\u2028end  \n")
-    assert str(error) == "a key 'x' of it end"
+    error = errors.LusiferError("a\nkey\r\n  'x\ud800' of\x0b it\u2028end  \n")
+    assert str(error) == "a key 'x\\ud800' of it end"

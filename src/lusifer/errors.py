@@ -20,8 +20,9 @@ class LusiferError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Join the lines of a text by spaces, without those at their ends."""
-    return " ".join(filter(None, (line.strip() for line in text.splitlines())))
+    """Join the lines of a text by spaces, and spell lone surrogates out, which no file and no answer can hold."""
+    line = " ".join(filter(None, (line.strip() for line in text.splitlines())))
+    return line.encode(errors="backslashreplace").decode()
 
 
 class UsageError(LusiferError):

@@ -14,13 +14,15 @@ import schemathesis
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lusifer
+from lusifer.index.index import Index
 from lusifer.server import run
 from support import http_server
 from support.fuzzing import COUNTS, TOTAL, damaged, inputs, values
 
 pytestmark = pytest.mark.slow
 BODIES = {
-    "/v1/embeddings": {"input": ["one", "zwei"], "encoding_format": "float", "dimensions": 8, "model": "tiny"},
+    "/v1/embeddings": {"input": ["one", "zwei"], "encoding_format": "float", "model": "tiny"},
     "/v1/rerank": {"query": "one", "documents": ["one", "zwei"], "top_n": 1},
     "/tokenize": {"input": "one"},
     "/search": {"query": "one"},
@@ -31,7 +33,9 @@ BODIES = {
 def app(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("served") / "tiny"
     folder.symlink_to(model_folder)
-    return run.make([str(folder)], device="cpu")
+    index = Index.create(folder.parent / "index", folder, embedder=lusifer.load(folder, device="cpu"))
+    index.add([{"id": str(row), "text": f"Text {row}"} for row in range(4)])
+    return run.make([str(folder)], device="cpu", indexes=[index.folder])
 
 
 @pytest.fixture(scope="module")

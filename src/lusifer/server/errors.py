@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import LusiferError, UsageError, one_line
 from lusifer.server.batcher import BusyError, StoppedError
 
 CLIENT_LEFT = 499
@@ -38,7 +38,8 @@ class ApiError(LusiferError):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.http_status, self.param, self.headers = status, param, headers or {}
+        self.http_status, self.headers = status, headers or {}
+        self.param = None if param is None else one_line(param)  # the name of a field may be of any characters
         self.code = code or _CODES.get(status, "error")
 
     def answer(self) -> JSONResponse:
