@@ -1,0 +1,52 @@
+"""The wheel has all that its user needs: built from the clone, unpacked elsewhere, it embeds and searches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from support.processes import ENVIRONMENT
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+START = "import sys, lusifer; from lusifer.cli import main; print(lusifer.__file__); sys.exit(main())"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the wheel is unpacked, which is what an installation does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_wheel_away_from_the_clone_embeds_and_searches(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("The library opens at nine.\nBread rises slowly.\n", encoding="utf-8")
+
+    def lusifer(*words: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", START, *words],
+            cwd=tmp_path, env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(site)},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        first, *rest = done.stdout.splitlines()
+        assert Path(first).parent == site / "lusifer"  # and not the clone, which is installed as well
+        return rest
+
+    lusifer("embed", "mini", "--input", "texts.txt", "--output", "vectors.npy")
+    lusifer("index", "mini", "--input", "texts.txt", "--output", "found")
+    hits = [json.loads(line) for line in lusifer("search", "found", "Wann öffnet die Bibliothek?", "--json")]
+    assert "library" in json.dumps(hits[0])
+    assert lusifer("check", "paper-mistral")  # recipes come along
