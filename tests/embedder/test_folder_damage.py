@@ -209,3 +209,20 @@ def test_what_a_folder_names_outside_of_itself_is_refused(outside, copy):
     (copy / INDEX).write_text(json.dumps({"weight_map": {"x": outside}}))
     with pytest.raises(ModelFolderError, match=f"{INDEX}: names .*, which lies outside of its folder"):
         lusifer.load(copy)
+
+
+@pytest.mark.parametrize(("old", "new"), [("transformer_task", "ttask"), ("method_output_name", "output")])
+def test_settings_that_the_library_does_not_take_are_named(model_folder, tmp_path, old, new):
+    broken = shutil.copytree(model_folder, tmp_path / "broken")
+    file = broken / "sentence_bert_config.json"
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"sentence_bert_config\.json: damaged \("):
+        lusifer.load(broken, device="cpu")
+
+
+def test_special_tokens_that_the_encoder_has_no_rows_for_are_named(model_folder, tmp_path):
+    broken = shutil.copytree(model_folder, tmp_path / "broken")
+    file = broken / "tokenizer_config.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"<pad>"', '"[pad]"'), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"tokenizer_config\.json: damaged, .* token '\[pad\]' is number"):
+        lusifer.load(broken, device="cpu")

@@ -39,7 +39,8 @@ def doctor(model: Model, device: Device = None) -> None:
     for probe in probes:
         colour = typer.colors.GREEN if probe.ok else typer.colors.RED
         word = typer.style("green" if probe.ok else "red  ", fg=colour, bold=True)
-        terminal.say(f"{word}  {probe.name}: {probe.detail}")
+        typer.echo(f"{word}  ", nl=False)
+        terminal.say(f"{probe.name}: {probe.detail}")
     failed = sum(not probe.ok for probe in probes)
     if failed:
         cause = next((probe.error for probe in probes if probe.error), None)

@@ -113,6 +113,8 @@ def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> Sen
         wishes, device = wishes | placed, None  # the library takes one of the two
     with _told(folder, f"{folder}: sentence-transformers cannot load it"):
         made = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
+    if isinstance(model := getattr(made[0], "model", None), LusiferModel):
+        plain.refuse_unread(folder, model, made.tokenizer)
     has_transformer = (folder / "config.json").is_file()  # which was given the number format
     return made if has_transformer or "dtype" not in wishes else made.to(getattr(torch, wishes["dtype"]))
 
@@ -136,7 +138,9 @@ def _told(folder: Path, what: str) -> Iterator[None]:
             said = _of_adapters(folder, error)
         if said is None and (folder / "config.json").is_file() and contents.is_ours(folder):
             plain.tokenizer(folder)  # the library says of any tokenizer alike that it has no class for it
-            raise
+            said = _of_settings(folder, error)
+            if said is None:
+                raise
         raise ModelFolderError(said or f"{what}: {_why(error)}") from error
 
 
@@ -144,6 +148,14 @@ def _why(error: Exception) -> str:
     """One line on an error of a library, with its kind where the words say little without it."""
     kind = f"{type(error).__name__}: " if isinstance(error, (TypeError, AttributeError, LookupError)) else ""
     return kind + hub.why(error)
+
+
+def _of_settings(folder: Path, error: Exception) -> str | None:
+    """What the library does not take of its own settings of the first module; None where another one raised it."""
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    if not last.f_globals.get("__name__", "").startswith("sentence_transformers."):
+        return None
+    return f"{folder / 'sentence_bert_config.json'}: damaged ({_why(error)}); {contents.ADVICE}"
 
 
 def _of_adapters(folder: Path, error: Exception) -> str | None:

@@ -87,6 +87,19 @@ def tokenizer(folder: Path, kind: Any = AutoTokenizer, advice: str = contents.AD
         raise ModelFolderError(said or f"{folder / tokenizer_files.CONFIG}: {words}") from error
 
 
+def refuse_unread(folder: Path, model: LusiferModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse special tokens that the encoder has no rows for: on a GPU the first text would kill the process.
+
+    Raises:
+        ModelFolderError: There are such: transformers adds those that the vocabulary has not behind its end.
+    """
+    rows = model.encoder.get_input_embeddings().num_embeddings
+    for word, number in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
+        if number is None or number >= rows:
+            said = f"damaged, its special token {word!r} is number {number}, and the encoder has {rows:,}"
+            raise ModelFolderError(f"{folder / tokenizer_files.CONFIG}: {said}; {contents.ADVICE}")
+
+
 def load(
     folder: Path, model: LusiferModel, dtype: str | None = None, bases: Mapping[str, str] | None = None
 ) -> PlainEmbedder:
@@ -109,10 +122,11 @@ def load(
         model.load_state_dict(load_file(file), strict=False)
     for tower in TOWERS if dtype else ():
         cast_weights(getattr(model, tower), getattr(torch, dtype))
-    saved = contents.read(folder / "config_sentence_transformers.json")
+    saved, found = contents.read(folder / "config_sentence_transformers.json"), tokenizer(folder)
+    refuse_unread(folder, model, found)
     return PlainEmbedder(
         model,
-        tokenizer(folder),
+        found,
         normalize=len(contents.read(folder / "modules.json")) > 1,
         prompts=saved.get("prompts"),
         default_prompt_name=saved.get("default_prompt_name"),
