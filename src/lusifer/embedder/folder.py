@@ -153,7 +153,9 @@ def _why(error: Exception) -> str:
 def _of_settings(folder: Path, error: Exception) -> str | None:
     """What the library does not take of its own settings of the first module; None where another one raised it."""
     *_, (last, _) = traceback.walk_tb(error.__traceback__)
-    if not last.f_globals.get("__name__", "").startswith("sentence_transformers."):
+    module = last.f_globals.get("__name__", "")
+    unknown = isinstance(error, TypeError) and "Transformer.__init__" in str(error)
+    if not (module.startswith("sentence_transformers.base.modules.") or unknown):
         return None
     return f"{folder / 'sentence_bert_config.json'}: damaged ({_why(error)}); {contents.ADVICE}"
 
