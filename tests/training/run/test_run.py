@@ -165,6 +165,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(recipe: Path
     assert not list((tmp_path / "other").glob("checkpoints/*/checkpoint-*/model.safetensors"))
 
 
+def test_what_is_published_has_no_checksums_of_the_stage(finished: Path) -> None:
+    assert (finished / "checkpoints" / "02-contrast" / "model" / "checksums.json").is_file()
+    assert not [*finished.glob("model/checksums.json"), *finished.glob("delta/checksums.json")]
+
+
 def test_what_trained_is_what_was_saved(finished: Path) -> None:
     folder = finished / "checkpoints" / "02-contrast" / "checkpoint-4"
     names = json.loads((folder / "trainable.json").read_text())["tensors"]

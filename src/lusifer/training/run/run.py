@@ -40,6 +40,8 @@ from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments,
 
 Listener = Callable[[dict[str, Any]], None]
 StageRows = AlignmentExamples | PairRows
+_OF_THE_STAGE = shutil.ignore_patterns(checkpoints.CHECKSUMS)
+"""What is not published with a stage's model: settings and card are written anew, so its checksums are not theirs."""
 KINDS: dict[str, ModuleType] = {"alignment": alignment, "contrastive": contrastive}
 """By a stage's `kind`: its functions `refuse`, `examples`, `refuse_rows` and `trainer`."""
 
@@ -177,13 +179,13 @@ def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
     if not contents.is_delta(last):
         embedder = folder.load(last, "cpu", bases=places)
         with write_folder(run.model) as temporary:
-            shutil.copytree(last, temporary, dirs_exist_ok=True)
+            shutil.copytree(last, temporary, ignore=_OF_THE_STAGE, dirs_exist_ok=True)
             # That of the stage is of another recipe where stages were taken over from another run.
             (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
             golden.write(embedder, temporary)
         return
     with write_folder(run.delta) as temporary:  # first: where `model` is, the run is done
-        shutil.copytree(last, temporary, dirs_exist_ok=True)
+        shutil.copytree(last, temporary, ignore=_OF_THE_STAGE, dirs_exist_ok=True)
         contents.shorten_tokenizer(temporary)
         found = contents.read(temporary / "config.json", dict)
         found["bases"] = Delta.of_folder(last).at(inputs.records(recipe, run)).bases
