@@ -66,6 +66,7 @@ STAGES = {
     "ntxent": f"loss: ntxent_l2, {PAIRS}, data: [{{path: pairs.jsonl}}]",
     "ntxent-own": f"loss: ntxent_l2, {PAIRS}, {OWN}",
     "tokens": f"mini_batch_tokens: 96, {PAIRS}, data: [{{path: pairs.jsonl}}]",
+    "once": f"gradient_cache: false, mini_batch_tokens: 96, {PAIRS}, data: [{{path: pairs.jsonl}}]",
     "matryoshka": f"matryoshka_dims: [8, 16], {PAIRS}, data: [{{path: pairs.jsonl}}]",
     "kept": f"distill: 1, distill_contrast: 0.5, {PAIRS}, data: [{{path: pairs.jsonl}}]",
 }

@@ -58,6 +58,7 @@ ROWS = {
 
 def stage(**changes: object) -> SimpleNamespace:
     settings = {"loss": "infonce", "temperature": 0.05, "mini_batch_size": 2, "mini_batch_tokens": None}
+    settings |= {"gradient_cache": True}
     return SimpleNamespace(**(settings | {"matryoshka_dims": None, "miner_epsilon": 0.25} | changes))
 
 
@@ -83,7 +84,7 @@ def free_port() -> int:
     raise RuntimeError("no port is free")
 
 
-def rank_gradients(model: str, output: str, loss_name: str) -> None:
+def rank_gradients(model: str, output: str, loss_name: str, caches: bool) -> None:
     """One of two ranks: half of the rows, DDP, gradients written by rank 0."""
     rank = int(os.environ["RANK"])
     # What hangs ends with words, and where it did, long before anybody loses patience.
@@ -91,7 +92,7 @@ def rank_gradients(model: str, output: str, loss_name: str) -> None:
     embedder = SentenceTransformer(model, device="cpu").eval()
     adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
     half = {key: texts[rank * 2 : rank * 2 + 2] for key, texts in ROWS.items()}
-    made = loss(stage(mini_batch_size=1, loss=loss_name), embedder, in_batch_negatives=True)
+    made = loss(stage(mini_batch_size=1, loss=loss_name, gradient_cache=caches), embedder, in_batch_negatives=True)
     made.model = DistributedDataParallel(embedder)
     made(features(embedder, half), None).backward()
     if rank == 0:

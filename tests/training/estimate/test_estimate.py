@@ -135,6 +135,15 @@ def test_more_negatives_cost_more() -> None:
     assert ratio == pytest.approx((2 + 4) / (2 + 1))
 
 
+def test_without_the_gradient_cache_a_step_is_cheaper_and_holds_the_whole_batch() -> None:
+    twice, once = (
+        stages("tiny", f"stages.contrastive.gradient_cache={each}", variant="contrastive-only")["contrastive"]
+        for each in ("true", "false")
+    )
+    assert 0.6 < once.flops / twice.flops < 0.8
+    assert once.memory.activations > 1.5 * twice.memory.activations
+
+
 def test_what_only_the_llm_can_tell_is_refused(minilm_like_folder) -> None:  # noqa: ANN001
     llm = f"model.llm.path={minilm_like_folder}"
     with pytest.raises(UsageError, match="bert has no LM head.*distill: 1"):

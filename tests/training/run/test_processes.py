@@ -27,10 +27,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "model"
 
 
-@pytest.mark.parametrize("loss_name", ["infonce", "ntxent_l2"])
-def test_two_processes_have_the_gradients_of_one(model_folder: Path, tmp_path: Path, loss_name: str) -> None:
+@pytest.mark.parametrize(("loss_name", "caches"), [("infonce", True), ("infonce", False), ("ntxent_l2", True)])
+def test_two_processes_have_the_gradients_of_one(
+    model_folder: Path, tmp_path: Path, loss_name: str, caches: bool
+) -> None:
     output = str(tmp_path / "gradients.safetensors")
-    run_ranks(rank_gradients, (str(model_folder), output, loss_name), tmp_path, free_port())
+    run_ranks(rank_gradients, (str(model_folder), output, loss_name, caches), tmp_path, free_port())
     embedder = SentenceTransformer(str(model_folder), device="cpu").eval()
     adapters.freeze(lusifer_model(embedder), dict.fromkeys(adapters.PARTS, True))
     loss(stage(mini_batch_size=4, loss=loss_name), embedder, True)(features(embedder), None).backward()

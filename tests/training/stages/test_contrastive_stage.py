@@ -40,12 +40,13 @@ def plain(embedder: SentenceTransformer, in_batch: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("in_batch", [True, False])
 @pytest.mark.parametrize("chunk", [1, 3, 4])
-def test_the_cached_loss_has_the_gradients_of_the_plain_one(
-    embedder: SentenceTransformer, in_batch: bool, chunk: int
+@pytest.mark.parametrize("caches", [True, False])
+def test_the_loss_of_mini_batches_has_the_gradients_of_the_plain_one(
+    embedder: SentenceTransformer, in_batch: bool, chunk: int, caches: bool
 ) -> None:
     wanted = plain(embedder, in_batch)
     expected = gradients(embedder, wanted)
-    cached = loss(stage(mini_batch_size=chunk), embedder, in_batch)(features(embedder), None)
+    cached = loss(stage(mini_batch_size=chunk, gradient_cache=caches), embedder, in_batch)(features(embedder), None)
     assert cached.item() == pytest.approx(wanted.item(), rel=1e-5)
     found = gradients(embedder, cached)
     assert found.keys() == expected.keys()
@@ -82,6 +83,44 @@ def test_sorting_by_length_changes_what_is_padded_and_no_gradient(
     largest = max(g.abs().max() for g in expected.values())
     assert max((found[name] - gradient).abs().max() for name, gradient in expected.items()) < 1e-5 * largest
     assert tokens < 0.8 * more
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_batch", "dims"),
+    [("infonce", True, None), ("infonce", True, [8]), ("infonce", False, [8])]
+    + [("ntxent_l2", True, None), ("ntxent_l2", False, None)],
+)
+def test_without_the_cache_texts_are_embedded_once_with_the_same_gradients(
+    embedder: SentenceTransformer, kind: str, in_batch: bool, dims: list[int] | None
+) -> None:
+    """In training mode: dropout draws the same numbers in both."""
+
+    def run(caches: bool) -> tuple[float, dict[str, torch.Tensor], int]:
+        made = loss(stage(loss=kind, matryoshka_dims=dims, gradient_cache=caches), embedder, in_batch)
+        seen: list[int] = []
+        handle = embedder.register_forward_pre_hook(lambda module, args: seen.append(len(args[0]["input_ids"])))
+        torch.manual_seed(0)
+        value = made(features(embedder), None)
+        found = gradients(embedder, value * 0.5)  # a loss is scaled by who accumulates gradients
+        handle.remove()
+        return value.item(), found, sum(seen)
+
+    embedder.train()
+    try:
+        value, expected, twice = run(True)
+        same, found, once = run(False)
+    finally:
+        embedder.eval()
+    assert same == pytest.approx(value, rel=1e-6) and (once, twice) == (12, 24)
+    assert found.keys() == expected.keys()
+    largest = max(g.abs().max() for g in expected.values())
+    assert max((found[name] - gradient).abs().max() for name, gradient in expected.items()) < 1e-5 * largest
+
+
+def test_without_the_cache_a_loss_is_scored_without_gradient(embedder: SentenceTransformer) -> None:
+    with torch.no_grad():
+        once, twice = (loss(stage(gradient_cache=each), embedder, True)(features(embedder), None) for each in (0, 1))
+    assert not once.requires_grad and once.item() == pytest.approx(twice.item(), rel=1e-6)
 
 
 def test_no_mini_batch_is_padded_beyond_its_budget_and_columns_share_them(embedder: SentenceTransformer) -> None:

@@ -38,15 +38,23 @@ def columns(made: dict) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("contrast", [0.0, 0.5])
-@pytest.mark.parametrize(("kind", "in_batch"), [("infonce", True), ("infonce", False), ("ntxent_l2", True)])
+@pytest.mark.parametrize(
+    ("kind", "in_batch", "caches"),
+    [("infonce", True, True), ("infonce", True, False), ("infonce", False, True), ("ntxent_l2", True, True)],
+)
 def test_what_it_adds_is_the_distance_from_the_teachers_vectors(
-    bases_folder: tuple[Path, Path], teacher: SentenceTransformer, kind: str, in_batch: bool, contrast: float
+    bases_folder: tuple[Path, Path],
+    teacher: SentenceTransformer,
+    kind: str,
+    in_batch: bool,
+    caches: bool,
+    contrast: float,
 ) -> None:
     embedder = tiny_embedder(bases_folder, 32).eval()
 
     def run(keep: Keep | None) -> tuple[float, dict[str, torch.Tensor]]:
         embedder.zero_grad()
-        made = loss(stage(loss=kind, mini_batch_size=3), embedder, in_batch, keep)
+        made = loss(stage(loss=kind, mini_batch_size=3, gradient_cache=caches), embedder, in_batch, keep)
         value = made(columns(batch(embedder, teacher, {})) if keep else features(embedder), None)
         value.backward()
         return value.item(), {name: p.grad.clone() for name, p in embedder.named_parameters() if p.grad is not None}

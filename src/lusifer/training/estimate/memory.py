@@ -125,7 +125,7 @@ class Estimator:
             weights += sizes["llm"] * llm.hidden_size * llm.vocab_size
         if any(each.teacher for each in stage.passes):
             weights += self._frozen_bytes(kind) * next(part.parameters for part in parts if part.part == "llm")
-        cache = 3 * 4 * stage.batch_size * stage.columns * llm.hidden_size if stage.caches_gradients else 0
+        cache = 3 * 4 * stage.batch_size * stage.columns * llm.hidden_size if stage.embeds_twice else 0
         length = self.recipe.longest(stage)
         step = max(self._count(stage, each, length, kind).bytes for each in stage.passes)
         return Memory(weights, 4 * trainable, 2 * 4 * trainable, round(max(0, step - 4 * trainable)) + cache)
@@ -135,7 +135,7 @@ class Estimator:
         total = 0.0
         for each in stage.passes:
             count = self._count(stage, each, max(2, round(tokens)), "cuda")
-            total += each.share * (count.flops + count.forward * stage.caches_gradients) / count.rows
+            total += each.share * (count.flops + count.forward * stage.embeds_twice) / count.rows
         return total * stage.batch_size * stage.columns
 
     def forward_flops(self, stage: StageSettings, tokens: float) -> float:
@@ -145,7 +145,7 @@ class Estimator:
 
     def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Counted:
         """Bytes and FLOPs of one kind of pass, from rehearsals with few layers."""
-        rows = min(stage.rows_at_once(length), stage.batch_size)
+        rows = min(stage.rows_at_once(length), stage.batch_size * stage.columns)
         setting = Setting(
             rows=rows,
             length=length,

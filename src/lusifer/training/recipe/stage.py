@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -113,8 +113,6 @@ class StageSettings(Settings):
     """Checkpoints kept, the newest."""
     logging_steps: int = Field(default=10, ge=1)
     """Steps between lines of the log."""
-    caches_gradients: ClassVar[bool] = False
-    """Whether each text is embedded twice, first without gradient (the gradient cache of a contrastive loss)."""
     watch: Watch | None = None
     """Measure the gap between languages while the stage trains; null does not."""
     evaluate: Evaluate | None = None
@@ -185,6 +183,11 @@ class StageSettings(Settings):
     def columns(self) -> int:
         """Texts of a row that are embedded."""
         return 1
+
+    @property
+    def embeds_twice(self) -> bool:
+        """Whether each text is embedded a first time without gradient."""
+        return False
 
     @property
     def passes(self) -> list[Pass]:
@@ -304,9 +307,11 @@ class AlignmentStage(StageSettings):
 class ContrastiveStage(StageSettings):
     """Stage 2: queries move to their positives and away from negatives."""
 
-    caches_gradients = True
     kind: Literal["contrastive"]
     """Which kind of stage this is."""
+    gradient_cache: bool = True
+    """Embed each text twice, first without gradient, so that memory holds one mini-batch at a time; false embeds it
+    once, in less time, and memory holds the whole batch."""
     loss: Literal["infonce", "ntxent_l2"] = "infonce"
     """infonce: cosine similarity; ntxent_l2: minus the L2 distance with mined pairs, as in the published code."""
     temperature: float = Field(default=0.05, gt=0)
@@ -357,12 +362,19 @@ class ContrastiveStage(StageSettings):
         return self.distill > 0
 
     @property
+    def embeds_twice(self) -> bool:
+        """Whether gradients are cached."""
+        return self.gradient_cache
+
+    @property
     def passes(self) -> list[Pass]:
         """One kind: all texts of a step."""
         return [Pass(teacher=self.needs_embedder)]
 
     def rows_at_once(self, length: int) -> int:
         """Texts in memory at once if all have `length` tokens."""
+        if not self.gradient_cache:
+            return self.batch_size * self.columns
         return max(1, self.mini_batch_tokens // length) if self.mini_batch_tokens else self.mini_batch_size
 
     def refuse_llm(self, config: Any, has_head: bool) -> None:
