@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.index.damage import told
+from lusifer.index.disk.damage import told
 from lusifer.index.index import Index
 from support.small_disk import small_disk
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lusifer.calibration.fit import Accepted
     from lusifer.calibration.statistics import LanguageStatistics
+    from lusifer.model.probes import Probe
 
 MANY = 200
 """Sentences from which on `calibrate` calls its numbers good for use."""
@@ -31,11 +32,9 @@ Models = Annotated[
 
 
 def doctor(model: Model, device: Device = None) -> None:
-    """Check on the model's own weights that it is what it says; status 1 if a check fails."""
+    """Check on a model's own weights that it is what it says, or that an index is whole; status 1 if a check fails."""
     terminal.quiet()
-    from lusifer.embedder import doctor as checks
-
-    probes = checks.examine(model, device=usable(device))
+    probes = _index_probes(model) or _model_probes(model, device)
     for probe in probes:
         colour = typer.colors.GREEN if probe.ok else typer.colors.RED
         word = typer.style("green" if probe.ok else "red  ", fg=colour, bold=True)
@@ -46,6 +45,25 @@ def doctor(model: Model, device: Device = None) -> None:
         cause = next((probe.error for probe in probes if probe.error), None)
         raise LusiferError(f"{model}: {failed} of {len(probes)} checks failed") from cause
     terminal.say(f"{model}: all {len(probes)} checks hold")
+
+
+def _model_probes(model: str, device: str | None) -> list[Probe]:
+    from lusifer.embedder import doctor as checks
+
+    return checks.examine(model, device=usable(device))
+
+
+def _index_probes(folder: str) -> list[Probe]:
+    """The checks on an index; none where the folder is no index."""
+    if not Path(folder).expanduser().is_dir():
+        return []
+    from lusifer.index.table import is_table
+
+    if not is_table(Path(folder).expanduser()):
+        return []
+    from lusifer.index import doctor as checks
+
+    return checks.examine(folder)
 
 
 def info(model: Model) -> None:

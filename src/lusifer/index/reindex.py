@@ -74,6 +74,7 @@ def reindex(
     old = Index.open(folder)
     with old.locked():
         source = PassageTable(folder)
+        source.verify()  # another text would get a vector of its own
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, from which no vector can be made: index the texts")
         made, loaded, offsets = _described(folder, old.model, model, embedder, device, settings)

@@ -19,7 +19,9 @@ import numpy as np
 from lusifer import extras
 from lusifer.calibration.statistics import unit
 from lusifer.errors import UsageError
-from lusifer.index.damage import FIELDS, about, committed_whole, filtered, told
+from lusifer.index.disk import commits
+from lusifer.index.disk.commits import committed_whole
+from lusifer.index.disk.damage import FIELDS, about, filtered, told
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot
 from lusifer.io.files import full_disk_named
@@ -66,6 +68,8 @@ class PassageTable:
     Raises:
         MissingExtraError: LanceDB is not installed.
         UsageError: There is no such table, or it is no index of ours.
+        LusiferError: It is damaged. A byte that is another one than was written is seen here in a small table
+            (`commits.AT_ONCE`), in others by `verify`.
     """
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
@@ -74,6 +78,8 @@ class PassageTable:
         self.folder, self.name = folder, name
         self._place = folder / f"{name}.lance"
         self._looked, self._seen = time.time_ns(), self._stamp()
+        if commits.is_small(self._place):
+            self.verify()
         self._table = self._opened()
         self.about = self._said(self._table)
         if not self.about:
@@ -84,6 +90,14 @@ class PassageTable:
     @told
     def _opened(self) -> Any:
         return _connect(self.folder).open_table(self.name)
+
+    def verify(self, parts: Sequence[str] = commits.ROWS) -> commits.Checked:
+        """Compare files with their checksums, by default those of texts and vectors.
+
+        Raises:
+            LusiferError: One has other bytes than were written.
+        """
+        return commits.check(self._place, parts)
 
     def _said(self, table: Any) -> dict[str, Any]:
         return about(self.folder, table.schema, META, COLUMNS)
@@ -241,6 +255,7 @@ class PassageTable:
         new = max((one.num_unindexed_rows or 0 for one in self._table.list_indices()), default=0)
         files = self._table.stats()["fragment_stats"]["num_fragments"]
         if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED or self._old_versions() > MANY_VERSIONS:
+            self.verify()  # what is joined is written anew, and gets new checksums
             # Nobody else writes: what no version has is of a writer that was killed.
             for age in (NEVER, KEPT):  # nothing old is removed before what is new is known to be whole
                 with committed_whole(self._place):
@@ -334,6 +349,13 @@ class PassageTable:
         codes = coded.indices.to_numpy()
         self._snapshot = Snapshot(matrix, rows, codes, coded.dictionary)
         return self._snapshot
+
+    def vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """The vectors as they lie in the table, a block at a time: ids of their documents, and (n, d)."""
+        batches = iter(self._table.search().select(["id", "vector"]).to_batches())
+        while (batch := self._next(batches)) is not None:
+            numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+            yield batch["id"].to_pylist(), numbers.reshape(len(batch), -1)
 
     def passages(self) -> Iterator[dict[str, Any]]:
         """Every row without its vector, as it lies in the table."""

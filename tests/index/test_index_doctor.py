@@ -1,0 +1,152 @@
+"""A byte of an index that changed on the disk is named, by whoever opens a small one, and of any by its doctor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lusifer.cli import app
+from lusifer.errors import LusiferError, UsageError
+from lusifer.index.disk import commits
+from lusifer.index.doctor import examine
+from lusifer.index.index import Index
+from lusifer.index.reindex import reindex
+from lusifer.index.table import PassageTable
+
+NAMED = r"a file of the index is lost or damaged \(documents.lance/(data|_versions|_deletions)/.*\): put it back from"
+
+
+@pytest.fixture(scope="module")
+def source(model_folder, embedder, tmp_path_factory) -> Path:
+    made = Index.create(tmp_path_factory.mktemp("source") / "i", model_folder, embedder=embedder)
+    made.add([{"id": f"n{number}", "text": f"Text {number}", "tag": "x"} for number in range(40)])
+    made.update([{"id": "n3", "text": "Another."}])
+    made.delete(["n5"])
+    return made.folder
+
+
+@pytest.fixture
+def folder(source: Path, tmp_path: Path) -> Path:
+    shutil.copytree(source, tmp_path / "i")
+    return tmp_path / "i"
+
+
+def flip(folder: Path, part: str, place: float) -> Path:
+    """Change one bit of the largest file of a part."""
+    file = max((folder / "documents.lance" / part).rglob("*.*"), key=lambda file: file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def red(folder: Path) -> list[str]:
+    return [probe.detail for probe in examine(folder) if not probe.ok]
+
+
+def test_a_whole_index_is_green(folder):
+    probes = examine(folder)
+    assert all(probe.ok for probe in probes), probes
+    said = " ".join(probe.detail for probe in probes)
+    assert "39 documents" in said and "fields: tag" in said and "no checksum" not in said
+
+
+@pytest.mark.parametrize("place", [0.0, 0.2, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("part", ["data", "_versions", "_deletions"])
+def test_every_flipped_bit_is_named_when_it_is_opened(folder, embedder, part, place):
+    flip(folder, part, place)
+    with pytest.raises(LusiferError, match=NAMED):
+        Index.open(folder, embedder=embedder)
+
+
+def test_a_large_index_is_opened_unread_and_its_doctor_reads_it(folder, embedder, monkeypatch):
+    monkeypatch.setattr(commits, "AT_ONCE", 0)
+    file = flip(folder, "data", 0.1)
+    index = Index.open(folder, embedder=embedder)
+    assert [detail for detail in red(folder) if file.name in detail]
+    with pytest.raises(LusiferError, match=NAMED):  # what is damaged is not written anew
+        index.optimize()
+    with pytest.raises(LusiferError, match=NAMED):
+        reindex(folder, index.model.name, embedder=embedder)
+
+
+def test_damage_of_what_is_made_of_the_texts_is_mended_from_them(folder, embedder):
+    flip(folder, "_indices", 0.5)
+    assert [detail for detail in red(folder) if "lusifer reindex" in detail]
+    reindex(folder, Index.open(folder).model.name, embedder=embedder)
+    assert not red(folder) and len(Index.open(folder, embedder=embedder).ids()) == 39
+
+
+def test_an_index_from_before_there_were_checksums_gets_them_with_the_next_change(folder, embedder):
+    (folder / "documents.lance" / commits.CHECKSUMS).unlink()
+    assert not red(folder)
+    assert "have no checksum until the next change" in " ".join(probe.detail for probe in examine(folder))
+    Index.open(folder, embedder=embedder).add([{"id": "new", "text": "New."}])
+    assert "no checksum" not in " ".join(probe.detail for probe in examine(folder))
+    flip(folder, "data", 0.5)
+    assert red(folder)
+
+
+def test_checksums_of_files_that_are_gone_are_forgotten(folder, embedder, monkeypatch):
+    from datetime import timedelta
+
+    monkeypatch.setattr("lusifer.index.table.KEPT", timedelta(microseconds=1))
+    Index.open(folder, embedder=embedder).optimize()
+    noted = json.loads((folder / "documents.lance" / commits.CHECKSUMS).read_text())
+    assert noted and all((folder / "documents.lance" / name).is_file() for name in noted) and not red(folder)
+
+
+def test_damaged_checksums_are_named(folder):
+    (folder / "documents.lance" / commits.CHECKSUMS).write_text("{")
+    with pytest.raises(LusiferError, match=r"checksums.json: damaged .*: the next change notes the files"):
+        Index.open(folder)
+    assert "checksums.json: damaged" in red(folder)[0]
+
+
+def test_a_full_disk_costs_a_checksum_and_no_document(folder, embedder, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    index = Index.open(folder, embedder=embedder)
+    with monkeypatch.context() as context:
+        context.setattr(commits, "write_json", full)
+        index.add([{"id": "new", "text": "New."}])
+    assert "new" in index.ids() and not red(folder)
+    index.delete(["new"])
+    assert "no checksum" not in " ".join(probe.detail for probe in examine(folder))
+
+
+def test_vectors_that_are_0_and_missing_passages_are_counted(folder):
+    table = PassageTable(folder)
+    row = {"id": ["bad"], "text": ["x"], "chunk": [0], "chunk_count": [1], "chunk_start": [0], "chunk_end": [1]}
+    size = table._table.schema.field("vector").type.list_size
+    table.write(row | {"digest": [""]}, np.zeros((1, size), dtype=np.float32))
+    table.write(row | {"id": ["half"], "chunk_count": [2], "digest": [""]}, np.ones((1, size), dtype=np.float32))
+    half, bad = red(folder)
+    assert bad.startswith("1 are not, the first of document bad: index the document again")
+    assert half.startswith("document 'half': passages of it are missing")
+
+
+def test_a_model_that_is_gone_or_another_one_is_named(embedder, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "m")
+    made = Index.create(tmp_path / "i", tmp_path / "m", embedder=embedder)
+    made.add([{"id": "a", "text": "Water."}])
+    (tmp_path / "m" / "modules.json").rename(tmp_path / "modules.json")
+    assert len(red(made.folder)) == 1
+    shutil.rmtree(tmp_path / "m")
+    assert len(red(made.folder)) == 1 and str(tmp_path / "m") in red(made.folder)[0]
+
+
+def test_the_command_reads_indexes_as_well_as_models(folder, tmp_path):
+    run = CliRunner().invoke(app, ["doctor", str(folder)])
+    assert run.exit_code == 0 and run.stdout.count("green") == 5 and "all 5 checks hold" in run.stdout
+    flip(folder, "data", 0.5)
+    run = CliRunner().invoke(app, ["doctor", str(folder)])
+    assert run.exit_code != 0 and run.stdout.startswith("red") and "put it back from a copy" in run.stdout
+    with pytest.raises(UsageError, match="no index there"):
+        examine(tmp_path)
