@@ -22,6 +22,7 @@ from lusifer.errors import UsageError
 from lusifer.index.disk import commits
 from lusifer.index.disk.commits import committed_whole
 from lusifer.index.disk.damage import FIELDS, about, filtered, told
+from lusifer.index.disk.filters import condition
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot
 from lusifer.io.files import full_disk_named
@@ -283,7 +284,7 @@ class PassageTable:
         rows = self._allowed.pop(where, None)
         if rows is None:
             with filtered(where):
-                found = self._table.search().where(where).select(["chunk"]).with_row_id(True).to_arrow()
+                found = self._table.search().where(condition(where)).select(["chunk"]).with_row_id(True).to_arrow()
             rows = found["_rowid"].to_numpy()
         if not _CALL.search(where):
             if len(self._allowed) == FILTERS_KEPT:
@@ -310,7 +311,7 @@ class PassageTable:
 
     def _found(self, asked: Any, where: str | None, limit: int, score: str) -> list[tuple[str, int]]:
         with filtered(where):
-            asked = asked.where(where, prefilter=True) if where else asked
+            asked = asked.where(condition(where), prefilter=True) if where else asked
             found = asked.select(["id", score]).limit(limit).with_row_id(True).to_arrow()
         return list(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.index.disk.filters import HOW
 
 _LOST = re.compile(r"Not found: |LanceError\((?:IO|Arrow)\)|corrupt file|Protobuf message")
 """What LanceDB says of a file that is not there, ends too early, or has other bytes than were written."""
@@ -105,6 +106,5 @@ def filtered(where: str | None) -> Iterator[None]:
     except (ValueError, RuntimeError, OSError) as error:
         if where is None or _damaged(error):
             raise
-        how = "an SQL condition on the fields, as in: lang = 'de' AND year > 2000"
         said = str(error).splitlines()[0].removeprefix("Invalid input, ")[:200].rstrip(".")
-        raise UsageError(f"filter {where!r}: {said}: give {how}") from error
+        raise UsageError(f"filter {where!r}: {said}: give {HOW}") from error
