@@ -45,7 +45,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation.report": LEAVES | {"evaluation.suites", "evaluation.scores", "evaluation.public"},
     "serving": LEAVES | MODEL | {"embedder"},
     "calibration": LEAVES | MODEL | {"embedder", "serving"},
-    "index": LEAVES | MODEL | {"embedder", "serving", "calibration"},
+    "index.disk": LEAVES,
+    "index": LEAVES | MODEL | {"embedder", "serving", "calibration", "index.disk"},
     "server": LEAVES | MODEL | {"embedder", "serving", "calibration", "index"},
     "sharing": LEAVES | MODEL | {"embedder"},
 }
