@@ -6,6 +6,10 @@ is. Status 1 means that the work failed, status 2 that the call was wrong.
 
 from __future__ import annotations
 
+import re
+
+_STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 class LusiferError(Exception):
     """The work failed. The message names the file, line or key and the mend.
@@ -23,6 +27,15 @@ def one_line(text: str) -> str:
     """Join the lines of a text by spaces, and spell lone surrogates out, which no file and no answer can hold."""
     line = " ".join(filter(None, (line.strip() for line in text.splitlines())))
     return line.encode(errors="backslashreplace").decode()
+
+
+def visible(text: str) -> str:
+    """Spell out as JSON does what would steer a terminal.
+
+    That is control characters but for line ends and tabs, and marks that turn the direction of what follows them. The
+    joiners (U+200C, U+200D) stay: words of Persian and of Indic scripts hold them.
+    """
+    return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class UsageError(LusiferError):

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from lusifer.cli import main, terminal
 from lusifer.cli.search import _as_text
+from lusifer.errors import visible
 from lusifer.index.ranks import Found
 
-EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\rright\u202egnp"
+TURNS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+EVIL = f"\x1b]0;owned\x07\x1b[2J\x9b31m\rright{TURNS}gnp"
 
 
 @pytest.mark.parametrize("err", [False, True])
@@ -20,15 +22,21 @@ def test_what_steers_a_terminal_is_shown(capsys, err):
     terminal.say(_as_text(1, Found(f"id{EVIL}", 0.5, f"text {EVIL} [bold]", 0, 4, {})), err=err)
     said = capsys.readouterr()
     shown = said.err if err else said.out
-    assert not set(shown) & set("\x1b\x07\x9b\r\u202e") and "\\u001b[2J" in shown and "[bold]" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\r" + TURNS) and "\\u001b[2J" in shown and "[bold]" in shown
 
 
 @given(st.text())
 def test_json_stays_json(text):
     line = json.dumps({"text": text}, ensure_ascii=False)
-    shown = terminal._STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    shown = visible(line)
     assert json.loads(shown) == {"text": text}
     assert not any(letter < " " or "\x7f" <= letter <= "\x9f" for letter in shown)
+
+
+@pytest.mark.parametrize("text", ["كتاب‌ها را می‌خوانم", "שלום, עולם!", "نهرٌ طويل", "क्‍ष 👩‍🔬"])
+def test_ordinary_text_from_right_to_left_or_with_joiners_stays_as_it_is(text, capsys):
+    terminal.say(text)
+    assert capsys.readouterr().out == f"{text}\n"
 
 
 def test_an_error_names_a_hostile_file_safely(capsys, tmp_path, monkeypatch):

@@ -15,7 +15,9 @@ import pytest
 
 from lusifer import extras
 from lusifer.cli import main
+from lusifer.cli.use import _keys
 from lusifer.embedder import golden
+from lusifer.errors import UsageError
 from lusifer.model.probes import Probe
 from support.processes import lusifer
 
@@ -29,6 +31,8 @@ from support.processes import lusifer
         (["MODEL", "MODEL"], "two models would be called"),
         (["MODEL", "--api-keys", "empty"], "empty: no API key in it"),
         (["MODEL", "--api-keys", "absent"], "absent: cannot be read"),
+        (["MODEL", "--api-keys", "bom"], "bom line 2: an API key may have printable characters of ASCII alone"),
+        (["MODEL", "--api-keys", "latin"], "latin: is no text in UTF-8"),
         (["MODEL", "--port", "TAKEN"], "give another --host or --port"),
     ],
 )
@@ -38,12 +42,29 @@ def test_a_call_that_cannot_work_is_refused_in_a_line(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     Path("empty").write_text(" \n\n")
+    Path("bom").write_text("key-one\nse\u200bcret\n", encoding="utf-8-sig")
+    Path("latin").write_bytes(b"se\xfccret\n")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         real = {"MODEL": str(model_folder), "TAKEN": str(taken.getsockname()[1])}
         assert main(["serve", *(real.get(word, word) for word in words)]) == 2
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert said in told and "cret" not in told and "xfc" not in told
+
+
+def test_a_key_is_what_its_file_shows(tmp_path: Path) -> None:
+    """Editors of Windows put a mark before the first one, which no client sends."""
+    (tmp_path / "keys").write_text("key one\n\n two \n", encoding="utf-8-sig")
+    assert _keys(tmp_path / "keys") == ["key one", "two"]
+
+
+@pytest.mark.parametrize("secret", ["k\udcff", "käse", "k\x1b[2J"])
+def test_a_key_of_the_environment_that_no_header_can_hold(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUSIFER_API_KEYS", f"first,{secret}")
+    with pytest.raises(UsageError, match="LUSIFER_API_KEYS: key 2: an API key may have") as error:
+        _keys(None)
+    assert secret not in str(error.value)
 
 
 def test_without_the_extra_it_says_what_to_install(
@@ -84,6 +105,8 @@ def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(model_fo
         os.kill(server.process.pid, signal.SIGTERM)
 
     assert ask(["water"]).status_code == 200
+    forged = f"{address[0]}/v1/models/%1b]0;owned%07%1b[2J%0dlusifer: forged"
+    assert httpx.get(forged, trust_env=False).status_code == 404
     with httpx.Client(timeout=60, trust_env=False) as metrics:
         stopper = threading.Thread(target=stop, daemon=True)
         stopper.start()
@@ -93,3 +116,5 @@ def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(model_fo
     assert answer.status_code == 200 and len(answer.json()["data"]) == 1000
     assert server.wait() == 0, server.stderr
     assert server.stderr.splitlines()[-1] == "lusifer: stopped"
+    assert "\\u001b[2J" in server.stderr and "\x1b" not in server.stderr
+    assert not [line for line in server.stderr.splitlines() if line.startswith("lusifer: forged")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 import warnings
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lusifer.errors import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
-_STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
 
 
 def quiet() -> None:
@@ -45,11 +45,8 @@ def quiet() -> None:
 
 
 def say(message: str, err: bool = False, nl: bool = True) -> None:
-    """Print text that may come from others: what would steer a terminal is shown as JSON spells it.
-
-    That is control characters but for line ends and tabs, and marks that turn the direction of what follows them.
-    """
-    typer.echo(_STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", message), err=err, nl=nl)
+    """Print text that may come from others: what would steer a terminal is shown, as `visible` spells it."""
+    typer.echo(visible(message), err=err, nl=nl)
 
 
 def note(message: str) -> None:

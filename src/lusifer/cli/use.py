@@ -190,8 +190,11 @@ def serve(
     import logging
 
     from lusifer.server import run
+    from lusifer.server.errors import LogLine
 
-    logging.basicConfig(format="lusifer: %(message)s", level=logging.WARNING)
+    lines = logging.StreamHandler()
+    lines.setFormatter(LogLine())
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
     logging.getLogger("lusifer").setLevel(logging.INFO)
     limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
     with run.listen(host, port) as found:  # before the models are loaded: an address that is taken is said at once
@@ -299,7 +302,7 @@ def _keys(file: Path | None) -> list[str]:
     """The API keys of a file, or of the environment.
 
     Raises:
-        UsageError: The file cannot be read, or there is no key where there should be one.
+        UsageError: The file cannot be read, there is no key where there should be one, or one that no client can send.
     """
     if file is None:
         if KEYS not in os.environ:
@@ -307,9 +310,15 @@ def _keys(file: Path | None) -> list[str]:
         where, found = KEYS, os.environ[KEYS].split(",")
     else:
         try:
-            where, found = str(file), file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            where, found = str(file), file.read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
             raise UsageError(f"{file}: cannot be read ({error}): give a file of API keys, one a line") from error
+        except UnicodeDecodeError:  # whose words hold a byte of a key
+            raise UsageError(f"{file}: is no text in UTF-8: give a file of API keys, one a line") from None
+    for number, key in enumerate(map(str.strip, found), 1):
+        if not (key.isascii() and key.isprintable()):  # a header holds no other, and nobody sees what is wrong
+            place = f"{where}: key {number}" if file is None else f"{where} line {number}"
+            raise UsageError(f"{place}: an API key may have printable characters of ASCII alone: write another")
     keys = [key.strip() for key in found if key.strip()]
     if not keys:
         raise UsageError(f"{where}: no API key in it: write one a line, or leave it out")

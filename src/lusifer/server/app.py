@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from lusifer import __version__
 from lusifer.errors import LusiferError
 from lusifer.server.bodies import EmbeddingsBody, Intake, RerankBody, SearchBody, TokenizeBody
-from lusifer.server.errors import CLIENT_LEFT, ApiError, as_api_error
+from lusifer.server.errors import CLIENT_LEFT, ApiError, as_api_error, cut
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Metrics
 from lusifer.server.search import Searcher
@@ -63,7 +63,7 @@ class Site:
         given, *words = (name or "").split(":")
         if given in self.models:
             return self.models[given], words
-        what = "model: is missing" if name is None else f"the model {name!r} is not served"
+        what = "model: is missing" if name is None else f"the model {cut(name)!r} is not served"
         code = "missing_field" if name is None else "model_not_found"
         names = ", ".join(self.models)
         raise ApiError(400 if name is None else 404, f"{what}: use {names}, alone or as NAME:query", "model", code)
@@ -120,14 +120,15 @@ async def _told(request: Request, error: Exception) -> Response:
     answer = as_api_error(error)
     # That something is not ready is said where it is found, once, not of every request.
     level = logging.ERROR if answer.http_status >= 500 and answer.http_status != 503 else logging.INFO
-    words = (request.method, request.url.path, answer.http_status, answer)
+    words = (request.method, request.scope["path"], answer.http_status, answer)
     LOG.log(level, "%s %s %d: %s", *words, exc_info=None if isinstance(error, LusiferError) else error)
     return answer.answer()
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    words = {404: "there is no such address", 405: f"{request.method} is not what is asked here"}
-    message = f"{request.url.path}: {words.get(error.status_code, error.detail)}"
+    words = {404: "there is no such address", 405: f"{cut(request.method)} is not what is asked here"}
+    # Of the scope: for a whole URL the header Host is read, which may be none.
+    message = f"{cut(request.scope['path'])}: {words.get(error.status_code, error.detail)}"
     return ApiError(error.status_code, message).answer()
 
 

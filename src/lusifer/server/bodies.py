@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from lusifer.errors import TextError
 from lusifer.prompts import check_text
 from lusifer.server.connections import Patience
-from lusifer.server.errors import CLIENT_LEFT, ApiError
+from lusifer.server.errors import CLIENT_LEFT, ApiError, cut
 
 LARGE = 2**18
 """Bytes from which a body is read in a thread of its own, so that others are answered meanwhile."""
@@ -24,6 +24,8 @@ READ_AT_ONCE = 2
 """Large bodies that are read at once: one of empty objects takes twenty times its bytes."""
 LONGEST_TEXT = 2**18
 """Characters of a text; no model reads as many, and tokenising takes some hundred times their bytes."""
+Name = Annotated[str, Field(max_length=1000)]
+"""The name of a model with what stands behind it, or a word: longer is none."""
 READ_ON = 8
 """How many times the limit of a body is read, and thrown away, before the connection is closed: a client that is still
 sending does not read the answer."""
@@ -36,10 +38,10 @@ TOKEN_IDS = (
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str | None = None
+    model: Name | None = None
     user: str | None = None
-    task: str | None = None
-    input_type: str | None = None
+    task: Name | None = None
+    input_type: Name | None = None
 
 
 class _Cut(BaseModel):
@@ -82,7 +84,7 @@ class SearchBody(_Cut):
 
     model_config = _Body.model_config
 
-    model: str | None = None
+    model: Name | None = None
     query: str
     top_k: int = Field(default=10, ge=1, le=1000)
     where: str | None = None
@@ -228,7 +230,7 @@ def _parse(data: bytes, kind: type[Kind]) -> Kind:
         return kind.model_validate(said)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
+        field = cut(".".join(map(str, first["loc"])))
         if first["type"] == "missing":
             raise ApiError(400, f"{field}: is missing", field, code="missing_field") from None
         if first["type"] == "extra_forbidden":
@@ -241,5 +243,7 @@ def _parse(data: bytes, kind: type[Kind]) -> Kind:
 def _short(said: Any, place: tuple[Any, ...]) -> str:
     for key in place:
         said = said[key] if isinstance(said, dict) and key in said else said
-    words = json.dumps(said, ensure_ascii=False)
+    if isinstance(said, dict | list):  # may be large, or so deep that it cannot be written
+        return "an object" if isinstance(said, dict) else f"a list of {len(said):,}"
+    words = json.dumps(said[:41] if isinstance(said, str) else said, ensure_ascii=False)
     return words if len(words) <= 40 else words[:40] + "..."

@@ -1,14 +1,23 @@
-"""Errors as OpenAI's clients read them: a status, and a body with message, type, param and code."""
+"""Errors as OpenAI's clients read them, with a status, message, type, param and code; and as the log has them."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from lusifer.errors import LusiferError, UsageError, one_line
+from lusifer.errors import LusiferError, UsageError, one_line, visible
 from lusifer.server.batcher import BusyError, StoppedError
 
+MOST_REPEATED = 200
+"""Characters that are repeated of a value that a client sent."""
+MOST_SAID = 2000
+"""Characters of an error, whatever it repeats."""
+MOST_LOGGED = 500
+"""Characters of a line of the log."""
+TRACE = 60
+"""Lines of a traceback in the log: its beginning and its end."""
 CLIENT_LEFT = 499
 """Status of a request whose client left before it was answered; nobody reads it, the counts have it."""
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
@@ -16,6 +25,11 @@ _CODES = {
     400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "too_slow",
     413: "too_large", 429: "queue_full", 431: "too_large", 500: "internal_error", 503: "not_ready",
 }  # fmt: skip
+
+
+def cut(text: str, most: int = MOST_REPEATED) -> str:
+    """A text, or its beginning and its end where it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]} ... {text[5 - most // 4 :]}"
 
 
 class ApiError(LusiferError):
@@ -37,9 +51,9 @@ class ApiError(LusiferError):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(cut(message, MOST_SAID))
         self.http_status, self.headers = status, headers or {}
-        self.param = None if param is None else one_line(param)  # the name of a field may be of any characters
+        self.param = None if param is None else one_line(cut(param))  # the name of a field may be of any characters
         self.code = code or _CODES.get(status, "error")
 
     def answer(self) -> JSONResponse:
@@ -63,3 +77,28 @@ def as_api_error(error: Exception) -> ApiError:
         str(error) if isinstance(error, LusiferError) else f"{type(error).__name__} in the server; its log says more"
     )
     return ApiError(500, words)
+
+
+class LogLine(logging.Formatter):
+    """Each record as one line of at most `MOST_LOGGED` characters, whatever a client sent.
+
+    What would steer a terminal, or begin another line, is spelt out. The lines of a traceback are set in, so that none
+    of them can be taken for a record.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record, without a line end behind it."""
+        lines = [f"lusifer: {_logged(record.getMessage())}"]
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).splitlines()
+            if len(trace) > TRACE:
+                trace = [*trace[: TRACE // 2], "...", *trace[-TRACE // 2 :]]
+            lines += [f"    {_logged(line)}" for line in trace]
+        return "\n".join(lines)
+
+
+def _logged(text: str) -> str:
+    spelt = visible(cut(text, MOST_LOGGED))
+    for end in "\n\u2028\u2029":
+        spelt = spelt.replace(end, f"\\u{ord(end):04x}")
+    return cut(spelt, MOST_LOGGED)

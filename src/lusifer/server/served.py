@@ -22,7 +22,7 @@ from lusifer import prompts
 from lusifer.errors import UsageError
 from lusifer.prompts import Role
 from lusifer.server.batcher import Batcher, VectorError
-from lusifer.server.errors import ApiError
+from lusifer.server.errors import ApiError, cut
 from lusifer.serving import encode
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Served:
             elif task in (None, word):
                 task = word
             else:
-                raise ApiError(400, f"model asks for {word!r}, task for {task!r}: give one", "model")
+                raise ApiError(400, f"model asks for {cut(word)!r}, task for {cut(task)!r}: give one", "model")
         if (task, role) not in self._prompts:
             self._prompts[task, role] = await self._in_pool(self._choose, task, role)
         return self._prompts[task, role]
@@ -330,4 +330,4 @@ def _place(param: str, row: int) -> str:
 def _role(word: str | None, field: str) -> Role | None:
     if word is None or word in ROLES:
         return None if word is None else ROLES[word]
-    raise ApiError(400, f"{field} {word!r} is unknown: use one of {', '.join(ROLES)}", field)
+    raise ApiError(400, f"{field} {cut(word)!r} is unknown: use one of {', '.join(ROLES)}", field)
