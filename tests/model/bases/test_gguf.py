@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import sys
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -182,47 +183,31 @@ def test_without_the_package_the_install_line_is_said(small, tmp_path, monkeypat
         build.read_tokenizer(str(fresh))
 
 
-PARTED = """
-from pathlib import Path
-
-HERE = Path(__file__).parent
-CALLS = []
-
-
-def default_output_path():
-    return HERE.parent / "joined.gguf"
-
-
-def assemble(output_path=None, overwrite=False):
-    CALLS.append(overwrite)
-    target = Path(output_path or default_output_path())
-    parts = b"".join((HERE / f"part{number}").read_bytes() for number in (0, 1))
-    if target.exists() and not overwrite:
-        if target.read_bytes() != parts:
-            raise FileExistsError("already exists with an unexpected sha256")
-        return target
-    target.write_bytes(parts)
-    return target
-"""
-
-
-def test_a_package_in_parts_is_joined_by_itself_once(small, tmp_path, monkeypatch):
-    package = tmp_path / "parted_gguf_model"
-    package.mkdir()
-    (package / "__init__.py").write_text(PARTED)
+def test_a_file_in_parts_is_joined_once_and_no_code_of_its_packages_runs(small, tmp_path, monkeypatch):
     data = small[0].read_bytes()
-    (package / "part0").write_bytes(data[:5000])
-    (package / "part1").write_bytes(data[5000:])
-    monkeypatch.syspath_prepend(tmp_path)
-    joined = tmp_path / "joined.gguf"
-    try:
-        for _ in range(2):
-            assert names.base("package:parted_gguf_model") == str(joined)
-        assert sys.modules["parted_gguf_model"].CALLS == [True, False, False]
-        assert joined.read_bytes() == data
-        assert build.read_config(build.Base("package:parted_gguf_model"), "llm").model_type == "qwen2"
-        joined.write_bytes(b"GGUF other")
-        with pytest.raises(UsageError, match=r"parted_gguf_model: its parts cannot be joined \(already exists"):
-            names.base("package:parted_gguf_model")
-    finally:
-        sys.modules.pop("parted_gguf_model", None)
+    for name, part in (("parted_gguf_model", 0), ("parted_gguf_model_part1", 1)):
+        package = tmp_path / "site" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise AssertionError('imported')")
+        (package / f"small.gguf.part0{part}").write_bytes(data[5000 * part : None if part else 5000])
+        records = tmp_path / "site" / f"{name}-1.0.dist-info"
+        records.mkdir()
+        (records / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (records / "RECORD").write_text(f"{name}/__init__.py,,\n")
+    sums = tmp_path / "site" / "parted_gguf_model" / "SHA256SUMS"
+    sums.write_text(f"{hashlib.sha256(data).hexdigest()}  small.gguf\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    joined = tmp_path / ".cache" / "parted_gguf_model" / "small.gguf"
+    for _ in range(2):
+        assert names.base("package:parted_gguf_model") == str(joined)
+    assert joined.read_bytes() == data
+    assert build.read_config(build.Base("package:parted_gguf_model"), "llm").model_type == "qwen2"
+    joined.write_bytes(b"GGUF other")
+    with pytest.raises(UsageError, match=r"parted_gguf_model: its parts cannot be joined \(.*small\.gguf is not what"):
+        names.base("package:parted_gguf_model")
+    joined.unlink()
+    (tmp_path / "site" / "parted_gguf_model_part1" / "small.gguf.part01").unlink()
+    with pytest.raises(UsageError, match=r"cannot be joined \(small\.gguf\.part00 together are not what SHA256SUMS"):
+        names.base("package:parted_gguf_model")
+    assert not joined.exists()
