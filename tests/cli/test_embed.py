@@ -105,7 +105,7 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
     ("words", "message"),
     [
         (["--input", "no.txt", "--output", "o.npy"], "no.txt: no such file"),
-        (["--input", "in.tsv", "--output", "o.npy"], "in.tsv: unknown ending '.tsv'"),
+        (["--input", "in.tsv", "--output", "o.npy"], "in.tsv: no such file or folder"),
         (["--input", "in.txt", "--output", "o.csv"], "--output o.csv: unknown ending '.csv'"),
         (["--input", "in.txt", "--output", "/proc/a/o.npy"], "/proc/a/o.npy: nothing can be written in /proc ("),
         (["--input", "in.txt", "--output", "in.txt/o.npy"], "in.txt ("),

@@ -64,6 +64,14 @@ def test_every_flipped_bit_is_named_when_it_is_opened(folder, embedder, part, pl
         Index.open(folder, embedder=embedder)
 
 
+def test_a_lost_newest_version_is_named(folder, embedder):
+    """LanceDB opens the version before, as if what came later had never been given."""
+    newest = max((folder / "documents.lance" / "_versions").glob("*.manifest"), key=commits._version)
+    newest.unlink()
+    with pytest.raises(LusiferError, match=NAMED):
+        Index.open(folder, embedder=embedder)
+
+
 def test_a_large_index_is_opened_unread_and_its_doctor_reads_it(folder, embedder, monkeypatch):
     monkeypatch.setattr(commits, "AT_ONCE", 0)
     file = flip(folder, "data", 0.1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -165,7 +167,10 @@ def demo(
         file.write_text(html, encoding="utf-8")
     terminal.say("")
     terminal.say(f"Done in {time.monotonic() - started:.0f} seconds. All of it, with a picture: {output / 'demo.html'}")
-    terminal.say("Next:\n    lusifer embed mini --input YOUR-TEXTS.txt --output vectors.npy\n    lusifer info mini")
+    command = "lusifer" if shutil.which("lusifer") else sys.argv[0]  # `make demo` activates no environment
+    terminal.say("Next, with a folder of texts of your own (.txt and .md):")
+    terminal.say(f"    {command} index mini --input FOLDER --output my.index")
+    terminal.say(f'    {command} search my.index "A question in any language"')
 
 
 def _embed(path: str | Path) -> Callable[[Sequence[str]], np.ndarray]:

@@ -32,6 +32,7 @@ SetOption = Annotated[
 VariantOption = Annotated[
     str | None, typer.Option("--variant", help="One of the recipe's variants, in place of the recipe as it stands.")
 ]
+SAMPLE = "sample:"
 _SCORE = "eval_ndcg@10"
 _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
 
@@ -54,10 +55,27 @@ def train(
     first = processes.start().is_main_process  # a launcher brings every process here
     if first and not resume and (slow := slow_stages(loaded)) is not None:
         terminal.note(slow)
-    with listener() as listen:
-        model = run.train(loaded, output, resume=resume, listen=listen)
+    if first and not resume and (sample := on_the_sample(loaded)) is not None:
+        terminal.note(sample)
+    try:
+        with listener() as listen:
+            model = run.train(loaded, output, resume=resume, listen=listen)
+    except KeyboardInterrupt:
+        if first:
+            terminal.note(f"{output}: has what was saved; the same command with --resume goes on from there")
+        raise
     if first:
         terminal.note(f"{model}: done; check it with `lusifer doctor {model}`")
+
+
+def on_the_sample(recipe: Recipe) -> str | None:
+    """Say which stages learn from the text in the package, which is easily taken for one's own."""
+    stages = [each for each in recipe.stages if any(source.path.startswith(SAMPLE) for source in each.data)]
+    if not stages:
+        return None
+    names = ", ".join(stage.name for stage in stages)
+    own = f"--set stages.{stages[-1].name}.data.0.path=FILE"
+    return f"{names}: trains on the sample that comes with the package; on rows of your own with {own}"
 
 
 def slow_stages(recipe: Recipe) -> str | None:

@@ -98,16 +98,22 @@ class Checked:
 def check(place: Path, parts: Sequence[str] = ROWS) -> Checked:
     """Compare the files of a table with their checksums.
 
-    One that is gone is none of this: a writer removes files, and LanceDB names those that it misses.
+    A writer removes files that no version needs, and LanceDB names those that it misses; but where the newest version
+    is gone it reads the one before, without a word.
 
     Args:
         place: The table itself, NAME.lance.
         parts: Its folders that are looked into.
 
     Raises:
-        LusiferError: A file has other bytes than were written, or the checksums are damaged.
+        LusiferError: A file has other bytes than were written, the newest version is gone, or the checksums are
+            damaged.
     """
     known, whole, unknown = _noted(place), 0, 0
+    written = max((Path(name) for name in known if name.endswith(".manifest")), key=_version, default=None)
+    there = max((_version(file) for file in (place / "_versions").glob("*.manifest")), default=0)
+    if written is not None and there < _version(written):
+        raise LusiferError(damage.lost(place.parent, f"{place.name}/{written}"))
     for name, file in _named(place, parts):
         if name not in known:
             unknown += 1
