@@ -140,3 +140,66 @@ def test_a_wrong_call_need_not_wait_for_what_loads_a_model():
             waiting += [name] if name in sources else []
     assert "lusifer.io.names" in found
     assert not {name for name in found if name.partition(".")[0] in house_rules.HEAVY}
+
+
+def _link_to_file(model, tmp_path):
+    (model / "golden.json").unlink(missing_ok=True)
+    (model / "golden.json").symlink_to(tmp_path / "home" / "secret.json")
+    return "golden.json"
+
+
+def _link_to_folder(model, tmp_path):
+    shutil.rmtree(model / "1_Normalize")
+    (model / "1_Normalize").symlink_to(tmp_path / "home")
+    return "1_Normalize"
+
+
+def _link_in_a_folder(model, tmp_path):
+    (model / "notes").mkdir()
+    (model / "notes" / "a.txt").symlink_to("../../home/notes.txt")
+    return "notes/a.txt"
+
+
+def _link_round(model, tmp_path):
+    (model / "again").symlink_to(".")
+    return "again"
+
+
+def _link_to_nothing(model, tmp_path):
+    (model / "a.json").symlink_to("b.json")
+    return "a.json"
+
+
+LINKS = [_link_to_file, _link_to_folder, _link_in_a_folder, _link_round, _link_to_nothing]
+
+
+@pytest.mark.parametrize("plant", LINKS)
+def test_a_link_out_of_the_folder_is_not_followed(plant, model, asked, tmp_path):
+    """Who made the folder would have files of whoever uploads it."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "secret.json").write_text('{"token": "s"}')
+    (tmp_path / "home" / "notes.txt").write_text("private")
+    name = plant(model, tmp_path)
+    said = refused(str(model), "me/model", incomplete=True, kind=ModelFolderError)
+    assert f"{model / name}: is a link to " in said and "remove the link" in said
+    assert not asked
+    with pytest.raises(ModelFolderError, match="is a link to"):
+        folder.export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("home", ["repo", "cache"])
+def test_links_of_the_cache_and_within_the_folder_are_uploaded(home, model, asked, tmp_path, monkeypatch):
+    """A snapshot is links into `blobs`; older libraries linked files of a folder into the cache in the same way."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / ("repo/snapshots/1234" if home == "repo" else "mine")
+    blobs = tmp_path / ("repo/blobs" if home == "repo" else "cache/models--me--model/blobs")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(model, place)
+    blobs.mkdir(parents=True)
+    (place / "model.safetensors").rename(blobs / "abcd")
+    (place / "model.safetensors").symlink_to(blobs / "abcd")
+    (place / "second.json").symlink_to("config.json")
+    (tmp_path / "named").symlink_to(place)
+    with pytest.raises(pytest.fail.Exception, match="uploaded"):
+        push(str(tmp_path / "named"), "me/model")

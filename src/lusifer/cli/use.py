@@ -100,11 +100,15 @@ def export(
         folder.export(model, output)
         terminal.note(f"{output}: written, whole; embed with it: `lusifer embed {output} ...`")
         return
-    from lusifer.embedder import golden, int8
+    from lusifer.embedder import contents, golden, int8
+    from lusifer.io import names
     from lusifer.serving.files import TextSource
 
     source = TextSource(input, field, input_format)
     texts = int8.sample(source.rows(), source.name)
+    found = names.model(model)
+    if isinstance(found, Path) and found.is_dir():
+        contents.refuse_links(found)
     embedder = folder.load(model, device="cpu", dtype="float32")
     golden.demand(embedder, model)
     int8.export(embedder, output, texts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,34 @@ def _check_modules(folder: Path, ours: bool) -> None:
             raise ModelFolderError(f"{place}: missing, named in {file}; {ADVICE}")
     if not modules:
         raise ModelFolderError(f"{file}: damaged, no module in it; {ADVICE}")
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder whose files are links to elsewhere, or its folders links at all, before any of it is copied.
+
+    Who made the folder may have had files of whoever copies it in mind. Files of the hub's cache are links into its
+    `blobs`, and those stay; so does the folder itself as a link, which is the user's own.
+
+    Raises:
+        ModelFolderError: Names the link and where it leads.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    root = folder.resolve()
+    caches = (root.parents[1] if root.parent.name == "snapshots" else None, Path(HF_HUB_CACHE).resolve())
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        some = [name for name in files if any(fnmatch(name, pattern) for pattern in FILES)]
+        for link in (Path(place, name) for name in (*folders, *sorted(some))):
+            if not link.is_symlink():
+                continue
+            target = Path(os.path.realpath(link))
+            blob = target.parent.name == "blobs" and any(each in target.parents for each in caches)
+            if not target.is_file() or not (blob or root in target.parents):
+                raise ModelFolderError(
+                    f"{folder / link.relative_to(root)}: is a link to {target}, and only links to files of the same "
+                    "folder are copied: put there what belongs to the model, or remove the link"
+                )
 
 
 def weights(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -181,7 +181,8 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
 
     Raises:
         UsageError: There is no such model, or it is not one of ours.
-        ModelFolderError: It is damaged, a base of it is another one, or it gives other vectors than its golden ones.
+        ModelFolderError: It is damaged, holds links to elsewhere, a base of it is another one, or it gives other
+            vectors than its golden ones.
     """
     from lusifer.embedder.card import of_whole  # it imports more than embedding needs
 
@@ -189,6 +190,7 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
     source = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
     if not source.is_dir() or contents.is_int8(source) or not contents.is_ours(source):
         raise UsageError(f"{model}: only a model of this library in ordinary numbers can be exported whole")
+    contents.refuse_links(source)
     card = source / "README.md"
     words = card.read_text(encoding="utf-8") if card.is_file() else None
     embedder = load(source, device="cpu")

@@ -92,6 +92,7 @@ def _folder(model: str, name: str, whole: bool, incomplete: bool) -> Path:
             "`lusifer train`, `convert` or `export` (without --input) wrote"
         )
     contents.check(found)
+    contents.refuse_links(found)
     contents.weights(found)
     if contents.is_delta(found) and not whole:
         _refuse_local_bases(found)
