@@ -250,6 +250,26 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
     assert read == value and type(read) is type(value)
 
 
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, r"x\.yaml line \d+: has more than 50,000 values"),
+        ("a: " + "[" * 60 + "]" * 60, r"x\.yaml line 1: .* more than 50 levels"),
+        ("a: " + "[" * 700, r"x\.yaml: is nested too deeply"),
+    ],
+)
+def test_aliases_and_brackets_without_end_are_refused(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Document.parse(text, "x.yaml")
+
+
+def test_an_alias_is_what_its_anchor_holds() -> None:
+    assert Document.parse("a: &a {x: [1]}\nb: *a", "x").value["b"] == {"x": [1]}
+
+
 def test_published_sets_bring_their_facts_and_chinese_ones_are_dropped() -> None:
     recipe = load_recipe("paper-mistral", variant="published-lists", check_files=False)
     kept = recipe.sources(recipe.stages[1])

@@ -31,6 +31,9 @@ _COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found",
 
 _INSTEAD = {"max_steps": "epochs", "epochs": "max_steps"}
 """Keys of a stage of which one that `--set` gives takes the place of the other in the file."""
+_MOST, _DEEPEST = 50_000, 50
+"""Values of a recipe, and how deep they lie: an alias (`*name`) stands for all that its anchor holds, and a few lines of
+aliases of aliases for more than any memory."""
 _TRUTH_VALUES = {"y", "n", "yes", "no", "on", "off"}
 """Words that readers of YAML 1.1 do not take for text, as in the language code of Norwegian."""
 
@@ -78,18 +81,21 @@ class Document:
         self.file = file
         self.value: Any = None
         self._origins: dict[KeyPath, Origin] = {(): Origin(file)}
+        self._values = 0
 
     @classmethod
     def parse(cls, text: str, where: str) -> Document:
         """Read YAML; `where` is the file, for messages.
 
         Raises:
-            RecipeError: Not YAML, or a key that stands twice.
+            RecipeError: Not YAML, a key that stands twice, or aliases that stand for more than a recipe holds.
         """
         yaml = YAML(pure=True)
         yaml.Constructor = _Constructor
         try:
             loaded = yaml.load(text)
+        except RecursionError as error:
+            raise RecipeError(f"{where}: is nested too deeply: a recipe is a few levels deep") from error
         except (YAMLError, ValueError) as error:
             mark = getattr(error, "problem_mark", None)
             place = f"{where} line {mark.line + 1}" if mark is not None else where
@@ -101,6 +107,10 @@ class Document:
 
     def _plain(self, node: Any, path: KeyPath) -> Any:
         """Note the origin of everything below a node, and take its value without the comments."""
+        self._values += 1
+        if self._values > _MOST or len(path) > _DEEPEST:
+            words = f"has more than {_MOST:,} values, or more than {_DEEPEST} levels"
+            raise RecipeError(f"{self.origin(path).words}: {words}: write its aliases (*name) out, or leave them out")
         if isinstance(node, CommentedMap | CommentedSeq):
             items = list(node.items() if isinstance(node, CommentedMap) else enumerate(node))
             for key, _ in items:
