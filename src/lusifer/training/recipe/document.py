@@ -32,8 +32,8 @@ _COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found",
 _INSTEAD = {"max_steps": "epochs", "epochs": "max_steps"}
 """Keys of a stage of which one that `--set` gives takes the place of the other in the file."""
 _MOST, _DEEPEST = 50_000, 50
-"""Values of a recipe, and how deep they lie: an alias (`*name`) stands for all that its anchor holds, and a few lines of
-aliases of aliases for more than any memory."""
+"""Values of a recipe, and how deep they lie: an alias (`*name`) stands for all that its anchor holds, and a few lines
+of aliases of aliases for more than any memory."""
 _TRUTH_VALUES = {"y", "n", "yes", "no", "on", "off"}
 """Words that readers of YAML 1.1 do not take for text, as in the language code of Norwegian."""
 
