@@ -136,8 +136,7 @@ def damaged_checkpoint(bench: Bench, draw: random.Random) -> str:
     newest = max(stage.glob("checkpoint-*/checksums.json"), key=lambda file: int(file.parent.name[11:])).parent
     file = newest / draw.choice(sorted(json.loads((newest / "checksums.json").read_text(encoding="utf-8"))))
     damage(file, draw)
-    # Without its last file a checkpoint was never whole.
-    return bench.resumes(named="" if not (newest / "trainer_state.json").is_file() else f"{file}: missing or damaged")
+    return bench.resumes(named=f"{file}: missing or damaged")
 
 
 def damaged_model(bench: Bench, draw: random.Random) -> str:

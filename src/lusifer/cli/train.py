@@ -237,6 +237,8 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
             yield f"step {rest['step']} of {rest['steps']}: held pairs: {scores}"
         case {"event": "damaged", "file": file, "kept": kept}:
             yield f"{file}: missing or damaged: going on from what was saved before; its folder is kept as {kept}"
+        case {"event": "processes", "before": before, "now": now}:
+            yield f"its checkpoint is of {before} processes, this run has {now}: the same batches, other dropout"
         case {"event": "best gone", "step": step}:
             yield f"the weights of step {step}, the best so far, are gone: the best of the steps to come is kept"
         case {"event": "best", "step": step, "score": score, "first": first, "last": last, "kept": kept}:

@@ -2,8 +2,8 @@
 
 A checkpoint of step N lies in `checkpoint-N` of its stage's folder and counts once transformers has written
 `trainer_state.json`, its last file; then the checksums of what a resume reads are put beside it. The finished model of
-a stage has them as well. A file that was changed since, by a failing disk or an editor, is found by them: the folder is
-set aside, and the run goes on from what was written before it.
+a stage has them as well. A file that was changed or lost since, by a failing disk or an editor, is found by them: the
+folder is set aside, and the run goes on from what was written before it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError
@@ -68,7 +69,8 @@ def checkpoint(stage: Path, step: int) -> Path:
 def last_checkpoint(stage: Path, tell: Callable[[Path], None] = lambda file: None) -> Path | None:
     """The newest whole checkpoint of a stage, or None.
 
-    Halves that a killed run left are removed. One that was whole once and is not any more is set aside.
+    Halves that a killed run left are removed. One that was whole once and is not any more is set aside, and so is one
+    with a pickle that torch refuses to load, whatever its checksums say.
 
     Args:
         stage: The folder of the stage.
@@ -77,16 +79,27 @@ def last_checkpoint(stage: Path, tell: Callable[[Path], None] = lambda file: Non
     found = sorted((folder for folder in stage.glob("checkpoint-*") if _step(folder) is not None), key=_step)
     while found:
         newest = found.pop()
-        if not (newest / TRAINER_STATE).is_file():
+        if not _was_whole(newest):
             shutil.rmtree(newest)
         elif (file := _damaged_checkpoint(newest)) is not None:
             tell(file)
             set_aside(newest)
         else:
+            # Behind a whole one also what was sealed: a run that was killed while it removed an old checkpoint left it.
             for half in (folder for folder in found if not (folder / TRAINER_STATE).is_file()):
                 shutil.rmtree(half)
             return newest
     return None
+
+
+def holds_any(stage: Path) -> bool:
+    """Whether a stage has left a checkpoint that is or was whole, or a folder that was set aside."""
+    return any(map(_was_whole, stage.glob("checkpoint-*"))) or any(stage.glob(f"{DAMAGED}*"))
+
+
+def processes_of(folder: Path) -> int:
+    """How many processes wrote a checkpoint: one writes `rng_state.pth`, several `rng_state_0.pth` and on."""
+    return len(list(folder.glob("rng_state_*.pth"))) or 1
 
 
 def set_aside(folder: Path) -> None:
@@ -99,14 +112,24 @@ def set_aside(folder: Path) -> None:
 def _damaged_checkpoint(folder: Path) -> Path | None:
     """The first damaged file; of a checkpoint without checksums those that a resume needs are looked at."""
     if (folder / CHECKSUMS).is_file():
-        return damaged(folder)
-    return next((folder / name for name in _broken(folder)), None)
+        found = damaged(folder)
+    else:
+        found = next((folder / name for name in _broken(folder)), None)
+    return found or next((file for file in sorted(folder.glob("*.pt*")) if not _loads(file)), None)
+
+
+def _was_whole(folder: Path) -> bool:
+    """Checksums are written last of all: where they are, `trainer_state.json` was there before it was lost."""
+    return (folder / TRAINER_STATE).is_file() or (folder / CHECKSUMS).is_file()
 
 
 def _broken(folder: Path) -> Iterator[str]:
     for name, whole in {**NEEDED, TRAINER_STATE: _is_json}.items():
-        if not any(map(whole, folder.glob(name))):
+        files = list(folder.glob(name))
+        if not files or not all(map(whole, files)):
             yield name
+    several = {file.name for file in folder.glob("rng_state_*.pth")}
+    yield from sorted({f"rng_state_{number}.pth" for number in range(len(several))} - several)
 
 
 def _has(file: Path, digest: object) -> bool:
@@ -123,6 +146,20 @@ def _is_json(file: Path) -> bool:
     try:
         json.loads(file.read_text(encoding="utf-8"))
     except ValueError:  # not UTF-8 or not JSON
+        return False
+    return True
+
+
+def _loads(file: Path) -> bool:
+    """Whether torch loads a file without running code that is pickled in it; tensors themselves are not read."""
+    from transformers.trainer_pt_utils import safe_globals  # what random states are made of
+
+    try:
+        with safe_globals():
+            torch.load(file, map_location="meta", weights_only=True, mmap=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # what is wrong in a pickle or an archive has many names; the caller says which file it is
         return False
     return True
 

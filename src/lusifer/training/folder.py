@@ -11,7 +11,6 @@ delta/                          the result without the weights of its bases
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import locked, read_json, write_file
+from lusifer.io.files import locked, parse_json, read_json, write_file
 from lusifer.model.adapters import TOWERS
-from lusifer.training.checkpoints import MODEL, TRAINER_STATE
+from lusifer.training.checkpoints import MODEL, holds_any
 from lusifer.training.recipe.load import MAY_CHANGE, WHEN_DONE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 
@@ -145,7 +144,7 @@ class RunFolder:
         return self.root / CHECKPOINTS / f"{number:02d}-{name}"
 
     def begun(self, number: int, name: str) -> bool:
-        """Whether a stage has left anything that was learned: a whole checkpoint or its model."""
+        """Whether a stage has left anything that was learned: a checkpoint or its model, damaged or not."""
         return _learned(self.stage(number, name))
 
     def trim_metrics(self, stage: str, step: int) -> None:
@@ -156,14 +155,20 @@ class RunFolder:
                 temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def logged(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each whole line of the log with what it says; a line may be cut where a run was killed."""
-        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else ():
-            with suppress(json.JSONDecodeError):
-                yield line, json.loads(line)
+        """Yield each whole line of the log with what it says.
+
+        A line may be cut where a run was killed, or damaged: it is passed over, for nothing is learned from the log.
+        """
+        for line in self.metrics.read_bytes().splitlines() if self.metrics.is_file() else ():
+            with suppress(ValueError):  # not UTF-8, or not JSON
+                row = parse_json(line)
+                if isinstance(row, dict) and isinstance(row.get("stage"), str) and type(row.get("step")) is int:
+                    yield line.decode("utf-8-sig"), row
 
 
 def _learned(stage: Path) -> bool:
-    return (stage / MODEL).is_dir() or any(stage.glob(f"checkpoint-*/{TRAINER_STATE}"))
+    """A damaged checkpoint was learned as well: a stage that has nothing else is trained anew, by the same recipe."""
+    return (stage / MODEL).is_dir() or holds_any(stage)
 
 
 def bad_batch(process: int) -> str:

@@ -3,20 +3,26 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.training import checkpoints
 from lusifer.training import folder as record
 from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run import bases, inputs, share
+from lusifer.training.stages.trainer import StageTrainer
 from support.small_run import same, train, unfinish
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors"])
+NEEDED = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors", "trainer_state.json"]
+
+
+@pytest.mark.parametrize("name", NEEDED)
 @pytest.mark.parametrize("damage", ["gone", "cut", "one byte"])
 def test_of_a_damaged_checkpoint_the_one_before_is_used(
     recipe: Path, finished: Path, tmp_path: Path, name: str, damage: str
@@ -46,6 +52,92 @@ def test_a_checkpoint_of_an_earlier_version_is_looked_at_without_checksums(
     # Without its last file it was never whole, and is no loss.
     never = name == "trainer_state.json" and damage == "gone"
     assert [file.name for file in told] == ([] if never else [name.replace("state.pth", "state*.pth")])
+
+
+def test_what_is_left_of_a_checkpoint_that_was_damaged_is_kept_with_its_run(finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "01-align", 2)
+    stage = broken / "checkpoints" / "01-align"
+    (stage / "checkpoint-2" / "trainer_state.json").unlink()
+    settings = load_recipe(broken / "recipe.yaml", check_files=False)
+    for _ in range(2):  # the second time it is set aside already, and the run was killed before it wrote another one
+        with record.RunFolder.start(broken, settings, resume=True) as run:
+            assert run.begun(1, "align") and run.inputs.is_file()
+        with pytest.raises(UsageError, match="holds a run already"), record.RunFolder.start(broken, settings, False):
+            pass
+        assert checkpoints.last_checkpoint(stage) is None
+        assert (stage / "damaged-checkpoint-2" / "optimizer.pt").is_file()
+
+
+def test_a_pickle_that_was_planted_is_named_and_the_checkpoint_before_is_used(finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 4)
+    stage = broken / "checkpoints" / "02-contrast"
+    torch.save({"state": Planted(tmp_path / "ran")}, stage / "checkpoint-4" / "optimizer.pt")
+    checkpoints.seal_checkpoint(stage / "checkpoint-4")
+    told = []
+    assert checkpoints.last_checkpoint(stage, told.append) == stage / "checkpoint-2"
+    assert told == [stage / "checkpoint-4" / "optimizer.pt"] and not (tmp_path / "ran").exists()
+
+
+class Planted:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+def test_a_checkpoint_without_the_random_state_of_a_process_is_not_whole(finished: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    shutil.copytree(finished / "checkpoints" / "02-contrast", stage)
+    newest = stage / "checkpoint-4"
+    (newest / checkpoints.CHECKSUMS).unlink()  # killed before it was sealed
+    for number in (0, 2):
+        shutil.copy(newest / "rng_state.pth", newest / f"rng_state_{number}.pth")
+    (newest / "rng_state.pth").unlink()
+    told = []
+    assert checkpoints.last_checkpoint(stage, told.append) == stage / "checkpoint-2"
+    assert [file.name for file in told] == ["rng_state_1.pth"]
+
+
+def test_the_state_by_which_a_checkpoint_counts_waits_for_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    class Library:
+        def _save_rng_state(self, output_dir: str) -> None:
+            done.append("own")
+
+    class Trainer(StageTrainer, Library):
+        pass
+
+    monkeypatch.setattr(
+        "lusifer.training.processes.state", lambda: SimpleNamespace(wait_for_everyone=lambda: done.append("others"))
+    )
+    Trainer()._save_rng_state("")  # behind it the library writes trainer_state.json and removes older checkpoints
+    assert done == ["own", "others"]
+
+
+def test_another_number_of_processes_is_said(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    newest = broken / "checkpoints" / "02-contrast" / "checkpoint-2"
+    for number in (0, 1):
+        shutil.copy(newest / "rng_state.pth", newest / f"rng_state_{number}.pth")
+    (newest / "rng_state.pth").unlink()
+    checkpoints.seal_checkpoint(newest)
+    events = []
+    train(recipe, broken, resume=True, listen=events.append)
+    (said,) = [event for event in events if event["event"] == "processes"]
+    assert (said["before"], said["now"]) == (2, 1)
+
+
+def test_lines_of_the_log_that_are_damaged_are_passed_over(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 2)
+    whole = (broken / "metrics.jsonl").read_bytes()
+    (broken / "metrics.jsonl").write_bytes(b'{"x": "\xff"}\n{}\n5\n{"stage": 3, "step": 1}\n' + whole)
+    run = record.RunFolder(broken)
+    assert [line for line, _ in run.logged()] == whole.decode().splitlines()
+    run.trim_metrics("contrast", 2)
+    kept = (broken / "metrics.jsonl").read_bytes()
+    assert kept in whole and len(kept) < len(whole)
 
 
 def test_a_run_without_a_whole_checkpoint_trains_its_stage_anew(recipe: Path, finished: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
         output: The run folder.
         resume: Go on with what `output` holds; without it the folder must be new.
         listen: Is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
-            `"data"`, `"step"`, `"log"`, `"saved"`.
+            `"data"`, `"step"`, `"log"`, `"saved"`, `"damaged"`, `"processes"`.
 
     Returns:
         The folder of the finished model.
@@ -229,8 +229,7 @@ def _stage(
     if stage.compile:
         compile_layers(model)
     state = processes.state()
-    with state.main_process_first():
-        checkpoint = checkpoints.last_checkpoint(target, lambda file: listen(_damage(stage.name, file)))
+    checkpoint = _last_checkpoint(target, stage.name, listen)
     free_space_for(target, stage, model)
     listen({"event": "counts", "stage": stage.name, "parts": [asdict(row) for row in adapters.report(model)]})
     kind = KINDS[stage.kind]
@@ -262,6 +261,16 @@ def _stage(
         embedder.max_seq_length = length
         _save(embedder, number, run, lambda event: listen({"stage": stage.name, **event}))
     state.wait_for_everyone()
+
+
+def _last_checkpoint(target: Path, stage: str, listen: Listener) -> Path | None:
+    """Where a stage goes on, if anywhere; what is damaged is said, and what makes the rest of it another one."""
+    state = processes.state()
+    with state.main_process_first():
+        found = checkpoints.last_checkpoint(target, lambda file: listen(_damage(stage, file)))
+    if found is not None and (before := checkpoints.processes_of(found)) != state.num_processes:
+        listen({"event": "processes", "stage": stage, "before": before, "now": state.num_processes})
+    return found
 
 
 def _save(embedder: SentenceTransformer, number: int, run: RunFolder, listen: Listener) -> None:

@@ -68,5 +68,6 @@ def on_sigterm(trainer: Trainer) -> Iterator[StopOnSigterm]:
         yield callback
     finally:
         signal.signal(signal.SIGTERM, before)
-        if callback.asked and not callback.stopped:  # it came behind the last step
-            signal.raise_signal(signal.SIGTERM)
+    # Not in `finally`: an error of the same step ends the process as well, and the signal would swallow its line.
+    if callback.asked and not callback.stopped:  # it came behind the last step
+        signal.raise_signal(signal.SIGTERM)

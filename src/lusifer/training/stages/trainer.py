@@ -75,9 +75,16 @@ class StageTrainer:
         folder = checkpoints.checkpoint(Path(self.args.output_dir), self.state.global_step)
         with full_disk_named(folder):
             super()._save_checkpoint(*args, **kwargs)
-            processes.state().wait_for_everyone()  # each writes its random state
             if self.args.should_save:
                 checkpoints.seal_checkpoint(folder)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Write the random state of this process, and wait for those of the others.
+
+        Only then the first one writes `trainer_state.json`, by which a checkpoint counts, and removes older ones.
+        """
+        super()._save_rng_state(output_dir)
+        processes.state().wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write a checkpoint: a plain, complete model folder, and exactly the tensors that train."""
