@@ -217,6 +217,10 @@ class DocumentFolder:
         for file in self._files:
             refuse_pointer(file)
             try:
+                if file.stat().st_size > rows.MOST_IN_A_LINE:
+                    raise DataError(
+                        f"{file}: more than {rows.MOST_IN_A_LINE:,} bytes, no text: split it, or take it away"
+                    )
                 text = file.read_bytes().decode("utf-8-sig")  # with its line ends: places are counted in it
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None

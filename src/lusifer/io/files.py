@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -291,9 +291,14 @@ def parse_json(data: bytes) -> Any:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is there twice in one object")
+        raise ValueError(f"key {first_twice(key for key, _ in pairs)!r} is there twice in one object")
     return found
+
+
+def first_twice(names: Iterable[Hashable]) -> Any:
+    """The first name that came before, or None: in one pass, for a file may have as many as it likes."""
+    seen: set[Hashable] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)
 
 
 def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, kind: type | None = None) -> Any:

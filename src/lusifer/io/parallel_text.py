@@ -10,6 +10,7 @@ models that come along were not trained on them, and nothing of those models was
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Parallel:
 def sample() -> Parallel:
     """Read the sentences in the package."""
     file = resources.files("lusifer.io").joinpath("parallel.jsonl")
-    return _parse(json_lines(file.read_bytes().splitlines(), "the sample"), "the sample")
+    return _parse(json_lines(io.BytesIO(file.read_bytes()), "the sample"), "the sample")
 
 
 def read(source: str | Path) -> Parallel:

@@ -11,16 +11,19 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from lusifer.errors import DataError
-from lusifer.io.files import parse_json, refuse_pointer
+from lusifer.io.files import first_twice, parse_json, refuse_pointer
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+MOST_IN_A_LINE = 64 * 2**20
+"""Bytes, of CSV characters: rows of many texts have a hundredth of it. A line is held in memory whole, and a small
+packed file may hold an endless one."""
 PARQUET_ROWS = 10_000  # in memory at once
 BINARY_ROWS = 500  # where columns may hold pictures
 BOM = b"\xef\xbb\xbf"
@@ -129,21 +132,43 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{file}: cannot be read to its end ({error}): copy or download it again") from error
 
 
-def json_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, Any]]:
+def lines(stream: BinaryIO | TextIO, name: str) -> Iterator[Any]:
+    """Yield each line of a file, with its end.
+
+    Raises:
+        DataError: A line is longer than a row can be; the rest of the file is not looked at.
+    """
+    number = 0
+    while line := stream.readline(MOST_IN_A_LINE + 1):
+        number += 1
+        if len(line) > MOST_IN_A_LINE:
+            words = f"longer than {MOST_IN_A_LINE:,} bytes: end each row with a line feed"
+            raise DataError(f"{name} line {number}: {words}")
+        yield line
+
+
+def json_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     """Yield (place, value) of each line of JSON lines; a line that cannot be read is a DataError in its place.
 
     Lines are bytes: text mode would end lines at more than the line feed, and hide where UTF-8 breaks. `name` is the
     file's, for places; a blank line is passed over.
+
+    Raises:
+        DataError: As `lines`.
     """
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines(stream, name), start=1):
         if (line.removeprefix(BOM) if number == 1 else line).strip():
             where = f"{name} line {number}"
             yield where, _json(line, where, first=number == 1)
 
 
-def text_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str | DataError]]:
-    """Yield (place, text) of each line, ended by a line feed only; one not in UTF-8 is a DataError in its place."""
-    for number, line in enumerate(lines, start=1):
+def text_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | DataError]]:
+    """Yield (place, text) of each line, ended by a line feed only; one not in UTF-8 is a DataError in its place.
+
+    Raises:
+        DataError: As `lines`.
+    """
+    for number, line in enumerate(lines(stream, name), start=1):
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line
         if b"\r" in line.removesuffix(b"\r\n"):
@@ -210,7 +235,8 @@ def _spelled(text: str | bytes) -> Any:
 
 def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
     """Rows of a CSV file; one whose quotes are broken, or with a cell over the limit of Python's reader, ends it."""
-    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    reader = csv.DictReader(lines(text, file), strict=True)
     start = 1
     try:
         names = next((row for row in reader.reader if "".join(row).strip()), [])
@@ -238,7 +264,7 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_twice(where: str, names: Sequence[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = first_twice(names)
     if twice is not None:
         raise DataError(f"{where}: column {twice!r} is there twice: rename one of the two")
 

@@ -131,20 +131,28 @@ class TextSource:
             yield from rows.parse(stream, self.name, self.form)
 
     def _opened(self) -> AbstractContextManager[BinaryIO]:
-        return rows.open_bytes(self.path) if self._data is None else io.BytesIO(self._data)
+        return rows.open_bytes(self.path) if self._data is None else _unpacked(self._data)
+
+
+def _unpacked(data: bytes) -> BinaryIO:
+    """Standard input to read, unpacked if it is gzip by its first bytes."""
+    return gzip.open(io.BytesIO(data)) if data.startswith(rows.GZIP) else io.BytesIO(data)
 
 
 def _standard_input() -> bytes:
-    """All of standard input, unpacked if it is gzip by its first bytes."""
+    """All of standard input as it came: what is packed may be many times larger, and is unpacked line by line."""
     if sys.stdin is None:
         raise UsageError("standard input is closed: give a file, or connect it (< FILE)")
     data = sys.stdin.buffer.read()
     if data.startswith(rows.PARQUET):
         raise DataError("standard input: is Parquet, which is read from a file only: give its name")
     try:
-        return gzip.decompress(data) if data.startswith(rows.GZIP) else data
+        with _unpacked(data) as stream:
+            while stream.read(io.DEFAULT_BUFFER_SIZE):
+                pass
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"standard input: is gzip that cannot be read to its end ({error}): make it again") from error
+    return data
 
 
 def _write_numpy(path: Path, count: int, batches: Batches) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lusifer.errors import DataError
+from lusifer.io.files import first_twice
 
 KINDS = ("mean", "spearman", "draws")
 RESAMPLES = 2000
@@ -67,7 +68,7 @@ class Examples:
         elif not self.ids or any(row.shape != (len(self.ids),) for row in rows):
             problem = f"{len(self.ids)} ids for {' and '.join(str(row.size) for row in rows)} values: one id a value"
         elif len(set(self.ids)) < len(self.ids):
-            problem = f"id {next(i for i in self.ids if self.ids.count(i) > 1)!r} stands there twice"
+            problem = f"id {first_twice(self.ids)!r} stands there twice"
         elif not all(np.isfinite(row).all() for row in rows):
             problem = "a value is not a finite number"
         if problem:

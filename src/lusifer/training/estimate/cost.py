@@ -20,7 +20,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from lusifer.data import sources as data_sources
 from lusifer.data.held import FEWEST
 from lusifer.errors import UsageError
-from lusifer.io.rows import BadRows, ending, open_bytes
+from lusifer.io.rows import BadRows, ending, lines, open_bytes
 from lusifer.model import adapters, build
 from lusifer.model.adapters import PartReport
 from lusifer.model.bases import backbones
@@ -208,9 +208,9 @@ def _count(file: Path) -> int:
 
         return pq.ParquetFile(file).metadata.num_rows
     with open_bytes(file) as stream:
-        lines = sum(1 for line in stream if line.strip())
+        count = sum(1 for line in lines(stream, str(file)) if line.strip())
     # CSV: an upper bound where cells hold line breaks
-    return lines if ".jsonl" in ending(file) else max(lines - 1, 0)
+    return count if ".jsonl" in ending(file) else max(count - 1, 0)
 
 
 def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
