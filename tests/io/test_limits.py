@@ -35,7 +35,7 @@ def test_a_line_without_an_end_is_refused_and_not_held(
     file = tmp_path / (f"{name}.gz" if packed else name)
     for size, taken in ((900, True), (5000, False)):
         content = TEXTS[name](size)
-        file.write_bytes(gzip.compress(content) if packed else content)
+        file.write_bytes(gzip.compress(content, mtime=0) if packed else content)
         for work in (TextSource(str(file)).check, lambda: list(DocumentFile(str(file)).documents())):
             if taken:
                 work()
@@ -46,7 +46,7 @@ def test_a_line_without_an_end_is_refused_and_not_held(
 
 def test_packed_standard_input_is_unpacked_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MOST_IN_A_LINE", 1000)
-    content = gzip.compress(b"one\n" + b"x" * 10**7)
+    content = gzip.compress(b"one\n" + b"x" * 10**7, mtime=0)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     source = TextSource("-")
     assert len(source._data) < 10**5
