@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lusifer.cli import main
 from lusifer.io import parallel_text
 from lusifer.serving import guard
 from lusifer.serving.guard import LanguageGuard, scored_languages
 
+BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+SCORES = "<!-- scores:begin -->\n| Thai (th) | 3 |\n<!-- scores:end -->\n"
 CARD = "en es ru fr vi fa id ar fi ko hi bn te sw".split()
 
 
@@ -37,12 +42,68 @@ def test_the_card_of_mini_has_scores_for_the_14_languages():
         ),
         ("---\nlanguage: [\n---\n", set()),
         ("no front matter", set()),
+        ("---\nlanguage: de\ndate: 2020-99-99\nx: !!python/name:os.system y\n---\n", {"de"}),
+        ("---\nlanguage: 5\nmodel-index: [a]\n---\n", set()),
+        ("---\nlanguage: {de: x}\nmodel-index: {results: [1]}\n---\n", set()),
+        (
+            "---\nmodel-index:\n- results: [x, {dataset: y}, {dataset: {config: [de]}}]\nlanguage: [[no], de]\n---\n",
+            {"de"},
+        ),
+        (
+            f"---\na0: &a0 [de]\n{BOMB}language: *a9\nmodel-index:\n- results:\n  - dataset: {{config: *a9}}\n---\n",
+            set(),
+        ),
+        (f"---\na0: &a0 {{k: v}}\n{BOMB.replace('[', '{<<: [').replace(']', ']}')}language: de\n---\n", {"de"}),
+        ("<!-- scores:begin -->" * 100_000, set()),
     ],
 )
 def test_languages_are_read_from_any_card(tmp_path, card, codes):
     (tmp_path / "README.md").write_text(card)
     assert scored_languages(tmp_path) == codes
     assert (guard.for_model(tmp_path) is None) == (not codes)
+
+
+@pytest.mark.parametrize(
+    ("front", "reason"),
+    [("a: [", r"line \d: "), ("a: " + "[" * 700, "nested too deeply"), ("? [[a]]\n: b", "unhashable"), ("a: \x01", "")],
+)
+def test_a_card_that_is_no_yaml_is_named_once_and_stops_nothing(tmp_path, front, reason):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n{SCORES}")
+    said = []
+    assert guard.for_model(tmp_path, note=said.append).codes == {"th"}
+    assert len(said) == 1 and re.search(rf"README\.md: .* is no YAML \(.*{reason}.*\): correct it$", said[0])
+
+
+def test_a_command_says_it_of_a_card(model_folder, tmp_path, capsys):
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    (folder / "README.md").write_bytes(b"---\nlanguage: [\n\xff\n---\n")
+    (tmp_path / "t.txt").write_text("Water.\n")
+    assert main(["embed", str(folder), "--input", str(tmp_path / "t.txt"), "--output", str(tmp_path / "v.npy")]) == 0
+    assert capsys.readouterr().err.count("its front matter is no YAML") == 1
+
+
+VALUES = st.recursive(
+    st.sampled_from(["de", "en-US", "5", "~", "2020-99-99", "*a", "&a x", "!!int y", "<<", "", "'", "th, sw"]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(st.sampled_from(["results", "dataset", "config", "? [a]", "<<"]), inner, max_size=3).map(
+            lambda items: f"{{{', '.join(f'{key}: {value}' for key, value in items.items())}}}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["language", "model-index", "date"]), VALUES), max_size=4), st.binary(max_size=9)
+)
+def test_no_damaged_card_stops_the_reading(tmp_path_factory, entries, bytes_between):
+    card = tmp_path_factory.mktemp("card") / "README.md"
+    front = "\n".join(f"{key}: {value}" for key, value in entries).encode()
+    card.write_bytes(b"---\n" + front[: len(front) // 2] + bytes_between + front[len(front) // 2 :] + b"\n---\n")
+    scored_languages(card.parent)
+    card.write_bytes(b"---\n" + front + b"\n---\n")
+    assert scored_languages(card.parent) <= {"de", "en", "sw", "th"}
 
 
 def test_the_languages_of_the_card_are_left_alone(mini):

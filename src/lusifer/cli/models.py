@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lusifer.cli import terminal
 from lusifer.errors import LusiferError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def guard_for(model: str, unscored: str) -> LanguageGuard | None:
     if unscored == "off":
         return None
     try:
-        return guard.for_model(model, identify=True if unscored == "error" else None)
+        return guard.for_model(model, True if unscored == "error" else None, terminal.note)
     except MissingExtraError:
         raise
     except LusiferError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -96,7 +97,7 @@ def load(
 def _look(model: str, name: str, unscored: Unscored) -> Look | None:
     """What finds the texts of a request that a model has no score for, by the rules of `lusifer embed`; or nothing."""
     identify = unscored == "error" or find_spec("py3langid") is not None
-    known = None if unscored == "off" else guard.for_model(model, identify)
+    known = None if unscored == "off" else guard.for_model(model, identify, logging.getLogger(__name__).warning)
     if known is None:
         return None
     known.find("a" * guard.FEWEST_LETTERS)  # reads what the identifier needs, before anyone waits for it

@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lusifer import extras
-from lusifer.errors import DataError, UsageError
+from lusifer.errors import DataError, UsageError, one_line
 from lusifer.io import hub, names
 from lusifer.languages import language
 
@@ -52,7 +54,10 @@ _SCRIPTS = {
     "Tfng": ("TIFINAGH",), "Nkoo": ("NKO",), "Olck": ("OL",),
 }  # fmt: skip
 """ISO 15924 -> how the Unicode names of its letters begin."""
-_MARKED = re.compile(r"<!-- scores:begin -->(.*?)<!-- scores:end -->", re.DOTALL)
+MOST_RESULTS, MOST_CODES = 100_000, 1_000
+"""Of a card no more is read: by aliases a short one may have more of both than any time."""
+_MARKS = ("<!-- scores:begin -->", "<!-- scores:end -->")
+_Kind = TypeVar("_Kind", list, dict, str)
 _CODE = re.compile(r"^\|[^|]*\(([a-z]{2,3}(?:_[A-Z][a-z]{3})?)\)", re.MULTILINE)
 
 
@@ -153,15 +158,18 @@ _EASTERN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGU
 """What stands together in Japanese and Korean."""
 
 
-def for_model(model: str | os.PathLike[str], identify: bool | None = None) -> LanguageGuard | None:
+def for_model(
+    model: str | os.PathLike[str], identify: bool | None = None, note: Callable[[str], object] | None = None
+) -> LanguageGuard | None:
     """A guard for a model by the languages on its card; None where the card names none.
 
-    `identify` is whether py3langid must be there (True), may be (None) or is left out (False).
+    `identify` is whether py3langid must be there (True), may be (None) or is left out (False); `note` is told of a card
+    that cannot be read.
 
     Raises:
         MissingExtraError: It must be there, and is not.
     """
-    codes = scored_languages(model)
+    codes = scored_languages(model, note)
     if not codes:
         return None
     if identify:
@@ -169,10 +177,11 @@ def for_model(model: str | os.PathLike[str], identify: bool | None = None) -> La
     return LanguageGuard(codes, identify)
 
 
-def scored_languages(model: str | os.PathLike[str]) -> set[str]:
+def scored_languages(model: str | os.PathLike[str], note: Callable[[str], object] | None = None) -> set[str]:
     """The languages that a model's card has scores for: by `model-index`, or the tables between its marks of scores.
 
-    Where it has no scores by language, those that it names (`language` in its front matter).
+    Where it has no scores by language, those that it names (`language` in its front matter). Of whatever else stands
+    there nothing is read; where the front matter is no YAML, `note` is told so in a sentence.
     """
     found = names.model(model)
     if names.is_packed(found):
@@ -180,18 +189,33 @@ def scored_languages(model: str | os.PathLike[str]) -> set[str]:
     card = (found if isinstance(found, Path) else hub.fetch(found, ["README.md"])) / "README.md"
     if not card.is_file():
         return set()
-    text = card.read_text(encoding="utf-8")
-    about = _front(text)
-    said = []
-    for entry in about.get("model-index") or []:
-        configs = [(result.get("dataset") or {}).get("config") for result in entry.get("results") or []]
-        said += [code for config in configs for code in re.split(r"[^\w]+", str(config or ""))]
-    said += [code for block in _MARKED.findall(text) for code in _CODE.findall(block)]
-    codes = {code for code in map(_known, said) if code}
-    if not codes:
-        claimed = about.get("language") or []
-        codes = {code for code in map(_known, [claimed] if isinstance(claimed, str) else claimed) if code}
-    return codes
+    text = card.read_text(encoding="utf-8", errors="replace")
+    try:
+        about = _front(text)
+    except ValueError as error:
+        about = {}
+        if note is not None:
+            note(f"{card}: languages are not read, its front matter is no YAML ({error}): correct it")
+    results = (
+        one for entry in _as(about.get("model-index"), list) for one in _as(_as(entry, dict).get("results"), list)
+    )
+    configs = (_as(_as(one, dict).get("dataset"), dict).get("config") for one in islice(results, MOST_RESULTS))
+    said = [
+        code for config in dict.fromkeys(_as(each, str) for each in configs) for code in re.split(r"[^\w]+", config)
+    ]
+    blocks = (block.partition(_MARKS[1]) for block in text.split(_MARKS[0])[1:])
+    said += [code for block, end, _ in blocks if end for code in _CODE.findall(block)]
+    return _languages(said) or _languages(_as(about.get("language"), list) or [about.get("language")])
+
+
+def _as(value: Any, kind: type[_Kind]) -> _Kind:
+    """A value of a card if it is of the kind that belongs there, else an empty one of it."""
+    return value if isinstance(value, kind) else kind()
+
+
+def _languages(said: Iterable[Any]) -> set[str]:
+    codes = dict.fromkeys(code for code in said if isinstance(code, str))
+    return {code for code in map(_known, islice(codes, MOST_CODES)) if code}
 
 
 def told(text: str, codes: Collection[str]) -> str | None:
@@ -229,15 +253,28 @@ def refuse(guard: LanguageGuard, model: str) -> None:
 
 
 def _front(text: str) -> dict[str, Any]:
+    """The front matter of a card, every value a text, a list or a mapping.
+
+    So are aliases of aliases no more than their text, and dates that there are not no error.
+
+    Raises:
+        ValueError: It is no YAML.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     try:
-        said = YAML(typ="safe").load(match[1]) if match else None
-    except YAMLError:
-        return {}
-    return said if isinstance(said, dict) else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an anchor that stands twice
+            said = YAML(typ="base").load(match[1]) if match else None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (YAMLError, TypeError) as error:  # TypeError: a key that is a list of lists
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 2}: " if mark is not None else ""
+        raise ValueError(where + one_line(str(getattr(error, "problem", None) or error))) from None
+    return _as(said, dict)
 
 
 @cache

@@ -259,6 +259,7 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]
         (BOMB, r"x\.yaml line \d+: has more than 50,000 values"),
         ("a: " + "[" * 60 + "]" * 60, r"x\.yaml line 1: .* more than 50 levels"),
         ("a: " + "[" * 700, r"x\.yaml: is nested too deeply"),
+        ("? [[1]]\n: 2", r"x\.yaml: not valid YAML: unhashable"),
     ],
 )
 def test_aliases_and_brackets_without_end_are_refused(text: str, message: str) -> None:

@@ -96,7 +96,7 @@ class Document:
             loaded = yaml.load(text)
         except RecursionError as error:
             raise RecipeError(f"{where}: is nested too deeply: a recipe is a few levels deep") from error
-        except (YAMLError, ValueError) as error:
+        except (YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list of lists
             mark = getattr(error, "problem_mark", None)
             place = f"{where} line {mark.line + 1}" if mark is not None else where
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
