@@ -22,6 +22,8 @@ from lusifer.cli.models import (
 )
 from lusifer.cli.use import Field, InputFormat
 from lusifer.errors import UsageError
+from lusifer.index.disk.filters import condition
+from lusifer.prompts import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -266,6 +268,9 @@ def search(
 ) -> None:
     """Find the documents of an index that answer a question, whatever the languages of both."""
     terminal.quiet()
+    check_text(query, "the question")  # what is wrong with the words is said before a model is loaded
+    if (where or "").strip():
+        condition(where)
     with quick_imports():
         from lusifer.index.index import Index
         from lusifer.serving.encode import EmbedReport

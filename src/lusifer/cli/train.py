@@ -262,7 +262,7 @@ def _data_lines(event: dict[str, Any]) -> Iterator[str]:
     for name, reads in event["objectives"].items():
         if reads["unread"]:
             share = f"{reads['unread']:,} of its {reads['rows']:,} rows are never read"
-            yield f"{name}: {share} in {reads['steps']:,} steps: give more steps, or it a larger weight"
+            yield f"{name}: {share} in {reads['steps']:,} steps: give more steps, or a larger weight for it"
     if "evaluate" in event:
         yield _held_line(event["evaluate"])
     for message in event["skipped"]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, MissingExtraError
 from lusifer.index.disk import commits
 from lusifer.index.models import IndexModel, known
 from lusifer.index.passages import joined
-from lusifer.index.table import PassageTable
+from lusifer.index.table import PassageTable, is_table
 from lusifer.model.probes import Probe
 
 
@@ -34,6 +34,8 @@ def examine(path: str | os.PathLike[str]) -> list[Probe]:
         table = PassageTable(folder)
         made_by = IndexModel.from_dict(table.about, folder)
     except LusiferError as error:
+        if not is_table(folder) or isinstance(error, MissingExtraError):
+            raise
         return [Probe(opens, False, str(error), error)]
     kept = ", ".join(table.fields) or "none"
     return [

@@ -283,7 +283,7 @@ class PassageTable:
         """The rows that a filter lets through; those of the last few filters are kept."""
         rows = self._allowed.pop(where, None)
         if rows is None:
-            with filtered(where):
+            with filtered(where, self.fields):
                 found = self._table.search().where(condition(where)).select(["chunk"]).with_row_id(True).to_arrow()
             rows = found["_rowid"].to_numpy()
         if not _CALL.search(where):
@@ -310,7 +310,7 @@ class PassageTable:
         return self._found(asked, where, limit, "_distance")
 
     def _found(self, asked: Any, where: str | None, limit: int, score: str) -> list[tuple[str, int]]:
-        with filtered(where):
+        with filtered(where, self.fields):
             asked = asked.where(condition(where), prefilter=True) if where else asked
             found = asked.select(["id", score]).limit(limit).with_row_id(True).to_arrow()
         return list(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -25,6 +25,7 @@ _PANICS = ("PanicException", "RustPanic")
 """How Python calls what LanceDB, written in Rust, did not expect at all; the first is no `Exception`."""
 FIELDS = {"string": "text", "int64": "int", "double": "float", "bool": "bool"}
 """Type of a column -> kind of a field."""
+_NO_FIELD = re.compile(r"No field named (.+?)\. Valid fields")
 _SYSTEM = re.compile(r"\(os error (\d+)\)")
 """What it says where the system has refused; 2 is a file that is not there."""
 
@@ -99,12 +100,14 @@ def lost(folder: Path, said: str) -> str:
 
 
 @contextmanager
-def filtered(where: str | None) -> Iterator[None]:
-    """Say of what LanceDB raises that the filter is wrong, where there is one."""
+def filtered(where: str | None, fields: Iterable[str]) -> Iterator[None]:
+    """Say of what LanceDB raises that the filter is wrong, where there is one; `fields` are those of the documents."""
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:
         if where is None or _damaged(error):
             raise
         said = str(error).splitlines()[0].removeprefix("Invalid input, ")[:200].rstrip(".")
+        if missing := _NO_FIELD.search(str(error)):
+            said = f"no field {missing[1]}: there are id, text{''.join(f', {name}' for name in fields)}"
         raise UsageError(f"filter {where!r}: {said}: give {HOW}") from error
