@@ -26,6 +26,9 @@ _READ = re.compile(
 )
 """Files of a folder that a tower is read from: configuration, weights, tokenizer."""
 
+_PLAIN = re.compile(r"(?:(?:\w|\\\.|\.|\\[dw]|\[(?:\w|\d-\d)+\])[*+?]?|\((?:\?:)?(?:\w|\\\.)+(?:\|(?:\w|\\\.)+)*\))*")
+"""Letters, points and classes, each perhaps repeated, and alternatives of words."""
+
 
 def fingerprint(
     path: str, revision: str | None = None, key: str = "model", raises: type[LusiferError] = UsageError
@@ -144,3 +147,21 @@ def check_settings(said: Mapping[str, Any]) -> None:
         targets = [about["targets"]] if isinstance(about["targets"], str) else about["targets"]
         if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
             raise ValueError(f"adapters: {about['name']!r}: targets={targets!r}: expected names of layers")
+        if isinstance(about["targets"], str) and about["targets"] != "all-linear" and not _ends(about["targets"]):
+            words = "is a regular expression that may take without end: write the names of the layers there, as a list"
+            raise ValueError(f"adapters: {about['name']!r}: targets={about['targets']!r} {words}")
+
+
+def _ends(pattern: str) -> bool:
+    """Whether a regular expression of somebody else can be asked: matching some may take longer than anyone waits.
+
+    Newer folders list the names of their layers, so this is for older ones. Repeated is one letter or class at most,
+    alternatives are different words, and both together are few: what is tried for a name of n letters is below n**4.
+    """
+    if len(pattern) > 500 or not _PLAIN.fullmatch(pattern):
+        return False
+    if any(first > last for first, last in re.findall(r"(\d)-(\d)", pattern)):
+        return False
+    groups = [group.removeprefix("?:").split("|") for group in re.findall(r"\(([^)]*)\)", pattern)]
+    repeats = len(re.findall(r"[*+?]", pattern.replace("(?:", "(")))
+    return len(groups) + repeats <= 4 and all(len(set(group)) == len(group) for group in groups)

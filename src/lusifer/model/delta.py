@@ -82,6 +82,9 @@ class Delta:
         for tower in kept:
             if (settings := lora[tower]) is not None:
                 targets = settings.targets or adapters.lora_targets(getattr(model, tower), tower)
+                if isinstance(targets, str) and targets != "all-linear":  # a reader of the folder asks no expression
+                    layers = adapters.adapted_layers(getattr(model, tower))
+                    targets = [name for name, layer in layers if TRAINS in getattr(layer, "lora_A", ())]
                 about = {"name": stage, "tower": tower, "r": settings.r, "alpha": settings.alpha, "targets": targets}
                 new.append(about)
         old = [each for each in self.adapters if each["tower"] in kept]
