@@ -236,52 +236,6 @@ def test_settings_of_a_tower_that_are_not_its_bases_are_refused(trained):
             folder.load(delta, "cpu", vectors_only=quick)
 
 
-@pytest.mark.parametrize(
-    "targets", (["q_proj", "down_proj"], r".*layers\.0\..*_proj", "all-linear", ["self_attn.v_proj"])
-)
-def test_adapters_are_on_the_layers_that_peft_chooses(targets, bases_folder):
-    model = lusifer_model(tiny_embedder(bases_folder))
-    about = {"name": "stage-x", "tower": "llm", "r": 2, "alpha": 4, "targets": targets}
-    told = adapters.shapes(model, about)
-    before = set(model.state_dict())
-    adapters.attach(model, "llm", 2, 4, targets=targets, name="stage-x")
-    put = {n: tuple(t.shape) for n, t in model.state_dict().items() if n not in before and adapters.is_adapter(n)}
-    assert told == put and put
-
-
-def test_layers_that_an_expression_chose_are_named_in_the_folder(bases_folder, tmp_path):
-    chosen = LoRA(r=2, alpha=4, dropout=0.0, targets=r".*layers\.(0|1)\..*(q|v)_proj")
-    embedder = tiny_embedder(bases_folder)
-    model = lusifer_model(embedder)
-    model.delta = Delta(_records(bases_folder))
-    adapters.attach(model, "llm", 2, 4, name="stage-before")  # on all layers, and no part of what is named
-    adapters.attach(model, "llm", 2, 4, targets=chosen.targets)
-    lora = {"encoder": None, "llm": chosen}
-    model.delta = model.delta.during(model, "one", TRAIN | {"encoder": "frozen"}, lora)
-    named = [f"layers.{number}.self_attn.{part}_proj" for number in (0, 1) for part in "qv"]
-    assert sorted(model.delta.new[0]["targets"]) == named
-    folder.save(embedder, tmp_path / "one")
-    config = json.loads((tmp_path / "one" / "config.json").read_text())
-    vectors = lusifer.load(tmp_path / "one", "cpu").encode(TEXTS)
-    config["adapters"][0]["targets"] = chosen.targets  # as an older version wrote it
-    (tmp_path / "one" / "config.json").write_text(json.dumps(config))
-    assert (lusifer.load(tmp_path / "one", "cpu").encode(TEXTS) == vectors).all()
-
-
-@pytest.mark.parametrize("quick", (False, True))
-@pytest.mark.parametrize("targets", (
-    "([a-z0-9_.]+)+!", "(a|a)(a|a)", "(a|b)*", "[9-0]",
-    ".*.*.*.*.*", "(q|v)_proj.*.*.*.*", "(?=a)b", r"(\w+)\1", "x{9}{9}{9}", "[",
-))  # fmt: skip
-def test_an_expression_that_may_take_without_end_is_refused(targets, quick, trained):
-    delta, _, _ = trained()
-    config = json.loads((delta / "config.json").read_text())
-    config["adapters"][0]["targets"] = targets
-    (delta / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelFolderError, match="config.json: adapters: 'stage-one': targets=.* write the names of the"):
-        folder.load(delta, "cpu", vectors_only=quick)
-
-
 def test_adapters_that_make_no_numbers_are_refused(bases_folder):
     model = lusifer_model(tiny_embedder(bases_folder))
     about = {"name": "stage-x", "tower": "llm", "r": 2, "alpha": 4, "targets": ["q_proj"]}
