@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,29 @@ def made(model_folder: Path, embedder: Any, tmp_path: Path) -> Index:
     made = Index.create(tmp_path / "i", model_folder, embedder=embedder)
     made.add(DOCUMENTS)
     return made
+
+
+def test_of_two_that_make_one_index_the_second_is_told(model_folder, embedder, tmp_path, monkeypatch):
+    create = table.PassageTable.create
+
+    def meanwhile(*args: Any) -> table.PassageTable:
+        with pytest.raises(UsageError, match=r"i: is being made by another process: wait until it is done"):
+            Index.create(tmp_path / "i", model_folder, embedder=embedder)
+        return create(*args)
+
+    monkeypatch.setattr(table.PassageTable, "create", meanwhile)
+    Index.create(tmp_path / "i", model_folder, embedder=embedder).add(DOCUMENTS)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="there is an index already"):
+        Index.create(tmp_path / "i", model_folder, embedder=embedder)
+
+
+def test_an_index_that_a_killed_reindex_had_moved_away_is_found(made, model_folder, embedder, monkeypatch):
+    """Where two names cannot be swapped in one step; the process of the pid has ended."""
+    away = made.folder / f".documents.lance.{socket.gethostname()}-{2**22 + 1}-whole-00.lance"
+    (made.folder / "documents.lance").rename(away)
+    assert Index.open(made.folder, model_folder, embedder=embedder).ids() == {each["id"] for each in DOCUMENTS}
+    assert not away.exists()
 
 
 @pytest.mark.parametrize("inode", ["another", "the same"])

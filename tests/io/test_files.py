@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,35 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"abc" * 100_000)
     assert sha256(file) == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lusifer.io import files
+files._exchange = lambda one, other: False
+rename = os.rename
+def killed(one, other):
+    if Path(other) == Path(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(one, other)
+os.rename = killed
+with files.write_folder(sys.argv[1]) as folder:
+    (folder / "new").write_text("new")
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_whose_writer_was_killed_between_two_renames_is_put_back(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").write_text("old")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2 and not target.exists()
+    with pytest.raises(KeyError), write_folder(target):
+        assert [file.name for file in target.iterdir()] == ["old"]
+        raise KeyError("the next writer fails as well")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])

@@ -70,17 +70,19 @@ class Index:
                 `models.describe`.
 
         Raises:
-            UsageError: The folder is there, the model is not, or a setting is none for it.
+            UsageError: The folder is there or being made, the model is not there, or a setting is none for it.
             MissingExtraError: LanceDB is not installed.
         """
         folder = cls.refuse_old(path)
         if settings.get("offsets") is not None:
             settings["offsets"] = asking.taken(settings["offsets"])
         made, asks, embedder = describe(model, embedder, device, **settings)
-        if made.offsets is not None:
-            asking.keep(folder, settings["offsets"][0])
-        table = PassageTable.create(folder, made.to_dict(), made.dimensions)
-        return cls(folder, table, asks, embedder, device)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", f"{path}: is being made by another process: wait until it is done"):
+            cls.refuse_old(path)  # by now it may be made
+            if made.offsets is not None:
+                asking.keep(folder, settings["offsets"][0])
+            return cls(folder, PassageTable.create(folder, made.to_dict(), made.dimensions), asks, embedder, device)
 
     @staticmethod
     def refuse_old(path: str | os.PathLike[str]) -> Path:
@@ -385,9 +387,7 @@ class Index:
 
     def locked(self) -> AbstractContextManager[None]:
         """Be the one that writes, while the block runs."""
-        return locked(
-            self.folder / ".lock", f"{self.folder}: another process writes to this index: wait until it is done"
-        )
+        return locked(self.folder / ".lock", f"{self.folder}: another process writes to this index: wait for its end")
 
     def require_own(self) -> None:
         """Refuse a model that may only ask.

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from lusifer.index.disk.damage import FIELDS, about, filtered, told
 from lusifer.index.disk.filters import condition
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot
-from lusifer.io.files import full_disk_named
+from lusifer.io.files import full_disk_named, put_back
 
 NAME = "documents"
 META = b"lusifer"
@@ -370,8 +371,13 @@ class PassageTable:
 
 
 def is_table(folder: Path, name: str = NAME) -> bool:
-    """Whether a folder has a table of that name: something committed, or data. A kill may leave less of a new one."""
+    """Whether a folder has a table of that name: something committed, or data. A kill may leave less of a new one.
+
+    One that a `reindex` had moved away when it was killed is put back first.
+    """
     place = folder / f"{name}.lance"
+    with suppress(OSError):  # who may only read here finds none, as before
+        put_back(place)
     return any(any((place / part).glob("*")) for part in ("_versions", "data"))
 
 

@@ -16,7 +16,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lusifer.errors import DataError, LusiferError, UsageError
 AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working folder
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WHOLE = "whole-"
 KINDS = {list: "list", dict: "object"}
 _LFS = b"version https://git-lfs.github.com/"  # the beginning of a pointer that stands in place of a file
 
@@ -187,20 +188,42 @@ def _prefix(target: Path) -> str:
     return f".{os.fsencode(target.name)[:100].decode(errors='ignore')}.{socket.gethostname()}-"
 
 
-def _sibling(target: Path) -> Path:
+def _sibling(target: Path, mark: str = "") -> Path:
     """Name a free path beside `target` that tells which process of which machine writes it."""
-    return target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
+    return target.with_name(f"{_prefix(target)}{os.getpid()}-{mark}{secrets.token_hex(4)}{target.suffix}")
 
 
 def _remove_leftovers(target: Path) -> None:
     """Remove temporary folders and files of writers of `target` that are no longer alive on this machine."""
-    if not target.parent.is_dir():
+    put_back(target)
+    for path, _ in _leftovers(target):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def put_back(target: Path) -> None:
+    """Where `target` is absent, give it back the newest old folder that a writer had moved away when it was killed.
+
+    That happens only where two names cannot be swapped in one step (`replace_folder`).
+
+    Raises:
+        OSError: It cannot be renamed here.
+    """
+    if target.exists():
         return
-    prefix = _prefix(target)
-    for path in target.parent.iterdir():
-        process = path.name.removeprefix(prefix).split("-")[0]
+    old = [path for path, rest in _leftovers(target) if rest.startswith(_WHOLE)]
+    if old:
+        with suppress(FileNotFoundError):  # another process has just put it back
+            os.rename(max(old, key=lambda path: path.stat().st_mtime_ns), target)
+
+
+def _leftovers(target: Path) -> list[tuple[Path, str]]:
+    """What writers of `target` left that are no longer alive on this machine, with the end of its name."""
+    prefix, found = _prefix(target), []
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        process, _, rest = path.name.removeprefix(prefix).partition("-")
         if path.name.startswith(prefix) and process.isdecimal() and not _alive(int(process)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            found.append((path, rest))
+    return found
 
 
 def _alive(process: int) -> bool:
@@ -219,8 +242,10 @@ def replace_folder(new: Path, target: Path) -> None:
     if not target.exists():
         os.rename(new, target)
     elif not _exchange(new, target):
-        # Where two names cannot be swapped in one step, `target` is absent for the moment between two renames.
-        old = _sibling(target)
+        # Where two names cannot be swapped in one step, `target` is absent for the moment between two renames. The old
+        # folder has a name then by which `put_back` knows it from those that were not written to their ends.
+        _remove_leftovers(target)
+        old = _sibling(target, _WHOLE)
         os.rename(target, old)
         try:
             os.rename(new, target)
