@@ -108,8 +108,8 @@ class RunFolder:
         if fixed:
             raise UsageError(
                 f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
-                f"resume with the recipe of the run (only {', '.join(MAY_CHANGE)}, and keys of stages yet to "
-                "begin, may change), or start anew in another --output"
+                f"resume with the recipe of the run, which is that file (only {', '.join(MAY_CHANGE)}, and keys of "
+                "stages yet to begin, may change), or start anew in another --output"
             )
 
     def _may_lie_elsewhere(self, old: Recipe, new: Recipe) -> set[str]:
