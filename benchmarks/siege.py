@@ -18,6 +18,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import httpx
 
+from lusifer.index.index import Index
 from lusifer.io.files import write_file
 
 Address = tuple[str, int]
@@ -37,6 +39,20 @@ DEEP = (
     b'{"input": ' + b"[" * 900 + b"]" * 900 + b"}", b'{"input": "a", "dimensions": 1e400}', b"", b"null",
 )  # fmt: skip
 TYPES = "application/xml", "multipart/form-data; boundary=x", "text/plain", "application/octet-stream", "\x7f"
+TERMS = 50_000
+FILTERS = {
+    "1" + "+1" * TERMS + " > 0": "400", " OR ".join(["year = 1"] * TERMS): "400",
+    " AND ".join(["year"] * 10_000): "400",
+    "(" * TERMS: "400", "(" * TERMS + "year = 1" + ")" * TERMS: "400", "NOT " * 20_000 + "year = 1": "400",
+    "- " * 40_000 + "1 = 1": "400", ")" * TERMS: "400", "abs(" * 20_000 + "1" + ")" * 20_000: "400",
+    f"year IN ({','.join('1' * TERMS)})": "400", "lang = '" + "x" * 2**20: "400", "year = " + "9" * 80_000: "400",
+    "lang = 'de'; DROP TABLE documents": "400", "lang = 'de' nonsense": "400", "year = 1) OR (year = 1": "400",
+    "id IN (SELECT id FROM documents)": "400", "length(lpad(lang, 2147483647)) > 0": "400",
+    "repeat(lang, 999999999) = ''": "400", "regexp_like(lang, '((a{1000}){1000}){1000}')": "400",
+    " OR ".join(["year = 1"] * 1_000): "200", f"year IN ({','.join('1' * 10_000)})": "200",
+    "(" * 30 + "year = 1" + ")" * 30: "200", "lang LIKE '" + "%a" * 4_000 + "'": "200", "year > 2000": "200",
+}  # fmt: skip
+"""Conditions, and the status that each is promised: beyond the bounds, of another grammar, or just within both."""
 NO_HTTP = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\x00" * 5000, b"PRI * HTTP/2.0\r\n\r\n"
 
 
@@ -308,6 +324,26 @@ async def slow_readers(address: Address, scale: Scale, seen: Seen) -> None:
     )
 
 
+async def filters(address: Address, scale: Scale, seen: Seen) -> None:
+    """Conditions for `/search` that are deep, long, of another grammar, or as large as they may be."""
+    head, whole = HEAD.replace(b"/v1/embeddings", b"/search"), list(FILTERS.items())
+
+    async def one(number: int) -> str:
+        where, wanted = whole[number % len(whole)]
+        body = json.dumps(
+            {"query": "water", "where": where, "mode": ("words", "vector", "hybrid")[number % 5 % 3]}
+        ).encode()
+        began = time.monotonic()
+        status = await speak(address, head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        slowest[time.monotonic() - began] = where
+        return status if status == wanted else f"{status} in place of {wanted} ({where[:20]} ...)"
+
+    slowest: dict[float, str] = {}
+    for first in range(0, max(len(whole), min(480, scale.clients)), 24):
+        await _all(seen, (one(number) for number in range(first, first + 24)))
+    seen.note = f"slowest of 24 at once {max(slowest):.1f} s ({slowest[max(slowest)][:20]} ...)"
+
+
 ATTACKS: dict[Callable[[Address, Scale, Seen], Awaitable[None]], tuple[str, ...]] = {
     slow_headers: ("408", "closed"),
     slow_bodies: ("408", "closed"),
@@ -321,6 +357,7 @@ ATTACKS: dict[Callable[[Address, Scale, Seen], Awaitable[None]], tuple[str, ...]
     costly_texts: ("200", "429"),
     slow_readers: ("closed",),
     full_queue: ("200", "429"),
+    filters: ("200", "400"),
 }
 """What each gets, as docs/how-to/serve.md promises."""
 
@@ -418,7 +455,10 @@ HEADINGS = (
 
 async def besiege(model: str, scale: Scale, only: Sequence[str], say: Callable[[str], None]) -> list[str]:
     """All attacks on one server."""
-    words = [sys.executable, "-m", "lusifer.cli", "serve", model, "--port", "0"]
+    home = tempfile.TemporaryDirectory()
+    index = Index.create(Path(home.name) / "index", model)
+    index.add({"id": str(row), "text": f"water {row}", "lang": "de", "year": row} for row in range(1000))
+    words = [sys.executable, "-m", "lusifer.cli", "serve", model, "--port", "0", "--index", str(index.folder)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     assert process.stderr is not None
     try:
@@ -442,6 +482,7 @@ async def besiege(model: str, scale: Scale, only: Sequence[str], say: Callable[[
         return rows
     finally:
         process.kill()
+        home.cleanup()
 
 
 def main() -> None:

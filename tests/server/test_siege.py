@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 import lusifer
+from lusifer.index.index import Index
+from lusifer.server import run
 from lusifer.server.connections import Patience
 from support import http_server
 from support.http_server import eventually
@@ -21,7 +23,7 @@ from support.http_server import eventually
 PATIENCE = Patience(headers=1, body=1, rate=2**22, connections=30)
 ATTACKS = [
     "slow_headers", "slow_bodies", "half_requests", "silent_connections", "giant_headers", "giant_bodies",
-    "wrong_bodies", "no_http", "pipelined", "slow_readers", "full_queue",
+    "wrong_bodies", "no_http", "pipelined", "slow_readers", "full_queue", "filters",
 ]  # fmt: skip
 
 
@@ -33,9 +35,12 @@ def siege() -> Any:
 
 
 @pytest.fixture(scope="module")
-def client(model_folder: Path) -> Iterator[httpx.Client]:
-    embedder = lusifer.load(model_folder, device="cpu")
-    app, _ = http_server.served(embedder, patience=PATIENCE, body_bytes=2**19, queue_tokens=4096)
+def client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    place = tmp_path_factory.mktemp("siege") / "index"
+    index = Index.create(place, model_folder, embedder=lusifer.load(model_folder, device="cpu"))
+    index.add([{"id": str(row), "text": f"water {row}", "lang": "de", "year": row} for row in range(20)])
+    limits = run.Limits(patience=PATIENCE, body_bytes=2**21, queue_tokens=4096)
+    app = run.make([str(model_folder)], limits, device="cpu", indexes=[place])
     with http_server.running(app, PATIENCE) as client:
         yield client
 
@@ -46,7 +51,7 @@ def test_hostile_clients_get_what_is_promised_and_honest_ones_their_vectors(
     name: str, siege: Any, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = (client.base_url.host, client.base_url.port)
-    scale = siege.Scale(clients=12, connections=60, seconds=0.3, longest=8, lists=100, characters=1000, body=2**19)
+    scale = siege.Scale(clients=12, connections=60, seconds=0.3, longest=8, lists=100, characters=1000, body=2**21)
     with caplog.at_level(logging.ERROR):
         seen = asyncio.run(siege.attack(getattr(siege, name), address, scale))
     assert seen.got and not seen.wrong, seen.got
