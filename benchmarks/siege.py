@@ -269,6 +269,17 @@ async def giant_headers(address: Address, scale: Scale, seen: Seen) -> None:
     await _all(seen, (speak(address, giant[number % 3]) for number in range(min(300, scale.clients))))
 
 
+async def tiny_chunks(address: Address, scale: Scale, seen: Seen) -> None:
+    """Bodies in chunks of a byte, headers in thousands of lines, and the same behind a body."""
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    some = (
+        chunked + b"1\r\n \r\n" * 40_000,
+        HEAD + b"X:\r\n" * 50_000 + b"\r\n",
+        chunked + b"0\r\n" + b"X:\r\n" * 50_000,
+    )
+    await _all(seen, (speak(address, some[number % 3]) for number in range(min(300, scale.clients))))
+
+
 async def giant_bodies(address: Address, scale: Scale, seen: Seen) -> None:
     """Bodies that say they are a gigabyte, and chunks without an end."""
     chunk = b"10000\r\n" + b" " * 2**16 + b"\r\n"
@@ -349,7 +360,8 @@ ATTACKS: dict[Callable[[Address, Scale, Seen], Awaitable[None]], tuple[str, ...]
     slow_bodies: ("408", "closed"),
     half_requests: ("left",),
     silent_connections: ("closed",),
-    giant_headers: ("431", "400", "closed"),
+    giant_headers: ("431", "closed"),
+    tiny_chunks: ("413", "431", "closed"),
     giant_bodies: ("413",),
     wrong_bodies: ("400",),
     no_http: ("400", "404", "405", "408", "431", "505", "closed"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,8 @@ from support.http_server import eventually
 
 PATIENCE = Patience(headers=1, body=1, rate=2**22, connections=30)
 ATTACKS = [
-    "slow_headers", "slow_bodies", "half_requests", "silent_connections", "giant_headers", "giant_bodies",
-    "wrong_bodies", "no_http", "pipelined", "slow_readers", "full_queue", "filters",
+    "slow_headers", "slow_bodies", "half_requests", "silent_connections", "giant_headers", "tiny_chunks",
+    "giant_bodies", "wrong_bodies", "no_http", "pipelined", "slow_readers", "full_queue", "filters",
 ]  # fmt: skip
 
 
@@ -57,6 +58,41 @@ def test_hostile_clients_get_what_is_promised_and_honest_ones_their_vectors(
     assert seen.got and not seen.wrong, seen.got
     assert seen.honest and not seen.lost and max(seen.honest) < 5
     assert not caplog.records, caplog.text
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        (b"X: y\r\n" * 3_000 + b"\r\n", 431, "the headers are too long: headers may have 16,384 bytes"),
+        (b"X: " + b"y" * 16_000 + b"\r\nContent-Length: 14\r\n\r\n" + b'{"input": "a"}', 200, ""),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 5_000,
+            413,
+            "chunks of 1 bytes: send fewer and larger",
+        ),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 3_000 + b'E\r\n{"input": "a"}\r\n0\r\n\r\n',
+            200,
+            "",
+        ),
+    ],
+)
+def test_limits_hold_for_what_comes_at_once(
+    request_: bytes, status: int, said: str, siege: Any, client: httpx.Client
+) -> None:
+    """Also for the second request of a connection, whose bytes came with the first."""
+    whole = siege.HEAD + request_
+    for before in (b"", siege.request(b'{"input": "a"}')):
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as other:
+            other.sendall(before + whole)
+            stream = other.makefile("rb")
+            for wanted in [200] * bool(before) + [status]:
+                assert stream.readline().split()[1] == str(wanted).encode()
+                length = 0
+                while (line := stream.readline()) != b"\r\n":
+                    length = int(line[15:]) if line.lower().startswith(b"content-length") else length
+                body = stream.read(length).decode()
+            assert said in body
 
 
 def test_a_connection_that_works_gives_no_room(model_folder: Path) -> None:

@@ -6,6 +6,7 @@ longest without a whole request gives way to the next.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ from lusifer.server.errors import ApiError
 
 MOST_HEADERS = 2**14
 """Bytes of the first line and the headers of a request."""
+FEW_CHUNKS, CHUNK = 4096, 2**8
+"""Chunks of a body that may be of any size, and the bytes that those after them must have in the mean: each takes h11
+as long, though it be one byte."""
+_END = re.compile(rb"\n\r?\n")
+"""Behind the headers, as h11 finds it."""
+READ = 2**15
+"""Bytes that are read of one client before another has its turn."""
 WORKING = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 """What h11 calls a client whose request is whole, or that sends none any more."""
 
@@ -62,17 +70,47 @@ class Door:
         return False
 
 
+class _Parser(h11.Connection):
+    """Holds to limits also where more than they allow is there at once: h11 looks at them only where it waits."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MOST_HEADERS)
+        self._chunks = self._came = 0
+
+    def next_event(self) -> Any:
+        """The next part of a request.
+
+        Raises:
+            h11.RemoteProtocolError: As h11 does; or the headers are too long, or the chunks of the body too small.
+        """
+        if self.their_state is h11.IDLE:
+            self._chunks = self._came = 0
+            data = self.trailing_data[0]
+            if len(data) > MOST_HEADERS and not _END.search(data, 0, MOST_HEADERS):
+                raise h11.RemoteProtocolError("the headers are too long", error_status_hint=431)
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._chunks, self._came = self._chunks + 1, self._came + len(event.data)
+            if self._chunks > FEW_CHUNKS + self._came / CHUNK:
+                words = f"the body comes in {self._chunks:,} chunks of {self._came / self._chunks:.0f} bytes"
+                raise h11.RemoteProtocolError(words, error_status_hint=413)
+        return event
+
+
 class Connection(H11Protocol):
     """One client: uvicorn's own, and the limits of a `Door`; `settings` are as uvicorn gives them."""
 
     def __init__(self, *, door: Door, **settings: Any) -> None:
         super().__init__(**settings)
+        self.conn = _Parser()
         self.door, self.heard = door, False
         self._unsent: tuple[float, int] | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Take a client in, or tell it that there are too many."""
         super().connection_made(transport)
+        if hasattr(transport, "max_size"):  # of asyncio's: others have their turn after fewer bytes of one client
+            transport.max_size = READ
         if self.door.make_room(self.connections):
             self.door.waiting[self] = self.loop.time()
         else:
@@ -152,5 +190,5 @@ class Connection(H11Protocol):
         """Say what is wrong with a request that is no HTTP; uvicorn calls it where h11 has raised its error."""
         found = sys.exception()
         status = found.error_status_hint if isinstance(found, h11.RemoteProtocolError) else 400
-        mend = f"headers may have {MOST_HEADERS:,} bytes" if status == 431 else "send a request of HTTP/1.1"
-        self.refuse(ApiError(status, f"{found or msg}: {mend}"))
+        mends = {431: f"headers may have {MOST_HEADERS:,} bytes", 413: "send fewer and larger ones"}
+        self.refuse(ApiError(status, f"{found or msg}: {mends.get(status, 'send a request of HTTP/1.1')}"))

@@ -27,7 +27,7 @@ from lusifer.io import names
 from lusifer.server.app import Site, make_app
 from lusifer.server.batcher import Batcher
 from lusifer.server.bodies import Intake
-from lusifer.server.connections import MOST_HEADERS, Connection, Door, Patience
+from lusifer.server.connections import Connection, Door, Patience
 from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Meter, Metrics
 from lusifer.server.search import Searcher, searchers
@@ -248,7 +248,6 @@ def server(app: Gate, patience: Patience | None = None) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=partial(Connection, door=door),
-        h11_max_incomplete_event_size=MOST_HEADERS,
         log_config=None,
         access_log=False,
         server_header=False,
