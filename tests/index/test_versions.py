@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from lusifer.cli import main
 from lusifer.embedder.identity import identity
-from lusifer.errors import LusiferError
+from lusifer.errors import LusiferError, UsageError
+from lusifer.index import doctor
 from lusifer.index.documents import TextDocument
 from lusifer.index.index import Index
 from lusifer.index.reindex import reindex
 from lusifer.index.table import META
+from lusifer.io import hub
 
 TEXTS = {"a": "Water is life.", "b": "Fire is warm."}
 
@@ -59,6 +64,32 @@ def test_an_index_of_the_first_version_is_read_and_written(said, embedder, tmp_p
     for id, word in (("a", "water"), ("b", "fire"), ("c", "lamp")):
         assert [hit.id for hit in Index.open(tmp_path / "i").search(word, mode="words")[0]] == [id]
     assert reindex(tmp_path / "i", said["name"], embedder=embedder, tokens=32).documents == 3
+
+
+def test_a_model_of_the_hub_that_an_index_names_is_never_fetched(said, model_folder, embedder, tmp_path, monkeypatch):
+    """Only from the cache, where it lies on the machine of whoever made the index; or if the user names it."""
+    fetched = []
+    monkeypatch.setattr(hub, "fetch", lambda name, *_: fetched.append(name) or model_folder)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    by_hand(tmp_path / "i", said | {"name": "owner/tracker"}, TEXTS, embedder.encode)
+    words = (
+        r"i: was made by owner/tracker of the hub, which is not in the cache .*: if you trust it, name it: `--model o"
+    )
+    with pytest.raises(UsageError, match=words):
+        Index.open(tmp_path / "i").search("fire")
+    (tmp_path / "q").write_text("fire")
+    assert main(["search", str(tmp_path / "i"), "fire"]) == 2
+    assert any("if you trust it" in probe.detail for probe in doctor.examine(tmp_path / "i"))
+    assert fetched == []
+    assert Index.open(tmp_path / "i", "owner/tracker", embedder=embedder).search("fire") and set(fetched) == {
+        "owner/tracker"
+    }
+    repository, fetched[:] = tmp_path / "cache" / "models--owner--tracker", []
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(model_folder, repository / "snapshots" / ("a" * 40))
+    assert Index.open(tmp_path / "i").search("Fire is warm.")[0][0].id == "b" and fetched == []
+    assert main(["search", str(tmp_path / "i"), "fire"]) == 0 and fetched == []
 
 
 @pytest.mark.parametrize(

@@ -276,9 +276,14 @@ def search(
         from lusifer.serving.encode import EmbedReport
 
         found = Index.open(index, model)
-        mine = None if mode == "words" else _looked(query, found.asks, unscored)  # for words no vector is made
-        if mode != "words":
-            found.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=context.obj is OWN_PROCESS))
+        looked = []
+
+        def load(place: str, dtype: str | None) -> Embedder:
+            looked.append(_looked(query, place, found.asks, unscored))
+            return load_to_embed(place, device, dtype, alone=context.obj is OWN_PROCESS)
+
+        if mode != "words":  # for words no vector is made
+            found.use(load)
     report = EmbedReport()
     judging = _judging(found, query, calibrated, language, statistics, mode)
     hits = found.search(query, top_k=top_k, where=where, mode=mode, report=report, min_score=min_score, **judging)[0]
@@ -290,7 +295,7 @@ def search(
         terminal.note(
             f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g} or more")
         )
-    if mine is not None and (line := mine.line(found.asks)):
+    if any(looked) and (line := looked[0].line(found.asks)):
         terminal.note(line)
 
 
@@ -316,11 +321,11 @@ def _judging(
     return {"calibrated": calibrated, "languages": [code], "statistics": known}
 
 
-def _looked(query: str, model: str, unscored: str) -> LanguageGuard | None:
-    """What has looked at the language of a question, and refused it if that is asked for."""
+def _looked(query: str, place: str, model: str, unscored: str) -> LanguageGuard | None:
+    """What has looked at the language of a question, by the card of a model, and refused it if that is asked for."""
     from lusifer.serving import guard
 
-    mine = guard_for(model, unscored)
+    mine = guard_for(place, unscored)
     if mine is not None:
         mine.see(query)
         if unscored == "error":

@@ -43,7 +43,7 @@ def examine(path: str | os.PathLike[str]) -> list[Probe]:
         _files(table),
         _documents(table),
         _vectors(table),
-        _model(made_by),
+        _model(made_by, table.folder),
     ]
 
 
@@ -80,10 +80,10 @@ def _vectors(table: PassageTable) -> Probe:
     return Probe(name, not bad, f"{bad:,} are not, the first of document {first}: {how}" if bad else "all of them")
 
 
-def _model(made_by: IndexModel) -> Probe:
+def _model(made_by: IndexModel, folder: Path) -> Probe:
     name = f"its model is here: {made_by.name}"
     try:
-        here = known(made_by.name).identity
+        here = known(made_by.name, folder).identity
     except LusiferError as error:
         return Probe(name, False, str(error), error)
     if here == made_by.identity:

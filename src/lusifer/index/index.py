@@ -161,7 +161,7 @@ class Index:
                 from lusifer.embedder import folder
 
                 dtype = self.model.dtype if self._own else None
-                self._embedder = folder.load(asks.name, device=self._device, dtype=dtype)
+                self._embedder = folder.load(asks.place, device=self._device, dtype=dtype)
             return self._embedder
 
     def _asking(self) -> Known:
@@ -171,15 +171,15 @@ class Index:
                 if self.model.name == IN_MEMORY:
                     how = f"hand it over as `model`, or `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
                     raise UsageError(f"{self.folder}: was made by a model in memory: {how}")
-                asks = known(self.model.name)
+                asks = known(self.model.name, self.folder)
                 may_ask(str(self.folder), self.model, asks)
                 self._asks = asks
             return self._asks
 
     def use(self, load: Callable[[str, str | None], Embedder]) -> None:
-        """Load the model by a function of name and number format, in place of `lusifer.load`."""
+        """Load the model by a function of its place and number format, in place of `lusifer.load`."""
         with self._loading:
-            self._embedder = load(self._asking().name, self.model.dtype if self._own else None)
+            self._embedder = load(self._asking().place, self.model.dtype if self._own else None)
 
     def share(self, other: Index) -> None:
         """Use the table of another that is open, and the vectors that it holds in memory."""
@@ -196,7 +196,9 @@ class Index:
         """
         if given is None and self._statistics is not None:
             return self._statistics
-        made, called = asking.chosen(given, self.folder, self.model.offsets if self._own else None, self.asks)
+        made, called = asking.chosen(
+            given, self.folder, self.model.offsets if self._own else None, self._asking().place
+        )
         made.require(called, self._asking().identity, self.model.identity, self.prompt, self.model.document)
         self._statistics = made if given is None else self._statistics
         return made

@@ -88,33 +88,49 @@ class IndexModel:
 
 @dataclass(frozen=True)
 class Known:
-    """A model that is there: what to load, its identity, and that of the embedder into whose space it was trained."""
+    """A model that is there: its identity, and that of the embedder into whose space it was trained.
+
+    `place` is what to load: the name, or the folder in the cache of a model of the hub that an index names.
+    """
 
     name: str
     identity: str
     space: str | None
+    place: str
 
 
-def known(model: str | os.PathLike[str] | Embedder) -> Known:
+def known(model: str | os.PathLike[str] | Embedder, index: str | os.PathLike[str] | None = None) -> Known:
     """Identify a model: a name as for `lusifer.load`, or an embedder in memory.
 
+    Args:
+        model: It, or its name.
+        index: The folder that names it where no user did: then nothing is fetched, and a model of the hub must be in
+            the cache of this machine, as it is where the index was made.
+
     Raises:
-        UsageError: There is no model of that name.
+        UsageError: There is no model of that name, or an index alone names it and it is not in the cache.
         ModelFolderError: It is damaged, or the hub does not give it.
     """
     if not isinstance(model, (str, os.PathLike)):
         config = getattr(getattr(model[0], "model", None), "config", None)
         space = getattr(config, "space", None) if getattr(config, "model_type", None) == contents.MODEL_TYPE else None
-        return Known(IN_MEMORY, identity_in_memory(model), (space or {}).get("identity"))
-    found = names.model(model)
-    place = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
-    name = os.fspath(model)
+        return Known(IN_MEMORY, identity_in_memory(model), (space or {}).get("identity"), IN_MEMORY)
+    found, name = names.model(model), os.fspath(model)
+    if isinstance(found, Path):
+        place = found
+    elif index is None:
+        place = hub.fetch(found, contents.FILES)
+    elif (place := hub.cached(found, contents.FILES)) is None:
+        words = f"was made by {found} of the hub, which is not in the cache of this machine and which you did not name"
+        how = f"if you trust it, name it: `--model {shlex.quote(found)}`, in Python `Index.open(PATH, {found!r})`"
+        raise UsageError(f"{index}: {words}: {how}")
     if Path(name).expanduser().exists():
         name = str(Path(name).expanduser().resolve())
     config = place / "config.json"
     said = contents.read(config, dict) if place.is_dir() and config.is_file() else {}
     space = said.get("space") if said.get("model_type") == contents.MODEL_TYPE else None
-    return Known(name, identity(place), space.get("identity") if isinstance(space, dict) else None)
+    taken = str(place) if index is not None and isinstance(found, str) else name
+    return Known(name, identity(place), space.get("identity") if isinstance(space, dict) else None, taken)
 
 
 def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:

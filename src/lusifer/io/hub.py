@@ -67,6 +67,22 @@ def fetch(name: str, files: Sequence[str], revision: str | None = None) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(files), revision=revision))
 
 
+def cached(name: str, files: Sequence[str]) -> Path | None:
+    """The folder of a model in the cache of this machine, without a word to the hub; None where it is not there.
+
+    Raises:
+        ModelFolderError: It can be the name of no model there.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with asking(f"{name}: no such folder here, and no name of the hub", ModelFolderError):
+        try:
+            return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+
+
 def has_file(name: str, file: str, commit: str | None = None) -> bool:
     """Whether a folder, or a model repository on the hub at a commit, holds a file (which is then in the cache).
 
