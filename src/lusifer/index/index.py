@@ -171,8 +171,7 @@ class Index:
                 if self.model.name == IN_MEMORY:
                     how = f"hand it over as `model`, or `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
                     raise UsageError(f"{self.folder}: was made by a model in memory: {how}")
-                asks = known(self.model.name, self.folder)
-                may_ask(str(self.folder), self.model, asks)
+                may_ask(str(self.folder), self.model, asks := known(self.model.name, self.folder))
                 self._asks = asks
             return self._asks
 
@@ -196,10 +195,9 @@ class Index:
         """
         if given is None and self._statistics is not None:
             return self._statistics
-        made, called = asking.chosen(
-            given, self.folder, self.model.offsets if self._own else None, self._asking().place
-        )
-        made.require(called, self._asking().identity, self.model.identity, self.prompt, self.model.document)
+        asks, own = self._asking(), self.model.offsets if self._own else None
+        made, called = asking.chosen(given, self.folder, own, asks.place)
+        made.require(called, asks.identity, self.model.identity, self.prompt, self.model.document)
         self._statistics = made if given is None else self._statistics
         return made
 
