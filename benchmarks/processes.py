@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pkgutil
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -91,7 +92,8 @@ MINUTES = processes.JOIN_MINUTES
 SECONDS = 30
 """Longest time from a death to the end of all, on a busy machine."""
 LONGEST = 120.0
-GONE = ("another process of this run has ended", "did not all meet", "the loss is nan", "ChildFailedError")
+GONE = ("another process of this run has ended", "did not all meet", "the loss is nan")
+"""Our own lines: torchrun says much of any failure."""
 
 
 def prepare(folder: Path, stages: Sequence[str] | None = None) -> Path:
@@ -211,7 +213,10 @@ def run_rank(rank: int, count: int, port: int, dying: int, file: str, death: tup
 
 @dataclass(frozen=True)
 class Death:
-    """One run in which a process died: the exit statuses, what was said, and the seconds that the others lived on."""
+    """One run in which a process died: the exit statuses, what was said, and the seconds that the others lived on.
+
+    Under torchrun what all say is one text, and `blamed` tells whether it names the process that died as the cause.
+    """
 
     place: str
     way: str
@@ -220,12 +225,26 @@ class Death:
     statuses: list[int | None]
     said: list[str]
     seconds: float
+    blamed: bool = False
+
+    @property
+    def told(self) -> bool:
+        """Whether the others said in a line of ours why they end."""
+        return all(any(word in text for word in GONE) for text in self.said)
 
     @property
     def held(self) -> bool:
-        """Whether all ended badly, in time, and the others said why (torchrun ends them, and says it itself)."""
-        told = [any(word in text for word in GONE) for text in self.said]
-        return all(self.statuses) and self.seconds < SECONDS and all(told)
+        """Whether all ended badly, in time, and with words on why.
+
+        Those are our line; torchrun may end the others before they see that one is gone, and then names that one.
+        """
+        words = self.blamed if self.launcher == "torchrun" else self.told
+        return all(self.statuses) and self.seconds < SECONDS and words
+
+
+def blames(text: str, dying: int) -> bool:
+    """Whether torchrun, whose report this is, names process `dying` as the first to fail."""
+    return re.search(rf"Root Cause[^=]*?\n\s*rank\s*: {dying} ", text) is not None
 
 
 def dies(context: BaseContext, place: str, way: str, count: int, recipe: Path, port: int, dying: int = 0) -> Death:
@@ -273,7 +292,8 @@ def under_torchrun(place: str, way: str, count: int, recipe: Path, dying: int = 
     rank = [__file__, "--die", place, way, str(dying), str(folder / "moment"), *words]
     done = torchrun(count, rank)
     moment = float((folder / "moment").read_text())
-    return Death(place, way, count, "torchrun", [done.returncode], [done.stdout + done.stderr], time.time() - moment)
+    text, seconds = done.stdout + done.stderr, time.time() - moment
+    return Death(place, way, count, "torchrun", [done.returncode], [text], seconds, blames(text, dying))
 
 
 def torchrun(count: int, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -328,7 +348,8 @@ def killed(counts: Sequence[int], folder: Path) -> list[Death]:
 def _said(death: Death) -> Death:
     """Say how a run ended, and all that was said where it was not as promised."""
     held = "held" if death.held else "NOT HELD"
-    _say(f"{held}: {death.place}, {death.way}, {death.count}, launcher {death.launcher}, {death.seconds:.1f} s")
+    line = "with our line" if death.told else "without our line"
+    _say(f"{held}: {death.place}, {death.way}, {death.count}, launcher {death.launcher}, {death.seconds:.1f} s, {line}")
     if not death.held:
         _say(f"{death.statuses} " + "\n".join(death.said))
     return death
@@ -369,7 +390,8 @@ def _death_rows(deaths: Sequence[Death]) -> list[str]:
         kinds.setdefault((death.place, death.launcher), []).append(death)
     return [
         f"| {place} | {launcher} | {len(some)} | {sum(each.held for each in some)} "
-        f"| {sum(not each.held for each in some)} | {max(each.seconds for each in some):.1f} |"
+        f"| {sum(not each.held for each in some)} | {sum(each.told for each in some)} "
+        f"| {max(each.seconds for each in some):.1f} |"
         for (place, launcher), some in kinds.items()
     ]
 
@@ -387,11 +409,13 @@ gradient's norm by their own size, and of the trained numbers after the last ste
 {rows}
 
 Runs in which one process died: by SIGKILL, by an error of its own, or by a loss that is NaN there alone. "As promised"
-is that all ended with an error within {seconds} seconds, and the others said that one was gone. Where it died before
+is that all ended with an error within {seconds} seconds, and the others said in a line of ours that one was gone.
+torchrun ends them as soon as it sees the death, at times before that line: there it is that torchrun names the
+process that died, and the column "our line" tells how often the others had said it as well. Where it died before
 they had met, and no launcher watches, the others wait {join} seconds for it here, {minutes} minutes otherwise.
 
-| it died | launcher | runs | as promised | not | longest, seconds |
-|---|---|--:|--:|--:|--:|
+| it died | launcher | runs | as promised | not | our line | longest, seconds |
+|---|---|--:|--:|--:|--:|--:|
 {deaths}
 """
 

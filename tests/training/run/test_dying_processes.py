@@ -53,6 +53,17 @@ def test_one_that_dies_ends_the_others_with_words(benchmark: ModuleType, tmp_pat
     assert kept.count("bad-batch-1.safetensors") == (way == "nan")  # of the process whose loss it was
 
 
+def test_what_torchrun_says_of_any_failure_is_no_line_of_ours(benchmark: ModuleType) -> None:
+    """Its report must name the process that died, and our line is looked for apart from it."""
+    report = "ChildFailedError:\n=====\nFailures:\n[1]:\n  rank      : 0 (local_rank: 0)\n-----\n"
+    report += "Root Cause (first observed failure):\n[0]:\n  host      : localhost\n  rank      : 1 (local_rank: 1)\n"
+    assert benchmark.blames(report, 1) and not benchmark.blames(report, 0)
+    for blamed in (True, False):
+        death = benchmark.Death("step", "kill", 2, "torchrun", [1], [report], 1.0, blamed)
+        assert death.held == blamed and not death.told
+    assert not benchmark.Death("step", "kill", 2, "none", [1, 1], [report], 1.0).held
+
+
 @pytest.mark.slow
 def test_the_server_that_forks_has_one_thread() -> None:
     """A lock that another one holds in the moment of a fork is held in the child for ever."""
