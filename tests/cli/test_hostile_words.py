@@ -43,3 +43,12 @@ def test_an_error_names_a_hostile_file_safely(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["info", f"no{EVIL}"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_bar_shows_hostile_names_as_they_are_spelt(capsys):
+    """The stages of a recipe bear the names that its author gave them."""
+    with terminal.StageBar() as bar:
+        bar.open(f"stage{EVIL}", 10)
+        bar.update(completed=3, words=f"left{EVIL}")
+    said = capsys.readouterr().err
+    assert "stage\\u001b]0;" in said.replace("\n", "") and not set(said) & set("\x1b\x07\x9b" + TURNS)

@@ -138,13 +138,14 @@ class StageBar:
             refresh_per_second=2,
             speed_estimate_period=3600,  # a step may take minutes
         )
-        self._progress.add_task(what, total=total, completed=done, words="")
+        self._progress.add_task(visible(what), total=total, completed=done, words="")
         self._progress.start()
 
     def update(self, **values: int | str | None) -> None:
         """Show how many steps are done (`completed`), of how many (`total`), or `words` behind the numbers."""
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], **values)
+            shown = {name: visible(value) if isinstance(value, str) else value for name, value in values.items()}
+            self._progress.update(self._progress.task_ids[0], **shown)
 
     def close(self) -> None:
         """Leave the bar as it stands; what is printed next begins on a new line."""
