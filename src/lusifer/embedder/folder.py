@@ -92,7 +92,8 @@ def load(
 
             with _told(start, found):
                 # The folder is called by its commit.
-                return SentenceTransformer(found, device=device, revision=start.name, model_kwargs=wishes)
+                said = {"device": device, "revision": start.name, "model_kwargs": wishes}
+                return SentenceTransformer(found, trust_remote_code=False, **said)
         name, found = found, hub.fetch(found, contents.FILES)
         try:
             model = _check(found, vectors_only)  # transformers would draw a missing tensor
@@ -112,7 +113,8 @@ def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> Sen
     if device is not None and (placed := build.place(device)) and contents.is_ours(folder):
         wishes, device = wishes | placed, None  # the library takes one of the two
     with _told(folder, f"{folder}: sentence-transformers cannot load it"):
-        made = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=wishes)
+        said = {"device": device, "local_files_only": True, "model_kwargs": wishes}
+        made = SentenceTransformer(str(folder), trust_remote_code=False, **said)
     if isinstance(model := getattr(made[0], "model", None), LusiferModel):
         plain.refuse_unread(folder, model, made.tokenizer)
     has_transformer = (folder / "config.json").is_file()  # which was given the number format
@@ -212,7 +214,8 @@ def load_cross_encoder(
     from sentence_transformers import CrossEncoder
 
     try:
-        model = CrossEncoder(name_or_path, device=device, local_files_only=Path(name_or_path).is_dir())
+        here = Path(name_or_path).is_dir()
+        model = CrossEncoder(name_or_path, device=device, local_files_only=here, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"{name_or_path}: is no cross-encoder that can be loaded ({first})") from error

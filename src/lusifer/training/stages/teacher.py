@@ -38,6 +38,7 @@ def read(recipe: Recipe, model: LusiferModel) -> SentenceTransformer:
         placed = build.place(model.device)
         teacher = SentenceTransformer(
             folder,
+            trust_remote_code=False,
             revision=hub.commit(folder, revision),
             device=None if placed else str(model.device),
             model_kwargs={"dtype": getattr(torch, recipe.model.dtype.frozen), **placed},
