@@ -87,7 +87,7 @@ def test_rows_of_a_filter_are_kept_until_something_is_committed_and_those_of_a_f
     fresh.add([{"id": "a", "text": "one", "tag": "x"}, {"id": "b", "text": "two", "tag": "y"}])
     asked = []
     real = table.filtered
-    monkeypatch.setattr(table, "filtered", lambda where: asked.append(where) or real(where))
+    monkeypatch.setattr(table, "filtered", lambda where, fields: asked.append(where) or real(where, fields))
     for _ in range(2):
         assert ids(fresh, "one", where="tag IN ('x')") == ["a"]
         assert ids(fresh, "one", where="lower(tag) = 'y'") == ["b"]

@@ -183,7 +183,7 @@ def test_what_a_kill_leaves_of_the_kept_offsets_is_in_nobodys_way(
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr("lusifer.io.files.os.replace", kill)
         Index.create(folder, model_folder, embedder=embedder, offsets=statistics, language_field="lang")
-    (left,) = folder.iterdir()
+    (left,) = (each for each in folder.iterdir() if each.name != ".lock")
     assert left.name.startswith(f".offsets-{statistics.digest}.safetensors.")
     made = Index.create(folder, model_folder, embedder=embedder, offsets=statistics, language_field="lang")
     made.add(DOCUMENTS)
