@@ -118,7 +118,7 @@ def test_the_languages_of_the_card_are_left_alone(mini):
     [
         ("Ο σταθμός είναι στο βορρά.", ("script", "Greek")),
         ("ร้านเปิดแปดโมงเช้า", ("script", "Thai")),
-        ("駅は町の北にあります。", ("script", "Han")),
+        ("駅は町の北にあります。", ("script", "Japanese")),
         ("Nádraží je na severu města a vlak odjíždí v osm hodin.", ("language", "Czech")),
         ("Der Bahnhof liegt im Norden der Stadt, und der Zug fährt um acht Uhr ab.", ("language", "German")),
         ("vokzal nahoditsya na severe goroda, poezd uhodit v vosem chasov", ("unclear", "")),
@@ -128,7 +128,7 @@ def test_the_languages_of_the_card_are_left_alone(mini):
         ("water", None),
         ("12:30, 8 %", None),
         ("역은 도시 북쪽에 있다. 漢字", None),
-        ("火车站在城市北部。", ("script", "Han")),
+        ("火车站在城市北部。", ("script", "Chinese characters")),
         ("The word вода means water in Russian, as every child learns.", None),
     ],
 )

@@ -117,8 +117,10 @@ class LanguageGuard:
         (main, most), *others = counts.most_common(2)
         known = _scripts_of(frozenset(self.codes))
         if known and main != "OTHER" and 2 * sum(name in known for name in letters) < len(letters):
+            if _KANA & set(letters):  # beside them Chinese characters are Japanese too
+                return "script", "Japanese"
             name = next(name for name in letters if name not in known)
-            return "script", "Han" if name == "CJK" else name.title()
+            return "script", "Chinese characters" if name == "CJK" else name.title()
         if others and len(letters) >= FEWEST_LETTERS and others[0][1] >= MIXED * len(letters):
             return "mixed", ""
         if not self.identify or len(letters) < FEWEST_LETTERS:
@@ -143,9 +145,14 @@ class LanguageGuard:
         for kind, what in (("unclear", "romanised or in no language that can be told"), ("mixed", "in two scripts")):
             if self.found.get(kind):
                 parts.append(f"{sum(self.found[kind].values()):,} {what}")
+        first = f"; the first is {self.first}" if self.first else ""
+        if self.seen == 1:
+            named = " and ".join(name for kind in ("script", "language") for name, _ in self._most(kind))
+            named = named.replace("not known", "a language that cannot be told")
+            why = f"it was never scored on {named}" if words else f"the text is {parts[0].removeprefix('1 ')}"
+            return f"{model} may give a bad vector: {why}{first}"
         which = f"{self.looked:,} text" + ("" if self.looked == 1 else "s")
         which += f" looked at (of {self.seen:,})" if self.looked < self.seen else ""
-        first = f"; the first is {self.first}" if self.first else ""
         return f"of {which} {sure + guessed:,} may get bad vectors from {model}: {'; '.join(parts)}{first}"
 
     def _most(self, kind: str) -> list[tuple[str, int]]:
@@ -154,6 +161,9 @@ class LanguageGuard:
 
 _KINDS = (("script", "mixed"), ("language", "unclear"))
 """What Unicode tells, and what the identifier guesses."""
+_KANA = frozenset({"HIRAGANA", "KATAKANA"})
+_KANA = frozenset({"HIRAGANA", "KATAKANA"})
+"""Letters of Japanese alone."""
 _EASTERN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL"})
 """What stands together in Japanese and Korean."""
 
