@@ -97,17 +97,17 @@ def test_a_command_that_fails_ends_the_ablation_with_its_words(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("mine")
     assert main(["train", "tiny", "--output", "file"]) == 2
-    refused = capfd.readouterr().err
-    assert refused == "lusifer: error: file: is a file; give a folder\n"
+    refused = capfd.readouterr().err.splitlines()[-1]
+    assert refused == "lusifer: error: file: is a file; give a folder"
     # A process that says so at once, without a second of imports.
     stand_in = Path("stand-in")
-    stand_in.write_text(f'#!/bin/sh\necho "$@" >&2\necho "{refused.strip()}" >&2\nexit 2\n')
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >&2\necho "{refused}" >&2\nexit 2\n')
     stand_in.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stand_in.resolve()))
     assert main([*CALL, "--only", "full"]) == 1
     words, *said = capfd.readouterr().err.splitlines()[-3:]
     assert words.startswith("-m lusifer.cli train tiny --output out/full/run --variant full")
-    assert said[0] == refused.strip()
+    assert said[0] == refused
     assert said[1].startswith("lusifer: error: lusifer train tiny --output out/full/run") and "status 2" in said[1]
 
 

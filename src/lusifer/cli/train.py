@@ -70,7 +70,7 @@ def train(
 
 def on_the_sample(recipe: Recipe) -> str | None:
     """Say which stages learn from the text in the package, which is easily taken for one's own."""
-    stages = [each for each in recipe.stages if any(source.path.startswith(SAMPLE) for source in each.data)]
+    stages = [each for each in recipe.stages if any((source.path or "").startswith(SAMPLE) for source in each.data)]
     if not stages:
         return None
     names = ", ".join(stage.name for stage in stages)

@@ -258,7 +258,8 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]
     [
         (BOMB, r"x\.yaml line \d+: has more than 50,000 values"),
         ("a: " + "[" * 60 + "]" * 60, r"x\.yaml line 1: .* more than 50 levels"),
-        ("a: " + "[" * 700, r"x\.yaml: is nested too deeply"),
+        # Which comes first depends on how deep Python may go here, which some libraries raise.
+        ("a: " + "[" * 700, r"x\.yaml: is nested too deeply|x\.yaml line 1: not valid YAML"),
         ("? [[1]]\n: 2", r"x\.yaml: not valid YAML: unhashable"),
     ],
 )
