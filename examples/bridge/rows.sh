@@ -4,7 +4,7 @@
 #   bash examples/bridge/rows.sh DATA OUTPUT [SEED ...]
 #
 # DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. Seeds are 0 and 1 unless
-# some are given. A row is sized for about an hour of one CPU core; on a GPU none was timed. The same call goes on where
+# some are given. A row takes about two hours of one CPU core with bfloat16; on a GPU none was timed. The same call goes on where
 # one was stopped. ONLY=full,connector-ff takes some of the variants; ONLY=none leaves them all out, and TOWERS=none the
 # towers. SET="KEY=VALUE ..." changes the recipe for every row, DTYPE the number format of scoring (bfloat16). The
 # tables: python examples/bridge/table.py OUTPUT
