@@ -72,6 +72,19 @@ def test_a_lost_newest_version_is_named(folder, embedder):
         Index.open(folder, embedder=embedder)
 
 
+def test_a_table_that_takes_the_place_meanwhile_is_not_called_lost(folder, embedder, monkeypatch):
+    """Of `reindex`, whose table has lower versions: a reader has read the checksums of the one before."""
+    real, seen = commits._noted, []
+
+    def noted(place: Path) -> dict[str, str]:
+        seen.append(place)
+        return {"_versions/1.manifest": "of the one before"} if len(seen) == 1 else real(place)
+
+    monkeypatch.setattr(commits, "_noted", noted)
+    monkeypatch.setattr(commits, "_version", lambda file: 9 if file.name == "1.manifest" else 1)
+    assert len(Index.open(folder, embedder=embedder).ids()) == 39 and len(seen) == 2
+
+
 def test_a_large_index_is_opened_unread_and_its_doctor_reads_it(folder, embedder, monkeypatch):
     monkeypatch.setattr(commits, "AT_ONCE", 0)
     file = flip(folder, "data", 0.1)
