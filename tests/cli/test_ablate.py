@@ -116,3 +116,17 @@ def test_what_says_nothing_of_shared_stages_is_damaged(said, tmp_path):
     (tmp_path / SHARED).write_text(said)
     with pytest.raises(DataError, match=r"shared\.json: damaged, .*put it back, or train the run again"):
         SharedStages.of(tmp_path)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_interrupted_run_says_how_to_go_on_if_it_has_begun(begun, tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        if begun:
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "recipe.yaml").write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lusifer.training.run.run.train", interrupted)
+    assert main(["train", "tiny", "--output", str(tmp_path / "run")]) == 130
+    said = capsys.readouterr().err
+    assert ("the same command with --resume goes on from there" in said) == begun and "interrupted" in said

@@ -61,7 +61,7 @@ def train(
         with listener() as listen:
             model = run.train(loaded, output, resume=resume, listen=listen)
     except KeyboardInterrupt:
-        if first:
+        if first and (output / "recipe.yaml").is_file():  # else nothing has begun that could go on
             terminal.note(f"{output}: has what was saved; the same command with --resume goes on from there")
         raise
     if first:
