@@ -8,7 +8,7 @@ TEXTS ?= docs/how-to
 QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
 export TEXTS QUERY
 
-.PHONY: help demo test search quick check bench siege fuzz check-versions clean
+.PHONY: help demo test search quick check bench siege fuzz check-versions docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -46,8 +46,15 @@ check-versions: $(INSTALLED)  ## fast tests on the oldest and the newest package
 	.nox/tools/bin/pip install --quiet nox uv
 	PATH="$(CURDIR)/.nox/tools/bin:$$PATH" .nox/tools/bin/nox --session versions
 
+docs: $(VENV)/.docs  ## the documentation as a site that needs no network: site-output/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(VENV)/.docs
+
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo-output search-output
+	rm -rf $(VENV) demo-output search-output site-output
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,90 @@
+"""The site of the documentation has every page, and its links lead somewhere; MkDocs itself is not needed here."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SITE = YAML(typ="safe").load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+
+def hook() -> Any:
+    """The module that MkDocs calls."""
+    spec = importlib.util.spec_from_file_location("links", DOCS / "site" / "links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+links = hook()
+
+
+def listed(entries: list[Any]) -> Iterator[str]:
+    """The pages that a navigation names."""
+    for entry in entries:
+        for value in [entry] if isinstance(entry, str) else entry.values():
+            yield from [value] if isinstance(value, str) else listed(value)
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    assert sorted(listed(SITE["nav"])) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_nothing_is_fetched_when_the_site_is_read() -> None:
+    assert SITE["theme"]["font"] is False
+    files = [*SITE["extra_css"], *SITE["extra"]["polyfills"], *SITE["hooks"]]
+    assert not [name for name in files if name.startswith("http")]
+    assert all((DOCS / name).exists() or (ROOT / name).exists() for name in files)
+    # Without one of this name, the plugin `offline` adds a script from the network.
+    assert "offline" in SITE["plugins"]
+    assert any("iframe-worker" in name for name in SITE["extra"]["polyfills"])
+
+
+PAGES = [page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))] + links.linked_pages()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_the_site_lead_to_its_pages(page: str) -> None:
+    markdown = links.repository_path(page).read_text(encoding="utf-8")
+    in_site = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*") if file.is_file()} | set(PAGES)
+    text = "\n".join(part for part, is_text in links.joined(links.rewritten(markdown, page)) if is_text)
+    for _, _, target in links.LINK.findall(text):
+        place = target.partition("#")[0]
+        if place and not place.startswith(("http:", "https:", "mailto:")):
+            assert os.path.normpath(os.path.join(os.path.dirname(page), place)) in in_site, f"{page}: {target}"
+
+
+@pytest.mark.parametrize(
+    ("page", "written", "shown"),
+    [
+        ("how-to/serve.md", "[a](../../README.md#results)", "[a](../repository/README.md#results)"),
+        ("repository/README.md", "![a](docs/islands.png)", "![a](../islands.png)"),
+        ("repository/README.md", "[a](docs/how-to/train.md)", "[a](../how-to/train.md)"),
+        ("repository/README.md", "[a](LICENSE)", "a (`LICENSE` in the repository)"),
+        ("reliability.md", "[`benchmarks/results`](../benchmarks/results)", "`benchmarks/results`"),
+        ("extend.md", "[a](https://example.org) [b](#c)", "[a](https://example.org) [b](#c)"),
+        ("extend.md", "[two\nlines](../SECURITY.md)", "[two\nlines](repository/SECURITY.md)"),
+        ("extend.md", "```\n[a](../LICENSE)\n```", "```\n[a](../LICENSE)\n```"),
+    ],
+)
+def test_links_out_of_docs_are_rewritten(page: str, written: str, shown: str) -> None:
+    assert links.rewritten(written, page) == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("Text:\n- a\n- b", "Text:\n\n- a\n- b"),
+        ("Text:\n\n- a\n  more\n- b", "Text:\n\n- a\n  more\n- b"),
+        ("- a\nmore\n- b", "- a\nmore\n- b"),
+        ("```\nText\n- a\n```", "```\nText\n- a\n```"),
+    ],
+)
+def test_lists_get_the_line_before_them(written: str, shown: str) -> None:
+    assert links.spaced(written) == shown
