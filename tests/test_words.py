@@ -12,7 +12,6 @@ TERMS = ROOT / "docs" / "terms.md"
 NOT_YET: list[str] = [
     "README.md",
     "SECURITY.md",
-    "docs/architecture.md",
     "docs/benchmark.md",
     "docs/bugs-and-fixes.md",
     "docs/experiments.md",
