@@ -8,7 +8,7 @@ TEXTS ?= docs/how-to
 QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
 export TEXTS QUERY
 
-.PHONY: help demo test search quick check bench siege fuzz check-versions docs clean
+.PHONY: recipe-keys help demo test search quick check bench siege fuzz check-versions docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,9 @@ check-versions: $(INSTALLED)  ## fast tests on the oldest and the newest package
 
 docs: $(VENV)/.docs  ## the documentation as a site that needs no network: site-output/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+recipe-keys: $(INSTALLED)  ## docs/recipe-keys.md, written from the schema of recipes
+	$(BIN)/python docs/site/recipe_keys.py
 
 $(VENV)/.docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -14,15 +14,15 @@ DOCS = ROOT / "docs"
 SITE = YAML(typ="safe").load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 
-def hook() -> Any:
-    """The module that MkDocs calls."""
-    spec = importlib.util.spec_from_file_location("links", DOCS / "site" / "links.py")
+def script(name: str) -> Any:
+    """A module of docs/site, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "site" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-links = hook()
+links = script("links")
 
 
 def listed(entries: list[Any]) -> Iterator[str]:
@@ -88,3 +88,15 @@ def test_links_out_of_docs_are_rewritten(page: str, written: str, shown: str) ->
 )
 def test_lists_get_the_line_before_them(written: str, shown: str) -> None:
     assert links.spaced(written) == shown
+
+
+def test_the_page_of_recipe_keys_is_what_the_schema_gives() -> None:
+    """After a change of the schema: make recipe-keys."""
+    keys = script("recipe_keys")
+    assert keys.PAGE.read_text(encoding="utf-8") == keys.page()
+
+
+def test_a_recipe_key_without_a_description_is_an_error() -> None:
+    keys = script("recipe_keys")
+    with pytest.raises(KeyError, match="description"):
+        keys.row("key", {"type": "integer", "default": 1}, False, None)

@@ -47,8 +47,6 @@ NOT_YET: list[str] = [
     "src/lusifer/training/estimate/rehearsal.py",
     "src/lusifer/training/objectives/examples.py",
     "src/lusifer/training/processes.py",
-    "src/lusifer/training/recipe/data.py",
-    "src/lusifer/training/recipe/stage.py",
     "src/lusifer/training/run/bases.py",
     "src/lusifer/training/run/inputs.py",
     "src/lusifer/training/run/run.py",

@@ -22,7 +22,7 @@ from lusifer.model.bases import backbones
 from lusifer.model.bases.reading import Base, read_backbone
 from lusifer.model.delta import Delta
 from lusifer.model.lusifer import LusiferModel
-from lusifer.training.recipe.stage import LoRA
+from lusifer.training.recipe.parts import LoRA
 from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 from support.tiny_folder import tiny_embedder
 

@@ -13,7 +13,7 @@ from lusifer.errors import ModelFolderError
 from lusifer.io import bases as known_bases
 from lusifer.model import adapters
 from lusifer.model.delta import Delta
-from lusifer.training.recipe.stage import LoRA
+from lusifer.training.recipe.parts import LoRA
 from support.tiny_folder import tiny_delta, tiny_embedder
 
 

@@ -37,7 +37,7 @@ def tiny_delta(bases: tuple[Any, Any], target: Path, dtype: str = "float32") -> 
     from lusifer.model import adapters
     from lusifer.model.bases import backbones
     from lusifer.model.delta import Delta
-    from lusifer.training.recipe.stage import LoRA
+    from lusifer.training.recipe.parts import LoRA
 
     embedder = tiny_embedder(tuple(names.base(str(base)) for base in bases), limit=60)
     model = lusifer_model(embedder)

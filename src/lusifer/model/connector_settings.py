@@ -31,7 +31,7 @@ class ConnectorSettings(BaseModel):
 
 
 class FeedForwardSettings(ConnectorSettings):
-    """Settings of `ff`."""
+    """`ff`, the published connector: h -> h, ReLU, h -> d on each token."""
 
     type: Literal["ff"] = "ff"
     num_soft_tokens: int = Field(default=1, ge=0, le=64)
@@ -39,7 +39,7 @@ class FeedForwardSettings(ConnectorSettings):
 
 
 class MLPSettings(ConnectorSettings):
-    """Settings of `mlp`."""
+    """`mlp`: the hidden state plus an MLP of it, on each token, then a linear map h -> d."""
 
     type: Literal["mlp"] = "mlp"
     num_soft_tokens: int = Field(default=1, ge=0, le=64)
@@ -47,24 +47,25 @@ class MLPSettings(ConnectorSettings):
     expansion: int = Field(default=4, ge=1, le=64)
     """Size of the hidden layer, as a multiple of the encoder's hidden size."""
     start_from_words: bool = False
-    """Start as the linear map from the encoder's states to the LLM's own embeddings of the same words, fitted to the
-    first texts of the run, in place of chance: fewer steps to the same vectors, above all from upper layers."""
+    """Start as the linear map from the encoder's hidden states to the LLM's own embeddings of the same words, fitted to
+    the first texts of the run, in place of random weights. It needs fewer steps to the same vectors, above all with
+    upper layers."""
 
 
 class EmbeddingTableSettings(ConnectorSettings):
-    """Settings of `embedding_table`."""
+    """`embedding_table`: a distribution over the LLM's vocabulary for each token, times the LLM's embedding table."""
 
     type: Literal["embedding_table"] = "embedding_table"
 
 
 class LatentAttentionSettings(ConnectorSettings):
-    """Settings of `latent_attention`."""
+    """`latent_attention`: a fixed number of trained latents that read the text by cross-attention."""
 
     type: Literal["latent_attention"] = "latent_attention"
     num_latents: int = Field(default=128, ge=1)
-    """Positions that the LLM sees, whatever the length of the text."""
+    """Positions that the LLM reads, for a text of any length. Lower it for speed with long texts."""
     num_heads: int = Field(default=8, ge=1)
-    """Attention heads; divides the encoder's hidden size."""
+    """Attention heads; must divide the encoder's hidden size."""
 
 
 SETTINGS: dict[str, type[ConnectorSettings]] = {

@@ -22,34 +22,36 @@ class Settings(BaseModel):
 
 
 class Source(Settings):
-    """Where rows come from: a local file (or a pattern of files), or a data set on the hub."""
+    """Where rows come from: a local file (or a pattern of files), or a dataset on the Hub."""
 
     path: str | None = Field(default=None, min_length=1)
     """A .jsonl, .jsonl.gz, .parquet, .csv or .csv.gz file, a pattern such as parts/*.jsonl.gz, or `sample:NAME` (the
-    English sample in the package: passages, pairs, labelled). Relative to `data_root`."""
+    English sample in the package: passages, pairs, labelled). Relative to `data_root`. Give either this or hub."""
     hub: str | None = Field(default=None, min_length=1)
-    """A data set id on the hub."""
+    """A dataset id on the Hub. Give either this or path."""
     config: str | None = None
-    """Configuration of the hub data set."""
+    """Configuration of the dataset on the Hub."""
     split: str = "train"
-    """Split of the hub data set."""
+    """Split of the dataset on the Hub."""
     revision: str | None = None
-    """Commit, tag or branch of the hub data set; null takes the newest."""
+    """Commit, tag or branch of the dataset on the Hub. `null` takes the newest. Set a commit to get the same rows
+    later."""
     limit: int | None = Field(default=None, ge=1)
-    """Most rows to use, drawn with the recipe's seed from all rows alike; null takes all."""
+    """Most rows to use, drawn with the recipe's seed from all rows. `null` takes all."""
     skip_bad: int = Field(default=0, ge=0)
-    """Bad rows to leave out and list in data.json, at most; one more stops the run before it trains."""
+    """Most bad rows to leave out; they are listed in data.json. One more stops the run before it trains."""
     streaming: bool = False
-    """Read a hub data set over the network without keeping its files; with `limit` no more than that is read."""
+    """Read a dataset over the network without storing its files. With limit, no more than that is read."""
     fields: dict[str, str] = {}
-    """Our column -> the column in the file, where the names differ, as in {query: question}."""
+    """Column of Lusifer -> column in the file, where the names differ, as in `{query: question}`."""
     language: str | None = None
-    """Language code; null is the one in the table of published sets, else English with `english_only`, else unknown."""
+    """Language code. `null` takes the code in the table of published datasets, else English with `english_only`, else
+    unknown."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
         if (self.path is None) == (self.hub is None):
-            raise ValueError("give either path (a local file) or hub (a data set id), not both")
+            raise ValueError("give either path (a local file) or hub (a dataset id), not both")
         if self.streaming and self.hub is None:
             raise ValueError("streaming reads from the hub, and this source is a local file: remove it")
         return self
@@ -81,7 +83,8 @@ class AlignmentSource(Source):
     """Rows of an alignment stage."""
 
     role: Role = "reconstruct"
-    """reconstruct: rows of `text`; passage_and_query: pairs used in both directions; query_to_passage: one way."""
+    """`reconstruct`: rows of `text`. `passage_and_query`: pairs in both directions. `query_to_passage`: pairs in one
+    direction. A published dataset has its role."""
 
     @property
     def row_kind(self) -> str:
@@ -108,9 +111,10 @@ class QuerySource(Source):
     """Pairs, and what is said before them."""
 
     instruction: str | None = None
-    """What the model is told before a query; null takes the row's `instruction` or `task`, else none."""
+    """Instruction that precedes a query. `null` takes the row's `instruction` or `task`, else none."""
     symmetric: bool | None = None
-    """Whether both sides are texts of one kind and carry the instruction; null asks the row's `task`, else false."""
+    """Whether both sides are texts of one kind and both get the instruction. `null` takes it from the row's `task`,
+    else `false`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -128,24 +132,24 @@ class PairSource(QuerySource):
     """Rows of a contrastive stage."""
 
     in_batch_negatives: bool = True
-    """Whether other rows' texts are negatives; false where they may share the label (classes, clusters)."""
+    """Whether texts of other rows are negatives. Set `false` where rows share labels (classes, clusters)."""
     weight: float = Field(default=1.0, gt=0, le=10_000)
     """How often batches come from this source, relative to its number of rows."""
     split_by_source: bool = True
-    """Whether rows with different `source` values are kept in batches of their own."""
+    """Whether rows with different `source` values get batches of their own."""
 
 
 class Evaluate(Settings):
     """Score the model on pairs that it does not train on, while it trains."""
 
     data: list[QuerySource] = []
-    """Pairs to score on, in place of `held`; rows whose query or positive is trained on are left out, and counted."""
+    """Pairs to score on, in place of held. Rows whose query or positive is trained on are left out and counted."""
     held: float | None = Field(default=None, gt=0, lt=1)
-    """Share of a contrastive stage's own rows to score on and not to train on, drawn with the recipe's seed; rows that
-    share a query or a positive stay on one side."""
+    """Share of a contrastive stage's own rows to score on and not to train on, drawn with the recipe's seed. Rows that
+    share a query or a positive stay together."""
     every: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 100
-    """Steps between scores, or the share of the stage's steps (0.1: ten times); before the first step and after the
-    last one the model is scored as well."""
+    """Steps between scores, or the share of the stage's steps (0.1: ten times). The model is also scored before the
+    first step and after the last one."""
     keep_best: bool = True
     """Whether the stage ends with the weights that scored best, in place of the last ones."""
 
@@ -164,10 +168,10 @@ class Watch(Settings):
     """Embed parallel text now and then with the model as it stands. Nothing is learned from that text."""
 
     every: int = Field(default=100, ge=1)
-    """Steps between measurements; the last step of the stage is measured as well."""
+    """Steps between two computations; the last step of the stage is included."""
     parallel: str = Field(default=parallel_text.SAMPLE, min_length=1)
-    """A .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet file, in each row a sentence by language code (en among them);
-    relative to `data_root`. `sample` is the one in the package: 28 sentences in 14 languages."""
+    """A .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet file with a sentence by language code in each row (en among them),
+    relative to `data_root`. `sample` is the file in the package: 28 sentences in 14 languages."""
 
     @model_validator(mode="before")
     @classmethod

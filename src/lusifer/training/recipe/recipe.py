@@ -28,13 +28,14 @@ class BaseSettings(Settings):
     """One of the two bases."""
 
     path: str = Field(min_length=1)
-    """A folder, or a file that is a whole base (begins with ./, ../, / or ~, or exists), a hub id, `package:NAME` (one
-    of them inside an installed package; `package:NAME/FILE` where it has several) or `tiny:encoder` / `tiny:llm`
-    (random weights of a few kilobytes, for tests)."""
+    """A folder, or a file that is a complete base (begins with ./, ../, / or ~, or exists), a Hub id, `package:NAME` (a
+    base inside an installed package; `package:NAME/FILE` where it has several), or `tiny:encoder` / `tiny:llm` (random
+    weights of a few kilobytes, for tests)."""
     revision: str | None = None
-    """Commit, tag or branch of a hub id; null takes the newest."""
+    """Commit, tag or branch of a Hub id. `null` takes the newest."""
     layers: int | None = Field(default=None, ge=1)
-    """Keep the first so many layers; a norm behind the last one stays. Null keeps all."""
+    """Use the first N layers only; a norm behind the last one stays. `null` uses all. Set it for a smaller, faster
+    model."""
 
     def base(self, **held: Any) -> Base:
         """Where it is read from; `held` says in what number format (`dtype`) and on which `device`."""
@@ -47,9 +48,9 @@ class StartSettings(Settings):
     """The model that a run begins with, in place of two bases."""
 
     path: str = Field(min_length=1)
-    """A model folder, whole or a delta, `mini`, `package:NAME`, or a hub id."""
+    """A model folder (complete or a delta), `mini`, `package:NAME`, or a Hub id."""
     revision: str | None = None
-    """Commit, tag or branch of a hub id; null takes the newest."""
+    """Commit, tag or branch of a Hub id. `null` takes the newest."""
 
 
 class _Registered:
@@ -73,37 +74,40 @@ class Dtypes(Settings):
     """Number formats of the weights. What trains is float32, and adapters stay so."""
 
     frozen: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of a base whose own weights do not train; auto is bfloat16 where the machine has it, else float32."""
+    """Number format of a base whose own weights do not train. `auto` is bfloat16 where the machine has it, else
+    float32."""
     finished: Literal["auto", "float32"] = "auto"
-    """Of both bases when the finished model is loaded; auto is that in which they trained."""
+    """Number format of both bases when the finished model is loaded. `auto` is the one in which they trained."""
     added: Literal["float32", "float16"] = "float32"
-    """Of what training added, on the disk: float16 halves the finished delta; the model has those numbers."""
+    """Number format of the tensors that training added, on disk. float16 halves the finished delta, and the model has
+    the rounded numbers."""
 
 
 class ModelSettings(Settings):
     """The two bases and what joins them."""
 
     start: Annotated[StartSettings | None, BeforeValidator(lambda v: {"path": v} if isinstance(v, str) else v)] = None
-    """A finished model to go on from (a path, `mini` or a hub id; or path and revision). Bases, connector, pooling,
-    output projection and longest text are then its own and need not be given; its prompts stay. Null begins with the
-    two bases."""
+    """A finished model to train further, as a path, `mini`, a Hub id, or path and revision. It brings bases, connector,
+    pooling, output projection and `max_length`, which the recipe then leaves out; its prompts stay. `null` begins with
+    the two bases."""
     encoder: BaseSettings = BaseSettings(path="FacebookAI/xlm-roberta-large")
-    """The multilingual encoder that reads the text."""
+    """The multilingual encoder; see `model.encoder`."""
     llm: BaseSettings = BaseSettings(path="mistralai/Mistral-7B-Instruct-v0.3")
-    """The English-centric LLM (or embedder) that makes the vector."""
+    """The English-centric LLM, or an embedder in its place; see `model.llm`."""
     connector: Annotated[Any, _Registered()] = Field(default={}, validate_default=True)
-    """From the encoder's states to the LLM's input embeddings."""
+    """The module that maps the encoder's hidden states to the LLM's input; see `model.connector`."""
     pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
-    """How the LLM's states become one vector."""
+    """How the LLM's hidden states become one vector."""
     output_projection: bool = True
-    """Whether d -> d, ReLU, d -> d follows the pooling; left out, if a stage trains it."""
+    """Whether two linear layers with a ReLU between them (d -> d -> d) follow the pooling. Left out, it is `true` if a
+    stage trains it."""
     dtype: Dtypes = Dtypes()
-    """Number formats."""
+    """Number formats; see `model.dtype`."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel of both backbones."""
     probes: bool = True
-    """Whether the joined bases are tried before anything trains: attention in both directions, padding and order leave
-    vectors alone. Left out, the model card says so."""
+    """Whether the joined bases are tested before training: attention works in both directions, and padding and order do
+    not change vectors. If it is `false`, the model card reports so."""
 
     @model_validator(mode="before")
     @classmethod
@@ -135,9 +139,9 @@ class Variant(Settings):
     """What a variant of a recipe changes, for ablations."""
 
     stages: list[str] | None = Field(default=None, min_length=1)
-    """Names of the stages that are run, in the order of the recipe; null is all of them."""
+    """Names of the stages that run, in the order of the recipe. `null` runs all."""
     set: list[str] = []
-    """Keys that are changed, as for `--set`: "stages.contrastive.train.llm=frozen"."""
+    """Keys to change, in the form of `--set`: "stages.contrastive.train.llm=frozen"."""
 
 
 class Recipe(Settings):
@@ -148,22 +152,24 @@ class Recipe(Settings):
     name: str = Field(default="lusifer", pattern=NAME)
     """Name of the run and of the model."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of everything drawn: new weights, order of rows, masks, dropout."""
+    """Seed of everything that is drawn: new weights, order of rows, masks, dropout."""
     max_length: int = Field(default=512, ge=8)
-    """Longest text, in tokens of the encoder's tokenizer, special tokens included."""
+    """Longest text, in tokens of the encoder's tokenizer, special tokens included. Longer texts are truncated. It is
+    also the limit of the finished model."""
     english_only: bool = True
-    """Drop data sources in another language than English (the published alignment list has three in Chinese)."""
+    """Leave out sources in other languages than English (the published alignment list has three in Chinese). Set
+    `false` to train on other languages; the model is then not zero-shot in them."""
     data_root: str | None = None
-    """Folder that relative data paths start from; null is the recipe's own folder. Relative to the recipe's folder
-    when it stands in the recipe, to the current folder when it is given by --set."""
+    """Folder that relative data paths start from. `null` is the recipe's own folder. In the recipe it is relative to
+    the recipe's folder; with `--set` it is relative to the current folder."""
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
-    """Where what is logged goes as well, by transformers' own integrations: each is a package to install."""
+    """Services that also get the log, by transformers' own integrations. Each one is a package to install."""
     model: ModelSettings = Field(default_factory=ModelSettings)
-    """The two bases and what joins them."""
+    """The two bases and the connector; see `model`."""
     stages: list[Stage] = Field(min_length=1)
-    """What trains, in order; each stage starts from the weights of the one before."""
+    """The stages, in order; each one starts from the weights of the previous one. See `stages`."""
     variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
-    """Other trainings to compare this one with, by name (`lusifer ablate`, `lusifer train --variant NAME`)."""
+    """Variants to compare with the recipe, by name, for `lusifer ablate` and `lusifer train --variant NAME`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -12,116 +11,70 @@ from lusifer.errors import UsageError
 from lusifer.training.objectives import BUILT_IN, OBJECTIVES
 from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
 from lusifer.training.recipe.data import AlignmentSource, Evaluate, PairSource, Settings, Watch
+from lusifer.training.recipe.parts import Pass, TowerLoRA, Train
 
 MIN_LEARNING_RATE = 1e-7  # published code
-
-
-class LoRA(Settings):
-    """Low-rank adapters of one tower; the defaults are the published ones."""
-
-    r: int = Field(default=16, ge=1)
-    """Rank."""
-    alpha: float = Field(default=32, gt=0)
-    """The update is scaled by alpha / r."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Probability that an input of the adapter is dropped."""
-    targets: list[str] | str | None = None
-    """Names of the linear layers, or one regular expression; null takes the linear layers of the architecture's
-    blocks (for Mistral and Llama the published q, k, v, o, gate, up and down)."""
-
-
-class TowerLoRA(Settings):
-    """Adapters by tower; null where the tower has none."""
-
-    encoder: LoRA | None = None
-    """Of the multilingual encoder."""
-    llm: LoRA | None = None
-    """Of the LLM."""
-
-
-class Train(Settings):
-    """What trains in a stage."""
-
-    encoder: Literal["lora", "full", "frozen"] = "lora"
-    """The multilingual encoder: adapters, all weights, nothing."""
-    llm: Literal["lora", "full", "frozen"] = "frozen"
-    """The LLM."""
-    connector: bool = True
-    """The connector and its soft tokens."""
-    output_projection: bool = False
-    """The layers after the pooling."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One kind of forward and backward pass of a stage, for estimates.
-
-    `share` of the steps; whether the LLM `predicts` a target as long as the text, `chunk` labels at a time; whether the
-    LLM also reads the text itself as `teacher`.
-    """
-
-    share: float = 1.0
-    predicts: bool = False
-    teacher: bool = False
-    chunk: int = 1
 
 
 class StageSettings(Settings):
     """What both kinds of stage have."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
-    """Name of the stage, for --set, logs and folders."""
+    """Name of the stage, for `--set stages.NAME.KEY=VALUE`, log lines and folder names."""
     train: Train
-    """What trains."""
+    """What trains in this stage; see `train`."""
     lora: TowerLoRA = TowerLoRA()
-    """Adapters of the towers that train by lora; left out, the published settings."""
+    """Adapters of the backbones that train by `lora`; see `lora`."""
     batch_size: int = Field(default=256, ge=1)
-    """Rows of one optimizer step, over all processes."""
+    """Rows of one optimizer step, over all processes. In a contrastive stage a larger batch has more negatives."""
     mini_batch_size: int = Field(default=32, ge=1)
-    """Rows that are in memory at once, in each process; no more than batch_size."""
+    """Rows in memory at once, in each process. `batch_size` must be a multiple of it; a smaller `batch_size` lowers it.
+    Lower it when memory is short, raise it for speed."""
     max_length: int | None = Field(default=None, ge=8)
-    """Longest text in this stage, in tokens of the encoder's tokenizer; null is the recipe's max_length. Short texts
-    train faster, and the finished model reads up to the recipe's max_length all the same."""
+    """Longest text in this stage, in tokens of the encoder's tokenizer. `null` is the recipe's `max_length`. Lower it
+    to train faster; the finished model still reads up to the recipe's `max_length`."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; give this or epochs."""
+    """Optimizer steps. Give either this or epochs."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the data; give this or max_steps."""
+    """Passes over the data. Give either this or `max_steps`."""
     learning_rate: float = Field(gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW. Lower it when the loss diverges."""
     min_learning_rate: float = Field(default=MIN_LEARNING_RATE, ge=0)
-    """Learning rate that the schedule ends at; a constant one has none."""
+    """Learning rate at the end of the schedule. Leave it out with `schedule: constant`."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps in which the learning rate rises."""
     warmup_steps: int | None = Field(default=500, ge=0)
-    """Most steps of warm-up: the smaller of this and the share counts; null sets no bound."""
+    """Upper bound of the warm-up, in steps: the smaller of this and `warmup_ratio` applies. `null` sets no bound."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Gradients with a larger norm are scaled down to this norm."""
     bf16: Literal["auto"] | bool = "auto"
-    """Mixed precision; auto uses it on a GPU that has it."""
+    """Mixed precision in bfloat16. `auto` uses it on a GPU that has it. Set `true` on a CPU with AVX-512 bf16 or
+    AMX."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them."""
+    """Compute activations a second time in the backward pass instead of storing them. Turn it on when memory is short;
+    a step takes longer."""
     compile: bool = False
-    """Compile the layers of the backbones: a minute or two at the start, less time a step. Needs a
-    C++ compiler and the headers of Python on a CPU, triton and a C compiler on a GPU."""
+    """Compile the layers of the backbones: one to two minutes at the start, less time a step. It needs a C++ compiler
+    and the headers of Python on a CPU, triton and a C compiler on a GPU."""
     save_steps: int = Field(default=500, ge=1)
-    """Steps between checkpoints."""
+    """Steps between checkpoints. Lower it where a machine may stop at any time. May change on `--resume`."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints kept, the newest."""
+    """Number of checkpoints to store; older ones are deleted. May change on `--resume`."""
     logging_steps: int = Field(default=10, ge=1)
-    """Steps between lines of the log."""
+    """Steps between lines of the log. May change on `--resume`."""
     watch: Watch | None = None
-    """Measure the gap between languages while the stage trains; null does not."""
+    """Compute the gap between languages while the stage trains; see `watch`. `null` does not."""
     evaluate: Evaluate | None = None
-    """Score pairs of the user's own while the stage trains, and keep the best weights; null does not."""
+    """Score pairs while the stage trains, and store the best weights; see `evaluate`. `null` does not."""
 
     @model_validator(mode="before")
     @classmethod
     def _default_lora(cls, value: Any) -> Any:
-        """A tower that trains by lora has the published settings where none are given."""
+        """A backbone that trains by lora has the published settings where none are given."""
         if not isinstance(value, dict) or not isinstance(value.get("train"), dict):
             return value
         lora = value.get("lora") or {}
@@ -210,27 +163,30 @@ class AlignmentStage(StageSettings):
     """Stage 1: the frozen LLM learns nothing, the encoder and the connector learn to speak to it."""
 
     kind: Literal["alignment"]
-    """Which kind of stage this is."""
+    """An alignment stage (stage 1)."""
     objectives: dict[str, Annotated[float, Field(ge=0)]]
-    """What the loss is made of: the share of steps that each objective gets, by name. reconstruction: the LLM predicts
-    the text itself; completion: the LLM predicts what belongs to the text, query to passage or passage to query (needs
-    paired data); distill: the vector should match the LLM's own vector of the text (the LLM must be an embedder)."""
+    """Objectives and the share of steps that each one gets. `reconstruction`: the LLM predicts the text itself.
+    `completion`: the LLM predicts the passage from the query or the query from the passage (needs pairs). `distill`:
+    the vector should match the LLM's own vector of the text (the LLM must be an embedder). `reconstruction` and
+    `completion` need an LLM with an LM head."""
     attention: Literal["prefix", "bidirectional"] = "prefix"
-    """prefix: the target is causal, no label is visible; bidirectional: as published, labels hidden by masks only."""
+    """How the LLM attends to the target tokens. `prefix`: the target is causal, and no position sees its own label.
+    `bidirectional`: as in the published code, only masks hide the labels."""
     mask_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability that a target token is replaced by the mask token."""
     attention_mask_probability: float | None = Field(default=None, ge=0, le=1)
-    """Probability that a target token is hidden from attention, drawn apart; null is the same as mask_probability."""
+    """Probability that a target token is hidden from attention, drawn independently. `null` takes
+    `mask_probability`."""
     distill_contrast: float = Field(default=0.0, ge=0)
-    """Weight, within distill, of telling the LLM's own vector of a text from those of the other texts in memory at once
-    (mini_batch_size)."""
+    """Weight, within `distill`, of a contrastive term: the LLM's own vector of a text against the vectors of the other
+    texts in the mini-batch. It needs `distill`."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Tokens that the encoder does not get to read while the target stays whole: each text leaves out a share drawn
-    evenly from 0 to this. A text with gaps is what a language looks like of which the encoder knows only some words."""
+    """Upper bound of the share of tokens that the encoder does not read; the target stays complete. Each text draws its
+    share evenly from 0 to this."""
     logits_chunk: int = Field(default=1024, ge=1)
-    """Labels whose logits are in memory at once."""
+    """Labels whose logits are in memory at once. Lower it when memory is short."""
     data: list[AlignmentSource] = Field(min_length=1)
-    """Where rows come from."""
+    """Sources of rows; see `data`."""
 
     @field_validator("objectives")
     @classmethod
@@ -308,29 +264,33 @@ class ContrastiveStage(StageSettings):
     """Stage 2: queries move to their positives and away from negatives."""
 
     kind: Literal["contrastive"]
-    """Which kind of stage this is."""
+    """A contrastive stage (stage 2)."""
     gradient_cache: bool = True
-    """Embed each text twice, first without gradient, so that memory holds one mini-batch at a time; false embeds it
-    once, in less time, and memory holds the whole batch."""
+    """`true` embeds each text twice, first without gradient, so that memory holds one mini-batch. `false` embeds it
+    once: less time, but memory holds the complete batch."""
     loss: Literal["infonce", "ntxent_l2"] = "infonce"
-    """infonce: cosine similarity; ntxent_l2: minus the L2 distance with mined pairs, as in the published code."""
+    """`infonce`: cosine similarity. `ntxent_l2`: negative L2 distance with mined pairs, as in the published code."""
     temperature: float = Field(default=0.05, gt=0)
-    """Similarities are divided by it."""
+    """Similarities are divided by it. A lower value weights the hardest negatives more."""
     hard_negatives: int = Field(default=7, ge=0)
-    """Hard negatives of each row."""
+    """Hard negatives of each row. A row with fewer is filled up with texts of other rows, or with its own negatives
+    again. 0 uses in-batch negatives alone."""
     mini_batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens in memory at once, padding included, in place of mini_batch_size; null counts rows."""
+    """Tokens in memory at once, padding included, in place of `mini_batch_size`. `null` counts rows. Set it where texts
+    differ much in length."""
     matryoshka_dims: list[int] | None = Field(default=None, min_length=1)
-    """Leading dimensions whose vectors are trained as well; null trains whole vectors only."""
+    """Numbers of leading dimensions that are trained as vectors of their own, as in `[256, 128]`. `null` trains
+    complete vectors only. Set it to shorten vectors later."""
     miner_epsilon: float = Field(default=0.25, ge=0)
-    """Margin of the multi-similarity miner of ntxent_l2."""
+    """Margin of the multi-similarity miner; only `ntxent_l2` reads it."""
     distill: float = Field(default=0.0, ge=0)
-    """Weight of keeping to the LLM's own vectors of the same texts, beside the loss: an index that the LLM made stays
-    usable while pairs sharpen the vectors. The LLM must be an embedder."""
+    """Weight of a second loss that keeps vectors near the LLM's own vectors of the same texts. An index that the LLM
+    made stays usable. The LLM must be an embedder."""
     distill_contrast: float = Field(default=0.0, ge=0)
-    """Weight, within distill, of telling the LLM's own vector of a text from those of the other texts of the batch."""
+    """Weight, within `distill`, of a contrastive term: the LLM's own vector of a text against those of the other texts
+    of the batch. It needs `distill`."""
     data: list[PairSource] = Field(min_length=1)
-    """Where rows come from."""
+    """Sources of pairs; see `data`."""
 
     @model_validator(mode="after")
     def _loss_possible(self) -> ContrastiveStage:
