@@ -86,3 +86,20 @@ def test_an_alignment_objective(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert any(row["stage"] == "alignment" and row["train_loss"] > 0 for row in rows if "train_loss" in row)
     card = (model / "README.md").read_text(encoding="utf-8")
     assert "denoise in 50% of the steps" in card and "words left out of what the encoder reads: 30%" in card
+
+
+def test_a_retrieval_task(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lusifer.errors import DataError
+    from lusifer.evaluation.run.evaluate import Options
+    from lusifer.evaluation.scores import results
+    from lusifer.evaluation.tasks import local
+
+    monkeypatch.setattr(local, "_ADDED", [])
+    run("A retrieval task")
+    (english,) = results.read(folder / "scores").scores
+    assert english.task == "Faq" and english.score == pytest.approx(100) and english.n == 3
+    details = json.loads((folder / "scores" / "details" / "Faq.json").read_text(encoding="utf-8"))
+    assert [question["ranks"] for question in details["en"]["questions"]] == [[1], [1], [1]]
+    Path("data/faq-en.jsonl").write_text('{"question": "a"}\n')
+    with pytest.raises(DataError, match=r"faq-en\.jsonl line 1: expected an object with question and answer"):
+        Options(data=Path("data"), languages=["en"], tasks=["Faq"]).select()

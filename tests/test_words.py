@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[1]
 TERMS = ROOT / "docs" / "terms.md"
 NOT_YET: list[str] = [
     "README.md",
-    "SECURITY.md",
     "docs/benchmark.md",
     "docs/bugs-and-fixes.md",
     "docs/experiments.md",
@@ -19,8 +18,6 @@ NOT_YET: list[str] = [
     "docs/how-to/evaluate.md",
     "docs/how-to/languages.md",
     "docs/how-to/train.md",
-    "docs/performance.md",
-    "docs/reliability.md",
     "src/lusifer/cli/data.py",
     "src/lusifer/cli/evaluate.py",
     "src/lusifer/data/sources.py",
