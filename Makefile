@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 TEXTS ?= docs/how-to
-QUERY ?= Wie rechnet das Modell auf einem Prozessor schneller?
+QUERY ?= ¿Cómo uso varias GPU?
 export TEXTS QUERY
 
 .PHONY: recipe-keys help demo test search quick check bench siege fuzz check-versions docs clean
