@@ -5,11 +5,14 @@ out by nox, and named. TORCH names the build of torch, as in TORCH=torch==2.13.0
 """
 
 import os
+import tomllib
+from pathlib import Path
 
 import nox
 
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = False
+VERSION = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 EXTRAS = "eval,report,data,int8,gguf,index,ray,languages,robust,serve,mini,test"
 CHOSEN = ("tests/io", "tests/data", "tests/training/recipe", "tests/cli")
 """What runs where no words are given: `nox -- tests` runs everything that is fast, `nox -- tests -m ""` all."""
@@ -24,7 +27,7 @@ def versions(session: nox.Session, resolution: str) -> None:
     pinned = f"{folder}/torch.txt"
     with open(pinned, "w", encoding="utf-8") as stream:
         stream.write(os.environ.get("TORCH", "torch==2.13.0") + "\n")
-    wheel = f"lusifer[{EXTRAS}] @ file://{folder}/lusifer-0.1.0-py3-none-any.whl"
+    wheel = f"lusifer[{EXTRAS}] @ file://{folder}/lusifer-{VERSION}-py3-none-any.whl"
     session.install("--resolution", resolution, "--override", pinned, wheel)
     session.run("uv", "pip", "list", external=True)
     # Of the clone, src/ is not on the path: what is tested is the wheel.
