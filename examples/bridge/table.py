@@ -120,13 +120,17 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="OUTPUT of rows.sh")
     parser.add_argument("--first", default="full", metavar="ROW", help="the row that all others are compared with")
     parser.add_argument("--scores", default="scores", metavar="NAME", help="folder of the scores in each row's")
+    parser.add_argument("--tasks", help="names with commas between; all without it")
     options = parser.parse_args()
     try:
         rows = read(options.folder, options.scores)
         if options.first not in rows:
             raise DataError(f"--first {options.first}: no such row: use one of {', '.join(rows)}")
         tasks = dict.fromkeys(entry.task for row in rows.values() for each in row.values() for entry in each.scores)
-        text = "\n\n".join(table(rows, task, options.first) for task in tasks)
+        wanted = options.tasks.split(",") if options.tasks else list(tasks)
+        if unknown := [task for task in wanted if task not in tasks]:
+            raise DataError(f"--tasks {unknown[0]}: not scored in {options.folder}: use {', '.join(tasks)}")
+        text = "\n\n".join(table(rows, task, options.first) for task in wanted)
     except LusiferError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.status

@@ -145,6 +145,8 @@ def test_a_table_compares_rows_seed_by_seed(tmp_path: Path) -> None:
     assert half[:2] == ["half", "0, 1"] and 66 < value < 72 and half[5] == "worse"
     assert half[4] == f"{value - 100:.1f}, {value - 100:.1f}" and once[1] == "0" and once[5] == "one seed"
     assert half[3] == once[3] and half[3].startswith(f"{value - 100:.1f} (-")
+    assert table("--tasks", task).stdout == done.stdout
     assert "no such row" in table("--first", "nothing").stderr
+    assert f"--tasks XNLI: not scored in {tmp_path}" in table("--tasks", "XNLI").stderr
     scored("seed-1/once", Deaf(), "fi")
     assert "other languages" in table().stderr
