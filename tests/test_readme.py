@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 HOW_TO = sorted((ROOT / "docs" / "how-to").glob("*.md"), reverse=True)
 PAGES = [README, *HOW_TO]
+QUICK_START = ROOT / "docs" / "quick-start.md"
+"""Its commands are those of the README, which runs them: it would train `tiny` a second time."""
 RUN = ("console", "python")
 SERVED = "127.0.0.1:8000"
 """Where the pages say that their server listens."""
@@ -128,11 +130,22 @@ def test_every_block_says_whether_it_is_run():
                 assert any(reason in line for reason in reasons), line
 
 
+def test_the_quick_start_has_commands_that_the_readme_runs() -> None:
+    """But those with a placeholder, which `test_sh_blocks_parse` reads."""
+    shown = [line for _, text in blocks(QUICK_START) for line in text.splitlines() if line.startswith("lusifer ")]
+    run_there = [line for language, text in blocks(README) if language == "console" for line in typed(text)]
+    assert len(shown) > 5
+    assert [line for line in shown if line not in run_there and "FOLDER" not in line and "my.index" not in line] == []
+    installs = [text for language, text in blocks(README) if language == "sh" and "-m venv" in text]
+    assert installs[0] in QUICK_START.read_text(encoding="utf-8")
+
+
 def test_sh_blocks_parse():
     """Commands of `lusifer` in blocks that are not run: command, options and arguments are accepted by name."""
     group = get_command(app)
+    pages = [*PAGES, QUICK_START]
     lines = [
-        line for page in PAGES for language, text in blocks(page) if language == "sh" for line in text.splitlines()
+        line for page in pages for language, text in blocks(page) if language == "sh" for line in text.splitlines()
     ]
     parsed = 0
     for line in lines:
