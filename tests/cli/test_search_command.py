@@ -136,6 +136,23 @@ def test_a_model_without_its_golden_vectors_embeds_nothing_and_leaves_nothing(ca
     assert wrong in refused(capsys, 1, "reindex", "i", "--model", "bad")
 
 
+def test_an_index_whose_model_was_moved_names_both_and_is_asked_by_it_in_its_new_place(capsys, model_folder):
+    shutil.copytree(model_folder, Path("old"))
+    run(capsys, "index", "old", "--input", "notes", "--output", "i")
+    whose = Index.open("i").model.identity
+    Path("old").rename("new")
+    said = refused(capsys, 2, "search", "i", "水は命です。")
+    assert f"i: its model {Path('old').resolve()} (identity {whose}) is not there any more: if you have" in said
+    assert "name its folder: `--model PATH`" in said and "`lusifer reindex i --model MODEL`" in said
+    out, _ = run(capsys, "search", "i", "水は命です。", "--model", "new", "--top-k", "1")
+    assert out[0] == "1  1.000  d.txt"
+    (Path("new") / "config.json").write_text("{")
+    Path("new").rename("old")
+    assert f"i: its model {Path('old').resolve()} (identity {whose}) cannot be read (" in refused(
+        capsys, 2, "search", "i", "water"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -60,6 +60,13 @@ Instructions = Annotated[
         help="Whether queries get the instruction of their task; by default for a LUSIFER model that has any prompt.",
     ),
 ]
+LanguageGap = Annotated[
+    bool,
+    typer.Option(
+        "--language-gap/--no-language-gap",
+        help="Measure the gap between languages after the scores (suites offline, sample).",
+    ),
+]
 Compare = Annotated[
     list[Path] | None, typer.Option(help="Output folder of another evaluation, for the tables; may be repeated.")
 ]
@@ -84,6 +91,7 @@ def evaluate(
     languages: Languages = None,
     tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
     minutes: Minutes = None,
+    language_gap: LanguageGap = True,
     instructions: Instructions = None,
     name: Annotated[str | None, typer.Option(help="What tables call the model; by default as it is typed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
@@ -110,6 +118,7 @@ def evaluate(
     options = evaluation.Options(
         suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
         dtype, against, seed, command=shlex.join(["lusifer", *sys.argv[1:]]), documents=searched,
+        language_gap=language_gap,
     )  # fmt: skip
     with ExitStack() as stack:
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))

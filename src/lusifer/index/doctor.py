@@ -9,7 +9,7 @@ import numpy as np
 
 from lusifer.errors import LusiferError, MissingExtraError
 from lusifer.index.disk import commits
-from lusifer.index.models import IndexModel, known
+from lusifer.index.models import IndexModel, maker
 from lusifer.index.passages import joined
 from lusifer.index.table import PassageTable, is_table
 from lusifer.model.probes import Probe
@@ -83,7 +83,7 @@ def _vectors(table: PassageTable) -> Probe:
 def _model(made_by: IndexModel, folder: Path) -> Probe:
     name = f"its model is here: {made_by.name}"
     try:
-        here = known(made_by.name, folder).identity
+        here = maker(made_by, folder).identity
     except LusiferError as error:
         return Probe(name, False, str(error), error)
     if here == made_by.identity:

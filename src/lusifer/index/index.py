@@ -16,7 +16,7 @@ from lusifer.calibration import asking
 from lusifer.calibration.statistics import LanguageStatistics, unit
 from lusifer.errors import UsageError
 from lusifer.index.documents import TextDocument, given_id
-from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, may_ask
+from lusifer.index.models import IN_MEMORY, IndexModel, Known, describe, known, maker, may_ask
 from lusifer.index.ranks import Found, expected, judged, one
 from lusifer.index.table import NAME, PassageTable, is_table
 from lusifer.index.turns import InTurn
@@ -171,7 +171,7 @@ class Index:
                 if self.model.name == IN_MEMORY:
                     how = f"hand it over as `model`, or `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
                     raise UsageError(f"{self.folder}: was made by a model in memory: {how}")
-                may_ask(str(self.folder), self.model, asks := known(self.model.name, self.folder))
+                may_ask(str(self.folder), self.model, asks := maker(self.model, self.folder))
                 self._asks = asks
             return self._asks
 

@@ -14,7 +14,7 @@ from lusifer import chunks
 from lusifer.calibration.asking import Given, taken
 from lusifer.embedder import contents
 from lusifer.embedder.identity import identity, identity_in_memory
-from lusifer.errors import UsageError
+from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names
 from lusifer.serving.encode import choose_prompt, token_counts
 
@@ -131,6 +131,25 @@ def known(model: str | os.PathLike[str] | Embedder, index: str | os.PathLike[str
     space = said.get("space") if said.get("model_type") == contents.MODEL_TYPE else None
     taken = str(place) if index is not None and isinstance(found, str) else name
     return Known(name, identity(place), space.get("identity") if isinstance(space, dict) else None, taken)
+
+
+def maker(made_by: IndexModel, index: str | os.PathLike[str]) -> Known:
+    """The model that made an index, where it was then.
+
+    Raises:
+        UsageError: It was moved, removed or damaged; the message names the index, the model, and how to name it anew.
+    """
+    try:
+        return known(made_by.name, index)
+    except LusiferError as error:
+        if str(error).startswith(f"{index}: "):  # of the hub and not in the cache, which is said there
+            raise
+        place = Path(made_by.name)
+        gone = "is not there any more" if place.is_absolute() and not place.exists() else f"cannot be read ({error})"
+        words = f"its model {made_by.name} (identity {made_by.identity}) {gone}"
+        how = "if you have that model elsewhere, name its folder: `--model PATH`, in Python `Index.open(INDEX, PATH)`"
+        anew = f"else embed anew: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
+        raise UsageError(f"{index}: {words}: {how}; {anew}") from error
 
 
 def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:

@@ -142,6 +142,19 @@ def test_after_the_time_budget_the_gap_is_left_for_the_next_call(data, tmp_path)
     assert EvaluationFolder(tmp_path / "scores").read_gap() is not None
 
 
+def test_the_time_left_has_the_gap_in_it_which_can_be_left_out(data, tmp_path):
+    options, told = Options(data=data, languages=["en", "es"], tasks=["SIB200Topics"]), []
+    evaluate(Words(), options, tmp_path / "scores", progress=lambda *words: told.append(words))
+    (_, _, first), (rows, of, after_rows), *_ = told
+    assert [words[:2] for words in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two rows, two languages of the gap
+    assert (rows, of) == (2, 4) and first > 0 and after_rows > 0 and told[-1][2] == 0
+    told.clear()
+    without = replace(options, language_gap=False)
+    evaluate(Words(), without, tmp_path / "other", progress=lambda *words: told.append(words))
+    assert [words[:2] for words in told] == [(1, 2), (2, 2)] and told[-1][2] == 0
+    assert EvaluationFolder(tmp_path / "other").read_gap() is None
+
+
 def test_two_folders_of_one_name_with_other_weights_have_other_identities(model_folder, data, tmp_path):
     other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
     weights = other / "model.safetensors"

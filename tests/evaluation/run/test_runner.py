@@ -12,7 +12,7 @@ from mteb import mocks
 
 from lusifer.evaluation.run import encoder
 from lusifer.evaluation.run.encoder import ScoredModel
-from lusifer.evaluation.run.runner import by_task, run
+from lusifer.evaluation.run.runner import Pace, by_task, run
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.suites.suite import Selection
 from lusifer.evaluation.tasks.rows import SuiteRow
@@ -188,7 +188,8 @@ def test_cheap_tasks_come_first_and_the_time_left_shrinks_to_nothing(tmp_path):
     assert [group[0].cost for group in by_task(rows)] == [20, 500, None]
     told = []
     folder = EvaluationFolder(tmp_path)
-    run(Selection("mocks", rows, make), scored(), folder, tell=lambda *words: told.append(words))
+    chosen = Selection("mocks", rows, make)
+    run(chosen, scored(), folder, pace=Pace(chosen, tell=lambda *words: told.append(words)))
     assert [done for done, _, _ in told] == [1, 2, 3] and told[-1] == (3, 3, 0)
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from lusifer.errors import MissingExtraError, UsageError
 from lusifer.io import bases, names
 from lusifer.model import build
+from lusifer.model.bases import gguf as bases_gguf
 from lusifer.model.probes import run_probes
 
 WORDS = ["<unk>", "</s>", "<s>", *map(chr, range(33, 127)), "Ġ", "Ġa", "in", "Ġin"]
@@ -136,6 +137,31 @@ def test_its_tokenizer_is_read_once_and_each_caller_has_its_own(small, monkeypat
     second = build.read_tokenizer(str(small[0]))
     assert second.padding_side == "right" and second.get_vocab() == first.get_vocab()
     assert second("The river runs.").input_ids == first("The river runs.").input_ids
+
+
+def test_a_process_goes_twice_through_the_file(tmp_path, monkeypatch):
+    """Once for the configuration, once for the weights: with a large vocabulary each takes ten seconds."""
+    write(tmp_path / "tied.gguf", tied=True)
+    read, base = [], build.Base(str(tmp_path / "tied.gguf"))
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, *args, **kwargs):
+            read.append(args)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    build.read_tokenizer(base.path)
+    assert len(read) == 1
+    for _ in range(2):
+        build.read_config(base, "llm")
+        build.read_tokenizer(base.path)
+    build.read_lm_head(base, build.read_backbone(base, "llm"))
+    assert len(read) == 2
+    plain = bases_gguf.read_tokenizer(Path(base.path))
+    monkeypatch.setattr(bases_gguf, "_typed", lambda *args: {})
+    found_out = bases_gguf.read_tokenizer(Path(base.path))  # the kind, by transformers
+    assert len(read) == 3 and type(plain) is type(found_out) and plain.init_kwargs == found_out.init_kwargs
+    assert plain.backend_tokenizer.to_str() == found_out.backend_tokenizer.to_str()
 
 
 def test_the_probes_pass_behind_an_encoder(small, encoder_folder, batch):

@@ -16,6 +16,7 @@ from lusifer.errors import UsageError
 from lusifer.model.bases import backbones
 from lusifer.training.estimate.cost import StageEstimate, cards, estimate, stage_load
 from lusifer.training.recipe.load import load_recipe
+from lusifer.training.run.run import KINDS
 from support.small_run import ALIGN, CONTRAST
 
 pytestmark = pytest.mark.slow
@@ -75,6 +76,24 @@ def test_steps_follow_rows_and_are_shared_by_source(paper: dict[str, StageEstima
     rows = 31 * 100_000 - 2_600
     assert load.steps == -(-rows // 256)
     assert sum(source.steps for source in load.sources) == pytest.approx(load.steps)
+
+
+@pytest.mark.parametrize("name", ["tiny", "finetune"])
+def test_check_and_train_give_the_same_steps(name: str) -> None:
+    """Also by source: an alignment step reads the sources of its objective, and these are drawn by weight."""
+    more = {"tiny": ["stages.alignment.max_steps=21"], "finetune": []}[name]
+    recipe = load_recipe(name, more, check_files=False)
+    for number, stage in enumerate(recipe.stages, start=1):
+        load = stage_load(recipe, stage)
+        rows = KINDS[stage.kind].examples(recipe, stage, recipe.seed + number)
+        assert load.steps == rows.steps
+        if stage.kind == "alignment":
+            trained = {name: each["steps"] for name, each in rows.reads().items()}
+            assert {source.name: source.steps for source in load.sources} == {
+                "passages": trained["reconstruction"],
+                "pairs": trained["completion"],
+            }
+            assert trained["reconstruction"] != trained["completion"]
 
 
 def test_memory_is_what_the_formula_says(paper: dict[str, StageEstimate]) -> None:

@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from sentence_transformers.base.model_card import BaseModelCardData
 
 from lusifer.cli import main
 from lusifer.cli.train import say
@@ -16,9 +18,10 @@ from lusifer.data.sources import published_page
 from lusifer.errors import DataError, UsageError
 from lusifer.io import seen as record
 from lusifer.training.recipe.load import load_recipe
-from lusifer.training.run import card
+from lusifer.training.run import bases, card
 from lusifer.training.stages import alignment, contrastive
 from lusifer.training.stages.measured import read_held
+from lusifer.training.stages.trainer import arguments
 from support import processes, rows_read
 from support.small_run import train
 from support.training import free_port
@@ -48,6 +51,21 @@ def test_a_run_keeps_what_each_stage_has_read(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     logged = [row["made_of"] for row in lines if row["stage"] == "contrast" and "loss" in row]
     assert logged == [{row["source"]: 1} for row in steps]
+
+
+def test_nothing_is_made_for_the_librarys_model_card(
+    bases_folder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for name in ("set_widget_examples", "extract_dataset_metadata", "set_losses"):
+        monkeypatch.setattr(BaseModelCardData, name, lambda *args, name=name, **keywords: made.append(name))
+    overrides = [f"model.{tower}.path={path}" for tower, path in zip(("encoder", "llm"), bases_folder, strict=True)]
+    recipe = load_recipe("tiny", overrides, variant="contrastive-only")
+    (stage,) = recipe.stages
+    rows = contrastive.examples(recipe, stage, seed=1)
+    settings = arguments(recipe, stage, tmp_path, rows.steps, 1, bf16=False)
+    contrastive.trainer(recipe, stage, bases.build_model(recipe, torch.float32), rows, settings)
+    assert made == []
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -53,6 +53,7 @@ class Options:
         dtype: Number format to load the model in, as in "bfloat16"; None takes that of its folder.
         seed: Of the bootstrap intervals.
         command: What was typed, for the record.
+        language_gap: Whether the gap between languages is measured after the rows, where the suite has parallel text.
     """
 
     suite: str = "offline"
@@ -67,6 +68,7 @@ class Options:
     seed: int = 0
     command: str = ""
     documents: Path | Searched | None = None
+    language_gap: bool = True
 
     def select(self) -> Selection:
         """Choose what is measured, before a model is loaded or trained; errors as of `suite.choose`."""
@@ -89,7 +91,8 @@ def evaluate(
         options: What to measure and how.
         output: The evaluation folder; None keeps nothing.
         name: What to call the model in tables; None takes the folder's name.
-        progress: Called after each row: rows so far, of how many, and the seconds left, None where unknown.
+        progress: Called after each row and, behind the rows, each language of the gap: how many so far, of how many,
+            and the seconds left of all of it, None where unknown.
         note: Called with a sentence for every file that has to be made again, and for files and scripts that were
             taken for a language.
 
@@ -117,7 +120,9 @@ def evaluate(
     with _held(output) as path, scored.spread(options.devices):
         folder = EvaluationFolder(path, note)
         folder.claim(_owner(chosen, scored))
-        entries = runner.run(chosen, scored, folder, deadline, progress)
+        parallel = chosen.parallel if options.language_gap else None
+        pace = runner.Pace(chosen, [*map(len, (parallel or {}).values())], progress)
+        entries = runner.run(chosen, scored, folder, deadline, pace)
         if all(entry["missing"] for entry in entries):
             folder.discard()
             tried = [entry for entry in entries if (entry["language"], entry["task"]) not in chosen.absent]
@@ -125,10 +130,10 @@ def evaluate(
             raise LusiferError(f"nothing could be measured: {first['task']}: {first['missing']}")
         summary = _summary(options, scored, chosen, _with_intervals(entries, folder, options.seed))
         folder.finish(summary)
-        if chosen.parallel is not None and deadline is not None and time.monotonic() >= deadline:
+        if parallel is not None and deadline is not None and time.monotonic() >= deadline:
             note(f"the gap between languages: not measured: {runner.LATE}; the next call goes on")
-        elif chosen.parallel is not None:
-            _measure_gap(chosen.parallel, scored, folder, note)
+        elif parallel is not None:
+            _measure_gap(parallel, scored, folder, note, pace)
     return summary
 
 
@@ -163,12 +168,22 @@ def _embedder_of_index(options: Options, device: str | None) -> ScoredModel:
 
 
 def _measure_gap(
-    texts: dict[str, Sequence[str]], model: ScoredModel, folder: EvaluationFolder, note: Callable[[str], None]
+    texts: Mapping[str, Sequence[str]],
+    model: ScoredModel,
+    folder: EvaluationFolder,
+    note: Callable[[str], None],
+    pace: runner.Pace,
 ) -> None:
     """Measure the gap between languages; where that fails, scores are still scores."""
+
+    def embed(rows: Sequence[str]) -> Any:
+        made = model.vectors(rows)
+        pace.step(len(rows))
+        return made
+
     few = max(language_gap.K + 1, DRAWN // len(texts)) if len(texts) <= MANY else DRAWN // len(languages.paper())
     try:
-        gap = language_gap.measure(model.vectors, texts)
+        gap = language_gap.measure(embed, texts)
     except LusiferError as error:
         note(f"the gap between languages: not measured: {error}")
         return

@@ -33,12 +33,42 @@ AGREEMENT = 1e-4  # mteb rounds its scores to six digits
 LATE = "the time budget was spent before it"
 
 
+class Pace:
+    """Tells how far an evaluation is, and for how long it goes on by the texts a second so far.
+
+    Args:
+        chosen: What is measured: a step for each row.
+        later: Texts that are embedded after the rows, a step for each number.
+        tell: Called after each step: how many are done, of how many, and the seconds left, None before anything was
+            measured.
+    """
+
+    def __init__(
+        self,
+        chosen: Selection,
+        later: Sequence[int] = (),
+        tell: Callable[[int, int, float | None], None] | None = None,
+    ) -> None:
+        self._tell, self._started = tell, time.monotonic()
+        self._steps, self._of = 0, len(chosen.rows) + len(later)
+        self._left, self._done = sum(map(_cost, chosen.rows)) + sum(later), 0
+
+    def step(self, texts: int, measured: bool = True) -> None:
+        """Count a step; one that was read or missing says nothing about the speed."""
+        self._steps += 1
+        self._left -= texts
+        self._done += texts if measured else 0
+        if self._tell is not None:
+            seconds = (time.monotonic() - self._started) / self._done * self._left if self._done else None
+            self._tell(self._steps, self._of, seconds)
+
+
 def run(
     chosen: Selection,
     model: ScoredModel,
     folder: EvaluationFolder,
     deadline: float | None = None,
-    tell: Callable[[int, int, float | None], None] | None = None,
+    pace: Pace | None = None,
 ) -> list[Result]:
     """Measure rows, or read those that are done; what is finished is kept in the folder.
 
@@ -50,8 +80,7 @@ def run(
         model: The model.
         folder: Where finished rows are kept; it must have been claimed.
         deadline: Of `time.monotonic()`; no row is begun after it.
-        tell: Called after each row, also one that was finished before or cannot be run: how many there are so far, of
-            how many, and the seconds left by the texts a second so far, None before anything was measured.
+        pace: Is told of each row, also of one that was finished before or cannot be run.
 
     Returns:
         An entry a row, as in `summary.json`, in the order of `chosen.rows`; one that could not be measured says why.
@@ -60,13 +89,10 @@ def run(
         WorkerError: A process of one of several devices has died.
     """
     found: dict[tuple[str, str], Result] = {}
-    started, left, done = time.monotonic(), sum(map(_cost, chosen.rows)), 0
+    pace = pace or Pace(chosen)
     for row, entry, measured in _results(chosen, model, folder, deadline):
         found[row.key] = entry
-        left -= _cost(row)
-        done += _cost(row) if measured else 0  # what was read or missing says nothing about the speed
-        if tell is not None:
-            tell(len(found), len(chosen.rows), (time.monotonic() - started) / done * left if done else None)
+        pace.step(_cost(row), measured)
     return [found[row.key] for row in chosen.rows]
 
 

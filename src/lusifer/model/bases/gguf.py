@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from lusifer.errors import UsageError
 from lusifer.extras import need
-from lusifer.io import hub
+from lusifer.io import hub, tokenizer_files
 
 _STUMBLES = (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError, RuntimeError)
 
@@ -47,16 +48,30 @@ def _config(file: Path, changed: int, size: int) -> PreTrainedConfig:
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, which pads on the right.
+    """The tokenizer, which pads on the right. Its configuration is read before, once a process.
 
     Raises:
         UsageError: The file is damaged, or has a tokenizer that transformers does not read.
         MissingExtraError: The package gguf is not installed.
     """
+    kind = read_config(file).model_type
     with reading(file):
         return AutoTokenizer.from_pretrained(
-            **where(file), trust_remote_code=False, split_special_tokens=True, padding_side="right"
+            **where(file),
+            **_typed(file, kind),
+            trust_remote_code=False,
+            split_special_tokens=True,
+            padding_side="right",
         )
+
+
+def _typed(file: Path, kind: str) -> dict[str, str]:
+    """Keywords that name the kind of tokenizer, which transformers else reads the file for: `config` does not spare it.
+
+    Not where it looks at more than the type of the model.
+    """
+    plain = TOKENIZER_MAPPING_NAMES.get(kind) not in (None, "MistralCommonBackend")
+    return {"tokenizer_type": kind} if plain and not (file.parent / tokenizer_files.CONFIG).is_file() else {}
 
 
 @contextmanager

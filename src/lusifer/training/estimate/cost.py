@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -25,8 +26,10 @@ from lusifer.model import adapters, build
 from lusifer.model.adapters import PartReport
 from lusifer.model.bases import backbones
 from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
+from lusifer.training.objectives import OBJECTIVES
+from lusifer.training.objectives.examples import draw_objectives
 from lusifer.training.recipe.data import Evaluate, PairSource, Source
-from lusifer.training.recipe.recipe import BaseSettings, Recipe, Stage
+from lusifer.training.recipe.recipe import AlignmentStage, BaseSettings, Recipe, Stage
 from lusifer.training.recipe.stage import StageSettings
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
@@ -151,15 +154,40 @@ def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
         held = held if held >= FEWEST else 0
         scored = scored if held else None
     steps = stage.max_steps if total is None else stage.steps(total - held)
-    shared = [
-        replace(load, steps=steps * load.rows / total if steps and total and load.rows is not None else None)
-        for load in loads
-    ]
+    shared = [replace(load, steps=each) for load, each in zip(loads, _shares(recipe, stage, rows, steps), strict=True)]
     dropped = [source.name for source in stage.data if not recipe.reads(source)]
     if scored is None:
         return StageLoad(shared, dropped, steps)
     apart = [_source_load(source, recipe.longest(stage)) for source in scored.data] or loads
     return StageLoad(shared, dropped, steps, _score_load(scored, apart, steps))
+
+
+def _shares(recipe: Recipe, stage: Stage, rows: Sequence[int | None], steps: int | None) -> Sequence[float | None]:
+    """Steps of each source: by rows, and in an alignment stage among the sources that the objective of a step reads."""
+    if not steps:
+        return [None] * len(rows)
+    if not isinstance(stage, AlignmentStage):
+        return _by_rows(rows, steps)
+    objectives = [each for name, each in OBJECTIVES.items() if stage.objectives.get(name, 0) > 0]
+    # With the seed of the stage, as the run draws them.
+    seed = recipe.seed + 1 + next(number for number, each in enumerate(recipe.stages) if each is stage)
+    drawn = draw_objectives([stage.objectives[each.name] for each in objectives], steps, seed)
+    found: list[float | None] = [0.0] * len(rows)
+    for number, objective in enumerate(objectives):
+        reads = objective.reads([source.role for source in recipe.sources(stage)])
+        places = [place for place, read in enumerate(reads) if read]
+        parts = _by_rows([rows[place] for place in places], int((drawn == number).sum()))
+        for place, part in zip(places, parts, strict=True):
+            found[place] = None if part is None or found[place] is None else found[place] + part
+    return found
+
+
+def _by_rows(rows: Sequence[int | None], steps: int) -> Sequence[float | None]:
+    """Steps in proportion to rows; a source that is alone has all of them, whether its rows are known or not."""
+    if len(rows) == 1:
+        return [float(steps)]
+    total = None if None in rows else sum(rows)
+    return [steps * count / total if total else None for count in rows]
 
 
 def _score_load(scored: Evaluate, apart: list[SourceLoad], steps: int | None) -> ScoreLoad:

@@ -27,6 +27,15 @@ IGNORED = -100
 _OBJECTIVE, _ORDER, _CHOICE, _MASK, _DROP = range(5)
 
 
+def draw_objectives(weights: Sequence[float], steps: int, seed: int) -> np.ndarray:
+    """Draw the objective of each step by weight, as its place among the weights.
+
+    It is one stream of numbers: the first steps do not depend on how many follow.
+    """
+    drawn = np.random.default_rng([seed, _OBJECTIVE]).random(steps)
+    return np.searchsorted(np.cumsum(np.array(weights, dtype=float) / sum(weights))[:-1], drawn, side="right")
+
+
 class AlignmentExamples:
     """A map-style data set over all steps of a stage: example number i is row i % batch_size of step i // batch_size.
 
@@ -63,10 +72,7 @@ class AlignmentExamples:
         self._starts = np.cumsum([0, *(len(rows) for rows, _ in self.sources)])
         self.objectives = [each for name, each in OBJECTIVES.items() if objectives.get(name, 0) > 0]
         self._pools = {each.name: self._pool(each) for each in self.objectives}
-        weights = np.array([objectives[each.name] for each in self.objectives], dtype=float)
-        # One stream of numbers: the first steps do not depend on how many follow.
-        drawn = np.random.default_rng([seed, _OBJECTIVE]).random(steps)
-        self._choice = np.searchsorted(np.cumsum(weights / weights.sum())[:-1], drawn, side="right")
+        self._choice = draw_objectives([objectives[each.name] for each in self.objectives], steps, seed)
         self._before = np.zeros(steps, dtype=np.int64)
         for number in range(len(self.objectives)):
             mine = self._choice == number

@@ -114,6 +114,9 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
         self.rows, self._logged = rows, 0
         super().__init__(*args, **kwargs)
 
+    def add_model_card_callback(self, *args: Any, **kwargs: Any) -> None:
+        """Collect nothing for the library's model card: ours is another one, and it would read rows and show a bar."""
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Say with each line how many of the steps since the last one were made of which set."""
         if "loss" in logs and self.is_world_process_zero():
@@ -220,7 +223,6 @@ def trainer(
     keep = None
     if stage.needs_embedder:
         keep = Keep(teacher.read(recipe, lusifer_model(embedder)), stage.distill, stage.distill_contrast)
-    embedder.model_card_data.generate_widget_examples = False  # our card is not the library's
     # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
     keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
     made = ContrastiveTrainer(
