@@ -130,10 +130,8 @@ def evaluate(
             raise LusiferError(f"nothing could be measured: {first['task']}: {first['missing']}")
         summary = _summary(options, scored, chosen, _with_intervals(entries, folder, options.seed))
         folder.finish(summary)
-        if parallel is not None and deadline is not None and time.monotonic() >= deadline:
-            note(f"the gap between languages: not measured: {runner.LATE}; the next call goes on")
-        elif parallel is not None:
-            _measure_gap(parallel, scored, folder, note, pace)
+        if parallel is not None:
+            _measure_gap(parallel, scored, folder, note, pace, deadline)
     return summary
 
 
@@ -173,8 +171,12 @@ def _measure_gap(
     folder: EvaluationFolder,
     note: Callable[[str], None],
     pace: runner.Pace,
+    deadline: float | None,
 ) -> None:
     """Measure the gap between languages; where that fails, scores are still scores."""
+    if deadline is not None and time.monotonic() >= deadline:
+        note(f"the gap between languages: not measured: {runner.LATE}; the next call goes on")
+        return
 
     def embed(rows: Sequence[str]) -> Any:
         made = model.vectors(rows)
