@@ -25,7 +25,7 @@ def embedder(bases_folder):
 
 def parts(text: str) -> dict[str, list[str]]:
     """Part -> the other cells of its row."""
-    table = sections(text)["What it is made of"].split("\n\n")[0]
+    table = sections(text)["Architecture"].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     return {name: cells for name, *cells in rows}
 
@@ -38,8 +38,8 @@ def test_the_parts_are_those_of_the_model(embedder):
     text = card.text(embedder, BASES, "a")
     assert list(parts(text)) == ["encoder", "connector", "LLM", "output projection"]
     assert {cells[-1] for cells in parts(text).values()} == {"float32"}
-    found = sections(text)["What it is made of"]
-    for words in ("`someone/encoder` (xlm-roberta), states of 32", "feed-forward, 1 soft token", "48 numbers", "40 t"):
+    found = sections(text)["Architecture"]
+    for words in ("`someone/encoder` (xlm-roberta), hidden size 32", "feed-forward, 1 soft token", "48 dim", "40 t"):
         assert words in found
     assert text.endswith("\n") and "\n# a\n" in text
 

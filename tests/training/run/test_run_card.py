@@ -126,7 +126,7 @@ def test_a_run_leaves_cards_that_tell_how_it_went_and_no_path(recipe: Path, tmp_
     assert (data["language"], data.get("base_model"), data.get("datasets")) == (["en"], None, None)
     for words in (
         "# small\n", "`tiny:encoder`", "seed 0", "InfoNCE", "| half | en | 5 | 5 |", "chinese (zh)", "Not measured",
-        "not: encoder, LLM", "random weights of toy size",
+        "frozen: encoder, LLM", "random weights of toy size",
     ):  # fmt: skip
         assert words in card
     assert not re.search(r"(?<!:)/(tmp|home|root|work|var)\b", card + between)
@@ -164,13 +164,13 @@ def test_bases_and_data_of_the_hub_are_named_for_the_hub(bases_folder: tuple[Pat
     first = describe.card(run, 1, embedder)
     assert "nothing has trained the vectors yet" in first
     assert "paper-mistral-published-lists, after stage alignment-reconstruction" in first
-    assert "1 times through the data, 256 rows each" in first  # the rows were not counted: no number is made up
+    assert "1 epochs, 256 rows per step" in first  # the rows were not counted: no number is made up
 
 
 def test_a_language_that_nobody_stated_is_not_english(
     bases_folder: tuple[Path, Path], recipe: Path, tmp_path: Path
 ) -> None:
-    words, embedder = "Languages of the training text, as the recipe states its sources: ", tiny_embedder(bases_folder)
+    words, embedder = "Languages of the training text, according to the recipe: ", tiny_embedder(bases_folder)
     stated = [f"stages.contrast.data.{number}.language=de" for number in (0, 1)]
     for number, (more, said) in enumerate(((stated, "de, zh."), (stated[:1], "de, zh, not stated."))):
         read = load_recipe(recipe, ["english_only=false", "stages.contrast.batch_size=2", *more])
@@ -206,7 +206,7 @@ def test_what_a_contrastive_stage_keeps_to_is_on_the_card(
     with RunFolder.start(tmp_path / "run", load_recipe(recipe, changes), resume=False) as run:
         pass
     told = describe.card(run, 1, tiny_embedder(bases_folder))
-    assert "own vectors: distill, weight 2 beside the loss, its contrast with the other texts 0.5\n" in told
+    assert "own vectors, weight 2, contrast with the other texts 0.5\n" in told
     with RunFolder.start(tmp_path / "other", load_recipe(recipe), resume=False) as run:
         pass
     assert "distill" not in describe.card(run, 1, tiny_embedder(bases_folder))
@@ -219,7 +219,7 @@ def test_what_the_encoder_does_not_get_to_read_is_on_the_card(bases_folder: tupl
         pass
     told = describe.card(run, 1, tiny_embedder(bases_folder))
     assert "\n- distill's contrast with the other texts: weight 0.1\n" in told
-    assert "\n- tokens kept from the encoder: up to 20% of a text\n" in told
+    assert "\n- tokens dropped from the input of the encoder: up to 20% of a text\n" in told
 
 
 def test_two_instructions_that_would_be_saved_under_one_name_are_refused(recipe: Path, tmp_path: Path) -> None:

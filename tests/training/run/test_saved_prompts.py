@@ -129,7 +129,7 @@ def test_the_example_of_the_card_has_an_instruction_of_training(model):
     typed: dict = {}
     exec(block.replace("DIR", str(model)), typed)
     prompt = re.search(r"prompt='(.*?)\\n'", block)[1]
-    assert prompt in card.partition("stood before a text")[2] and "before queries only" in card
+    assert prompt in card.partition("Instructions of training")[2] and "before queries only" in card
     loaded = lusifer.load(model, device="cpu")
     assert np.abs(typed["queries"] - loaded.encode(["Where is the station?"], prompt=f"{prompt}\n")).max() < 1e-6
     assert np.abs(typed["documents"] - loaded.encode(["La estación está en el norte."], prompt="")).max() < 1e-6

@@ -67,7 +67,7 @@ def test_it_is_kept_in_copies_said_to_readers_and_makes_no_other_model(
         assert space(model) == {"name": "little", "identity": identity(embedder)}
         assert describe(model)["space"].startswith(f"that of little (identity {identity(embedder)}): documents")
     words = (
-        f"the space of `little` (identity {identity(embedder)}): documents embedded by it need not be embedded again"
+        f"give the vectors of `little` (identity {identity(embedder)}). Queries can search documents"
     )
     assert words in (delta / "README.md").read_text() and words in (tmp_path / "whole" / "README.md").read_text()
     before = identity(tmp_path / "copy")

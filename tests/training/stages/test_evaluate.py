@@ -112,7 +112,7 @@ def test_a_stage_ends_with_the_best_weights(finished: Path, kept: Path) -> None:
     folder = kept / "checkpoints" / STAGE
     assert sorted(each.name for each in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
     assert json.loads((folder / "best.json").read_text())["step"] == 2 and not (folder / "start.safetensors").exists()
-    assert "0.900 at the step whose weights these are, 2" in (kept / "model" / "README.md").read_text()
+    assert "0.900 at step 2, whose weights were saved" in (kept / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("step", [2, 4])
