@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[1]
 TERMS = ROOT / "docs" / "terms.md"
 NOT_YET: list[str] = [
     "docs/benchmark.md",
-    "docs/bugs-and-fixes.md",
     "docs/experiments.md",
     "docs/how-to/data.md",
     "docs/how-to/evaluate.md",
