@@ -39,10 +39,11 @@ def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = N
     """
     from rich.console import Console
 
-    from lusifer.training.estimate.cost import estimate
     from lusifer.training.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides, variant=variant)
+    loaded = load_recipe(recipe, overrides, variant=variant)  # a misspelt key is reported before torch is imported
+    from lusifer.training.estimate.cost import estimate
+
     console = Console(width=WIDTH, highlight=False, markup=False)
     with console.capture() as text:
         console.print(f"{loaded.name}: the recipe is valid")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, usable
+from lusifer.cli.models import Device, DtypeOption, model_name, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ Fields = Annotated[
     typer.Option("--field", metavar="OURS=THEIRS", help="Name of a column in the files, as in query=question."),
 ]
 Retrieving = Annotated[
-    str, typer.Option("--model", help="Retriever: folder, a model that comes along (mini), hub name, package:NAME.")
+    str,
+    typer.Option(
+        "--model",
+        callback=model_name,
+        help="Retriever: folder, a model that comes along (mini), hub name, package:NAME.",
+    ),
 ]
 QueryPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a query ('query: ').")]
 DocumentPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a document ('passage: ').")]

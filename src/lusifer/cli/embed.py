@@ -25,7 +25,7 @@ from lusifer.cli.models import (
     usable,
 )
 from lusifer.errors import UsageError
-from lusifer.io.files import refuse_output
+from lusifer.io.files import refuse_output, refuse_unwritable
 from lusifer.prompts import Role
 
 if TYPE_CHECKING:
@@ -125,20 +125,17 @@ def embed(
     unscored: Unscored = "warn",
 ) -> None:
     """Turn texts into vectors, order kept; a long call that was stopped goes on where it was."""
-    from lusifer.serving import forms
+    from lusifer.serving import encode, forms
     from lusifer.serving.files import TextSource
 
     form = forms.VectorForm(dimensions, precision)
     form = form if calibration is None else forms.read_calibration(calibration, form)
+    # A wrong prompt is reported before the texts are read; whether documents have this instruction, the model knows.
+    encode.choose_prompt({}, prompt, task, role if prompt is None else None)
     source = TextSource(input, field, input_format, id_field)
     job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
     guard = _look(job, model, unscored)
     terminal.quiet()
-    with quick_imports():
-        from lusifer.serving import encode
-
-        # A wrong wish is said before the model is loaded; whether documents have this instruction, the model knows.
-        encode.choose_prompt({}, prompt, task, role if prompt is None else None)
     names = [name.strip() for name in device.split(",")] if device else []
     devices = tuple(usable(name) if engine_name == "local" else name.lower() for name in names)
     wish = _Wish(model, (prompt, task, role), batch_tokens, on_long == "error", dtype, compiled, devices)
@@ -174,7 +171,9 @@ def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, sh
     from lusifer.serving import bulk, files
 
     folder = bulk.is_folder(output)
-    if not folder:
+    if folder:
+        refuse_unwritable(output, "folder")
+    else:
         refuse_output(output, tuple(files.WRITERS), [source.path] if source.path != Path(files.STDIN) else [])
     ending = shard_form if folder else output.suffix.lower()
     if source.needs_id and ending not in files.WITH_IDS:

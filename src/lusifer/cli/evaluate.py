@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import DtypeOption, Model, usable
+from lusifer.cli.models import DtypeOption, Model, model_name, usable
 from lusifer.errors import DataError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
 
@@ -74,6 +74,7 @@ Against = Annotated[
     str | None,
     typer.Option(
         metavar="EMBEDDER",
+        callback=model_name,
         help="As MODEL: it embeds the documents, MODEL the queries (not for suites of the hub).",
     ),
 ]
@@ -106,19 +107,22 @@ def evaluate(
         raise UsageError(f"--data {data}: no such folder; give the one with the sib200-*.jsonl.gz files")
     if output is not None:
         refuse_unwritable(output, "folder", replaces=RUN)
-    devices = tuple(usable(name.strip()) for name in device.split(",")) if device else ()
-    from lusifer.evaluation.report import card, facts
-    from lusifer.evaluation.run import evaluate as evaluation
+    codes, names = listed(languages, "--languages"), listed(tasks, "--tasks")
     from lusifer.evaluation.scores import results
+    from lusifer.evaluation.suites import suite as suites
 
+    others = [results.read(folder) for folder in compare or []]
     searched: Any = documents
     if documents is not None and documents.is_dir():
         searched, dtype = _searched(documents, model, instructions, dtype)
-    others = [results.read(folder) for folder in compare or []]
+    chosen = suites.choose(suite, data, codes, names, against is not None, searched)
+    devices = tuple(usable(name.strip()) for name in device.split(",")) if device else ()
+    from lusifer.evaluation.report import card, facts
+    from lusifer.evaluation.run import evaluate as evaluation
+
     options = evaluation.Options(
-        suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"), instructions, minutes, devices,
-        dtype, against, seed, command=shlex.join(["lusifer", *sys.argv[1:]]), documents=searched,
-        language_gap=language_gap,
+        suite, data, codes, names, instructions, minutes, devices, dtype, against, seed,
+        command=shlex.join(["lusifer", *sys.argv[1:]]), documents=searched, chosen=chosen, language_gap=language_gap,
     )  # fmt: skip
     with ExitStack() as stack:
         path = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lusifer-evaluation-")))

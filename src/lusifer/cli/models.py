@@ -15,16 +15,32 @@ import typer
 
 from lusifer.cli import terminal
 from lusifer.errors import LusiferError, MissingExtraError
+from lusifer.io import names
 
 if TYPE_CHECKING:
     from lusifer.serving.guard import LanguageGuard
 
 OWN_PROCESS = "own process"
 """The object of typer's context where nothing but one command runs in this process."""
+
+
+def model_name(name: str | None) -> str | None:
+    """The name of a model as it was given; one that can be none is refused before anything else is read.
+
+    Raises:
+        UsageError: It is no folder, no model that comes with the library, no installed package and no hub id.
+    """
+    if name is not None:
+        names.model(name)
+    return name
+
+
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME."
+        metavar="MODEL",
+        callback=model_name,
+        help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME.",
     ),
 ]
 Field = Annotated[str | None, typer.Option(help="Field or column of the text (JSON lines, CSV, Parquet); else text.")]
@@ -74,6 +90,26 @@ def guard_for(model: str, unscored: str) -> LanguageGuard | None:
         raise
     except LusiferError:
         return None
+
+
+def refuse_words(
+    prompt: str | None, task: str | None, statistics: str | Path | None = None, language: str | None = None
+) -> None:
+    """Refuse options that are wrong whatever the model: it need not be loaded to say so.
+
+    Raises:
+        UsageError: Both prompt and task, an unknown task or language, or no file of language statistics there.
+        DataError: That file is damaged.
+    """
+    from lusifer import languages
+    from lusifer.calibration import asking
+    from lusifer.serving import encode
+
+    encode.choose_prompt({}, prompt, task, "query")
+    if statistics is not None:
+        asking.taken(statistics)
+    if language is not None and language.strip():
+        languages.language(language)
 
 
 def usable(device: str | None) -> str | None:
@@ -127,7 +163,6 @@ def start_light(model: str, device: str | None) -> bool:
     """
     from lusifer.embedder import contents
     from lusifer.errors import ModelFolderError
-    from lusifer.io import names
 
     try:
         folder = names.model(model)

@@ -18,7 +18,9 @@ from lusifer.cli.models import (
     Unscored,
     guard_for,
     load_to_embed,
+    model_name,
     quick_imports,
+    refuse_words,
 )
 from lusifer.cli.use import Field, InputFormat
 from lusifer.errors import UsageError
@@ -88,6 +90,12 @@ def index(
     unscored: Unscored = "warn",
 ) -> None:
     """Put documents into an index on disk, for `search`; what is there and unchanged is not embedded again."""
+    from lusifer.index.index import Index
+    from lusifer.index.table import is_table
+
+    if not is_table(output):
+        Index.refuse_old(output)
+    refuse_words(prompt, task, offsets)
     source = _source(input, field, input_format, id, vectors, ids, vector_field)
     found, mine = _survey(source, model, unscored)
     terminal.quiet()
@@ -177,7 +185,6 @@ def _opened(
 
         alone = context.obj is OWN_PROCESS
         if not is_table(output):
-            Index.refuse_old(output)
             embedder = load_to_embed(model, device, settings.get("dtype"), alone=alone)
             if kept:
                 _compare(embedder, describe(model, embedder, **settings)[0], sample)
@@ -244,7 +251,10 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in any language.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Model of the question, trained into the space of the index; else that of the index."),
+        typer.Option(
+            callback=model_name,
+            help="Model of the question, trained into the space of the index; else that of the index.",
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many documents.")] = 10,
     where: Where = None,
@@ -271,6 +281,7 @@ def search(
     check_text(query, "the question")  # what is wrong with the words is said before a model is loaded
     if (where or "").strip():
         condition(where)
+    refuse_words(None, None, statistics, language)
     with quick_imports():
         from lusifer.index.index import Index
         from lusifer.serving.encode import EmbedReport
@@ -351,7 +362,7 @@ def _as_text(place: int, hit: Found) -> str:
 
 def reindex(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `index` wrote.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="What embeds from now on.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", callback=model_name, help="What embeds from now on.")],
     task: Task = None,
     prompt: Prompt = None,
     tokens: Tokens = None,
@@ -365,6 +376,7 @@ def reindex(
     device: Device = None,
 ) -> None:
     """Embed the texts of an index anew; until that is done it is searched as before. A call that stopped goes on."""
+    refuse_words(prompt, task, None if offsets == "none" else offsets)
     terminal.quiet()
     from lusifer.index.reindex import reindex as embed_anew
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +35,8 @@ VariantOption = Annotated[
     str | None, typer.Option("--variant", help="One of the recipe's variants, in place of the recipe as it stands.")
 ]
 SAMPLE = "sample:"
+FIRST_ROWS = 1000
+"""Rows of each file that are read before torch is imported; all of them are read before the bases."""
 _SCORE = "eval_ndcg@10"
 _LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
 
@@ -45,9 +49,14 @@ def train(
     variant: VariantOption = None,
 ) -> None:
     """Train a model by a recipe, stage after stage."""
+    from lusifer.training.folder import RunFolder
     from lusifer.training.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, set_ or [], variant=variant)  # a misspelt key is said before torch is imported
+    loaded = load_recipe(recipe, set_ or [], variant=variant)  # what is wrong is reported before torch is imported
+    RunFolder(output.expanduser().resolve()).refuse(output, resume)
+    refuse_unwritable(output, "folder")
+    if not resume:
+        refuse_first_rows(loaded)
     terminal.quiet()
     from lusifer.training import processes
     from lusifer.training.run import run
@@ -66,6 +75,24 @@ def train(
         raise
     if first:
         terminal.note(f"{model}: done; check it with `lusifer doctor {model}`")
+
+
+def refuse_first_rows(recipe: Recipe) -> None:
+    """Read the first rows of every local file of a recipe: a column that is missing shows in them.
+
+    Raises:
+        DataError: A row is not what it should be; the message names file, line and column.
+    """
+    from lusifer.data import sources
+    from lusifer.io.rows import BadRows
+
+    for stage in recipe.stages:
+        for source in [*recipe.sources(stage), *(stage.evaluate.data if stage.evaluate else [])]:
+            spec = recipe.spec(stage, source)
+            for file in sources.files(spec.path) if spec.path else ():
+                bad = BadRows(spec.skip_bad)
+                rows = sources.read_file(file, source.row_kind, spec.fields, bad, rename=spec.rename)
+                deque(islice(rows, FIRST_ROWS), maxlen=0)
 
 
 def on_the_sample(recipe: Recipe) -> str | None:
@@ -110,13 +137,13 @@ def ablate(
     # What is wrong with the last one is said before the first one trains.
     recipes = {name: load_recipe(recipe, set_ or [], variant=name) for name in names}
     refuse_unwritable(output, "folder")
+    from lusifer.evaluation.suites import suite as suites
+
+    suites.choose(suite, data, listed(languages, "--languages"), listed(tasks, "--tasks"))  # likewise
     extras.need("report", "matplotlib")
     terminal.quiet()
-    from lusifer.evaluation.run import evaluate as evaluation
     from lusifer.training.run import share
 
-    asked = (listed(languages, "--languages"), listed(tasks, "--tasks"))
-    evaluation.Options(suite, data, *asked).select()  # likewise
     changes = [word for change in set_ or [] for word in ("--set", change)]
     given = {"--data": data, "--suite": suite, "--languages": languages, "--tasks": tasks, "--dtype": dtype}
     words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]

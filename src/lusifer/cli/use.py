@@ -10,7 +10,17 @@ import typer
 
 from lusifer import extras
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, Field, InputFormat, Model, Unscored, usable
+from lusifer.cli.models import (
+    Device,
+    DtypeOption,
+    Field,
+    InputFormat,
+    Model,
+    Unscored,
+    model_name,
+    refuse_words,
+    usable,
+)
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import refuse_output, refuse_unwritable
 
@@ -90,21 +100,24 @@ def export(
     input_format: InputFormat = None,
 ) -> None:
     """Write a copy of a model: whole, where it was a delta; with --input in int8, smaller, and faster with AMX."""
+    if input is None and (field is not None or input_format is not None):
+        raise UsageError("--field and --input-format say how to read --input: give it, or leave them out")
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
+    from lusifer.serving.files import TextSource
+
+    source = None if input is None else TextSource(input, field, input_format)
+    if source is not None:
+        source.check()
     terminal.quiet()
     from lusifer.embedder import folder
 
-    if input is None:
-        if field is not None or input_format is not None:
-            raise UsageError("--field and --input-format say how to read --input: give it, or leave them out")
+    if source is None:
         folder.export(model, output)
         terminal.note(f"{output}: written, whole; embed with it: `lusifer embed {output} ...`")
         return
     from lusifer.embedder import contents, golden, int8
     from lusifer.io import names
-    from lusifer.serving.files import TextSource
 
-    source = TextSource(input, field, input_format)
     texts = int8.sample(source.rows(), source.name)
     found = names.model(model)
     if isinstance(found, Path) and found.is_dir():
@@ -151,6 +164,7 @@ def convert(
     llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one named there.")] = None,
 ) -> None:
     """Turn a checkpoint of the authors' code into a model folder."""
+    model_name(published)
     refuse_unwritable(out, "folder", "OUT", replaces="modules.json")
     terminal.quiet()
     from lusifer.sharing import convert as conversion
@@ -193,21 +207,36 @@ def serve(
     terminal.quiet()
     import logging
 
-    from lusifer.server import run
+    _refuse_unserved(models, index or [], statistics or [])
+    from lusifer.server import connections
     from lusifer.server.errors import LogLine
 
     lines = logging.StreamHandler()
     lines.setFormatter(LogLine())
     logging.basicConfig(handlers=[lines], level=logging.WARNING)
     logging.getLogger("lusifer").setLevel(logging.INFO)
-    limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
-    with run.listen(host, port) as found:  # before the models are loaded: an address that is taken is said at once
+    with connections.listen(host, port) as found:  # before torch is imported: an address that is taken is said at once
+        from lusifer.server import run
+
+        limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
         more = {"device": usable(device), "dtype": dtype, "unscored": unscored}
         app = run.make(models, limits, indexes=index or [], statistics=statistics or [], keys=keys, **more)
         if not keys and host not in LOCAL:
             terminal.note(f"whoever reaches {host} can use this server: it has no API key (--api-keys)")
         run.serve(app, found, lambda address: terminal.note(f"{', '.join(models)} at {address} (stop with Ctrl-C)"))
     terminal.note("stopped")
+
+
+def _refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Path]) -> None:
+    """Refuse names of models, folders of indexes and files of statistics that are not there."""
+    from lusifer.index.table import refuse_none
+
+    for model in models:
+        model_name(model)
+    for place in indexes:
+        refuse_none(place.expanduser())
+    for file in statistics:
+        refuse_words(None, None, file)
 
 
 def calibrate(
@@ -222,7 +251,9 @@ def calibrate(
     documents: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="What made an index that MODEL asks, trained into the space of its vectors."
+            metavar="MODEL",
+            callback=model_name,
+            help="What made an index that MODEL asks, trained into the space of its vectors.",
         ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `index`.")] = None,
@@ -236,6 +267,7 @@ def calibrate(
     from lusifer.io import parallel_text
     from lusifer.languages import language
 
+    refuse_words(prompt, task)
     output = _statistics_file(model, output, documents)
     refuse_output(output, (".safetensors",), [Path(parallel)])
     text = parallel_text.read(parallel)

@@ -20,8 +20,9 @@ from lusifer.embedder.identity import identity
 from lusifer.errors import LusiferError, ModelFolderError, UsageError
 from lusifer.io import hub, names, weights
 from lusifer.io.files import read_json
+from lusifer.io.weights import TRAINABLE, TRAINABLE_NAMES
 from lusifer.model import adapters, probes
-from lusifer.model.adapters import PARTS, TRAINABLE, TRAINABLE_NAMES
+from lusifer.model.adapters import PARTS
 from lusifer.model.lusifer import LusiferModel
 from lusifer.model.probes import Probe
 from lusifer.prompts import check_room

@@ -75,8 +75,7 @@ class PassageTable:
     """
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
-        if not is_table(folder, name):
-            raise UsageError(f"{folder}: no index there: make one with `lusifer index MODEL --input ... --output ...`")
+        refuse_none(folder, name)
         self.folder, self.name = folder, name
         self._place = folder / f"{name}.lance"
         self._looked, self._seen = time.time_ns(), self._stamp()
@@ -379,6 +378,12 @@ def is_table(folder: Path, name: str = NAME) -> bool:
     with suppress(OSError):  # who may only read here finds none, as before
         put_back(place)
     return any(any((place / part).glob("*")) for part in ("_versions", "data"))
+
+
+def refuse_none(folder: Path, name: str = NAME) -> None:
+    """Refuse a folder that has no such table (UsageError)."""
+    if not is_table(folder, name):
+        raise UsageError(f"{folder}: no index there: make one with `lusifer index MODEL --input ... --output ...`")
 
 
 def _connect(folder: Path) -> Any:

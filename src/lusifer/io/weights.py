@@ -13,6 +13,8 @@ from lusifer.errors import ModelFolderError
 from lusifer.io.files import read_json, refuse_pointer, write_file
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TRAINABLE, TRAINABLE_NAMES = "trainable.safetensors", "trainable.json"
+"""In a checkpoint: the tensors that train, and their names."""
 # As safetensors orders them in a file, the last first.
 _DTYPES = (
     "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "I16", "U16", "F16", "BF16", "I32",

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 TOWERS = ("encoder", "llm")
 PARTS = ("encoder", "connector", "llm", "output_projection")
-TRAINABLE, TRAINABLE_NAMES = "trainable.safetensors", "trainable.json"
 """Files of a checkpoint: the tensors of `trainable_state_dict`, and which they must be."""
 
 

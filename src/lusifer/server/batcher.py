@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from lusifer.errors import LusiferError
 
@@ -290,6 +289,8 @@ class Batcher:
         self.meter.out_of_memory.inc()
         self.meter.budget.set(self.budget)
         LOG.warning("no memory for a batch of %d tokens: batches have at most %d now", size, self.budget)
+        import torch  # by now it is there with the model; a port that is taken is reported without it
+
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._trim(now=True)
@@ -327,6 +328,8 @@ class Batcher:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

@@ -7,6 +7,7 @@ longest without a whole request gives way to the next.
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lusifer.errors import UsageError
 from lusifer.server.errors import ApiError
 
 MOST_HEADERS = 2**14
@@ -192,3 +194,20 @@ class Connection(H11Protocol):
         status = found.error_status_hint if isinstance(found, h11.RemoteProtocolError) else 400
         mends = {431: f"headers may have {MOST_HEADERS:,} bytes", 413: "send fewer and larger ones"}
         self.refuse(ApiError(status, f"{found or msg}: {mends.get(status, 'send a request of HTTP/1.1')}"))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0 takes a free one.
+
+    Raises:
+        UsageError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except (OSError, OverflowError) as error:
+        made.close()
+        raise UsageError(f"{host} port {port}: {error}: give another --host or --port") from error
+    return made

@@ -206,23 +206,6 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at an address; port 0 takes a free one.
-
-    Raises:
-        UsageError: The address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-    except (OSError, OverflowError) as error:
-        made.close()
-        raise UsageError(f"{host} port {port}: {error}: give another --host or --port") from error
-    return made
-
-
 def _files() -> int:
     """How many files and connections this process may have open, raised as far as it may raise it itself."""
     try:

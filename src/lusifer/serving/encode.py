@@ -13,7 +13,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from lusifer import prompts
 from lusifer.batching import cut
@@ -21,6 +20,7 @@ from lusifer.errors import DataError, LusiferError, UsageError
 from lusifer.processor import PRODUCTS, multiplies
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
     from lusifer.embedder.plain import PlainEmbedder

@@ -14,12 +14,11 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from lusifer.errors import LusiferError
 from lusifer.io.files import read_json, sha256, write_json
-from lusifer.model.adapters import TRAINABLE
+from lusifer.io.weights import TRAINABLE
 
 MODEL = "model"
 CHECKSUMS = "checksums.json"
@@ -152,6 +151,7 @@ def _is_json(file: Path) -> bool:
 
 def _loads(file: Path) -> bool:
     """Whether torch loads a file without running code that is pickled in it; tensors themselves are not read."""
+    import torch
     from transformers.trainer_pt_utils import safe_globals  # what random states are made of
 
     try:

@@ -19,10 +19,10 @@ from typing import Any
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import locked, parse_json, read_json, write_file
-from lusifer.model.adapters import TOWERS
 from lusifer.training.checkpoints import MODEL, holds_any
 from lusifer.training.recipe.load import MAY_CHANGE, WHEN_DONE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
+from lusifer.training.recipe.start import TOWERS
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
@@ -64,32 +64,49 @@ class RunFolder:
         """
         run = cls(Path(output).expanduser().resolve(), recipe)
         file = run.root / RECIPE
-        if run.root.is_file():
-            raise UsageError(f"{output}: is a file; give a folder")
-        # A lock, or a file that was being written when a run was killed, is no work of the user's. But a recipe.yaml
-        # may be: without the lock that every run leaves, only a resume takes the folder for a run.
-        others = run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir())
-        if others and not (file.is_file() and (resume or (run.root / LOCK).is_file())):
-            if resume:
-                mend = f"name a run folder (it has {RECIPE}), or choose another --output"
-                raise UsageError(f"{output}: holds files but no run to resume; {mend}")
-            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
-        if resume and not file.is_file():
-            raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
+        run.refuse(output, resume)
         try:
             run.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{output}: cannot be written to ({error.strerror}); choose another --output") from error
         with locked(run.root / LOCK, f"{output}: another process trains in this folder; wait for it, or stop it"):
-            if run.model.is_dir() or any(_learned(folder) for folder in (run.root / CHECKPOINTS).glob("*")):
-                if not resume:
-                    raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
+            run.refuse(output, resume)  # by now another process may have begun there
+            if run.has_learned:
                 run._refuse_changes(recipe, file)
             elif file.is_file():
                 run._clear()
             with write_file(file) as temporary:
                 temporary.write_text(resolved_yaml(recipe), encoding="utf-8")
             yield run
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether a run there has left anything that was learned."""
+        return self.model.is_dir() or any(_learned(folder) for folder in (self.root / CHECKPOINTS).glob("*"))
+
+    def refuse(self, output: str | Path, resume: bool) -> None:
+        """Refuse a folder that cannot be started in, or resumed; nothing is written, and torch is not needed.
+
+        `output` is what the user called it.
+
+        Raises:
+            UsageError: As `start`, but for the recipe and other processes.
+        """
+        file = self.root / RECIPE
+        if self.root.is_file():
+            raise UsageError(f"{output}: is a file; give a folder")
+        # A lock, or a file that was being written when a run was killed, is no work of the user's. But a recipe.yaml
+        # may be: without the lock that every run leaves, only a resume takes the folder for a run.
+        others = self.root.is_dir() and any(not path.name.startswith(".") for path in self.root.iterdir())
+        if others and not (file.is_file() and (resume or (self.root / LOCK).is_file())):
+            if resume:
+                mend = f"name a run folder (it has {RECIPE}), or choose another --output"
+                raise UsageError(f"{output}: holds files but no run to resume; {mend}")
+            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
+        if resume and not file.is_file():
+            raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
+        if self.has_learned and not resume:
+            raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
 
     def _clear(self) -> None:
         """Remove what a run that learned nothing has left: its lines and fingerprints are not those of another."""

@@ -53,6 +53,7 @@ class Options:
         dtype: Number format to load the model in, as in "bfloat16"; None takes that of its folder.
         seed: Of the bootstrap intervals.
         command: What was typed, for the record.
+        chosen: What `select` gives, where that was asked before; None: it is asked now.
         language_gap: Whether the gap between languages is measured after the rows, where the suite has parallel text.
     """
 
@@ -68,6 +69,7 @@ class Options:
     seed: int = 0
     command: str = ""
     documents: Path | Searched | None = None
+    chosen: Selection | None = None
     language_gap: bool = True
 
     def select(self) -> Selection:
@@ -108,7 +110,7 @@ def evaluate(
     """
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    chosen = options.select()
+    chosen = options.chosen or options.select()
     for words in chosen.notes:
         note(words)
     device = None if not options.devices else options.devices[0] if len(options.devices) == 1 else "cpu"

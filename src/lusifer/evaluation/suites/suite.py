@@ -85,6 +85,8 @@ def choose(
     every = EVERY in map(str.lower, languages or ())
     if every and len(languages or ()) > 1:
         raise UsageError(f"--languages: {EVERY} stands alone: it is every language that there is anything for")
+    for code in () if every else languages or ():
+        languages_.language(code)  # before the tasks are imported, which takes seconds
     if suite == MINE:
         return _mine(data, None if every else languages, tasks, against, documents)
     if documents is not None:

@@ -112,8 +112,7 @@ def _refuse_unfit(recipe: Recipe, run: RunFolder) -> dict[int, StageRows]:
     """Go through the stages that have not begun, so that a mistake in the last one does not show after days.
 
     Returns:
-        What was read, by the number of the stage (from 1); it lies on disk. The very first stage of a run is left out:
-        it is read when it begins, which is at once.
+        What was read, by the number of the stage (from 1); it lies on disk.
     """
     waiting = [
         (number, stage) for number, stage in enumerate(recipe.stages, start=1) if not run.begun(number, stage.name)
@@ -121,10 +120,11 @@ def _refuse_unfit(recipe: Recipe, run: RunFolder) -> dict[int, StageRows]:
     for _, stage in waiting:
         _refuse_settings(recipe, stage)
     found = {}
-    for number, stage in waiting[1:] if len(waiting) == len(recipe.stages) else waiting:
+    for number, stage in waiting:
         kind = KINDS[stage.kind]
         found[number] = kind.examples(recipe, stage, recipe.seed + number)
-        kind.refuse_rows(recipe, stage, found[number])
+        if number > 1:  # the first stage begins at once, and refuses them with the tokenizer that it has
+            kind.refuse_rows(recipe, stage, found[number])
     return found
 
 

@@ -26,6 +26,7 @@ from lusifer.data.held import HeldPairs
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows
+from lusifer.io.weights import TRAINABLE
 from lusifer.model import adapters
 from lusifer.training import checkpoints
 from lusifer.training.folder import START
@@ -214,4 +215,4 @@ class Judge(_Finished, TrainerCallback):
 
     def _file(self, step: int | None) -> Path:
         """Where the weights of a step are that was the best one."""
-        return checkpoints.checkpoint(self.folder, step) / adapters.TRAINABLE if step else self.folder / START
+        return checkpoints.checkpoint(self.folder, step) / TRAINABLE if step else self.folder / START

@@ -24,8 +24,8 @@ from transformers.integrations import get_available_reporting_integrations
 from lusifer.embedder.assemble import lusifer_model
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io.files import full_disk_named
+from lusifer.io.weights import TRAINABLE, TRAINABLE_NAMES
 from lusifer.model import adapters
-from lusifer.model.adapters import TRAINABLE, TRAINABLE_NAMES
 from lusifer.training import checkpoints, processes
 from lusifer.training.folder import RunFolder, bad_batch
 from lusifer.training.recipe.load import resolved_yaml

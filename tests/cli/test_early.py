@@ -1,0 +1,122 @@
+"""Cheap mistakes are reported before torch is imported: arguments, files and ports first, then models."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lusifer.data import sources
+
+PROGRAM = """
+import contextlib, io, json, sys
+from lusifer.cli import main
+for words in json.load(sys.stdin):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main(words)
+    heavy = [name for name in ("torch", "transformers", "sentence_transformers", "mteb") if name in sys.modules]
+    print(json.dumps([status, said.getvalue(), heavy]), flush=True)
+"""
+SOURCE = "stages.contrastive.data.0.path"
+CASES = {
+    "check nothing": "nothing: no such recipe",
+    "check tiny --set stages.alignment.max_step=2": "max_step",
+    "train tiny --output run": "run: holds a run already; go on with --resume",
+    "train tiny --output taken": "taken: is not empty and holds no run",
+    "train tiny --output new --resume": "new: no run to resume there",
+    "train tiny --output file": "file: is a file",
+    "train tiny --output file/run": "--output file/run: nothing can be written in",
+    f"train tiny --output new --set {SOURCE}=absent.csv": "absent.csv: no such file",
+    f"train tiny --output new --set {SOURCE}=words.csv": "words.csv line 2: ",
+    f"train tiny --output new --set {SOURCE}=broken.csv": "broken.csv after line",
+    "ablate tiny --output new --suite paper --languages xx": "'xx'",
+    "ablate tiny --output new --suite paper --tasks Nothing": "'Nothing'",
+    "ablate tiny --output file": "--output file: is a file",
+    "doctor nowhere": "nowhere: no such folder",
+    "info nowhere": "nowhere: no such folder",
+    "embed nowhere --input good.txt --output v.npy": "nowhere: no such folder",
+    "embed mini --input absent.txt --output v.npy": "absent.txt: no such file",
+    "embed mini --input words.csv --output v.npy": "words.csv line 2: no field 'text'",
+    "embed mini --input broken.csv --field question --output v.npy": "broken.csv after line",
+    "embed mini --input good.txt --output file/v.npy": "--output file/v.npy: nothing can be written in",
+    "embed mini --input good.txt --output file/shards": "--output file/shards: nothing can be written in",
+    "embed mini --input good.txt --output v.npy --task Nothing": "task 'Nothing' is unknown",
+    "export nowhere --output new": "nowhere: no such folder",
+    "export mini --output taken": "--output taken: holds files",
+    "export mini --output new --field text": "say how to read --input",
+    "export mini --output new --input words.csv": "words.csv line 2: no field 'text'",
+    "push nowhere me/model": "nowhere: no such folder",
+    "convert nowhere new": "nowhere: no such folder",
+    "convert taken file": "OUT file: is a file",
+    "index nowhere --input good.txt --output i": "nowhere: no such folder",
+    "index mini --input words.csv --output i": "words.csv line 2: ",
+    "index mini --input broken.csv --field question --output i": "broken.csv after line",
+    "index mini --input good.txt --output taken": "taken: is no index, and not empty",
+    "index mini --input good.txt --output file/i": "file/i: nothing can be written in",
+    "index mini --input good.txt --output i --task Nothing": "task 'Nothing' is unknown",
+    "index mini --input good.txt --output i --offsets absent": "absent: no such file",
+    "search i water": "i: no index there",
+    "search i water --language xx": "'xx'",
+    "search i water --statistics absent": "absent: no such file",
+    "reindex i --model nowhere": "nowhere: no such folder",
+    "calibrate mini --parallel absent.csv --output s.safetensors": "absent.csv: no such file",
+    "calibrate mini --parallel sample --output s.npy": "--output s.npy: unknown ending",
+    "calibrate mini --parallel sample --output file/s.safetensors": "file/s.safetensors: nothing can be",
+    "calibrate mini --parallel sample --output s.safetensors --task Nothing": "task 'Nothing' is unknown",
+    "serve mini --port TAKEN": "127.0.0.1 port TAKEN: ",
+    "serve nowhere --port 0": "nowhere: no such folder",
+    "serve mini --port 0 --index i": "i: no index there",
+    "serve mini --port 0 --statistics absent": "absent: no such file",
+    "evaluate nowhere --suite sample": "nowhere: no such folder",
+    "evaluate mini --suite nothing": "--suite 'nothing' is unknown",
+    "evaluate mini --suite sample --languages xx": "'xx'",
+    "evaluate mini --suite paper --tasks Nothing": "'Nothing'",
+    "evaluate mini --suite sample --output taken": "--output taken: holds files",
+    "evaluate mini --suite sample --output file/e": "--output file/e: nothing can be written in",
+    "evaluate mini --suite sample --compare absent": "absent",
+    "evaluate mini --suite sample --against nowhere": "nowhere: no such folder",
+    "evaluate mini --suite mine --data words.csv": "words.csv",
+    "report absent --output file/r.html": "--output file/r.html: nothing can be written in",
+    "demo --output file": "--output file: is a file",
+    "data dedup words.csv --output d.jsonl": "words.csv",
+    "data mine pairs.jsonl --model mini --output file/m.jsonl": "--output file/m.jsonl: nothing can be written in",
+    "data mine pairs.jsonl --model nowhere --output m.jsonl": "nowhere: no such folder",
+    "data cluster pairs.jsonl --model mini --output file/m.jsonl": "--output file/m.jsonl: nothing can be written in",
+}
+
+
+@pytest.mark.slow
+def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("Water.\n")
+    (tmp_path / "words.csv").write_text("question,answer\na,b\n")
+    (tmp_path / "broken.csv").write_bytes(b"question,query,positive\na,a,b\nb,b,\xff\n")
+    (tmp_path / "pairs.jsonl").write_bytes(sources.files("sample:pairs")[0].read_bytes())
+    (tmp_path / "file").write_text("mine")
+    for place in ("taken", "run/model"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "taken" / "thesis.txt").write_text("mine")
+    (tmp_path / "run" / "recipe.yaml").write_text("name: tiny\n")
+    (tmp_path / "run" / ".lock").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        calls = [case.replace("TAKEN", port).split() for case in CASES]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM], input=json.dumps(calls), capture_output=True, text=True, cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=300, check=False,
+        )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    wrong = {
+        case: (status, said, heavy)
+        for (case, part), (status, said, heavy) in zip(CASES.items(), found, strict=False)
+        if status not in (1, 2) or part.replace("TAKEN", port) not in said or said.count("\n") != 1 or heavy
+    }
+    assert not wrong and len(found) == len(CASES), (wrong, done.stderr)
+    assert not (tmp_path / "i").exists() and not (tmp_path / "new").exists()
