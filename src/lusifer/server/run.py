@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
+from lusifer import extras
 from lusifer.embedder import folder, golden
 from lusifer.embedder import identity as identities
 from lusifer.errors import UsageError
@@ -96,7 +96,7 @@ def load(
 
 def _look(model: str, name: str, unscored: Unscored) -> Look | None:
     """What finds the texts of a request that a model has no score for, by the rules of `lusifer embed`; or nothing."""
-    identify = unscored == "error" or find_spec("py3langid") is not None
+    identify = unscored == "error" or extras.tells_languages()
     known = None if unscored == "off" else guard.for_model(model, identify, logging.getLogger(__name__).warning)
     if known is None:
         return None

@@ -202,7 +202,7 @@ def searchers(
     """
     made: dict[str, Searcher] = {}
     if statistics:
-        extras.need("languages", "py3langid")
+        extras.need("languages", extras.IDENTIFIER)
     files = {file: read(file).identity for file in statistics}
     for folder in indexes:
         refusal: UsageError | None = None

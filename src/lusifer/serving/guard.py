@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,7 +86,7 @@ class LanguageGuard:
         if self.identify is None:
             self._held.append((text[: 2 * READ_LETTERS], place))
             if len(self._held) == WORTH_IT:
-                self._settle(find_spec("py3langid") is not None)
+                self._settle(extras.tells_languages())
         else:
             self._look(text, place)
 
@@ -183,7 +182,7 @@ def for_model(
     if not codes:
         return None
     if identify:
-        extras.need("languages", "py3langid")
+        extras.need("languages", extras.IDENTIFIER)
     return LanguageGuard(codes, identify)
 
 
@@ -318,7 +317,5 @@ def identifier() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    extras.need("languages", "py3langid")
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    langid = extras.need("languages", f"{extras.IDENTIFIER}.langid")
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)

@@ -174,7 +174,7 @@ def test_languages_that_nobody_gave_are_told_and_short_texts_among_those_of_long
 
 
 def test_without_the_identifier_languages_are_unknown_and_a_note_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(questions, "find_spec", lambda name: None)
+    monkeypatch.setattr(questions.extras, "tells_languages", lambda: False)
     found, _, notes = questions.read(write(tmp_path / "q.jsonl", GOOD))
     assert found.questions[0].language == "und" and "pip install 'lusifer[languages]'" in notes[0]
     rows, _ = questions.survey(found)

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +273,7 @@ def _with_languages(
     if all(each.language for each in both):
         return tuple(questions), tuple(documents), []
     given = {each.language for each in both} - {"", UNKNOWN}
-    there = find_spec("py3langid") is not None
+    there = extras.tells_languages()
     found = identify(bare, given) if there else {}
     made = [replace(each, language=each.language or found.get(each.text, UNKNOWN)) for each in both]
     counts = Counter(now.language for each, now in zip(both, made, strict=True) if not each.language)
@@ -299,7 +298,7 @@ def identify(groups: Sequence[Sequence[str]], given: Collection[str] = ()) -> di
     Raises:
         MissingExtraError: py3langid is not installed.
     """
-    langid = extras.need("languages", "py3langid.langid")
+    langid = extras.need("languages", f"{extras.IDENTIFIER}.langid")
     # One of its own, not that of `serving.guard`: it will be told to know some languages alone.
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     known = {name: code for name in identifier.nb_classes if (code := _known(name)) is not None}
