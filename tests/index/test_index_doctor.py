@@ -96,6 +96,23 @@ def test_a_large_index_is_opened_unread_and_its_doctor_reads_it(folder, embedder
         reindex(folder, index.model.name, embedder=embedder)
 
 
+@pytest.mark.parametrize("harm", ["cut", "first rows", "newest version"])
+def test_of_a_large_index_what_can_be_seen_at_once_is_named_when_it_is_opened(folder, embedder, monkeypatch, harm):
+    monkeypatch.setattr(commits, "AT_ONCE", 0)
+    assert len(Index.open(folder, embedder=embedder)) > 0
+    table = folder / "documents.lance"
+    file = max((table / "data").rglob("*.lance"), key=lambda file: file.stat().st_size)
+    content = file.read_bytes()
+    if harm == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif harm == "first rows":
+        file.write_bytes(bytes(len(content) - 300) + content[-300:])
+    else:
+        max((table / "_versions").glob("*.manifest"), key=commits._version).unlink()
+    with pytest.raises(LusiferError, match=NAMED):
+        Index.open(folder, embedder=embedder)
+
+
 def test_damage_of_what_is_made_of_the_texts_is_mended_from_them(folder, embedder):
     flip(folder, "_indices", 0.5)
     assert [detail for detail in red(folder) if "lusifer reindex" in detail]

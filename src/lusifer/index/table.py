@@ -23,7 +23,7 @@ from lusifer.errors import UsageError
 from lusifer.index.disk import commits
 from lusifer.index.disk.commits import committed_whole
 from lusifer.index.disk.damage import FIELDS, about, filtered, told
-from lusifer.index.disk.filters import condition
+from lusifer.index.disk.filters import condition, one_of
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot
 from lusifer.io.files import full_disk_named, put_back
@@ -71,7 +71,7 @@ class PassageTable:
         MissingExtraError: LanceDB is not installed.
         UsageError: There is no such table, or it is no index of ours.
         LusiferError: It is damaged. A byte that is another one than was written is seen here in a small table
-            (`commits.AT_ONCE`), in others by `verify`.
+            (`commits.AT_ONCE`), in others by `verify`; of these files that were cut, and first and last rows, are seen.
     """
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
@@ -79,14 +79,24 @@ class PassageTable:
         self.folder, self.name = folder, name
         self._place = folder / f"{name}.lance"
         self._looked, self._seen = time.time_ns(), self._stamp()
-        if commits.is_small(self._place):
-            self.verify()
+        whole = commits.look(self._place)
         self._table = self._opened()
         self.about = self._said(self._table)
         if not self.about:
             words = "a Lance table that `lusifer index` did not make: take its vectors into an index (--vectors)"
             raise UsageError(f"{self._place}: {words}")
         self._note()
+        if not whole:
+            self._glance()
+
+    @told
+    def _glance(self) -> None:
+        """Read the first and the last row of each of its parts, whose number is the upper half of that of a row."""
+        rows = self._table.search().select(["chunk"]).with_row_id(True).to_arrow()["_rowid"].to_numpy()
+        first = np.unique(rows >> np.uint64(32), return_index=True)[1]
+        self.take(
+            {*rows[first].tolist(), *rows[np.append(first[1:], len(rows)) - 1].tolist()} if len(rows) else (), True
+        )
 
     @told
     def _opened(self) -> Any:
@@ -209,7 +219,7 @@ class PassageTable:
     @told
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         """Of those documents of `ids` that are there: id -> digest."""
-        found = self._table.search().where(_one_of(ids)).select(["id", "digest"]).to_arrow()
+        found = self._table.search().where(one_of(ids)).select(["id", "digest"]).to_arrow()
         return dict(zip(found["id"].to_pylist(), found["digest"].to_pylist(), strict=True))
 
     @told
@@ -241,13 +251,13 @@ class PassageTable:
                 self._table.add(table)
                 return
             merge = self._table.merge_insert(["id", "chunk"]).when_matched_update_all().when_not_matched_insert_all()
-            merge.when_not_matched_by_source_delete(_one_of(replaced)).execute(table)
+            merge.when_not_matched_by_source_delete(one_of(replaced)).execute(table)
 
     @told
     def delete(self, ids: Sequence[str]) -> None:
         """Take documents out, in one commit."""
         with committed_whole(self._place):
-            self._table.delete(_one_of(ids))
+            self._table.delete(one_of(ids))
 
     @told
     def tidy(self, force: bool = False) -> None:
@@ -387,10 +397,4 @@ def refuse_none(folder: Path, name: str = NAME) -> None:
 
 
 def _connect(folder: Path) -> Any:
-    lancedb = extras.need("index", "lancedb")
-    return lancedb.connect(str(folder))
-
-
-def _one_of(ids: Sequence[str]) -> str:
-    """SQL that is true of the documents with these ids."""
-    return "id IN ({})".format(", ".join("'" + one.replace("'", "''") + "'" for one in ids)) if ids else "false"
+    return extras.need("index", "lancedb").connect(str(folder))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,11 +110,7 @@ def check(place: Path, parts: Sequence[str] = ROWS) -> Checked:
             damaged.
     """
     known, whole, unknown = _noted(place), 0, 0
-    written = max((Path(name) for name in known if name.endswith(".manifest")), key=_version, default=None)
-    there = max((_version(file) for file in (place / "_versions").glob("*.manifest")), default=0)
-    # Here and below read once more: `reindex` may have put another table there meanwhile, whose versions begin anew.
-    if written is not None and there < _version(written) and _noted(place) == known:
-        raise LusiferError(damage.lost(place.parent, f"{place.name}/{written}"))
+    _refuse_older(place, known)
     for name, file in _named(place, parts):
         if name not in known:
             unknown += 1
@@ -127,6 +123,38 @@ def check(place: Path, parts: Sequence[str] = ROWS) -> Checked:
             raise LusiferError(damage.lost(place.parent, f"{place.name}/{name}"))
         whole += 1
     return Checked(whole, unknown)
+
+
+def look(place: Path) -> bool:
+    """Check a small table whole; of a larger one look at the list of versions, and at the end of each file.
+
+    Returns:
+        Whether it was checked whole.
+
+    Raises:
+        LusiferError: As `check`, or a file does not end as it was written.
+    """
+    if is_small(place):
+        check(place)
+        return True
+    _refuse_older(place, _noted(place))
+    for file in _files(place, ("data", *INDICES)):
+        try:
+            cut = file.suffix in (".lance", ".idx") and not _ends_well(file)
+        except FileNotFoundError:  # a writer has just removed it
+            continue
+        if cut:
+            raise LusiferError(damage.lost(place.parent, file.relative_to(place.parent).as_posix()))
+    return False
+
+
+def _refuse_older(place: Path, known: Mapping[str, str]) -> None:
+    """Refuse a table whose newest version is gone, by the checksums `known` of it."""
+    written = max((Path(name) for name in known if name.endswith(".manifest")), key=_version, default=None)
+    there = max((_version(file) for file in (place / "_versions").glob("*.manifest")), default=0)
+    # Here and in `check` read once more: `reindex` may have put another table there, whose versions begin anew.
+    if written is not None and there < _version(written) and _noted(place) == known:
+        raise LusiferError(damage.lost(place.parent, f"{place.name}/{written}"))
 
 
 def is_small(place: Path) -> bool:

@@ -15,6 +15,7 @@ comparisons of SQL, joined and negated, over fields and values, with bounds.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from lusifer.errors import UsageError
 
@@ -203,3 +204,8 @@ def _tokens(where: str) -> list[tuple[str, str, int]]:
 def _refusal(where: str, what: str) -> UsageError:
     shown = where if len(where) <= 200 else where[:200] + "..."
     return UsageError(f"filter {shown!r}: {what}: give {HOW}")
+
+
+def one_of(ids: Sequence[str]) -> str:
+    """SQL that is true of the documents with these ids."""
+    return "id IN ({})".format(", ".join("'" + one.replace("'", "''") + "'" for one in ids)) if ids else "false"
