@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 
 from lusifer.server import run
-from lusifer.server.connections import Patience
+from lusifer.server.connections import Patience, listen
 from lusifer.server.metrics import Metrics
 from lusifer.server.served import Served
 
@@ -25,7 +25,7 @@ WORDS = "river воды 水 नदी maji نهر stone Straße 🙂 </s> <mask>
 def running(app: Any, patience: Patience | None = None, **settings: Any) -> Iterator[httpx.Client]:
     """A client of the application while it runs; `settings` are the client's."""
     server = run.server(app, patience)
-    with run.listen("127.0.0.1", 0) as found:
+    with listen("127.0.0.1", 0) as found:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [found]})
         thread.start()
         while not server.started and thread.is_alive():
