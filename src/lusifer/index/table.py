@@ -10,7 +10,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ from lusifer import extras
 from lusifer.calibration.statistics import unit
 from lusifer.errors import UsageError
 from lusifer.index.disk import commits
-from lusifer.index.disk.commits import committed_whole
+from lusifer.index.disk.commits import NAME, committed_whole, is_table
 from lusifer.index.disk.damage import FIELDS, about, filtered, told
 from lusifer.index.disk.filters import condition, one_of
 from lusifer.index.documents import RESERVED
 from lusifer.index.ranks import Snapshot
-from lusifer.io.files import full_disk_named, put_back
+from lusifer.io.files import full_disk_named
 
-NAME = "documents"
 META = b"lusifer"
 """The key in the table's metadata under which the index keeps what it knows of its model, as JSON."""
 COLUMNS = dict.fromkeys(RESERVED, "int32") | {"id": "string", "text": "string", "digest": "string"}
@@ -94,9 +92,8 @@ class PassageTable:
         """Read the first and the last row of each of its parts, whose number is the upper half of that of a row."""
         rows = self._table.search().select(["chunk"]).with_row_id(True).to_arrow()["_rowid"].to_numpy()
         first = np.unique(rows >> np.uint64(32), return_index=True)[1]
-        self.take(
-            {*rows[first].tolist(), *rows[np.append(first[1:], len(rows)) - 1].tolist()} if len(rows) else (), True
-        )
+        last = np.append(first[1:], len(rows)) - 1
+        self.take({*rows[first].tolist(), *rows[last].tolist()} if len(rows) else (), True)
 
     @told
     def _opened(self) -> Any:
@@ -377,17 +374,6 @@ class PassageTable:
     @told
     def _next(self, batches: Iterator[Any]) -> Any:
         return next(batches, None)
-
-
-def is_table(folder: Path, name: str = NAME) -> bool:
-    """Whether a folder has a table of that name: something committed, or data. A kill may leave less of a new one.
-
-    One that a `reindex` had moved away when it was killed is put back first.
-    """
-    place = folder / f"{name}.lance"
-    with suppress(OSError):  # who may only read here finds none, as before
-        put_back(place)
-    return any(any((place / part).glob("*")) for part in ("_versions", "data"))
 
 
 def refuse_none(folder: Path, name: str = NAME) -> None:

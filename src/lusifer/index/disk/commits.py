@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lusifer.errors import LusiferError
 from lusifer.index.disk import damage
-from lusifer.io.files import full_disk_named, read_json, sha256, write_json
+from lusifer.io.files import full_disk_named, put_back, read_json, sha256, write_json
 
+NAME = "documents"
 CHECKSUMS = "checksums.json"
 """In the folder of the table: name of a file -> its SHA-256."""
 AT_ONCE = 256 * 2**20
@@ -155,6 +156,17 @@ def _refuse_older(place: Path, known: Mapping[str, str]) -> None:
     # Here and in `check` read once more: `reindex` may have put another table there, whose versions begin anew.
     if written is not None and there < _version(written) and _noted(place) == known:
         raise LusiferError(damage.lost(place.parent, f"{place.name}/{written}"))
+
+
+def is_table(folder: Path, name: str = NAME) -> bool:
+    """Whether a folder has a table of that name: something committed, or data. A kill may leave less of a new one.
+
+    One that a `reindex` had moved away when it was killed is put back first.
+    """
+    place = folder / f"{name}.lance"
+    with suppress(OSError):  # who may only read here finds none, as before
+        put_back(place)
+    return any(any((place / part).glob("*")) for part in ("_versions", "data"))
 
 
 def is_small(place: Path) -> bool:
