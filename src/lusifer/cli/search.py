@@ -52,6 +52,13 @@ Offsets = Annotated[
 LanguageField = Annotated[
     str | None, typer.Option(help="With --offsets: field of the language; else it is identified.")
 ]
+Asks = Annotated[
+    str | None,
+    typer.Option(
+        callback=model_name,
+        help="Model of the question, trained into the space of the index; else that of the index.",
+    ),
+]
 Overlap = Annotated[int | None, typer.Option(min=0, help="Tokens that a passage may share with the next one; else 0.")]
 
 
@@ -90,11 +97,7 @@ def index(
     unscored: Unscored = "warn",
 ) -> None:
     """Put documents into an index on disk, for `search`; what is there and unchanged is not embedded again."""
-    from lusifer.index.index import Index
-    from lusifer.index.table import is_table
-
-    if not is_table(output):
-        Index.refuse_old(output)
+    _refuse_place(output)
     refuse_words(prompt, task, offsets)
     source = _source(input, field, input_format, id, vectors, ids, vector_field)
     found, mine = _survey(source, model, unscored)
@@ -117,6 +120,14 @@ def index(
     _say(report, output, "taken in" if vectors else "embedded", f", {gone:,} taken out" if prune else "")
     if mine is not None and (line := mine.line(model)):
         terminal.note(line)
+
+
+def _refuse_place(output: Path) -> None:
+    from lusifer.index.index import Index
+    from lusifer.index.table import is_table
+
+    if not is_table(output):
+        Index.refuse_old(output)
 
 
 def _survey(source: Any, model: str, unscored: str) -> tuple[Survey, LanguageGuard | None]:
@@ -249,13 +260,7 @@ def search(
     context: typer.Context,
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `index` wrote.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in any language.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            callback=model_name,
-            help="Model of the question, trained into the space of the index; else that of the index.",
-        ),
-    ] = None,
+    model: Asks = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many documents.")] = 10,
     where: Where = None,
     mode: Annotated[
