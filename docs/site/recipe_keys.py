@@ -20,8 +20,7 @@ downloads nothing. An unknown key, a wrong type or an impossible combination is 
 To change a key for one call, write its path: `--set stages.retrieval.batch_size=64`, `--set model.encoder.layers=6`. A
 stage is named by its `name` or its number, an item of a list by its number.
 
-Values follow YAML 1.2: `1e-4` is a number, `null` is no value. In the tables, *required* means that there is no
-default. `make recipe-keys` writes this page from the schema in `src/lusifer/training/recipe`.
+Values follow YAML 1.2: `1e-4` is a number, `null` is no value. A key without a default is *required*.
 """
 SHOWN: dict[type[BaseModel], str] = {
     recipe.ModelSettings: "model",
@@ -74,12 +73,12 @@ def row(key: str, node: dict[str, Any], required: bool, shown: str | None) -> st
     if required:
         default = "*required*"
     elif " Left out, " in text:
-        default = "see text"
+        default = "*default: see right*"
     elif isinstance(default, dict) or "default" not in node:
-        default = f"`{json.dumps(default)}`" if default == {} and shown is None else "see there"
+        default = f"*default* `{json.dumps(default)}`" if default == {} and shown is None else "*default: see there*"
     else:
-        default = f"`{default if isinstance(default, str) else json.dumps(default)}`"
-    return f"| `{key}` | {shown or values(node)} | {default} | {text} |"
+        default = f"*default* `{default if isinstance(default, str) else json.dumps(default)}`"
+    return f"| `{key}` | {shown or values(node)}<br>{default} | {text} |"
 
 
 def table(kind: type[BaseModel], without: type[BaseModel] | None = None) -> str:
@@ -93,7 +92,7 @@ def table(kind: type[BaseModel], without: type[BaseModel] | None = None) -> str:
         for key, node in schema["properties"].items()
         if key not in left_out
     ]
-    return "\n".join(["| Key | Value | Default | Meaning |", "|---|---|---|---|", *rows])
+    return "\n".join(["| Key | Value, default | Meaning |", "|---|---|---|", *rows])
 
 
 def section(title: str, path: str, kind: type[BaseModel], without: type[BaseModel] | None = None) -> str:
@@ -108,7 +107,7 @@ def connectors() -> str:
         schema = kind.model_json_schema()["properties"]
         rows = [row(key, node, False, None) for key, node in schema.items() if key != "type"]
         words = " ".join((kind.__doc__ or "").split())
-        lines += [f"### {name}", "", words, "", "| Key | Value | Default | Meaning |", "|---|---|---|---|", *rows, ""]
+        lines += [f"### {name}", "", words, "", "| Key | Value, default | Meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
 
 

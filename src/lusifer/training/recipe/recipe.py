@@ -91,18 +91,18 @@ class ModelSettings(Settings):
     pooling, output projection and `max_length`, which the recipe then leaves out; its prompts stay. `null` begins with
     the two bases."""
     encoder: BaseSettings = BaseSettings(path="FacebookAI/xlm-roberta-large")
-    """The multilingual encoder; see `model.encoder`."""
+    """The multilingual encoder."""
     llm: BaseSettings = BaseSettings(path="mistralai/Mistral-7B-Instruct-v0.3")
-    """The English-centric LLM, or an embedder in its place; see `model.llm`."""
+    """The English-centric LLM, or an embedder in its place."""
     connector: Annotated[Any, _Registered()] = Field(default={}, validate_default=True)
-    """The module that maps the encoder's hidden states to the LLM's input; see `model.connector`."""
+    """The module that maps the encoder's hidden states to the LLM's input."""
     pooling: Literal["mean", "weightedmean", "cls", "lasttoken"] = "mean"
     """How the LLM's hidden states become one vector."""
     output_projection: bool = True
     """Whether two linear layers with a ReLU between them (d -> d -> d) follow the pooling. Left out, it is `true` if a
     stage trains it."""
     dtype: Dtypes = Dtypes()
-    """Number formats; see `model.dtype`."""
+    """Number formats."""
     attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     """Attention kernel of both backbones."""
     probes: bool = True
@@ -165,9 +165,9 @@ class Recipe(Settings):
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
     """Services that also get the log, by transformers' own integrations. Each one is a package to install."""
     model: ModelSettings = Field(default_factory=ModelSettings)
-    """The two bases and the connector; see `model`."""
+    """The two bases and the connector."""
     stages: list[Stage] = Field(min_length=1)
-    """The stages, in order; each one starts from the weights of the previous one. See `stages`."""
+    """The stages, in order; each one starts from the weights of the previous one."""
     variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
     """Variants to compare with the recipe, by name, for `lusifer ablate` and `lusifer train --variant NAME`."""
 

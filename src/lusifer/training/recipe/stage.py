@@ -22,9 +22,9 @@ class StageSettings(Settings):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     """Name of the stage, for `--set stages.NAME.KEY=VALUE`, log lines and folder names."""
     train: Train
-    """What trains in this stage; see `train`."""
+    """What trains in this stage."""
     lora: TowerLoRA = TowerLoRA()
-    """Adapters of the backbones that train by `lora`; see `lora`."""
+    """Adapters of the backbones that train by `lora`."""
     batch_size: int = Field(default=256, ge=1)
     """Rows of one optimizer step, over all processes. In a contrastive stage a larger batch has more negatives."""
     mini_batch_size: int = Field(default=32, ge=1)
@@ -67,9 +67,9 @@ class StageSettings(Settings):
     logging_steps: int = Field(default=10, ge=1)
     """Steps between lines of the log. May change on `--resume`."""
     watch: Watch | None = None
-    """Compute the gap between languages while the stage trains; see `watch`. `null` does not."""
+    """Compute the gap between languages while the stage trains. `null` does not."""
     evaluate: Evaluate | None = None
-    """Score pairs while the stage trains, and store the best weights; see `evaluate`. `null` does not."""
+    """Score pairs while the stage trains, and store the best weights. `null` does not."""
 
     @model_validator(mode="before")
     @classmethod
@@ -186,7 +186,7 @@ class AlignmentStage(StageSettings):
     logits_chunk: int = Field(default=1024, ge=1)
     """Labels whose logits are in memory at once. Lower it when memory is short."""
     data: list[AlignmentSource] = Field(min_length=1)
-    """Sources of rows; see `data`."""
+    """Sources of rows."""
 
     @field_validator("objectives")
     @classmethod
@@ -290,7 +290,7 @@ class ContrastiveStage(StageSettings):
     """Weight, within `distill`, of a contrastive term: the LLM's own vector of a text against those of the other texts
     of the batch. It needs `distill`."""
     data: list[PairSource] = Field(min_length=1)
-    """Sources of pairs; see `data`."""
+    """Sources of pairs."""
 
     @model_validator(mode="after")
     def _loss_possible(self) -> ContrastiveStage:
