@@ -2,12 +2,17 @@
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from ruamel.yaml import YAML
+
+import support.house_rules as rules
+from lusifer.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -100,3 +105,29 @@ def test_a_recipe_key_without_a_description_is_an_error() -> None:
     keys = script("recipe_keys")
     with pytest.raises(KeyError, match="description"):
         keys.row("key", {"type": "integer", "default": 1}, False, None)
+
+
+OTHERS = {"--cases", "--dynamo_backend", "--max-worker-restart", "--mixed_precision"}
+"""Options in the text of pages that are those of a benchmark, a launcher or pytest."""
+
+
+def options(command: Any) -> set[str]:
+    """The options of a command and of those below it."""
+    own = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/benchmarks/" not in page])
+def test_commands_and_options_in_the_text_of_a_page_exist(page: str) -> None:
+    """Those in blocks are read by `tests/test_house.py`."""
+    group = typer.main.get_command(app)
+    known = options(group) | {"--help"} | OTHERS
+    targets = rules.targets((ROOT / "Makefile").read_text(encoding="utf-8"))
+    markdown = links.repository_path(page).read_text(encoding="utf-8")
+    text = "\n".join(part for part, is_text in links.joined(markdown) if is_text)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    wrong = [span for span in spans if (option := re.match(r"--[a-z_-]+", span)) and option[0] not in known]
+    for span in spans:
+        if span.startswith(("lusifer ", "make ")) and "COMMAND" not in span:
+            wrong += rules.unknown_commands(span, f"```sh\n{span}\n```", group, targets)
+    assert wrong == []
