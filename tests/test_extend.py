@@ -61,7 +61,7 @@ def test_an_evaluation_task_from_local_files(folder: Path, monkeypatch: pytest.M
     task = next(task for task in local.tasks("offline") if task.__name__ == "Paraphrases")
     local.register(task)  # once more, as in a notebook
     assert local.tasks("offline").count(task) == 1
-    with pytest.raises(ValueError, match="task 'Paraphrases': another class has this name already"):
+    with pytest.raises(ValueError, match="task 'Paraphrases': another class already has this name"):
         local.register(type("Paraphrases", (task,), {"__module__": "elsewhere"}))
     english, swahili = results.read(folder / "scores").scores
     assert english.task == "Paraphrases" and english.score == pytest.approx(100) and english.n == 4

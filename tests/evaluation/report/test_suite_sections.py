@@ -1,4 +1,4 @@
-"""Sections that only some suites have: disguises, one's own questions, public models."""
+"""Sections that only some suites have: perturbations, one's own questions, public models."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from lusifer.evaluation.report import facts, page
 from lusifer.evaluation.run.evaluate import Options, evaluate
-from lusifer.evaluation.scores import disguised
+from lusifer.evaluation.scores import perturbed
 from support.score_folders import entry, results, right
 from support.words import Words
 
@@ -43,7 +43,7 @@ class Cells(HTMLParser):
             self._words.append(data)
 
 
-def in_disguise(name, spanish):
+def robust(name, spanish):
     examples = {
         ("es", "Clean"): right(1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
         ("es", "Capitals"): right(*spanish),
@@ -58,21 +58,21 @@ def in_disguise(name, spanish):
     return replace(results(name, examples, cross_lingual=True, type="Retrieval"), suite="robust", settings=settings)
 
 
-def test_what_disguises_cost_is_shown_for_each_model_and_language():
-    models = [in_disguise("mini", [0, 0, 0, 0, 0, 1, 1, 1, 0, 1]), in_disguise("e5", [1, 1, 1, 1, 1, 1, 1, 1, 0, 1])]
+def test_what_perturbations_cost_is_shown_for_each_model_and_language():
+    models = [robust("mini", [0, 0, 0, 0, 0, 1, 1, 1, 0, 1]), robust("e5", [1, 1, 1, 1, 1, 1, 1, 1, 0, 1])]
     html = page.page([facts.gather(models)])
     assert re.findall(r'<section id="([^"]*)"', html) == [
-        "verdict", "disguises", "comparison", "measured", "missing", "seen", "reading",
+        "verdict", "perturbations", "comparison", "measured", "missing", "seen", "reading",
     ]  # fmt: skip
     found = Cells(html).tables
-    row = found["What disguises cost, mean over the languages: Clean"][1]
+    row = found["Change by perturbation, mean over the languages: Clean"][1]
     assert row[:4] == ["in capitals", "es, ru", "90.0", "60.0"] and row[4].startswith("-30.0 ")
     assert row[5:7] == ["90.0", "85.0"] and row[7].startswith("-5.0 ")
-    digits = found["What disguises cost, mean over the languages: Clean"][2]
+    digits = found["Change by perturbation, mean over the languages: Clean"][2]
     assert digits[:2] == ["in other digits", "in none"] and digits[4] == "does not apply"
     languages = dict(row[:2] for row in found["mini, change in each language (points): Clean"][1:])
     assert languages["Spanish (es)"].startswith("-40.0") and "Hindi (hi)" not in languages
-    assert "<li>mini. Clean: breaks: in capitals -30.0 points" in html
+    assert "<li>mini. Clean: loses 20 points or more: in capitals -30.0 points" in html
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_ones_own_questions_have_what_a_mean_hides_and_the_texts_of_the_worst(ow
         assert told[1][:3] == ["Spanish (es)", "5", "1"]
     assert re.search(r"<summary>words: the \d worst questions?, with what was found instead", html)
     assert "Questions for documents in another language, one against words: of 1 result on the same examples" in html
-    assert "5 questions: a share of right answers near" in html
+    assert "5 questions: an accuracy near" in html
 
 
 def against(folder, result):
@@ -134,11 +134,11 @@ def test_beside_scores_against_other_documents_stands_what_they_have_of_the_mode
     assert [len(part.evaluations) for part in facts.read([tmp_path / "alone", other])] == [1, 1]
 
 
-def test_of_disguises_those_of_the_scores_against_other_documents_are_kept_beside_them(tmp_path):
-    full = in_disguise("mini", [0, 0, 0, 0, 0, 1, 1, 1, 0, 1])
+def test_of_perturbations_those_of_the_scores_against_other_documents_are_kept_beside_them(tmp_path):
+    full = robust("mini", [0, 0, 0, 0, 0, 1, 1, 1, 0, 1])
     part = facts._only(full, {("es", "Clean"), ("es", "Capitals")})
     assert part.settings["disguises"]["tasks"].keys() == {"Capitals"}
-    found = disguised.changes(part)
+    found = perturbed.changes(part)
     assert [[row.language for row in each.languages] for each in found] == [["es"]] and not found[0].spared
 
 
@@ -190,4 +190,4 @@ def test_long_texts_are_shown_by_length_and_place():
         ["whole", "8", "800", "end", "700", "120"],
     ]
     assert table[3][6] == "10.0 5.0 to 15.0" and table[3][7] == "10.0"
-    assert "less than half: it reads to about 100 words." in html
+    assert "less than half. The model reads about 100 words." in html

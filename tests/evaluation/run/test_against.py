@@ -91,7 +91,7 @@ def test_vectors_of_another_size_are_refused_before_anything_is_scored(data):
 
 
 def test_a_suite_from_the_hub_and_a_task_without_an_index_are_refused(data):
-    with pytest.raises(UsageError, match="--against: not with the suite 'paper' from the hub: use one of offline, sam"):
+    with pytest.raises(UsageError, match="--against: not with the suite 'paper' from the Hub: use one of offline, sam"):
         evaluate(Oracle(), Options(suite="paper", against=Oracle()))
     with pytest.raises(UsageError, match="task 'SIB200Clusters' is not in this suite: use one of SIB200Topics"):
         evaluate(Oracle(), Options(data=data, languages=CODES, tasks=["SIB200Clusters"], against=Oracle()))

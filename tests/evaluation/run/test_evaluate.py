@@ -153,9 +153,9 @@ def test_a_damaged_file_is_said_before_the_model_is_loaded(data, name):
 
 
 def test_the_sample_compares_with_english_and_has_14_languages(tmp_path):
-    with pytest.raises(UsageError, match="compares languages with English: name another"):
+    with pytest.raises(UsageError, match="compared with English: name another"):
         evaluate(Words(), Options(suite="sample", languages=["en"]), tmp_path / "scores")
-    with pytest.raises(UsageError, match="language 'yo' is not in the sample: use some of en"):
+    with pytest.raises(UsageError, match="'yo' has no packaged sentences: use some of en"):
         evaluate(Words(), Options(suite="sample", languages=["en", "yo"]), tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
 
@@ -200,7 +200,7 @@ def test_all_languages_are_those_of_the_folder_each_with_the_tasks_whose_files_i
     assert gap.sentences == 12 and set(gap.within) == set(tasks)
     english = [text for text in model.read if text.startswith("en ")]
     assert len(english) == len(set(english))  # once, whatever the number of languages
-    with pytest.raises(UsageError, match="all stands alone"):
+    with pytest.raises(UsageError, match="all already means every language"):
         evaluate(Words(), Options(data=data, languages=["all", "es"]))
     assert len(suite.choose("offline", data, ["ALL"]).rows) == len(found["scores"])  # as codes, in any case
 
@@ -213,11 +213,11 @@ def test_what_any_model_would_find_is_no_score(data):
     found = evaluate(Oracle(), Options(data=data, languages=["es", "sw"]))["scores"]
     said = {entry["task"]: entry["missing"] for entry in found if entry["language"] == "sw"}
     for task in ("SIB200TranslationToEnglish", "SIB200TranslationFromEnglish", "SIB200TranslationToEnglishDev"):
-        assert "the two languages have one sentence in common: give files with the same ids" in said.pop(task)
+        assert "the two languages share one sentence: use files that have two ids or more" in said.pop(task)
     for task in ("SIB200Topics", "SIB200Clusters"):
-        assert "sw: all sentences have one label: give a file with two or more" in said.pop(task)
+        assert "sw: all sentences have one label: use a file with two labels or more" in said.pop(task)
     for task, found_of in (("XQuADParagraphs", 2), ("XQuADFromEnglish", 2)):
-        assert f"{found_of} questions have their paragraph, of 1 to search: give files" in said.pop(task)
+        assert f"{found_of} questions have a paragraph, and the number of paragraphs is 1" in said.pop(task)
     assert said == {"SIB200ZeroShotTopics": None, "XQuADToEnglish": None}
     missing = {entry["task"]: entry["missing"] for entry in found if entry["language"] == "es"}
     assert not any(missing.values()) and len(missing) == 10
@@ -229,7 +229,7 @@ def test_what_any_model_would_find_is_no_score(data):
         ('{"text": "x", "label": "y"}', "line 1: expected an object with text, label and index_id"),
         ('{"text": "", "label": "y", "index_id": 1}', "line 1: the text is empty"),
         ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: index_id 1 is there twice"),
-        ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', not a whole number"),
+        ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', not an integer"),
         ("{", "line 1: not JSON"),
         ("", "no rows"),
     ],
@@ -250,9 +250,9 @@ def test_wrong_rows_of_sib_are_named(tmp_path, line, message):
         ('{"sentence1": "a", "sentence2": "b", "score": NaN}', "line 1: score is nan, not a finite number"),
         ('{"sentence1": "a", "sentence2": "b", "score": true}', "line 1: score is True, not a finite number"),
         ('{"sentence1": "a", "sentence2": "", "score": 1}', "line 1: the text is empty"),
-        ('{"sentence1": "a", "sentence2": "b", "score": 1}\n' * 2, "undefined: all scores are equal"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}\n' * 2, "all scores are equal, so there is no rank"),
         ('{"sentence1": "a", "sentence2": "b", "score": 1}', "one pair in it, and a rank correlation needs two"),
-        ("", "no pair in it, and a rank correlation needs two: give more"),
+        ("", "no pair in it, and a rank correlation needs two: add pairs"),
         ("[]", "line 1: expected an object"),
     ],
 )

@@ -93,11 +93,11 @@ def draws(name):
     [
         (MINI, results("raw", {}, entry("en", "Topics", 20.0)), "no examples of raw"),
         (MINI, results("raw", {}, entry("es", "Topics", 20.0)), "raw has no score: not evaluated"),
-        (MINI, raw([1, 0]), "other examples: 28 only in the first"),
+        (MINI, raw([1, 0]), "different examples: 28 only in the first"),
         (MINI, raw(split="test"), "split dev against test"),
         (MINI, raw(metric="f1"), "metric accuracy against f1"),
         (*[results(name, {}, entry("en", "Topics", None)) for name in "ab"], "neither has a score: no such file"),
-        (draws("mini"), draws("raw"), "the task's own resamplings"),
+        (draws("mini"), draws("raw"), "random draws of the task"),
     ],
 )
 def test_what_is_not_comparable_has_a_reason_and_no_verdict(one, other, reason):

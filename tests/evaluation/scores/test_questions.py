@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from lusifer.errors import DataError
-from lusifer.evaluation.scores import questions
+from lusifer.evaluation.scores import power, questions
 from lusifer.evaluation.scores.questions import AnsweredQuestion, QuestionHit
 from lusifer.evaluation.scores.results import Entry, Model, Results
 from lusifer.evaluation.search.collection import judged
@@ -90,20 +90,20 @@ def test_the_threshold_lets_nine_of_ten_through_and_says_what_else_it_does():
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 13, 14, 40])
 def test_the_fewest_wins_are_what_mcnemars_test_asks_for(rows):
-    wins = questions.fewest_wins(rows)
+    wins = power.fewest_wins(rows)
     p = [stats.binomtest(n, n, 0.5).pvalue * rows for n in (wins - 1, wins)]
     assert p[0] >= 0.05 > p[1]
 
 
 def test_what_thirty_questions_show():
-    first, second, third, fourth = questions.reach(30, 70, 5)
+    first, second, third, fourth = power.reach(30, 70, 5)
     assert "30 questions" in first and "±16 points" in first  # 1.96 * sqrt(0.7 * 0.3 / 30) = 0.164
     assert "at least 6 more" in second and "20 points" in second
     assert "157 questions" in third  # 2.8016^2 * 0.2 / 0.1^2
     assert "8 questions" in fourth
-    assert "takes 6 questions" in questions.reach(4, 50)[1]
-    assert "±1.2 points" in questions.reach(5950, 63)[0] and "0.1 points" in questions.reach(5950, 63)[1]
-    assert "1 question:" in questions.reach(1, 100)[0]
+    assert "at least 6 questions" in power.reach(4, 50)[1]
+    assert "±1.2 points" in power.reach(5950, 63)[0] and "0.1 points" in power.reach(5950, 63)[1]
+    assert "1 question:" in power.reach(1, 100)[0]
 
 
 def results(details: dict) -> Results:
@@ -133,8 +133,8 @@ def test_the_worst_questions_have_the_texts_of_what_was_needed_and_found():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"ranks": [1, 2]}, "an id, a place"),
-        ({"measures": None}, "an id, a place"),
+        ({"ranks": [1, 2]}, "each needed document needs an id"),
+        ({"measures": None}, "each needed document needs an id"),
         ({"hits": 3}, r"questions\.0\.hits"),
     ],
 )

@@ -95,9 +95,9 @@ def test_swapping_the_models_turns_the_sign_and_the_order_of_rows_does_not_matte
 @pytest.mark.parametrize(
     ("one", "other", "reason"),
     [
-        (right(1, 0), right(1, 0, 1), "other examples: 0 only in the first, 1 only in the second"),
+        (right(1, 0), right(1, 0, 1), "different examples: 0 only in the first, 1 only in the second"),
         (right(1, 0), Examples("draws", ("000", "001"), [1, 0]), "of the kind mean, the other of draws"),
-        (*[Examples("draws", ("0", "1"), [1, 0])] * 2, "own resamplings"),
+        (*[Examples("draws", ("0", "1"), [1, 0])] * 2, "draws of the task"),
         (pairs([1, 2], [1, 2]), pairs([1, 2], [2, 1]), "other gold values"),
     ],
 )

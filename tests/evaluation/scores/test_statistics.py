@@ -147,22 +147,22 @@ def test_draws_have_a_spread_and_are_not_resampled():
     assert score(draws) == pytest.approx(30)
     assert spread(draws) == pytest.approx(100 * np.sqrt(0.02))
     assert spread(Examples("draws", ("0",), [0.2])) is None
-    with pytest.raises(DataError, match="T in en: its values are resamplings"):
+    with pytest.raises(DataError, match="T in en: no interval: its values are draws"):
         resample({("en", "T"): draws})
-    with pytest.raises(DataError, match="an interval, not a spread"):
+    with pytest.raises(DataError, match="have no spread"):
         spread(right(1, 0))
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (("median", ("a",), [1]), "kind 'median' is none of"),
+        (("median", ("a",), [1]), "kind 'median' is unknown: use one of"),
         (("mean", ("a", "b"), [1]), "2 ids for 1 values"),
         (("mean", (), []), "0 ids"),
-        (("mean", ("a", "a"), [1, 2]), "id 'a' stands there twice"),
+        (("mean", ("a", "a"), [1, 2]), "id 'a' is there twice"),
         (("mean", ("a",), [np.nan]), "not a finite number"),
-        (("mean", ("a",), [1], [1]), "gold values belong"),
-        (("spearman", ("a",), [1]), "gold values belong"),
+        (("mean", ("a",), [1], [1]), "needs gold values"),
+        (("spearman", ("a",), [1]), "needs gold values"),
         (("spearman", ("a", "b"), [1, 2], [1, np.inf]), "not a finite number"),
         (("spearman", ("a", "b"), [1, 2], [1]), "2 ids for 2 and 1 values"),
     ],

@@ -110,18 +110,18 @@ def test_a_file_under_another_code_is_named(word: str, tmp_path: Path) -> None:
     pairs(tmp_path, word)
     chosen = suite.choose("offline", tmp_path, ["en"], ["STSFile"])
     assert list(chosen.digests) == [f"sts-{word}.jsonl"]
-    assert list(chosen.notes) == [f"sts-{word}.jsonl: taken for en (English)"]
+    assert list(chosen.notes) == [f"sts-{word}.jsonl: read as en (English)"]
 
 
 @pytest.mark.parametrize("words_", [("pt-BR", "pt-PT"), ("pt-BR", "pt"), ("por_Latn", "pt_PT")])
 def test_two_files_of_one_language_are_refused(words_: tuple[str, str], tmp_path: Path) -> None:
     pairs(tmp_path, *words_, "en")
     names = " and ".join(f"sts-{word}.jsonl" for word in words_)
-    with pytest.raises(DataError, match=f"{names} both stand for pt: keep one of them"):
+    with pytest.raises(DataError, match=f"{names} are both for pt: leave only one of them"):
         suite.choose("offline", tmp_path, ["pt"], ["STSFile"])
     assert suite.choose("offline", tmp_path, ["en"], ["STSFile"]).notes == []
     (tmp_path / "sts-en.jsonl.gz").write_bytes(gzip.compress((tmp_path / "sts-en.jsonl").read_bytes(), mtime=0))
-    with pytest.raises(DataError, match="sts-en.jsonl and sts-en.jsonl.gz both stand for en"):
+    with pytest.raises(DataError, match="sts-en.jsonl and sts-en.jsonl.gz are both for en"):
         suite.choose("offline", tmp_path, ["en"], ["STSFile"])
 
 
@@ -130,18 +130,18 @@ def test_another_script_is_said(model_folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     evaluate(model_folder, Options(data=tmp_path, languages=["zh"], tasks=["STSFile"]), note=said.append)
     assert said == [
-        "zh: zh_Hant (Chinese (Traditional)) is measured, the only script that is there",
-        "sts-zh-TW.jsonl: taken for zh_Hant (Chinese (Traditional))",
+        "zh: only zh_Hant (Chinese (Traditional)) has texts, so it is measured",
+        "sts-zh-TW.jsonl: read as zh_Hant (Chinese (Traditional))",
     ]
     chosen = suite.choose("paper", None, ["hi-Latn"])
-    assert chosen.notes == ["hi-Latn: hi (Hindi) is measured, the only script that is there"]
+    assert chosen.notes == ["hi-Latn: only hi (Hindi) has texts, so it is measured"]
 
 
 def test_a_pair_that_is_asked_for_is_said_to_be_the_first(tmp_path: Path) -> None:
     pairs(tmp_path, "en", "de", "zh-cn", "fr-fr")
     chosen = suite.choose("offline", tmp_path, ["en-de"], ["STSFile"])
     assert {row.language for row in chosen.rows} == {"en"}
-    assert list(chosen.notes) == ["en-de: taken for en (English): two languages have a comma between them"]
+    assert list(chosen.notes) == ["en-de: read as en (English): write a comma between two languages"]
     assert suite.choose("offline", tmp_path, ["en-US"], ["STSFile"]).notes == []
     for code in ("zh-cn", "fr-fr"):
         found = suite.choose("offline", tmp_path, [code], ["STSFile"])

@@ -8,9 +8,9 @@ import pytest
 
 from lusifer.errors import DataError, MissingExtraError, UsageError
 from lusifer.evaluation.run.evaluate import Options, evaluate
-from lusifer.evaluation.scores import disguised, results
+from lusifer.evaluation.scores import perturbed, results
 from lusifer.evaluation.suites import suite
-from lusifer.evaluation.tasks import disguises, robust, sib200
+from lusifer.evaluation.tasks import perturbations, robust, sib200
 from support.offline_files import write_questions, write_split
 from support.words import Words
 
@@ -35,14 +35,14 @@ class Shy(Words):
 
 @pytest.fixture(autouse=True)
 def quick_romaniser(monkeypatch):
-    monkeypatch.setattr(disguises, "_romanise", lambda text, code3: re.sub(r"[^\W\d]", "x", text))
+    monkeypatch.setattr(perturbations, "_romanise", lambda text, code3: re.sub(r"[^\W\d]", "x", text))
 
 
 def scores(found: dict, task: str) -> dict:
     return {entry["language"]: entry["score"] for entry in found["scores"] if entry["task"] == task}
 
 
-def test_what_a_disguise_costs_follows_from_the_vectors(data, tmp_path):
+def test_what_a_perturbation_costs_follows_from_the_vectors(data, tmp_path):
     write_split(data, "ar", "dev", list(range(12)))
     write_split(data, "arz_Arab", "dev", list(range(12)))
     tasks = [*TASKS, "SIB200InEgyptianArabic", "SIB200Decomposed"]
@@ -56,7 +56,7 @@ def test_what_a_disguise_costs_follows_from_the_vectors(data, tmp_path):
     assert {entry["n"] for entry in found["scores"] if entry["task"].startswith("XQuAD")} == {4}  # one a paragraph
     kinds = {(entry["language"], entry["cross_lingual"]) for entry in found["scores"]}
     assert kinds == {("en", False), ("es", True), ("ar", True)}
-    changes = {each.task: each for each in disguised.changes(results.read(tmp_path / "scores"))}
+    changes = {each.task: each for each in perturbed.changes(results.read(tmp_path / "scores"))}
     assert changes["SIB200Capitals"].change == pytest.approx(-1100 / 12)
     assert changes["SIB200Capitals"].spared == ("ar",)
     # The texts are in Latin letters without accents.
@@ -99,7 +99,7 @@ def test_all_languages_are_those_of_the_package_and_of_the_folder(data):
     assert rows["SIB200Clean"] == {"es", "ru", "yo"} and rows["XQuADClean"] == {"en", "es"}
 
 
-def test_a_disguise_applies_from_a_tenth_of_the_texts_on(tmp_path):
+def test_a_perturbation_applies_from_a_tenth_of_the_texts_on(tmp_path):
     for code, marked in (("en", 0), ("es", 2), ("fr", 1)):
         write_split(tmp_path, code, "dev", list(range(20)))
         split = sib200.read(sib200.file_of(tmp_path, code, "dev"))
@@ -126,7 +126,7 @@ def test_questions_alone_are_mixed_with_the_english_of_their_words(data):
     assert not {"SIB200CodeMixed", "SampleCodeMixed"} & set(kinds)
     kind = kinds["XQuADCodeMixed"]
     contents = [kind.parse(file) for file in kind.files(data, "es-en")]
-    assert kind.dressed("es-en", *contents)["q0"] in ("es q 0", "en q 0")
+    assert kind.perturbed("es-en", *contents)["q0"] in ("es q 0", "en q 0")
     made = kind.build("es-en", *contents)["all"]
     assert len(made["queries"]) == 4 and made["corpus"]["text"] == ["en p 0", "en p 1", "en p 2", "en p 3"]
     changed = suite.choose("robust", data, ["en", "es"]).facts["disguises"]["tasks"]["XQuADCodeMixed"]["changed"]
@@ -146,7 +146,7 @@ def test_without_the_romaniser_its_rows_are_missing_and_no_others(monkeypatch):
     assert None not in {*scores(found, "SampleClean").values(), *scores(found, "SampleCapitals").values()}
 
 
-def test_an_english_index_is_asked_in_disguise(data):
+def test_an_english_index_is_asked_with_perturbed_texts(data):
     model, index = Shy(), Shy()
     evaluate(model, Options("robust", data, ["es"], ["SIB200Clean", "SIB200Capitals"], against=index))
     assert all(text.startswith("en") for text in index.read)
@@ -154,15 +154,17 @@ def test_an_english_index_is_asked_in_disguise(data):
 
 
 def test_what_cannot_be_measured_is_said(data, tmp_path):
-    with pytest.raises(UsageError, match="nothing to measure: no task has its texts, or the disguises change fewer"):
+    with pytest.raises(
+        UsageError, match="nothing to measure: no task has texts in it, or the perturbations change fewe"
+    ):
         suite.choose("robust", data, ["es"], ["SIB200Romanised"])
     found = suite.choose("robust", data, ["es", "yo"], TASKS)
     assert [note for note in found.notes if note.startswith("yo")] == [
-        "yo: without a score: no task has its texts, or the disguises change fewer than 10% of them"
+        "yo: no score: no task has texts in it, or the perturbations change fewer than 10% of them"
     ]
-    with pytest.raises(UsageError, match="language 'yo' is not in the sample"):
+    with pytest.raises(UsageError, match="'yo' has no packaged sentences"):
         suite.choose("robust", languages=["yo"])
-    with pytest.raises(UsageError, match="names|name another one"):
+    with pytest.raises(UsageError, match="name another language"):
         suite.choose("robust", languages=["en"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="nothing to measure in it"):
@@ -173,8 +175,8 @@ def test_other_texts_are_another_evaluation(data, tmp_path, monkeypatch):
     options = Options("robust", data, ["es"], ["SIB200Clean", "SIB200Capitals"])
     evaluate(Shy(), options, tmp_path / "scores")
     changed = [kind for kind in robust.TASKS if kind.__name__ == "SIB200Capitals"][0]
-    other = disguises.Disguise("Capitals", "in capitals", lambda text, code, english: f"{text}!")
-    monkeypatch.setattr(changed, "disguise", other)
+    other = perturbations.Perturbation("Capitals", "in capitals", lambda text, code, english: f"{text}!")
+    monkeypatch.setattr(changed, "perturbation", other)
     with pytest.raises(UsageError, match="choose another"):
         evaluate(Shy(), options, tmp_path / "scores")
 

@@ -27,13 +27,13 @@ def markdown(facts: Facts) -> str:
 
     Headings are of the second level and below. It names no command: that would tell local folders to its readers.
     """
-    disguised = losses.alone(facts)
+    perturbed = losses.alone(facts)
     text = render(
         "report.md",
         facts=facts,
-        verdict=losses.sentences(facts) if disguised else verdict.sentences(facts),
-        disguises=losses.blocks(facts),
-        sets=[] if disguised else facts.sets,
+        verdict=losses.sentences(facts) if perturbed else verdict.sentences(facts),
+        perturbations=losses.blocks(facts),
+        sets=[] if perturbed else facts.sets,
         means=_means,
         by_both=_by_language_and_type,
         tasks=lambda scores: _tasks(scores, facts.seed),

@@ -12,7 +12,7 @@ import numpy as np
 
 from lusifer.errors import UsageError
 from lusifer.evaluation.report.words import language_name, score_cell
-from lusifer.evaluation.scores import averages, compare, disguised, results
+from lusifer.evaluation.scores import averages, compare, perturbed, results
 from lusifer.evaluation.scores.averages import ENGLISH, LANGUAGE, TASK, Board, Mean
 from lusifer.evaluation.scores.bootstrap import Key
 from lusifer.evaluation.scores.compare import Comparison
@@ -312,7 +312,7 @@ def _only(result: Results, keys: Collection[Key]) -> Results:
         for task, about in worn.items():
             changed = {code: counts for code, counts in about["changed"].items() if (code, task) in keys}
             kept |= {task: {**about, "changed": changed}} if changed else {}
-        settings = {**settings, disguised.FACTS: {**settings[disguised.FACTS], "tasks": kept}}
+        settings = {**settings, perturbed.FACTS: {**settings[perturbed.FACTS], "tasks": kept}}
     return replace(
         result,
         scores=tuple(entry for entry in result.scores if entry.key in keys),
@@ -323,8 +323,8 @@ def _only(result: Results, keys: Collection[Key]) -> Results:
 
 
 def _worn(result: Results) -> Mapping[str, Any]:
-    """Task in disguise -> what the settings say of it; none in another suite than `robust`."""
-    return {} if disguised.least_share(result) is None else result.settings[disguised.FACTS]["tasks"]
+    """Task perturbed -> what the settings say of it; none in another suite than `robust`."""
+    return {} if perturbed.least_share(result) is None else result.settings[perturbed.FACTS]["tasks"]
 
 
 def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:

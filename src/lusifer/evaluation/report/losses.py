@@ -1,4 +1,4 @@
-"""The suite `robust` in Markdown: what each disguise costs, over the languages and in each."""
+"""The suite `robust` in Markdown: the change by each perturbation, over the languages and in each language."""
 
 from __future__ import annotations
 
@@ -6,47 +6,48 @@ from collections.abc import Sequence
 
 from lusifer.evaluation.report.facts import Facts
 from lusifer.evaluation.report.words import count_of, language_name, score_cell
-from lusifer.evaluation.scores import disguised
-from lusifer.evaluation.scores.disguised import Change, LanguageChange
+from lusifer.evaluation.scores import perturbed
+from lusifer.evaluation.scores.perturbed import Change, LanguageChange
 from lusifer.io.markdown import table
 
 SPARED = "does not apply"
 
 
 def alone(facts: Facts) -> bool:
-    """Whether all evaluations are of texts in disguise, whose scores are never in one mean."""
-    return all(disguised.least_share(each) is not None for each in facts.evaluations)
+    """Whether all evaluations are of perturbed texts; their scores are never averaged over tasks."""
+    return all(perturbed.least_share(each) is not None for each in facts.evaluations)
 
 
 def sentences(facts: Facts) -> list[str]:
-    """How much was measured, and for each model what breaks it, what costs something, and what nothing."""
+    """Say how many scores were measured, and for each model what its perturbations change."""
     entries = [entry for each in facts.evaluations for entry in each.scores]
     gone = sum(entry.score is None for entry in entries)
     found = [
         f"{count_of(len(facts.names), 'model')}: {count_of(len(entries) - gone, 'score')} measured, {gone} missing."
     ]
     for name, result in zip(facts.names, facts.evaluations, strict=True):
-        found += [f"{name}. {line}" for line in disguised.verdict(disguised.changes(result, facts.seed))]
+        found += [f"{name}. {line}" for line in perturbed.verdict(perturbed.changes(result, facts.seed))]
     return found
 
 
 def blocks(facts: Facts) -> list[str]:
-    """The section: how to read it, then for each base a table over the languages, and one in each for each model."""
-    least = {share for each in facts.evaluations if (share := disguised.least_share(each)) is not None}
+    """Write the section: how to read it, then for each base task a table of means and one table by language a model."""
+    least = {share for each in facts.evaluations if (share := perturbed.least_share(each)) is not None}
     found = {
         name: made
         for name, result in zip(facts.names, facts.evaluations, strict=True)
-        if (made := disguised.changes(result, facts.seed))
+        if (made := perturbed.changes(result, facts.seed))
     }
     if not found:
         return []
     texts = [
-        "## Texts in disguise",
-        "A change is the score of texts in disguise minus that of the same texts as they were, in percent points, with "
-        "its 95 % interval by paired bootstrap; texts that languages share are drawn together. What is searched is as "
-        f"it was. A disguise that changes fewer than {max(least):.0%} of the texts of a language {SPARED} there, which "
-        "is neither 0 nor missing; of a score all texts are part, also those that it does not change. Intervals are "
-        "not corrected for their number: of twenty disguises that cost nothing about one shows something.",
+        "## Perturbed texts",
+        "A change is the score on perturbed texts minus the score on the same texts unchanged, in percentage points. "
+        "The brackets have its 95 % interval by paired bootstrap; texts that languages share are resampled together. "
+        "Only the queries are perturbed. A perturbation that changes fewer than "
+        f"{max(least):.0%} of the texts of a language {SPARED} there; this is neither 0 nor missing. A score is over "
+        "all texts, also over those that the perturbation does not change. Intervals are not corrected for multiple "
+        "comparisons: of twenty perturbations without effect, about one shows a change.",
     ]
     for base in dict.fromkeys(each.base for made in found.values() for each in made):
         mine = {name: [each for each in made if each.base == base] for name, made in found.items()}
@@ -59,13 +60,13 @@ def blocks(facts: Facts) -> list[str]:
 
 
 def _over_languages(found: dict[str, list[Change]]) -> str:
-    """A row a disguise: in which languages, how many texts it changes, and the mean change of each model."""
+    """Make a table with one row a perturbation: its languages, the share of changed texts, each model's mean change."""
     rows = []
     for task in dict.fromkeys(each.task for made in found.values() for each in made):
         same = {name: next((each for each in made if each.task == task), None) for name, made in found.items()}
         first = next(each for each in same.values() if each is not None)
         row = [
-            first.disguise,
+            first.perturbation,
             ", ".join(each.language for each in first.languages) or f"{SPARED} in any",
             _share(first),
         ]
@@ -73,14 +74,14 @@ def _over_languages(found: dict[str, list[Change]]) -> str:
             row += ["", "", ""] if each is None or each.change is None else _numbers(each)
         rows.append(row)
     several = len(found) > 1
-    header = ["disguise", "languages", "texts changed"]
+    header = ["perturbation", "languages", "texts changed"]
     for name in found:
-        header += [f"{name}: {words}" if several else words for words in ("as they were", "in disguise", "change")]
+        header += [f"{name}: {words}" if several else words for words in ("unchanged", "perturbed", "change")]
     return table(header, rows, left=2)
 
 
 def _numbers(each: Change | LanguageChange) -> list[str]:
-    return [score_cell(each.clean), score_cell(each.disguised), _change(each)]
+    return [score_cell(each.clean), score_cell(each.perturbed), _change(each)]
 
 
 def _change(each: Change | LanguageChange) -> str:
@@ -94,7 +95,7 @@ def _share(each: Change) -> str:
 
 
 def _by_language(found: Sequence[Change], name: str) -> str:
-    """A row a language, a column a disguise; those in a single language are told by the table above."""
+    """Make a table of languages and perturbations; perturbations of a single language are in the other table."""
     wide = [each for each in found if len(each.languages) > 1]
     codes = dict.fromkeys(row.language for each in wide for row in each.languages)
     rows = []
@@ -105,15 +106,15 @@ def _by_language(found: Sequence[Change], name: str) -> str:
         rows.append([language_name(code), score_cell(clean), *changes])
     if not rows:
         return ""
-    made = table(["language", "as they were", *(each.disguise for each in wide)], rows)
+    made = table(["language", "unchanged", *(each.perturbation for each in wide)], rows)
     return f"{name}, change in each language:\n\n{made}" if name else made
 
 
 def _reasons(name: str, found: Sequence[Change]) -> list[str]:
-    """Why changes are missing."""
+    """Say why changes are missing."""
     why: dict[tuple[str, str], list[str]] = {}
     for each in found:
         for row in each.languages:
             if row.reason:
-                why.setdefault((each.disguise, row.reason), []).append(row.language)
+                why.setdefault((each.perturbation, row.reason), []).append(row.language)
     return [f"- {name}: missing: {words} ({', '.join(codes)}): {reason}" for (words, reason), codes in why.items()]

@@ -23,11 +23,11 @@ from lusifer.evaluation.report.choice import Choice
 from lusifer.evaluation.report.facts import Facts, ScoreSet
 from lusifer.evaluation.report.look import Hit, Look
 from lusifer.evaluation.report.words import language, language_name, mean_cell, render, short
-from lusifer.evaluation.scores import disguised, long, questions
+from lusifer.evaluation.scores import long, perturbed, questions
 from lusifer.evaluation.scores.averages import Board, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES
-from lusifer.evaluation.scores.disguised import Change
 from lusifer.evaluation.scores.long import LengthReport
+from lusifer.evaluation.scores.perturbed import Change
 from lusifer.evaluation.scores.questions import QuestionReport
 from lusifer.evaluation.scores.results import Results
 from lusifer.io import parallel_text
@@ -47,8 +47,8 @@ class Part:
         slug: Before the ids of its sections; empty for the first part. `label`: behind their titles.
         verdict: In words.
         choices: Language -> use -> which model.
-        changes: Model -> what each disguise costs it; of the suite `robust`.
-        least_share: The share of a language's texts that a disguise must change; None for other suites.
+        changes: Model -> what each perturbation costs it; of the suite `robust`.
+        least_share: The share of a language's texts that a perturbation must change; None for other suites.
         questions: What a mean over one's own questions hides; of the suite `mine`.
         lengths: Where each model stops reading; of the suite `long`.
         standings: Where the models stand among public ones.
@@ -67,7 +67,7 @@ class Part:
 
     @property
     def plain(self) -> bool:
-        """Whether means over tasks say something: not over disguises or lengths, and not over one's own questions."""
+        """Whether means over tasks are useful; they are not over perturbations, lengths or a user's own questions."""
         return not (self.changes or self.questions or self.lengths)
 
 
@@ -100,8 +100,8 @@ def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
 def _part(facts: Facts, number: int, several: bool) -> Part:
     """One suite of a page; the first has the plain names of sections."""
     named = list(zip(facts.names, facts.evaluations, strict=True))
-    changes = {name: made for name, each in named if (made := disguised.changes(each, facts.seed))}
-    shares = [share for _, each in named if (share := disguised.least_share(each)) is not None]
+    changes = {name: made for name, each in named if (made := perturbed.changes(each, facts.seed))}
+    shares = [share for _, each in named if (share := perturbed.least_share(each)) is not None]
     asked = questions.reports(facts.evaluations, facts.names, facts.seed)
     lengths = long.reports(facts.evaluations, facts.names)
     if changes:

@@ -1,1 +1,1 @@
-"""Evaluation folders in; means, intervals and paired tests out."""
+"""Means, intervals and paired tests from evaluation folders."""

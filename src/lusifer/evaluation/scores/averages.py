@@ -1,8 +1,8 @@
-"""Means over tasks and languages: what is in them, what is missing, and how sure they are.
+"""Means over tasks and languages, with their intervals and what is missing in them.
 
-The mean of a language is over its tasks, and the mean over languages weighs every language the same, as in table 1 of
-the LUSIFER paper (arXiv 2501.00874). Cross-lingual scores are averaged as in its table 2: a task over its pairs of
-languages, then over tasks. The two are never in one mean.
+The mean of a language is over its tasks. The mean over languages gives every language the same weight, as in table 1 of
+the LUSIFER paper (arXiv 2501.00874). Cross-lingual scores are averaged as in its table 2: over the language pairs of a
+task, then over tasks. No mean contains both.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ from lusifer.evaluation.scores.bootstrap import Key, percentiles, resample
 from lusifer.evaluation.scores.results import Entry, Results, difference
 
 LANGUAGE, TASK = 0, 1
-"""Place in a key of what a mean weighs equally."""
+"""Position in a key of the part that gets equal weights in a mean."""
 ENGLISH = "en"
 ABSENT = "not evaluated"
 FLAT = 1e-9  # percent
 MANY = 30
-"""Languages from which on they are grouped by published facts: the paper's levels are of 14."""
-FEW = 3  # languages of a script that is a group of its own
+"""With more languages they are grouped by published facts, because the paper has resource levels for only 14."""
+FEW = 3  # a script with at least this number of languages is a group
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean in percent, over fewer members than it should have where something is missing; `value` is None if all is.
+    """A mean of scores.
 
-    `low` and `high` end its 95 % interval, and are None if a member has no examples to resample. `complete` says that
-    nothing is missing: a mean over fewer is not comparable with one over all.
+    Attributes:
+        value: The mean in percent over the scores that exist; None if there are none.
+        low: Lower end of the 95 % interval; None if a score has no examples to resample.
+        high: Upper end of that interval.
+        complete: Whether no score is missing. An incomplete mean is not comparable with a complete one.
     """
 
     value: float | None
@@ -44,20 +47,20 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """One model's scores by language and task, and resamples of those that have examples."""
+    """The scores of one model by language and task, and resamples of the scores that have examples."""
 
     results: Results
     entries: dict[Key, Entry]
     samples: dict[Key, np.ndarray]
 
     def mean(self, keys: Iterable[Key], outer: int = LANGUAGE) -> Mean:
-        """The mean over some languages and tasks.
+        """Average over some languages and tasks.
 
         Args:
-            keys: What should be under it.
-            outer: `LANGUAGE`: the mean over each language's tasks, then over languages. `TASK`: the mean over each
-                task's languages, then over tasks; a language weighs as many as it has subsets (pairs), so that
-                each pair counts once.
+            keys: Languages and tasks of the mean.
+            outer: `LANGUAGE`: average over the tasks of each language, then over languages. `TASK`: average over the
+                languages of each task, then over tasks; the weight of a language is its number of subsets (pairs), so
+                that each pair counts once.
         """
         keys = sorted(set(keys))
         there = {key: score for key in keys if (score := self.entries[key].score) is not None}
@@ -69,23 +72,30 @@ class Board:
         if there.keys() <= self.samples.keys():
             ends = percentiles(_nested({key: self.samples[key] for key in there}, outer, pairs))
         if ends is not None and ends[1] - ends[0] < FLAT:
-            ends = None  # all right or all wrong in every member: resampling sees no doubt, and there is some
+            ends = None  # every score is 0 or 100 %: no resample differs, although the mean is not certain
         low, high = ends or (None, None)
         return Mean(float(value), low, high, len(there) == len(keys))
 
 
 def boards(results: Sequence[Results], seed: int = 0) -> list[Board]:
-    """Lay the models beside each other: every language and task that any of them has stands in each.
+    """Align the scores of models: each board has every language and task that any of the models has.
 
-    What a model has not, or has by another metric, split or subsets than the first model that has it, is missing there
-    with this reason. `results` are either the monolingual or the cross-lingual parts.
+    A score is missing, with the reason, if a model does not have it, or has it with another metric, split or subsets
+    than the first model that has it.
+
+    Args:
+        results: The monolingual parts of evaluations, or the cross-lingual ones.
+        seed: Seed of the resampling.
+
+    Returns:
+        One board for each model.
 
     Raises:
         UsageError: Cross-lingual and monolingual scores are mixed.
     """
     if len({entry.cross_lingual for result in results for entry in result.scores}) > 1:
         raise UsageError(
-            "cross-lingual and monolingual scores are never in one table or mean: take them apart with Results.part"
+            "cross-lingual and monolingual scores are never in one table or mean: separate them with Results.part"
         )
     own = [{entry.key: entry for entry in result.scores} for result in results]
     first: dict[Key, Entry] = {}
@@ -100,23 +110,29 @@ def boards(results: Sequence[Results], seed: int = 0) -> list[Board]:
         same = {key: _like(entries.get(key), first[key]) for key in keys}
         fit = {key: rows for key, rows in result.examples.items() if key in same and same[key].score is not None}
         samples = resample({key: rows for key, rows in fit.items() if rows.kind != "draws"}, seed)
-        # A single example cannot vary: it has no interval and gives none to a mean.
+        # A single example has no interval, and a mean that contains it has none either.
         varied = {key: values for key, values in samples.items() if percentiles(values) is not None}
         found.append(Board(result, same, varied))
     return found
 
 
 def order_of(codes: Collection[str]) -> list[str]:
-    """Languages in the order of the paper, then of the table, then by code."""
+    """Sort languages in the order of the paper, then of the table of languages, then by code."""
     known = list(languages.table())
     return sorted(codes, key=lambda code: (known.index(code) if code in known else len(known), code))
 
 
 def groups(codes: Collection[str]) -> dict[str, list[str]]:
-    """The groups over which means are taken, by their label: all, without English, by the paper's resource levels.
+    """Group languages for means: all, all but English, and the paper's resource levels.
 
-    Of many languages they are by class of resources, by what XLM-R was trained on, and by script. A group that has the
-    members of another one, or none, is left out.
+    More than `MANY` languages are grouped by resource class, by the training languages of XLM-R and by script instead
+    of the levels. Empty groups and groups with the members of an earlier one are left out.
+
+    Args:
+        codes: The languages.
+
+    Returns:
+        Label of the group -> its languages.
     """
     order = order_of(codes)
     found = {"all languages": order, "all but English": [code for code in order if code != ENGLISH]}
@@ -155,14 +171,14 @@ def _by_facts(order: Sequence[str]) -> dict[str, list[str]]:
 
 
 def script_of(code: str) -> str:
-    """The script of a language, by its code; "unknown" where it is the code of none."""
+    """Give the script of a language (ISO 15924); "unknown" for an unknown code."""
     with suppress(UsageError):
         return languages.language(code).script
     return "unknown"
 
 
 def _like(entry: Entry | None, first: Entry) -> Entry:
-    """The entry, or in its place one that is missing: it is not there, or not of the same task."""
+    """Give the entry, or a missing one in its place if it does not exist or is not comparable with `first`."""
     reason = ABSENT
     if entry is not None:
         other = difference(entry, first) if entry.score is not None and first.score is not None else None
@@ -174,7 +190,7 @@ def _like(entry: Entry | None, first: Entry) -> Entry:
 
 
 def _nested(values: Mapping[Key, np.ndarray | float], outer: int, weights: Mapping[Key, int]) -> np.ndarray:
-    """The weighted mean over the other part of the keys, then the plain mean over the outer one."""
+    """Take the weighted mean over the inner part of the keys, then the plain mean over the outer part."""
     inner: dict[str, list[Key]] = {}
     for key in sorted(values):
         inner.setdefault(key[outer], []).append(key)

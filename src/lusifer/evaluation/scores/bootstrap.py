@@ -1,13 +1,13 @@
-"""How sure a score is: intervals by resampling the examples that it was computed from.
+"""95 % confidence intervals of scores, by resampling the examples behind them (percentile bootstrap).
 
-What an interval covers: the choice of the examples. It is made so that in about 95 of 100 samples of texts it contains
-the score on all texts of this kind. The score of a new sample falls into a given interval less often, in about 83 of
-100 cases, because both samples vary. What it does not cover: the choice of tasks and languages, the seeds of training,
-the sampling of a classifier's training texts, errors in the gold labels, and texts that the model met in training.
-Source of the method: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
+An interval covers the choice of examples: in about 95 of 100 samples of texts it contains the score on all texts of
+this kind. The score of a new sample falls into a given interval less often, in about 83 of 100 cases, because both
+samples vary. An interval does not cover the choice of tasks and languages, the seeds of training, the sampling of a
+classifier's training texts, errors in the gold labels, or test texts that the model saw in training. Method: Efron and
+Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
 
-Where all examples have the same value no resample differs. Of a single score that is 0 or 100 % right, `interval` gives
-the exact one; in means and differences such a member counts as certain, which makes their interval a little narrow.
+If all examples have the same value, no resample differs. For a single score of 0 or 100 % `interval` gives the exact
+interval of a proportion. In means and differences such a score counts as certain, so their interval is a little narrow.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ KINDS = ("mean", "spearman", "draws")
 RESAMPLES = 2000
 LEVEL = 0.95
 CELLS = 4_000_000
-"""Numbers of one block of draws: 32 MB, whatever the number of examples."""
+"""Numbers in one block of draws (32 MB), for any number of examples."""
 MANY = 20_000
-"""Examples from which on they are drawn one by one and counted: five times as fast as drawing counts."""
+"""From this number on, examples are drawn one by one and counted, which is five times as fast as drawing counts."""
 FLAT = 1e-6
-"""A sum of squared ranks below it is 0 with rounding: two different ranks make at least 1/4."""
+"""A smaller sum of squared ranks is 0 with rounding error: two different ranks give at least 1/4."""
 
 Key = tuple[str, str]
 """Language and task."""
@@ -36,16 +36,16 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What one score was computed from.
+    """The examples behind one score.
 
     Attributes:
-        kind: "mean": the score is 100 * mean(values), a value an example or query. "spearman": it is 100 * the rank
-            correlation of values and gold, a value a pair. "draws": it is 100 * mean(values) over resamplings that
-            the task itself made (clustering), not over examples.
-        ids: One for each value, none twice. Languages of a task that share ids hold translations of the same texts.
+        kind: "mean": the score is 100 * mean(values), one value for each example or query. "spearman": it is 100 * the
+            rank correlation of values and gold, one value for each pair. "draws": it is 100 * mean(values) over the
+            random draws of the task itself (clustering), not over examples.
+        ids: One distinct id for each value. Languages of a task that share ids have translations of the same texts.
         values: float64, (n,).
         gold: float64, (n,), for "spearman" only.
-        texts: What the ids are ids of, where other tasks have the same texts; None: of the task's own.
+        texts: Name of the texts that the ids refer to, if other tasks have the same texts; None for texts of one task.
     """
 
     kind: str
@@ -62,20 +62,20 @@ class Examples:
         rows = [self.values] if self.gold is None else [self.values, self.gold]
         problem = None
         if self.kind not in KINDS:
-            problem = f"kind {self.kind!r} is none of {', '.join(KINDS)}"
+            problem = f"kind {self.kind!r} is unknown: use one of {', '.join(KINDS)}"
         elif (self.kind == "spearman") != (self.gold is not None):
-            problem = "gold values belong to the kind spearman, and to no other"
+            problem = "kind spearman needs gold values, and no other kind has them"
         elif not self.ids or any(row.shape != (len(self.ids),) for row in rows):
             problem = f"{len(self.ids)} ids for {' and '.join(str(row.size) for row in rows)} values: one id a value"
         elif len(set(self.ids)) < len(self.ids):
-            problem = f"id {first_twice(self.ids)!r} stands there twice"
+            problem = f"id {first_twice(self.ids)!r} is there twice"
         elif not all(np.isfinite(row).all() for row in rows):
             problem = "a value is not a finite number"
         if problem:
             raise DataError(f"examples: {problem}")
 
     def ordered(self, ids: Sequence[str]) -> Examples:
-        """The same examples in the order of `ids`, which must be the same ids."""
+        """Give the examples in the order of `ids`, which must be the same ids."""
         place = {name: i for i, name in enumerate(self.ids)}
         order = [place[name] for name in ids]
         gold = None if self.gold is None else self.gold[order]
@@ -83,43 +83,47 @@ class Examples:
 
 
 def score(examples: Examples) -> float:
-    """The score in percent.
+    """Compute the score in percent.
 
     Raises:
-        DataError: Rank correlation of values that are all the same, which has no value.
+        DataError: The rank correlation is undefined, because all values are the same.
     """
     value = float(_statistic(examples, np.ones((1, len(examples.ids))))[0])
     if np.isnan(value):
         which = "gold values" if examples.gold is not None and np.ptp(examples.gold) == 0 else "predictions"
         raise DataError(
-            f"all {len(examples.ids)} {which} are the same: a rank correlation has no value; "
-            "see what `lusifer doctor` says of the model"
+            f"all {len(examples.ids)} {which} are the same, so the rank correlation is undefined: "
+            "check the model with `lusifer doctor`"
         )
     return value
 
 
 def spread(examples: Examples) -> float | None:
-    """Standard deviation of "draws" in percent points: how much the task's own sampling matters; None for one draw.
+    """Compute the standard deviation of "draws" in percentage points; None for one draw.
 
-    It is no interval: the draws share texts, so it says nothing about other texts.
+    It shows the effect of the task's own sampling. It is no interval: the draws share texts.
 
     Raises:
         DataError: The examples are of another kind.
     """
     if examples.kind != "draws":
-        raise DataError(f"examples of kind {examples.kind!r} have an interval, not a spread")
+        raise DataError(f"examples of kind {examples.kind!r} have no spread: use interval()")
     return 100 * float(examples.values.std(ddof=1)) if len(examples.values) > 1 else None
 
 
 def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % interval of one score, in percent: by percentiles of resamples.
+    """Compute the 95 % interval of one score from percentiles of resamples.
 
-    Where all examples are right, or none is, resampling knows nothing else; the interval is then the exact one for a
-    proportion (Clopper and Pearson 1934): of 99 right answers among 99, from 96.3 to 100.
+    If all examples are right, or all are wrong, no resample differs. The interval is then the exact one of a proportion
+    (Clopper and Pearson 1934); for 99 right answers of 99 it is 96.3 to 100.
+
+    Args:
+        examples: The examples of the score.
+        seed: Seed of the resampling.
 
     Returns:
-        Both ends. None for "draws", for a single example, where all examples have one value other than 0 and 1, and
-        where more than 5 % of the resamples have no rank correlation.
+        Both ends in percent. None for "draws", for a single example, if all examples have the same value other than 0
+        or 1, and if more than 5 % of the resamples have no rank correlation.
     """
     if examples.kind == "draws" or len(examples.ids) == 1:
         return None
@@ -128,14 +132,18 @@ def interval(examples: Examples, seed: int = 0) -> tuple[float, float] | None:
         far = ((1 - LEVEL) / 2) ** (1 / len(examples.ids))
         return (100 * far, 100.0) if values[0] else (0.0, 100 * (1 - far))
     ends = percentiles(resample({("", ""): examples}, seed)["", ""])
-    # Where all examples have one value no resample differs; that is no certainty.
+    # If all examples have the same value no resample differs, although the score is not certain.
     return None if ends is not None and ends[1] - ends[0] < FLAT else ends
 
 
 def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
-    """The 2.5th and the 97.5th percentile of any mean or difference of what `resample` gives, (RESAMPLES,).
+    """Compute the 2.5th and the 97.5th percentile of resampled scores, or of their means or differences.
 
-    A resample without a value (NaN) is left out; None where more than 5 % of them have none.
+    Args:
+        samples: float64, (RESAMPLES,); resamples without a value (NaN) are left out.
+
+    Returns:
+        Both percentiles; None if more than 5 % of the resamples have no value.
     """
     there = samples[~np.isnan(samples)]
     if len(there) < LEVEL * len(samples):
@@ -145,17 +153,20 @@ def percentiles(samples: np.ndarray) -> tuple[float, float] | None:
 
 
 def resample(members: Mapping[Key, Examples], seed: int = 0) -> dict[Key, np.ndarray]:
-    """Scores of resampled examples, from which the interval of any mean over the members follows.
+    """Compute scores of resampled examples; the interval of any mean over the members follows from them.
 
-    Members that share ids are resampled together, be they languages of one task or tasks on the same `texts`: an
-    example that is drawn, is drawn in all of them, because a text and its translations are easy or hard together and
-    are no independent samples. Members without common ids, and tasks that do not say that they share texts, are drawn
-    independently of each other. The order of members and rows does not matter, and two models with the same ids get the
-    same draws.
+    Members that share ids are resampled together, whether they are languages of one task or tasks on the same `texts`:
+    an example is drawn in all of them or in none, because a text and its translations are not independent samples.
+    Members without common ids, and tasks without `texts`, are resampled independently. The order of members and rows
+    does not matter, and two models with the same ids get the same draws.
+
+    Args:
+        members: Language and task -> the examples of the score.
+        seed: Seed of the resampling.
 
     Returns:
-        By language and task, scores in percent, (RESAMPLES,). NaN where a resample has no value: none of a language's
-        examples, or a rank correlation of values that are all the same; also for a single example, which cannot vary.
+        Language and task -> scores in percent, float64, (RESAMPLES,). NaN where a resample has no value: it contains no
+        example of the language, or its rank correlation is undefined. All NaN for a single example.
 
     Raises:
         DataError: A member is of the kind "draws".
@@ -180,11 +191,11 @@ def resample(members: Mapping[Key, Examples], seed: int = 0) -> dict[Key, np.nda
 
 
 def _pools(members: Mapping[Key, Examples]) -> list[list[Key]]:
-    """Members that are drawn together: of one task or on the same texts, with ids in common, be it over a third one."""
+    """Group members that are resampled together: of one task or the same texts, with common ids, also via a third."""
     pools: list[tuple[tuple[str, str], set[str], list[Key]]] = []
     for key in sorted(members):
         if members[key].kind == "draws":
-            raise DataError(f"{key[1]} in {key[0]}: its values are resamplings of the task, not examples: no interval")
+            raise DataError(f"{key[1]} in {key[0]}: no interval: its values are draws of the task, not examples")
         texts = members[key].texts
         source = ("texts", texts) if texts else ("task", key[1])
         ids, keys = set(members[key].ids), [key]
@@ -199,7 +210,7 @@ def _pools(members: Mapping[Key, Examples]) -> list[list[Key]]:
 
 
 def _draws(generator: np.random.Generator, size: int, examples: int) -> np.ndarray:
-    """How often each example is in each resample, (size, examples), float64."""
+    """Draw how often each example is in each resample: float64, (size, examples)."""
     if examples < MANY:
         return generator.multinomial(examples, np.full(examples, 1 / examples), size=size).astype(np.float64)
     rows = (generator.integers(examples, size=examples, dtype=np.int32) for _ in range(size))
@@ -207,14 +218,19 @@ def _draws(generator: np.random.Generator, size: int, examples: int) -> np.ndarr
 
 
 def blocks(total: int, columns: int) -> Iterator[int]:
-    """Cut random rows into blocks that fit into memory; a generator goes on over them as if there was one."""
+    """Yield the sizes of blocks of random rows that fit into memory; the blocks do not change the random numbers.
+
+    Args:
+        total: Number of rows.
+        columns: Numbers in a row.
+    """
     size = max(CELLS // columns, 1)
     for start in range(0, total, size):
         yield min(size, total - start)
 
 
 def _statistic(examples: Examples, weights: np.ndarray) -> np.ndarray:
-    """Scores in percent, (r,), with example i standing `weights[:, i]` times in the sample; NaN where there is none."""
+    """Compute scores in percent, (r,), of samples with example i `weights[:, i]` times; NaN for an undefined score."""
     if examples.gold is not None:
         return 100 * _spearman(examples.values, examples.gold, weights)
     total = weights.sum(axis=1)
@@ -222,7 +238,7 @@ def _statistic(examples: Examples, weights: np.ndarray) -> np.ndarray:
 
 
 def _spearman(values: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rank correlation of each weighted sample, (r,); the same number as of the sample written out."""
+    """Compute the rank correlation of each weighted sample, (r,)."""
     total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
     x, y = (_ranks(row, weights) for row in (values, gold))
     x -= (weights * x).sum(axis=1, keepdims=True) / total
@@ -233,7 +249,7 @@ def _spearman(values: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Ranks in each weighted sample, (r, n); equal values share the average of their ranks."""
+    """Compute the ranks in each weighted sample, (r, n); equal values share the average of their ranks."""
     order = np.argsort(values, kind="stable")
     _, starts, inverse = np.unique(values[order], return_index=True, return_inverse=True)
     counts = np.add.reduceat(weights[:, order], starts, axis=1)

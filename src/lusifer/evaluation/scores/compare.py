@@ -1,17 +1,18 @@
-"""Is one model better than another, language by language? Paired tests, only on the same examples.
+"""Paired tests of two models on the same examples, language by language.
 
-Which test, after Dror et al. 2018 (The Hitchhiker's Guide to Testing Statistical Significance in NLP, ACL):
+The test depends on the values, after Dror et al. 2018 (The Hitchhiker's Guide to Testing Statistical Significance in
+NLP, ACL):
 
-- values of 0 and 1 (accuracy): McNemar's test, exact: of the examples that only one model has right, is the part of the
-  first one compatible with a fair coin?
-- other values of examples or queries (nDCG, a mean over several classifiers): sign flips. Were the models equal, each
-  difference could as well have the other sign (Fisher 1935; for retrieval Smucker et al. 2007, CIKM).
-- rank correlation: swaps. Were the models equal, their predictions for a pair could be exchanged; ranks are exchanged
-  and not cosines, because two models' cosines have different scales (approximate randomisation, Noreen 1989).
+- Values of 0 and 1 (accuracy): McNemar's exact test. It looks at the examples that only one model has right.
+- Other values of examples or queries (nDCG, a mean over several classifiers): sign flips. If the models were equal,
+  each difference could have the other sign as well (Fisher 1935; for retrieval Smucker et al. 2007, CIKM).
+- Rank correlation: swaps. If the models were equal, their predictions for a pair could be exchanged. Ranks are
+  exchanged, not cosines, because the cosines of two models have different scales (approximate randomization, Noreen
+  1989).
 
-The two with chance draw `FLIPS` times and count the observed outcome as one more, so that no p is 0 (Phipson and Smyth
-2010). All are two-sided. What they test is the models as they are on texts of this kind: another seed of training makes
-another model.
+The two random tests draw `FLIPS` times and count the observed outcome once more, so that no p is 0 (Phipson and Smyth
+2010). All tests are two-sided. They compare these two models on texts of this kind; they do not cover other training
+seeds.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ BETTER, WORSE, NOISE = "better", "worse", "within noise"
 ALPHA = 0.05
 FLIPS = 9999
 ROUNDING = 1e-9
-"""Sums that differ by less are equal: they were added in another order."""
+"""Sums that differ by less count as equal; they may have been added in another order."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first model's score minus the second one's, in percent points.
+    """The difference of two scores of the same examples.
 
-    `low` and `high` end the 95 % interval by paired bootstrap (both models' scores of the same resampled examples);
-    None where it has none. `p` is two-sided, of the test that fits the values (see the top of this file).
+    Attributes:
+        value: Score of the first model minus score of the second one, in percentage points.
+        low: Lower end of the 95 % interval by paired bootstrap (both models on the same resamples); None without one.
+        high: Upper end of that interval.
+        p: Two-sided p of the test that fits the values (see the top of this file).
     """
 
     value: float
@@ -50,11 +54,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class ComparedLanguage:
-    """One language: the scores of both models in percent, None where one is missing, and what the test says.
+    """One language: the scores of both models and the result of the test.
 
-    Either `reason` says why the two are not comparable, or there is a `difference` (first minus second), its `p` after
-    Holm's correction over all rows of the table, and a verdict on the first model: `BETTER` or `WORSE` where `p` is
-    below 0.05, else `NOISE`, which does not say that they are equal.
+    Attributes:
+        language: The code of the language.
+        scores: Scores of the first and the second model in percent; None if one is missing.
+        difference: First minus second; None if the two are not comparable.
+        p: The p of the test after Holm's correction over all rows of the table.
+        verdict: On the first model: `BETTER` or `WORSE` if `p` is less than 0.05, otherwise `NOISE`. `NOISE` does not
+            mean that the models are equal.
+        reason: Why the two are not comparable; None if they are.
     """
 
     language: str
@@ -67,11 +76,19 @@ class ComparedLanguage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on one task, a row for each language in the order of the paper.
+    """Two models on one task.
 
-    `mean` is that of the differences over the comparable languages; None if there is none. `low` and `high` end its
-    95 % interval by paired bootstrap, with examples that languages share drawn once for all. A task with both
-    cross-lingual and monolingual scores has two comparisons.
+    A task with both cross-lingual and monolingual scores has two comparisons.
+
+    Attributes:
+        names: Names of the first and the second model.
+        task: Name of the task.
+        title: Title of the task.
+        rows: One for each language, in the order of the paper.
+        mean: Mean difference over the comparable languages; None if there are none.
+        low: Lower end of its 95 % interval by paired bootstrap; examples that languages share are resampled together.
+        high: Upper end of that interval.
+        cross_lingual: Whether the scores are cross-lingual.
     """
 
     names: tuple[str, str]
@@ -84,16 +101,20 @@ class Comparison:
     cross_lingual: bool = False
 
     def languages(self, verdict: str | None) -> list[str]:
-        """The languages with this verdict; None gives those that are not comparable."""
+        """List the languages with a verdict; with None those that are not comparable."""
         return [row.language for row in self.rows if row.verdict == verdict]
 
 
 def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
     """Compare the first model with each of the others, on every task that any of them has.
 
+    Args:
+        results: Two evaluations or more.
+        seed: Seed of the resampling and of the random tests.
+
     Returns:
-        The monolingual ones, then the cross-lingual ones, by task and then by model. The correction is over all
-        languages and models of a task, which are one table.
+        The monolingual comparisons, then the cross-lingual ones, by task and then by model. Holm's correction is over
+        all languages and models of a task, which are one table.
 
     Raises:
         UsageError: There are fewer than two models.
@@ -115,7 +136,7 @@ def compare_all(results: Sequence[Results], seed: int = 0) -> list[Comparison]:
 
 
 def _differences(one: Results, other: Results, called: tuple[str, str], task: str, seed: int) -> Comparison:
-    """What the tests say, one by one, without verdicts."""
+    """Test each language of a task, without verdicts."""
     mine, theirs = ({entry.language: entry for entry in result.scores if entry.task == task} for result in (one, other))
     codes = order_of({*mine, *theirs})
     pairs = {code: (mine.get(code), theirs.get(code)) for code in codes}
@@ -140,7 +161,7 @@ def _differences(one: Results, other: Results, called: tuple[str, str], task: st
 def _why_not(
     pair: tuple[Entry | None, Entry | None], called: tuple[str, str], one: Results, other: Results
 ) -> str | None:
-    """Why two entries are not comparable; None if they are."""
+    """Say why two entries are not comparable; None if they are."""
     gaps = [(name, entry.missing if entry else ABSENT) for name, entry in zip(called, pair, strict=True)]
     gaps = [(name, reason) for name, reason in gaps if reason]
     if len(gaps) == 2 and gaps[0][1] == gaps[1][1]:
@@ -158,7 +179,7 @@ def _why_not(
 
 
 def _judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The verdicts, with one correction over all rows."""
+    """Add the verdicts, with one correction over all rows."""
     corrected = iter(holm([row.difference.p for found in comparisons for row in found.rows if row.difference]))
 
     def judged(row: ComparedLanguage) -> ComparedLanguage:
@@ -171,14 +192,14 @@ def _judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def why_not(one: Examples, other: Examples) -> str | None:
-    """Why two scores cannot be compared example by example; None if they can."""
+    """Say why two scores cannot be compared example by example; None if they can."""
     if one.kind != other.kind:
         return f"one score is of the kind {one.kind}, the other of {other.kind}"
     if one.kind == "draws":
-        return "the values are the task's own resamplings, not examples"
+        return "the values are random draws of the task, not examples"
     mine, theirs = set(one.ids), set(other.ids)
     if mine != theirs:
-        return f"other examples: {len(mine - theirs)} only in the first, {len(theirs - mine)} only in the second"
+        return f"different examples: {len(mine - theirs)} only in the first, {len(theirs - mine)} only in the second"
     if one.gold is not None and not np.array_equal(one.gold, other.ordered(one.ids).gold):
         return "the same examples with other gold values"
     return None
@@ -187,21 +208,26 @@ def why_not(one: Examples, other: Examples) -> str | None:
 def differences(
     one: Mapping[Key, Examples], other: Mapping[Key, Examples], seed: int = 0
 ) -> tuple[dict[Key, Difference], dict[Key, np.ndarray]]:
-    """Compare two models on the same examples of several languages and tasks, the keys of both.
+    """Compare two models on the same examples of several languages and tasks.
+
+    Args:
+        one: Language and task -> examples of the first model.
+        other: The same keys -> examples of the second model.
+        seed: Seed of the resampling and of the random tests.
 
     Returns:
-        The differences, and those of the resamples in percent points, (RESAMPLES,): from their means follow the
-        intervals of mean differences.
+        Language and task -> the difference; and language and task -> differences of the resamples in percentage
+        points, float64, (RESAMPLES,). Intervals of mean differences follow from their means.
 
     Raises:
-        DataError: They are not comparable; `why_not` says so before. Or a rank correlation has no value.
-        MissingExtraError: The tests need scipy, which comes with scikit-learn.
+        DataError: Two scores are not comparable (`why_not` tells before), or a rank correlation is undefined.
+        MissingExtraError: scipy, which comes with scikit-learn, is not installed.
     """
     for key in one:
         reason = why_not(one[key], other[key])
         if reason:
             raise DataError(f"not comparable: {reason}")
-    # The same ids and seed: both models are resampled alike.
+    # With the same ids and seed both models get the same resamples.
     drawn = [resample(members, seed) for members in (one, other)]
     samples = {key: drawn[0][key] - drawn[1][key] for key in one}
     found = {}
@@ -214,10 +240,16 @@ def differences(
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Correct the p of several tests, so that all that follow from no difference are rejected in 5 % of tables at most.
+    """Apply Holm's correction for several tests, so that at most 5 % of tables without differences show any.
 
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure. It assumes nothing about how the tests
-    depend on each other: languages of one task share their texts. The order stays.
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure. The tests may depend on each other, as
+    those of languages with the same texts do.
+
+    Args:
+        ps: The p of each test.
+
+    Returns:
+        The corrected p of each test, in the same order.
     """
     corrected = [0.0] * len(ps)
     highest = 0.0
@@ -228,7 +260,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _test(one: Examples, other: Examples, generator: np.random.Generator) -> float:
-    """The p of the test that fits the values."""
+    """Compute the p of the test that fits the values."""
     if one.gold is not None:
         return _swaps(one, other, generator)
     apart = one.values - other.values
@@ -243,9 +275,9 @@ def _mcnemar(differences: np.ndarray) -> float:
 
 
 def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:
-    """Part of the sign flips whose sum is as far from 0 as the observed one."""
-    # Equal sizes are flipped together: how many of m keep their sign is binomial. The outcomes are the same, and a mean
-    # over ten classifiers has eleven values for any number of examples.
+    """Compute the share of sign flips with a sum at least as far from 0 as the observed one."""
+    # Differences of equal size are flipped together, because the number of kept signs is binomial. This is faster: a
+    # mean over ten classifiers has only eleven values for any number of examples.
     sizes, counts = np.unique(np.abs(differences[differences != 0]).round(12), return_counts=True)
     if not len(sizes):
         return 1.0
@@ -257,7 +289,7 @@ def _flips(differences: np.ndarray, generator: np.random.Generator) -> float:
 
 
 def _swaps(one: Examples, other: Examples, generator: np.random.Generator) -> float:
-    """Part of the swaps of predictions after which the correlations differ as much as they do."""
+    """Compute the share of swaps of predictions after which the correlations differ at least as much as observed."""
     stats = extras.need("eval", "scipy.stats")
     first, second, gold = (stats.rankdata(row) for row in (one.values, other.values, one.gold))
     observed = abs(_correlations(first[None], gold) - _correlations(second[None], gold))[0]
@@ -266,7 +298,7 @@ def _swaps(one: Examples, other: Examples, generator: np.random.Generator) -> fl
         swap = generator.integers(0, 2, size=(size, len(gold)), dtype=np.int8).astype(bool)
         there, back = np.where(swap, second, first), np.where(swap, first, second)
         differences = np.abs(_correlations(there, gold) - _correlations(back, gold))
-        # A swap that leaves no ranks to correlate counts against a difference.
+        # A swap with an undefined correlation counts as evidence against a difference.
         far += int((~(differences < observed - ROUNDING)).sum())
     return (1 + far) / (1 + FLIPS)
 

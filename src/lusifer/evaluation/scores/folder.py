@@ -1,13 +1,14 @@
-"""The evaluation folder: everything that writes and reads what `lusifer evaluate` leaves.
+"""Write and read the folder of an evaluation.
 
-run.json             whose evaluation it is
-scores/TASK.json     the finished rows of a task, by language, with which a next call goes on
-examples/TASK.json   what each score was computed from, by language
-details/TASK.json    what a task of ours has to say beside its scores, by language
-summary.json         all entries; gap.json and islands.safetensors: the gap between languages
+run.json             the model, suite and settings of the evaluation
+scores/TASK.json     the finished rows of a task by language; a later call does not measure them again
+examples/TASK.json   the examples behind each score, by language
+details/TASK.json    more results of a task, by language
+summary.json         all entries
+gap.json, islands.safetensors  the gap between languages
 results/             mteb's own files
 
-Older versions wrote predictions/ and vectors*/ as well, which nothing reads.
+Older versions also wrote predictions/ and vectors*/, which are not read.
 """
 
 from __future__ import annotations
@@ -35,10 +36,15 @@ _ENTRY = TypeAdapter(Entry)
 
 
 class EvaluationFolder:
-    """One evaluation: a model, a suite, languages, tasks, a set of prompts."""
+    """The folder of one evaluation: a model, a suite, languages, tasks and prompts."""
 
     def __init__(self, path: Path, note: Callable[[str], None] = lambda _: None) -> None:
-        """Take a folder, which need not be there yet; `note` gets a sentence for every file that has to be redone."""
+        """Use a folder, which may not exist yet.
+
+        Args:
+            path: The folder.
+            note: Function that gets a message for every file whose rows must be measured again.
+        """
         self.path = path
         self._note = note
         self._noted: set[str] = set()
@@ -46,10 +52,13 @@ class EvaluationFolder:
         self._told: dict[str, dict[str, Any]] = {}  # details
 
     def claim(self, owner: Mapping[str, Any]) -> None:
-        """Make the folder that of one evaluation, or go on with it where all of `owner` is as it was.
+        """Begin an evaluation in the folder, or resume it if `owner` has not changed.
+
+        Args:
+            owner: Key -> value that identify the evaluation, such as the model, the suite and the settings.
 
         Raises:
-            UsageError: The folder is of another evaluation, holds something else, or does not say whose it is.
+            UsageError: The folder has another evaluation or other files, or its `run.json` is damaged.
         """
         file = self.path / RUN
         if file.exists():
@@ -71,7 +80,15 @@ class EvaluationFolder:
         examples: Mapping[str, Any] | None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a finished row. Examples and details come first: a row with a score has them."""
+        """Write a finished row; examples and details are written first, so that no row lacks them after a kill.
+
+        Args:
+            task: Name of the task.
+            language: The code of the language.
+            entry: The entry of the summary.
+            examples: The examples of the score; None without any.
+            details: More results of the task; None without any.
+        """
         rows, known = self.finished(task)
         known.pop(language, None)
         if examples is not None:
@@ -89,7 +106,7 @@ class EvaluationFolder:
         self._write(f"{SCORES}/{task}.json", content)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, and drop what a kill or an older version leaves: what has no score, vectors."""
+        """Write `summary.json`; remove vectors of older versions, and examples and details without a score."""
         for place in self.path.glob("vectors*"):
             shutil.rmtree(place, ignore_errors=True)
         for task in {entry["task"] for entry in summary["scores"]}:
@@ -100,9 +117,14 @@ class EvaluationFolder:
         self._write(SUMMARY, summary)
 
     def forget(self, result: Path, split: str, subsets: Sequence[str]) -> None:
-        """Take a row out of mteb's own file, so that it is measured and not read; what cannot be read goes whole.
+        """Remove a row from mteb's own file, so that mteb measures it again.
 
-        mteb writes in place: a kill leaves half a file.
+        A file that cannot be read is deleted: mteb writes in place, so a kill leaves half a file.
+
+        Args:
+            result: The file of mteb, relative to the folder.
+            split: The split of the row.
+            subsets: The subsets of the row.
         """
         known = self._read(result)
         try:
@@ -116,13 +138,18 @@ class EvaluationFolder:
             self._write(result, known)
 
     def discard(self) -> None:
-        """Take back what a run without a single finished row has written, and nothing else."""
+        """Remove the files of a run that finished no row; files of finished rows stay."""
         if not (self.path / SCORES).exists():
             shutil.rmtree(self.path / RESULTS, ignore_errors=True)
             (self.path / RUN).unlink(missing_ok=True)
 
     def write_gap(self, gap: Gap, vectors: Mapping[str, np.ndarray] | None = None) -> None:
-        """Write how far apart the languages are, and vectors of a few texts by language, (n, d), for a picture."""
+        """Write the gap between languages.
+
+        Args:
+            gap: The gap.
+            vectors: Language -> vectors of a few texts for the figure, float, (n, d); None for no figure.
+        """
         self._write(GAP, asdict(gap))
         if vectors is not None:
             tensors = {code: np.ascontiguousarray(rows, dtype=np.float16) for code, rows in vectors.items()}
@@ -130,7 +157,7 @@ class EvaluationFolder:
                 temporary.write_bytes(save(tensors))
 
     def read_gap(self) -> Gap | None:
-        """Read the gap between languages; None where the suite measures none.
+        """Read the gap between languages; None if it was not measured.
 
         Raises:
             DataError: The file is damaged.
@@ -139,7 +166,7 @@ class EvaluationFolder:
         return parse(Gap, file) if file.is_file() else None
 
     def data_revisions(self) -> dict[str, str]:
-        """Give the revision of the data by task, as mteb wrote it beside the scores; only of tasks that have one."""
+        """Give the revision of each task's data, from mteb's files; only for tasks with a revision."""
         found = {}
         for file in sorted((self.path / RESULTS).rglob("*.json")):
             known = self._read(file.relative_to(self.path)) or {}
@@ -148,7 +175,7 @@ class EvaluationFolder:
         return found
 
     def read_islands(self) -> dict[str, np.ndarray] | None:
-        """Read the vectors for a picture, (n, d) by language in the paper's order; None where there are none.
+        """Read the vectors for the figure: language -> float32, (n, d), in the paper's order; None without any.
 
         Raises:
             DataError: The file is damaged.
@@ -163,10 +190,15 @@ class EvaluationFolder:
         return {code: found[code].astype(np.float32) for code in order_of(found)}
 
     def finished(self, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Give the finished rows of a task by language, and the examples of those that have any; both are read once.
+        """Read the finished rows of a task, once.
 
-        A row that is not what an evaluation writes, or whose examples do not give its score, counts as none and its
-        file is named.
+        A damaged row, or one whose examples do not give its score, is left out, and `note` gets the name of its file.
+
+        Args:
+            task: Name of the task.
+
+        Returns:
+            Language -> entry; and language -> examples, for rows with examples.
         """
         if task not in self._tasks:
             name = f"{SCORES}/{task}.json"
@@ -183,8 +215,8 @@ class EvaluationFolder:
                     if known.get("detailed") and not isinstance(told.get(language), dict):
                         raise DataError("no details")
                 except (DataError, KeyError, TypeError, ValueError) as error:
-                    reason = f"not what an evaluation writes ({str(error).splitlines()[0]})"
-                    self._again(f"{self.path / name}: {language}: {reason}; its row is measured again")
+                    reason = f"damaged ({str(error).splitlines()[0]})"
+                    self._again(f"{self.path / name}: {language}: {reason}; this row is measured again")
                 else:
                     rows[language] = known["entry"]
             self._tasks[task] = rows, {code: each for code, each in made.items() if code in rows}
@@ -197,7 +229,7 @@ class EvaluationFolder:
             self._note(words)
 
     def _read(self, name: str | Path) -> dict[str, Any] | None:
-        """The content of a file; None where there is none, or where it is damaged, which is noted."""
+        """Read a file; None if it does not exist, or if it is damaged, which is noted."""
         file = self.path / name
         try:
             return read_json(file, "its rows are measured again", kind=dict) if file.exists() else None

@@ -1,4 +1,4 @@
-"""Where a model stops reading, from the scores of the suite `long`: by length and place, whole or in passages."""
+"""How far a model reads into a text, from the suite `long`: scores by length and position, complete or in passages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,24 @@ from lusifer.evaluation.scores.results import AGAIN, DETAILS, Results
 KIND = "long"
 PLACES = ("start", "middle", "end")
 LEFT = 0.5
-"""A model that finds at least this share of what it finds in a single paragraph has read as far as there."""
+"""A model reads as far as its accuracy is at least this share of its accuracy for a single paragraph."""
 
 
 @dataclass(frozen=True)
 class LengthDetails:
-    """The details of one language and task."""
+    """The details of one language and task.
+
+    Attributes:
+        kind: `KIND`.
+        paragraphs: Paragraphs in a document.
+        place: Position of the paragraph with the answer, from 0.
+        in_passages: Whether documents are split into passages.
+        documents: Number of documents.
+        passages: Number of passages.
+        words: Mean number of words in a document.
+        before: Mean number of words before the answer.
+        cut: Documents (or passages) that are longer than the embedder reads.
+    """
 
     kind: str
     paragraphs: int
@@ -33,7 +45,7 @@ class LengthDetails:
 
     @property
     def position(self) -> str:
-        """Where in the document the answer is."""
+        """Position of the answer in the document: "alone", "start", "middle" or "end"."""
         if self.paragraphs == 1:
             return "alone"
         return PLACES[0] if self.place == 0 else PLACES[2] if self.place == self.paragraphs - 1 else PLACES[1]
@@ -41,13 +53,12 @@ class LengthDetails:
 
 @dataclass(frozen=True)
 class LengthRow:
-    """Documents of one length with the answer at one place.
+    """The scores for documents of one length with the answer at one position.
 
     Attributes:
-        details: Paragraphs, place, words in all and before the answer, whether in passages, and how many documents (or
-            passages) are longer than what the embedder reads.
-        scores: Language of the questions -> accuracy in percent, with its interval; missing where it was not measured.
-        mean: The mean over those languages that every row has; None without any.
+        details: Length of the documents and position of the answer.
+        scores: Language of the questions -> accuracy in percent with its interval; only measured languages.
+        mean: Mean over the languages that every row has; None if there are none.
     """
 
     details: LengthDetails
@@ -57,7 +68,15 @@ class LengthRow:
 
 @dataclass(frozen=True)
 class LengthReport:
-    """One model: its rows, whole documents first, by length; `chance` is the percent that guessing would give."""
+    """The results of one model.
+
+    Attributes:
+        name: Name of the model.
+        languages: The languages of the questions.
+        rows: One row for each length and position; complete documents come first.
+        chance: Accuracy of guessing, in percent.
+        sentences: The results in words.
+    """
 
     name: str
     languages: tuple[str, ...]
@@ -67,10 +86,14 @@ class LengthReport:
 
 
 def reports(results: Sequence[Results], names: Sequence[str]) -> list[LengthReport]:
-    """Read how far each model reads; models without such details are left out.
+    """Summarize how far each model reads; models without details of the suite `long` are left out.
+
+    Args:
+        results: Evaluations.
+        names: Names of the models.
 
     Raises:
-        DataError: Details are damaged; the message names file and key.
+        DataError: Details are damaged; the message names the file and the key.
     """
     found = []
     for result, name in zip(results, names, strict=True):
@@ -106,34 +129,35 @@ def _report(result: Results, name: str, known: Mapping[tuple[str, str], LengthDe
 
 
 def _sentences(name: str, rows: Sequence[LengthRow]) -> list[str]:
-    """How far it reads, and what passages change."""
+    """Say how far the model reads, and what passages change."""
     whole = [row for row in rows if not row.details.in_passages and row.mean is not None]
     alone = next((row for row in whole if row.details.paragraphs == 1), None)
     ends = [row for row in whole if row.details.position == "end"]
     if alone is None or not ends:
         return []
     least = LEFT * alone.mean
-    # A longer text that is found again behind one that is not would be chance.
+    # If a longer text is found again after a shorter one is not, that is chance.
     until = next((number for number, row in enumerate(ends) if row.mean < least), len(ends))
     read = ends[:until]
-    begin = f"{name}, a whole text in one vector: alone, a paragraph of {alone.details.words:.0f} words is found by"
+    begin = f"{name}, one vector for a complete text: a paragraph of {alone.details.words:.0f} words alone is found by"
     found = [f"{begin} {alone.mean:.0f} % of the questions"]
     if until == len(ends):
         found[0] += (
-            f", behind {read[-1].details.before:.0f} words still by {read[-1].mean:.0f} %: it reads to the end of all."
+            f"; after {read[-1].details.before:.0f} words of other text it is found by {read[-1].mean:.0f} %. "
+            "The model reads all documents to the end."
         )
     else:
         last = ends[until]
         found[0] += (
-            f", behind {last.details.before:.0f} words by {last.mean:.0f} %, less than half: it reads to about "
-            f"{(read[-1].details if read else alone.details).words:.0f} words."
+            f"; after {last.details.before:.0f} words of other text it is found by {last.mean:.0f} %, less than half. "
+            f"The model reads about {(read[-1].details if read else alone.details).words:.0f} words."
         )
     split = [row for row in rows if row.details.in_passages and row.mean is not None]
     pairs = [(one, two) for one in ends for two in split if one.details.paragraphs == two.details.paragraphs]
     if pairs:
         one, two = pairs[-1]
         found.append(
-            f"In passages, as an index splits, documents of {two.details.words:.0f} words with the answer at the end "
-            f"are found by {two.mean:.0f} % in place of {one.mean:.0f} %."
+            f"Split into passages, as an index does it, documents of {two.details.words:.0f} words with the answer at "
+            f"the end are found by {two.mean:.0f} % instead of {one.mean:.0f} % of the questions."
         )
     return found

@@ -1,11 +1,10 @@
-"""What a mean over questions hides: places of needed documents, errors by language, controls, and the worst questions.
+"""Details of search results: ranks of needed documents, errors by language, negative controls, the worst questions.
 
-It is read from the details that a task of questions keeps (`evaluation.search.ranked`), as plain values for a page.
+They are computed from the details that a task of questions stores (`evaluation.search.ranked`), for the report.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 from lusifer.errors import DataError
 from lusifer.evaluation.scores.averages import FLAT, Mean, order_of
 from lusifer.evaluation.scores.bootstrap import RESAMPLES, Examples, blocks, interval, percentiles, score
+from lusifer.evaluation.scores.power import reach
 from lusifer.evaluation.scores.results import AGAIN, DETAILS, Results
 
 KIND = "ranked"
 WORST = 20
 ACCEPTED = 0.9
-"""Share of the questions with an answer that a threshold lets through, to see what else it does."""
+"""The threshold is set so that this share of the questions with an answer passes it."""
 UNKNOWN = "und"
-LEVEL = 0.05
-POWER_Z = 1.959964 + 0.841621
-"""Normal quantiles of a two-sided test at 5 % that sees a difference in 80 of 100 cases."""
-DISAGREE = 0.2
-"""Share of the questions that one of two models has right and the other not, as assumed where a number needs one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,18 @@ class QuestionHit:
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question as the details have it; `right`, `ranks` and `languages` are empty for a negative control."""
+    """A question in the details.
+
+    Attributes:
+        id: Its id.
+        language: Its language.
+        right: Ids of the needed documents; empty for a negative control, as are `ranks` and `languages`.
+        ranks: Rank of each needed document, from 1.
+        languages: Language of each needed document.
+        measures: Metric -> its value from 0 to 1; None for a negative control.
+        chance: Share of the wrong documents that are in the language of the question; None if it is not known.
+        hits: The first documents.
+    """
 
     id: str
     language: str
@@ -54,23 +60,33 @@ class AnsweredQuestion:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """Its language, and that of the documents it needs; several with + between."""
+        """Its language, and the languages of the needed documents, joined by +."""
         return self.language, "+".join(order_of(set(self.languages)))
 
     @property
     def wrong_first(self) -> bool:
-        """Whether the first document is none that it needs."""
+        """Whether the question needs documents and the first document is none of them."""
         return bool(self.ranks) and not self.right_first
 
     @property
     def right_first(self) -> bool:
-        """Whether the first document is one that it needs."""
+        """Whether the first document is a needed one."""
         return bool(self.ranks) and min(self.ranks) == 1
 
 
 @dataclass(frozen=True)
 class QuestionDetails:
-    """The details of one language."""
+    """The details of the questions in one language.
+
+    Attributes:
+        kind: `KIND`.
+        documents: Number of documents that were searched.
+        passages: Number of passages of these documents.
+        cut: Documents that are longer than the embedder reads.
+        questions: The questions.
+        sent: Id of a question -> its text, for the worst ones.
+        texts: Id of a document -> its text, as far as the report shows it.
+    """
 
     kind: str
     documents: int
@@ -83,23 +99,23 @@ class QuestionDetails:
 
 @dataclass(frozen=True)
 class QuestionRow:
-    """Questions in one language, or those that need documents in one: each figure with its 95 % interval.
+    """Metrics over questions in one language, also over those that need documents in some languages.
 
     Attributes:
-        language: Of the questions.
-        documents: Language of the documents that they need; None for all.
-        n: How many questions.
+        language: Language of the questions.
+        documents: Languages of the needed documents; None for all.
+        n: Number of questions.
         ndcg: nDCG@10 in percent.
-        first: The percent of the questions whose first document is a needed one, however many they need.
-        ten: Recall among the first ten.
-        mrr: Mean of 1 / the place of the first needed document, in percent.
-        worst_place: Median of Max@R, the place of the needed document that stands furthest behind.
+        first: Percentage of questions whose first document is a needed one.
+        ten: Recall@10 in percent.
+        mrr: Mean reciprocal rank of the first needed document, in percent.
+        worst_place: Median of Max@R, the rank of the last needed document.
         last: The largest Max@R.
-        errors: Questions whose first document is wrong.
-        told: Of these, those where the language of the question and that of the first document are known.
-        own: Of `told`, the percent whose first document is in the language of the question; None without any, and where
+        errors: Number of questions whose first document is wrong.
+        told: Number of these where the languages of the question and of the first document are known.
+        own: Percentage of `told` whose first document is in the language of the question; None if there are none or if
             no wrong document is in that language.
-        chance: The percent that it would be if the wrong document was drawn from all of known language.
+        chance: This percentage if the first document were drawn from all wrong documents of known language.
     """
 
     language: str
@@ -119,15 +135,15 @@ class QuestionRow:
 
 @dataclass(frozen=True)
 class ControlRow:
-    """How well the cosine of the first document tells questions with an answer from those without.
+    """How well the cosine of the first document separates questions with and without an answer.
 
     Attributes:
-        language: Of the questions.
-        answered: How many have an answer.
-        controls: How many have none.
-        auc: How often, in percent, one with an answer has the higher cosine than one without; 50 is chance.
-        threshold: The cosine above which 90 % of those with an answer lie.
-        passed: The percent of the controls above it.
+        language: Language of the questions.
+        answered: Number of questions with an answer.
+        controls: Number of questions without an answer.
+        auc: Area under the ROC curve in percent; 50 is chance.
+        threshold: Cosine that 90 % of the questions with an answer reach.
+        passed: Percentage of the questions without an answer that reach it.
     """
 
     language: str
@@ -140,9 +156,12 @@ class ControlRow:
 
 @dataclass(frozen=True)
 class WorstQuestion:
-    """A question with the texts that a reader needs to see why: what was sent, what it needs, what was found.
+    """A question with its texts.
 
-    `right` holds id, place and text of each needed document, `found` id, language, cosine and text of each first one.
+    Attributes:
+        id, language, sent: Its id, language and text.
+        right: Id, rank and text of each needed document.
+        found: Id, language, cosine and text of each of the first documents.
     """
 
     id: str
@@ -153,13 +172,27 @@ class WorstQuestion:
 
     @property
     def place(self) -> int:
-        """That of the needed document that stands furthest behind."""
+        """The rank of the last needed document."""
         return max(place for _, place, _ in self.right)
 
 
 @dataclass(frozen=True)
 class QuestionReport:
-    """One model on one task of questions; `cut` counts documents that are longer than what the embedder reads."""
+    """One model on one task of questions.
+
+    Attributes:
+        name: Name of the model.
+        task: Name of the task.
+        title: Title of the task.
+        documents: Number of documents.
+        passages: Number of passages.
+        cut: Documents that are longer than the embedder reads.
+        languages: One row for each language of questions.
+        pairs: One row for each language of questions and languages of needed documents.
+        controls: One row for each language with negative controls.
+        worst: The questions with the lowest-ranked needed documents.
+        reach: What so many questions can show, in words.
+    """
 
     name: str
     task: str
@@ -175,10 +208,18 @@ class QuestionReport:
 
 
 def reports(results: Sequence[Results], names: Sequence[str], seed: int = 0) -> list[QuestionReport]:
-    """Read what each model's details say of questions, one report for each model and task that has them.
+    """Summarize the details of questions.
+
+    Args:
+        results: Evaluations.
+        names: Names of the models.
+        seed: Seed of the resampling.
+
+    Returns:
+        One report for each model and task with such details.
 
     Raises:
-        DataError: Details are damaged; the message names file and key.
+        DataError: Details are damaged; the message names the file and the key.
     """
     found = []
     for result, name in zip(results, names, strict=True):
@@ -198,7 +239,7 @@ def _parsed(result: Results, task: str, code: str, details: Mapping[str, Any]) -
             if len({len(each.right), len(each.ranks), len(each.languages)}) > 1 or bool(each.right) != bool(
                 each.measures
             ):
-                raise DataError(f"question {each.id!r}: an id, a place and a language for each needed document")
+                raise DataError(f"question {each.id!r}: each needed document needs an id, a rank and a language")
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -236,7 +277,14 @@ def _report(name: str, task: str, title: str, parts: Mapping[str, QuestionDetail
 
 
 def row(asked: Sequence[AnsweredQuestion], language: str, documents: str | None, seed: int = 0) -> QuestionRow:
-    """Average some questions, at least one, each of which needs a document."""
+    """Compute the metrics of some questions.
+
+    Args:
+        asked: At least one question; each needs a document.
+        language: Language of the questions.
+        documents: Languages of the needed documents; None for all.
+        seed: Seed of the resampling.
+    """
     ids = [each.id for each in asked]
     worst = [max(each.ranks) for each in asked]
     wrong = [each for each in asked if each.wrong_first]
@@ -263,18 +311,29 @@ def row(asked: Sequence[AnsweredQuestion], language: str, documents: str | None,
 
 
 def mean(ids: Sequence[str], values: Iterable[float], seed: int = 0) -> Mean:
-    """The mean in percent with its interval; without one where no resample differs, unless all or none is right."""
+    """Compute a mean in percent with its interval; there is none if all values are equal, except all 0 or all 1.
+
+    Args:
+        ids: Ids of the examples.
+        values: Value of each example, from 0 to 1.
+        seed: Seed of the resampling.
+    """
     examples = Examples("mean", tuple(ids), np.array(list(values), dtype=float))
     return Mean(score(examples), *_ends(interval(examples, seed)), True)
 
 
 def _ends(ends: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """An interval, or none where no resample differs: that would show certainty, and there is doubt."""
+    """Give an interval, or none if no resample differs: an interval without width would claim certainty."""
     return (None, None) if ends is None or ends[1] - ends[0] < FLAT else ends
 
 
 def median(values: Sequence[int], seed: int = 0) -> Mean:
-    """The median with its interval by percentiles of resamples; none where no resample differs."""
+    """Compute a median with its interval by percentiles of resamples; there is none if no resample differs.
+
+    Args:
+        values: Value of each example.
+        seed: Seed of the resampling.
+    """
     given = np.asarray(values, dtype=float)
     if len(given) == 1:
         return Mean(float(given[0]), None, None, True)
@@ -287,7 +346,13 @@ def median(values: Sequence[int], seed: int = 0) -> Mean:
 
 
 def control(questions: Sequence[AnsweredQuestion], language: str, seed: int = 0) -> ControlRow | None:
-    """Compare the first cosines of questions with and without an answer; None where there are no controls."""
+    """Compare the first cosines of questions with and without an answer; None if there are none of one kind.
+
+    Args:
+        questions: Questions of one language, with negative controls.
+        language: Their language.
+        seed: Seed of the resampling.
+    """
     tops = {
         kind: np.array([each.hits[0].score for each in questions if bool(each.right) == kind]) for kind in (True, False)
     }
@@ -301,9 +366,14 @@ def control(questions: Sequence[AnsweredQuestion], language: str, seed: int = 0)
 
 
 def auc(answered: np.ndarray, controls: np.ndarray, seed: int = 0) -> Mean:
-    """How often one with an answer has the higher value, in percent; equal values count half.
+    """Compute the area under the ROC curve in percent; equal values count half.
 
-    The interval is by resampling both kinds, each among its own.
+    The interval is by resampling; both kinds are resampled separately.
+
+    Args:
+        answered: Cosines of questions with an answer, float, (n,).
+        controls: Cosines of questions without an answer, float, (m,).
+        seed: Seed of the resampling.
     """
     above = (answered[:, None] > controls[None]) + 0.5 * (answered[:, None] == controls[None])
     generator = np.random.default_rng(seed)
@@ -317,7 +387,7 @@ def auc(answered: np.ndarray, controls: np.ndarray, seed: int = 0) -> Mean:
 
 
 def _worst(parts: Mapping[str, QuestionDetails]) -> tuple[WorstQuestion, ...]:
-    """The questions whose needed documents stand furthest behind, of all languages."""
+    """Give the questions with the lowest-ranked needed documents, over all languages."""
     found = []
     for part in parts.values():
         for each in part.questions:
@@ -326,54 +396,3 @@ def _worst(parts: Mapping[str, QuestionDetails]) -> tuple[WorstQuestion, ...]:
                 hits = tuple((hit.id, hit.language, hit.score, part.texts.get(hit.id)) for hit in each.hits)
                 found.append(WorstQuestion(each.id, each.language, part.sent[each.id], right, hits))
     return tuple(sorted(found, key=lambda each: -each.place)[:WORST])
-
-
-def fewest_wins(rows: int = 1) -> int:
-    """How many questions one model must have right and the other wrong, with none the other way round, for p < 0.05.
-
-    McNemar's exact test, two-sided, with Holm's correction over `rows` languages.
-    """
-    return 1 + math.floor(1 - math.log2(LEVEL / rows))
-
-
-def _points(value: float) -> str:
-    """A difference in whole points, a small one with a decimal."""
-    return f"{value:.0f}" if value >= 3 else f"{value:.1f}"
-
-
-def reach(n: int, percent: float, languages: int = 1) -> list[str]:
-    """Say what so many questions can show: how sure a share is, and which difference of two models a test can see.
-
-    Args:
-        n: Questions in all.
-        percent: The share of them that the model has right.
-        languages: Over how many rows the tests are corrected.
-    """
-    share = min(max(percent / 100, 1 / n), 1 - 1 / n) if n > 1 else 0.5
-    half = 100 * 1.96 * math.sqrt(share * (1 - share) / n)
-    wins = fewest_wins()
-    seen = 100 * math.sqrt(POWER_Z**2 * DISAGREE / n)
-    most = 100 * DISAGREE
-    found = [
-        f"{n:,} question{'s' * (n != 1)}: a share of right answers near {percent:.0f} % is known to about "
-        f"±{_points(half)} points.",
-        f"Of two models the better one must have at least {wins} more of these questions right, "
-        f"{_points(100 * wins / n)} points, before a paired test can tell them apart."
-        if wins <= n
-        else f"No difference of two models can be told by a paired test: that takes {wins} questions at least.",
-    ]
-    if seen < most:
-        words = f"a difference of {_points(seen)} points is seen in 80 of 100 such sets of questions"
-    else:
-        needed = math.ceil(POWER_Z**2 * DISAGREE / (most / 200) ** 2)
-        words = (
-            f"a difference of {most / 2:.0f} points is mostly missed here, and seen in 80 of 100 sets of {needed:,} "
-            "questions"
-        )
-    found.append(f"Where two models disagree in a fifth of the questions, {words}.")
-    if languages > 1:
-        found.append(
-            f"A table tests {languages} languages together: in a single one it takes {fewest_wins(languages)} "
-            "questions that only the better model has right."
-        )
-    return found

@@ -1,8 +1,8 @@
-"""Read what `lusifer evaluate` wrote: a summary, and the examples that each score was computed from.
+"""Read an evaluation folder of `lusifer evaluate`: the summary, and the examples behind each score.
 
-DIR/summary.json          an entry for each language and task, with a score or the reason why there is none
-DIR/examples/TASK.json    language -> kind, ids, values, gold; what is not there has no interval
-DIR/details/TASK.json     language -> what a task of ours has to say beside its score; most have nothing
+DIR/summary.json          an entry for each language and task, with a score or the reason why it is missing
+DIR/examples/TASK.json    language -> kind, ids, values, gold; a score without examples has no interval
+DIR/details/TASK.json     language -> more results of the task; only some tasks of Lusifer write them
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SUMMARY, EXAMPLES, DETAILS = "summary.json", "examples", "details"
 AGAIN = "evaluate again"
 Parsed = TypeVar("Parsed")
 TOLERANCE = 0.05
-"""Percent points between a score and its examples that rounding may make."""
+"""A score may differ from the score of its examples by this many percentage points, because of rounding."""
 
 
 @dataclass(frozen=True)
 class IndexEmbedder:
-    """Another embedder, whose the documents are."""
+    """Another embedder, which made the vectors of the documents."""
 
     name: str
     identity: str
@@ -37,10 +37,15 @@ class IndexEmbedder:
 
 @dataclass(frozen=True)
 class Model:
-    """What was measured; `identity` is a hash of weights and prompts, None where they were not on disk.
+    """The model that was evaluated.
 
-    With `against` only the queries were the model's: such scores have that embedder in `name` and are never those of
-    the model alone.
+    Attributes:
+        name: Name of the model; with `against` it also names that embedder.
+        identity: Hash of weights and prompts; None if they were not on disk.
+        dimension: Dimension of the vectors.
+        max_tokens: Maximum length of a text in tokens.
+        against: The embedder of the documents if it is another one. The model then only encoded the queries, and the
+            scores are never averaged with scores of the model alone.
     """
 
     name: str
@@ -51,13 +56,13 @@ class Model:
 
     @property
     def known_as(self) -> str | None:
-        """The identity, and with it that of another embedder whose the documents are."""
+        """The identity of the model, and of the embedder of the documents if it is another one."""
         return f"{self.identity} against {self.against.identity}" if self.identity and self.against else self.identity
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of a task's texts the model met in training."""
+    """How many of a task's texts (`of`) were in the training data of the model (`seen`)."""
 
     seen: int
     of: int
@@ -65,9 +70,25 @@ class Seen:
 
 @dataclass(frozen=True)
 class Entry:
-    """One language and task; `score` in percent is None if and only if `missing` gives the reason.
+    """One language and task of an evaluation.
 
-    `low` and `high` are the 95 % interval of the score, or None; `n` counts examples, queries or pairs.
+    Attributes:
+        language: The code of the language.
+        task: Name of the task.
+        title: Description of the task for tables.
+        type: mteb's type of task.
+        metric: The metric, by its name in mteb.
+        split: The split that was tested.
+        subsets: The subsets over which the score is averaged.
+        cross_lingual: Whether two languages or more take part.
+        score: The score in percent; None if and only if `missing` gives a reason.
+        missing: Why there is no score.
+        low: Lower end of the 95 % interval; None without an interval.
+        high: Upper end of that interval.
+        n: Number of examples, queries or pairs.
+        seconds: Duration.
+        prompt: Role -> prompt.
+        seen: Test texts in the training data; None if unknown.
     """
 
     language: str
@@ -95,7 +116,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What `summary.json` holds; keys that it does not know are left aside."""
+    """The content of `summary.json`; unknown keys are ignored."""
 
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
     suite: str
@@ -110,23 +131,28 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Results(Summary):
-    """One evaluation folder."""
+    """The content of one evaluation folder.
+
+    Attributes:
+        folder: The folder.
+        examples: Language and task -> the examples of the score.
+        details: Language and task -> more results of the task.
+    """
 
     folder: Path | None = None
     examples: Mapping[Key, Examples] = field(default_factory=dict)
     details: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
     def part(self, cross_lingual: bool) -> Results:
-        """The cross-lingual entries alone, or the monolingual ones: the two are never in one mean."""
+        """Give the results with only the cross-lingual or only the monolingual entries."""
         return replace(self, scores=tuple(entry for entry in self.scores if entry.cross_lingual == cross_lingual))
 
 
 def read(folder: Path) -> Results:
-    """Read one evaluation folder, and check that the examples are those of the scores.
+    """Read one evaluation folder, and check that the examples give the scores.
 
     Raises:
-        DataError: A file is missing, damaged, of another format, or the files do not belong together; the message
-            names the file and what to do.
+        DataError: A file is missing, damaged or of another format, or the files do not belong together.
     """
     file = folder / SUMMARY
     found = parse(dict[str, Any], file).get("format")
@@ -145,7 +171,7 @@ def read(folder: Path) -> Results:
 
 
 def names(results: Sequence[Results]) -> list[str]:
-    """A name for each model that no other has: where the same stands twice, with the folder of the evaluation."""
+    """Give each model a distinct name: models with the same name get the name of the evaluation folder too."""
     plain = [result.model.name for result in results]
     longer = [
         f"{name} ({result.folder.name})" if plain.count(name) > 1 and result.folder else name
@@ -157,7 +183,7 @@ def names(results: Sequence[Results]) -> list[str]:
 
 
 def difference(one: Entry, other: Entry) -> str | None:
-    """Why two entries are not of the same task, although its name is the same; None if they are."""
+    """Say why two entries with the same task name are not comparable; None if they are."""
     for what in ("metric", "split", "subsets", "cross_lingual"):
         mine, theirs = getattr(one, what), getattr(other, what)
         if mine != theirs:
@@ -168,7 +194,7 @@ def difference(one: Entry, other: Entry) -> str | None:
 
 @dataclass(frozen=True)
 class _Row:
-    """The examples of one language as they are in the file."""
+    """The examples of one language, as the file has them."""
 
     __pydantic_config__ = Summary.__pydantic_config__
     kind: str
@@ -179,10 +205,14 @@ class _Row:
 
 
 def parse(kind: type[Parsed], file: Path) -> Parsed:
-    """Read a file as JSON of this form.
+    """Read a JSON file and check its form.
+
+    Args:
+        kind: The type to parse to.
+        file: The file.
 
     Raises:
-        DataError: There is none, or it is of another form; the message names the key.
+        DataError: The file is missing or has another form; the message names the key.
     """
     try:
         return TypeAdapter(kind).validate_json(file.read_bytes())
@@ -197,29 +227,29 @@ def parse(kind: type[Parsed], file: Path) -> Parsed:
 
 
 def _check_entries(file: Path, entries: Sequence[Entry]) -> None:
-    """What the types do not say."""
+    """Check what the types do not express."""
     found: set[Key] = set()
     for entry in entries:
         problem = None
         if (entry.score is None) != bool(entry.missing):
-            problem = "a score or the reason why it is missing, and not both, must stand there"
+            problem = "expected either a score or the reason why it is missing"
         elif (entry.low is None) != (entry.high is None) or (entry.low or 0) > (entry.high or 0):
-            problem = f"no interval: from {entry.low} to {entry.high}"
+            problem = f"{entry.low} to {entry.high} is no interval"
         elif entry.score is None and entry.low is not None:
             problem = "an interval without a score"
         elif not re.fullmatch(r"\w[^/\\\0]*", entry.task):
-            problem = "the task's name cannot be that of a file"
+            problem = "the name of the task cannot be the name of a file"
         elif entry.score is not None and not entry.subsets:
-            problem = "a score over no subset"
+            problem = "a score without subsets"
         elif entry.key in found:
-            problem = "stands there twice"
+            problem = "is there twice"
         if problem:
             raise DataError(f"{file}: {entry.task} in {entry.language}: {problem}; {AGAIN}")
         found.add(entry.key)
 
 
 def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, Examples]:
-    """The examples of one task, none if there is no file; each must give the score that the summary has."""
+    """Read the examples of one task, none if there is no file; they must give the score in the summary."""
     if not file.is_file():
         return {}
     found = {}
@@ -235,25 +265,29 @@ def _examples(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, 
 
 
 def _details(file: Path, task: str, entries: Mapping[Key, Entry]) -> dict[Key, Mapping[str, Any]]:
-    """The details of one task, none if there is no file; what else is in them checks who reads them, by their kind."""
+    """Read the details of one task, none if there is no file; the reader of their kind checks the rest."""
     found = parse(dict[str, dict[str, Any]], file) if file.is_file() else {}
     for language, row in found.items():
         entry = entries.get((language, task))
         if entry is None or entry.score is None:
             raise DataError(f"{file}: {language}: {SUMMARY} has no score for these details; {AGAIN}")
         if not isinstance(row.get("kind"), str):
-            raise DataError(f"{file}: {language}: kind: a text that says what the details are of is not there; {AGAIN}")
+            raise DataError(f"{file}: {language}: kind: the kind of the details is missing; {AGAIN}")
     return {(language, task): row for language, row in found.items()}
 
 
 def examples_of(row: Mapping[str, Any], score: float) -> Examples:
-    """Make the examples of a score from kind, ids, values, gold and texts.
+    """Make the examples of a score and check that they give it.
+
+    Args:
+        row: kind, ids, values, gold and texts.
+        score: The score in percent.
 
     Raises:
-        DataError: They are damaged, or do not give the score.
+        DataError: The examples are damaged, or they do not give the score.
     """
     examples = Examples(**row)
     value = bootstrap.score(examples)
     if abs(value - score) > TOLERANCE:
-        raise DataError(f"the examples give {value:.2f}, {SUMMARY} says {score:.2f}: they are of two evaluations")
+        raise DataError(f"the examples give {value:.2f}, {SUMMARY} has {score:.2f}: they are from two evaluations")
     return examples

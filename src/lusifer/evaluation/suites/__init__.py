@@ -1,1 +1,1 @@
-"""What is scored: suites of tasks, from the hub and from local files."""
+"""Suites of tasks, from the Hugging Face Hub and from local files."""

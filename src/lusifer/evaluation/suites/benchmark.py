@@ -1,7 +1,7 @@
-"""The benchmark as data: which tasks of mteb a suite runs for which language, and the scores that others published.
+"""The benchmark suites: mteb's tasks for each language, and published scores of other models.
 
-The facts are in `benchmark.toml` and `published.toml`. Reading them imports no mteb; a test compares them with the one
-that is installed (`tests/support/suite_table.py`).
+The tables are in `benchmark.toml` and `published.toml`. Reading them imports no mteb; a test compares them with the
+installed mteb (`tests/support/suite_table.py`).
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from lusifer.evaluation.tasks.rows import SuiteRow, cheapest_first
 
 QUICK = "quick"
 PAIRED = ("cross-lingual", "robust-hub")
-"""Suites whose subsets are of two languages."""
+"""Suites whose subsets have two languages."""
 QUICK_TEXTS = 8000
-"""The most texts of a row of the quick suite."""
+"""Rows of the quick suite have at most this number of texts."""
 
 
 def names() -> tuple[str, ...]:
-    """Name the suites: `paper`, `cross-lingual`, `robust-hub`, `lists-only` and `quick`."""
+    """Give the names of the suites: `paper`, `cross-lingual`, `robust-hub`, `lists-only` and `quick`."""
     return (*table()["rows"], QUICK)
 
 
 def suite(name: str) -> list[SuiteRow]:
     """Give the rows of a suite, cheapest first.
 
-    `paper` has the tasks of figure 2, each for the languages for which the authors' lists name it, on subsets of one
-    language. `cross-lingual` has the subsets of two languages. `lists-only` has what the lists name and the figure does
-    not. `robust-hub` has questions and sentences that people romanised or mixed with English, and the questions of
-    Belebele as they are written. `quick` has the rows of `paper` that read no more than `QUICK_TEXTS` texts in the
-    tasks that predict best, over public models, the mean of a language's other tasks (`[quick]` in `benchmark.toml`).
+    - `paper`: the tasks of figure 2 of the paper, each for the languages in the authors' lists, on subsets of one
+      language.
+    - `cross-lingual`: the subsets of two languages.
+    - `lists-only`: tasks that the lists name and the figure does not.
+    - `robust-hub`: questions and sentences that people romanized or mixed with English, and the unchanged questions of
+      Belebele.
+    - `quick`: rows of `paper` with at most `QUICK_TEXTS` texts, in the tasks that best predict the mean of a language's
+      other tasks over public models (`[quick]` in `benchmark.toml`).
 
     Raises:
-        UsageError: There is no such suite; the message lists those there are.
+        UsageError: There is no such suite; the message lists the known ones.
     """
     facts = table()
     if name == QUICK:
@@ -48,7 +51,13 @@ def suite(name: str) -> list[SuiteRow]:
 
 
 def make(rows: Sequence[SuiteRow]) -> Any:
-    """Make mteb's task of rows that share it, its data not yet loaded.
+    """Make mteb's task of some rows; its data are not loaded yet.
+
+    Args:
+        rows: Rows of the same task.
+
+    Returns:
+        An instance of mteb's task.
 
     Raises:
         KeyError: The installed mteb has no such task.
@@ -59,7 +68,7 @@ def make(rows: Sequence[SuiteRow]) -> Any:
 
 
 def table(name: str = "benchmark.toml") -> dict[str, Any]:
-    """Read the facts of the suites, or those of another file beside this one."""
+    """Read the table of the suites, or another TOML file next to this module."""
     return tomllib.loads(resources.files("lusifer.evaluation.suites").joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -83,15 +92,28 @@ def _rows(facts: Mapping[str, Any], name: str) -> list[SuiteRow]:
 
 
 def published(name: str) -> dict[str, dict[str, float]]:
-    """Give a published table, "by_language" or "cross_lingual": model -> language or data set -> score in percent."""
+    """Read a published table.
+
+    Args:
+        name: "by_language" or "cross_lingual".
+
+    Returns:
+        Model -> language or dataset -> score in percent.
+    """
     facts = table("published.toml")[name]
     return {model: dict(zip(facts["columns"], row["scores"], strict=True)) for model, row in facts["models"].items()}
 
 
 def covers(name: str) -> set[tuple[str, str]]:
-    """Give the language and task of every score under the rows of a published table, as far as the lists tell.
+    """Give the scores behind the averages of a published table, as far as the authors' lists tell.
 
-    Ours may stand beside a published average only where all of these were run.
+    Your scores are comparable with a published average only if all of these were measured.
+
+    Args:
+        name: "by_language" or "cross_lingual".
+
+    Returns:
+        Language and task of each score.
     """
     facts = table("published.toml")[name]
     also = {(language, task) for language, tasks in facts.get("also", {}).items() for task in tasks}

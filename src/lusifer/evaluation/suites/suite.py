@@ -1,4 +1,4 @@
-"""What an evaluation measures: the rows of a suite in some languages, chosen and checked before a model is loaded."""
+"""The selection of an evaluation: rows of a suite in some languages, chosen and checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -21,31 +21,33 @@ from lusifer.io.files import sha256
 MINE = "mine"
 """The suite of a user's own questions."""
 LOCAL = (*local.MODULES, MINE)
-"""Suites of our own tasks, which need no hub."""
+"""Suites of Lusifer's own tasks, which need no Hub."""
 PACKAGED = ("sample", "robust")
-"""Those of them that have tasks on the packaged sentences, which need no folder."""
+"""Suites with tasks on the packaged sentences, which need no folder."""
 EVERY = "all"
-"""In place of codes: every language that there is anything for."""
+"""Stands for every language that has data, in place of codes."""
+PERTURBED_TEXTS = "texts in disguise"
+"""Key of the digest of perturbed texts; folders of older evaluations have it, so it does not change."""
 
 
 def names() -> tuple[str, ...]:
-    """Name the suites."""
+    """Give the names of all suites."""
     return (*LOCAL, *benchmark.names())
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is measured.
+    """The rows that an evaluation measures.
 
     Attributes:
         suite: Name of the suite.
-        rows: A language of a task each, cheapest first.
-        make: From rows that share a task: mteb's task, its data not yet loaded.
+        rows: One row for each language and task, cheapest first.
+        make: Function that makes the task of rows that share it; its data are not loaded yet.
         absent: Language and task of rows that cannot be run -> the reason.
-        digests: SHA-256 of the files by name.
-        notes: What to say of files and scripts that were taken for a language.
-        facts: What a reader of the scores must know beside them, for the settings in the summary.
-        parallel: The same sentences in several languages, for the gap between languages; None where there are none.
+        digests: Name of a file -> its SHA-256.
+        parallel: Language -> the same sentences in it, for the gap between languages; None if there are none.
+        notes: Messages about files and scripts that were read as a language.
+        facts: Facts about the scores, for the settings in the summary.
     """
 
     suite: str
@@ -66,35 +68,39 @@ def choose(
     against: bool = False,
     documents: Path | Searched | None = None,
 ) -> Selection:
-    """Choose what is measured; files are read here, once.
+    """Choose the rows of an evaluation; files are read here, once.
 
-    `data` is the folder of the suites `offline` and `robust` (which has the packaged sentences without one), or the
-    file of one's own questions, whose `documents` may be elsewhere. No languages are the 14 of the paper, of one's own
-    questions and of a suite from the hub all that have a row; no tasks are all of the suite. With "all" as the one
-    language there are all that have anything, each with the tasks whose files it has. `against` leaves those tasks
-    whose documents may be of another embedder, without the gap between languages.
+    Args:
+        suite: Name of the suite.
+        data: The folder of the suites `offline`, `long` and `robust`, or the file of questions of the suite `mine`.
+            Without a folder `robust` uses the packaged sentences.
+        languages: Codes of languages, or "all" alone for every language that has data. None is the 14 languages of the
+            paper; for the suites `mine` and those from the Hub it is every language with a row.
+        tasks: Names of tasks; None for all of the suite.
+        against: Whether to choose only tasks whose documents another embedder may encode, without the language gap.
+        documents: The documents of the suite `mine`, if they are not in the file of questions.
 
     Raises:
-        DataError: A file of the offline suite is damaged, or there is none.
+        DataError: A file of a local suite is damaged, or the folder has none.
         MissingExtraError: The suite is a local one, and mteb is not installed.
-        UsageError: A suite, language or task is unknown, the offline suite has no folder, no disguise applies to what
-            was chosen, or `against` is asked of a suite from the hub.
+        UsageError: A suite, language or task is unknown, the folder is missing, no perturbation applies to the chosen
+            rows, or `against` is used with a suite from the Hub.
     """
     if suite not in names():
         raise UsageError(f"--suite {suite!r} is unknown: use one of {', '.join(names())}")
     every = EVERY in map(str.lower, languages or ())
     if every and len(languages or ()) > 1:
-        raise UsageError(f"--languages: {EVERY} stands alone: it is every language that there is anything for")
+        raise UsageError(f"--languages: {EVERY} already means every language with data: give no other code with it")
     for code in () if every else languages or ():
         languages_.language(code)  # before the tasks are imported, which takes seconds
     if suite == MINE:
         return _mine(data, None if every else languages, tasks, against, documents)
     if documents is not None:
-        raise UsageError(f"--documents: belongs to the suite {MINE!r}, not to {suite!r}: leave it out")
+        raise UsageError(f"--documents: only for the suite {MINE!r}, not for {suite!r}: leave it out")
     asked = languages or [row.code for row in languages_.paper()]
     if suite not in LOCAL:
         if against:
-            raise UsageError(f"--against: not with the suite {suite!r} from the hub: use one of {', '.join(LOCAL)}")
+            raise UsageError(f"--against: not with the suite {suite!r} from the Hub: use one of {', '.join(LOCAL)}")
         table = benchmark.suite(suite)
         there = {row.language for row in table}
         codes, notes = _codes(languages if languages and not every else sorted(there), there)
@@ -105,9 +111,9 @@ def choose(
 def _from_files(
     suite: str, data: Path | None, asked: Sequence[str] | None, tasks: Sequence[str] | None, against: bool
 ) -> Selection:
-    """A suite of our own tasks, in some languages or in every one that there is anything for (None)."""
+    """Choose the rows of a local suite, in some languages or in every language with data (None)."""
     if suite not in PACKAGED and data is None:
-        raise UsageError(f"the suite {suite} reads files: name their folder with --data")
+        raise UsageError(f"--suite {suite} reads files: name their folder with --data")
     folder, kinds = local.DataFolder(data), local.tasks(suite)
     if data is None:
         kinds = [kind for kind in kinds if not kind.files(Path(), kind.subset.format(local.ENGLISH))]
@@ -117,9 +123,11 @@ def _from_files(
     if data is None:
         unknown = [code for code in codes if code not in there]
         if unknown:
-            raise UsageError(f"language {unknown[0]!r} is not in the sample: use some of {', '.join(packaged)}")
+            raise UsageError(
+                f"--languages: {unknown[0]!r} has no packaged sentences: use some of {', '.join(packaged)}"
+            )
         if codes == [local.ENGLISH]:
-            raise UsageError("--languages: the sample compares languages with English: name another one")
+            raise UsageError("--languages: the packaged sentences are compared with English: name another language")
     rows, absent, files = local.survey(kinds, codes, folder, asked is None)
     if against:
         known_tasks = {kind.__name__: kind for kind in kinds}
@@ -133,11 +141,11 @@ def _from_files(
 
         fit = robust.fitting(kinds, rows, folder)
         rows, absent, facts = fit.rows, {**absent, **fit.absent}, {"disguises": fit.facts}
-        digests["texts in disguise"] = fit.digest
+        digests[PERTURBED_TEXTS] = fit.digest
         if not rows:
             raise UsageError(f"nothing to measure: {fit.why_none()}: choose other --languages or --tasks")
         bare = [code for code in codes if code not in {row.language for row in rows}]
-        notes += [f"{', '.join(bare)}: without a score: {fit.why_none()}"] if bare else []
+        notes += [f"{', '.join(bare)}: no score: {fit.why_none()}"] if bare else []
     elif not rows:
         raise UsageError(f"{data}: no file for these languages and tasks: choose other --languages or --tasks")
     elif not against and suite != "long":
@@ -153,15 +161,15 @@ def _mine(
     against: bool,
     documents: Path | Searched | None,
 ) -> Selection:
-    """A user's own questions, in all languages that they are in or in some."""
+    """Choose the rows of a user's own questions, in some languages or in all of them (None)."""
     if data is None or not data.is_file():
-        words = "reads a file of questions: name it with --data"
+        words = f"--suite {MINE} reads a file of questions: name it with --data"
         if data is not None:
-            folder = "is a folder: name the file of questions in it (JSONL, CSV, Parquet)"
+            folder = "this is a folder: name the file of questions in it (JSONL, CSV, Parquet)"
             words = f"--data {data}: {folder if data.is_dir() else 'no such file'}"
-        raise UsageError(f"--suite {MINE}: {words}; its form: docs/how-to/evaluate.md")
+        raise UsageError(f"{words}; docs/how-to/evaluate.md describes the file")
     if against and isinstance(documents, Searched) and documents.vectors is not None:
-        raise UsageError("--against: the documents of an index have vectors already: leave it out")
+        raise UsageError("--against: the documents of an index already have vectors: leave it out")
     asked, digests, notes = questions.read(data, documents)
     rows, left_out = questions.survey(asked)
     there = {row.language for row in rows}
@@ -177,7 +185,7 @@ def _questions(asked: QuestionSet, _: Sequence[SuiteRow]) -> questions.MyQuestio
 def _parallel(
     suite: str, folder: local.DataFolder, codes: Sequence[str], split: str
 ) -> dict[str, Sequence[str]] | None:
-    """The sentences that are the same in all languages, of SIB-200 those of a split."""
+    """Give the sentences that all languages share: the packaged ones, or those of a split of SIB-200."""
     from lusifer.evaluation.tasks import sib200
 
     known = parallel_text.sample().texts
@@ -185,15 +193,13 @@ def _parallel(
 
 
 def _codes(asked: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:
-    """The codes as they are in a set, and a note on each that is there in another script alone, or looks like two."""
+    """Find codes in a set, with a note for each that exists only in another script or that looks like two languages."""
     found = {code: languages_.among(code, there) for code in asked}
     others = {
         code: languages_.language(other) for code, other in found.items() if languages_.language(code).code != other
     }
-    notes = [
-        f"{code}: {row.code} ({row.name}) is measured, the only script that is there" for code, row in others.items()
-    ]
+    notes = [f"{code}: only {row.code} ({row.name}) has texts, so it is measured" for code, row in others.items()]
     for code in filter(local.is_pair, found):
         row = languages_.language(found[code])
-        notes.append(f"{code}: taken for {row.code} ({row.name}): two languages have a comma between them")
+        notes.append(f"{code}: read as {row.code} ({row.name}): write a comma between two languages")
     return list(dict.fromkeys(found.values())), notes

@@ -1,1 +1,1 @@
-"""Tasks that need no hub: a class each, over files of a folder or the packaged sentences, and the rows of a suite."""
+"""Tasks that read local files or the packaged sentences and need no Hub: one class for each task, and suite rows."""

@@ -1,7 +1,7 @@
-"""Which English words stand for which word of a translation: learned from the pairs of sentences themselves.
+"""Word alignment: which English words translate which word, learned from the pairs of sentences themselves.
 
-IBM model 1 (Brown et al. 1993, The Mathematics of Statistical Machine Translation, section 4.4): each English word is
-made by one word of the other sentence, by a table of chances that some rounds of expectation and maximisation fit.
+IBM model 1 (Brown et al. 1993, The Mathematics of Statistical Machine Translation, section 4.4): one word of the other
+sentence generates each English word. Expectation maximization fits the table of translation probabilities.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import TypeVar
 import numpy as np
 import regex
 
-from lusifer.evaluation.tasks.disguises import spaced, words
+from lusifer.evaluation.tasks.perturbations import spaced, words
 
 ROUNDS = 8
 ALIKE = 20.0
-"""How much likelier than others words are at first that are written the same, as names are."""
+"""Initial weight of two words with the same spelling, such as names; all other pairs start with 1."""
 _ENGLISH = regex.compile(r"\p{L}[\p{L}\p{M}\p{N}'’.-]*[\p{L}\p{M}\p{N}]|\p{L}")
 Id = TypeVar("Id")
 
 
 def english_for(texts: Mapping[Id, str], english: Mapping[Id, str]) -> dict[Id, dict[int, str]]:
-    """Find the English words for the words of texts.
+    """Find English words for the words of texts.
 
     Args:
-        texts: Some hundred sentences or more in one language.
-        english: The same in English, by the same ids; others are left aside.
+        texts: Id -> sentence in one language; a few hundred sentences or more.
+        english: The same ids -> the sentence in English. Ids that are not in both are ignored.
 
     Returns:
-        By id: the number of a word, as `disguises.words` counts them -> what stands for it in English. Words that no
-        English word is due to are not in it, nor are texts in scripts without spaces, whose words are not known.
+        Id -> position of a word, as `perturbations.words` counts them -> its English words. Words to which no English
+        word is aligned are absent, and so are texts in scripts without spaces, whose words are not known.
     """
     ids = [name for name in texts if name in english and spaced(texts[name])]
     own = [[texts[name][slice(*span)] for span in words(texts[name])] for name in ids]
@@ -46,7 +46,7 @@ def english_for(texts: Mapping[Id, str], english: Mapping[Id, str]) -> dict[Id, 
 
 
 def _aligned(own: list[list[str]], english: list[list[str]]) -> list[list[int]]:
-    """For each English word of each sentence the place of the word that most likely made it."""
+    """For each English word of each sentence, give the position of the word that most likely generated it."""
     pairs = [(i, j, k) for i, (a, b) in enumerate(zip(own, english)) for k in range(len(b)) for j in range(len(a))]
     if not pairs:
         return [[] for _ in own]
@@ -60,7 +60,7 @@ def _aligned(own: list[list[str]], english: list[list[str]]) -> list[list[int]]:
     spelled = [list(each) for each in names]
     same = [spelled[0][code // len(names[1])] == spelled[1][code % len(names[1])] for code in kinds.tolist()]
     chance = np.where(same, ALIKE, 1.0)
-    # The words of a sentence that may have made one and the same English word stand one behind the other.
+    # `place` numbers the English words: all candidates for the same English word have the same number.
     place = np.cumsum([j == 0 for _, j, _ in pairs]) - 1
     for _ in range(ROUNDS):
         part = chance[kind]

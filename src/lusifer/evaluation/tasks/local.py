@@ -1,7 +1,7 @@
-"""Local tasks: mteb task classes whose data lie in files of a folder, or come with the package.
+"""Local tasks: mteb task classes whose data are files of a folder or come with the package.
 
-A task is one class, derived from `LocalTask` and from one of mteb's task classes; `MODULES` names the modules that
-hold those of the library, and `register` adds one from outside. The modules import mteb, so they are imported late.
+A task is a class that is derived from `LocalTask` and from one of mteb's task classes. `MODULES` names the modules with
+the tasks of the library, and `register` adds one of your own. The modules import mteb, so they are imported late.
 """
 
 from __future__ import annotations
@@ -27,41 +27,54 @@ MODULES: dict[str, list[str]] = {
     "robust": ["lusifer.evaluation.tasks.robust:TASKS"],
     "long": ["lusifer.evaluation.search.long:TASKS"],
 }
-"""Suite -> where its tasks stand: module and name of a tuple."""
+"""Suite -> where its tasks are defined, as "module:name of a tuple"."""
 _ADDED: list[type[LocalTask]] = []
 
 
 @dataclass
 class DataFolder:
-    """A folder of evaluation files, None for tasks that read none; each file is parsed once for all tasks."""
+    """A folder of evaluation files; each file is parsed once for all tasks.
+
+    Attributes:
+        path: The folder; None for tasks that read no files.
+        parsed: File -> its parsed content.
+    """
 
     path: Path | None
     parsed: dict[Path, Any] = field(default_factory=dict)
 
     def read(self, file: Path, parse: Callable[[Path], Any]) -> Any:
-        """Give the content of a file; one that is missing or damaged is a `DataError`."""
+        """Give the parsed content of a file.
+
+        Args:
+            file: The file.
+            parse: Function that reads the file if no task has read it yet.
+
+        Raises:
+            DataError: The file is missing or damaged.
+        """
         if file not in self.parsed:
             self.parsed[file] = parse(file)
         return self.parsed[file]
 
 
 class LocalTask:
-    """The part of a local task that mteb does not have; name it before mteb's class among the bases.
+    """Base class of local tasks; among the base classes of a task it comes before mteb's class.
 
     Attributes:
-        title: What is measured, in words, for tables. A class without one is no task, but a base of others.
-        type: mteb's type, as in "Classification".
+        title: Description of the task for tables. A class without a title is a base class and no task.
+        type: mteb's type of task, such as "Classification".
         metric: mteb's main metric of that type.
         split: The split that is tested.
-        subset: The subset of a language: "{}" is replaced by its code.
-        cross_lingual: Whether English takes part beside the language; English itself has no row then.
-        instruction: What stands before a query for a model that was trained with instructions.
-        symmetric: Whether documents carry the instruction too.
-        cost: Texts that a row embeds; None where that is not known.
-        texts: What the ids of its examples are ids of, where other tasks have the same texts: means over such tasks
-            have their texts drawn together.
-        optional: Whether a language without a file has no row at all; else its score is missing, with the reason.
-        by_mteb: Whether mteb measures it; a `RankedTask` (`evaluation.search.ranked`) does so itself.
+        subset: Name of the subset of a language; "{}" is replaced by its code.
+        cross_lingual: Whether the language is compared with English; English itself then has no row.
+        instruction: Instruction before a query, for a model that was trained with instructions; None for none.
+        symmetric: Whether documents get the instruction too.
+        cost: Number of texts that a row embeds; None if it is not known.
+        texts: Name of the texts that the ids of the examples refer to, if other tasks have the same texts. Intervals of
+            means over such tasks resample their texts together.
+        optional: Whether a language without a file has no row. Otherwise its score is missing, with the reason.
+        by_mteb: Whether mteb computes the score; a `RankedTask` (`evaluation.search.ranked`) computes it itself.
     """
 
     title: ClassVar[str]
@@ -85,28 +98,45 @@ class LocalTask:
 
     @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
-        """List the files that a subset is made of, whether they are there or not."""
+        """List the files of a subset, whether they exist or not.
+
+        Args:
+            folder: The folder of evaluation files.
+            subset: Name of the subset.
+        """
         return []
 
     @staticmethod
     def parse(file: Path) -> Any:
-        """Read one file; one that is missing or damaged is a `DataError`."""
-        raise NotImplementedError(f"{file}: write `parse(file)` in the task: it returns what the file holds")
+        """Read one file.
+
+        Raises:
+            DataError: The file is missing or damaged.
+        """
+        raise NotImplementedError(f"{file}: write `parse(file)` in the task; it returns the content of the file")
 
     @classmethod
     def build(cls, subset: str, *contents: Any) -> Any:
-        """Make mteb's data of a subset, by split, from what `parse` gave for each of its files."""
+        """Make the data of a subset in mteb's form.
+
+        Args:
+            subset: Name of the subset.
+            *contents: What `parse` returned for each file of `files`, in that order.
+
+        Returns:
+            Split -> mteb's data of the split.
+        """
         raise NotImplementedError(
-            f"{cls.__name__}: write `build(subset, *contents)`: it returns mteb's data of the subset by split"
+            f"{cls.__name__}: write `build(subset, *contents)`; it returns mteb's data of the subset by split"
         )
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """Whether what a text is compared with may be another embedder's: English texts, or the second of a pair."""
+        """Whether another embedder may make the vectors of the documents, as `--against` does."""
         return False
 
     def load_data(self, **_: Any) -> None:
-        """Fill `dataset` with the subsets that will be run, as mteb asks for it."""
+        """Fill `dataset` with the subsets that will be run; mteb calls this."""
         if not self.data_loaded:
             self.dataset = {
                 subset: self.build(
@@ -118,7 +148,7 @@ class LocalTask:
 
     @classmethod
     def row(cls, code: str) -> SuiteRow | None:
-        """The row of a language; None for English in a task that compares with English."""
+        """Give the row of a language; None for English in a task that compares with English."""
         if cls.cross_lingual and code == ENGLISH:
             return None
         names = ("type", "split", "metric", "instruction", "symmetric", "cross_lingual", "cost", "title", "texts")
@@ -127,24 +157,33 @@ class LocalTask:
 
 
 def named(folder: Path, pattern: str, code: str) -> Path:
-    """The file of a language: `pattern` has {} in place of its code, or of another one of it (zho_Hans for zh).
+    """Find the file of a language.
 
-    A pattern that ends in .jsonl stands for .jsonl.gz as well; the name without .gz where there is neither.
+    Its name may have any code of the language, such as zho_Hans for zh. A pattern that ends in .jsonl also finds
+    .jsonl.gz.
+
+    Args:
+        folder: The folder of evaluation files.
+        pattern: Name of the file, with {} in place of the code.
+        code: Lusifer's code of the language.
+
+    Returns:
+        The path. If there is no such file, the path that the pattern gives for the code.
 
     Raises:
-        DataError: Two files stand for the language.
+        DataError: Two files belong to the language.
     """
     files = [file for other, _, file in _by_code(folder, pattern) if other == code]
     if len(files) > 1:
         names = " and ".join(file.name for file in files[:2])
-        raise DataError(f"{folder}: {names} both stand for {code}: keep one of them in the folder")
+        raise DataError(f"{folder}: {names} are both for {code}: leave only one of them in the folder")
     return files[0] if files else folder / pattern.format(code)
 
 
 def _by_code(folder: Path, pattern: str, pairs: bool = False) -> Iterator[tuple[str, str, Path]]:
-    """The files of a pattern, sorted by name: language, the word for it in the name, file.
+    """Yield the files of a pattern, sorted by name: code of the language, code as the name has it, file.
 
-    With `pairs` only those with a second language where a territory could stand (en-de): files of no one language.
+    With `pairs`, yield only files whose code looks like two languages (en-de).
     """
     before, after = pattern.split("{}")
     for file in sorted(os.listdir(folder)) if folder.is_dir() else ():
@@ -152,7 +191,7 @@ def _by_code(folder: Path, pattern: str, pairs: bool = False) -> Iterator[tuple[
         name = file[:-3] if packed else file
         if name.startswith(before) and name.lower().endswith(after):
             word = name[len(before) : len(name) - len(after)]
-            with suppress(UsageError):  # a word that is the code of no language
+            with suppress(UsageError):  # not the code of a language
                 code = languages.language(word).code
                 if is_pair(word) == pairs:
                     yield code, word, folder / file
@@ -160,9 +199,10 @@ def _by_code(folder: Path, pattern: str, pairs: bool = False) -> Iterator[tuple[
 
 @cache
 def is_pair(word: str) -> bool:
-    """Whether the code of a language has a second one where a territory could stand.
+    """Whether a code looks like two languages.
 
-    So in en-de and eng-deu; not in en-DE, zh-cmn, fr-fr and zh-cn, which is the code of no language.
+    This holds for en-de and eng-deu. It does not hold for en-DE (a territory), zh-cmn and fr-fr (the same language
+    twice) or zh-cn ("cn" is not a language).
     """
     first, *others = re.split("[-_]", word.strip())
     found = [part for part in others[:1] if re.fullmatch("[A-Za-z]{3}", part)]
@@ -173,29 +213,35 @@ def is_pair(word: str) -> bool:
 
 
 def _patterns(kinds: Sequence[type[LocalTask]], folder: Path) -> list[str]:
-    """The names of the files of tasks, {} in place of a language."""
+    """The names of the files of tasks, with {} in place of a language."""
     names = [file.name for task in kinds for file in task.files(folder, task.subset.format("{}"))]
     return list(dict.fromkeys(name for name in names if "{}" in name))
 
 
 def codes(kinds: Sequence[type[LocalTask]], folder: Path) -> set[str]:
-    """The languages that files of tasks are there for."""
+    """Give the languages for which the folder has a file of one of the tasks."""
     return {code for name in _patterns(kinds, folder) for code, _, _ in _by_code(folder, name)}
 
 
 def notes(kinds: Sequence[type[LocalTask]], codes: Collection[str], folder: Path) -> list[str]:
-    """Say which files of some languages have another code in their names, and which are passed over as pairs."""
+    """Say which files have another code of a language in their names, and which are ignored as language pairs.
+
+    Args:
+        kinds: Tasks of a suite.
+        codes: The languages that are measured.
+        folder: The folder of evaluation files.
+    """
     found = []
     for pattern in _patterns(kinds, folder):
         for code, word, file in _by_code(folder, pattern):
             if code in codes and word != code:
-                found.append(f"{file.name}: taken for {code} ({languages.language(code).name})")
-    return found + _passed_over(kinds, codes, folder)
+                found.append(f"{file.name}: read as {code} ({languages.language(code).name})")
+    return found + _ignored(kinds, codes, folder)
 
 
-def _passed_over(kinds: Sequence[type[LocalTask]], codes: Collection[str], folder: Path) -> list[str]:
+def _ignored(kinds: Sequence[type[LocalTask]], codes: Collection[str], folder: Path) -> list[str]:
     return [
-        f"{file.name}: not read: {word} looks like two languages; a territory has capitals (pt-BR)"
+        f"{file.name}: not read: {word} looks like two languages; write a territory in capitals (pt-BR)"
         for pattern in _patterns(kinds, folder)
         for code, word, file in _by_code(folder, pattern, pairs=True)
         if code in codes
@@ -203,7 +249,7 @@ def _passed_over(kinds: Sequence[type[LocalTask]], codes: Collection[str], folde
 
 
 def _metadata(task: type[LocalTask], codes: Iterable[str] = ()) -> Any:
-    """Describe a task to mteb, for the languages of our table and others."""
+    """Describe a task to mteb, for the languages of Lusifer's table and for `codes`."""
     from mteb.abstasks.task_metadata import TaskMetadata
 
     known = [*languages.table().values(), *map(languages.language, codes)]
@@ -224,16 +270,16 @@ def register(task: type[LocalTask]) -> None:
     """Add a task of your own to the suite "offline", for this process.
 
     Raises:
-        ValueError: Another task has the name.
+        ValueError: Another task has the same name.
     """
     others = [known for known in tasks("offline") if extras.qualified(known) != extras.qualified(task)]
     if any(known.__name__ == task.__name__ for known in others):
-        raise ValueError(f"task {task.__name__!r}: another class has this name already: choose another")
+        raise ValueError(f"task {task.__name__!r}: another class already has this name: choose another name")
     _ADDED[:] = [known for known in _ADDED if known in others] + [task]
 
 
 def tasks(suite: str) -> list[type[LocalTask]]:
-    """Give the tasks of a local suite; this imports mteb.
+    """Give the task classes of a local suite; this imports mteb.
 
     Raises:
         MissingExtraError: mteb is not installed.
@@ -246,15 +292,21 @@ def tasks(suite: str) -> list[type[LocalTask]]:
 def survey(
     kinds: Sequence[type[LocalTask]], codes: Sequence[str], data: DataFolder, there_only: bool = False
 ) -> tuple[list[SuiteRow], dict[tuple[str, str], str], list[Path]]:
-    """List what tasks measure, and read every file: a damaged one must not be found after hours.
+    """List the rows of tasks, and read every file, so that a damaged file is reported before hours of work.
 
-    The files of English are read as well. With `there_only` a task without its file in a language is no row of it.
+    The files of English are read too.
+
+    Args:
+        kinds: Tasks of a suite.
+        codes: The languages to measure.
+        data: The folder of evaluation files.
+        there_only: Whether a task has no row in a language without its file. Otherwise the row's score is missing.
 
     Returns:
-        The rows; language and task of those that lack a file, with the reason; and the files that are there.
+        The rows; language and task of those without a file -> the reason; and the files that exist.
 
     Raises:
-        DataError: There is nothing to measure in the folder, or a file is damaged.
+        DataError: The folder has no file of the tasks, or a file is damaged.
     """
     rows: list[SuiteRow] = []
     absent: dict[tuple[str, str], str] = {}
@@ -274,16 +326,25 @@ def survey(
                 absent[row.key] = f"{next(file.name for file in needed if file not in there)}: no such file"
     if data.path is not None and not found:
         names = dict.fromkeys(file.name for task in kinds for file in task.files(data.path, "xx") if "xx" in file.name)
-        passed = "".join(f"; {words}" for words in _passed_over(kinds, codes, data.path)[:1])
+        ignored = "".join(f"; {words}" for words in _ignored(kinds, codes, data.path)[:1])
         raise DataError(
-            f"{data.path}: nothing to measure in it: expected {', '.join(names)}, xx for a language code such as en"
-            f"{passed}"
+            f"{data.path}: nothing to measure in it: expected {', '.join(names)}, with a language code in place of xx"
+            f"{ignored}"
         )
     return rows, absent, list(found)
 
 
 def make(kinds: Sequence[type[LocalTask]], data: DataFolder, rows: Sequence[SuiteRow]) -> Any:
-    """Make the task of rows that share it, its data not yet loaded."""
+    """Make the task of some rows; its data are not loaded yet.
+
+    Args:
+        kinds: Tasks of a suite.
+        data: The folder of evaluation files.
+        rows: Rows of the same task.
+
+    Returns:
+        An instance of the task, for mteb.
+    """
     task = next(kind for kind in kinds if kind.__name__ == rows[0].task)()
     task.source = data
     if task.by_mteb:

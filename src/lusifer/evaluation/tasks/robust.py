@@ -1,8 +1,11 @@
-"""The suite `robust`: tasks whose queries come in a disguise, each beside the same queries as they were.
+"""The suite `robust`: tasks with perturbed queries, each next to a task with the same queries unchanged.
 
-What is searched stays as it was, in English. A task is made for each base and disguise, and one for each base without a
-disguise, with the same ids: so a loss is taken example by example. The English words of a mixed text would stand in the
-translation that is sought, so texts are mixed in XQuAD alone, whose paragraphs do not hold the question.
+The documents are English and unchanged. Each base task has one variant for each perturbation and one without any. Their
+examples have the same ids, so that scores are compared example by example. Only XQuAD has code-mixed queries: in the
+other tasks the document is the translation of the query, so the English words would be in it.
+
+Result files store the names of tasks, the keys "disguises" and "disguise" and the titles of perturbations, so these do
+not change.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from datasets import DatasetDict
 from lusifer import languages
 from lusifer.errors import MissingExtraError
 from lusifer.evaluation.tasks.alignment import english_for
-from lusifer.evaluation.tasks.disguises import DISGUISES, NONE, Disguise, romaniser
 from lusifer.evaluation.tasks.local import ENGLISH, DataFolder, LocalTask
+from lusifer.evaluation.tasks.perturbations import NONE, PERTURBATIONS, Perturbation, romaniser
 from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.evaluation.tasks.sib200 import (
     SampleTranslationToEnglish,
@@ -32,57 +35,57 @@ from lusifer.evaluation.tasks.xquad import Questions, XQuADToEnglish
 from lusifer.io import parallel_text
 
 LEAST = 0.1
-"""Share of the texts of a language that a disguise must change to have a row there."""
+"""A perturbation has a row in a language if it changes at least this share of the texts."""
 ARABIC = "ar"
 DIALECTS = {
     "acm": "Mesopotamian", "acq": "Taizzi-Adeni", "aeb": "Tunisian", "ajp": "South Levantine",
     "apc": "North Levantine", "ars": "Najdi", "ary": "Moroccan", "arz": "Egyptian",
 }  # fmt: skip
-"""The dialects of SIB-200: what ISO 639-3 counts under one language whose written standard their speakers share."""
+"""The dialects of Arabic in SIB-200: ISO 639-3 code -> name. ISO 639-3 groups them under one macrolanguage."""
 
 
-class _Dressed(LocalTask):
-    """What the tasks of the suite share.
+class _Perturbed(LocalTask):
+    """Base class of the tasks of the suite.
 
     Attributes:
-        clean: Name of the task with the same texts as they were.
-        disguise: None for that one.
-        disguised: In words, for tables; empty for that one.
+        clean: Name of the task with the same texts, unchanged.
+        perturbation: How the queries are changed; None for the clean task.
+        label: Name of the perturbation in tables; empty for the clean task.
     """
 
     clean: ClassVar[str]
-    disguise: ClassVar[Disguise | None] = None
-    disguised: ClassVar[str] = ""
+    perturbation: ClassVar[Perturbation | None] = None
+    label: ClassVar[str] = ""
     optional = True
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """What is searched is English."""
+        """The documents are English in every language."""
         return True
 
     @classmethod
     def queries(cls, subset: str, *contents: Any) -> dict[Any, str]:
-        """The queries as they were, by id."""
-        raise NotImplementedError(f"{cls.__name__}: write `queries(subset, *contents)`: the texts by id")
+        """Give the unchanged queries by id."""
+        raise NotImplementedError(f"{cls.__name__}: write `queries(subset, *contents)`; it returns the texts by id")
 
     @classmethod
     def english(cls, subset: str, *contents: Any) -> Mapping[Any, Mapping[int, str]]:
-        """English words for the words of the queries, by id: what mixed disguises take."""
+        """Give English words for the words of the queries, by id; code-mixing needs them."""
         return {}
 
     @classmethod
-    def dressed(cls, subset: str, *contents: Any) -> dict[Any, str]:
-        """The queries in disguise, by id."""
+    def perturbed(cls, subset: str, *contents: Any) -> dict[Any, str]:
+        """Give the perturbed queries by id."""
         plain = cls.queries(subset, *contents)
-        if cls.disguise is None:
+        if cls.perturbation is None:
             return plain
         code = subset.split("-")[0]
-        words = cls.english(subset, *contents) if cls.disguise.mixed else {}
-        return {name: cls.disguise(text, code, words.get(name, NONE)) for name, text in plain.items()}
+        words = cls.english(subset, *contents) if cls.perturbation.mixed else {}
+        return {name: cls.perturbation(text, code, words.get(name, NONE)) for name, text in plain.items()}
 
 
-class _SampleDressed(_Dressed, SampleTranslationToEnglish):
-    """The packaged sentences: the nearest English one should be the translation."""
+class _SamplePerturbed(_Perturbed, SampleTranslationToEnglish):
+    """Packaged sentences: the nearest English sentence should be the translation."""
 
     clean = "SampleClean"
 
@@ -92,18 +95,18 @@ class _SampleDressed(_Dressed, SampleTranslationToEnglish):
 
     @classmethod
     def build(cls, subset: str, *contents: Any) -> DatasetDict:
-        """Lay the sentences in disguise beside the English ones."""
+        """Pair the perturbed sentences with the English ones."""
         english = dict(enumerate(parallel_text.sample().texts[ENGLISH]))
-        return DatasetDict({cls.split: translations(cls.dressed(subset), english, subset)})
+        return DatasetDict({cls.split: translations(cls.perturbed(subset), english, subset)})
 
     @classmethod
     def row(cls, code: str) -> SuiteRow | None:
-        """None for a language that the package has no sentences in."""
+        """Give the row of a language; None for a language without packaged sentences."""
         return super().row(code) if code in parallel_text.sample().texts else None
 
 
-class _SIB200Dressed(_Dressed, SIB200TranslationToEnglishDev):
-    """The dev sentences of SIB-200: the nearest English one of 99 should be the translation."""
+class _SIB200Perturbed(_Perturbed, SIB200TranslationToEnglishDev):
+    """Dev split of SIB-200: the nearest of 99 English sentences should be the translation."""
 
     clean = "SIB200Clean"
 
@@ -113,35 +116,35 @@ class _SIB200Dressed(_Dressed, SIB200TranslationToEnglishDev):
 
     @classmethod
     def build(cls, subset: str, *contents: Sentences) -> DatasetDict:
-        """Lay the sentences in disguise beside the English ones."""
-        found = cls.dressed(subset, *contents)
+        """Pair the perturbed sentences with the English ones."""
+        found = cls.perturbed(subset, *contents)
         own = Sentences(tuple(found), tuple(found.values()), ("",) * len(found))
         return super().build(subset, own, contents[1])
 
 
-class _DialectDressed(_SIB200Dressed):
-    """The same sentences of SIB-200 in a dialect; `dialect` is its code."""
+class _DialectPerturbed(_SIB200Perturbed):
+    """The same sentences of SIB-200 in a dialect of Arabic; `dialect` is the code of the dialect."""
 
     dialect: ClassVar[str]
 
     @classmethod
     def files(cls, folder: Any, subset: str) -> list[Any]:
-        """Those of the standard language and of English, and that of the dialect."""
+        """List the files of the standard language, of English and of the dialect."""
         return [*super().files(folder, subset), file_of(folder, cls.dialect, "dev")]
 
     @classmethod
     def row(cls, code: str) -> SuiteRow | None:
-        """Arabic has dialects."""
+        """Give the row of Arabic; None for other languages."""
         return super().row(code) if code == ARABIC else None
 
     @classmethod
-    def dressed(cls, subset: str, *contents: Any) -> dict[Any, str]:
+    def perturbed(cls, subset: str, *contents: Any) -> dict[Any, str]:
         plain, spoken = cls.queries(subset, *contents), dict(zip(contents[2].ids, contents[2].texts))
         return {name: spoken[name] for name in plain if name in spoken}
 
 
-class _XQuADDressed(_Dressed, XQuADToEnglish):
-    """One question of each paragraph of XQuAD: the nearest English paragraph should be the one that answers it."""
+class _XQuADPerturbed(_Perturbed, XQuADToEnglish):
+    """One question for each paragraph of XQuAD: the nearest English paragraph should be the one that answers it."""
 
     clean = "XQuADClean"
     cross_lingual = False  # so that mteb knows a subset of English
@@ -149,7 +152,7 @@ class _XQuADDressed(_Dressed, XQuADToEnglish):
 
     @classmethod
     def queries(cls, subset: str, *contents: Questions) -> dict[Any, str]:
-        """Of each paragraph the question whose id is the first in English."""
+        """Give one question for each paragraph: the one whose id sorts first in English."""
         asked, english = contents
         first: dict[str, str] = {}
         for number, _, paragraph in sorted(english.questions):
@@ -159,18 +162,18 @@ class _XQuADDressed(_Dressed, XQuADToEnglish):
 
     @classmethod
     def files(cls, folder: Any, subset: str) -> list[Any]:
-        """The file of the language and the English one."""
-        return [super(_XQuADDressed, cls).files(folder, code)[0] for code in subset.split("-")]
+        """List the file of the language and the English file."""
+        return [super(_XQuADPerturbed, cls).files(folder, code)[0] for code in subset.split("-")]
 
     @classmethod
     def row(cls, code: str) -> SuiteRow | None:
-        """English has one as well, which is not cross-lingual."""
+        """Give the row of a language; English has one too, which is not cross-lingual."""
         row = super().row(code)
         return row and replace(row, cross_lingual=code != ENGLISH)
 
     @classmethod
     def english(cls, subset: str, *contents: Questions) -> Mapping[Any, Mapping[int, str]]:
-        """Learned from all questions; English is mixed with nothing."""
+        """Align the words of all questions with English; English itself gets none."""
         if subset.split("-")[0] == ENGLISH:
             return {}
         sides = ({number: text for number, text, _ in side.questions} for side in contents)
@@ -178,55 +181,55 @@ class _XQuADDressed(_Dressed, XQuADToEnglish):
 
     @classmethod
     def build(cls, subset: str, *contents: Questions) -> dict[str, Any]:
-        """Make queries in disguise, and the English corpus."""
-        found = cls.dressed(subset, *contents)
+        """Make the perturbed queries and the English documents."""
+        found = cls.perturbed(subset, *contents)
         rows = [(number, found[number], paragraph) for number, _, paragraph in contents[0].questions if number in found]
         return super().build(subset, replace(contents[0], questions=tuple(rows)), contents[1])
 
 
-def _tasks(base: type[_Dressed], start: str, title: str, what: str) -> Iterator[type[_Dressed]]:
-    """The tasks of a base: as it is, and in each disguise that fits."""
+def _tasks(base: type[_Perturbed], start: str, title: str, what: str) -> Iterator[type[_Perturbed]]:
+    """Make the tasks of a base: the clean one, and one for each perturbation that fits."""
     make = partial(_task, base, start)
     yield make("Clean", title=title)
-    for disguise in DISGUISES:
-        if base is _XQuADDressed or not disguise.mixed:
-            yield make(
-                disguise.name, title=f"{title}; {what} {disguise.title}", disguise=disguise, disguised=disguise.title
-            )
+    for perturbation in PERTURBATIONS:
+        if base is _XQuADPerturbed or not perturbation.mixed:
+            words = perturbation.title
+            yield make(perturbation.name, title=f"{title}; {what} {words}", perturbation=perturbation, label=words)
 
 
-def _task(base: type[_Dressed], start: str, name: str, **more: Any) -> type[_Dressed]:
+def _task(base: type[_Perturbed], start: str, name: str, **more: Any) -> type[_Perturbed]:
     return type(f"{start}{name}", (base,), {"__module__": __name__, "__doc__": base.__doc__, **more})
 
 
 SAMPLE_TITLE = "packaged sentences, the English translation among 28"
 SIB_TITLE = "SIB-200, the English translation among 99"
-SAMPLE_TASKS = tuple(_tasks(_SampleDressed, "Sample", SAMPLE_TITLE, "sentence"))
-"""Those that read no files."""
+SAMPLE_TASKS = tuple(_tasks(_SamplePerturbed, "Sample", SAMPLE_TITLE, "sentence"))
+"""The tasks that read no files."""
 TASKS = (
     *SAMPLE_TASKS,
-    *_tasks(_SIB200Dressed, "SIB200", SIB_TITLE, "sentence"),
+    *_tasks(_SIB200Perturbed, "SIB200", SIB_TITLE, "sentence"),
     *(
         _task(
-            _DialectDressed, "SIB200", f"In{name.replace(' ', '').replace('-', '')}Arabic", dialect=code,
-            title=f"{SIB_TITLE}; sentence in {name} Arabic", disguised=f"in {name} Arabic",
+            _DialectPerturbed, "SIB200", f"In{name.replace(' ', '').replace('-', '')}Arabic", dialect=code,
+            title=f"{SIB_TITLE}; sentence in {name} Arabic", label=f"in {name} Arabic",
         )
         for code, name in DIALECTS.items()
     ),
-    *_tasks(_XQuADDressed, "XQuAD", "XQuAD, paragraph in English", "question"),
+    *_tasks(_XQuADPerturbed, "XQuAD", "XQuAD, paragraph in English", "question"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """What of the suite there is to measure.
+    """The rows of the suite that can be measured.
 
     Attributes:
-        rows: Those in which the disguise changes at least `LEAST` of the texts, and those without one.
+        rows: Clean rows, and those in which the perturbation changes at least `LEAST` of the texts.
         absent: Language and task of rows that cannot be run -> the reason.
-        facts: For the summary: of each disguise its task, the clean one, its words, and how many texts of how many it
-            changes in each language, also where it does not apply.
-        digest: SHA-256 of the texts in disguise, but for romanised ones: they need not be there at first.
+        facts: For the summary, of each perturbed task: the clean task, the label, and for each language how many texts
+            of how many change, also where the perturbation does not apply.
+        digest: SHA-256 of the perturbed texts. Romanized ones are left out, so that installing uroman later does not
+            make this another evaluation.
     """
 
     rows: list[SuiteRow]
@@ -235,41 +238,45 @@ class Fitting:
     digest: str
 
     def why_none(self) -> str:
-        """Why a language has no row."""
-        return f"no task has its texts, or the disguises change fewer than {LEAST:.0%} of them"
+        """Say why a language has no row."""
+        return f"no task has texts in it, or the perturbations change fewer than {LEAST:.0%} of them"
 
 
 def fitting(kinds: Sequence[type[LocalTask]], rows: Sequence[SuiteRow], data: DataFolder) -> Fitting:
-    """Choose the rows in which a disguise changes enough; it disguises every text."""
+    """Choose the rows in which the perturbation changes enough texts; this perturbs every text once.
+
+    Args:
+        kinds: The tasks of the suite.
+        rows: The rows to choose from.
+        data: The folder of evaluation files.
+    """
     known = {kind.__name__: kind for kind in kinds}
     lacking = _no_romaniser()
     found, absent, tasks, hashed = [], {}, {}, hashlib.sha256()
     for row in rows:
         kind = known[row.task]
-        if not issubclass(kind, _Dressed) or kind.clean == row.task:
+        if not issubclass(kind, _Perturbed) or kind.clean == row.task:
             found.append(row)
             continue
-        about = tasks.setdefault(row.task, {"clean": kind.clean, "disguise": kind.disguised, "changed": {}})
-        if lacking and kind.disguise is not None and kind.disguise.romanises:
+        about = tasks.setdefault(row.task, {"clean": kind.clean, "disguise": kind.label, "changed": {}})
+        if lacking and kind.perturbation is not None and kind.perturbation.romanises:
             if languages.language(row.language).script != "Latn":
                 found.append(row)
                 absent[row.key] = lacking
             continue
         contents = [data.read(file, kind.parse) for file in kind.files(data.path, *row.subsets)]
-        plain, dressed = (make(*row.subsets, *contents) for make in (kind.queries, kind.dressed))
-        if (
-            kind.disguise is None or not kind.disguise.romanises
-        ):  # else a romaniser that comes later is another evaluation
-            hashed.update(repr((row.key, sorted(dressed.items()))).encode())
-        changed = sum(text != plain[name] for name, text in dressed.items())
-        about["changed"][row.language] = [changed, len(dressed)]
-        if changed >= LEAST * len(dressed):
+        plain, perturbed = (make(*row.subsets, *contents) for make in (kind.queries, kind.perturbed))
+        if kind.perturbation is None or not kind.perturbation.romanises:
+            hashed.update(repr((row.key, sorted(perturbed.items()))).encode())
+        changed = sum(text != plain[name] for name, text in perturbed.items())
+        about["changed"][row.language] = [changed, len(perturbed)]
+        if changed >= LEAST * len(perturbed):
             found.append(row)
     return Fitting(found, absent, {"least_share": LEAST, "tasks": tasks}, hashed.hexdigest())
 
 
 def _no_romaniser() -> str | None:
-    """Why nothing can be romanised; None if it can."""
+    """Say why nothing can be romanized; None if uroman is installed."""
     try:
         romaniser()
     except MissingExtraError as error:

@@ -1,4 +1,4 @@
-"""What a suite is made of: one row for each task and language."""
+"""The rows of a suite: one for each task and language."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class SuiteRow:
     """One language of one task.
 
     Attributes:
-        language: Our code of the language that the score counts for.
-        task: Name of the task, mteb's where it is one of its.
-        type: mteb's type ("Classification", "STS", ...).
-        subsets: mteb's subsets that belong to the language; the score is the mean over them.
+        language: Lusifer's code of the language to which the score belongs.
+        task: Name of the task; for tasks of mteb their name there.
+        type: mteb's type of task ("Classification", "STS", ...).
+        subsets: mteb's subsets of the language; the score is the mean over them.
         split: The split that is tested.
-        metric: The main metric, in mteb's word.
-        instruction: What stands before a query for a model that was trained with instructions; None for nothing.
-        symmetric: Whether documents carry the instruction too.
-        cross_lingual: Whether more than one language takes part: such rows are in no mean with the others.
-        cost: Texts to embed; None where that is not known.
-        figure: Name in figure 2 of the paper; None where only the authors' lists name the task, or it is ours.
-        title: In words, for tables; the name of the task where there are none.
-        texts: What the ids of its examples are ids of, where other tasks have the same texts.
+        metric: The main metric, by its name in mteb.
+        instruction: Instruction before a query, for a model that was trained with instructions; None for none.
+        symmetric: Whether documents get the instruction too.
+        cross_lingual: Whether two languages or more take part. Such rows are never averaged with the others.
+        cost: Number of texts to embed; None if it is not known.
+        figure: Name in figure 2 of the paper; None if the figure does not name the task.
+        title: Description for tables; None for the name of the task.
+        texts: Name of the texts that the ids of the examples refer to, if other tasks have the same texts.
     """
 
     language: str
@@ -48,25 +48,32 @@ class SuiteRow:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Language and task, as of an entry of a summary."""
+        """Language and task: the key of the score in a summary."""
         return self.language, self.task
 
     def prompts(self, instructed: bool = True) -> dict[Role, str]:
-        """Give the prefix of each role; both are empty for a model that was trained without instructions."""
+        """Give the prompt of each role; both are empty for a model that was trained without instructions."""
         instruction = self.instruction if instructed else None
         return {role: prompt(instruction, role, symmetric=self.symmetric) for role in ROLES}
 
 
 def fingerprint(rows: Iterable[SuiteRow], instructed: bool) -> str:
-    """Hash what is measured: 12 hexadecimal digits over rows and prompts, whatever the order of the rows.
+    """Hash rows and prompts; the order of the rows does not matter.
 
-    Cost, title and texts are left out, because none of them changes a score.
+    Cost, title, figure and texts are left out, because none of them changes a score.
+
+    Args:
+        rows: The rows of an evaluation.
+        instructed: Whether the model was trained with instructions.
+
+    Returns:
+        12 hexadecimal digits.
     """
     dropped = {"cost": None, "title": None, "figure": None}
 
     def said(row: SuiteRow) -> dict[str, Any]:
         known = {**asdict(row), **dropped, "prompts": row.prompts(instructed)}
-        del known["texts"]  # folders made before there was such a field go on
+        del known["texts"]  # evaluations that began before the field existed can be resumed
         return known
 
     lines = sorted(json.dumps(said(row), sort_keys=True) for row in rows)
@@ -79,15 +86,15 @@ def select(
     """Choose rows by language and task.
 
     Args:
-        rows: Of a suite.
-        languages: ISO 639-1 codes, or None for all.
-        tasks: Names in mteb, or None for all.
+        rows: The rows of a suite.
+        languages: Codes of languages; None for all.
+        tasks: Names of tasks; None for all.
 
     Returns:
-        The rows, cheapest first. There may be none: not each language has each task.
+        The rows, cheapest first. The list may be empty, because not each language has each task.
 
     Raises:
-        UsageError: A language or task is in none of the rows; the message lists those that are.
+        UsageError: A language or task is in none of the rows; the message lists the known ones.
     """
     languages = _known("language", languages, [row.language for row in rows])
     tasks = _known("task", tasks, [row.task for row in rows])
@@ -95,7 +102,7 @@ def select(
 
 
 def cheapest_first(rows: Iterable[SuiteRow]) -> list[SuiteRow]:
-    """Sort rows by their cost; those of unknown cost come last."""
+    """Sort rows by cost; rows of unknown cost come last."""
     return sorted(rows, key=lambda row: (row.cost is None, row.cost or 0))
 
 

@@ -22,18 +22,18 @@ from lusifer.io import parallel_text, rows
 from lusifer.prompts import check_text
 
 POOL = 204
-"""Sentences of the larger pool of translations, the first of the train split: as many as SIB-200's test split has."""
+"""Size of the larger set of translations, the first sentences of the train split; SIB-200's test split has as many."""
 CLASSIFIER: dict[str, Any] = {"C": 1.0, "solver": "lbfgs", "max_iter": 1000}
-"""C is the default of the library, and mteb's as well; the vectors have length 1, so nothing is scaled."""
+"""C is the default of scikit-learn and of mteb. The vectors have length 1, so they are not scaled."""
 _SAMPLE = 28  # packaged sentences in each language
-EVERY_ROW = 1_000_000  # more than a split has: the classifier learns from all of them
+EVERY_ROW = 1_000_000  # more rows than a split has, so that the classifier learns from all of them
 TOPIC = "Identify the topic of the text."
 TRANSLATION = "Find a sentence with the same meaning."
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """One split of one language, ordered by `ids`; sentences of two languages with one id are translations."""
+    """One split of one language, sorted by `ids`; sentences with the same id in two languages are translations."""
 
     ids: tuple[int, ...]
     texts: tuple[str, ...]
@@ -41,7 +41,13 @@ class Sentences:
 
 
 def file_of(folder: Path, code: str, split: str) -> Path:
-    """Where a split lies: `split` is "train" or "dev"."""
+    """Give the path of the file of a split.
+
+    Args:
+        folder: The folder of evaluation files.
+        code: The code of the language.
+        split: "train" or "dev".
+    """
     return named(folder, f"sib200-{{}}-{split}.jsonl.gz", code)
 
 
@@ -66,12 +72,21 @@ def _row(row: Any, where: str) -> tuple[int, str, str, str]:
     if not isinstance(row, dict) or not {"text", "label", "index_id"} <= row.keys():
         raise DataError(f"{where}: expected an object with text, label and index_id")
     if not isinstance(row["index_id"], int):
-        raise DataError(f"{where}: index_id is {reprlib.repr(row['index_id'])}, not a whole number")
+        raise DataError(f"{where}: index_id is {reprlib.repr(row['index_id'])}, not an integer: correct it")
     return row["index_id"], check_text(row["text"], where), check_text(row["label"], where), where
 
 
 def parallel(data: DataFolder, codes: Sequence[str], split: str = "train") -> dict[str, tuple[str, ...]] | None:
-    """Give the first 204 sentences of a split that all languages with its file have; None for fewer than two."""
+    """Give the first `POOL` sentences of a split that all languages have.
+
+    Args:
+        data: The folder of evaluation files.
+        codes: Languages; those without the file of the split are ignored.
+        split: "train" or "dev".
+
+    Returns:
+        Language -> its sentences, in the same order; None without English or with fewer than two languages.
+    """
     files = {code: file_of(data.path, code, split) for code in codes}
     splits = {code: data.read(file, read) for code, file in files.items() if file.is_file()}
     if ENGLISH not in splits or len(splits) < 2:
@@ -82,27 +97,32 @@ def parallel(data: DataFolder, codes: Sequence[str], split: str = "train") -> di
 
 
 def translations(one: Mapping[int, str], other: Mapping[int, str], pair: str) -> Dataset:
-    """Lay texts by id beside their translations, as mteb's bitext mining takes them.
+    """Pair the texts of two languages by id, in the form of mteb's bitext mining.
+
+    Args:
+        one: Id -> text in the first language.
+        other: Id -> text in the second language.
+        pair: The two languages, for the error message.
 
     Raises:
-        DataError: They share fewer than two ids: one sentence is found among one by any model.
+        DataError: They share fewer than two ids. With one candidate any model finds the translation.
     """
     ids = [number for number in one if number in other]
     if len(ids) < 2:
         many = "one sentence" if ids else "no sentence"
-        raise DataError(f"{pair}: the two languages have {many} in common: give files with the same ids, two or more")
+        raise DataError(f"{pair}: the two languages share {many}: use files that have two ids or more in common")
     sides = {"sentence1": [one[number] for number in ids], "sentence2": [other[number] for number in ids]}
     return Dataset.from_dict({**sides, "id": [str(number) for number in ids]})
 
 
 def _refuse_one_topic(labels: Collection[str], subset: str) -> None:
-    """Refuse sentences of one topic (DataError): to tell it from no other is no score."""
+    """Raise DataError if all sentences have the same topic: a classifier would have nothing to tell apart."""
     if len(set(labels)) < 2:
-        raise DataError(f"{subset}: all sentences have one label: give a file with two or more")
+        raise DataError(f"{subset}: all sentences have one label: use a file with two labels or more")
 
 
 class _Sib200(LocalTask):
-    """What the tasks on SIB-200 share."""
+    """Base class of the tasks on SIB-200."""
 
     splits: tuple[str, ...] = ("train", "dev")
     texts = "SIB-200"
@@ -114,7 +134,7 @@ class _Sib200(LocalTask):
 
 
 class SIB200Topics(_Sib200, AbsTaskClassification):
-    """A logistic regression on all training sentences, once: mteb's default draws a few of each label."""
+    """Topic classification: one logistic regression on all training sentences; mteb's default samples a few a label."""
 
     title, type, metric, split = "SIB-200 topics, learned in the language", "Classification", "accuracy", "dev"
     instruction, cost = TOPIC, 800
@@ -124,14 +144,21 @@ class SIB200Topics(_Sib200, AbsTaskClassification):
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """The classifier learns from what another embedder made of English sentences."""
+        """Whether the classifier learns on English sentences, whose vectors another embedder may have made."""
         return cls.cross_lingual or code == ENGLISH
 
     @classmethod
     def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
-        """Make the split that the classifier learns from, and the one that is tested."""
+        """Make the train and the test split.
+
+        Args:
+            subset: The code of the language, for the error message.
+            train: The sentences that the classifier learns from.
+            dev: The sentences that are tested.
+        """
         _refuse_one_topic(train.labels, subset)
-        numbers = {label: number for number, label in enumerate(sorted({*train.labels, *dev.labels}))}  # for mteb
+        # mteb takes labels as integers.
+        numbers = {label: number for number, label in enumerate(sorted({*train.labels, *dev.labels}))}
         splits = {
             name: {"text": part.texts, "label": [numbers[label] for label in part.labels], "id": [*map(str, part.ids)]}
             for name, part in (("train", train), ("dev", dev))
@@ -140,19 +167,19 @@ class SIB200Topics(_Sib200, AbsTaskClassification):
 
 
 class SIB200ZeroShotTopics(SIB200Topics):
-    """The classifier learns on English sentences."""
+    """Zero-shot topic classification: the classifier learns on English sentences."""
 
     title = "SIB-200 topics, learned on English"
     cross_lingual = True
 
     @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
-        """English to learn from, the language to test."""
+        """List the train file of English and the dev file of the language."""
         return [file_of(folder, ENGLISH, "train"), file_of(folder, subset, "dev")]
 
 
 class SIB200Clusters(_Sib200, AbsTaskClustering):
-    """Every sentence is embedded; k-means runs on ten draws from them, as mteb does it."""
+    """Clustering by topic: all sentences are embedded, and mteb runs k-means on ten samples of them."""
 
     title, type, metric = "SIB-200 topics, found by k-means", "Clustering", "v_measure"
     instruction, cost = TOPIC, 800
@@ -161,14 +188,14 @@ class SIB200Clusters(_Sib200, AbsTaskClustering):
 
     @classmethod
     def build(cls, subset: str, train: Sentences, dev: Sentences) -> DatasetDict:
-        """Put the sentences of both splits together."""
+        """Join the sentences of both splits."""
         _refuse_one_topic({*train.labels, *dev.labels}, subset)
         both = {"sentences": [*train.texts, *dev.texts], "labels": [*train.labels, *dev.labels]}
         return DatasetDict(all=Dataset.from_dict(both))
 
 
 class SIB200TranslationToEnglish(_Sib200, AbsTaskBitextMining):
-    """The nearest English sentence among 204 should be the translation."""
+    """Translation retrieval: the nearest of 204 English sentences should be the translation."""
 
     title, split, subset = "SIB-200, the English translation among 204", "train", "{}-en"
     type, metric, cross_lingual = "BitextMining", "accuracy", True
@@ -178,31 +205,37 @@ class SIB200TranslationToEnglish(_Sib200, AbsTaskBitextMining):
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """Where the English sentences are those that are searched."""
+        """Whether the documents are the English sentences."""
         return cls.subset.endswith(ENGLISH)
 
     @classmethod
     def build(cls, subset: str, one: Sentences, other: Sentences) -> DatasetDict:
-        """Lay the first sentences of both languages beside each other."""
+        """Pair the first `pool` sentences of both languages; all sentences if `pool` is None.
+
+        Args:
+            subset: The two languages, such as "sw-en".
+            one: The sentences of the queries.
+            other: The sentences that are searched.
+        """
         sides = (dict(zip(side.ids[: cls.pool], side.texts)) for side in (one, other))
         return DatasetDict({cls.split: translations(*sides, subset)})
 
 
 class SIB200TranslationFromEnglish(SIB200TranslationToEnglish):
-    """The nearest sentence of the language among 204 should be the translation of the English one."""
+    """Translation retrieval: the nearest of 204 sentences of the language should be the translation of the English."""
 
     title, subset = "SIB-200, the translation of the English among 204", "en-{}"
 
 
 class SIB200TranslationToEnglishDev(SIB200TranslationToEnglish):
-    """The same on the 99 sentences of the dev split."""
+    """Translation retrieval to English on the 99 sentences of the dev split."""
 
     title, split, splits = "SIB-200, the English translation among 99", "dev", ("dev",)
     cost, pool = 198, None
 
 
 class SampleTranslationToEnglish(LocalTask, AbsTaskBitextMining):
-    """The nearest English sentence among the packaged ones should be the translation."""
+    """Translation retrieval: the nearest English sentence among the packaged ones should be the translation."""
 
     title = f"packaged sentences, the English translation among {_SAMPLE}"
     type, metric, split, subset = "BitextMining", "accuracy", "sample", "{}-en"
@@ -210,19 +243,19 @@ class SampleTranslationToEnglish(LocalTask, AbsTaskBitextMining):
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """Where the English sentences are those that are searched."""
+        """Whether the documents are the English sentences."""
         return cls.subset.endswith(ENGLISH)
 
     @classmethod
     def build(cls, subset: str) -> DatasetDict:
-        """Lay the sentences of both languages beside each other."""
+        """Pair the packaged sentences of both languages."""
         texts = parallel_text.sample().texts
         sides = (dict(enumerate(texts[code])) for code in subset.split("-"))
         return DatasetDict({cls.split: translations(*sides, subset)})
 
 
 class SampleTranslationFromEnglish(SampleTranslationToEnglish):
-    """The nearest sentence of the language should be the translation of the English one."""
+    """Translation retrieval: the nearest packaged sentence of the language should be the translation of the English."""
 
     title, subset = f"packaged sentences, the translation among {_SAMPLE}", "en-{}"
 

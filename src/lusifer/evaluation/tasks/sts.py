@@ -1,7 +1,7 @@
-"""Similarity from files: two sentences and a score a line.
+"""Semantic textual similarity from files: two sentences and a score a line.
 
-A language's file is `sts-xx.jsonl` or `sts-xx.jsonl.gz`, one object `{"sentence1", "sentence2", "score"}` a line; the
-scores may have any scale, since ranks are compared.
+The file of a language is `sts-xx.jsonl` or `sts-xx.jsonl.gz`, one object `{"sentence1", "sentence2", "score"}` a line.
+The scores may have any scale, because the metric compares ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lusifer.prompts import check_text
 
 
 def file_of(folder: Path, code: str) -> Path:
-    """Where a language lies; the name without .gz where there is neither."""
+    """Give the path of the file of a language; the name without .gz if neither file exists."""
     return named(folder, "sts-{}.jsonl", code)
 
 
@@ -29,15 +29,15 @@ def read(file: Path) -> list[dict[str, Any]]:
     """Read the pairs of one language, as `{"sentence1", "sentence2", "score"}`.
 
     Raises:
-        DataError: The file is missing, damaged, has a row of another form, or no two pairs of different scores.
+        DataError: The file is missing or damaged, a row has another form, or there are no two different scores.
     """
     pairs = list(rows.read(file, _pair))
     if len(pairs) < 2:
         raise DataError(
-            f"{file}: {'one pair' if pairs else 'no pair'} in it, and a rank correlation needs two: give more"
+            f"{file}: {'one pair' if pairs else 'no pair'} in it, and a rank correlation needs two: add pairs"
         )
     if len({pair["score"] for pair in pairs}) < 2:
-        raise DataError(f"{file}: the rank correlation is undefined: all scores are equal: give different scores")
+        raise DataError(f"{file}: all scores are equal, so there is no rank correlation: add pairs with other scores")
     return pairs
 
 
@@ -50,12 +50,12 @@ def _pair(row: Any, where: str) -> dict[str, Any]:
     except OverflowError:
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where}: score is {reprlib.repr(score)}, not a finite number")
+        raise DataError(f"{where}: score is {reprlib.repr(score)}, not a finite number: correct it or remove the line")
     return {"score": number, **{name: check_text(row[name], where) for name in ("sentence1", "sentence2")}}
 
 
 class STSFile(LocalTask, AbsTaskSTS):
-    """The rank correlation of cosine and score."""
+    """Spearman rank correlation of the cosines with the scores."""
 
     title, type, metric = "similarity of sentences, from sts-xx.jsonl", "STS", "cosine_spearman"
     instruction = "Find a sentence with the same meaning."
@@ -64,17 +64,17 @@ class STSFile(LocalTask, AbsTaskSTS):
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """The second sentence of a pair is that of the other embedder."""
+        """The other embedder reads the second sentence of each pair."""
         return True
 
     @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
-        """The one file of the language."""
+        """List the file of the language."""
         return [file_of(folder, subset)]
 
     @classmethod
     def build(cls, subset: str, pairs: list[dict[str, Any]]) -> DatasetDict:
-        """Make the only split."""
+        """Make the only split, "all"."""
         return DatasetDict(all=Dataset.from_list(pairs))
 
 

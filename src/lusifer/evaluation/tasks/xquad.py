@@ -30,7 +30,7 @@ class Questions:
 
 
 def file_of(folder: Path, code: str) -> Path:
-    """Where a language lies."""
+    """Give the path of the file of a language."""
     return named(folder, "xquad-{}.json", code)
 
 
@@ -38,7 +38,7 @@ def read(file: Path) -> Questions:
     """Read one language.
 
     Raises:
-        DataError: The file is missing, damaged, or not of that form.
+        DataError: The file is missing, damaged, or has another form.
     """
     value = read_json(file, "download it again")
     try:
@@ -54,8 +54,10 @@ def read(file: Path) -> Questions:
     twice = next((f"{part}: id {number}" for (part, number), count in ids.items() if count > 1), None)
     if twice:
         raise DataError(f"{file}: {twice} is there twice: remove one of the two")
-    if lost is not None or not questions:
-        raise DataError(f"{file}: " + (f"question {lost} has no paragraph" if questions else "no questions in it"))
+    if lost is not None:
+        raise DataError(f"{file}: question {lost} has no paragraph: add the paragraph or remove the question")
+    if not questions:
+        raise DataError(f"{file}: no questions in it: download it again")
     return Questions(paragraphs, questions)
 
 
@@ -69,26 +71,34 @@ class XQuADParagraphs(LocalTask, AbsTaskRetrieval):
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """Where the paragraphs are English."""
+        """Whether the paragraphs are English, so that another embedder may have made their vectors."""
         return cls.subset.format(code).split("-")[-1] == ENGLISH
 
     @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
-        """The file of the questions, and that of the paragraphs if it is another one."""
+        """List the file of the questions, and the file of the paragraphs if they are in another language."""
         return [file_of(folder, code) for code in subset.split("-")]
 
     @classmethod
     def build(cls, subset: str, asked: Questions, answers: Questions | None = None) -> dict[str, Any]:
-        """Make queries and corpus; a question whose paragraph the other language lacks is left out.
+        """Make queries and corpus; questions whose paragraph is missing in the other language are left out.
+
+        Args:
+            subset: The code of the language, or two codes: of the questions and of the paragraphs.
+            asked: The file of the questions.
+            answers: The file of the paragraphs; None for the same file.
+
+        Returns:
+            mteb's retrieval data of the split "all".
 
         Raises:
-            DataError: No question is left, or there is one paragraph alone, which any model finds.
+            DataError: No question is left, or there is only one paragraph, which any model finds.
         """
         paragraphs = (answers or asked).paragraphs
         known = [row for row in asked.questions if row[2] in paragraphs]
         if not known or len(paragraphs) < 2:
-            found = f"{len(known)} questions have their paragraph, of {len(paragraphs)} to search"
-            raise DataError(f"{subset}: {found}: give files with the same ids, and two paragraphs or more")
+            found = f"{len(known)} questions have a paragraph, and the number of paragraphs is {len(paragraphs)}"
+            raise DataError(f"{subset}: {found}: use files with the same ids, and two paragraphs or more")
         corpus = [{"id": number, "text": text, "title": ""} for number, text in paragraphs.items()]
         return {
             "all": {

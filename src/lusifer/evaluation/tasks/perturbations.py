@@ -1,9 +1,9 @@
-"""Disguises: what people do to a text without changing what it says, text by text, in any script.
+"""Perturbations: changes to the form of a text that leave its meaning as it is, in any script.
 
-Each is a function of a text, the code of its language and, for the mixed ones, the English for some of its words (see
-`alignment.py`). The same text gets the same disguise in every run. Errors and marks go between what a reader takes for
-one letter (a grapheme cluster), never into it. A text that a disguise has nothing to do with comes back as it was: so
-it is told where one does not apply.
+Each perturbation is a function of a text and the code of its language. Code-mixing also takes English words for some of
+the words of the text (see `alignment.py`). The same text gets the same perturbation in every run. Typing errors and
+invisible characters are placed between grapheme clusters, never inside one. A text that a perturbation cannot change is
+returned unchanged; the suite counts such texts to find the languages to which a perturbation does not apply.
 """
 
 from __future__ import annotations
@@ -21,58 +21,69 @@ from lusifer import extras
 from lusifer.languages import language
 
 TYPING_SHARE = 0.2
-"""Of the words that get a typing error; one at least."""
+"""Share of the words that get a typing error; at least one word gets one."""
 INVISIBLE_SHARE = 0.5
-"""Of the words into which an invisible character goes; one at least."""
+"""Share of the words that get an invisible character; at least one word gets one."""
 INVISIBLE = "\u200b\u200d\u00ad\u200e\u200f"
 """Zero-width space and joiner, soft hyphen, left-to-right and right-to-left mark."""
 EMOJI = ("🙂", "🎉", "👍🏽", "👩‍👩‍👧", "🇮🇳", "❤️", "🤷‍♀️", "😂")
 NONE: Mapping[int, str] = MappingProxyType({})
 PIECE = 4
-"""Letters of a "word" in scripts that put no space between words."""
+"""Letters that count as one word in scripts without spaces between words."""
 SHORTEST = 3
-"""Letters of the shortest word that gets a typing error: what is left of a shorter one is another word."""
+"""Letters of the shortest word that gets a typing error; an error in a shorter word often makes another word."""
 _SPACELESS = regex.compile(r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]")
 _WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]*\p{L}[\p{L}\p{M}\u200c\u200d]*")
 _CLUSTER = regex.compile(r"\X")
 _NOT_LATIN = regex.compile(r"[^\p{Latin}]*[^\P{L}\p{Latin}][^\p{Latin}]*")
 _STROKES = str.maketrans("đĐłŁøØħĦŧŦ", "dDlLoOhHtT")
 _VOWEL_SIGNS = regex.compile(r"[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u0652\u0670]")
-"""Hebrew and Arabic vowels, which most texts leave out."""
+"""Hebrew and Arabic vowel signs, which most texts omit."""
 _ZEROS = {
     "Arab": "٠", "Deva": "०", "Beng": "০", "Telu": "౦", "Taml": "௦", "Guru": "੦", "Gujr": "૦", "Knda": "೦",
     "Mlym": "൦", "Orya": "୦", "Thai": "๐", "Laoo": "໐", "Mymr": "၀", "Khmr": "០", "Tibt": "༠", "Olck": "᱐",
     "Nkoo": "߀", "Jpan": "０", "Hans": "０", "Hant": "０",
 }  # fmt: skip
-"""Script (ISO 15924) -> its digit 0, or the one that keyboards for it give beside the usual ones."""
+"""Script (ISO 15924) -> its digit 0; for Chinese and Japanese the full-width 0 of their keyboards."""
 _CASED = ("Latn", "Cyrl", "Grek", "Armn")
 _EASTERN_ARABIC = {"fa", "ur", "ps", "ckb", "sd", "ks", "ks_Arab", "ug", "prs", "azb"}
 
 
 @dataclass(frozen=True)
-class Disguise:
-    """A disguise: `title` goes behind what is disguised, as in "question romanised"; `name` is that of a class.
+class Perturbation:
+    """A named perturbation.
 
-    `mixed` says that `dress` needs English for the words; `romanises` that it needs the romaniser.
+    Attributes:
+        name: End of the name of its task classes, such as "Capitals".
+        title: Words that follow the noun in titles, such as "in capitals".
+        apply: Function of a text, the code of its language and English words by position.
+        mixed: Whether `apply` needs English words.
+        romanises: Whether `apply` needs uroman.
     """
 
     name: str
     title: str
-    dress: Callable[[str, str, Mapping[int, str]], str]
+    apply: Callable[[str, str, Mapping[int, str]], str]
     mixed: bool = False
     romanises: bool = False
 
     def __call__(self, text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-        """Disguise a text of a language; `english` has words by the place of the one that they stand for.
+        """Perturb a text.
 
-        What would be left empty stays as it was.
+        Args:
+            text: The text.
+            code: The code of its language.
+            english: Position of a word in the text -> English words for it; only code-mixing reads it.
+
+        Returns:
+            The perturbed text, or the text unchanged where nothing but spaces would be left.
         """
-        made = self.dress(text, code, english)
+        made = self.apply(text, code, english)
         return made if made.strip() else text
 
 
 def clusters(text: str) -> list[str]:
-    """Take a text apart into what a reader takes for one letter."""
+    """Split a text into grapheme clusters."""
     return _CLUSTER.findall(text)
 
 
@@ -82,7 +93,7 @@ def spaced(text: str) -> bool:
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text begin and end; in scripts without spaces, pieces of `PIECE` letters."""
+    """Give the start and end of each word of a text; in scripts without spaces, `PIECE` letters count as one word."""
     found = []
     for match in _WORD.finditer(text):
         if spaced(match[0]):
@@ -97,7 +108,12 @@ def words(text: str) -> list[tuple[int, int]]:
 
 
 def romanised(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Write what is not in Latin letters in Latin letters, as uroman does (Hermjakob et al. 2018, ACL).
+    """Romanize all text that is not in Latin script, with uroman (Hermjakob et al. 2018, ACL).
+
+    Args:
+        text: The text.
+        code: The code of its language.
+        english: Not used.
 
     Raises:
         MissingExtraError: uroman is not installed.
@@ -106,9 +122,14 @@ def romanised(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
 
 
 def code_mixed(text: str, code: str, english: Mapping[int, str]) -> str:
-    """Say half of the words in English, in the order of the language: "Panthers डिफ़ेंस ने how many अंक दिए?".
+    """Replace half of the words by English ones and leave the word order: "Panthers डिफ़ेंस ने how many अंक दिए?".
 
-    Words that no English is known for stay, so it may be less than half.
+    Words without known English words stay, so the share may be less than half.
+
+    Args:
+        text: The text.
+        code: Not used.
+        english: Position of a word in the text -> English words for it.
     """
     every = words(text)
     chosen = _chance("mixed", text).sample(sorted(english), min(len(english), (len(every) + 1) // 2))
@@ -119,7 +140,14 @@ def code_mixed(text: str, code: str, english: Mapping[int, str]) -> str:
 
 
 def code_mixed_romanised(text: str, code: str, english: Mapping[int, str]) -> str:
-    """Mix, and write the words that are not English in Latin letters; the text as it was where that changes nothing.
+    """Replace half of the words by English ones and romanize the others.
+
+    Where romanization changes nothing, the text is returned unchanged, without English words.
+
+    Args:
+        text: The text.
+        code: The code of its language.
+        english: Position of a word in the text -> English words for it.
 
     Raises:
         MissingExtraError: uroman is not installed.
@@ -130,24 +158,24 @@ def code_mixed_romanised(text: str, code: str, english: Mapping[int, str]) -> st
 
 
 def without_diacritics(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Leave out accents of Latin and Greek letters, the dots of ё, and Arabic and Hebrew vowel signs.
+    """Remove accents of Latin and Greek letters, the dots of ё, and Arabic and Hebrew vowel signs.
 
-    Marks without which other scripts cannot be read stay: the vowels of Devanagari, the tones of Thai.
+    Marks that readers of other scripts need stay, such as the vowels of Devanagari and the tones of Thai.
     """
     return "".join(_bare(cluster) for cluster in clusters(text))
 
 
 def capitals(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Write in capitals, in languages whose script has them: Turkish and Azerbaijani with their dotted I."""
+    """Write in capitals, in languages whose script has them; Turkish and Azerbaijani get their dotted capital I."""
     if language(code).script not in _CASED:
-        return text  # else a Korean text would count as changed for the one name in it that is not Korean
+        return text  # otherwise a Korean text with one Latin name in it would count as changed
     if code in ("tr", "az"):
         text = text.replace("i", "İ")
     return text.upper()
 
 
 def typing_errors(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Swap, leave out or double a letter in `TYPING_SHARE` of the words."""
+    """Swap, drop or double a letter in `TYPING_SHARE` of the words."""
     chance, every = _chance("typing", text), words(text)
     long = [span for span in every if len(clusters(text[slice(*span)])) >= SHORTEST]
     chosen = chance.sample(long, min(len(long), max(1, round(TYPING_SHARE * len(every)))))
@@ -157,12 +185,12 @@ def typing_errors(text: str, code: str, english: Mapping[int, str] = NONE) -> st
 
 
 def decomposed(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Write each accent, and each part of a Korean syllable, as a character of its own: NFD, as some systems save."""
+    """Bring to Unicode form NFD, which some systems store: accents and parts of Korean syllables become characters."""
     return unicodedata.normalize("NFD", text)
 
 
 def with_invisible(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Put a character that is not seen into `INVISIBLE_SHARE` of the words, as copying from pages and PDFs does."""
+    """Put an invisible character into `INVISIBLE_SHARE` of the words, as happens to text copied from PDF files."""
     chance, every = _chance("invisible", text), words(text)
     long = [span for span in every if len(clusters(text[slice(*span)])) > 1]
     if not long:
@@ -175,7 +203,7 @@ def with_invisible(text: str, code: str, english: Mapping[int, str] = NONE) -> s
 
 
 def with_emoji(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Put an emoji behind the text, and another behind one of its words."""
+    """Put an emoji after the text, and another one after one of its words."""
     chance = _chance("emoji", text)
     inner = [end for _, end in words(text)[:-1] if text[end : end + 1].isspace()]
     if inner:
@@ -185,9 +213,9 @@ def with_emoji(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
 
 
 def other_digits(text: str, code: str, english: Mapping[int, str] = NONE) -> str:
-    """Write 0 to 9 in the digits of the language's script, and those as 0 to 9; nothing in scripts without any.
+    """Exchange the digits 0 to 9 and the digits of the language's script; scripts without own digits stay unchanged.
 
-    Chinese and Japanese have the wide digits of their keyboards.
+    For Chinese and Japanese these are the full-width digits of their keyboards.
     """
     zero = "۰" if code in _EASTERN_ARABIC else _ZEROS.get(language(code).script)
     if zero is None:
@@ -196,33 +224,33 @@ def other_digits(text: str, code: str, english: Mapping[int, str] = NONE) -> str
     return text.translate(str.maketrans("0123456789" + own, own + "0123456789"))
 
 
-DISGUISES = (
-    Disguise("Romanised", "romanised", romanised, romanises=True),
-    Disguise("CodeMixed", "half of the words in English", code_mixed, mixed=True),
-    Disguise(
+PERTURBATIONS = (
+    Perturbation("Romanised", "romanised", romanised, romanises=True),
+    Perturbation("CodeMixed", "half of the words in English", code_mixed, mixed=True),
+    Perturbation(
         "CodeMixedRomanised",
         "half of the words in English, the others romanised",
         code_mixed_romanised,
         mixed=True,
         romanises=True,
     ),
-    Disguise("WithoutDiacritics", "without diacritics", without_diacritics),
-    Disguise("Capitals", "in capitals", capitals),
-    Disguise("TypingErrors", "with typing errors", typing_errors),
-    Disguise("Decomposed", "in NFD", decomposed),
-    Disguise("Invisible", "with invisible characters", with_invisible),
-    Disguise("Emoji", "with emoji", with_emoji),
-    Disguise("OtherDigits", "in other digits", other_digits),
+    Perturbation("WithoutDiacritics", "without diacritics", without_diacritics),
+    Perturbation("Capitals", "in capitals", capitals),
+    Perturbation("TypingErrors", "with typing errors", typing_errors),
+    Perturbation("Decomposed", "in NFD", decomposed),
+    Perturbation("Invisible", "with invisible characters", with_invisible),
+    Perturbation("Emoji", "with emoji", with_emoji),
+    Perturbation("OtherDigits", "in other digits", other_digits),
 )
 
 
 def _chance(what: str, text: str) -> random.Random:
-    """The same numbers for the same text in every process, whatever came before it."""
+    """A random generator that depends on the text alone, so that every process perturbs it alike."""
     return random.Random(f"{what}: {text}")
 
 
 def _bare(cluster: str) -> str:
-    """A letter without its accents, where it is one that is read without."""
+    """A grapheme cluster without the accents that `without_diacritics` removes."""
     if cluster in ("ё", "Ё") or unicodedata.normalize("NFC", cluster) in ("ё", "Ё"):
         return "е" if cluster[0] in "ёе" else "Е"
     if regex.match(r"[\p{Latin}\p{Greek}]", cluster):
@@ -232,7 +260,7 @@ def _bare(cluster: str) -> str:
 
 
 def _mistyped(letters: list[str], chance: random.Random) -> str:
-    """One error in a word."""
+    """Make one typing error in a word."""
     apart = [place for place in range(len(letters) - 1) if letters[place] != letters[place + 1]]
     kind = chance.choice(("swap", "drop", "double") if apart else ("drop", "double"))
     if kind == "swap":
@@ -246,7 +274,7 @@ def _mistyped(letters: list[str], chance: random.Random) -> str:
 
 
 def romaniser() -> ModuleType:
-    """Import what romanises.
+    """Import uroman.
 
     Raises:
         MissingExtraError: uroman is not installed.
@@ -261,7 +289,7 @@ def _uroman() -> object:
 
 @cache
 def _romanise(text: str, code3: str) -> str:
-    """Romanise, with the space at both ends kept."""
+    """Romanize a text and leave the spaces at both ends as they are."""
     inner = text.strip()
     before, _, after = text.partition(inner)
     return f"{before}{_uroman().romanize_string(inner, lcode=code3)}{after}"

@@ -1,4 +1,4 @@
-"""What each disguise does to a text, in scripts that differ in what a letter is."""
+"""What each perturbation does to a text, in scripts that differ in what a letter is."""
 
 import subprocess
 import sys
@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lusifer.errors import MissingExtraError
-from lusifer.evaluation.tasks import disguises
+from lusifer.evaluation.tasks import perturbations
 from lusifer.evaluation.tasks.alignment import english_for
-from lusifer.evaluation.tasks.disguises import DISGUISES, INVISIBLE
+from lusifer.evaluation.tasks.perturbations import INVISIBLE, PERTURBATIONS
 
 HINDI, ARABIC, KOREAN, THAI = "पानी कहाँ मिलेगा?", "أين المحطّة؟", "물은 어디에 있나요?", "สวัสดีครับเพื่อน"
 EMOJI = "Gut 👩‍👩‍👧 gemacht"
 MIXED = {1: "station"}
-REAL = disguises._romanise
-BY_NAME = {each.name: each for each in DISGUISES}
+REAL = perturbations._romanise
+BY_NAME = {each.name: each for each in PERTURBATIONS}
 texts = st.text(
     st.characters(codec="utf-8") | st.sampled_from("aé đёनीं물สั🇮🇳👩\u200d٣5िßıA "), min_size=1, max_size=40
 ).filter(str.strip)
@@ -29,14 +29,14 @@ codes = st.sampled_from(["es", "tr", "hi", "ar", "fa", "ko", "th", "ru", "zh"])
 def romaniser():
     """Reading the real one takes seconds; this one shows what it is given."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disguises, "_romanise", lambda text, code3: text.replace(text.strip(), f"<{text.strip()}>"))
+        patch.setattr(perturbations, "_romanise", lambda text, code3: text.replace(text.strip(), f"<{text.strip()}>"))
         yield
 
 
 @pytest.mark.slow
 def test_what_uroman_writes_keeps_the_spaces_around_it():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disguises, "_romanise", REAL)
+        patch.setattr(perturbations, "_romanise", REAL)
         made = [
             BY_NAME["Romanised"](*each) for each in ((f"DB {HINDI} x", "hi"), (KOREAN, "ko"), ("Где вокзал?", "ru"))
         ]
@@ -72,7 +72,7 @@ def test_what_uroman_writes_keeps_the_spaces_around_it():
         ("CodeMixedRomanised", "es", "la estación grande", "la estación grande"),
     ],
 )
-def test_what_a_disguise_makes(name, code, text, made):
+def test_what_a_perturbation_makes(name, code, text, made):
     assert BY_NAME[name](text, code, MIXED if BY_NAME[name].mixed else {}) == made
 
 
@@ -98,9 +98,9 @@ def test_a_fifth_of_the_words_one_at_least_gets_one_error(text):
 
 
 def test_in_a_script_without_spaces_four_letters_count_as_a_word():
-    pieces = [THAI[slice(*span)] for span in disguises.words(THAI)]
+    pieces = [THAI[slice(*span)] for span in perturbations.words(THAI)]
     assert [len(regex.findall(r"\X", piece)) for piece in pieces] == [4, 4, 3] and "".join(pieces) == THAI
-    assert not disguises.spaced(THAI) and disguises.spaced(HINDI)
+    assert not perturbations.spaced(THAI) and perturbations.spaced(HINDI)
 
 
 @pytest.mark.parametrize("text", [HINDI, THAI, KOREAN, EMOJI])
@@ -116,7 +116,7 @@ def test_what_a_reader_takes_for_one_letter_stays_whole(text):
 
 def test_an_emoji_stands_at_the_end_and_another_behind_a_word():
     made = BY_NAME["Emoji"]("one two three", "en")
-    assert any(made.endswith(f" {each}") for each in disguises.EMOJI)
+    assert any(made.endswith(f" {each}") for each in perturbations.EMOJI)
     assert [word for word in made.split() if word.isalpha()] == ["one", "two", "three"]
     assert len(made.split()) == 5
     assert BY_NAME["Emoji"]("one", "en").startswith("one ")
@@ -124,11 +124,11 @@ def test_an_emoji_stands_at_the_end_and_another_behind_a_word():
 
 @given(texts, codes)
 @settings(max_examples=60, deadline=None)
-def test_whatever_the_text_a_disguise_is_the_same_twice_and_a_text_still(text, code):
-    for disguise in DISGUISES:
-        english = {0: "word"} if disguise.mixed and disguises.words(text) else {}
-        made = disguise(text, code, english)
-        assert made.strip() and made == disguise(text, code, english)
+def test_whatever_the_text_a_perturbation_is_the_same_twice_and_a_text_still(text, code):
+    for perturbation in PERTURBATIONS:
+        english = {0: "word"} if perturbation.mixed and perturbations.words(text) else {}
+        made = perturbation(text, code, english)
+        assert made.strip() and made == perturbation(text, code, english)
         made.encode("utf-8")  # which half a surrogate does not
 
 
@@ -144,17 +144,17 @@ def test_nfd_is_the_same_text_and_invisible_characters_can_be_taken_out(text, co
 @pytest.mark.slow
 def test_another_process_makes_the_same_texts():
     code = f"""
-from lusifer.evaluation.tasks.disguises import DISGUISES
-print([ascii(each({HINDI!r}, 'hi')) for each in DISGUISES[3:]])
+from lusifer.evaluation.tasks.perturbations import PERTURBATIONS
+print([ascii(each({HINDI!r}, 'hi')) for each in PERTURBATIONS[3:]])
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert found.strip() == str([ascii(each(HINDI, "hi")) for each in DISGUISES[3:]])
+    assert found.strip() == str([ascii(each(HINDI, "hi")) for each in PERTURBATIONS[3:]])
 
 
 def test_without_the_romaniser_the_line_that_installs_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "uroman", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lusifer\[robust\]'"):
-        disguises.romaniser()
+        perturbations.romaniser()
 
 
 def test_english_words_are_found_by_the_company_they_keep():

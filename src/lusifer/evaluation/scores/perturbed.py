@@ -1,8 +1,8 @@
-"""What disguises cost a model: scores on texts in disguise beside those on the same texts as they were.
+"""What perturbations cost a model: scores on perturbed texts compared with scores on the same texts unchanged.
 
-A change is the score in disguise minus that of the same examples as they were, in percent points: a loss is negative.
-Its interval is by paired bootstrap; languages that share texts are drawn together. A disguise that changes fewer texts
-of a language than the suite asks for has no score there: it does not apply, which is neither a 0 nor a gap.
+A change is the score on perturbed texts minus the score on the same examples unchanged, in percentage points; a loss is
+negative. Its interval is by paired bootstrap; texts that languages share are resampled together. A perturbation that
+changes too few texts of a language does not apply there: it has no score, which is neither 0 nor missing.
 """
 
 from __future__ import annotations
@@ -19,28 +19,37 @@ from lusifer.evaluation.scores.averages import ABSENT, order_of
 from lusifer.evaluation.scores.bootstrap import Examples, Key, percentiles, score
 from lusifer.evaluation.scores.results import AGAIN, SUMMARY, Entry, Results
 
-BREAKS, COSTS, GAINS, NOTHING = "breaks", "loses", "gains", "costs nothing that this shows"
-LITTLE = "has little to lose"
 BREAKING = 20.0
-"""Percent points of a mean loss from which on a disguise breaks a model."""
+"""A mean loss of this many percentage points or more is `BREAKS`."""
+BREAKS, COSTS, GAINS, NOTHING = f"loses {BREAKING:.0f} points or more", "loses", "gains", "no significant change"
+LITTLE = "unchanged score too low to show a loss"
 ALIKE = 6
-"""Texts that all change alike, from which on that is no chance: of coins 2 in 64 do."""
+"""If at least this many texts all change alike, that is not chance: six coins fall alike in 2 of 64 throws."""
 FLAT = 1e-9
-"""An interval narrower than this is none: no resample differs, and there is doubt all the same."""
+"""A narrower interval counts as none: no resample differs, although the result is not certain."""
 FACTS = "disguises"
-"""Where the settings in a summary say which tasks are in disguise."""
+"""Key of the perturbed tasks in the settings of a summary; old result files have it, so it does not change."""
 
 
 @dataclass(frozen=True)
 class LanguageChange:
-    """One language: scores in percent, None where one is missing (`reason` says why), and the change between them.
+    """One language: two scores and the change between them.
 
-    `changed` of `of` texts differ from what they were; the others have the same score by necessity.
+    Attributes:
+        language: The code of the language.
+        clean: Score on the unchanged texts in percent; None if it is missing.
+        perturbed: Score on the perturbed texts in percent; None if it is missing.
+        change: `perturbed` minus `clean`; None if one of the two is missing.
+        low: Lower end of the 95 % interval of the change; None without an interval.
+        high: Upper end of that interval.
+        changed: Number of texts that the perturbation changes; the others have the same score by construction.
+        of: Number of all texts.
+        reason: Why there is no change.
     """
 
     language: str
     clean: float | None
-    disguised: float | None
+    perturbed: float | None
     change: float | None = None
     low: float | None = None
     high: float | None = None
@@ -51,44 +60,47 @@ class LanguageChange:
 
 @dataclass(frozen=True)
 class Change:
-    """One disguise on the texts of one base task.
+    """One perturbation on the texts of one base task.
 
     Attributes:
-        base: Title of the task on the texts as they were.
-        task: Name of the task in disguise.
-        disguise: In words, as in "romanised".
-        languages: Those in which it applies, in the order of the paper.
-        spared: Those in which it does not.
-        clean: Mean score over the languages that have a change; None if there is none. So `disguised` and `change`.
-        low: Lower end of the 95 % interval of the mean change; None where it has none. So `high`, its upper end.
+        base: Title of the task with unchanged texts.
+        task: Name of the task with perturbed texts.
+        perturbation: Title of the perturbation, such as "romanised".
+        languages: The languages to which it applies, in the order of the paper.
+        spared: The languages to which it does not apply.
+        clean: Mean score on unchanged texts over the languages with a change; None if there are none.
+        perturbed: Mean score on perturbed texts over the same languages.
+        change: Mean change over the same languages.
+        low: Lower end of the 95 % interval of the mean change; None without an interval.
+        high: Upper end of that interval.
     """
 
     base: str
     task: str
-    disguise: str
+    perturbation: str
     languages: tuple[LanguageChange, ...]
     spared: tuple[str, ...]
     clean: float | None = None
-    disguised: float | None = None
+    perturbed: float | None = None
     change: float | None = None
     low: float | None = None
     high: float | None = None
 
     @property
     def compared(self) -> list[LanguageChange]:
-        """The languages under the mean."""
+        """The languages that are in the mean."""
         return [row for row in self.languages if row.change is not None]
 
     @property
     def verdict(self) -> str | None:
         """One of `BREAKS`, `COSTS`, `GAINS` and `NOTHING`, by the mean and its interval; None without a mean.
 
-        `LITTLE` in place of `NOTHING` where the score of the texts as they were is under `BREAKING`.
+        It is `LITTLE` in place of `NOTHING` where the score on unchanged texts is less than `BREAKING`.
         """
         if self.change is None or self.clean is None:
             return None
         sure = self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-        # Where all texts change alike no resample differs; so many of them are no chance all the same.
+        # If all texts change alike, no resample differs and there is no interval; with enough texts it is no chance.
         alike = self.low is None and abs(self.change) > FLAT and sum(row.of or 0 for row in self.compared) >= ALIKE
         if not sure and not alike:
             return NOTHING if self.clean >= BREAKING else LITTLE
@@ -98,7 +110,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Task:  # the names of the fields are the keys in summary.json
     clean: str
     disguise: str
     changed: dict[str, tuple[int, int]]
@@ -111,12 +123,18 @@ class _Facts:
 
 
 def changes(result: Results, seed: int = 0) -> list[Change]:
-    """Compare each disguise with the same texts as they were, in the order of the suite; none for other suites.
+    """Compare the scores on perturbed texts with those on the same texts unchanged.
+
+    Args:
+        result: The evaluation.
+        seed: Seed of the resampling.
+
+    Returns:
+        One change for each perturbation and base task, in the order of the suite; none for other suites.
 
     Raises:
-        DataError: The settings do not say which texts are in disguise as the suite writes it, or two scores that
-            belong together are of other examples.
-        MissingExtraError: The tests need scipy, which comes with scikit-learn.
+        DataError: The settings in the summary are damaged, or two scores to compare have different examples.
+        MissingExtraError: scipy, which comes with scikit-learn, is not installed.
     """
     facts = _facts(result)
     if facts is None:
@@ -126,34 +144,34 @@ def changes(result: Results, seed: int = 0) -> list[Change]:
 
 
 def least_share(result: Results) -> float | None:
-    """Share of a language's texts that a disguise must change to apply; None for other suites."""
+    """Give the share of a language's texts that a perturbation must change to apply; None for other suites."""
     facts = _facts(result)
     return facts and facts.least_share
 
 
 def verdict(found: Sequence[Change]) -> list[str]:
-    """Say what the disguises cost, a sentence a base: what breaks the model, what costs something, and what nothing."""
+    """Summarize changes in one sentence for each base task, grouped by verdict."""
     lines = []
     for base in dict.fromkeys(each.base for each in found):
         mine = sorted((each for each in found if each.base == base and each.change is not None), key=lambda e: e.change)
         parts = []
         for kind in (BREAKS, COSTS, GAINS):
-            named = [f"{each.disguise} {_points(each)}{_worst(each)}" for each in mine if each.verdict == kind]
+            named = [f"{each.perturbation} {_points(each)}{_worst(each)}" for each in mine if each.verdict == kind]
             parts += [f"{kind}: {', '.join(named)}"] if named else []
         for kind in (NOTHING, LITTLE):
-            rest = [each.disguise for each in mine if each.verdict == kind]
+            rest = [each.perturbation for each in mine if each.verdict == kind]
             parts += [f"{kind}: {', '.join(rest)}"] if rest else []
         lines += [f"{base}: {'; '.join(parts)}."] if parts else []
     return lines
 
 
 def _points(each: Change) -> str:
-    ends = "all texts alike" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
+    ends = "all texts change alike" if each.low is None else f"{each.low:+.1f} to {each.high:+.1f}"
     return f"{each.change:+.1f} points from {each.clean:.1f} ({ends})"
 
 
 def _worst(each: Change) -> str:
-    """The language that loses most, where there are several and it breaks."""
+    """Name the language with the largest loss, for a verdict of `BREAKS` over several languages."""
     rows = each.compared
     if each.verdict != BREAKS or len(rows) < 2:
         return ""
@@ -175,7 +193,7 @@ def _facts(result: Results) -> _Facts | None:
 
 
 def _change(result: Results, entries: Mapping[Key, Entry], task: str, about: _Task, seed: int) -> Change:
-    """One disguise in all languages."""
+    """Compare one perturbation in all languages."""
     codes = order_of({code for code, name in entries if name == task})
     pairs: dict[str, tuple[Examples, Examples]] = {}
     rows: dict[str, LanguageChange] = {}
@@ -194,7 +212,7 @@ def _change(result: Results, entries: Mapping[Key, Entry], task: str, about: _Ta
     there = [row for row in rows.values() if row.change is not None]
     more = {}
     if there:
-        names = ("clean", "disguised", "change")
+        names = ("clean", "perturbed", "change")
         more = {name: float(np.mean([getattr(row, name) for row in there])) for name in names}
         if len(there) == len(pairs):
             ends = _ends(percentiles(np.mean([samples[code, task] for code in pairs], axis=0)) or (None, None))
@@ -206,9 +224,9 @@ def _change(result: Results, entries: Mapping[Key, Entry], task: str, about: _Ta
 def _pair(
     result: Results, worn: Entry, clean: Entry | None, about: _Task
 ) -> tuple[LanguageChange, tuple[Examples, Examples] | None]:
-    """A language, and the examples in disguise and as they were: the same ones."""
+    """Give the scores of a language, and the same examples perturbed and unchanged; None if they are not comparable."""
     changed, of = about.changed.get(worn.language, (None, None))
-    reason = worn.missing or (f"the texts as they were: {ABSENT}" if clean is None else clean.missing)
+    reason = worn.missing or (f"unchanged texts: {ABSENT}" if clean is None else clean.missing)
     scores = clean.score if clean else None, worn.score
     both = None
     if not reason:
@@ -216,7 +234,7 @@ def _pair(
         if mine is None or theirs is None:
             reason = "no examples"
         elif not set(mine.ids) <= set(theirs.ids):
-            reason = "other examples than as they were"
+            reason = "perturbed and unchanged texts have different examples"
         else:
             theirs = theirs.ordered(mine.ids)
             scores, both = (score(theirs), worn.score), (mine, theirs)
