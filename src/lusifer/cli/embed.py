@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import (
     OWN_PROCESS,
-    DtypeOption,
+    AutoDtype,
     Field,
     InputFormat,
     Model,
@@ -117,7 +117,7 @@ def embed(
     calibration: Calibration = None,
     batch_tokens: BatchTokens = None,
     on_long: OnLong = "cut",
-    dtype: DtypeOption = None,
+    dtype: AutoDtype = "auto",
     compiled: Compiled = False,
     device: Devices = None,
     engine_name: EngineName = "local",
@@ -142,9 +142,12 @@ def embed(
     with ExitStack() as stack:
         long = job.in_shards or job.survey.windows > 1
         if engine_name == "ray":
+            wish = replace(wish, dtype=None if dtype == "auto" else dtype)  # workers may be on other processors
             engine = _in_workers(wish, dimensions, workers)
         else:
-            engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
+            before = job.begun() if long and dtype == "auto" else None
+            wish = wish if before is None else replace(wish, dtype=before.get("dtype"))
+            wish, engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
         if long:
             job.about, job.refuse_long = wish.said(), wish.refuse_long
         _run(job, engine)
@@ -198,19 +201,20 @@ def _in_workers(wish: _Wish, dimensions: int | None, workers: int) -> Callable[[
 
 def _here(
     wish: _Wish, stack: ExitStack, dimensions: int | None, long: bool, alone: bool
-) -> Callable[[Progress], Engine]:
+) -> tuple[_Wish, Callable[[Progress], Engine]]:
     """Embed in this process, or in one for each of several devices while the stack is open.
 
-    Gives what makes an engine that tells of each batch. A `long` job begins with a check of golden vectors.
+    Gives the wish with the number format chosen, and what makes an engine that tells of each batch. A `long` job begins
+    with a check of golden vectors.
     """
     from lusifer.serving import bulk, encode, forms
 
     several = len(wish.devices) > 1
     with quick_imports():
         first = wish.devices[0] if wish.devices else None
-        embedder = load_to_embed(wish.model, first, wish.dtype, alone=alone and not wish.compiled and not several)
-    if slow := encode.slow_format(embedder.device, wish.dtype):
-        terminal.note(slow)
+        alone = alone and not wish.compiled and not several
+        embedder, dtype = load_to_embed(wish.model, first, wish.dtype, alone=alone, thorough=long)
+    wish = replace(wish, dtype=dtype)
     if wish.compiled:
         from lusifer.model.bases.backbones import compile_layers
 
@@ -225,7 +229,7 @@ def _here(
         from lusifer.embedder import golden
 
         golden.demand(embedder, wish.model)
-    return lambda listen: bulk.local(embedder, embedder.max_seq_length, listen, **settings)
+    return wish, lambda listen: bulk.local(embedder, embedder.max_seq_length, listen, **settings)
 
 
 class _Pace:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.errors import LusiferError, MissingExtraError
+from lusifer.errors import LusiferError, MissingExtraError, UsageError
 from lusifer.io import names
 
 if TYPE_CHECKING:
@@ -68,6 +68,22 @@ DtypeOption = Annotated[
     typer.Option(
         callback=_number_format,
         help="Number format of the model: float32, bfloat16 or float16; by default as saved.",
+    ),
+]
+
+
+def _number_format_or_auto(name: str | None) -> str | None:
+    return _AUTO if name is not None and name.strip().lower() == _AUTO else _number_format(name)
+
+
+_AUTO = "auto"
+"""`serving.dtypes.AUTO`, which takes torch to import."""
+AutoDtype = Annotated[
+    str,
+    typer.Option(
+        callback=_number_format_or_auto,
+        help="Number format of the model: auto, float32, bfloat16 or float16. On a CPU, auto takes the fastest one "
+        "that keeps the golden vectors of the model; elsewhere the one saved. An index keeps its own.",
     ),
 ]
 
@@ -131,13 +147,16 @@ def quick_imports() -> Iterator[None]:
         gc.enable()
 
 
-def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: bool) -> Any:
+def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: bool, thorough: bool = True) -> Any:
     """Load what embeds: of one of our models on a CPU no more than that, where nothing else runs in this process.
+
+    Gives the model and the format it was asked for in, None as saved. Where `auto` chose it, a line says so.
 
     Args:
         model: As `Model`.
         device: As `Device`.
-        dtype: As `DtypeOption`.
+        dtype: As `DtypeOption` or `AutoDtype`.
+        thorough: As `serving.dtypes.load`.
         alone: Whether the process ends with this command, and compiles nothing.
 
     Raises:
@@ -147,7 +166,44 @@ def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: b
     light = alone and start_light(model, device)
     from lusifer.embedder import folder
 
-    return folder.load(model, device=device, dtype=dtype, vectors_only=light)
+    def make(dtype: str | None) -> Any:
+        return folder.load(model, device=device, dtype=dtype, vectors_only=light)
+
+    if dtype != _AUTO:
+        from lusifer.serving.encode import slow_format
+
+        made = make(dtype)
+        if slow := slow_format(made.device, dtype):
+            terminal.note(slow)
+        return made, dtype
+    from lusifer.serving import dtypes
+
+    made, choice = dtypes.load(model, device, make, thorough=thorough)
+    if choice.line:
+        terminal.note(choice.line)
+    return made, choice.dtype
+
+
+def settle_dtype(settings: dict[str, Any], index: Path, model: str, before: str | None) -> None:
+    """Take the option out of settings for an index whose vectors are in the format `before` (None: as saved).
+
+    Raises:
+        UsageError: Another one is asked for.
+    """
+    from lusifer.serving import dtypes
+
+    dtype = settings.pop("dtype")
+    if dtype != _AUTO and not dtypes.same(model, dtype, before):
+        words = f"the vectors of the index are in {before or 'the format that the model was saved in'}"
+        anew = f"`lusifer reindex {index} --model {model} --dtype {dtype}`"
+        raise UsageError(f"--dtype {dtype}: {words}: leave the option out, or embed anew: {anew}")
+
+
+def demand(embedder: Any, model: str) -> None:
+    """Refuse a loaded model that does not give its golden vectors, as `golden.demand`."""
+    from lusifer.embedder import golden  # not before the model is loaded, which may keep libraries out of the process
+
+    golden.demand(embedder, model)
 
 
 def start_light(model: str, device: str | None) -> bool:

@@ -12,15 +12,17 @@ import typer
 from lusifer.cli import terminal
 from lusifer.cli.models import (
     OWN_PROCESS,
+    AutoDtype,
     Device,
-    DtypeOption,
     Model,
     Unscored,
+    demand,
     guard_for,
     load_to_embed,
     model_name,
     quick_imports,
     refuse_words,
+    settle_dtype,
 )
 from lusifer.cli.use import Field, InputFormat
 from lusifer.errors import UsageError
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 EXCERPT = 240
 """Characters of a passage that are shown."""
 MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
-    name: (name,) for name in ("tokens", "overlap", "dtype", "offsets", "language_field")
+    name: (name,) for name in ("tokens", "overlap", "offsets", "language_field")
 }
 """Option -> what an index keeps of it."""
 Where = Annotated[str | None, typer.Option(help="SQL condition on the fields, as in: lang = 'de' AND year > 2000.")]
@@ -92,7 +94,7 @@ def index(
     ids: Annotated[str | None, typer.Option(help="With --vectors: ids alone, .txt (one a line) or .npy.")] = None,
     vector_field: Annotated[str | None, typer.Option(help="With --vectors: the column of the vectors.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Take out documents that the input does not have.")] = False,
-    dtype: DtypeOption = None,
+    dtype: AutoDtype = "auto",
     device: Device = None,
     unscored: Unscored = "warn",
 ) -> None:
@@ -196,15 +198,18 @@ def _opened(
 
         alone = context.obj is OWN_PROCESS
         if not is_table(output):
-            embedder = load_to_embed(model, device, settings.get("dtype"), alone=alone)
+            # Vectors that were made before are of the format that the model was saved in, as far as anybody knows.
+            asked = None if kept and settings["dtype"] == "auto" else settings["dtype"]
+            embedder, settings["dtype"] = load_to_embed(model, device, asked, alone=alone)
             if kept:
                 _compare(embedder, describe(model, embedder, **settings)[0], sample)
             else:
-                _demand(embedder, model)
+                demand(embedder, model)
             return Index.create(output, model, embedder=embedder, **settings)
         made = Index.open(output, model)
         made.require_own()
-        made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone))
+        settle_dtype(settings, output, model, made.model.dtype)
+        made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone)[0])
     # Without offsets there is no field to describe: it is compared with that of the index as it is.
     alone_said = {"language_field"} & settings.keys() if "offsets" not in settings else set()
     described = {name: value for name, value in settings.items() if name not in alone_said}
@@ -217,14 +222,8 @@ def _opened(
     if kept:
         _compare(made.embedder, made.model, sample)
     else:
-        _demand(made.embedder, model)
+        demand(made.embedder, model)
     return made
-
-
-def _demand(embedder: Embedder, model: str) -> None:
-    from lusifer.embedder import golden  # not before the model is loaded, which may keep libraries out of the process
-
-    golden.demand(embedder, model)
 
 
 def _compare(embedder: Embedder, model: IndexModel, sample: Sequence[TextDocument]) -> None:
@@ -296,7 +295,7 @@ def search(
 
         def load(place: str, dtype: str | None) -> Embedder:
             looked.append(_looked(query, place, found.asks, unscored))
-            return load_to_embed(place, device, dtype, alone=context.obj is OWN_PROCESS)
+            return load_to_embed(place, device, dtype, alone=context.obj is OWN_PROCESS)[0]
 
         if mode != "words":  # for words no vector is made
             found.use(load)
@@ -377,7 +376,7 @@ def reindex(
         typer.Option(metavar="FILE", help="As for `index`, or `none`; the model of the index keeps its own."),
     ] = None,
     language_field: LanguageField = None,
-    dtype: DtypeOption = None,
+    dtype: AutoDtype = "auto",
     device: Device = None,
 ) -> None:
     """Embed the texts of an index anew; until that is done it is searched as before. A call that stopped goes on."""

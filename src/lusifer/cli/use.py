@@ -11,6 +11,7 @@ import typer
 from lusifer import extras
 from lusifer.cli import terminal
 from lusifer.cli.models import (
+    AutoDtype,
     Device,
     DtypeOption,
     Field,
@@ -197,7 +198,7 @@ def serve(
     texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 8192,
     body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2**24,
     unscored: Unscored = "warn",
-    dtype: DtypeOption = None,
+    dtype: AutoDtype = "auto",
     device: Device = None,
 ) -> None:
     """Answer over HTTP as OpenAI's embeddings do, with a page to try it; stop with Ctrl-C."""

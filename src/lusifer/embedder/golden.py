@@ -6,6 +6,7 @@ They tell another base, tokenizer or library that counts in another way, which a
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,18 @@ def check(embedder: Embedder, folder: Path) -> Probe:
     worst = distance(found, wanted)
     advice = "" if worst < limit else f", over {limit:.0e}: the folder, a base or a library is not what it was"
     return Probe(name, worst < limit, f"largest cosine distance {worst:.1e} over {len(texts)} texts{advice}")
+
+
+def farthest(embedder: Embedder, texts: tuple[str, ...], wanted: torch.Tensor, *, thorough: bool = True) -> float:
+    """The largest cosine distance of a model's vectors from `wanted` ones (n, d); infinite where the sizes differ.
+
+    Not `thorough`, only the shorter half of the texts is embedded.
+    """
+    rows = list(range(len(texts)))
+    if not thorough:
+        rows = sorted(rows, key=lambda row: len(texts[row]))[: -(-len(rows) // 2)]
+    found, wanted = vectors(embedder, tuple(texts[row] for row in rows)), wanted[rows]
+    return max(0.0, distance(found, wanted)) if found.shape == wanted.shape else math.inf
 
 
 def demand(embedder: Embedder, model: str | os.PathLike[str]) -> Probe:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lusifer import chunks
 from lusifer.calibration import asking
+from lusifer.embedder import folder as model_folder
 from lusifer.embedder import golden
 from lusifer.errors import LusiferError, UsageError
 from lusifer.index.index import Index
@@ -20,6 +21,7 @@ from lusifer.index.passages import joined
 from lusifer.index.table import NAME, PassageTable
 from lusifer.index.writing import Added, put
 from lusifer.io.files import replace_folder
+from lusifer.serving import dtypes
 from lusifer.serving.encode import token_counts
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def reindex(
         progress: Called with the number of documents done.
         say: Called before anything is embedded, where more than the model changes, with one line on what.
         **settings: As for `models.describe`; `offsets` may be "none". If they are left out, `overlap` is that of the
-            index, and for the model that made the index so are the prompts, `dtype` and the offsets.
+            index, and for the model that made the index so are the prompts, `dtype` and the offsets; of
+            another one `dtype` "auto" takes what suits the processor.
 
     Raises:
         UsageError: There is no index, it has no texts, somebody else writes to it, or the model is not there.
@@ -77,6 +80,7 @@ def reindex(
         source.verify()  # another text would get a vector of its own
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, from which no vector can be made: index the texts")
+        embedder = _suited(old.model, model, embedder, device, settings, say)
         made, loaded, offsets = _described(folder, old.model, model, embedder, device, settings)
         if say is not None and (line := _change(old.model, made)):
             say(line)
@@ -98,6 +102,28 @@ def reindex(
         _swap(folder)
         asking.forget(folder, made.offsets)
     return report
+
+
+def _suited(
+    before: IndexModel,
+    model: str | os.PathLike[str] | Embedder,
+    embedder: Embedder | None,
+    device: str | None,
+    settings: dict[str, Any],
+    say: Callable[[str], None] | None,
+) -> Embedder | None:
+    """Another model than that of the index, where "auto" is asked for: its format goes into `settings` instead."""
+    if settings.get("dtype") != dtypes.AUTO:
+        return embedder
+    del settings["dtype"]
+    named = isinstance(model, (str, os.PathLike)) and embedder is None
+    if not named or known(model).identity == before.identity:
+        return embedder
+    made, choice = dtypes.load(model, device, lambda dtype: model_folder.load(model, device=device, dtype=dtype))
+    settings["dtype"] = choice.dtype
+    if say is not None and choice.line:
+        say(choice.line)
+    return made
 
 
 def _begun(folder: Path, made: IndexModel) -> bool:

@@ -23,6 +23,7 @@ from lusifer import extras
 from lusifer.embedder import folder, golden
 from lusifer.embedder import identity as identities
 from lusifer.errors import UsageError
+from lusifer.index.index import Index
 from lusifer.io import names
 from lusifer.server.app import Site, make_app
 from lusifer.server.batcher import Batcher
@@ -32,12 +33,14 @@ from lusifer.server.gate import Gate, Keys
 from lusifer.server.metrics import Meter, Metrics
 from lusifer.server.search import Searcher, searchers
 from lusifer.server.served import Look, Served
-from lusifer.serving import guard
-from lusifer.serving.encode import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
+from lusifer.serving import dtypes, guard
+from lusifer.serving.encode import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, slow_format
 
 if TYPE_CHECKING:
+    from lusifer.index.models import IndexModel
     from lusifer.serving.encode import Embedder
 
+LOG = logging.getLogger(__name__)
 Unscored = Literal["warn", "error", "off"]
 LOOK_EVERY = 10
 """Ticks of uvicorn, of a tenth of a second, between two looks at slow clients."""
@@ -79,17 +82,33 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     unscored: Unscored = "warn",
+    indexes: Sequence[IndexModel] = (),
 ) -> Served:
-    """Load a model and start its thread.
+    """Load a model and start its thread; a `dtype` of "auto" is that of the first index that the model made.
 
     Raises:
         MissingExtraError: Texts without a score are to be refused, and py3langid is not installed.
         LusiferError: As `folder.load`; or it does not give the golden vectors that its folder has.
         UsageError: The queue is smaller than a batch.
     """
-    embedder = folder.load(model, device=device, dtype=dtype)
+    identity = identities.of_model(model) if indexes else None
+    made_by_it = [index for index in indexes if index.identity == identity]
+    if dtype == dtypes.AUTO and made_by_it:
+        dtype = made_by_it[0].dtype
+    if dtype == dtypes.AUTO:
+        embedder, choice = dtypes.load(model, device, lambda found: folder.load(model, device=device, dtype=found))
+        dtype = choice.dtype
+        if choice.line:
+            LOG.info("%s: %s", public_name(model), choice.line)
+    else:
+        embedder = folder.load(model, device=device, dtype=dtype)
+    if slow := slow_format(embedder.device, dtype):
+        LOG.warning("%s: %s", public_name(model), slow)
+    for other in {index.dtype for index in made_by_it if not dtypes.same(model, index.dtype, dtype)}:
+        words = "%s: is served in %s, and vectors of an index that it made are in %s"
+        LOG.warning(words, public_name(model), dtype or "the format saved", other or "the format saved")
     golden.demand(embedder, model)
-    made = start(public_name(model), identities.of_model(model), embedder, metrics, limits)
+    made = start(public_name(model), identity or identities.of_model(model), embedder, metrics, limits)
     made.look, made.refuse_unscored = _look(model, made.name, unscored), unscored == "error"
     return made
 
@@ -147,7 +166,8 @@ def make(
         statistics: Files of language statistics, for models that have none in their folders.
         keys: API keys; without one everyone is let in.
         device: "cpu", "cuda", ...; None takes the best one.
-        dtype: Number format of the models.
+        dtype: Number format of the models; "auto" is that of the index that a model made, else what suits the
+            processor.
         unscored: What is done about texts in a language without a score on the card of the model.
 
     Raises:
@@ -159,7 +179,9 @@ def make(
     for name in called:
         if called.count(name) > 1:
             raise UsageError(f"two models would be called {name!r}: rename or link the folder of one")
-    served = [load(model, metrics, limits, device=device, dtype=dtype, unscored=unscored) for model in models]
+    about = [Index.open(each).model for each in indexes] if dtype is not None else []
+    how = {"device": device, "dtype": dtype, "unscored": unscored, "indexes": about}
+    served = [load(model, metrics, limits, **how) for model in models]
     found = searchers(indexes, dict(zip(models, served, strict=True)), device, statistics)
     return assemble(served, metrics, limits, keys, found)
 

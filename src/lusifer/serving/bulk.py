@@ -20,7 +20,7 @@ from lusifer.io.files import refuse_unwritable, write_json
 from lusifer.serving.encode import EmbedReport, embed_rows
 from lusifer.serving.files import WITH_IDS, WRITERS, TextRow, TextSource, write_vectors
 from lusifer.serving.forms import CALIBRATION_TEXTS, VectorForm
-from lusifer.serving.shards import ShardFolder
+from lusifer.serving.shards import ShardFolder, read_settings
 
 if TYPE_CHECKING:
     from lusifer.serving.encode import Embedder
@@ -113,6 +113,15 @@ class EmbedJob:
         self.survey = TextSurvey(rows, windows, kind, digest.hexdigest())
         return self.survey
 
+    def begun(self) -> dict[str, Any] | None:
+        """The settings of what an earlier call has made of the output; None: nothing, or it is to be thrown away."""
+        return None if self.fresh else read_settings(self.place)
+
+    @property
+    def place(self) -> Path:
+        """The folder of shards: the output, or the one beside it until it is done."""
+        return self.output if self.in_shards else self.output.with_name(self.output.name + UNFINISHED)
+
     def settings(self) -> dict[str, Any]:
         """What work must agree in to be the same work."""
         survey = self.survey or self.look()
@@ -188,9 +197,8 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
         write_vectors(job.output, survey.rows, [(window.rows, written)])
         _note_calibration(job.output, form)
         return replace(report, dimension=written.shape[1])
-    place = job.output if job.in_shards else job.output.with_name(job.output.name + UNFINISHED)
-    refuse_unwritable(place, "folder")
-    with ShardFolder.opened(place, job.settings(), fresh=job.fresh) as shards:
+    refuse_unwritable(job.place, "folder")
+    with ShardFolder.opened(job.place, job.settings(), fresh=job.fresh) as shards:
         if _is_done(job, shards):
             return shards.report(survey.windows)
         form = shards.form(job.form, partial(_calibrated, job, engine))

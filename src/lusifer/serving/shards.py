@@ -28,6 +28,18 @@ JOB, LOG, MANIFEST, LOCK = "_job.json", "_shards.jsonl", "_manifest.json", ".loc
 _ADVICE = "remove the folder, and run the call again"
 
 
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings of the job that was done or begun in a folder; None where there is none that can be read."""
+    for name in (MANIFEST, JOB):
+        if (path / name).is_file():
+            try:
+                said = read_json(path / name, _ADVICE, DataError, dict).get("settings")
+            except DataError:  # whoever opens the folder says what is wrong
+                return None
+            return said if isinstance(said, dict) else None
+    return None
+
+
 class ShardFolder:
     """Shards of one job, of which some may be done; made by `opened`.
 

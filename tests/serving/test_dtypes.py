@@ -1,0 +1,205 @@
+"""`--dtype auto`: the format that suits the processor, if the model keeps its golden vectors in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lusifer.cli import main
+from lusifer.embedder import folder, golden
+from lusifer.errors import UsageError
+from lusifer.index.index import Index
+from lusifer.index.reindex import reindex
+from lusifer.model.bases.backbones import cast_weights
+from lusifer.processor import multiplies
+from lusifer.server import run
+from lusifer.serving import dtypes
+from support.tiny_folder import tiny_embedder
+
+F32, BF16 = frozenset({"float32"}), frozenset({"bfloat16"})
+WITH, WITHOUT = {"avx512_bf16": True}, {"avx512_bf16": False, "amx_bf16": False}
+TEXTS = [json.dumps({"id": name, "text": f"the {name} is full of water"}) for name in ("river", "lake", "sea")]
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    monkeypatch.setattr(dtypes, "multiplies", multiplies)  # `conftest` has put another one there
+
+    def has(flags, architecture="x86_64"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": architecture, **flags})
+
+    return has
+
+
+@pytest.fixture
+def finished(bases_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("texts.jsonl").write_text("\n".join(TEXTS), encoding="utf-8")
+    folder.save(tiny_embedder(bases_folder), tmp_path / "model", finished=True)
+    return tmp_path / "model"
+
+
+def embed(model, output, *words):
+    told = ["embed", str(model), "--input", "texts.jsonl", "--output", output, "--device", "cpu", "--unscored", "off"]
+    assert main([*told, *words]) == 0
+    return np.load(output)
+
+
+def index(model, *words):
+    told = ["index", str(model), "--input", "texts.jsonl", "--output", "INDEX", "--device", "cpu", "--unscored", "off"]
+    return main([*told, *words])
+
+
+@pytest.mark.parametrize(
+    ("has_bfloat16", "saved", "wanted"),
+    [
+        (True, F32, "bfloat16"),
+        (True, BF16, None),
+        (True, F32 | BF16, "bfloat16"),
+        (True, frozenset(), "bfloat16"),
+        (False, F32, None),
+        (False, BF16, "float32"),
+        (False, F32 | BF16, "float32"),
+        (None, F32, None),
+        (None, BF16, None),
+    ],
+)
+def test_the_fastest_format_is_that_which_the_processor_multiplies(has_bfloat16, saved, wanted):
+    assert dtypes.fastest(has_bfloat16, saved) == wanted
+
+
+@pytest.mark.parametrize(
+    ("distance", "limit", "chosen"),
+    [(0.0, 1e-3, True), (1e-3, 1e-3, True), (1.1e-3, 1e-3, False), (5e-3, 1e-2, True), (math.inf, 1e-2, False)],
+)
+@pytest.mark.parametrize("wanted", ["bfloat16", "float32"])
+def test_it_is_taken_within_the_limit_alone(wanted, distance, limit, chosen):
+    choice = dtypes.choose(wanted, distance, limit)
+    assert choice.dtype == (wanted if chosen else None)
+    assert choice.line.startswith(f"number format: {wanted if chosen else 'as saved'}: ") and "--dtype" in choice.line
+
+
+@pytest.mark.parametrize(
+    ("flags", "format_"), [(WITH, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), (WITHOUT, "float32")]
+)
+def test_embed_takes_what_suits_the_processor(flags, format_, finished, processor, capsys, monkeypatch):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)  # the tiny model's weights are random
+    wanted = {name: embed(finished, f"{name}.npy", "--dtype", name) for name in ("float32", "bfloat16")}
+    assert not np.array_equal(*wanted.values())
+    capsys.readouterr()
+    processor(flags)
+    assert np.array_equal(embed(finished, "auto.npy"), wanted[format_])
+    said = capsys.readouterr().err
+    assert ("number format: bfloat16: " in said and "--dtype float32" in said) == (format_ == "bfloat16")
+    assert np.array_equal(embed(finished, "same.npy", "--dtype", "AUTO"), wanted[format_])
+
+
+def test_half_precision_becomes_float32_where_it_is_only_emulated(bases_folder, tmp_path, processor):
+    made = tiny_embedder(bases_folder)
+    for tower in ("encoder", "llm"):
+        cast_weights(getattr(made[0].model, tower), torch.bfloat16)
+    folder.save(made, tmp_path / "model", finished=True)
+    processor(WITHOUT)
+    found, choice = load(tmp_path / "model")
+    assert choice.dtype == "float32" and found[0].model.llm.dtype == torch.float32
+    assert "--dtype bfloat16" in choice.line
+    processor(WITH)
+    assert load(tmp_path / "model")[1] == dtypes.FormatChoice(None)
+
+
+def load(model, device="cpu", **how):
+    return dtypes.load(model, device, lambda dtype: folder.load(model, device="cpu", dtype=dtype), **how)
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+def test_a_model_that_goes_astray_stays_as_saved(thorough, finished, processor, monkeypatch):
+    processor(WITH)
+    monkeypatch.setattr(dtypes, "FARTHEST", 0.0)
+    found, choice = load(finished, thorough=thorough)
+    assert choice.dtype is None and found[0].model.llm.dtype == torch.float32
+    assert choice.line.startswith("number format: as saved: in bfloat16 a golden vector is ")
+
+
+@pytest.mark.parametrize("left", ["nothing", "damaged"])
+def test_without_golden_vectors_it_stays_as_saved_and_says_so(left, finished, processor):
+    (finished / golden.FILE).unlink()
+    if left == "damaged":
+        (finished / golden.FILE).write_text("{}", encoding="utf-8")
+    processor(WITH)
+    found, choice = load(finished)
+    assert choice.dtype is None and found[0].model.llm.dtype == torch.float32
+    assert "as saved: no golden vectors in the folder of" in choice.line and "--dtype bfloat16" in choice.line
+    processor(WITHOUT)
+    assert load(finished)[1] == dtypes.FormatChoice(None)
+
+
+def test_elsewhere_than_on_a_known_processor_it_stays_as_saved(finished, processor):
+    processor(WITH)
+    assert load(finished, device="cuda:0")[1] == dtypes.FormatChoice(None)
+    processor(WITH, architecture="aarch64")
+    assert load(finished)[1] == dtypes.FormatChoice(None)
+
+
+def test_a_call_that_goes_on_keeps_its_format(finished, processor, capsys, monkeypatch):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    told = ["embed", str(finished), "--input", "texts.jsonl", "--output", "shards", "--device", "cpu"]
+    processor(WITHOUT)
+    assert main([*told, "--shard-format", "npy"]) == 0
+    processor(WITH)
+    assert main([*told, "--shard-format", "npy"]) == 0
+    assert main([*told, "--shard-format", "npy", "--dtype", "bfloat16"]) == 2
+    assert "dtype None, now 'bfloat16'" in capsys.readouterr().err
+    assert main([*told, "--shard-format", "npy", "--fresh"]) == 0
+    assert json.loads(Path("shards/_manifest.json").read_text())["settings"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("first", "later", "format_"), [(WITHOUT, WITH, None), (WITH, WITHOUT, "bfloat16")])
+def test_an_index_keeps_its_format(first, later, format_, finished, processor, capsys, monkeypatch):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(first)
+    assert index(finished) == 0 and Index.open("INDEX").model.dtype == format_
+    assert ("number format: bfloat16" in capsys.readouterr().err) == (format_ is not None)
+    processor(later)
+    with Path("texts.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"id": "pond", "text": "a pond"}')
+    assert index(finished) == 0 and Index.open("INDEX").model.dtype == format_
+    said = capsys.readouterr().err
+    assert "number format" not in said and "1 added" in said
+    assert ("has no instructions for bfloat16" in said) == (format_ is not None)
+    loaded, real = [], folder.load
+    monkeypatch.setattr(folder, "load", lambda *at, **how: loaded.append(how["dtype"]) or real(*at, **how))
+    assert main(["search", "INDEX", "water", "--device", "cpu", "--unscored", "off"]) == 0
+    run.make([str(finished)], indexes=[Path("INDEX")], device="cpu", dtype="auto")
+    assert loaded == [format_, format_]
+    other = "float32" if format_ else "bfloat16"
+    assert index(finished, "--dtype", other) == 2
+    assert f"--dtype {other}: the vectors of the index are in" in capsys.readouterr().err
+    assert index(finished, "--dtype", format_ or "float32") == 0  # the same as saved
+
+
+def test_another_model_embeds_an_index_anew_in_what_suits_the_processor(finished, processor, monkeypatch, bases_folder):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(WITHOUT)
+    assert index(finished) == 0
+    processor(WITH)
+    said = []
+    reindex("INDEX", finished, device="cpu", dtype="auto", say=said.append)
+    assert Index.open("INDEX").model.dtype is None and not said
+    other = tiny_embedder(bases_folder)
+    with torch.no_grad():
+        next(other[0].model.connector.parameters()).mul_(1.1)
+    folder.save(other, "other", finished=True)
+    reindex("INDEX", "other", device="cpu", dtype="auto", say=said.append)
+    assert Index.open("INDEX").model.dtype == "bfloat16" and said[0].startswith("number format: bfloat16")
+
+
+def test_other_commands_know_no_auto(finished, capsys):
+    assert main(["evaluate", str(finished), "--dtype", "auto"]) == 2
+    assert "--dtype auto: no number format" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        folder.load(finished, dtype="auto")
