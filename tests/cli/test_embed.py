@@ -111,8 +111,8 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
         (["--input", "in.txt", "--output", "in.txt/o.npy"], "in.txt ("),
         (["--input", "in.txt", "--output", "o.npy", "--task", "stss"], "task 'stss' is unknown"),
         (["--input", "in.txt", "--output", "o.npy", "--task", "sts", "--prompt", "x"], "exclude each other"),
-        (["--input", "in.txt", "--output", "o.npy", "--device", "tpu"], "--device tpu: not the name of a device"),
-        (["--input", "in.txt", "--output", "o.npy", "--device", "meta:x"], "--device meta:x: not the name of a device"),
+        (["--input", "in.txt", "--output", "o.npy", "--device", "tpu"], "--device tpu: unknown device"),
+        (["--input", "in.txt", "--output", "o.npy", "--device", "meta:x"], "--device meta:x: unknown device"),
         (
             ["--input", "in.txt", "--output", "o.npy", "--device", "hpu"],
             "--device hpu: not usable here (torch has no hpu on this machine); use cpu",

@@ -68,7 +68,7 @@ def test_a_special_token_in_a_text_is_text(embedder):
 
 
 def test_a_limit_beyond_the_positions_is_refused(bases_folder):
-    with pytest.raises(UsageError, match="max_length: 257 is more than the 256 tokens that the backbones can read"):
+    with pytest.raises(UsageError, match="max_length: 257 is too large: the backbones read at most 256 tokens"):
         tiny_embedder(bases_folder, limit=257)
     assert tiny_embedder(bases_folder, limit=256).max_seq_length == 256
     assert tiny_embedder(bases_folder, limit=None).max_seq_length == 256
@@ -77,5 +77,5 @@ def test_a_limit_beyond_the_positions_is_refused(bases_folder):
 def test_another_kind_of_embedder_is_refused(minilm_like_folder):
     from sentence_transformers import SentenceTransformer
 
-    with pytest.raises(UsageError, match="this is no LUSIFER model but BertModel"):
+    with pytest.raises(UsageError, match="expected a LUSIFER model, found BertModel"):
         lusifer_model(SentenceTransformer(str(minilm_like_folder), device="cpu"))

@@ -103,8 +103,8 @@ def test_red_when_the_folder_lacks_the_connector(copy):
     tensors = load_file(copy / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("connector.")}
     save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
-    assert red(copy) == ["the folder is whole"]
-    assert "tensors 5 missing" in detail(copy, "the folder is whole")
+    assert red(copy) == ["the folder is complete"]
+    assert "tensors 5 missing" in detail(copy, "the folder is complete")
 
 
 def checkpoint(path: Path, model, drop: str = "") -> None:
@@ -135,10 +135,10 @@ def test_red_when_the_adapter_lacks_the_connector(copy):
 def test_red_when_a_file_is_missing_or_cut(copy, name):
     content = (copy / name).read_bytes()
     (copy / name).write_bytes(content[: len(content) // 2])
-    assert red(copy) == ["the folder is whole"]
+    assert red(copy) == ["the folder is complete"]
     (copy / name).unlink()
-    assert red(copy) == ["the folder is whole"]
-    assert name in detail(copy, "the folder is whole")
+    assert red(copy) == ["the folder is complete"]
+    assert name in detail(copy, "the folder is complete")
 
 
 def test_red_on_numbers_that_are_not_finite(copy):
@@ -213,7 +213,7 @@ def test_red_when_cutting_loses_the_final_token_or_the_prompt_is_lost(copy, monk
         return features
 
     monkeypatch.setattr(embedder, "preprocess", cut)
-    assert {"cutting keeps the final token", "a prompt reaches the model"} <= set(red(embedder))
+    assert {"truncating keeps the final token", "a prompt reaches the model"} <= set(red(embedder))
 
 
 def test_red_when_what_is_saved_differs(copy, monkeypatch):

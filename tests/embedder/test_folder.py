@@ -149,7 +149,7 @@ def test_a_folder_of_an_earlier_version_is_loaded_unless_it_leaves_the_prompt_ou
     assert identity(copy) == before
     (copy / "config.json").write_text(json.dumps(config | {"include_prompt": False}))
     with pytest.raises(
-        ModelFolderError, match=r"config\.json: include_prompt: false: this model leaves the prompt out"
+        ModelFolderError, match=r"config\.json: include_prompt: false: this version cannot leave the prompt out"
     ):
         lusifer.load(copy, device="cpu")
 
@@ -161,7 +161,7 @@ def test_a_name_that_the_hub_does_not_give():
 
 
 def test_a_file_is_no_folder(model_folder):
-    with pytest.raises(ModelFolderError, match="is a file; give the model folder that holds modules.json"):
+    with pytest.raises(ModelFolderError, match="is a file; give the model folder that contains modules.json"):
         lusifer.load(model_folder / "config.json")
 
 
@@ -183,7 +183,7 @@ def other(minilm_like_folder, tmp_path):
 def test_an_embedder_of_another_kind_and_layout_is_loaded(other):
     assert lusifer.load(other, device="cpu").encode(TEXTS).shape == (4, 16)
     shutil.rmtree(other / "1_Pooling")
-    with pytest.raises(ModelFolderError, match=r"1_Pooling: missing, named in .*modules\.json"):
+    with pytest.raises(ModelFolderError, match=r"1_Pooling: missing, and .*modules\.json names it"):
         lusifer.load(other)
 
 
@@ -191,7 +191,7 @@ def test_a_text_longer_than_the_backbones_is_said_in_numbers(model_folder):
     loaded = lusifer.load(model_folder, device="cpu")
     longest = lusifer_model(loaded).config.max_position_embeddings
     loaded.max_seq_length = longest + 10
-    with pytest.raises(UsageError, match=f"a text of {longest + 10} tokens, and the backbones read {longest}: set "):
+    with pytest.raises(UsageError, match=f"text of {longest + 10} tokens: the backbones read at most {longest}: set "):
         loaded.encode("water " * 2 * longest)
 
 

@@ -72,7 +72,9 @@ def test_a_truncated_file_is_named(name, share, copy):
 )
 def test_json_of_another_shape_is_named(name, content, copy):
     (copy / name).write_text(content)
-    with pytest.raises(ModelFolderError, match=rf"{name}: damaged, not? .*copy or save the folder again"):
+    with pytest.raises(
+        ModelFolderError, match=rf"{name}: damaged, (not? |a module|it lists).*copy or save the folder again"
+    ):
         lusifer.load(copy)
     assert [probe.ok for probe in examine(copy)] == [False]
 
@@ -81,7 +83,7 @@ def test_json_of_another_shape_is_named(name, content, copy):
 def test_a_value_of_another_kind_is_named(change, copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(ModelFolderError, match=r"config\.json: makes no model .*copy or save") as caught:
+    with pytest.raises(ModelFolderError, match=r"config\.json: damaged, no model can be made .*copy or save") as caught:
         lusifer.load(copy)
     assert "\n" not in str(caught.value)
     assert [probe.ok for probe in examine(copy)] == [False]
@@ -89,7 +91,7 @@ def test_a_value_of_another_kind_is_named(change, copy):
 
 def test_a_module_folder_that_is_missing_is_named(copy):
     shutil.rmtree(copy / "1_Normalize")
-    with pytest.raises(ModelFolderError, match=r"1_Normalize: missing, named in .*modules\.json; copy or save"):
+    with pytest.raises(ModelFolderError, match=r"1_Normalize: missing, and .*modules\.json names it; copy or save"):
         lusifer.load(copy)
     assert [probe.ok for probe in examine(copy)] == [False]
 
@@ -167,7 +169,7 @@ def test_adapters_that_make_no_numbers_are_told_by_their_folder(quick, bases_fol
     tensors = load_file(delta / "model.safetensors")
     name = next(name for name in tensors if adapters.is_adapter(name))
     save_file(tensors | {name: tensors[name] * torch.nan}, delta / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelFolderError, match=r"delta: merging .* not finite; copy the folder again"):
+    with pytest.raises(ModelFolderError, match=r"delta: merging .* NaN or infinite weights; copy the folder again"):
         folder.load(delta, "cpu", vectors_only=quick)
 
 
@@ -224,5 +226,5 @@ def test_special_tokens_that_the_encoder_has_no_rows_for_are_named(model_folder,
     broken = shutil.copytree(model_folder, tmp_path / "broken")
     file = broken / "tokenizer_config.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"<pad>"', '"[pad]"'), encoding="utf-8")
-    with pytest.raises(ModelFolderError, match=r"tokenizer_config\.json: damaged, .* token '\[pad\]' is number"):
+    with pytest.raises(ModelFolderError, match=r"tokenizer_config\.json: damaged, .* token '\[pad\]' has the id"):
         lusifer.load(broken, device="cpu")

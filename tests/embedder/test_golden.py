@@ -55,7 +55,7 @@ def test_another_model_is_told(change, finished):
         file = finished / "golden.json"
         file.write_text(file.read_text("utf-8").replace("station?", "stations?"), "utf-8")
     found = probe(finished)
-    assert not found.ok and "the folder, a base or a library is not what it was" in found.detail
+    assert not found.ok and "the folder, a base or a library has changed" in found.detail
 
 
 def test_doctor_checks_them(finished):
@@ -70,10 +70,10 @@ def test_doctor_checks_them(finished):
     ("said", "words"),
     [
         ("{", "golden.json: "),
-        ("{}", "damaged, no vector for each text"),
-        ('{"texts": ["a"], "vectors": [[1, "b"]]}', "damaged, no vector for each text"),
-        ('{"texts": ["a", "b"], "vectors": [[1.0]]}', "damaged, no vector for each text"),
-        ('{"texts": ["a"], "vectors": [[1.0, 2.0]]}', "48 numbers a vector, and 2 in golden.json"),
+        ("{}", "damaged, not one vector for each text"),
+        ('{"texts": ["a"], "vectors": [[1, "b"]]}', "damaged, not one vector for each text"),
+        ('{"texts": ["a", "b"], "vectors": [[1.0]]}', "damaged, not one vector for each text"),
+        ('{"texts": ["a"], "vectors": [[1.0, 2.0]]}', "vectors have 48 dimensions, and 2 in golden.json"),
     ],
 )
 def test_a_damaged_file_is_told(said, words, finished):
@@ -126,4 +126,4 @@ def test_what_is_no_list_of_texts_is_damaged(texts, finished):
     file = finished / "golden.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"texts": texts}))
     found = probe(finished)
-    assert not found.ok and "golden.json: damaged, no vector for each text" in found.detail
+    assert not found.ok and "golden.json: damaged, not one vector for each text" in found.detail

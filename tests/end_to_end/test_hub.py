@@ -146,7 +146,7 @@ def test_scores_of_a_name_carry_the_identity_of_its_weights(runs: Runs) -> None:
 
 def test_a_damaged_model_is_not_loaded(runs: Runs) -> None:
     """Transformers draws missing tensors at random and warns; the vectors would be nonsense."""
-    assert "tiny/broken: what the hub gives is not whole" in line(runs.online["load broken"])
+    assert "tiny/broken: the files from the Hub are incomplete or damaged" in line(runs.online["load broken"])
     assert "tensors 5 missing" in line(runs.online["load broken"])
 
 

@@ -177,10 +177,10 @@ def test_targets_by_name_by_expression_and_all(targets, count, new_model):
 
 def test_wrong_calls_are_refused(new_model):
     model = new_model()
-    with pytest.raises(UsageError, match=r"lora.llm.targets=\['query'\] fits no linear layer of the llm"):
+    with pytest.raises(UsageError, match=r"lora.llm.targets=\['query'\]: matches no linear layer of the llm"):
         adapters.attach(model, "llm", 2, 4, targets=["query"])
     adapters.attach(model, "llm", 2, 4)
-    with pytest.raises(UsageError, match="llm carries adapters already"):
+    with pytest.raises(UsageError, match="the llm already has adapters"):
         adapters.attach(model, "llm", 2, 4)
 
 
@@ -188,7 +188,7 @@ def test_a_merge_that_is_not_finite_is_refused(adapted):
     model = adapted()
     with torch.no_grad():
         model.llm.layers[0].mlp.up_proj.lora_B["default"].weight[0, 0] = float("inf")
-    with pytest.raises(LusiferError, match="layers.0.mlp.up_proj gives numbers that are not finite"):
+    with pytest.raises(LusiferError, match="layers.0.mlp.up_proj gives NaN or infinite weights"):
         adapters.merge(model)
 
 

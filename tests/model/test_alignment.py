@@ -171,7 +171,7 @@ def test_the_head_and_the_llm_words_get_no_gradient(aligned, batch):
 
 def test_wrong_calls_are_refused(aligned, batch):
     model, source, (ids, mask, labels) = aligned(), batch([4]), target([5])
-    with pytest.raises(ValueError, match="no target token in the whole batch"):
+    with pytest.raises(ValueError, match="no target token in the batch"):
         model(*source, ids, mask, torch.full_like(labels, -100))
     with pytest.raises(ValueError, match="attention='causal' is unknown: use prefix or bidirectional"):
         model(*source, ids, mask, labels, attention="causal")

@@ -160,9 +160,9 @@ def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):
         ({"connector_type": "gru"}, "connector_type='gru' is unknown: use one of ff"),
         ({"pooling": "max"}, "pooling='max' is unknown"),
         ({"soft_token_position": "end"}, "soft_token_position='end' is unknown"),
-        ({"num_soft_tokens": -1}, "num_soft_tokens=-1 must be 0 or more"),
-        ({"residual": True}, "residual: true: this model adds what its LLM reads"),
-        ({"include_prompt": False}, "include_prompt: false: this model leaves the prompt out of its mean"),
+        ({"num_soft_tokens": -1}, "num_soft_tokens=-1: must be 0 or more"),
+        ({"residual": True}, "residual: true: this version cannot add the LLM's input"),
+        ({"include_prompt": False}, "include_prompt: false: this version cannot leave the prompt out"),
     ),
 )
 def test_impossible_settings_are_refused(setting, message):

@@ -231,7 +231,7 @@ def test_damaged_files_are_named(copy_checkpoint, named_bases, change_json):
     with pytest.raises(ModelFolderError, match=r"config\.json: damaged, not a JSON object"):
         read(folder, **named_bases)
     config.write_text("{}")
-    with pytest.raises(ModelFolderError, match="not a checkpoint in the authors' format"):
+    with pytest.raises(ModelFolderError, match="give a checkpoint in the authors' format"):
         read(folder, **named_bases)
     config.write_text(text)
     change_json(config, connection_type="gate")

@@ -1,1 +1,1 @@
-"""Text in, vectors out: a LUSIFER model as a sentence-transformers folder."""
+"""A LUSIFER model as a sentence-transformers folder: save, load, check and identify it."""

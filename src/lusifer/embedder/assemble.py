@@ -27,22 +27,23 @@ def assemble(
     max_seq_length: int | None = None,
     normalize: bool = True,
 ) -> SentenceTransformer:
-    """Wrap a model in memory; nothing is copied.
+    """Wrap a model that is in memory, without copying it.
 
     Args:
-        model: The composite model; the embedder is on its device.
-        tokenizer: The encoder's tokenizer.
-        prompts: Prompt name -> prefix, saved with the model; "query" and "document" are used by `encode_query` and
-            `encode_document`.
-        max_seq_length: Most tokens a text, special tokens included; None takes what the backbones allow.
-        normalize: Whether vectors get length 1.
+        model: The LUSIFER model. The embedder is on its device.
+        tokenizer: The encoder's tokenizer. Its `model_max_length` is set.
+        prompts: Prompt name -> prefix, saved with the model. `encode_query` uses "query" and `encode_document`
+            "document".
+        max_seq_length: The maximum number of tokens of a text, special tokens included. None takes the limit of the
+            backbones.
+        normalize: Whether to scale vectors to length 1.
 
     Raises:
-        UsageError: `max_seq_length` is more than the backbones have positions for.
+        UsageError: `max_seq_length` is larger than the limit of the backbones.
     """
     limit = model.config.max_position_embeddings
     if max_seq_length is not None and max_seq_length > limit:
-        raise UsageError(f"max_length: {max_seq_length} is more than the {limit} tokens that the backbones can read")
+        raise UsageError(f"max_length: {max_seq_length} is too large: the backbones read at most {limit} tokens")
     tokenizer.model_max_length = max_seq_length or limit
     settings = {"modality_config": MODALITY_CONFIG, "module_output_name": MODULE_OUTPUT_NAME}
     transformer = _transformer(model, tokenizer, **settings)
@@ -51,9 +52,16 @@ def assemble(
 
 
 def packed(file: Path, device: str | None, dtype: str | None, attn_implementation: str | None) -> SentenceTransformer:
-    """Load an E5 model from its packed file: the mean of its states, length 1, "query: " and "passage: ".
+    """Load an E5 model from its packed file, with mean pooling and vectors of length 1.
 
-    These words belong to the model (Wang et al. 2024, arXiv 2402.05672): no text goes without one of them.
+    E5 was trained with the prefixes "query: " and "passage: " (Wang et al. 2024, arXiv 2402.05672). They are set as
+    the prompts; without a prompt name a text gets "query: ".
+
+    Args:
+        file: The packed file.
+        device: Where to put the model. None takes the best device of the machine.
+        dtype: The dtype of the weights, such as "bfloat16". None is float32.
+        attn_implementation: "sdpa" or "eager". None leaves it to transformers.
 
     Raises:
         LusiferError: The file is damaged.
@@ -72,10 +80,10 @@ def packed(file: Path, device: str | None, dtype: str | None, attn_implementatio
 
 
 def _transformer(model: nn.Module, tokenizer: PreTrainedTokenizerBase, **settings: Any) -> Transformer:
-    """The library's module around a model that is in memory."""
+    """Make the sentence-transformers module of a model that is in memory."""
 
     class InMemory(Transformer):
-        """The library's module, given its model instead of loading one."""
+        """A `Transformer` that takes its model from memory instead of loading it."""
 
         def _load_model(self, *args: Any, **kwargs: Any) -> nn.Module:
             return model
@@ -84,18 +92,18 @@ def _transformer(model: nn.Module, tokenizer: PreTrainedTokenizerBase, **setting
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         transformer = InMemory(folder, **settings)
-    # From here on an ordinary module: its class is what `modules.json` names.
+    # sentence-transformers writes the class of a module to `modules.json`.
     transformer.__class__ = Transformer
     return transformer
 
 
 def lusifer_model(embedder: SentenceTransformer) -> LusiferModel:
-    """The composite model inside an embedder.
+    """Return the LUSIFER model inside an embedder.
 
     Raises:
-        UsageError: The embedder is of another kind.
+        UsageError: The embedder holds another kind of model.
     """
     model = getattr(embedder[0], "model", None)
     if not isinstance(model, LusiferModel):
-        raise UsageError(f"this is no LUSIFER model but {type(model).__name__}")
+        raise UsageError(f"expected a LUSIFER model, found {type(model).__name__}: give a model of this library")
     return model

@@ -1,6 +1,6 @@
-"""The text of README.md in a model folder: what a stranger needs to use the model and to judge it.
+"""The model card (README.md) of a model folder, rendered from templates.
 
-The templates have the words. No date and no path goes in: a run that was resumed writes the same card.
+A card has no date and no path, so that a resumed run writes the same card.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "l
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
 _TOWERS = {"encoder": "the encoder", "llm": "the LLM"}
 SCORES = ("<!-- scores:begin -->", "<!-- scores:end -->")
-"""Lines between which a card has its scores."""
+"""The lines before and after the scores of a card."""
 DELTA_BEGINS = "This folder holds what training added."
-"""How the paragraph of a card begins that only a delta has."""
+"""The start of the paragraph that only the card of a delta has."""
 
 
 def text(
@@ -39,23 +39,23 @@ def text(
     instructions: Mapping[str, bool] | None = None,
     **facts: Any,
 ) -> str:
-    """Make the whole card.
+    """Render the model card.
 
     Args:
-        embedder: The model, adapters merged.
-        bases: What to call "encoder" and "llm", in Markdown.
-        name: Of the model.
-        template: `card.md`, or one that extends it by how the weights came about.
-        base_models: Hub ids only.
-        datasets: Likewise.
-        languages: Codes of those of the training text; none are known where it is empty.
-        instructions: The prefixes of training, and whether documents had them too.
-        facts: What else the template reads.
+        embedder: The model, with its adapters merged.
+        bases: "encoder" and "llm" -> the name of the base in the card, in Markdown.
+        name: The name of the model.
+        template: `card.md`, or a template that extends it.
+        base_models: Ids on the Hub, for the front matter.
+        datasets: Ids on the Hub, for the front matter.
+        languages: Language codes of the training text. Empty if they are not known.
+        instructions: Instruction of training -> whether documents had it too.
+        facts: Other variables of the template.
 
     Returns:
-        YAML front matter for the Hub, then Markdown; ends with a line break.
+        YAML front matter for the Hub, then Markdown, ending with a line break.
     """
-    # Not above: who pushes a model need not wait for them.
+    # Imported here because `lusifer push` uses this file and needs none of them.
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from lusifer.embedder.assemble import lusifer_model
@@ -89,7 +89,13 @@ def text(
 
 
 def front_matter(base_models: Sequence[str] = (), datasets: Sequence[str] = (), languages: Sequence[str] = ()) -> str:
-    """The YAML that the Hub reads, without its two lines of dashes."""
+    """Make the YAML front matter that the Hub reads, without the two lines of dashes.
+
+    Args:
+        base_models: Ids of the bases on the Hub.
+        datasets: Ids of the datasets on the Hub.
+        languages: Language codes of the training text.
+    """
     from huggingface_hub import ModelCardData
 
     bases = list(dict.fromkeys(base_models))
@@ -98,7 +104,7 @@ def front_matter(base_models: Sequence[str] = (), datasets: Sequence[str] = (), 
         pipeline_tag="sentence-similarity",
         tags=list(TAGS),
         base_model=bases or None,
-        # Without it the Hub takes a model with two bases for a merge of them.
+        # Without it the Hub shows a model with two bases as a merge of them.
         base_model_relation="finetune" if bases else None,
         datasets=list(dict.fromkeys(datasets)) or None,
         language=sorted(set(languages)) or None,
@@ -107,22 +113,22 @@ def front_matter(base_models: Sequence[str] = (), datasets: Sequence[str] = (), 
 
 
 def with_scores(card: str, section: str, scores: Sequence[EvalResult]) -> str:
-    """Put scores into the text of a card, in the place of those it has.
+    """Replace the scores of a card.
 
     Args:
-        card: The text of README.md; its title is the model's name in the front matter.
-        section: Markdown to read, as `lusifer.evaluation.report.card.model_card` makes it.
-        scores: For the front matter (`model-index`), which the Hub shows beside a model; a missing score is none.
+        card: The text of README.md. Its title becomes the model's name in the front matter.
+        section: The Markdown of the scores, as `lusifer.evaluation.report.card.model_card` makes it.
+        scores: The scores of the front matter (`model-index`), which the Hub shows.
 
     Raises:
-        UsageError: The card has no place for scores.
+        UsageError: The card lacks one of the two marker lines.
     """
     from huggingface_hub import ModelCard
 
     before, begin, rest = card.partition(SCORES[0])
     _, end, after = rest.partition(SCORES[1])
     if not (begin and end):
-        raise UsageError(f"the card has no place for scores: put the lines {SCORES[0]} and {SCORES[1]} into it")
+        raise UsageError(f"the card has no place for scores: add the lines {SCORES[0]} and {SCORES[1]}")
     made = ModelCard(f"{before}{begin}\n{section}\n{end}{after}")
     title = re.search(r"^# +(.+?) *$", made.text, flags=re.MULTILINE)
     made.data.model_name = (title[1] if title else "model") if scores else None
@@ -131,15 +137,15 @@ def with_scores(card: str, section: str, scores: Sequence[EvalResult]) -> str:
 
 
 def of_whole(card: str) -> str:
-    """The card of a delta as that of the whole model."""
+    """Return the card of a delta without the paragraph about its bases, for an exported copy with all weights."""
     return "\n\n".join(part for part in card.split("\n\n") if not part.startswith(DELTA_BEGINS))
 
 
 def public_name(name: str) -> str:
-    """What a card may say of a base, a checkpoint or a data file: of a local path the last name only.
+    """Return the name of a base, checkpoint or data file for a card; of a local path only the last part.
 
     Args:
-        name: A hub id, `package:NAME`, `package:NAME/FILE`, `tiny:NAME`, `sample:NAME`, or a path.
+        name: An id on the Hub, `package:NAME`, `package:NAME/FILE`, `tiny:NAME`, `sample:NAME`, or a path.
     """
     if is_hub_id(name) or re.fullmatch(r"(package|tiny|sample):[\w.-]+(/[\w.-]+)?", name):
         return name
@@ -147,12 +153,12 @@ def public_name(name: str) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub id; whether a folder of that name is here is for the caller to see."""
+    """Whether a name has the form of an id on the Hub. It may also be a local folder, which is not checked."""
     return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
 
 
 def code(value: str) -> str:
-    """A text as inline code, with its line breaks and quotation marks written out."""
+    """Format a text as inline code, with line breaks escaped."""
     quoted = repr(value)
     longest = max(map(len, re.findall("`+", quoted)), default=0)
     return f"{'`' * (longest + 1)}{quoted}{'`' * (longest + 1)}"

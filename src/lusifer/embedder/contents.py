@@ -1,4 +1,4 @@
-"""What lies in a model folder, read without torch or transformers: files, settings, shapes of tensors."""
+"""The files, settings and tensor shapes of a model folder, read without torch or transformers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lusifer.io.hub import MODEL_FILES
 from lusifer.io.names import ADAPTERS, EXPORTED, OWN_TYPE
 
 MODEL_TYPE = OWN_TYPE
-"""What `config.json` of a model of this project says."""
+"""The `model_type` in `config.json` of a LUSIFER model."""
 GRAPH, NUMBERS, ABOUT = "openvino_model.xml", "openvino_model.bin", EXPORTED
 """Files of an int8 folder."""
 REQUIRED = (
@@ -32,13 +32,13 @@ REQUIRED = (
 )
 _OF_OTHERS = ("config_sentence_transformers.json", "sentence_bert_config.json", "tokenizer_config.json")
 LANGUAGES = "languages.safetensors"
-"""The language statistics of a model (`calibration`): said of its vectors, and no part of its identity."""
+"""The language statistics of a model (`calibration`). They describe its vectors and are no part of its identity."""
 FILES = (*MODEL_FILES, GRAPH, NUMBERS)
-"""What is fetched of a repository on the hub."""
+"""File patterns to fetch from a repository on the Hub."""
 ADVICE = "copy or save the folder again"
 EXPORT_ADVICE = "export the model again"
-# How sentence-transformers calls our model: its own module around a registered class, so that nobody needs
-# `trust_remote_code` (a module class of ours would ask for it).
+# sentence-transformers loads the model with its own module and our registered class. A module class of ours would
+# need `trust_remote_code`.
 MODALITY_CONFIG = {"text": {"method": "forward", "method_output_name": "embedding"}}
 MODULE_OUTPUT_NAME = "sentence_embedding"
 _TRANSFORMER = {
@@ -57,25 +57,25 @@ _KINDS: dict[str, dict[str, tuple[type, ...]]] = {
     "sentence_bert_config.json": {"modality_config": (dict,), "transformer_task": (str,)},
     ABOUT: {"max_seq_length": (int,), "normalize": (bool,)},
 }  # fmt: skip
-"""What settings are that libraries read without a look; null is the same as none."""
+"""File -> key -> allowed types, for settings that libraries read without a check; null is the same as no key."""
 _WORDS = {dict: "an object", list: "a list", str: "a text", int: "a number", bool: "true or false"}
 _PLACES = re.compile(rb'offset="(\d+)" size="(\d+)"')
-"""Where a graph says that a constant lies in its file of numbers, in bytes."""
+"""Where a constant of the graph is in `openvino_model.bin`: offset and size in bytes."""
 _ADDED = (ADAPTERS, "processor_config.json", "preprocessor_config.json")
 _SETTINGS = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name"}
 
 
 def check(path: Path) -> bool:
-    """Refuse a folder of which a file is missing or unreadable; whether tensors fit the model is `folder.check`'s.
+    """Check that every file of a model folder is there and readable; `folder.check` also compares the tensors.
 
     Returns:
-        Whether it has a model of ours with its tensors, and not an int8 graph, adapters alone or another embedder.
+        True for a LUSIFER model with its tensors. False for an int8 graph, adapters alone and other embedders.
 
     Raises:
-        ModelFolderError: Names the file and what is wrong with it.
+        ModelFolderError: A file is missing or damaged.
     """
     if not path.is_dir():
-        raise ModelFolderError(f"{path}: is a file; give the model folder that holds modules.json")
+        raise ModelFolderError(f"{path}: is a file; give the model folder that contains modules.json")
     if is_int8(path):
         check_int8(path)
         _check_modules(path, True)
@@ -92,17 +92,23 @@ def check(path: Path) -> bool:
 
 
 def check_files(folder: Path, required: Iterable[str], advice: str = ADVICE) -> dict[str, dict[str, Any]]:
-    """Refuse JSON files of which one is missing, or says what the libraries would stumble over; give what they say.
+    """Read the JSON files of a folder, and check the settings that would make a library fail.
 
-    `advice` is the end of the message.
+    Args:
+        folder: The model folder.
+        required: Names of the files. `tokenizer.json` is checked and not returned.
+        advice: The end of an error message.
+
+    Returns:
+        File name -> its content.
 
     Raises:
-        ModelFolderError: Names file and key.
+        ModelFolderError: A file is missing or damaged, or a setting has the wrong type.
     """
     files = {}
     for name in required:
         file = folder / name
-        if name == "tokenizer.json":  # left to the library, which takes as long to read it
+        if name == "tokenizer.json":  # large; the library reads and checks it
             if not file.is_file():
                 raise ModelFolderError(f"{file}: missing; {advice}")
             continue
@@ -124,7 +130,7 @@ def check_files(folder: Path, required: Iterable[str], advice: str = ADVICE) -> 
 
 
 def fault(folder: Path) -> str | None:
-    """One line on the file of settings of any embedder that cannot be what its library wrote; None where none is."""
+    """Describe the first damaged settings file of an embedder of any kind in one line; None if there is none."""
     try:
         if (folder / "modules.json").is_file():
             _check_modules(folder, False)
@@ -138,15 +144,18 @@ def fault(folder: Path) -> str | None:
 
 
 def is_int8(folder: Path) -> bool:
-    """Whether a folder is one of these."""
+    """Whether a folder contains an int8 model."""
     return (folder / ABOUT).is_file()
 
 
 def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
-    """Refuse a folder that is not whole; give what its JSON files say, by name.
+    """Check the files of an int8 folder, without loading the graph.
+
+    Returns:
+        Name of a JSON file -> its content.
 
     Raises:
-        ModelFolderError: Names the file.
+        ModelFolderError: A file is missing, truncated or damaged.
     """
     for name in (GRAPH, NUMBERS, "modules.json"):
         if not (folder / name).is_file():
@@ -155,7 +164,7 @@ def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
     files = check_files(folder, (*REQUIRED[1:], ABOUT), EXPORT_ADVICE)
     for key in ("max_seq_length", "normalize"):
         if files[ABOUT].get(key) is None:
-            raise ModelFolderError(f"{folder / ABOUT}: no {key} in it; {EXPORT_ADVICE}")
+            raise ModelFolderError(f"{folder / ABOUT}: no key {key}; {EXPORT_ADVICE}")
     most, kind = files[ABOUT]["max_seq_length"], files["config.json"].get("model_type")
     if most < 1:
         raise ModelFolderError(f"{folder / ABOUT}: max_seq_length={most}: must be 1 or more; {EXPORT_ADVICE}")
@@ -164,29 +173,31 @@ def check_int8(folder: Path) -> dict[str, dict[str, Any]]:
         raise ModelFolderError(f"{folder / 'config.json'}: {words}; {EXPORT_ADVICE}")
     graph, held = (folder / GRAPH).read_bytes(), (folder / NUMBERS).stat().st_size
     wanted = max((int(start) + int(size) for start, size in _PLACES.findall(graph)), default=0)
-    if held < wanted:  # the library would name the other file
-        words = f"truncated, {held:,} bytes where {GRAPH} reads {wanted:,}"
+    if held < wanted:  # OpenVINO would name the .xml file in its error
+        words = f"truncated, {held:,} bytes, and {GRAPH} reads {wanted:,}"
         raise ModelFolderError(f"{folder / NUMBERS}: {words}; {EXPORT_ADVICE}")
     return files
 
 
 def is_delta(folder: Path) -> bool:
-    """Whether a model of ours lies in a folder without the weights of its bases."""
+    """Whether a folder contains a LUSIFER model without the weights of its bases."""
     return is_ours(folder) and bool(read(folder / "config.json", dict).get("bases"))
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a folder is one of ours as `folder.save` writes it, no int8 copy, and with no base that is GGUF.
+    """Whether `plain.load` can load a folder: a LUSIFER model as `folder.save` writes it, not int8, no GGUF base.
 
-    Its vectors are then those of the model, brought to length 1 if `1_Normalize` is there. In a folder that somebody
-    added to (a module, a vector cut short, adapters, a processor) sentence-transformers says what a vector is. The
-    folder was checked before; what is wrong raises `ModelFolderError`.
+    Its vectors are then those of the model, scaled to length 1 if `1_Normalize` is there. A folder with additions (a
+    module, shortened vectors, adapters, a processor) needs sentence-transformers. Call `check` first.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged.
     """
     if is_int8(folder) or not is_ours(folder) or any((folder / name).exists() for name in _ADDED):
         return False
     config = read(folder / "config.json")
     if any(file.endswith(".gguf") for base in (config.get("bases") or {}).values() for file in base["files"]):
-        return False  # transformers reads it with accelerate
+        return False  # transformers needs accelerate to read it
     modules = [
         (each["type"].rpartition(".")[2], each["path"], each.keys() <= {"idx", "name", "path", "type"})
         for each in read(folder / "modules.json")
@@ -207,9 +218,9 @@ def _says(file: Path, what: dict[str, Any]) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder claims to be a model of this project; others keep their files where they like."""
+    """Whether a folder claims to be a LUSIFER model, by its `config.json` or, if that is missing, `modules.json`."""
     if not (folder / "config.json").is_file():
-        # Without it only a folder with a transformer at its root can have been ours.
+        # A LUSIFER model has its transformer in the root folder; other embedders may not.
         modules = [module for module in read(folder / "modules.json", list) if isinstance(module, dict)]
         return any(module.get("path") == "" and str(module.get("type")).endswith("Transformer") for module in modules)
     config = read(folder / "config.json")
@@ -217,33 +228,33 @@ def is_ours(folder: Path) -> bool:
 
 
 def _check_modules(folder: Path, ours: bool) -> None:
-    """Refuse a modules.json whose entries say nothing, or whose folders are not there.
+    """Check modules.json and the folders that it names.
 
-    Of other embedders Normalize may lack its folder: it needs no file, and git keeps no empty folder.
+    In other embedders Normalize may have no folder: it needs no file, and git does not store empty folders.
     """
     file = folder / "modules.json"
     modules = read(file, list)
     for module in modules:
         known = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("name", "path", "type"))
         if not known:
-            raise ModelFolderError(f"{file}: damaged, no name, path and type for each; {ADVICE}")
+            raise ModelFolderError(f"{file}: damaged, a module lacks name, path or type; {ADVICE}")
         tensors_on_disk.refuse_outside(module["path"], file, ADVICE)
         place = folder / module["path"]
         spared = not ours and module["type"].endswith(".Normalize")
         if not spared and not place.is_dir():
-            raise ModelFolderError(f"{place}: missing, named in {file}; {ADVICE}")
+            raise ModelFolderError(f"{place}: missing, and {file} names it; {ADVICE}")
     if not modules:
-        raise ModelFolderError(f"{file}: damaged, no module in it; {ADVICE}")
+        raise ModelFolderError(f"{file}: damaged, it lists no module; {ADVICE}")
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder whose files are links to elsewhere, or its folders links at all, before any of it is copied.
+    """Refuse links out of a folder before it is copied: a prepared folder could otherwise copy files of the user.
 
-    Who made the folder may have had files of whoever copies it in mind. Files of the hub's cache are links into its
-    `blobs`, and those stay; so does the folder itself as a link, which is the user's own.
+    Allowed are links to files of the same folder, links into `blobs` of the Hub's cache, and a link to the folder
+    itself.
 
     Raises:
-        ModelFolderError: Names the link and where it leads.
+        ModelFolderError: A link leads out of the folder, or to a folder.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -260,12 +271,12 @@ def refuse_links(folder: Path) -> None:
             if not target.is_file() or not (blob or root in target.parents):
                 raise ModelFolderError(
                     f"{folder / link.relative_to(root)}: is a link to {target}, and only links to files of the same "
-                    "folder are copied: put there what belongs to the model, or remove the link"
+                    "folder are copied: replace the link by the file, or remove it"
                 )
 
 
 def weights(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the folder's safetensors files, read from their headers.
+    """Read the name and shape of every tensor from the headers of the safetensors files.
 
     Raises:
         ModelFolderError: A file is missing, truncated or no safetensors file.
@@ -278,9 +289,9 @@ def weights(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def shorten_tokenizer(folder: Path) -> None:
-    """Write a folder's `tokenizer.json` on one line, without the cut and the padding that the last call left there.
+    """Rewrite `tokenizer.json` on one line, without the truncation and padding settings of the last call.
 
-    The library lays a quarter of a million pieces out for reading, which takes twice the bytes.
+    The library writes an indented file, which takes twice the bytes for a vocabulary of 250,000 tokens.
     """
     file = folder / "tokenizer.json"
     said = read(file, dict) | {"truncation": None, "padding": None}
@@ -289,7 +300,15 @@ def shorten_tokenizer(folder: Path) -> None:
 
 
 def read(file: Path, kind: type | None = None) -> Any:
-    """Read one of the folder's JSON files, of a `kind` such as dict; what is missing or damaged is refused."""
+    """Read a JSON file of a model folder.
+
+    Args:
+        file: The file.
+        kind: The type that its content must have, such as dict. None allows any.
+
+    Raises:
+        ModelFolderError: The file is missing or damaged, or its content has another type.
+    """
     if not file.is_file():
-        raise ModelFolderError(f"{file}: missing; a model folder is what `lusifer train` or `lusifer convert` writes")
+        raise ModelFolderError(f"{file}: missing; give a model folder that `lusifer train` or `lusifer convert` wrote")
     return read_json(file, ADVICE, ModelFolderError, kind)

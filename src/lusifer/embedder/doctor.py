@@ -1,7 +1,8 @@
-"""Checks on a model's own weights that it is what it says: each is a `Probe`, green or red, with its number.
+"""The checks of `lusifer doctor` on a model's real weights; each gives a `Probe` that passed or failed.
 
-The traps behind them were all met in practice: positions that count padding, a causal mask left on, connector weights
-that were trained and not saved, special tokens read out of a text, a cut that loses the final token.
+Each check finds a fault that occurred in practice: positions that count padding, a causal mask that was left on,
+connector weights that were trained and not saved, special tokens that are read from a text, truncation that loses the
+final token.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from lusifer.prompts import check_room
 LARGEST_COPY = 2 * 2**30
 """Bytes of weights up to which the model is saved and loaded again."""
 LARGEST_OFF = 1e-4
-"""How far from 1 the length of a vector may be: float32 stays below, half precision is off by up to 5e-3."""
+"""Largest difference of a vector's length from 1: float32 stays below, half precision is off by up to 5e-3."""
 LONGEST_CHECKED = 100_000
-"""Tokens up to which a limit is tried; tokenizers without one carry a huge number in its place."""
+"""The largest limit in tokens that is tried. Tokenizers without a limit have a huge number in its place."""
 UNLOADABLE = (ModelFolderError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-"""What loading a damaged folder raises."""
+"""Errors that loading a damaged folder raises."""
 PROBE_PROMPT = "Given a question, find passages that answer it.\n"
 LONGEST = 1024
-"""Tokens of the longest text that is embedded."""
+"""The longest text that is embedded, in tokens."""
 TEXTS = (
     "The river rises in spring, when the snow in the mountains melts.",
     "¿A qué hora sale el último tren?",
@@ -54,11 +55,11 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
     """Check a model folder, or a model in memory.
 
     Args:
-        target: What `lusifer.load` takes, or the embedder itself (adapters may still be on it).
-        device: Where to load a folder; None takes the best one here.
+        target: A name or path as for `lusifer.load`, or an embedder, with or without adapters.
+        device: Where to load a folder. None takes the best device of the machine.
 
     Returns:
-        The checks in order. If the folder is not whole, only what could be checked without loading it.
+        The checks in order. If the folder is incomplete, only the checks that do not load it.
 
     Raises:
         UsageError: There is no such folder.
@@ -77,11 +78,11 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
         embedder = folder.load(path, device=device)
         golden.vectors(embedder, TEXTS[:1])
     except torch.OutOfMemoryError:
-        raise  # a small machine is no fault of the folder
+        raise  # the machine is too small; the folder may be sound
     except UNLOADABLE as error:
         first = next(iter(str(error).splitlines()), "")
         words = f"{type(error).__name__}: {first}; copy or save the folder again (--debug shows the traceback)"
-        words = first if isinstance(error, LusiferError) else words  # which says what to do
+        words = first if isinstance(error, LusiferError) else words  # our own messages already end with advice
         return [*found, Probe("the folder loads and embeds", False, words, error)]
     found += _examine_model(embedder)
     has_some = (path / golden.FILE).is_file() or (contents.is_ours(path) and not contents.is_int8(path))
@@ -89,15 +90,15 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
 
 
 def _is_whole(path: Path) -> Probe:
-    """Every file is there and every tensor that config.json asks for is in it."""
-    name = "the folder is whole"
+    """Check that every file is there, with every tensor that config.json requires."""
+    name = "the folder is complete"
     try:
         folder.check(path)
         if contents.is_int8(path):
             what = "int8 graph"
         elif all(file.is_file() for file in weights.files(path, contents.ADVICE)):
             what = f"{len(contents.weights(path))} tensors"
-        else:  # of a model of ours they are there, or `check` had refused it
+        else:  # an embedder of another kind: `folder.check` refuses a LUSIFER model without its tensors
             what = "adapters alone" if (path / contents.ADAPTERS).is_file() else "no tensors at its root"
         return Probe(name, True, f"{what}, identity {identity(path)}")
     except ModelFolderError as error:
@@ -105,7 +106,7 @@ def _is_whole(path: Path) -> Probe:
 
 
 def _trained_is_saved(path: Path) -> list[Probe]:
-    """A checkpoint must hold exactly the tensors that train; a folder that is no checkpoint gives no probe."""
+    """Check that a checkpoint has exactly the trainable tensors; for any other folder there is no probe."""
     name, advice, file = "what trained is saved", "resume from the checkpoint before", path / TRAINABLE
     if not file.exists() and not (path / TRAINABLE_NAMES).exists():
         return []
@@ -125,7 +126,7 @@ def _trained_is_saved(path: Path) -> list[Probe]:
 
 
 def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
-    """The checks on a loaded model; those of the composite model where it is one."""
+    """Check a loaded model; a LUSIFER model gets more checks than another embedder."""
     embedder.eval()
     model = getattr(embedder[0], "model", None)
     found: list[Probe] = []
@@ -152,14 +153,14 @@ def _examine_model(embedder: SentenceTransformer) -> list[Probe]:
 
 @torch.no_grad()
 def _positions(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
-    """Position ids that the LLM gets must count the real positions of each text: 0, 1, 2, ..."""
+    """Check that the LLM's position ids count the real positions of each text: 0, 1, 2, ..."""
     name = "positions follow the text"
     if model.config.soft_token_position == "padding":
         return Probe(
             name,
             False,
             "config.json has soft_token_position: padding, so positions count the padding and a vector depends on its "
-            "batch; this reproduces the published arithmetic (convert --compat), convert without it for use",
+            "batch; this reproduces the published arithmetic: for use, convert the checkpoint without --compat",
         )
     prompt = model.soft_prompt(input_ids, attention_mask)
     real = prompt.attention_mask.bool()
@@ -170,7 +171,7 @@ def _positions(model: LusiferModel, input_ids: torch.Tensor, attention_mask: tor
 
 @torch.no_grad()
 def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Probe:
-    """sentence-transformers must give what the composite model gives."""
+    """Check that `encode` gives the vectors of the model's own forward pass."""
     features = embedder.tokenizer(
         list(TEXTS), padding=True, truncation=True, max_length=embedder.max_seq_length, return_tensors="pt"
     ).to(embedder.device)
@@ -181,7 +182,7 @@ def _encode_is_forward(embedder: SentenceTransformer, model: LusiferModel) -> Pr
 
 @torch.no_grad()
 def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
-    """Folding the adapters into their layers must not change a vector."""
+    """Check that merging the adapters into their layers does not change a vector."""
     before = model(input_ids, attention_mask).embedding
     merged = copy.deepcopy(model)
     adapters.merge(merged)
@@ -190,29 +191,30 @@ def _merged_is_unmerged(model: LusiferModel, input_ids: torch.Tensor, attention_
 
 
 def _alone_is_together(embedder: SentenceTransformer) -> Probe:
-    """A vector must be the same alone and in a padded batch."""
+    """Check that a vector is the same alone and in a padded batch."""
     together = golden.vectors(embedder, TEXTS)
     alone = torch.cat([golden.vectors(embedder, [text]) for text in TEXTS])
     return probes.nearly_equal("padding never changes a vector", together, alone, embedder)
 
 
 def _longest_text(embedder: SentenceTransformer) -> Probe:
-    """A text of full length must pass through both backbones."""
+    """Check that both backbones can read a text of the maximum length."""
     name = "a text of full length works"
     limit = min(embedder.max_seq_length or LONGEST, LONGEST)
     length = min(limit, len(_ids(embedder, "water " * limit)))
     try:
         vector = golden.vectors(embedder, ["water " * length])
     except (IndexError, RuntimeError) as error:
-        return Probe(name, False, f"{limit} tokens fail: {str(error).splitlines()[0]}; save it with a smaller limit")
+        first = str(error).splitlines()[0]
+        return Probe(name, False, f"{limit} tokens fail: {first}; save the model with a smaller max_seq_length")
     return Probe(name, bool(torch.isfinite(vector).all()), f"{length} tokens")
 
 
 def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
-    """Save, load, embed: the same vectors, bit by bit; with adapters on, which are merged on saving, nearly."""
+    """Check that a saved and loaded model gives the same vectors to the bit; with adapters, which merge, nearly."""
     size = sum(p.numel() * p.element_size() for p in embedder.parameters())
     if size > LARGEST_COPY:
-        return Probe("saved equals loaded (not checked)", True, f"{size / 2**30:.1f} GiB of weights: too much to copy")
+        return Probe("saved equals loaded (not checked)", True, f"{size / 2**30:.1f} GiB of weights, too much to copy")
     before = golden.vectors(embedder, TEXTS)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "model"
@@ -228,7 +230,7 @@ def _saved_is_loaded(embedder: SentenceTransformer) -> Probe:
 
 
 def _special_tokens_are_text(embedder: SentenceTransformer) -> Probe:
-    """A special token that a text spells must not end or mask anything."""
+    """Check that a special token written in a text is read as plain text."""
     tokenizer = embedder.tokenizer
     plain = _ids(embedder, "a b")
     read = [
@@ -236,18 +238,18 @@ def _special_tokens_are_text(embedder: SentenceTransformer) -> Probe:
         for token, number in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         if token != tokenizer.unk_token and _ids(embedder, f"a {token} b").count(number) > plain.count(number)
     ]
-    detail = f"a text may hold {', '.join(tokenizer.all_special_tokens)}"
+    detail = f"a text may contain {', '.join(tokenizer.all_special_tokens)}"
     if read:
         detail = f"{', '.join(read)} in a text is read as the special token"
     return Probe("special tokens in a text are text", not read, detail)
 
 
 def _cut_keeps_the_end(embedder: SentenceTransformer) -> Probe:
-    """A text that is too long must keep the final special token and stay within the limit."""
-    name = "cutting keeps the final token"
+    """Check that a truncated text ends with the final special token and is within the limit."""
+    name = "truncating keeps the final token"
     limit = embedder.max_seq_length
     if limit is None or limit > LONGEST_CHECKED:
-        return Probe(name, True, "the model has no limit of tokens")
+        return Probe(name, True, "the model has no token limit")
     short, long = _ids(embedder, "a"), _ids(embedder, "water and fire " * limit)
     final = short[-1] if short[-1] in embedder.tokenizer.all_special_ids else None
     ok = len(long) <= limit and (final is None or long[-1] == final)
@@ -256,7 +258,7 @@ def _cut_keeps_the_end(embedder: SentenceTransformer) -> Probe:
 
 
 def _prompt_reaches(embedder: SentenceTransformer) -> Probe:
-    """A prompt must change the vector, and leave room for a text."""
+    """Check that a prompt changes the vector and leaves room for a text."""
     what = "a prompt reaches the model"
     for name, text in embedder.prompts.items():
         try:
@@ -264,7 +266,7 @@ def _prompt_reaches(embedder: SentenceTransformer) -> Probe:
         except UsageError as error:
             return Probe(what, False, str(error))
     saved = [(name, text) for name, text in embedder.prompts.items() if text]
-    name, prompt = saved[0] if saved else ("one of our own", PROBE_PROMPT)
+    name, prompt = saved[0] if saved else ("of this check", PROBE_PROMPT)
     vectors = [
         embedder.encode(["Where does the river begin?"], prompt=text, convert_to_tensor=True, show_progress_bar=False)
         for text in ("", prompt)
@@ -274,6 +276,6 @@ def _prompt_reaches(embedder: SentenceTransformer) -> Probe:
 
 
 def _ids(embedder: SentenceTransformer, text: str) -> list[int]:
-    """Token ids of one text on the way that `encode` takes."""
+    """The token ids of one text, tokenized as in `encode`."""
     ids: torch.Tensor = embedder.preprocess([text])["input_ids"]
     return ids[0].tolist()

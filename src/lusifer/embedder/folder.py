@@ -1,4 +1,4 @@
-"""The model folder: how it is written, checked, loaded and identified; models of others are loaded too."""
+"""Save, load, check and export model folders; other embedders are loaded too."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 def save(
     embedder: SentenceTransformer, target: str | os.PathLike[str], card: str | None = None, *, finished: bool = False
 ) -> None:
-    """Write an embedder as a complete folder, whole or not at all, in place of an old one; adapters are merged in it.
+    """Save an embedder as a complete folder, with adapters merged. It replaces an old folder, all at once.
 
-    `card` is the text of README.md; without it there is none. A `finished` model gets golden vectors.
+    Args:
+        embedder: The model.
+        target: The folder to write.
+        card: The text of README.md. None writes no README.md.
+        finished: Whether to write golden vectors.
     """
     with write_folder(target) as temporary:
         embedder.save_pretrained(str(temporary), create_model_card=False)
@@ -55,21 +59,21 @@ def load(
     merge_adapters: bool = True,
     vectors_only: bool = False,
 ) -> SentenceTransformer | plain.PlainEmbedder:
-    """Load one of our models, which is checked first, or any embedder of sentence-transformers.
+    """Check and load a LUSIFER model, or load any embedder of sentence-transformers.
 
     Args:
-        name_or_path: A folder, the name of a model that comes with the library, `package:NAME`, or a hub id.
-        device: None takes the best one of the machine.
-        dtype: Number format of the backbones, as in "bfloat16"; None is the one they were saved in.
-        attn_implementation: "sdpa" or "eager"; None leaves it to transformers.
-        bases: Of a delta, "encoder" and "llm" -> where its base lies now, if not where the folder says.
-        merge_adapters: Of a delta, False keeps adapters on a tower in half precision beside it.
-        vectors_only: Whether what embeds on the processor, and nothing else, will do for a folder as we write it.
+        name_or_path: A folder, the name of a model that comes with the library, `package:NAME`, or an id on the Hub.
+        device: Such as "cuda:1". None takes the best device of the machine.
+        dtype: The dtype of the backbones, such as "bfloat16". None keeps the dtype of the files.
+        attn_implementation: "sdpa" or "eager". None leaves it to transformers.
+        bases: For a delta: "encoder" and "llm" -> the path of the base, if it is not the path in `config.json`.
+        merge_adapters: For a delta: False keeps the adapters of a half-precision backbone as separate layers.
+        vectors_only: Whether a `PlainEmbedder`, which only embeds on the CPU, is enough where one can be made.
 
     Raises:
-        ModelFolderError: A file is missing or damaged, or the hub does not give the model.
-        MissingExtraError: An int8 folder, and OpenVINO is not installed.
-        UsageError: There is no model of that name, device or number format, or not in an int8 folder.
+        ModelFolderError: A file is missing or damaged, or the Hub does not deliver the model.
+        MissingExtraError: The folder is an int8 folder and OpenVINO is not installed.
+        UsageError: There is no such model, device or dtype, or an argument does not apply to the model.
     """
     device, dtype = usable(device), number_format(dtype)
     wishes = {"dtype": dtype, "attn_implementation": attn_implementation}
@@ -78,8 +82,8 @@ def load(
     found = names.model(name_or_path)
     if names.is_packed(found):
         if bases:
-            raise UsageError(f"bases: {found} holds all of its weights: leave the argument out")
-        from lusifer.embedder import assemble  # sentence-transformers, which `embed` of a model of ours does without
+            raise UsageError(f"bases: {found} is no delta, it contains all of its weights: leave the argument out")
+        from lusifer.embedder import assemble  # imports sentence-transformers, which takes seconds
 
         return assemble.packed(Path(found), device, dtype, attn_implementation)
     if isinstance(found, Path):
@@ -91,55 +95,59 @@ def load(
             from sentence_transformers import SentenceTransformer
 
             with _told(start, found):
-                # The folder is called by its commit.
+                # The name of the fetched folder is the commit.
                 said = {"device": device, "revision": start.name, "model_kwargs": wishes}
                 return SentenceTransformer(found, trust_remote_code=False, **said)
         name, found = found, hub.fetch(found, contents.FILES)
         try:
-            model = _check(found, vectors_only)  # transformers would draw a missing tensor
+            model = _check(found, vectors_only)  # transformers would fill a missing tensor with random numbers
         except ModelFolderError as error:
-            raise ModelFolderError(f"{name}: what the hub gives is not whole: {error}") from error
+            raise ModelFolderError(f"{name}: the files from the Hub are incomplete or damaged: {error}") from error
     if bases and not contents.is_delta(found):
-        raise UsageError(f"bases: {found} holds all of its weights: leave the argument out")
+        raise UsageError(f"bases: {found} is no delta, it contains all of its weights: leave the argument out")
     if contents.is_int8(found):
         return int8.load(found, device, vectors_only=vectors_only, **wishes)
     return plain.load(found, model, dtype, bases) if model is not None else _by_library(found, device, wishes)
 
 
 def _by_library(folder: Path, device: str | None, wishes: dict[str, Any]) -> SentenceTransformer:
-    """Load a folder, which was checked, as sentence-transformers does."""
+    """Load a checked folder with sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
     if device is not None and (placed := build.place(device)) and contents.is_ours(folder):
-        wishes, device = wishes | placed, None  # the library takes one of the two
+        wishes, device = wishes | placed, None  # the library accepts only one of the two
     with _told(folder, f"{folder}: sentence-transformers cannot load it"):
         said = {"device": device, "local_files_only": True, "model_kwargs": wishes}
         made = SentenceTransformer(str(folder), trust_remote_code=False, **said)
     if isinstance(model := getattr(made[0], "model", None), LusiferModel):
         plain.refuse_unread(folder, model, made.tokenizer)
-    has_transformer = (folder / "config.json").is_file()  # which was given the number format
+    has_transformer = (folder / "config.json").is_file()  # then the library has applied the dtype
     return made if has_transformer or "dtype" not in wishes else made.to(getattr(torch, wishes["dtype"]))
 
 
 @contextmanager
 def _told(folder: Path, what: str) -> Iterator[None]:
-    """Run a block in which sentence-transformers loads a folder; what is wrong with it is said, of `what` in general.
+    """Turn errors of a block, in which sentence-transformers loads a folder, into errors that name the damaged file.
+
+    Args:
+        folder: The folder.
+        what: The start of the message when no file is found to be damaged.
 
     Raises:
-        ModelFolderError: Names the file of settings, of the tokenizer or of adapters where it is to blame. What the
-            libraries raise of a folder of ours that seems sound passes.
+        ModelFolderError: The settings, the tokenizer or the adapters are damaged. For a LUSIFER model without such
+            damage the error of the library is raised unchanged.
     """
     try:
         yield
     except (LusiferError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # tokenizers raises nothing more special, peft all kinds
+    except Exception as error:  # tokenizers raises a bare Exception, and peft many kinds
         said = contents.fault(folder) or tokenizer_files.fault(folder, contents.ADVICE)
         file = folder / contents.ADAPTERS
         if said is None and file.is_file():
             said = _of_adapters(folder, error)
         if said is None and (folder / "config.json").is_file() and contents.is_ours(folder):
-            plain.tokenizer(folder)  # the library says of any tokenizer alike that it has no class for it
+            plain.tokenizer(folder)  # the library's own message does not name the fault of a tokenizer
             said = _of_settings(folder, error)
             if said is None:
                 raise
@@ -147,13 +155,13 @@ def _told(folder: Path, what: str) -> Iterator[None]:
 
 
 def _why(error: Exception) -> str:
-    """One line on an error of a library, with its kind where the words say little without it."""
+    """Describe an error of a library in one line, with its class where the message needs it."""
     kind = f"{type(error).__name__}: " if isinstance(error, (TypeError, AttributeError, LookupError)) else ""
     return kind + hub.why(error)
 
 
 def _of_settings(folder: Path, error: Exception) -> str | None:
-    """What the library does not take of its own settings of the first module; None where another one raised it."""
+    """Describe an error that sentence_bert_config.json caused; None if the error came from elsewhere."""
     *_, (last, _) = traceback.walk_tb(error.__traceback__)
     module = last.f_globals.get("__name__", "")
     unknown = isinstance(error, TypeError) and "Transformer.__init__" in str(error)
@@ -163,35 +171,39 @@ def _of_settings(folder: Path, error: Exception) -> str | None:
 
 
 def _of_adapters(folder: Path, error: Exception) -> str | None:
-    """What kept a folder with adapters, whose settings seem sound, from being loaded; None where it was not these."""
+    """Describe an error that the adapters or their base caused; None if the error came from elsewhere."""
     file, why = folder / contents.ADAPTERS, _why(error)
     at = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any("peft" in name.split(".") for name in at):
-        if isinstance(error, ValueError):  # VeRA, say, whose layers share what peft keeps around the model
+        if isinstance(error, ValueError):  # such as VeRA, whose layers share tensors that peft stores on the model
             advice = "merge them into the model (peft: PeftModel.from_pretrained, merge_and_unload) and save that"
             return f"{file}: these adapters cannot be loaded ({why}): {advice}"
-        return f"{file}: damaged, or no adapters of this model ({why}); {contents.ADVICE}"
+        return f"{file}: damaged, or adapters of another model ({why}); {contents.ADVICE}"
     if (folder / "config.json").is_file():
         return None
     base = contents.read(file, dict).get("base_model_name_or_path")
-    words = f"{base}, the base of these adapters, cannot be loaded ({why}): put it there, or save the whole model"
+    words = f"{base}, the base of these adapters, cannot be loaded ({why}): put it there, or save the complete model"
     return tokenizer_files.missing(folder) or f"{file}: {words} instead"
 
 
 def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write a model as a whole folder: of a delta with the weights of its bases, adapters merged, and its card.
+    """Write a copy of a LUSIFER model with all of its weights: of a delta also those of its bases, adapters merged.
+
+    Args:
+        model: A folder, or a name as for `lusifer.load`.
+        target: The folder to write.
 
     Raises:
-        UsageError: There is no such model, or it is not one of ours.
-        ModelFolderError: It is damaged, holds links to elsewhere, a base of it is another one, or it gives other
-            vectors than its golden ones.
+        UsageError: There is no such model, or it is no LUSIFER model, or it is an int8 model.
+        ModelFolderError: A file is damaged or a link out of the folder, a base has changed, or the model gives other
+            vectors than its golden vectors.
     """
     from lusifer.embedder.card import of_whole  # it imports more than embedding needs
 
     found = names.model(model)
     source = found if isinstance(found, Path) else hub.fetch(found, contents.FILES)
     if not source.is_dir() or contents.is_int8(source) or not contents.is_ours(source):
-        raise UsageError(f"{model}: only a model of this library in ordinary numbers can be exported whole")
+        raise UsageError(f"{model}: cannot be exported: give a folder of a LUSIFER model that is not int8")
     contents.refuse_links(source)
     card = source / "README.md"
     words = card.read_text(encoding="utf-8") if card.is_file() else None
@@ -203,13 +215,18 @@ def export(model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Non
 def load_cross_encoder(
     name_or_path: str, *, device: str | None = None, batch_size: int = 32
 ) -> Callable[[Sequence[tuple[str, str]]], np.ndarray]:
-    """Load a cross-encoder of sentence-transformers, from a folder or the hub.
+    """Load a cross-encoder of sentence-transformers.
+
+    Args:
+        name_or_path: A folder, or an id on the Hub.
+        device: Such as "cuda:1". None takes the best device of the machine.
+        batch_size: Pairs of one forward pass.
 
     Returns:
-        Pairs -> (n,) float32, higher for a text that answers the query.
+        A function from n pairs (query, text) to scores (n,), float32; a higher score is a better answer.
 
     Raises:
-        UsageError: It cannot be loaded, or gives more than one score for a pair.
+        UsageError: It cannot be loaded, or gives more than one score a pair.
     """
     from sentence_transformers import CrossEncoder
 
@@ -218,9 +235,10 @@ def load_cross_encoder(
         model = CrossEncoder(name_or_path, device=device, local_files_only=here, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise UsageError(f"{name_or_path}: is no cross-encoder that can be loaded ({first})") from error
+        words = f"cannot be loaded as a cross-encoder ({first}): correct the name or choose another model"
+        raise UsageError(f"{name_or_path}: {words}") from error
     if model.num_labels != 1:
-        raise UsageError(f"{name_or_path}: gives {model.num_labels} scores a pair: take a cross-encoder with one")
+        raise UsageError(f"{name_or_path}: gives {model.num_labels} scores a pair: use a cross-encoder with one score")
 
     def scores(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         if not pairs:
@@ -231,10 +249,10 @@ def load_cross_encoder(
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Refuse a folder that is not whole: files, JSON, and every tensor the configuration asks for.
+    """Check a model folder without loading it: its files, its settings, and the shape of every tensor.
 
     Raises:
-        ModelFolderError: Names the file and what is wrong with it.
+        ModelFolderError: A file is missing or damaged, or the tensors do not fit config.json.
     """
     folder = Path(path)
     _check(folder)
@@ -243,41 +261,41 @@ def check(path: str | os.PathLike[str]) -> None:
 
 
 def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
-    """As `check`; with `keep`, a folder as we write it gives the model compared, ready to take its weights."""
+    """Check a folder; with `keep`, return the model that `plain.load` fills with the weights, where it can."""
     whole = contents.check(folder)
     if (folder / contents.ADAPTERS).is_file() and not (folder / "config.json").is_file():
         _check_adapters(folder)
     if not whole:
-        return None  # an embedder of another kind (MiniLM, say): sentence-transformers checks it
+        return None  # another embedder, such as MiniLM: sentence-transformers checks it
     try:
         refuse_pointer(folder / "tokenizer.json", ModelFolderError)
-        if not (keep and contents.is_plain(folder)):  # then it is read when the model is, and that takes as long
+        if not (keep and contents.is_plain(folder)):  # else `plain.load` reads it, and reading it twice takes long
             Tokenizer.from_file(str(folder / "tokenizer.json"))
     except (ModelFolderError, MemoryError):
         raise
-    except Exception as error:  # tokenizers raises nothing more special
+    except Exception as error:  # tokenizers raises a bare Exception
         raise ModelFolderError(tokenizer_files.fault(folder, contents.ADVICE) or str(error)) from error
     config = contents.read(folder / "config.json")
     found = contents.weights(folder)
     keep = keep and contents.is_plain(folder)
     try:
-        # Without memory where nothing is kept: torch's description of such tensors takes a second to import.
+        # Without `keep`, on the meta device, which takes no memory and a second to import.
         with no_init_weights() if keep else backbones.described():
             made = LusiferConfig.from_dict(config)
             dtypes, made.tower_dtypes = made.tower_dtypes, None if made.bases else made.tower_dtypes
             model = LusiferModel(made)
-            made.tower_dtypes = dtypes  # only now: what comes from a base need not be cast before
-    except RuntimeError:  # no such memory, or no such shapes
+            made.tower_dtypes = dtypes  # only now: weights that come from a base need no cast before
+    except RuntimeError:  # not enough memory, or shapes that do not fit
         if not keep:
             raise
         return _check(folder)
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from error
-    except (TypeError, AttributeError, KeyError) as error:  # a text where a number belongs, a number for an object
-        words = f"makes no model ({type(error).__name__}: {error}); {contents.ADVICE}"
+    except (TypeError, AttributeError, KeyError) as error:  # a setting of the wrong type
+        words = f"damaged, no model can be made from it ({type(error).__name__}: {error}); {contents.ADVICE}"
         raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
     expected = delta.expected(model, model.config)
-    for one, other in model.all_tied_weights_keys.items():  # T5: one tensor, stored under one of its two names
+    for one, other in model.all_tied_weights_keys.items():  # T5 stores a shared tensor under one of its two names
         if (one in found) != (other in found):
             found[one] = found[other] = found.get(one) or found[other]
     wrong = misfit(expected, found)
@@ -287,20 +305,20 @@ def _check(folder: Path, keep: bool = False) -> LusiferModel | None:
 
 
 def _check_adapters(folder: Path) -> None:
-    """Refuse a folder with peft's adapters alone unless they and their base, where that is a folder, are there."""
+    """Check a folder with peft adapters alone, and their base if it is a folder."""
     base = contents.read(folder / contents.ADAPTERS, dict).get("base_model_name_or_path")
     with opened(folder / "adapter_model.safetensors", contents.ADVICE) as tensors:
-        # transformers would leave these out, and say so in a table.
+        # transformers would skip these and only print a table about it.
         inner = [key for key in tensors.keys() if ".base_model.model." in key]  # noqa: SIM118
     if inner:
-        words = f"holds adapters of a part that has adapters of its own ({inner[0]}), which are not loaded"
-        raise ModelFolderError(f"{folder / 'adapter_model.safetensors'}: {words}: save the whole model instead")
+        words = f"contains adapters on a part that has its own adapters ({inner[0]}), which cannot be loaded"
+        raise ModelFolderError(f"{folder / 'adapter_model.safetensors'}: {words}: save the complete model instead")
     if not base or not isinstance(base, str):
-        raise ModelFolderError(f"{folder / contents.ADAPTERS}: names no base model: save the whole model instead")
+        raise ModelFolderError(f"{folder / contents.ADAPTERS}: names no base model: save the complete model instead")
     if Path(base).is_dir():
         check(base)
-        if contents.is_ours(Path(base)):  # without one of its files transformers would guess how to read it
+        if contents.is_ours(Path(base)):  # if one of these files is missing, transformers guesses its settings
             contents.check_files(folder, [name for name in contents.REQUIRED[1:] if name != "config.json"])
     elif Path(base).is_absolute():
-        words = f"{base}, the base of these adapters, is not there: put it back, or save the whole model instead"
+        words = f"{base}, the base of these adapters, is not there: put it back, or save the complete model instead"
         raise ModelFolderError(f"{folder / contents.ADAPTERS}: {words}")

@@ -1,6 +1,6 @@
-"""Golden vectors: what a model made of a few texts when its folder was written, to see whether it still does.
+"""Golden vectors: vectors of fixed texts, stored when a model folder is written and compared when it is used.
 
-They tell another base, tokenizer or library that counts in another way, which a digest of the folder cannot.
+Unlike a digest of the folder, they show when a base, a tokenizer or a library version gives other vectors.
 """
 
 from __future__ import annotations
@@ -52,15 +52,23 @@ TEXTS = (
     "a",
 )
 """In English, Spanish, Russian, French, Vietnamese, Persian, Indonesian, Arabic, Finnish, Korean, Hindi, Bengali,
-Telugu, Swahili, Chinese and Japanese; one mixes two languages, one is code, one is long and one a single letter."""
+Telugu, Swahili, Chinese and Japanese. One mixes two languages, one is code, one is long and one is a single letter."""
 FARTHEST, FARTHEST_IN_HALF = 1e-5, 1e-2
-"""Largest cosine distance that another processor explains, where all weights are float32 and where some are in half
-precision (`probes.nearly_equal` has the same). Measured from SSE to AVX-512: 1e-8 and 1e-4 (docs/how-to/train.md)."""
+"""Largest cosine distance between two processors: with float32 weights, and with half-precision weights.
+`probes.nearly_equal` uses the same limits. Measured from SSE to AVX-512: 1e-8 and 1e-4 (docs/how-to/train.md)."""
 _DIGITS = 6
 
 
 def vectors(embedder: Embedder, texts: tuple[str, ...] = TEXTS) -> torch.Tensor:
-    """Vectors (n, d), float32, on the CPU; one batch, no prompt."""
+    """Embed texts in one batch without a prompt.
+
+    Args:
+        embedder: The model.
+        texts: n texts.
+
+    Returns:
+        Vectors (n, d), float32, on the CPU.
+    """
     found = embedder.encode(
         list(texts), prompt="", batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
     )
@@ -68,9 +76,12 @@ def vectors(embedder: Embedder, texts: tuple[str, ...] = TEXTS) -> torch.Tensor:
 
 
 def write(embedder: Embedder, folder: Path, *, half: bool | None = None) -> None:
-    """Write the vectors of a model into its folder; it has the numbers that whoever loads the folder gets.
+    """Write the golden vectors of a model into its folder.
 
-    `half` is whether they may be as far off as in half precision; None goes by the weights.
+    Args:
+        embedder: The model, with the weights that the folder has.
+        folder: The model folder.
+        half: Whether to compare with the limit for half precision later. None decides by the dtype of the weights.
     """
     rows = [json.dumps([float(f"{x:.{_DIGITS}g}") for x in row]) for row in vectors(embedder).tolist()]
     about = {"texts": TEXTS, "half": _is_half(embedder) if half is None else half}
@@ -80,20 +91,20 @@ def write(embedder: Embedder, folder: Path, *, half: bool | None = None) -> None
 
 
 def check(embedder: Embedder, folder: Path) -> Probe:
-    """Whether a loaded model still gives the vectors that its folder has."""
+    """Compare the vectors of a loaded model with the golden vectors of its folder."""
     name = "golden vectors"
     if not (folder / FILE).is_file():
-        return Probe(f"{name} (not checked)", True, f"no {FILE} in the folder; `lusifer export` writes a copy with it")
+        return Probe(f"{name} (not checked)", True, f"no {FILE} in the folder; `lusifer export` writes a copy with one")
     try:
         texts, wanted, half = read(folder)
     except ModelFolderError as error:
         return Probe(name, False, str(error))
     found = vectors(embedder, texts)
     if found.shape != wanted.shape:
-        return Probe(name, False, f"{found.shape[1]} numbers a vector, and {wanted.shape[1]} in {FILE}")
+        return Probe(name, False, f"vectors have {found.shape[1]} dimensions, and {wanted.shape[1]} in {FILE}")
     limit = FARTHEST_IN_HALF if half or _is_half(embedder) else FARTHEST
     worst = distance(found, wanted)
-    advice = "" if worst < limit else f", over {limit:.0e}: the folder, a base or a library is not what it was"
+    advice = "" if worst < limit else f", over {limit:.0e}: the folder, a base or a library has changed"
     return Probe(name, worst < limit, f"largest cosine distance {worst:.1e} over {len(texts)} texts{advice}")
 
 
@@ -110,24 +121,24 @@ def farthest(embedder: Embedder, texts: tuple[str, ...], wanted: torch.Tensor, *
 
 
 def demand(embedder: Embedder, model: str | os.PathLike[str]) -> Probe:
-    """Refuse a loaded model whose vectors are not those of its folder: for whatever embeds for long, at its start.
+    """Refuse a loaded model that does not give its golden vectors. Long jobs call this before they embed.
 
     Args:
         embedder: The model.
-        model: What it was loaded by, as for `lusifer.load`.
+        model: The name or path that it was loaded from, as for `lusifer.load`.
 
     Returns:
-        The check; a folder without golden vectors passes, and the check says so.
+        The check that passed. Its name says "not checked" if the folder has no golden vectors.
 
     Raises:
-        ModelFolderError: A vector is farther off than another processor explains.
+        ModelFolderError: The difference is larger than between two processors.
     """
     found = names.model(model)
     if names.is_packed(found):
         return Probe("golden vectors (not checked)", True, "a packed file has none")
     probe = check(embedder, found if isinstance(found, Path) else hub.fetch(found, [FILE]))
     if not probe.ok:
-        words = "`lusifer doctor` checks its parts; do not mix these vectors with others of this model"
+        words = "run `lusifer doctor` on it; do not mix these vectors with older ones of this model"
         raise ModelFolderError(
             f"{model}: gives other vectors than when it was written (golden vectors: {probe.detail}); {words}"
         )
@@ -135,7 +146,10 @@ def demand(embedder: Embedder, model: str | os.PathLike[str]) -> Probe:
 
 
 def read(folder: Path) -> tuple[tuple[str, ...], torch.Tensor, bool]:
-    """Texts, vectors (n, d) and whether weights were in half precision when they were made.
+    """Read golden.json of a folder.
+
+    Returns:
+        The n texts, their vectors (n, d) as float32, and whether the limit for half precision applies.
 
     Raises:
         ModelFolderError: The file is missing or damaged.
@@ -149,10 +163,10 @@ def read(folder: Path) -> tuple[tuple[str, ...], torch.Tensor, bool]:
     except (TypeError, ValueError, RuntimeError):
         whole = False
     if not whole:
-        raise ModelFolderError(f"{folder / FILE}: damaged, no vector for each text; {contents.ADVICE}")
+        raise ModelFolderError(f"{folder / FILE}: damaged, not one vector for each text; {contents.ADVICE}")
     return tuple(texts), found, bool(said.get("half"))
 
 
 def _is_half(embedder: Embedder) -> bool:
-    inner = getattr(embedder, "model", embedder)  # of what embeds without the library
+    inner = getattr(embedder, "model", embedder)  # a `PlainEmbedder` has no parameters of its own
     return any(parameter.dtype != torch.float32 for parameter in inner.parameters())

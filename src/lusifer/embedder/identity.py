@@ -1,9 +1,9 @@
-"""A name for exactly these weights, settings, prompts and limits: 12 hexadecimal digits of a SHA-256.
+"""The identity of a model: 12 hexadecimal digits of a SHA-256 over its weights, settings, prompts and limits.
 
-mteb keeps scores by model name; two folders without names of their own would share one cache. A copy that was loaded
-and saved again has the same name, though libraries write the same model in other words: other files for the tensors,
-defaults spelt out, traces of the last call. Of a model of ours those words are the same each time and count as they
-stand; another embedder is brought to one form first. Nothing here needs torch.
+mteb stores scores by model name, and two local folders would share one cache without it. A copy that was loaded and
+saved again has the same identity, although libraries write the same model in different ways: other files for the
+tensors, explicit defaults, settings of the last call. A LUSIFER model is written in the same way each time, so its
+settings count as they are; the settings of another embedder are normalized first. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lusifer.io.files import sha256
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Versions of libraries; a switch that sentence-transformers turns off when it loads; what the last call asked for.
+# Versions of libraries, a setting that sentence-transformers turns off on loading, and settings of the last call.
 TRACES = ("__version__", "transformers_version", "use_cache", "padding", "truncation")
 PLACES = ("_name_or_path", "name_or_path")
-"""Where a model lay when it was loaded."""
-# What libraries write for any model: the value counts as if it were not there.
+"""The place that a model was loaded from."""
+# Defaults that libraries may write or leave out: such a value counts as a missing key.
 _DEFAULTS = {
     "config.json": {
         "return_dict": True, "output_hidden_states": False, "output_attentions": False, "chunk_size_feed_forward": 0,
@@ -46,7 +46,7 @@ _DEFAULTS = {
         "include_prompt": True, "module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding",
     },
 }  # fmt: skip
-# What says nothing about the vectors, or is said elsewhere: by the tensors, `tokenizer.json` and the limit.
+# Keys that do not change the vectors, or repeat the tensors, `tokenizer.json` or the limit.
 _ASIDE = {
     "config.json": ("architectures", "dtype", "torch_dtype"),
     "sentence_bert_config.json": ("max_seq_length",),
@@ -61,13 +61,13 @@ _ASIDE = {
 }  # fmt: skip
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 _NAMED_APART = ("config.json", weights.WEIGHTS, contents.LANGUAGES)
-"""Files of a module that count otherwise, or do not make its vectors."""
+"""Files of a module that are counted separately, or do not change its vectors."""
 _POOLINGS = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "weightedmean_tokens": "weightedmean"}
-"""Older words for some ways of pooling, behind `pooling_mode_`."""
+"""Older names of pooling modes, after `pooling_mode_`."""
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """Name what lies in a model folder, or a file that is a whole embedder.
+    """Compute the identity of a model folder or of a packed file.
 
     Raises:
         ModelFolderError: A file is damaged.
@@ -85,11 +85,14 @@ def identity(path: str | os.PathLike[str]) -> str:
 
 
 def of_model(name: str | os.PathLike[str]) -> str:
-    """Name a model that is given as to `lusifer.load`; an embedder of others on the hub by its id and commit.
+    """Compute the identity of a model that is named as for `lusifer.load`.
+
+    Returns:
+        12 hexadecimal digits; for an embedder on the Hub that is no LUSIFER model its id and commit, "ID@COMMIT".
 
     Raises:
         UsageError: There is no model of that name.
-        ModelFolderError: A file is damaged, or the hub does not give the model.
+        ModelFolderError: A file is damaged, or the Hub does not deliver the model.
     """
     found = names.model(name)
     if isinstance(found, Path):
@@ -101,7 +104,10 @@ def of_model(name: str | os.PathLike[str]) -> str:
 
 
 def identity_in_memory(embedder: SentenceTransformer) -> str:
-    """Name the weights, settings, prompts and limit of a model that lies in no folder, as `identity` does for one."""
+    """Compute an identity of a model in memory from its weights, settings, prompts and limit.
+
+    It differs from the identity of a folder that the model is saved in.
+    """
     import torch
 
     digest = hashlib.sha256()
@@ -112,14 +118,14 @@ def identity_in_memory(embedder: SentenceTransformer) -> str:
     parts += [dict(embedder.prompts), embedder.default_prompt_name, embedder.max_seq_length]
     configs = [getattr(module, "config", None) for module in embedder.modules()]
     parts += [_lasting(config.to_dict(), PLACES) for config in configs if hasattr(config, "to_dict")]
-    # Of a module without a configuration in the manner of transformers: how it pools, say.
+    # Modules that have no transformers configuration, such as pooling.
     parts += [module.get_config_dict() for module in list(embedder)[1:] if hasattr(module, "get_config_dict")]
     digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 
 
 def _own(folder: Path) -> Iterator[bytes]:
-    """A model of ours: tensors and settings as they stand."""
+    """Yield what counts of a LUSIFER model: its tensors and settings, unchanged."""
     tensors = weights.files(folder, contents.ADVICE)
     if any(file.is_file() for file in tensors):
         yield bytes.fromhex(weights.digest(tensors, contents.ADVICE))
@@ -133,9 +139,9 @@ def _own(folder: Path) -> Iterator[bytes]:
 
 
 def _own_words(content: Any) -> Any:
-    """The settings of a model of ours; the bases of a delta count by what is in them, wherever they lie.
+    """Return the settings of a LUSIFER model that count; of a delta's bases the content counts, not the place.
 
-    Whose space the vectors stand in, and where they may be cut, is said of them and makes them no other ones.
+    The keys `space` and `matryoshka_dims` describe the vectors and do not change them.
     """
     content = _lasting(content)
     if isinstance(content, dict) and content.get("model_type") == contents.MODEL_TYPE:
@@ -148,7 +154,7 @@ def _own_words(content: Any) -> Any:
 
 
 def _other(folder: Path) -> Iterator[Any]:
-    """An embedder of another kind, or adapters alone: what counts of each module, in one form."""
+    """Yield what counts of each module of another embedder, or of adapters alone, normalized."""
     for module in _modules(folder) or [{"type": "Transformer", "path": ""}]:
         kind, place = module["type"].rsplit(".", 1)[-1], folder / module["path"]
         yield [kind, *(_transformer(place) if kind == "Transformer" else _module(place))]
@@ -159,11 +165,11 @@ def _other(folder: Path) -> Iterator[Any]:
 
 
 def _transformer(place: Path) -> Iterator[Any]:
-    """The backbone of another embedder: adapters and their base, tensors, configuration, tokenizer, limit."""
+    """Yield what counts of the transformer: adapters and their base, tensors, configuration, tokenizer, limit."""
     if (place / contents.ADAPTERS).is_file():
         yield from _adapters(place)
     config = _json(place / "config.json")
-    if "rope_theta" in config and "rope_parameters" not in config:  # as transformers 4 has it
+    if "rope_theta" in config and "rope_parameters" not in config:  # written by transformers 4
         rope = {"rope_type": "default", "rope_theta": config.pop("rope_theta")} | (config.pop("rope_scaling", 0) or {})
         config["rope_parameters"] = rope
     tensors = [file for file in weights.files(place, contents.ADVICE) if file.is_file()]
@@ -183,7 +189,7 @@ def _transformer(place: Path) -> Iterator[Any]:
 
 
 def _adapters(place: Path) -> Iterator[Any]:
-    """Adapters of peft: their settings and tensors, and which base they belong to."""
+    """Yield what counts of peft adapters: their settings, their tensors and their base."""
     settings = _json(place / contents.ADAPTERS)
     base = settings.get("base_model_name_or_path")
     plain = _plain(settings, contents.ADAPTERS)
@@ -193,12 +199,12 @@ def _adapters(place: Path) -> Iterator[Any]:
 
 
 def _is_set(value: Any) -> bool:
-    """Whether peft keeps it as a set, which it writes in any order."""
+    """Whether a value may be a set in peft, which writes sets in any order."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _module(place: Path) -> Iterator[Any]:
-    """What follows the backbone: pooling, a projection."""
+    """Yield what counts of a module after the transformer, such as pooling or a projection."""
     settings = _plain(_json(place / "config.json"), "module")
     modes = settings.pop("pooling_mode", [])
     modes = [modes] if isinstance(modes, str) else list(modes)
@@ -213,17 +219,17 @@ def _module(place: Path) -> Iterator[Any]:
 
 
 def limit(folder: Path) -> int | None:
-    """The most tokens of a text that the tokenizer and the settings in a folder name; None if they name no limit."""
+    """Read the maximum number of tokens of a text from the settings of a folder; None if they set no limit."""
     limits = [
         _json(folder / "tokenizer_config.json").get("model_max_length"),
         _json(folder / "sentence_bert_config.json").get("max_seq_length"),
     ]
-    # Tokenizers without a limit carry a number of thirty digits in its place.
+    # Tokenizers without a limit store a number of thirty digits.
     return min((number for number in limits if isinstance(number, int) and number < 10**9), default=None)
 
 
 def _plain(settings: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Settings without traces, and without what says no more than its absence would."""
+    """Return settings without traces of a call, defaults, and keys that do not count."""
     defaults, aside = _DEFAULTS.get(kind, {}), _ASIDE.get(kind, ())
     return {
         key: value
@@ -233,16 +239,16 @@ def _plain(settings: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:
-    """What `modules.json` lists, where there is one."""
+    """Read `modules.json`; empty if there is none."""
     file = folder / "modules.json"
     found = contents.read(file, list) if file.is_file() else []
     if not all(isinstance(module, dict) and {"type", "path"} <= module.keys() for module in found):
-        raise ModelFolderError(f"{file}: damaged, no path and type for each; {contents.ADVICE}")
+        raise ModelFolderError(f"{file}: damaged, a module lacks path or type; {contents.ADVICE}")
     return found
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """A JSON file with an object; empty where an embedder of another layout has none there."""
+    """Read a JSON object from a file; empty if the embedder has no such file."""
     return contents.read(file, dict) if file.is_file() else {}
 
 
@@ -251,7 +257,7 @@ def _words(content: Any) -> bytes:
 
 
 def _lasting(content: Any, more: tuple[str, ...] = ()) -> Any:
-    """What a folder says, without the traces that loading, a call or another version of a library leaves in it."""
+    """Return settings without the keys that loading, a call or another library version changes."""
     if not isinstance(content, dict):
         return content
     return {key: _lasting(value, more) for key, value in content.items() if key not in (*TRACES, *more)}

@@ -1,6 +1,6 @@
-"""What a model folder holds, in words for `lusifer info`, from its settings and the headers of its tensors.
+"""The facts that `lusifer info` prints, read from a model's settings and the headers of its tensors.
 
-Nothing is loaded: whether the tensors fit the settings is asked by `lusifer doctor`, and by whatever loads the model.
+No weights are loaded. `lusifer doctor` and loading check that the tensors fit the settings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lusifer.io import hub, names
 from lusifer.io.files import read_json
 from lusifer.io.weights import WEIGHTS
 
-# Settings that a folder may leave out: what `LusiferConfig` then takes.
+# The defaults of `LusiferConfig` for settings that a folder may leave out.
 DEFAULTS = {
     "connector_type": "ff", "connector_kwargs": {}, "num_soft_tokens": 0, "pooling": "mean",
     "output_projection": True, "bidirectional": True, "soft_token_position": "text",
@@ -25,7 +25,10 @@ DEFAULTS = {
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Describe a model, given as to `lusifer.load`: name -> value, in the order to show them.
+    """Describe a model that is named as for `lusifer.load`.
+
+    Returns:
+        Name of a fact -> its value, in the order to print.
 
     Raises:
         ModelFolderError: A file is missing or damaged.
@@ -40,7 +43,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     rows = {"folder": str(found), "identity": identity(root), "kind": config.get("model_type", "unknown")}
     if contents.is_int8(root):
         about = _read(root / contents.ABOUT)
-        rows["numbers"] = f"{about.get('numbers')}, {about.get('format')}; scales from {about.get('texts')} texts"
+        rows["numbers"] = f"{about.get('numbers')}, {about.get('format')}; calibrated on {about.get('texts')} texts"
         rows["dimension"] = str(_hidden_size(root, config, "llm"))
     elif config.get("model_type") == contents.MODEL_TYPE:
         rows |= _composite(root, config, contents.weights(root))
@@ -49,11 +52,11 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
     space = config.get("space") if config.get("model_type") == contents.MODEL_TYPE else None
     if space:
         about = f"{space['name']} (identity {space['identity']})"
-        rows["space"] = f"that of {about}: documents embedded by it need not be embedded again"
+        rows["space"] = f"that of {about}: documents embedded by that model need not be embedded again"
     if config.get("matryoshka_dims") and config.get("model_type") == contents.MODEL_TYPE:
-        rows["shorter"] = f"the first {', '.join(map(str, config['matryoshka_dims']))} numbers were trained as vectors"
+        rows["shorter"] = f"trained to be shortened to {', '.join(map(str, config['matryoshka_dims']))} dimensions"
     most = limit(root)
-    rows["tokens"] = f"{most} a text at most" if most else "no limit given"
+    rows["tokens"] = f"at most {most} a text" if most else "no limit"
     prompts = _read(root / "config_sentence_transformers.json").get("prompts") or {}
     for name, text in prompts.items():
         rows[f"prompt {name}"] = repr(text)
@@ -61,7 +64,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _packed(file: Path) -> dict[str, str]:
-    """A file that is a whole embedder."""
+    """Describe a packed file."""
     from lusifer.model.bases import packed  # imports torch, which a folder can do without
 
     config = packed.read_config(file)
@@ -70,12 +73,12 @@ def _packed(file: Path) -> dict[str, str]:
         "identity": identity(file),
         "kind": f"{config.model_type} with {config.num_hidden_layers} layers, packed in 4 bits",
         "dimension": str(config.hidden_size),
-        "tokens": f"{config.max_position_embeddings} a text at most",
+        "tokens": f"at most {config.max_position_embeddings} a text",
     }
 
 
 def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """The parts of a LUSIFER model."""
+    """Describe the parts of a LUSIFER model."""
     said = DEFAULTS | {key: value for key, value in config.items() if key in DEFAULTS and value is not None}
     attention = "both directions" if said["bidirectional"] else "causal"
     kind = said["connector_type"]
@@ -84,7 +87,7 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
     encoder, llm = (_hidden_size(root, config, tower) for tower in ("encoder", "llm"))
     counts = {tower: _of_tower(shapes, config, tower) for tower in ("encoder", "llm")}
     return {
-        "encoder": f"{config['encoder']['model_type']}, {counts['encoder']}, states of {encoder}",
+        "encoder": f"{config['encoder']['model_type']}, {counts['encoder']}, hidden size {encoder}",
         "connector": f"{kind}, {_count(shapes, 'connector.')}, {said['num_soft_tokens']} soft tokens",
         "llm": f"{config['llm']['model_type']}, {counts['llm']}, attends in {attention}",
         "pooling": said["pooling"] + (", then output projection" if said["output_projection"] else ""),
@@ -95,7 +98,7 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
 
 
 def _of_tower(shapes: dict[str, tuple[int, ...]], config: dict[str, Any], tower: str) -> str:
-    """How many parameters a tower has, of a delta where they are."""
+    """Describe the parameters of a backbone: their number, and in a delta where the base is."""
     here = _count(shapes, f"{tower}.")
     base = (config.get("bases") or {}).get(tower)
     if base is None:
@@ -104,25 +107,25 @@ def _of_tower(shapes: dict[str, tuple[int, ...]], config: dict[str, Any], tower:
     state = base.get("revision") or base.get("version")
     where = f"{layers}{base['path']}{f' ({state})' if state else ''}"
     has_adapters = any(about["tower"] == tower for about in config.get("adapters") or [])
-    return f"{here} of adapters here, the others in {where}" if has_adapters else where
+    return f"{here} of adapters in this folder, the others in {where}" if has_adapters else where
 
 
 def _hidden_size(root: Path, config: dict[str, Any], tower: str) -> int:
-    """Numbers of a state of a backbone, under transformers' name for it or T5's."""
+    """The hidden size of a backbone; T5 names the setting `d_model`."""
     backbone = config.get(tower)
     size = (backbone.get("hidden_size") or backbone.get("d_model")) if isinstance(backbone, dict) else None
     if not isinstance(size, int) or "model_type" not in backbone:
-        words = f"says no model_type and hidden_size of the {tower}; {contents.ADVICE}"
+        words = f"damaged, no model_type or hidden_size of the {tower}; {contents.ADVICE}"
         raise ModelFolderError(f"{root / 'config.json'}: {words}")
     return size
 
 
 def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> str:
-    """Numbers in the tensors whose names begin with `prefix`."""
+    """Count the parameters of the tensors whose names begin with `prefix`."""
     total = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))
     return f"{total:,} parameters"
 
 
 def _read(file: Path) -> dict:
-    """A JSON file; empty where an embedder of another layout has none there."""
+    """Read a JSON file; empty if the embedder has no such file."""
     return read_json(file, contents.ADVICE, ModelFolderError) if file.is_file() else {}

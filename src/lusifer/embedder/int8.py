@@ -1,11 +1,11 @@
-"""A model in whole numbers (int8), which OpenVINO runs on a processor: smaller, on some faster, a little less good.
+"""int8 copies of a model for OpenVINO on the CPU: smaller, faster on some processors, a little lower in quality.
 
-The folder holds the same tokenizer, prompts and settings as the one it was made from, and in place of safetensors the
-graph in OpenVINO's format (https://docs.openvino.ai): XML and plain numbers, no code.
+The folder has the tokenizer, prompts and settings of the original. In place of safetensors it has a graph in
+OpenVINO's format (https://docs.openvino.ai): XML and plain numbers, no code.
 
 Weights and the inputs of matrix products become 8-bit numbers with fixed scales (post-training quantization of NNCF,
-https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html). The scales come from sample texts, once: a
-scale taken from each batch would make a vector depend on the texts beside it.
+https://docs.openvino.ai/2026/openvino-workflow/model-optimization.html). The scales are computed once, from sample
+texts: with scales from each batch, a vector would depend on the other texts of its batch.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SAMPLES = 300
-"""Texts that the scales are taken from at most."""
+"""The largest number of texts that the scales are computed from."""
 FEWEST = 8
+"""The smallest number of those texts."""
 
 
 class Int8Model(nn.Module):
-    """The graph of a folder behind the same call as `LusiferModel`; it has no tensors and lives on the processor.
+    """An int8 graph with the forward call of `LusiferModel`. It runs on the CPU and has no tensors in torch.
 
-    `digest` names the numbers: there are no tensors here from which to tell two exports apart. A copy, also one in
-    another process, compiles the graph of the folder anew, which must still be there.
+    `digest` identifies the numbers of the graph, because there are no tensors to compare. A copy of this object, also
+    in another process, compiles the graph again, so the folder must still be there.
     """
 
     device = torch.device("cpu")
@@ -63,7 +64,7 @@ class Int8Model(nn.Module):
         return type(self), (self.folder, self.config), {"training": self.training}
 
     def save_pretrained(self, target: str, **_: Any) -> None:
-        """Copy the graph and write the configuration, as sentence-transformers asks for it."""
+        """Copy the graph and write config.json; sentence-transformers calls this to save a model."""
         Path(target).mkdir(parents=True, exist_ok=True)
         for name in (GRAPH, NUMBERS, ABOUT):
             with suppress(shutil.SameFileError):  # saved onto its own folder
@@ -73,14 +74,25 @@ class Int8Model(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> LusiferOutput:
-        """Embed ids (B, L): the embedding (B, d), float32, not normalised; other arguments are ignored.
+        """Embed a batch of tokenized texts.
+
+        Args:
+            input_ids: Token ids (B, L), int64.
+            attention_mask: 1 for a token and 0 for padding (B, L). None is a batch without padding.
+            kwargs: Ignored.
+
+        Returns:
+            The embedding (B, d), float32, not scaled to length 1.
 
         Raises:
-            UsageError: A text has more tokens than the backbones have positions.
+            UsageError: A text has more tokens than the backbones can read.
         """
         longest = self.config.max_position_embeddings
         if input_ids.shape[1] > longest:
-            raise UsageError(f"a text of {input_ids.shape[1]} tokens, and the backbones read {longest}")
+            raise UsageError(
+                f"text of {input_ids.shape[1]} tokens: the backbones read at most {longest}: set max_seq_length to "
+                f"{longest} or less"
+            )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ids, mask = right_padded(input_ids, mask)
         found = self.graph({"input_ids": ids.cpu().numpy(), "attention_mask": mask.cpu().numpy()})[0]
@@ -90,22 +102,28 @@ class Int8Model(nn.Module):
 def load(
     folder: Path, device: str | None = None, *, vectors_only: bool = False, **wishes: object
 ) -> SentenceTransformer | PlainEmbedder:
-    """Load what `lusifer export` wrote; of the wishes of `folder.load` only the device "cpu" can be met.
+    """Load an int8 folder that `lusifer export` wrote.
+
+    Args:
+        folder: The folder.
+        device: None or "cpu".
+        vectors_only: Whether to return a `PlainEmbedder` instead of a `SentenceTransformer`.
+        wishes: Other arguments of `folder.load`; all of them are refused.
 
     Raises:
         ModelFolderError: A file is missing or damaged.
         MissingExtraError: OpenVINO is not installed.
-        UsageError: A device, number format or attention is asked for.
+        UsageError: Another device, or any of `wishes`, was given.
     """
     asked = [*wishes] if device in (None, "cpu") else [*wishes, "device"]
     if asked:
-        only = "an int8 model runs on the processor only and has one number format"
+        only = "an int8 model runs on the CPU only and has a fixed dtype"
         raise UsageError(f"{folder}: {only}: leave {', '.join(asked)} out")
     files, config, tokenizer = read(folder)
     model = Int8Model(folder.resolve(), config)
     saved, normalize = files["config_sentence_transformers.json"], files[ABOUT]["normalize"]
     prompts, default = saved.get("prompts"), saved.get("default_prompt_name")
-    limit = min(files[ABOUT]["max_seq_length"], tokenizer.model_max_length)  # a copy may read less
+    limit = min(files[ABOUT]["max_seq_length"], tokenizer.model_max_length)  # a copy may have a smaller limit
     if vectors_only:
         tokenizer.model_max_length = limit
         return PlainEmbedder(model, tokenizer, normalize=normalize, prompts=prompts, default_prompt_name=default)
@@ -117,7 +135,10 @@ def load(
 
 
 def read(folder: Path) -> tuple[dict[str, dict[str, Any]], LusiferConfig, PreTrainedTokenizerBase]:
-    """What lies in a folder beside the graph: what its JSON files say, by name, the configuration and the tokenizer.
+    """Read an int8 folder without the graph.
+
+    Returns:
+        Name of a JSON file -> its content, the configuration, and the tokenizer.
 
     Raises:
         ModelFolderError: A file is missing or damaged.
@@ -128,7 +149,7 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Any]], LusiferConfig, PreTra
     except ValueError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}; {EXPORT_ADVICE}") from error
     except (TypeError, AttributeError, KeyError) as error:
-        words = f"makes no model ({type(error).__name__}: {error}); {EXPORT_ADVICE}"
+        words = f"damaged, no model can be made from it ({type(error).__name__}: {error}); {EXPORT_ADVICE}"
         raise ModelFolderError(f"{folder / 'config.json'}: {words}") from error
     return files, config, plain.tokenizer(folder, PreTrainedTokenizerFast, EXPORT_ADVICE)
 
@@ -137,25 +158,25 @@ def _compile(folder: Path, config: LusiferConfig) -> Any:
     openvino = extras.need("int8", "openvino")
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Without it the numbers between the products are bfloat16 where the processor has it.
+        # Without it OpenVINO computes in bfloat16 between the products on processors that have it.
         "INFERENCE_PRECISION_HINT": "f32",
     }
     try:
         graph = openvino.Core().compile_model(folder / GRAPH, "CPU", settings)
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line and not line.startswith(("Exception from", "Check"))]
-        words = f"damaged, or {NUMBERS} beside it is ({next(iter(lines), 'no reason given')})"
+        words = f"this file or {NUMBERS} is damaged ({next(iter(lines), 'no reason given')})"
         raise ModelFolderError(f"{folder / GRAPH}: {words}; {EXPORT_ADVICE}") from error
     names = {name for port in graph.inputs for name in port.get_names()}
     size, wanted = str(graph.outputs[0].partial_shape[-1]), str(config.hidden_size)
     if not {"input_ids", "attention_mask"} <= names or size != wanted:
-        words = f"reads {sorted(names)}, gives vectors of {size}: expected input_ids, attention_mask and {wanted}"
+        words = f"inputs {sorted(names)}, output dimension {size}: expected input_ids, attention_mask and {wanted}"
         raise ModelFolderError(f"{folder / GRAPH}: {words}; {EXPORT_ADVICE}")
     return graph
 
 
 class _Vector(nn.Module):
-    """What is traced: ids and mask in, the embedding out."""
+    """The function to trace: it returns a tensor, where `LusiferModel` returns an output object."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -166,22 +187,30 @@ class _Vector(nn.Module):
 
 
 def sample(rows: Iterable[tuple[str, str]], name: str) -> list[str]:
-    """The first texts of a file of that name, whose rows are (place, text).
+    """Take the texts to compute the scales from: the first `SAMPLES` of a file.
+
+    Args:
+        rows: (place, text) of each row.
+        name: The name of the file, for the error message.
 
     Raises:
-        DataError: There are too few to take scales from.
+        DataError: There are fewer than `FEWEST` texts.
     """
     texts = [text for _, text in islice(rows, SAMPLES)]
     if len(texts) < FEWEST:
-        raise DataError(f"{name}: {len(texts)} texts, and scales need {FEWEST} to {SAMPLES}: give a longer file")
+        raise DataError(f"{name}: {len(texts)} texts, and int8 needs {FEWEST} to {SAMPLES}: give a longer file")
     return texts
 
 
 def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts: Sequence[str]) -> None:
-    """Write an int8 copy of a model, whole or not at all, in place of an old folder; `lusifer.load` reads it.
+    """Write an int8 copy of a model, all at once, in place of an old folder. `lusifer.load` reads it.
 
-    The model is on the processor, in float32 and without adapters afterwards (they are merged). `texts` are a few
-    hundred of the kind that will be embedded; English will do for a model trained on English.
+    This changes the model: afterwards it is on the CPU, in float32, and its adapters are merged.
+
+    Args:
+        embedder: The model.
+        target: The folder to write.
+        texts: A few hundred texts like those to embed. English texts are enough for a model trained on English.
 
     Raises:
         MissingExtraError: OpenVINO or NNCF is not installed.
@@ -206,8 +235,8 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
         small = nncf.quantize(
             graph, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(texts),
             ignored_scope=nncf.IgnoredScope(names=_products_of_states(graph)),
-            # Weights in half of the 8 bits: where a processor has no VNNI (AVX2, the first AVX-512), two products are
-            # added in 16 bits, and full weights run over.
+            # Weights use half of the 8-bit range: processors without VNNI (AVX2, the first AVX-512) add two products
+            # in 16 bits, which would overflow with the full range.
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )  # fmt: skip
     normalize = any(isinstance(module, Normalize) for module in embedder)
@@ -221,15 +250,18 @@ def export(embedder: SentenceTransformer, target: str | os.PathLike[str], texts:
             "texts": len(texts), "versions": {name: version(name) for name in ("openvino", "nncf", "torch")},
         }  # fmt: skip
         (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        # Its own: on another processor they may be as far off as those of a model in half precision.
+        # Its own golden vectors: on another processor they differ as much as those of a half-precision model.
         golden.write(load(temporary, vectors_only=True), temporary, half=True)
 
 
 def _products_of_states(graph: Any) -> list[str]:
-    """Names of the matrix products without weights, as is the mean over positions: they stay in float32.
+    """Find the matrix products without weights, such as the mean over positions, which stay in float32.
 
-    In int8, neighbouring positions run over 16 bits together where a processor has no VNNI, and padding then changes
-    a vector. They are a small part of the work.
+    In int8, sums of neighboring positions overflow 16 bits on processors without VNNI, and padding then changes a
+    vector. These products take little of the time.
+
+    Returns:
+        Names of nodes of the graph.
     """
 
     def is_weight(output: Any) -> bool:
@@ -243,21 +275,21 @@ def _products_of_states(graph: Any) -> list[str]:
 
 
 def _features(embedder: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:
-    """Ids and mask (B, L) of texts."""
+    """Tokenize texts: ids and mask (B, L)."""
     made = embedder.preprocess(texts)
     return {key: made[key] for key in ("input_ids", "attention_mask")}
 
 
 @contextmanager
 def _tracing(nncf: Any) -> Iterator[None]:
-    """Keep torch from its fused encoder layers, which have no graph, and the libraries from a line about every step."""
+    """Turn off torch's fused encoder layers, which cannot be traced, and the log lines of every step."""
     logger, fused = logging.getLogger("nncf"), torch.backends.mha.get_fastpath_enabled()
     before = logger.level
     nncf.set_log_level(logging.ERROR)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
-            # The trace keeps a check of the length as a constant; `Int8Model` makes it anew.
+            # Tracing makes the check of the length a constant, and warns; `Int8Model.forward` checks the length.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format, as a user writes it: what is none is refused with what was meant."""
+"""Check the device and the dtype that a user gives; errors suggest the nearest valid name."""
 
 from __future__ import annotations
 
@@ -19,45 +19,59 @@ _PLACES = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
 
 
 def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """A question with the known word that is nearest, or nothing."""
+    """Suggest the nearest known name, or return an empty string."""
     plain, colon, number = word.strip().lower().removeprefix("torch.").partition(":")
     near = [_MEANT[plain]] if _MEANT.get(plain) else difflib.get_close_matches(plain, known, 1)
     return f"did you mean {near[0]}{colon}{number}? " if near else ""
 
 
 def number_format(dtype: str | torch.dtype | None, option: str = "dtype") -> str | None:
-    """The name of a number format, in small letters; `option` is how the user gave it.
+    """Check the name of a dtype.
+
+    Args:
+        dtype: A name such as "bfloat16" or a torch dtype; None stays None.
+        option: The name of the option, for the error message.
+
+    Returns:
+        The name in lower case.
 
     Raises:
-        UsageError: It is none that models are kept in.
+        UsageError: It is none of `DTYPES`.
     """
     if dtype is None:
         return None
     name = str(dtype).strip().lower().removeprefix("torch.")
     if name not in DTYPES:
         hint = _did_you_mean(str(dtype), DTYPES)
-        raise UsageError(f"{option} {shlex.quote(str(dtype))}: no number format: {hint}Use {', '.join(DTYPES)}")
+        raise UsageError(f"{option} {shlex.quote(str(dtype))}: unknown dtype: {hint}use {', '.join(DTYPES)}")
     return name
 
 
 def usable(device: str | torch.device | None, option: str = "device") -> str | None:
-    """The device in small letters; one that this machine does not have is refused. `option` is how the user gave it.
+    """Check that torch can use a device on this machine.
+
+    Args:
+        device: A name such as "cuda:1"; None stays None.
+        option: The name of the option, for the error message.
+
+    Returns:
+        The name in lower case.
 
     Raises:
-        UsageError: torch knows no such device, or cannot put anything there.
+        UsageError: There is no such device, or it cannot store a tensor.
     """
     if device is None:
         return None
     device = str(device).lower()
     try:
         kind = torch.device(device).type
-    except RuntimeError:  # its message lists every kind of device that torch has a word for
+    except RuntimeError:  # torch's own message lists every device type that it knows
         hint = _did_you_mean(device, ("cpu", "cuda", "mps"))
-        raise UsageError(f"{option} {shlex.quote(device)}: not the name of a device; {hint}{_PLACES}") from None
+        raise UsageError(f"{option} {shlex.quote(device)}: unknown device: {hint}{_PLACES}") from None
     try:
-        torch.ones(1, device=device).item()  # "meta" holds no numbers
+        torch.ones(1, device=device).item()  # fails on "meta", which stores no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
-        # Where the device may be there, torch says what is missing; elsewhere it names its own parts.
+        # torch's message helps for GPUs; for other types it names internals.
         reason = str(error).splitlines()[0] if kind in ("cuda", "xpu") else f"torch has no {kind} on this machine"
         raise UsageError(f"{option} {device}: not usable here ({reason}); {_PLACES}") from None
     return device

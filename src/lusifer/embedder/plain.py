@@ -1,8 +1,8 @@
-"""A model of ours that embeds and does nothing else: what `lusifer embed` needs, without sentence-transformers.
+"""A LUSIFER model that only embeds, for `lusifer embed`, without sentence-transformers.
 
-Importing the library brings scikit-learn, pandas, datasets and trainers along, which takes longer than embedding
-hundreds of texts. The vectors are the same to the bit (`tests/embedder/test_plain.py`); whoever has a model in Python
-gets the library's class, with all that it can do.
+Importing sentence-transformers also imports scikit-learn, pandas, datasets and trainers, which takes longer than
+embedding hundreds of texts. The vectors are the same to the bit (`tests/embedder/test_plain.py`). In Python,
+`lusifer.load` returns a `SentenceTransformer`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from lusifer.model.lusifer import LusiferModel
 
 
 class PlainEmbedder:
-    """The part of a `SentenceTransformer` that embedding takes, under its names; on the processor.
+    """The attributes and methods of a `SentenceTransformer` that embedding needs, on the CPU.
 
     Args:
-        model: Text ids and mask in, `embedding` (B, d) out.
-        tokenizer: Its tokenizer; `model_max_length` is the most tokens of a text.
-        normalize: Whether vectors get length 1.
+        model: A module that maps ids and mask (B, L) to an output with `embedding` (B, d).
+        tokenizer: Its tokenizer. `model_max_length` is the maximum number of tokens of a text.
+        normalize: Whether to scale vectors to length 1.
         prompts: Prompt name -> prefix.
-        default_prompt_name: Which of them stands before a text where nothing is said.
+        default_prompt_name: The prompt of a text if none is given.
     """
 
     device = torch.device("cpu")
@@ -53,18 +53,24 @@ class PlainEmbedder:
 
     @property
     def max_seq_length(self) -> int:
-        """The most tokens of a text, prompt and special tokens included; what is longer is cut."""
+        """The maximum number of tokens of a text, prompt and special tokens included; longer texts are truncated."""
         return self.tokenizer.model_max_length
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, prompt: str | None = None, **_: Any) -> np.ndarray:
-        """Embed texts as one batch: (n, d), float32, in order. Other arguments of the library's are ignored.
+        """Embed texts as one batch. Other arguments of `SentenceTransformer.encode` are ignored.
 
-        `prompt` stands before every text; None takes the model's default.
+        Args:
+            texts: n texts.
+            prompt: The prefix of every text. None takes the default prompt of the model.
+
+        Returns:
+            Vectors (n, d), float32, in the order of the texts.
         """
         if prompt is None and self.default_prompt_name is not None:
             prompt = self.prompts[self.default_prompt_name]
-        order = np.argsort([-len(text) for text in texts])  # the library's: in another order the last bit may differ
+        # The order of sentence-transformers: in another one the last bit may differ.
+        order = np.argsort([-len(text) for text in texts])
         read = [(prompt or "") + texts[row] for row in order]
         features = self.tokenizer(read, padding=True, truncation="longest_first", return_tensors="pt")
         vectors = self.model(**features).embedding
@@ -74,45 +80,57 @@ class PlainEmbedder:
 
 
 def tokenizer(folder: Path, kind: Any = AutoTokenizer, advice: str = contents.ADVICE) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, of the class `kind`; `advice` is the end of the message where it is damaged.
+    """Load the tokenizer of a folder.
+
+    Args:
+        folder: The model folder.
+        kind: The tokenizer class.
+        advice: The end of an error message.
 
     Raises:
-        ModelFolderError: It is damaged.
+        ModelFolderError: The tokenizer is damaged.
     """
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises nothing more special
+    except Exception as error:  # tokenizers raises a bare Exception
         said = tokenizer_files.fault(folder, advice)
         words = f"damaged, no tokenizer ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); {advice}"
         raise ModelFolderError(said or f"{folder / tokenizer_files.CONFIG}: {words}") from error
 
 
 def refuse_unread(folder: Path, model: LusiferModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse special tokens that the encoder has no rows for: on a GPU the first text would kill the process.
+    """Refuse special tokens without a row in the encoder's embedding: on a GPU the first text would kill the process.
+
+    transformers adds a special token that the vocabulary lacks after the end of the vocabulary.
+
+    Args:
+        folder: The model folder, for the error message.
+        model: The model.
+        tokenizer: Its tokenizer.
 
     Raises:
-        ModelFolderError: There are such: transformers adds those that the vocabulary has not behind its end.
+        ModelFolderError: There is such a token.
     """
     rows = model.encoder.get_input_embeddings().num_embeddings
     for word, number in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
         if number is None or number >= rows:
-            said = f"damaged, its special token {word!r} is number {number}, and the encoder has {rows:,}"
+            said = f"damaged, its special token {word!r} has the id {number}, and the encoder has {rows:,} rows"
             raise ModelFolderError(f"{folder / tokenizer_files.CONFIG}: {said}; {contents.ADVICE}")
 
 
 def load(
     folder: Path, model: LusiferModel, dtype: str | None = None, bases: Mapping[str, str] | None = None
 ) -> PlainEmbedder:
-    """Load a folder that `contents.is_plain`.
+    """Load a folder for which `contents.is_plain` is true.
 
     Args:
-        folder: It was checked: every tensor is there.
-        model: What its configuration says, on the processor, with any numbers; they are read into it.
-        dtype: Number format of both backbones; None is the one they were saved in.
+        folder: The folder, which was checked: every tensor is there.
+        model: A model of its configuration on the CPU. The weights are read into it.
+        dtype: The dtype of both backbones. None keeps the dtype of the files.
         bases: As for `folder.load`.
 
     Raises:
-        ModelFolderError: The tokenizer is damaged, or a base of a delta is not to be had or another one.
+        ModelFolderError: The tokenizer is damaged, or a base of a delta is missing or has changed.
     """
     files = weights.files(folder, contents.ADVICE)
     if model.config.bases:

@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: the composite model, its parts and how it is built."""
+"""The LUSIFER model: its parts, its configuration, and how it is built from two bases."""

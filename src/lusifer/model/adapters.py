@@ -1,8 +1,8 @@
-"""LoRA on the two towers: attach, say what trains, save just that; merge adapters of any kind, whoever put them in.
+"""Adapters on the two backbones: attach LoRA, report and save the trainable parameters, merge adapters of any kind.
 
-A tower may carry several: those of earlier stages, frozen, and the one that trains. peft puts them in
-(`inject_adapter_in_model`) and computes them. Connector and projection stay ordinary parameters that require gradients,
-so what trains, what is counted and what is saved are one set: `trainable_state_dict`.
+A backbone may have several adapters: frozen ones of earlier stages, and the trainable one. peft adds them
+(`inject_adapter_in_model`) and computes them. The trainable parameters are those that require gradients, in the
+adapters, the connector and the projection; `trainable_state_dict` returns exactly these.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
 
 TOWERS = ("encoder", "llm")
 PARTS = ("encoder", "connector", "llm", "output_projection")
-"""Files of a checkpoint: the tensors of `trainable_state_dict`, and which they must be."""
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """Counts of one part: parameters in all, trainable ones, trainable tensors, and what is float32 in any case.
+    """Counts of one part: all parameters, trainable parameters, trainable tensors, parameters that are always float32.
 
-    That is what trains, and the adapters of earlier stages.
+    Always float32 are the trainable parameters and the adapters of earlier stages.
     """
 
     part: str
@@ -46,9 +45,9 @@ class PartReport:
 
 
 TRAINS = "default"
-"""peft's name for the adapter that trains; those of earlier stages go by the names of their stages."""
+"""peft's name of the trainable adapter; adapters of earlier stages are named after their stages."""
 STAGE = "stage-"
-"""Before the name of a stage in that of its adapters: peft keeps them as attributes of a module, which has others."""
+"""The prefix of an adapter's name before its stage: peft stores adapters as attributes of a module that has others."""
 
 
 def attach(
@@ -60,19 +59,19 @@ def attach(
     targets: str | list[str] | None = None,
     name: str = TRAINS,
 ) -> None:
-    """Put LoRA adapters on one tower, beside those it carries; they become the only trainable parameters of it.
+    """Add LoRA adapters to a backbone, which may have adapters already.
 
     Args:
         model: A LusiferModel, changed in place.
         tower: "encoder" or "llm".
         r: Rank.
         alpha: The update is multiplied by alpha / r.
-        dropout: On the adapter's input, in [0, 1).
-        targets: As for peft's `target_modules`; None takes the layers listed for the architecture in `backbones.toml`.
-        name: Of the adapter; another one than `TRAINS` is frozen.
+        dropout: Dropout on the adapter's input, in [0, 1).
+        targets: As for peft's `target_modules`. None takes the layers of the architecture in `backbones.toml`.
+        name: The name of the adapter. With the default it is trainable, with any other name frozen.
 
     Raises:
-        UsageError: No layer has one of these names, or the tower carries an adapter of this name already.
+        UsageError: No layer matches the targets, or the backbone has an adapter of this name already.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -80,20 +79,21 @@ def attach(
     layers = [layer for _, layer in adapted_layers(module)]
     before = list(dict.fromkeys(one for layer in layers for one in layer.active_adapters))
     if name in before or not all(hasattr(layer, "lora_A") for layer in layers):
-        raise UsageError(f"{tower} carries adapters already: merge them first")
+        raise UsageError(f"the {tower} already has adapters: merge them first")
     if targets is None:
         targets = lora_targets(module, tower)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of the adapters before
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of earlier adapters
             inject_adapter_in_model(config, module, name)
     except ValueError as error:
-        raise UsageError(f"lora.{tower}.targets={targets!r} fits no linear layer of the {tower}: {error}") from error
+        words = f"lora.{tower}.targets={targets!r}: matches no linear layer of the {tower}: correct the names"
+        raise UsageError(f"{words} ({error})") from error
     for _, layer in adapted_layers(module):
-        layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model is in
+        layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model's mode
         layer.set_adapter([*before, name])
-        # Steps of training are lost in half precision; peft casts the layer's input and output itself.
+        # In half precision, small training steps are rounded away; peft casts the layer's input and output itself.
         for part in (layer.lora_A, layer.lora_B):
             part.float()
             for each in part:
@@ -103,14 +103,19 @@ def attach(
 
 
 def lora_targets(module: nn.Module, tower: str) -> list[str]:
-    """The layers of a tower that adapters go on where nobody names others."""
+    """The default names of the layers that get LoRA adapters in a backbone."""
     return backbone(module.config.model_type, tower).lora_targets
 
 
 def shapes(model: nn.Module, about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor that adapters add to a model without them: `about` has name, tower, r and targets.
+    """Compute the names and shapes of the tensors that adapters add to a model.
 
-    The layers are those that peft chooses. Not asked is peft: its import takes longer than a small model's loading.
+    The layers are those that peft chooses. peft itself is not used: importing it takes longer than loading a small
+    model.
+
+    Args:
+        model: The model without these adapters.
+        about: The keys name, tower, r and targets of the adapters.
     """
     targets, found = about["targets"], {}
     for name, layer in getattr(model, about["tower"]).named_modules():
@@ -131,12 +136,12 @@ def shapes(model: nn.Module, about: Mapping[str, Any]) -> dict[str, tuple[int, .
 
 @torch.no_grad()
 def fold(model: nn.Module, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Add adapters from a file to the layers that they are of; the tower becomes float32, as by `merge`.
+    """Merge adapters from a file into the weights of their layers; the backbone becomes float32, as with `merge`.
 
     Args:
-        model: Without these adapters on it.
-        about: As for `shapes`, and alpha.
-        tensors: Those that `shapes` names, among others.
+        model: The model without these adapters.
+        about: The keys of `shapes`, and alpha.
+        tensors: The tensors that `shapes` names; others are ignored.
 
     Raises:
         LusiferError: A merged weight is not finite.
@@ -149,13 +154,14 @@ def fold(model: nn.Module, about: Mapping[str, Any], tensors: Mapping[str, torch
             b, a = (tensors[each].to(weight.device, torch.float32) for each in (f"{layer}.lora_B.{rest}", name))
             weight += (b @ a) * (about["alpha"] / about["r"])
             if not weight.isfinite().all():
-                raise LusiferError(f"merging the adapter of {layer} gives numbers that are not finite")
+                raise LusiferError(f"merging the adapter of {layer} gives NaN or infinite weights")
 
 
 def _cast_once(layer: LoraLayer, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Keep peft from casting a half-precision input to the float32 of the adapters where autocast would cast it back.
+    """Stop peft from casting a half-precision input to float32 when autocast casts it back.
 
-    Every layer would hold a copy of its own for the backward pass. The numbers are the same but for dropout's draws.
+    Otherwise every layer would store its own float32 copy for the backward pass. The results are the same, except for
+    the random numbers of dropout.
     """
     kind, half = inputs[0].device.type, inputs[0].dtype.itemsize == 2
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
@@ -163,17 +169,22 @@ def _cast_once(layer: LoraLayer, inputs: tuple[torch.Tensor, ...]) -> None:
 
 
 def freeze(model: nn.Module, train: dict[str, bool]) -> None:
-    """Switch gradients on for the parts (`PARTS`) that are True in `train`, off for the others; adapters come later."""
+    """Switch gradients on for the parts that are True in `train` and off for all others. Attach adapters afterwards.
+
+    Args:
+        model: A LusiferModel, changed in place.
+        train: Name of a part, as in `PARTS` -> whether it is trainable.
+    """
     for part in PARTS:
         module = getattr(model, part)
         if module is not None:
             module.requires_grad_(bool(train.get(part, False)))
-    # The LLM reads the connector's output, never its own words: without gradient they would stall DDP's reduction.
+    # The LLM reads the connector's output and never its word embeddings. DDP would wait for their gradients.
     model.llm.get_input_embeddings().requires_grad_(False)
 
 
 def report(model: nn.Module) -> list[PartReport]:
-    """Count parameters and trainable parameters of every part."""
+    """Count the parameters and the trainable parameters of each part."""
     rows = []
     for part in PARTS:
         module = getattr(model, part)
@@ -185,34 +196,39 @@ def report(model: nn.Module) -> list[PartReport]:
 
 
 def trainable_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that training changes, by name, on the CPU: all that a resume needs."""
+    """Copy the trainable parameters to the CPU, by name: the weights that a resumed run needs."""
     return {name: p.detach().cpu().clone().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put saved tensors back; names and shapes must be exactly those that train now.
+    """Load saved tensors into the trainable parameters of a model.
+
+    Args:
+        model: The model, changed in place.
+        tensors: Tensors with exactly the names and shapes of its trainable parameters.
 
     Raises:
-        LusiferError: Names the tensors that are missing, unexpected or of another shape.
+        LusiferError: Tensors are missing, unexpected or of another shape.
     """
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
     wrong = weights.misfit({n: p.shape for n, p in wanted.items()}, {n: t.shape for n, t in tensors.items()})
     if wrong:
         raise LusiferError(
-            f"the checkpoint does not fit what trains: tensors {wrong}; resume with the recipe that wrote it"
+            f"the checkpoint does not fit the trainable parameters: tensors {wrong}; resume with the recipe that wrote "
+            "it"
         )
     for name, parameter in wanted.items():
         parameter.copy_(tensors[name])
 
 
 def adapted_towers(model: nn.Module) -> list[str]:
-    """The towers that carry adapters, of whatever kind."""
+    """The backbones that have adapters of any kind: "encoder", "llm" or both."""
     return [tower for tower in TOWERS if any(adapted_layers(getattr(model, tower)))]
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of every layer that peft has wrapped, with adapters of any kind or whole (`modules_to_save`)."""
+    """Yield the name and module of every layer that peft wrapped: adapters of any kind, and `modules_to_save`."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -225,15 +241,20 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 @torch.no_grad()
 def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[str, torch.Tensor]:
-    """The state dict of the plain model that the adapted one equals; `model` itself is not changed.
+    """Compute the state dict with all adapters merged, without changing the model.
 
-    Only tensors of `parts` are in it. Where peft's own model stands around a part, its place in the names is taken out.
-    Keys are those of a model without adapters, values are on the CPU. A tower with adapters comes out in float32: in
-    half precision most of what a short training changed would be rounded away.
+    A backbone with adapters comes out in float32: half precision would round away most changes of a short training.
+
+    Args:
+        model: The model.
+        parts: The parts whose tensors are returned.
+
+    Returns:
+        Tensors on the CPU, under the names of a model without adapters.
 
     Raises:
         LusiferError: A merged weight is not finite, an adapter is of a kind that cannot be merged, or one is inside an
-            `nn.MultiheadAttention`, which does not use it.
+            `nn.MultiheadAttention`, which ignores it.
     """
     layers = {name: layer for name, layer in _mergeable(model) if part_of(name) in parts}
     towers = adapted_towers(model)
@@ -246,7 +267,8 @@ def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[
     for name, layer in layers.items():
         merged |= {f"{name}.{key}": tensor for key, tensor in _merged_layer(name, layer).state_dict().items()}
     for name in reversed(_wrappers(model)):  # the inner ones first
-        around, own = f"{name}.base_model.model.", f"{name}.base_model."  # what adapters share (VeRA) is merged by now
+        # Tensors outside `.model.` are shared by adapters (VeRA), which are merged by now.
+        around, own = f"{name}.base_model.model.", f"{name}.base_model."
         merged = {
             f"{name}.{key.removeprefix(around)}" if key.startswith(around) else key: t
             for key, t in merged.items()
@@ -259,21 +281,25 @@ def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a tensor belongs to a LoRA adapter, by its name."""
+    """Whether the name of a tensor is that of a LoRA adapter."""
     return ".lora_A." in name or ".lora_B." in name
 
 
 def part_of(name: str) -> str:
-    """Which of `PARTS` a tensor belongs to, by its name."""
+    """The part, one of `PARTS`, of the tensor with this name."""
     return name.partition(".")[0]
 
 
 @torch.no_grad()
 def merge(model: nn.Module, parts: Collection[str] = PARTS) -> int:
-    """Fold every adapter of some parts into its layer, in place, and leave plain layers; such a tower becomes float32.
+    """Merge the adapters into their layers, in place, so that plain layers remain; such a backbone becomes float32.
+
+    Args:
+        model: The model, changed in place.
+        parts: The parts whose adapters are merged.
 
     Returns:
-        How many layers were merged.
+        The number of merged layers.
 
     Raises:
         LusiferError: As for `merged_state_dict`.
@@ -291,20 +317,20 @@ def merge(model: nn.Module, parts: Collection[str] = PARTS) -> int:
 
 
 def _mergeable(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The adapted layers, where none is one that only merging would switch on."""
+    """The adapted layers, refusing an adapter that has no effect before merging and would have one after it."""
     layers = list(adapted_layers(model))
     for name, _ in layers:
         around = name.rpartition(".")[0]
         if isinstance(model.get_submodule(around), nn.MultiheadAttention):
             raise LusiferError(
-                f"{name}: nn.MultiheadAttention reads this layer's weight past its adapter, which changes no vector: "
-                f"adapt all of {around}, or take {name} out of target_modules"
+                f"{name}: nn.MultiheadAttention ignores the adapter of this layer, so it changes no vector: adapt all "
+                f"of {around}, or take {name} out of target_modules"
             )
     return layers
 
 
 def _wrappers(model: nn.Module) -> list[str]:
-    """Names of the parts in whose place a model of peft's stands (`get_peft_model`), outer before inner."""
+    """Names of the modules that are a peft model (`get_peft_model`), outer before inner."""
     from peft.tuners.tuners_utils import BaseTuner
 
     found = (name for name, module in model.named_modules() if isinstance(module, BaseTuner))
@@ -312,7 +338,7 @@ def _wrappers(model: nn.Module) -> list[str]:
 
 
 def _merged_layer(name: str, layer: nn.Module) -> nn.Module:
-    """What a wrapped layer computes, as a plain layer of its own in float32."""
+    """Make a plain float32 layer that computes the same as a wrapped layer."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 
@@ -323,15 +349,15 @@ def _merged_layer(name: str, layer: nn.Module) -> nn.Module:
     if isinstance(copied, TrainableTokensWrapper):
         copied = copied.token_adapter
     if not isinstance(copied, BaseTunerLayer):
-        raise LusiferError(f"{name}: an adapter of the kind {type(layer).__name__} cannot be merged: take it out first")
+        raise LusiferError(f"{name}: an adapter of the kind {type(layer).__name__} cannot be merged: remove it first")
     merges = not (copied.merged or copied.disable_adapters)
     try:
-        if hasattr(copied, "unload_and_optionally_merge_module"):  # of layers that keep weights of their own besides
+        if hasattr(copied, "unload_and_optionally_merge_module"):  # layers with additional weights have it
             return copied.unload_and_optionally_merge_module(merge=merges, safe_merge=True, adapter_names=None)
         if merges:
             copied.merge(safe_merge=True)
     except ValueError as error:
-        raise LusiferError(f"merging the adapter of {name} gives numbers that are not finite") from error
-    except (NotImplementedError, RuntimeError) as error:  # aLoRA; a bias trained on a layer that has none
-        raise LusiferError(f"{name}: its adapter cannot be merged ({error}): take it out first") from error
+        raise LusiferError(f"merging the adapter of {name} gives NaN or infinite weights") from error
+    except (NotImplementedError, RuntimeError) as error:  # aLoRA, or a trained bias on a layer without bias
+        raise LusiferError(f"{name}: its adapter cannot be merged ({error}): remove it first") from error
     return copied.get_base_layer()

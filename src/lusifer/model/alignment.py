@@ -1,11 +1,11 @@
-"""Stage 1, alignment (paper section 3.3): the frozen LLM reads `[BOS] soft prompt, target tokens`, predicts the target.
+"""The alignment model (stage 1, paper section 3.3): the frozen LLM reads a soft prompt and predicts target tokens.
 
-Two attention masks:
+The LLM's input is `[BOS] soft prompt, target tokens`. There are two attention masks:
 
-* "prefix" (default): the soft prompt attends to itself in both directions, the target is causal. No position sees
-  the token it predicts.
-* "bidirectional" (published code): everything attends to everything, so position i predicts a token i + 1 that it can
-  see; a random mask over ids and keys hides part of the answer.
+* "prefix" (default): the soft prompt attends to itself in both directions, and the target is causal. No position sees
+  the token that it predicts.
+* "bidirectional" (published code): all positions attend to each other, so position i sees the token i + 1 that it
+  predicts. A random mask over ids and keys hides a part of the target.
 """
 
 from __future__ import annotations
@@ -27,14 +27,23 @@ IGNORED = -100
 
 @dataclass
 class AlignmentOutput(ModelOutput):
-    """`loss` (scalar); `token_loss` (N,), one value a labelled position in row order."""
+    """`loss`, a scalar, and `token_loss` (N,), float32, one value for each labeled position in row order."""
 
     loss: torch.Tensor | None = None
     token_loss: torch.Tensor | None = None
 
 
 class LusiferForAlignment(LusiferPreTrainedModel):
-    """A LUSIFER model with the LLM's own LM head, frozen, on top (no head for an encoder-style LLM)."""
+    """A LUSIFER model with the frozen LM head of the LLM; an encoder-style LLM has none.
+
+    Args:
+        config: The configuration.
+        model: The model. None makes one from the configuration.
+        lm_head: The LM head, a linear layer.
+
+    Raises:
+        ValueError: The LLM applies softcapping to its logits.
+    """
 
     base_model_prefix = "model"
 
@@ -44,14 +53,14 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         super().__init__(config)
         self.model = model if model is not None else LusiferModel(config)
         if lm_head is not None and getattr(config.llm, "final_logit_softcapping", None):
-            raise ValueError(f"{config.llm.model_type} caps its logits, which this loss does not: use another LLM")
+            raise ValueError(f"{config.llm.model_type} softcaps its logits, and this loss does not: use another LLM")
         self.lm_head = lm_head
         self.logits_chunk = 1024
         if model is None:
             self.post_init()
 
     def forward(self, *args: Any, **kwargs: Any) -> AlignmentOutput:
-        """As `predict`."""
+        """Call `predict`."""
         return self.predict(*args, **kwargs)
 
     def predict(
@@ -64,27 +73,27 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         attention: str = "prefix",
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> AlignmentOutput:
-        """Compute how well the LLM predicts the target behind the soft prompt of the source.
+        """Compute the loss of predicting the target tokens after the soft prompt of the source.
 
         Args:
-            input_ids: (B, L), the source text, ids of the encoder's tokenizer.
-            attention_mask: (B, L).
-            target_ids: (B, T), ids of the LLM's tokenizer, possibly with masked ids; starts with BOS when
+            input_ids: Ids of the source text from the encoder's tokenizer (B, L), int64.
+            attention_mask: 1 for a token, 0 for padding (B, L).
+            target_ids: Ids from the LLM's tokenizer (B, T), int64, possibly with masked ids. They start with BOS if
                 `config.alignment_bos`.
-            target_attention_mask: (B, T), 0 on padding and on keys hidden by masking.
-            labels: (B, T), the ids to predict, -100 where there is none; the BOS column is never predicted.
+            target_attention_mask: 0 for padding and for keys that masking hides (B, T).
+            labels: The ids to predict (B, T), int64, -100 where there is none. The BOS column is never predicted.
             attention: "prefix" or "bidirectional".
-            num_items_in_batch: labels in all micro-batches of the step, so that gradient accumulation weighs
-                every label alike; the labels of this batch if left out.
+            num_items_in_batch: The number of labels in all mini-batches of the step, so that gradient accumulation
+                weighs every label equally. None takes the labels of this batch.
 
         Returns:
-            The loss, and the cross entropy of each labelled position.
+            The loss, and the cross-entropy of each labeled position.
 
         Raises:
-            ValueError: an unknown attention, no label at all, or no LM head.
+            ValueError: The attention is unknown, there is no label, or there is no LM head.
         """
         if self.lm_head is None:
-            raise ValueError("no LM head was given: this objective needs the LLM's")
+            raise ValueError("no LM head was given, and this objective needs the LM head of the LLM: pass lm_head")
         prompt = self.model.soft_prompt(input_ids, attention_mask)
         leading = int(self.config.alignment_bos)
         hidden_states = self._run(prompt, target_ids, target_attention_mask, leading, attention)
@@ -96,7 +105,7 @@ class LusiferForAlignment(LusiferPreTrainedModel):
     def _run(
         self, prompt: ConnectorOutput, ids: torch.Tensor, mask: torch.Tensor, leading: int, attention: str
     ) -> torch.Tensor:
-        """The LLM over `[BOS] soft prompt, target`: hidden states (B, leading + L' + T - leading, d)."""
+        """Run the LLM over `[BOS] soft prompt, target` and return its hidden states (B, L' + T, d)."""
         words = self.model.llm.get_input_embeddings()(ids).to(prompt.inputs_embeds.dtype)
         embeds = torch.cat([words[:, :leading], prompt.inputs_embeds, words[:, leading:]], dim=1)
         key_mask = torch.cat([mask[:, :leading], prompt.attention_mask, mask[:, leading:]], dim=1)
@@ -108,13 +117,19 @@ class LusiferForAlignment(LusiferPreTrainedModel):
         return self.model.run_llm(embeds, key_mask, position_ids)
 
     def _token_loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Cross entropy of labelled positions, `logits_chunk` of them at a time, so that few logits exist at once.
+        """Compute the cross-entropy of labeled positions, `logits_chunk` at a time to save memory for the logits.
 
-        States are (N, d), the ids to predict (N,), the result (N,) in float32. Each position has its own value: in
-        bfloat16 the library's sum would keep three digits.
+        The result has one value a position, because a sum in bfloat16 would keep only three digits.
+
+        Args:
+            states: Hidden states (N, d).
+            wanted: The ids to predict (N,).
+
+        Returns:
+            (N,), float32.
         """
         if not len(wanted):
-            raise ValueError("no target token in the whole batch: every text is empty or cut away")
+            raise ValueError("no target token in the batch: every text is empty or truncated: raise max_length")
         weight = self.lm_head.weight
         losses = nn.functional.linear_cross_entropy(
             states.to(weight.dtype),
@@ -130,20 +145,28 @@ class LusiferForAlignment(LusiferPreTrainedModel):
 
 
 def _policy(weight: torch.Tensor) -> str:
-    """How the products of the head are made, in the words of `LinearCrossEntropyOptions`.
+    """The `acc_policy` of `LinearCrossEntropyOptions` for the LM head.
 
-    Left alone, torch multiplies bfloat16 on a processor as float32: five times the time of the instructions for it
-    where there are such (`benchmarks/head.py`), and gradients that are no nearer.
+    By default torch multiplies bfloat16 as float32 on a CPU. On processors with bfloat16 instructions that takes five
+    times as long (`benchmarks/head.py`), and the gradients are no more accurate.
     """
     ours = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and multiplies("bfloat16")
     return "accurate" if ours else "auto"
 
 
 def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading: int) -> torch.Tensor:
-    """Position ids of `[BOS] soft prompt, target`: (B, L' + T).
+    """Compute the position ids of `[BOS] soft prompt, target`.
 
-    The prompt keeps its own positions, shifted by the BOS; the target goes on where the row's prompt ends. Keys that
-    masking hides keep their place: only padding behind the last token shares a number, and nobody reads it.
+    The positions of the prompt are shifted by the BOS, and the target continues where the prompt of its row ends.
+    Hidden keys have their own positions. Padding of the prompt shares a position with a token, which has no effect.
+
+    Args:
+        prompt: The soft prompt.
+        target_mask: (B, T).
+        leading: 1 if the target starts with a BOS, else 0.
+
+    Returns:
+        (B, L' + T), int64.
     """
     batch, length = target_mask.shape
     device = target_mask.device
@@ -154,15 +177,21 @@ def target_positions(prompt: ConnectorOutput, target_mask: torch.Tensor, leading
 
 
 def prefix_mask(key_mask: torch.Tensor, prefix: int, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask (B, 1, Q, K): the first `prefix` positions see each other, the rest see them and the past.
+    """Make the attention mask in which the first positions see each other, and the others see them and the past.
 
-    `key_mask` (B, K) is 0 for padding and hidden keys; `prefix` counts BOS and soft prompt; `dtype` is of the scores.
+    Args:
+        key_mask: 0 for padding and hidden keys (B, K).
+        prefix: The number of the first positions: BOS and soft prompt.
+        dtype: The dtype of the attention scores.
+
+    Returns:
+        An additive mask (B, 1, K, K).
     """
     order = torch.arange(key_mask.shape[1], device=key_mask.device)
     query, key = order[:, None], order[None, :]
     visible = (key < prefix) | ((query >= prefix) & (key <= query))
     allowed = visible[None] & key_mask.bool()[:, None, :]
-    # The smallest number rather than -inf: a row of padding that sees nothing must not become NaN.
+    # The smallest number instead of -inf: a padding row that sees no position must not become NaN.
     mask = torch.zeros(allowed.shape, dtype=dtype, device=key_mask.device)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min).unsqueeze(1)
 
@@ -170,13 +199,19 @@ def prefix_mask(key_mask: torch.Tensor, prefix: int, dtype: torch.dtype) -> torc
 def select_predictors(
     hidden_states: torch.Tensor, prompt_mask: torch.Tensor, labels: torch.Tensor, leading: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The states that predict each label, and the labels.
+    """Select the hidden states that predict the labels.
 
-    Target token t is predicted from the position before it; the first one from the last REAL position of the soft
-    prompt (the position before it in memory may be padding).
+    A target token is predicted from the position before it, and the first one from the last real position of the soft
+    prompt, because the position before it in memory may be padding.
 
-    Hidden states are (B, leading + L' + T - leading, d), the prompt's mask (B, L'), labels (B, T); `leading` is 1 when
-    labels[:, 0] belongs to a BOS in front of the prompt. Gives states (N, d) and labels (N,), in row order.
+    Args:
+        hidden_states: (B, L' + T, d).
+        prompt_mask: The mask of the soft prompt (B, L').
+        labels: (B, T), -100 where there is none.
+        leading: 1 if labels[:, 0] belongs to a BOS before the prompt, else 0.
+
+    Returns:
+        States (N, d) and labels (N,), in row order.
     """
     batch, length = prompt_mask.shape
     order = torch.arange(length, device=labels.device)

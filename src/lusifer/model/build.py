@@ -1,7 +1,6 @@
-"""Make one model from two loaded bases; `bases` reads them, and what it offers can be had here as well.
+"""Build a LUSIFER model from two loaded bases. The functions of `bases` that read them are exported here too.
 
-Two random bases of a few hundred kilobytes are made on the spot, so that the whole way can be walked without a
-download.
+`make_tiny_bases` writes two random bases of a few hundred kilobytes, to try every command without a download.
 """
 
 from __future__ import annotations
@@ -33,22 +32,23 @@ __all__ = [
     "read_config", "read_lm_head", "read_safely", "read_tokenizer", "tiny_model",
 ]  # fmt: skip
 TINY = Path(__file__).with_name("tiny_bases")
-"""Configuration and tokenizer of `tiny:encoder` (an XLM-R, hidden 32) and `tiny:llm` (a Mistral, hidden 48), by tower;
-`tests/support/tiny_bases.py` has the code that made the tokenizers."""
+"""Configuration and tokenizer of `tiny:encoder` (an XLM-R, hidden size 32) and `tiny:llm` (a Mistral, hidden size 48).
+`tests/support/tiny_bases.py` made the tokenizers."""
 
 
 def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> LusiferModel:
-    """A LUSIFER model around two loaded backbones; connector and projection start at random.
-
-    The model is in evaluation mode; backbones keep their dtype, the new parts are float32.
+    """Build a LUSIFER model from two loaded backbones, with a random connector and projection.
 
     Args:
-        encoder: Module as `read_backbone` gives it.
-        llm: Likewise.
-        seed: Of the connector and the projection.
+        encoder: The encoder, from `read_backbone`. It keeps its dtype.
+        llm: The LLM, from `read_backbone`. It keeps its dtype.
+        seed: The seed of the connector and the projection, which are float32.
         **settings: The other fields of `LusiferConfig`.
+
+    Returns:
+        The model in evaluation mode.
     """
-    # Left out, the composite's configuration sets both towers back to the default kernel.
+    # Without it, the configuration would set both backbones back to the default attention kernel.
     kernel = llm.config._attn_implementation
     config = LusiferConfig(encoder=encoder.config, llm=llm.config, attn_implementation=kernel, **settings)
     model = LusiferModel.around(config, encoder, llm)
@@ -64,12 +64,15 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
 
 
 def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:
-    """Make a model with random float32 weights, the same for equal seeds; torch's generator is left as it was.
+    """Make a backbone with random float32 weights from its configuration, without changing torch's global generator.
 
-    A decoder as "llm" gets its LM head.
+    Args:
+        config: The configuration.
+        tower: "encoder" or "llm". A decoder as "llm" gets an LM head.
+        seed: The seed of the weights.
 
     Raises:
-        UsageError: The architecture is not among those checked for this tower.
+        UsageError: The architecture is not supported as this backbone.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -79,9 +82,14 @@ def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTraine
 
 
 def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
-    """Write the bases `tiny:encoder` and `tiny:llm` into `encoder` and `llm` of a folder, with tokenizers; give both.
+    """Write the random bases `tiny:encoder` and `tiny:llm`, with tokenizers.
 
-    They know nothing. The encoder's weights are of the seed, those of the LLM of the next one.
+    Args:
+        folder: The folder in which `encoder` and `llm` are made.
+        seed: The seed of the encoder's weights. The LLM gets the next one.
+
+    Returns:
+        The folders of the encoder and of the LLM.
     """
     for number, tower in enumerate(("encoder", "llm")):
         tiny_model(

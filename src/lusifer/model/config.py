@@ -1,4 +1,4 @@
-"""The configuration of a LUSIFER model: two backbones, a connector, a pooling."""
+"""The configuration of a LUSIFER model: two backbones, a connector and a pooling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
 SOFT_TOKEN_POSITIONS = ("text", "padding")
 DTYPES = ("float32", "bfloat16", "float16")
 IF_SET = ("bases", "adapters", "space", "matryoshka_dims")
-"""Settings that a folder says nothing of unless they are set; the first two are of deltas alone."""
+"""Settings that are written to `config.json` only if they are set; only deltas have the first two."""
 
 
 class LusiferConfig(PreTrainedConfig):
@@ -26,25 +26,24 @@ class LusiferConfig(PreTrainedConfig):
         encoder: Configuration of the multilingual encoder.
         llm: Configuration of the English-centric LLM (a decoder, or an encoder-style embedder).
         connector_type: Name of a registered connector (`lusifer.model.connector.CONNECTORS`).
-        connector_kwargs: Settings of that connector, as in its `Settings`; what is left out has its default.
-        num_soft_tokens: Trainable embeddings that follow the text in the LLM's input.
+        connector_kwargs: Settings of that connector, as in its `Settings`. A missing setting has its default.
+        num_soft_tokens: Number of trainable embeddings after the text in the LLM's input.
         pooling: One of `POOLINGS`, over the LLM's last hidden states.
         output_projection: Whether d -> d, ReLU, d -> d follows the pooling.
-        bidirectional: Whether the LLM attends in both directions (the method does).
-        soft_token_position: "text" counts positions over real tokens only, so a vector does not depend on its batch;
-            "padding" counts over the padding too, as the published code does (needed for parity only).
-        pad_to_multiple_of: Pad the encoder's input to this multiple before encoding (published code: 8); only
-            meaningful with `soft_token_position="padding"`.
-        alignment_bos: Whether alignment puts the LLM's BOS in front of the soft prompt.
-        tower_dtypes: "encoder" and "llm" -> number format of its weights, as in `{"encoder": "float32", "llm":
-            "bfloat16"}`; `save_pretrained` writes it, since `dtype` holds one format and the towers may differ. None
-            gives both the format of the model.
-        bases: Of a delta, tower -> the base whose weights are not in the folder, as `lusifer.model.delta` records it.
-        adapters: Of a delta, the adapters on these bases in the order of training: name, tower, r, alpha, targets.
-        space: `name` and `identity` of the embedder whose vectors training kept these to, if its last stage did; with
-            a `revision` where that is a name on the hub. It changes no vector.
-        matryoshka_dims: How many leading numbers of a vector the last stage trained as vectors of their own, if it did.
-            It changes no vector.
+        bidirectional: Whether the LLM uses bidirectional attention, as in the paper.
+        soft_token_position: "text" counts positions over real tokens only, so that a vector does not depend on its
+            batch. "padding" also counts the padding, as the published code does, and is for comparison with it.
+        pad_to_multiple_of: Pad the encoder's input to this multiple before encoding (published code: 8). It only
+            matters with `soft_token_position="padding"`.
+        alignment_bos: Whether alignment puts the LLM's BOS before the soft prompt.
+        tower_dtypes: "encoder" and "llm" -> dtype of the weights, as in `{"encoder": "float32", "llm": "bfloat16"}`.
+            `save_pretrained` writes it, because `dtype` has one value for both. None gives both the dtype of the model.
+        bases: Only in a delta: backbone -> its base, whose weights are not in the folder (`lusifer.model.delta`).
+        adapters: Only in a delta: the adapters on these bases in the order of training (name, tower, r, alpha,
+            targets).
+        space: `name` and `identity` of the embedder whose vectors the last stage distilled, if it did, and its
+            `revision` if the name is an id on the Hub. It changes no vector.
+        matryoshka_dims: The shorter dimensions that the last stage trained, if it did. It changes no vector.
     """
 
     model_type = "lusifer"
@@ -70,24 +69,23 @@ class LusiferConfig(PreTrainedConfig):
     max_position_embeddings: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Turn the two sub-configurations into objects and check the rest.
+        """Make objects of the two sub-configurations and check all settings.
 
         Raises:
-            ValueError: An unknown connector, pooling or soft token position, a setting that the connector does not
-                allow, or a model of an earlier version that does what this one cannot.
+            ValueError: A setting is unknown or out of range, or is one of an older version with other vectors.
         """
-        if kwargs.get("include_prompt", True) is not True:  # older folders say true, which is what is always done
+        if kwargs.get("include_prompt", True) is not True:  # older folders have true, which is always done now
             raise ValueError(
-                "include_prompt: false: this model leaves the prompt out of its mean, which this version cannot do, "
-                "and its vectors would be other ones: train it again"
+                "include_prompt: false: this version cannot leave the prompt out of the mean, so the vectors would "
+                "differ: train the model again"
             )
-        if kwargs.pop("residual", False) is not False:  # older folders say false
+        if kwargs.pop("residual", False) is not False:  # older folders have false
             raise ValueError(
-                "residual: true: this model adds what its LLM reads to its vector, which this version does not do, and "
-                "its vectors would be other ones: train it again"
+                "residual: true: this version cannot add the LLM's input to the vector, so the vectors would differ: "
+                "train the model again"
             )
-        # Whoever has a configuration may ask AutoModel for its model next, and importing it registers it. Not earlier:
-        # this file may be imported in the middle of the import of a library that the model needs whole (peft).
+        # Importing the model registers it, so that AutoModel finds it for this configuration. It cannot be imported at
+        # module level: this file may be imported while peft, which the model needs, is being imported.
         importlib.import_module("lusifer.model.lusifer")
         self.encoder = _as_config(self.encoder, "xlm-roberta")
         self.llm = _as_config(self.llm, "mistral")
@@ -101,15 +99,15 @@ class LusiferConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in transformers; of a whole model nothing about bases, as in folders from before there were deltas."""
+        """Return the settings as in transformers, without those of `IF_SET` that are not set, as in older folders."""
         return {key: value for key, value in super().to_dict().items() if key not in IF_SET or value is not None}
 
     @property
     def connector_settings(self) -> ConnectorSettings:
-        """`connector_kwargs` as an object, with defaults.
+        """`connector_kwargs` as a checked object, with defaults.
 
         Raises:
-            ValueError: A setting that the connector does not have, or a value that it does not allow.
+            ValueError: The connector does not have a setting or does not allow its value.
         """
         try:
             return CONNECTORS[self.connector_type].Settings(**self.connector_kwargs)
@@ -121,14 +119,14 @@ class LusiferConfig(PreTrainedConfig):
     def _check(self) -> None:
         if self.connector_type not in CONNECTORS:
             raise ValueError(
-                f"connector_type={self.connector_type!r} is unknown: use one of {', '.join(CONNECTORS)}; to use a "
+                f"connector_type={self.connector_type!r} is unknown: use one of {', '.join(CONNECTORS)}; for a "
                 "connector of your own, import the file that registers it first"
             )
         for key, allowed in (("pooling", POOLINGS), ("soft_token_position", SOFT_TOKEN_POSITIONS)):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}={getattr(self, key)!r} is unknown: use one of {', '.join(allowed)}")
         if self.num_soft_tokens < 0:
-            raise ValueError(f"num_soft_tokens={self.num_soft_tokens} must be 0 or more")
+            raise ValueError(f"num_soft_tokens={self.num_soft_tokens}: must be 0 or more")
         _ = self.connector_settings
         check_settings({name: getattr(self, name) for name in IF_SET})
         for tower, dtype in (self.tower_dtypes or {}).items():
@@ -137,7 +135,7 @@ class LusiferConfig(PreTrainedConfig):
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:
-    """An object from what `config.json` holds; the default type serves `LusiferConfig()` alone."""
+    """Make a configuration object from the content of `config.json`; only `LusiferConfig()` needs the default type."""
     if isinstance(value, PreTrainedConfig):
         return value
     values = dict(value or {})
@@ -145,9 +143,10 @@ def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreT
 
 
 def input_limit(config: LusiferConfig) -> int:
-    """The most tokens of the encoder's tokenizer, special tokens included, that both backbones have positions for.
+    """Compute the maximum number of the encoder's tokens, special tokens included, that both backbones can read.
 
-    XLM-R counts positions from `pad_token_id + 1`, which costs two; T5 has no table of positions and sets no limit.
+    XLM-R counts positions from `pad_token_id + 1`, so two positions are not available. T5 has no table of positions
+    and no limit of its own.
     """
     encoder = config.encoder
     longest = getattr(encoder, "max_position_embeddings", None) or getattr(encoder, "n_positions", None) or 512
@@ -157,7 +156,7 @@ def input_limit(config: LusiferConfig) -> int:
     if llm_positions:
         room = llm_positions - config.num_soft_tokens
         connector, settings = CONNECTORS[config.connector_type], config.connector_settings
-        if connector.positions(settings, 1) <= room:  # else a shorter text would not help
+        if connector.positions(settings, 1) <= room:  # else even a short text does not fit
             lengths = range(1, longest + 1)
             longest = bisect_right(lengths, room, key=lambda tokens: connector.positions(settings, tokens))
     return max(longest, 1)

@@ -1,12 +1,12 @@
-"""Connectors: from the encoder's hidden states to what the LLM takes as input embeddings (paper section 3.2).
+"""Connectors map the encoder's hidden states to the LLM's input embeddings (paper section 3.2).
 
-A connector is one class, a subclass of `BaseConnector`, that owns all there is to know about it: its name and settings
-(`Settings`), its words for a model card, how it starts, and how many positions it gives. `register` makes it known to
-recipes, configurations and model folders alike.
+A connector is a subclass of `BaseConnector`. It defines its name and settings (`Settings`), its description for a model
+card, its initialization and its number of positions. `register` makes it available in recipes, configurations and model
+folders.
 
-Every connector returns embeddings, mask and position ids together. Positions count real tokens only
-(`cumsum(mask) - 1`): soft tokens stand behind the padding in memory, and without explicit positions their rotary
-angle, hence the vector, would depend on the longest text of the batch.
+`Connector` returns embeddings, mask and position ids. Positions count real tokens only (`cumsum(mask) - 1`): soft
+tokens follow the padding in memory, and without explicit positions their rotary angle, and so the vector, would depend
+on the longest text of the batch.
 """
 
 from __future__ import annotations
@@ -34,46 +34,59 @@ if TYPE_CHECKING:
 
 
 class BaseConnector(nn.Module):
-    """Base class of connectors: maps the encoder's states to embeddings for the LLM.
+    """Base class of connectors, which map the encoder's hidden states to input embeddings of the LLM.
 
     Args:
-        config: A `LusiferConfig`; `config.encoder.hidden_size` is h, `config.llm.hidden_size` is d.
+        config: A `LusiferConfig`. `config.encoder.hidden_size` is h, `config.llm.hidden_size` is d.
         settings: An object of this class's `Settings`.
     """
 
     Settings: ClassVar[type[ConnectorSettings]]
     words: ClassVar[str]
-    """What a model card calls the connector."""
+    """The name of the connector in a model card."""
 
     def __init__(self, config: PreTrainedConfig, settings: Any) -> None:
         super().__init__()
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map (B, L, h) with its mask (B, L) to (B, L', d) with its mask (B, L')."""
+        """Map hidden states to input embeddings of the LLM.
+
+        Args:
+            hidden_states: The encoder's last hidden states (B, L, h).
+            mask: 1 for a token, 0 for padding (B, L).
+
+        Returns:
+            Embeddings (B, L', d) and their mask (B, L').
+        """
         raise NotImplementedError
 
     def init_weights(self) -> None:
-        """Draw the parameters that belong to no layer of torch; layers initialise themselves."""
+        """Initialize the parameters that are in no layer of torch; layers initialize themselves."""
 
     def start_from(self, llm: nn.Module) -> None:
-        """Take what the connector needs from the LLM, once, when a model is built from two bases."""
+        """Copy what the connector needs from the LLM; called once, when a model is built from two bases."""
 
     @property
     def needs_words(self) -> bool:
-        """Whether it wants `start_from_words` to be called before anything trains."""
+        """Whether `start_from_words` must be called before training."""
         return False
 
     def start_from_words(self, moments: Moments) -> None:
-        """Start near the LLM's word embeddings, from how the encoder's states go with them (`model/words.py`)."""
+        """Start as a map to the LLM's word embeddings, from statistics of both models (`model/words.py`)."""
 
     @classmethod
     def describe(cls, kwargs: Mapping[str, Any]) -> str:
-        """The connector in a few words, for a model card, from `LusiferConfig.connector_kwargs`."""
+        """Describe the connector for a model card, with its settings from `LusiferConfig.connector_kwargs`."""
         return ", ".join([cls.words, *(f"{key.removeprefix('num_')} {value}" for key, value in kwargs.items())])
 
     @staticmethod
     def positions(settings: Any, tokens: int) -> int:
-        """How many positions of the LLM a text of so many tokens takes, soft tokens not counted."""
+        """The number of the LLM's positions that a text takes, without soft tokens.
+
+        Args:
+            settings: An object of this class's `Settings`.
+            tokens: The number of the encoder's tokens.
+        """
         return tokens
 
 
@@ -83,14 +96,14 @@ Class = TypeVar("Class", bound=type[BaseConnector])
 
 
 def register(connector: Class) -> Class:
-    """Make a connector known by the name in its settings; also serves as a decorator.
+    """Register a connector under the name in its settings. It can be used as a class decorator.
 
     Raises:
-        ValueError: The settings give `type` no default, or another class has the name.
+        ValueError: `type` has no default in the settings, or another class has the name.
     """
     name = connector.Settings.model_fields["type"].default
     if not isinstance(name, str):
-        raise ValueError(f'{connector.__name__}.Settings: give type its name, as in type: Literal["mine"] = "mine"')
+        raise ValueError(f'{connector.__name__}.Settings: type has no name, write type: Literal["mine"] = "mine"')
     known = CONNECTORS.get(name, connector)
     if qualified(known) != qualified(connector):
         raise ValueError(f"connector {name!r}: {qualified(known)} has this name already: choose another")
@@ -99,7 +112,7 @@ def register(connector: Class) -> Class:
 
 
 class ConnectorOutput(NamedTuple):
-    """What the LLM reads: `inputs_embeds` (B, L', d), `attention_mask` (B, L'), `position_ids` (B, L')."""
+    """The LLM's input: `inputs_embeds` (B, L', d), `attention_mask` (B, L'), `position_ids` (B, L')."""
 
     inputs_embeds: torch.Tensor
     attention_mask: torch.Tensor
@@ -108,7 +121,7 @@ class ConnectorOutput(NamedTuple):
 
 @register
 class FeedForward(BaseConnector):
-    """h -> h, ReLU, h -> d on each token: the published connector."""
+    """h -> h, ReLU, h -> d on each token; the published connector."""
 
     words = "feed-forward"
     Settings = FeedForwardSettings
@@ -124,25 +137,25 @@ class FeedForward(BaseConnector):
 
 
 class Scale(nn.Module):
-    """Each dimension of a state times a number plus another one."""
+    """A trainable scale and shift of each dimension of a hidden state."""
 
     def __init__(self, h: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(h)), nn.Parameter(torch.zeros(h))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Map (..., h) to (..., h)."""
+        """Scale and shift states (..., h)."""
         return states * self.weight + self.bias
 
 
 @register
 class MLP(BaseConnector):
-    """x + MLP(norm(x)) on each token, x the state brought to one scale, then a linear map h -> d.
+    """x + MLP(norm(x)) on each token, where x is the normalized hidden state, then a linear map h -> d.
 
-    The block of a pre-norm transformer: unlike `ff` it hands the state itself on (docs/experiments.md). With
-    `start_from_words` x is the state less its mean, by its deviation, and the whole starts as the linear map from
-    there to the LLM's word embeddings: the upper layers of an encoder share a large mean, which a norm over each token
-    keeps, and what the LLM can read need not be found by its gradients.
+    This is the block of a pre-norm transformer. Unlike `ff`, it has a residual path (docs/experiments.md). Without
+    `start_from_words`, x comes from a layer norm. With it, each dimension is standardized by the mean and deviation
+    over many tokens, because the hidden states of upper layers share a large mean, which a layer norm keeps. The
+    connector then starts as the linear map to the LLM's word embeddings.
     """
 
     words = "pre-norm MLP"
@@ -162,19 +175,19 @@ class MLP(BaseConnector):
         return self.out(states + self.block(states)), mask
 
     def init_weights(self) -> None:
-        """Hand states on as they are, until words say better."""
+        """Start the scale as the identity; `start_from_words` replaces it."""
         if isinstance(self.norm, Scale):
             self.norm.weight.fill_(1.0)
             self.norm.bias.zero_()
 
     @property
     def needs_words(self) -> bool:
-        """Whether the recipe says so."""
+        """Whether the settings have `start_from_words`."""
         return isinstance(self.norm, Scale)
 
     @torch.no_grad()
     def start_from_words(self, moments: Moments) -> None:
-        """Start as the linear map to the LLM's word embeddings; the block adds nothing yet."""
+        """Start as the linear map to the LLM's word embeddings; the MLP block starts at zero."""
         scale = moments.deviation.clamp(min=1e-3).reciprocal()
         self.norm.weight.copy_(scale)
         self.norm.bias.copy_(-moments.mean * scale)
@@ -186,9 +199,9 @@ class MLP(BaseConnector):
 
 @register
 class EmbeddingTable(BaseConnector):
-    """A distribution over the LLM's vocabulary for each token, times the LLM's embedding table (published code).
+    """A softmax over the LLM's vocabulary for each token, times an embedding table (published code).
 
-    `table` starts as a copy of the LLM's word embeddings, so the LLM reads mixtures of words it knows.
+    The trainable `table` starts as a copy of the LLM's word embeddings, so the LLM reads mixtures of them.
     """
 
     words = "mixture of the LLM's word embeddings"
@@ -204,18 +217,18 @@ class EmbeddingTable(BaseConnector):
         return torch.softmax(self.vocabulary(hidden_states), dim=-1) @ self.table, mask
 
     def init_weights(self) -> None:
-        """Draw the table at the scale of word embeddings."""
+        """Initialize the table at the scale of word embeddings."""
         self.table.normal_(std=0.02)
 
     @torch.no_grad()
     def start_from(self, llm: nn.Module) -> None:
-        """Copy the word embeddings."""
+        """Copy the LLM's word embeddings into the table."""
         self.table.copy_(llm.get_input_embeddings()(torch.arange(len(self.table), device=llm.device)))
 
 
 @register
 class LatentAttention(BaseConnector):
-    """A fixed number of trained latents that read the text by cross-attention: the LLM sees `num_latents` positions."""
+    """Trainable latents that read the text by cross-attention; the LLM always reads `num_latents` positions."""
 
     words = "latent attention"
     Settings = LatentAttentionSettings
@@ -229,25 +242,25 @@ class LatentAttention(BaseConnector):
         self.ff = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map (B, L, h) to (B, num_latents, d), every position real."""
+        """Map (B, L, h) with its mask (B, L) to (B, num_latents, d) with a mask of ones."""
         queries = self.latents.expand(hidden_states.shape[0], -1, -1)
-        # Not as `key_padding_mask`, which is the same to the bit: torch checks its shape by importing sympy, a second.
+        # `key_padding_mask` gives the same to the bit, but torch checks its shape by importing sympy (a second).
         padding = (mask == 0)[:, None, None].expand(-1, self.attention.num_heads, queries.shape[1], -1).flatten(0, 1)
         read, _ = self.attention(queries, hidden_states, hidden_states, attn_mask=padding, need_weights=False)
         return self.ff(self.norm(queries + read)), mask.new_ones(queries.shape[:2])
 
     def init_weights(self) -> None:
-        """Draw the latents at the scale of word embeddings."""
+        """Initialize the latents at the scale of word embeddings."""
         self.latents.normal_(std=0.02)
 
     @staticmethod
     def positions(settings: Any, tokens: int) -> int:
-        """One for each latent."""
+        """One position for each latent, for a text of any length."""
         return settings.num_latents
 
 
 class Connector(nn.Module):
-    """A mapping of states, then the soft tokens, then mask and positions."""
+    """The connector module of a model: the registered mapping, the soft tokens, the mask and the position ids."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
@@ -258,7 +271,7 @@ class Connector(nn.Module):
             self.soft_tokens = nn.Parameter(torch.empty(config.num_soft_tokens, config.llm.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> ConnectorOutput:
-        """Map the encoder's last states (B, L, h) and mask (B, L) to the LLM's input (B, L', d)."""
+        """Map the encoder's last hidden states (B, L, h) and mask (B, L) to the LLM's input, L' positions a text."""
         embeds, mask = self.mapping(hidden_states, attention_mask)
         if self.soft_tokens is not None:
             batch = embeds.shape[0]
@@ -270,5 +283,5 @@ class Connector(nn.Module):
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position ids (B, L) that count the ones of `mask` (B, L); masked places get a neighbour's, never below 0."""
+    """Position ids (B, L) that count the ones of `mask` (B, L); a masked place gets the id before it, at least 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -1,6 +1,6 @@
-"""What a recipe may say about a connector.
+"""The settings of connectors in recipes.
 
-It stands apart from the connectors because it needs no torch: a mistake in a recipe is named at once.
+They are not in `connector.py`, which imports torch: so a mistake in a recipe is reported at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class ConnectorSettings(BaseModel):
-    """What a recipe may say about a connector. A subclass names its `type` and adds settings, each with a default."""
+    """Base class of connector settings. A subclass gives `type` a default and adds settings, each with a default."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -24,7 +24,7 @@ class ConnectorSettings(BaseModel):
     """Trained embeddings that follow the text in the LLM's input."""
 
     def kwargs(self) -> dict[str, Any]:
-        """The settings of this connector alone, as `LusiferConfig.connector_kwargs`; a switch left off is left out."""
+        """Return the settings as `LusiferConfig.connector_kwargs`, without a switch that is off, the default."""
         own = self.model_dump(exclude={"type", "num_soft_tokens"})
         fields = type(self).model_fields
         return {key: value for key, value in own.items() if value is not False or fields[key].default is not False}
@@ -78,7 +78,7 @@ SETTINGS: dict[str, type[ConnectorSettings]] = {
 
 
 def registered_settings() -> Any:
-    """The type of what a recipe says about its connector: settings of any registered one, told apart by `type`.
+    """The type of `model.connector` in a recipe: the settings of any registered connector, chosen by `type`.
 
     Settings without a type are those of the published connector, `ff`.
     """
@@ -87,7 +87,7 @@ def registered_settings() -> Any:
 
 
 def _typed(value: Any) -> Any:
-    """Settings with a known type, `ff` where none is given."""
+    """Check the type of the settings; a missing type is `ff`."""
     if isinstance(value, ConnectorSettings):
         return value
     if not isinstance(value, dict):
@@ -96,5 +96,5 @@ def _typed(value: Any) -> Any:
     if not isinstance(kind, str) or kind not in SETTINGS:
         near = difflib.get_close_matches(str(kind), SETTINGS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(SETTINGS)}"
-        raise ValueError(f"type: there is no connector {kind!r}: {hint}")
+        raise ValueError(f"type: unknown connector {kind!r}: {hint}")
     return {"type": "ff", **value}

@@ -1,9 +1,9 @@
-"""Deltas: a model without the weights of its bases. What training added is a few megabytes beside gigabytes.
+"""Deltas: model folders without the weights of their bases, megabytes instead of gigabytes.
 
-The folder is that of a whole model but for its tensors and two settings. `bases` of `config.json` says which towers are
-not in it and where they come from, known by content (`lusifer.io.bases`); `adapters` lists what was trained on them.
-The tensors are connector, projection, adapters in float32, and a tower that trained whole. Loaded, it is a plain model
-with the numbers that a whole folder of it has: the adapters are merged in float32, one after the other.
+Two settings of `config.json` differ from a complete folder. `bases` names the backbones whose weights are not in the
+folder, with their place and a digest of their content (`lusifer.io.bases`). `adapters` lists the adapters on them.
+The tensors are the connector, the projection, the adapters in float32, and a backbone that was trained in full.
+A loaded delta is a plain model with the numbers of the complete folder: its adapters are merged in float32 in order.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ ADVICE = "copy the folder again"
 _OF_NO_ACCOUNT = (
     "_name_or_path", "architectures", "dtype", "is_causal", "is_encoder_decoder", "transformers_version", "use_cache",
 )  # fmt: skip
-"""Settings of a tower that are not its base's: classes of transformers set some when a model is made."""
+"""Settings of a backbone that may differ from its base: classes of transformers set some when a model is made."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What a model that trains is beside its bases; `LusiferModel.save_pretrained` writes it in place of the whole.
+    """The delta of a model that is being trained; `LusiferModel.save_pretrained` writes it in place of all weights.
 
-    `bases` and `adapters` are as in `LusiferConfig`; `tensors` those of the adapters, by their names in the file.
-    `stage` is the name that the adapters which train now will have, `new` their settings.
+    Args:
+        bases: As in `LusiferConfig`.
+        adapters: As in `LusiferConfig`: the adapters of earlier stages.
+        tensors: The tensors of these adapters, by their names in the file.
+        stage: The name that the trainable adapters will have.
+        new: The settings of the trainable adapters, as in `adapters`.
     """
 
     bases: dict[str, dict[str, Any]]
@@ -52,7 +56,7 @@ class Delta:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Delta | None:
-        """Read the delta in a folder; None where it holds a whole model."""
+        """Read the delta of a folder; None if the folder has all weights."""
         settings = read_json(folder / "config.json", ADVICE, ModelFolderError, dict)
         if not settings.get("bases"):
             return None
@@ -61,17 +65,17 @@ class Delta:
         return cls(settings["bases"], settings.get("adapters") or [], tensors)
 
     def at(self, records: Mapping[str, dict[str, Any]]) -> Delta:
-        """The same with each base as `records` has it: it may have moved since the folder was written."""
+        """Return the delta with new records of its bases, which may have moved since the folder was written."""
         return replace(self, bases={tower: records[tower] for tower in self.bases})
 
     def during(self, model: nn.Module, stage: str, train: Mapping[str, str], lora: Mapping[str, Any]) -> Delta:
-        """What it is while a stage trains: a tower that trains whole is no base any more.
+        """Return the delta for a stage: a backbone that is trained in full is no base any more.
 
         Args:
-            model: With the adapters of the stage.
-            stage: Its name; that of its adapters begins with `adapters.STAGE`.
-            train: Tower -> "lora", "full" or "frozen".
-            lora: Tower -> settings of its adapters (r, alpha, targets), or None.
+            model: The model with the adapters of the stage.
+            stage: The name of the stage. The names of its adapters start with `adapters.STAGE`.
+            train: Backbone -> "lora", "full" or "frozen".
+            lora: Backbone -> settings of its adapters (r, alpha, targets), or None.
         """
         kept = {tower: base for tower, base in self.bases.items() if train[tower] != "full"}
         names = {each["name"] for each in self.adapters}
@@ -82,7 +86,7 @@ class Delta:
         for tower in kept:
             if (settings := lora[tower]) is not None:
                 targets = settings.targets or adapters.lora_targets(getattr(model, tower), tower)
-                if isinstance(targets, str) and targets != "all-linear":  # a reader of the folder asks no expression
+                if isinstance(targets, str) and targets != "all-linear":  # so that readers need no regular expression
                     layers = adapters.adapted_layers(getattr(model, tower))
                     targets = [name for name, layer in layers if TRAINS in getattr(layer, "lora_A", ())]
                 about = {"name": stage, "tower": tower, "r": settings.r, "alpha": settings.alpha, "targets": targets}
@@ -92,11 +96,11 @@ class Delta:
         return Delta(kept, old, tensors, stage, new)
 
     def settings(self) -> dict[str, Any]:
-        """What `config.json` says of it."""
+        """Return the settings `bases` and `adapters` for `config.json`."""
         return {"bases": self.bases or None, "adapters": [*self.adapters, *self.new] if self.bases else None}
 
     def state_dict(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """The tensors of the folder, on the CPU."""
+        """Return the tensors of the folder, by name, on the CPU."""
         whole = [part for part in adapters.PARTS if part not in self.bases]
         found = adapters.merged_state_dict(model, whole) | self.tensors
         for name, tensor in model.state_dict().items():
@@ -106,7 +110,12 @@ class Delta:
 
 
 def expected(model: nn.Module, config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor in a folder of this configuration; `model` was made of it, and has no adapters."""
+    """Compute the names and shapes of the tensors that a folder must have.
+
+    Args:
+        model: A model of the configuration, without adapters.
+        config: The configuration of the folder, a delta or not.
+    """
     left_out, found = config.bases or {}, {}
     for about in config.adapters or []:
         found |= adapters.shapes(model, about)
@@ -129,27 +138,26 @@ def load(
     attn_implementation: str | None = None,
     made: nn.Module | None = None,
 ) -> nn.Module:
-    """Put a delta together with its bases.
+    """Load a delta together with its bases.
 
     Args:
-        around: Makes the model of an encoder and an LLM; its connector and projection need no numbers.
-        config: Of the model, as read from the folder.
-        tensors: Likewise, by name.
-        where: What messages call it.
-        paths: Tower -> where its base lies now, where that is not where the folder says.
-        merge: Whether all adapters are merged, in float32; else those on a half-precision tower stay beside it, frozen.
-        device: Where the model goes.
+        around: Makes the model of an encoder and an LLM. Its connector and projection need no weights.
+        config: The configuration of the folder.
+        tensors: The tensors of the folder, by name.
+        where: The name of the model in messages.
+        paths: Backbone -> path of its base, if it is not the path in the folder.
+        merge: Whether to merge all adapters, in float32. Otherwise those on a half-precision backbone stay separate
+            layers, frozen.
+        device: The device of the model.
         attn_implementation: As for transformers.
-        made: A model of `config` on the CPU with any numbers; its towers serve where `fill` can fill them.
+        made: A model of `config` on the CPU with any weights. Its backbones are reused if `fill` can fill them.
 
     Raises:
-        ModelFolderError: A base is not to be had or is another one, or tensors do not fit.
-        UsageError: `paths` names a tower whose base is not apart.
+        ModelFolderError: A base is missing or has changed, or tensors do not fit.
+        UsageError: `paths` names a backbone that has no base in this delta.
     """
     if strange := sorted(set(paths or {}) - set(config.bases)):
-        raise UsageError(
-            f"bases: {where} has no base {strange[0]!r} that lies elsewhere, but {', '.join(config.bases)}"
-        )
+        raise UsageError(f"bases: {where} has no base {strange[0]!r}: use {' and '.join(config.bases)}")
     towers = {}
     for tower in TOWERS:
         known, own = config.bases.get(tower), getattr(config, tower)
@@ -168,7 +176,7 @@ def load(
         except ModelFolderError:
             raise
         except LusiferError as error:
-            raise ModelFolderError(f"{where}: its {tower} cannot be had: {error}") from error
+            raise ModelFolderError(f"{where}: its {tower} cannot be loaded: {error}") from error
     model = around(towers["encoder"], towers["llm"])
     _refuse_misfit(model, tensors, config, where)
     _add(model, tensors, config, merge, where)
@@ -179,7 +187,7 @@ def load(
 
 
 def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, merge: bool, where: str) -> None:
-    """Give a model of two bases what training added: adapters, and the numbers of connector and projection.
+    """Add the adapters, and the weights of the connector and the projection, to a model of two bases.
 
     Raises:
         ModelFolderError: A merged weight is not finite.
@@ -199,18 +207,18 @@ def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedC
 
 
 def _refuse_other_settings(said: PreTrainedConfig, base: PreTrainedConfig, where: str) -> None:
-    """Refuse settings of a tower that differ from its base's: the base's would count, and nobody would notice."""
+    """Refuse settings of a backbone that differ from its base: they would be ignored without a warning."""
     ours, theirs = said.to_dict(), base.to_dict()
     for key in sorted(ours.keys() | theirs.keys()):
         if key not in _OF_NO_ACCOUNT and ours.get(key) != theirs.get(key):
             words = f"{key}={ours.get(key)!r}, and the base has {theirs.get(key)!r}"
-            raise ModelFolderError(f"{where}: {words}: settings of a base cannot be changed here; put it back")
+            raise ModelFolderError(f"{where}: {words}: settings of a base cannot be changed here: restore the value")
 
 
 def _whole(
     config: Any, tower: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype, device: str, kernel: str | None
 ) -> nn.Module:
-    """A tower whose weights are in the delta."""
+    """Make a backbone whose weights are in the delta."""
     with backbones.described():
         cls = type(backbones.from_config(config, tower))
     kwargs = backbones.backbone(config.model_type, tower).kwargs | place(device)
@@ -220,7 +228,7 @@ def _whole(
 
 
 def _refuse_misfit(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: str) -> None:
-    """Refuse tensors that are not those of connector, projection and adapters; `model` has no adapters yet."""
+    """Check the tensors of connector, projection and adapters; `model` has no adapters yet."""
     added = expected(model, config).items()
     wanted = {n: shape for n, shape in added if adapters.part_of(n) not in TOWERS or adapters.is_adapter(n)}
     found = {n: tuple(t.shape) for n, t in tensors.items() if adapters.part_of(n) in config.bases or n in wanted}
@@ -228,5 +236,5 @@ def _refuse_misfit(model: nn.Module, tensors: dict[str, torch.Tensor], config: P
         raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; {ADVICE}")
     for name in wanted:
         if not tensors[name].is_floating_point():
-            words = f"tensor {name} is {tensors[name].dtype}, no floating-point numbers; {ADVICE}"
+            words = f"tensor {name} is {tensors[name].dtype}: expected a floating-point dtype; {ADVICE}"
             raise ModelFolderError(f"{where}: {words}")

@@ -26,7 +26,7 @@ from lusifer.model.delta import Delta
 
 @dataclass
 class LusiferOutput(ModelOutput):
-    """`embedding` (B, d), float32, not normalised; the LLM's `last_hidden_state` (B, L', d) and mask (B, L')."""
+    """`embedding` (B, d), float32, not scaled; the LLM's `last_hidden_state` (B, L', d) and its mask (B, L')."""
 
     embedding: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -34,7 +34,7 @@ class LusiferOutput(ModelOutput):
 
 
 class LusiferPreTrainedModel(PreTrainedModel):
-    """What transformers needs to know about both LUSIFER classes."""
+    """The settings of both LUSIFER classes for transformers."""
 
     config_class = LusiferConfig
     config: LusiferConfig
@@ -42,15 +42,15 @@ class LusiferPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # A folder with a half-precision LLM keeps its float32 connector and projection when it is loaded.
+    # Connector and projection stay float32 when a model with a half-precision LLM is loaded.
     _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["connector", "output_projection"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise the parts that are ours; the backbones initialise themselves.
+        """Initialize the connector and the projection; the backbones initialize themselves.
 
-        Linear layers keep torch's own initialisation, as published. Soft tokens and latents start at the scale of
-        word embeddings (0.02) rather than at the published 1.0, which no word of the LLM has.
+        Linear layers keep torch's initialization, as published. Soft tokens and latents start at the scale of word
+        embeddings (0.02) instead of the published 1.0, which is far from the LLM's word embeddings.
         """
         if isinstance(module, (nn.Linear, nn.LayerNorm)):
             module.reset_parameters()
@@ -63,10 +63,10 @@ class LusiferPreTrainedModel(PreTrainedModel):
 
 
 class LusiferModel(LusiferPreTrainedModel):
-    """Text ids of the encoder's tokenizer in, one vector a text out."""
+    """The LUSIFER model: token ids of the encoder's tokenizer to one vector a text."""
 
     delta: Delta | None = None
-    """While a run trains it: what is saved of it, without the weights of its bases."""
+    """The delta that is saved in place of all weights; a training run sets it."""
 
     def __init__(self, config: LusiferConfig) -> None:
         super().__init__(config)
@@ -78,17 +78,20 @@ class LusiferModel(LusiferPreTrainedModel):
         if config.output_projection:
             self.output_projection = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
         for tower, dtype in (config.tower_dtypes or {}).items():
-            # transformers loads each weight in the number format that the module asks for.
+            # transformers loads each weight in the dtype that the module has.
             backbones.cast_weights(getattr(self, tower), getattr(torch, dtype))
         self.post_init()
 
     @classmethod
     def around(cls, config: LusiferConfig, encoder: nn.Module, llm: nn.Module) -> LusiferModel:
-        """A model around two loaded backbones; connector and projection are float32 on the CPU and hold no numbers yet.
+        """Make a model of two loaded backbones, with uninitialized connector and projection (float32, on the CPU).
 
-        `config` has the configurations of the backbones afterwards.
+        Args:
+            config: The configuration. It gets the configurations of the backbones.
+            encoder: The encoder.
+            llm: The LLM.
         """
-        with backbones.described():  # the backbones' weights exist already: allocate nothing for them a second time
+        with backbones.described():  # allocates no memory for the backbones, which exist already
             model = cls(config)
         for part in (model.connector, model.output_projection):
             if part is not None:
@@ -96,7 +99,15 @@ class LusiferModel(LusiferPreTrainedModel):
         return model.with_towers(encoder, llm)
 
     def with_towers(self, encoder: nn.Module, llm: nn.Module) -> LusiferModel:
-        """This model with two loaded backbones, and their configurations, in the place of its own."""
+        """Replace the backbones of this model, and their configurations, by loaded ones.
+
+        Args:
+            encoder: The encoder.
+            llm: The LLM.
+
+        Returns:
+            This model.
+        """
         self.encoder, self.llm = encoder, llm
         self.config.encoder, self.config.llm = encoder.config, llm.config
         if self.config.bidirectional:
@@ -105,24 +116,27 @@ class LusiferModel(LusiferPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name_or_path: Any = None, *args: Any, **kwargs: Any) -> LusiferModel:
-        """Load as transformers does, each tower in the number format it was saved in.
+        """Load a model as transformers does, each backbone in the dtype of its file. A delta loads its bases too.
 
-        A `dtype` other than "auto" goes to both towers; connector and projection stay in float32. Of a delta
-        (`lusifer.model.delta`) the bases are looked up, and two more arguments count: `bases`, tower -> where its base
-        lies now, and `merge_adapters`, False to keep those on a tower in half precision beside it.
+        Args:
+            name_or_path: A folder, or an id on the Hub.
+            *args: As in transformers.
+            **kwargs: As in transformers. A `dtype` other than "auto" applies to both backbones; connector and
+                projection stay float32. For a delta also `bases` (backbone -> path of its base) and `merge_adapters`
+                (False keeps the adapters of a half-precision backbone as separate layers).
 
         Raises:
-            ModelFolderError: The base of a delta is not to be had, or is another one.
-            UsageError: An argument that a delta, or a whole model, has no use for.
+            ModelFolderError: The base of a delta is missing or has changed.
+            UsageError: An argument does not apply to this kind of model.
         """
         config = kwargs.get("config")
         if config is None and name_or_path is not None:
             config = cls.config_class.from_pretrained(name_or_path, **_lookup(kwargs), **_of_config(kwargs))
         if getattr(config, "bases", None):
             loaded = cls._from_delta(name_or_path, **{**kwargs, "config": config})
-        else:  # transformers reads the configuration itself: arguments may change it
+        else:  # transformers reads the configuration itself, because arguments may change it
             if kwargs.get("bases"):
-                raise UsageError(f"bases: {name_or_path} holds the weights of its bases: leave the argument out")
+                raise UsageError(f"bases: {name_or_path} is no delta: leave the argument out")
             own = {name: value for name, value in kwargs.items() if name not in ("bases", "merge_adapters")}
             loaded = super().from_pretrained(name_or_path, *args, **own)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
@@ -133,10 +147,10 @@ class LusiferModel(LusiferPreTrainedModel):
 
     @classmethod
     def _from_delta(cls, name_or_path: str, config: LusiferConfig, **kwargs: Any) -> Any:
-        """Put a delta and its bases together."""
+        """Load a delta and its bases."""
         for name in ("state_dict", "quantization_config"):
             if kwargs.get(name) is not None:
-                raise UsageError(f"{name}: a model without its bases takes none: save it whole first")
+                raise UsageError(f"{name}: not possible for a delta: run `lusifer export` and load its output")
         files = _weight_files(name_or_path, _lookup(kwargs))
         kernel = kwargs.get("attn_implementation") or getattr(config, "_attn_implementation", None)
         device = kwargs.get("device_map") or "cpu"
@@ -145,7 +159,7 @@ class LusiferModel(LusiferPreTrainedModel):
             device = str(torch.device(device))
         except (RuntimeError, TypeError):  # "auto", or a device for each part
             raise UsageError(
-                f"device_map={device!r}: a model without its bases goes to one device: name it, as in 'cuda:0'"
+                f"device_map={device!r}: a delta is loaded on one device: give its name, such as 'cuda:0'"
             ) from None
         plain = LusiferConfig.from_dict(config.to_dict() | {"bases": None, "adapters": None})
         model = deltas.load(
@@ -159,12 +173,12 @@ class LusiferModel(LusiferPreTrainedModel):
             attn_implementation=kernel,
         )
         model.config._attn_implementation = kernel or model.llm.config._attn_implementation
-        # All of it was found: `deltas.load` refuses anything else.
+        # Nothing is missing: `deltas.load` raises an error otherwise.
         info = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"), [])
         return (model, info) if kwargs.get("output_loading_info") else model
 
     def train(self, mode: bool = True) -> LusiferModel:
-        """As in torch, but a tower of which nothing trains stays in evaluation mode: its dropout would be noise."""
+        """Switch the mode as in torch, but keep a frozen backbone in evaluation mode: its dropout would add noise."""
         super().train(mode)
         for tower in adapters.TOWERS:
             module = getattr(self, tower)
@@ -172,7 +186,7 @@ class LusiferModel(LusiferPreTrainedModel):
                 module.eval()
                 for layer in module.modules():
                     if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
-                        layer.training = mode  # checkpoints only where this is set; what is in it stays without noise
+                        layer.training = mode  # the layer checkpoints only if set; its submodules stay in evaluation
         return self
 
     def forward(
@@ -181,20 +195,20 @@ class LusiferModel(LusiferPreTrainedModel):
         """Embed a batch of texts.
 
         Args:
-            input_ids: (B, L), ids of the encoder's tokenizer, padded on either side.
-            attention_mask: (B, L), 1 for a real token; all ones if left out.
-            **kwargs: Accepted and ignored (tokenizers add keys such as `token_type_ids`, of one segment here).
+            input_ids: Ids of the encoder's tokenizer (B, L), int64, padded on either side.
+            attention_mask: 1 for a token, 0 for padding (B, L). None is a batch without padding.
+            **kwargs: Ignored. Tokenizers add keys such as `token_type_ids`.
 
         Returns:
-            The embedding (B, d) and the LLM's last hidden states.
+            The embedding (B, d), float32, and the LLM's last hidden states (B, L', d) with their mask.
 
         Raises:
-            UsageError: A text has more tokens than the backbones have positions.
+            UsageError: A text has more tokens than the backbones can read.
         """
         longest = self.config.max_position_embeddings
         if input_ids.shape[1] > longest:
             raise UsageError(
-                f"a text of {input_ids.shape[1]} tokens, and the backbones read {longest}: set max_seq_length to "
+                f"text of {input_ids.shape[1]} tokens: the backbones read at most {longest}: set max_seq_length to "
                 f"{longest} or less"
             )
         read = self.soft_prompt(input_ids, attention_mask, self.config.pad_to_multiple_of)
@@ -202,27 +216,30 @@ class LusiferModel(LusiferPreTrainedModel):
         embedding = pool(hidden_states, read.attention_mask, self.config.pooling)
         if self.output_projection is not None:
             embedding = self.output_projection(embedding.to(next(self.output_projection.parameters()).dtype))
-        # Brought to length 1 in half precision, a vector is off by up to half a per cent.
+        # float32, because the length of a vector that is scaled in half precision is off by up to half a percent.
         return LusiferOutput(embedding.float(), hidden_states, read.attention_mask)
 
     def soft_prompt(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, pad_to_multiple_of: int | None = None
     ) -> ConnectorOutput:
-        """Encoder and connector: what the LLM will read in place of word embeddings.
+        """Run the encoder and the connector, which give the LLM's input embeddings.
 
-        Ids and mask are (B, L); L is padded up to a multiple of `pad_to_multiple_of` first, which matters only to
-        `soft_token_position="padding"`. Gives embeddings (B, L', d) with mask and position ids (B, L').
+        Args:
+            input_ids: (B, L), int64.
+            attention_mask: (B, L). None is a batch without padding.
+            pad_to_multiple_of: Pad L to a multiple of this first. It only matters with
+                `soft_token_position="padding"`.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        elif not torch.jit.is_tracing():  # the int8 graph gets its input sorted
+        elif not torch.jit.is_tracing():  # `Int8Model` moves the padding before it calls its graph
             input_ids, attention_mask = right_padded(input_ids, attention_mask)
         if pad_to_multiple_of:
             missing = -input_ids.shape[1] % pad_to_multiple_of
             pad_id = self.config.encoder.pad_token_id or 0
             input_ids = nn.functional.pad(input_ids, (0, missing), value=pad_id)
             attention_mask = nn.functional.pad(attention_mask, (0, missing))
-        # Checkpoints would make a frozen encoder compute gradients that nobody reads.
+        # With gradient checkpointing, a frozen encoder would compute gradients that are not used.
         trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -232,12 +249,18 @@ class LusiferModel(LusiferPreTrainedModel):
     def run_llm(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor
     ) -> torch.Tensor:
-        """The LLM's last hidden states (B, L', d): no LM head, no kept layers, no cache.
+        """Run the LLM without its LM head and without a cache.
 
-        The mask is (B, L') of 0 and 1, or (B, 1, L', L') and additive; position ids are (B, L').
+        Args:
+            inputs_embeds: (B, L', d).
+            attention_mask: 1 and 0 (B, L'), or an additive mask (B, 1, L', L').
+            position_ids: (B, L'), int64.
+
+        Returns:
+            The last hidden states (B, L', d) in the dtype of the LLM.
         """
         kwargs = {"use_cache": False} if backbones.is_decoder(self.config.llm) else {}
-        # The LLM's own dtype: a bf16 LLM takes a float32 connector's output.
+        # The connector's output is float32 and the LLM may be in half precision.
         return self.llm(
             inputs_embeds=inputs_embeds.to(self.llm.dtype),
             attention_mask=attention_mask,
@@ -248,14 +271,15 @@ class LusiferModel(LusiferPreTrainedModel):
     def save_pretrained(
         self, save_directory: str, state_dict: dict[str, torch.Tensor] | None = None, **kwargs: Any
     ) -> None:
-        """Write a plain model: adapters, if there are any, are merged in what is written (not in this model).
+        """Save a plain model: adapters are merged in the files, not in this model. With `delta`, save the delta.
 
-        While `delta` is set, that is written, without the weights of the bases.
-
-        Arguments are those of `transformers.PreTrainedModel.save_pretrained`, but for `state_dict` with adapters.
+        Args:
+            save_directory: The folder to write.
+            state_dict: As in transformers; ignored for a model with adapters or a delta.
+            **kwargs: As in transformers.
 
         Raises:
-            LusiferError: Its tensors are not those of a plain model: what was written could not be loaded.
+            LusiferError: The tensors are not those of a plain model, so the folder could not be loaded.
         """
         dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
         settings = self.delta.settings() if self.delta else {"bases": None, "adapters": None}
@@ -269,20 +293,20 @@ class LusiferModel(LusiferPreTrainedModel):
             config = getattr(self.config, tower)
             config.dtype = dtype
             if Path(config.name_or_path).is_dir():
-                config.name_or_path = ""  # where a base lay on this machine is nobody's business; a hub name stays
+                config.name_or_path = ""  # a local path is private; an id on the Hub stays
         if state_dict is None or changed:
             self._refuse_unloadable(state_dict or self.state_dict(), settings)
         self.config.update(settings)
-        # With transformers' own mark of adapters it would write these alone, under names that are in no plain model.
+        # While this flag is set, transformers writes the adapters alone, under names that a plain model does not have.
         marked, self._hf_peft_config_loaded = self._hf_peft_config_loaded, False
-        if marked:  # loaded from a folder of adapters alone, tensors would get the names that they have there
+        if marked:  # after loading a folder of adapters alone, transformers would also restore its tensor names
             kwargs["save_original_format"] = False
         try:
             super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:
             self._hf_peft_config_loaded = marked
             self.config.update({"bases": None, "adapters": None})
-        writes = self.should_save_on_this_rank(kwargs.get("is_main_process", True))  # of several processes the first
+        writes = self.should_save_on_this_rank(kwargs.get("is_main_process", True))  # only the first process writes
         if writes and not any(Path(save_directory).glob("*.safetensors")):
             raise LusiferError(f"{save_directory}: no weights were written: save the model again")
 
@@ -293,29 +317,29 @@ class LusiferModel(LusiferPreTrainedModel):
         wrong = weights.misfit(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         if wrong:
             raise LusiferError(
-                f"nothing is written, for it could not be loaded: tensors {wrong} compared with a plain model: take "
-                "out what was put into or around its parts"
+                f"the model is not saved, because the files could not be loaded: tensors {wrong} compared with a plain "
+                "model: remove the modules that were added in or around its parts"
             )
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word embeddings that read `input_ids`: the encoder's."""
+        """Return the encoder's word embeddings, which `input_ids` refer to."""
         return self.encoder.get_input_embeddings()
 
 
 def _lookup(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Of the arguments of `from_pretrained` those that say where and in which state a model is looked up."""
+    """Select the arguments of `from_pretrained` that say where to find a model."""
     names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
     return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
 
 
 def _of_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Of the arguments of `from_pretrained` those that change the configuration, and not what is built on it."""
+    """Select the arguments of `from_pretrained` that change the configuration, but not its bases or backbones."""
     own = set(LusiferConfig.__annotations__) - {"encoder", "llm", "bases", "adapters", "tower_dtypes"}
     return {name: kwargs[name] for name in own & kwargs.keys()}
 
 
 def _weight_files(name_or_path: str, lookup: dict[str, Any]) -> list[str]:
-    """The safetensors files of a folder or a repository: one, or those that its index names."""
+    """Find the safetensors files of a folder or a repository: one file, or those in its index."""
     index = cached_file(name_or_path, weights.INDEX, **lookup, _raise_exceptions_for_missing_entries=False)
     if index is None:
         return [cached_file(name_or_path, weights.WEIGHTS, **lookup)]
@@ -324,28 +348,33 @@ def _weight_files(name_or_path: str, lookup: dict[str, Any]) -> list[str]:
 
 
 def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put padding, wherever it stands, behind the tokens: encoders that count positions from the left need it there.
+    """Move padding to the right, because some encoders count positions from the left.
 
-    Both are (B, L), as given. What is padded on the right already stays as it is.
+    Args:
+        input_ids: (B, L), padded anywhere.
+        attention_mask: (B, L).
+
+    Returns:
+        Both, reordered; unchanged if the padding is on the right.
     """
     order = (attention_mask != 0).int().argsort(dim=1, descending=True, stable=True)
     return input_ids.gather(1, order), attention_mask.gather(1, order)
 
 
 def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str) -> torch.Tensor:
-    """Pool hidden states over the real positions, those of an instruction included, as published.
+    """Pool hidden states over the real positions, including those of an instruction, as published.
 
     Args:
-        hidden_states: (B, L, d), finite everywhere.
-        attention_mask: (B, L), 1 for a real position; at least one a row.
-        method: "mean"; "weightedmean" (position i weighs i, after SGPT, arXiv 2202.08904); "cls" (the first real
-            position); "lasttoken" (the last one).
+        hidden_states: (B, L, d), without NaN or infinity, also at padding.
+        attention_mask: 1 for a real position (B, L), at least one a row.
+        method: "mean"; "weightedmean" (position i has the weight i, after SGPT, arXiv 2202.08904); "cls" (the first
+            real position); "lasttoken" (the last one).
 
     Returns:
         (B, d) in the dtype of `hidden_states`.
 
     Raises:
-        ValueError: An unknown method.
+        ValueError: The method is unknown.
     """
     mask = attention_mask.to(torch.bool)
     if method in ("cls", "lasttoken"):
@@ -358,5 +387,5 @@ def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, method: str)
     if method == "weightedmean":
         weights = weights * mask.long().cumsum(dim=1)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    # A product with the weights: no float32 copy of the states, and masked positions cost no branch.
+    # A matrix product with the weights needs no float32 copy of the states.
     return torch.bmm(weights.unsqueeze(1).to(hidden_states.dtype), hidden_states).squeeze(1)

@@ -1,4 +1,4 @@
-"""Checks that prove on the real weights that a model is what it says; a tenth of a second each on a small model."""
+"""Checks of a model on its real weights; each takes a tenth of a second on a small model."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from lusifer.model.lusifer import LusiferModel
 
 @dataclass(frozen=True)
 class Probe:
-    """One check: its name, whether it holds, and the number behind the verdict in words."""
+    """The result of a check: its name, whether it passed, and a detail with the number that decided."""
 
     name: str
     ok: bool
     detail: str
     error: Exception | None = None
-    """What was raised, for a traceback."""
+    """The error that made it fail, for a traceback."""
 
 
 def nearly_equal(name: str, one: torch.Tensor, other: torch.Tensor, model: torch.nn.Module, note: str = "") -> Probe:
-    """Whether two lists of vectors (n, d) of a model are the same but for rounding; `note` ends the detail.
+    """Check that two tensors of vectors are equal except for rounding.
 
-    Rounding explains a cosine distance of 1e-5 where all weights are float32, else of 1e-2.
+    The limit is a cosine distance of 1e-5 if all weights are float32, else 1e-2.
+
+    Args:
+        name: The name of the check.
+        one: Vectors (n, d).
+        other: Vectors (n, d).
+        model: The model that made them, for its dtypes.
+        note: The end of the detail.
     """
     worst = distance(one, other)
     limit = 1e-5 if all(p.dtype == torch.float32 for p in model.parameters()) else 1e-2
@@ -32,7 +39,13 @@ def nearly_equal(name: str, one: torch.Tensor, other: torch.Tensor, model: torch
 
 @torch.no_grad()
 def attends_both_ways(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
-    """The LLM's first position must feel a change of the last one, with and without padding in the batch."""
+    """Check that a change of the last position changes the LLM's first one, with and without padding.
+
+    Args:
+        model: The model.
+        input_ids: (B, L), int64, padded on the right.
+        attention_mask: (B, L).
+    """
     prompt = model.soft_prompt(input_ids, attention_mask)
     felt = []
     for rows in (slice(None), slice(0, 1)):
@@ -40,7 +53,7 @@ def attends_both_ways(model: LusiferModel, input_ids: torch.Tensor, attention_ma
         mask = mask if rows == slice(None) else torch.ones_like(mask)
         changed = embeds.clone()
         last = int(mask[0].nonzero().max())
-        # A reversed vector: a constant added to all dimensions would vanish in a LayerNorm.
+        # Reverse the vector: a LayerNorm would remove a constant that is added to all dimensions.
         changed[0, last] = -changed[0, last].flip(0) + embeds[0, last].std()
         before = model.run_llm(embeds, mask, position_ids)[0, 0].float()
         after = model.run_llm(changed, mask, position_ids)[0, 0].float()
@@ -51,7 +64,13 @@ def attends_both_ways(model: LusiferModel, input_ids: torch.Tensor, attention_ma
 
 @torch.no_grad()
 def ignores_padding(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
-    """A vector must be the same alone and in a padded batch."""
+    """Check that a vector is the same alone and in a padded batch.
+
+    Args:
+        model: The model.
+        input_ids: (B, L), int64, padded on the right.
+        attention_mask: (B, L).
+    """
     together = model(input_ids, attention_mask).embedding
     lengths = attention_mask.sum(dim=1).tolist()
     alone = [model(input_ids[row : row + 1, :length]).embedding for row, length in enumerate(lengths)]
@@ -60,7 +79,13 @@ def ignores_padding(model: LusiferModel, input_ids: torch.Tensor, attention_mask
 
 @torch.no_grad()
 def ignores_order(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
-    """The order of a batch must not matter."""
+    """Check that the order of a batch does not change its vectors.
+
+    Args:
+        model: The model.
+        input_ids: (B, L), int64.
+        attention_mask: (B, L).
+    """
     forward = model(input_ids, attention_mask).embedding
     backward = model(input_ids.flip(0), attention_mask.flip(0)).embedding.flip(0)
     return nearly_equal("order never changes a vector", forward, backward, model)
@@ -68,7 +93,13 @@ def ignores_order(model: LusiferModel, input_ids: torch.Tensor, attention_mask: 
 
 @torch.no_grad()
 def is_finite(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Probe:
-    """No NaN, no infinity, and different texts get different vectors."""
+    """Check that vectors are finite and that different texts get different vectors.
+
+    Args:
+        model: The model.
+        input_ids: (B, L), int64.
+        attention_mask: (B, L).
+    """
     vectors = model(input_ids, attention_mask).embedding.float()
     finite = bool(torch.isfinite(vectors).all())
     spread = float(vectors.std(dim=0).max()) if finite else 0.0
@@ -76,12 +107,18 @@ def is_finite(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torc
 
 
 def run_probes(model: LusiferModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[Probe]:
-    """All probes on one batch (B, L) of at least two texts of different lengths, right-padded, in evaluation mode."""
+    """Run all checks of this file on one batch.
+
+    Args:
+        model: The model in evaluation mode.
+        input_ids: At least two texts of different lengths (B, L), int64, padded on the right.
+        attention_mask: (B, L).
+    """
     checks = (is_finite, attends_both_ways, ignores_padding, ignores_order)
     return [check(model, input_ids, attention_mask) for check in checks]
 
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest cosine distance of two lists of vectors (n, d); a NaN counts as 2, the largest there is."""
+    """The largest cosine distance between rows of two tensors (n, d); a NaN counts as 2, the largest distance."""
     similarity = torch.nn.functional.cosine_similarity(one.double().cpu(), other.double().cpu(), dim=-1)
     return float((1 - similarity).nan_to_num(nan=2.0).max())

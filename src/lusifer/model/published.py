@@ -1,8 +1,8 @@
-"""Read the authors' checkpoints (https://github.com/hieum98/lusifer, Hieuman/LUSIFER on the hub).
+"""Read the checkpoints of the paper's authors (https://github.com/hieum98/lusifer, Hieuman/LUSIFER on the Hub).
 
-Their folder is what `PyTorchModelHubMixin` writes: the constructor's arguments in config.json and one state dict with
-adapters, LM head and an unused pooler in it, the backbones' weights included (`_NAMES` has our names of the tensors).
-Of the backbones only the configuration and the tokenizer are needed from elsewhere; their names may be private or
+`PyTorchModelHubMixin` writes their folders: the constructor's arguments in config.json, and one state dict with the
+backbones, the adapters, the LM head and an unused pooler (`_NAMES` maps the names of the tensors to ours). Only the
+configurations of the backbones and the tokenizer come from elsewhere; their names in config.json may be private or
 relative paths.
 """
 
@@ -28,17 +28,17 @@ from lusifer.prompts import Role
 
 ADVICE = "fetch the checkpoint again"
 FILES = ("config.json", "*.safetensors", weights.INDEX)
-# Keys of their config.json: their universal learner is our encoder, their encoder is our LLM.
+# Keys of their config.json: their "universal learner" is our encoder, and their "encoder" is our LLM.
 NAMES = {"encoder": "universal_learner_name_or_path", "llm": "encoder_name_or_path"}
 TYPES = {"encoder": "universal_learner_backbone_type", "llm": "encoder_backbone_type"}
 REQUIRED = (
     *NAMES.values(), *TYPES.values(), "connection_type", "num_added_tokens", "pooling_method", "loar_r", "lora_alpha",
 )  # fmt: skip
-# What their constructor can build; both have linear layers called `ff`, so names of tensors do not tell which.
+# The connectors that their constructor can build. Both have layers named `ff`, so tensor names do not tell which.
 CONNECTIONS = ("ff", "embedding_table")
 Adapters = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
-# Public bases by backbone type, rows and width of the word embeddings, where these leave no doubt about the rest.
+# Public bases by backbone type and shape of the word embeddings, where these identify the base.
 PUBLIC = {
     ("xlm-r", 250002, 768): "FacebookAI/xlm-roberta-base",
     ("xlm-r", 250002, 1024): "FacebookAI/xlm-roberta-large",
@@ -53,7 +53,7 @@ _NAMES = (
     (r"^connection_module\.added_tokens$", "connector.soft_tokens"),
     (r"^connection_module\.", "connector.mapping."),
 )
-# Of an embedding table, in front of the others: the first that fits counts.
+# For an embedding table, tried before the others: the first pattern that matches counts.
 _TABLE_NAMES = (
     (r"^connection_module\.ff\.0\.", "connector.mapping.vocabulary."),
     (r"^connection_module\.embedding\.weight$", _TABLE),
@@ -61,12 +61,17 @@ _TABLE_NAMES = (
 _LORA = re.compile(r"^(.+)\.lora_([AB])\.[^.]+\.weight$")
 _HEAD = "lm_head.weight"
 _WORDS = "llm.embed_tokens.weight"
-# Tied tensors: safetensors stores one of the two.
+# Tied tensors, of which safetensors stores one.
 _TIED = (("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"), (_HEAD, _WORDS))
 
 
 def rename(key: str, connection_type: str = "ff") -> str:
-    """Our name of a tensor; a name that their format does not have comes back as it is."""
+    """Map the name of a tensor in their format to ours; any other name is returned unchanged.
+
+    Args:
+        key: The name in their state dict.
+        connection_type: "ff" or "embedding_table".
+    """
     for pattern, ours in (*(_TABLE_NAMES if connection_type == "embedding_table" else ()), *_NAMES):
         name, count = re.subn(pattern, ours, key)
         if count:
@@ -77,15 +82,20 @@ def rename(key: str, connection_type: str = "ff") -> str:
 def sort_tensors(
     tensors: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path
 ) -> tuple[dict[str, torch.Tensor], Adapters]:
-    """Sort a checkpoint's state dict into plain weights and adapters.
+    """Split a checkpoint's state dict into plain weights and adapters.
+
+    Args:
+        tensors: Their state dict.
+        settings: From `read_settings`.
+        folder: The checkpoint, for the error message.
 
     Returns:
-        Plain weights by our names; adapters by our name of the layer, as (A (r, in), B (out, r)); each in its own
-        dtype. LM head and pooler, which nothing reads, are gone. Half of an adapter stays among the weights, where the
+        Plain weights by our names, and adapters by our name of the layer, as (A (r, in), B (out, r)), each in its own
+        dtype. The unused LM head and pooler are left out. An incomplete adapter stays among the weights, where the
         check of names refuses it.
 
     Raises:
-        ModelFolderError: An adapter has another rank than config.json says: its scale, alpha / rank, would be a guess.
+        ModelFolderError: The rank of an adapter differs from config.json, so its scale, alpha / rank, is unknown.
     """
     plain: dict[str, torch.Tensor] = {}
     halves: dict[str, dict[str, torch.Tensor]] = {}
@@ -104,13 +114,13 @@ def sort_tensors(
             lora[layer] = (half["A"], half["B"])
             rank = half["A"].shape[0]
             if not rank == half["B"].shape[1] == settings["loar_r"]:
-                words = f"has rank {rank}, config.json says loar_r={settings['loar_r']}"
-                raise ModelFolderError(f"{folder}: the adapter of {layer} {words}")
+                words = f"has rank {rank}, and config.json has loar_r={settings['loar_r']}"
+                raise ModelFolderError(f"{folder}: the adapter of {layer} {words}: {ADVICE}")
         else:
             plain |= {f"{layer}.lora_{side}": tensor for side, tensor in half.items()}
     if _TABLE in plain and _WORDS not in plain:
-        # Their table is born in the memory of the LLM's word embeddings; while it stays there, safetensors stores it
-        # alone, as the first of the names. A copy, since ours are two weights.
+        # Their table shares the memory of the LLM's word embeddings, so safetensors stores only the table. In our
+        # model they are two weights.
         plain[_WORDS] = plain[_TABLE].clone()
     for one, other in _TIED:
         if (one in plain) != (other in plain):
@@ -120,19 +130,19 @@ def sort_tensors(
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The constructor's arguments in config.json, as their constructor understands them.
+    """Read the constructor's arguments in config.json, as their constructor interprets them.
 
-    It makes an `ff` of `attn` without added tokens, and an embedding table has no added tokens whatever is asked for.
+    Their constructor builds an `ff` for `attn` without added tokens, and ignores added tokens for an embedding table.
 
     Raises:
-        ModelFolderError: Missing, damaged, or not the authors' format.
+        ModelFolderError: The file is missing, damaged, or not in the authors' format.
     """
     settings = read_json(folder / "config.json", ADVICE, ModelFolderError, dict)
     missing = [key for key in REQUIRED if key not in settings]
     if missing:
         raise ModelFolderError(
-            f"{folder / 'config.json'}: no {', '.join(missing)}; this is not a checkpoint in the authors' format "
-            "(a folder of this project needs no conversion)"
+            f"{folder / 'config.json'}: no {', '.join(missing)}: give a checkpoint in the authors' format (a model "
+            "folder of Lusifer needs no conversion)"
         )
     if settings["connection_type"] == "attn" and settings["num_added_tokens"] == 0:
         settings["connection_type"] = "ff"
@@ -140,15 +150,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings["num_added_tokens"] = 0
     if settings["connection_type"] not in CONNECTIONS:
         raise ModelFolderError(
-            f"{folder / 'config.json'}: connection_type={settings['connection_type']!r} cannot be converted; the "
-            f"published code builds {' and '.join(CONNECTIONS)} only ('attn' is among its options, and is 'ff' where "
+            f"{folder / 'config.json'}: connection_type={settings['connection_type']!r} cannot be converted: the "
+            f"published code builds only {' and '.join(CONNECTIONS)} ('attn' is one of its options, and builds 'ff' if "
             "num_added_tokens is 0)"
         )
     return settings
 
 
 class PublishedModel(NamedTuple):
-    """A checkpoint as read: `settings` are those of `read_settings`."""
+    """A checkpoint that was read; `settings` are those of `read_settings`."""
 
     model: LusiferModel
     tokenizer: PreTrainedTokenizerBase
@@ -161,14 +171,14 @@ def read(
     """Read a checkpoint in the authors' format.
 
     Args:
-        source: Folder or hub id.
-        compat: Reproduce the published arithmetic: soft tokens behind a padding to a multiple of 8, special tokens of
-            the text format written into the text. Off, a vector depends on nothing but its text.
-        encoder: Base with the encoder's configuration and tokenizer, if its name in the checkpoint is of no use.
-        llm: The same for the LLM's configuration.
+        source: A folder, or an id on the Hub.
+        compat: Whether to reproduce the published arithmetic: soft tokens after padding to a multiple of 8, and
+            special tokens of the text format written into the text. Otherwise a vector depends on its text alone.
+        encoder: A base with the encoder's configuration and tokenizer, if the name in the checkpoint does not work.
+        llm: A base with the LLM's configuration, likewise.
 
     Returns:
-        The model in evaluation mode with its adapters attached (backbones in the checkpoint's dtype, adapters,
+        The model in evaluation mode with its adapters attached (backbones in the checkpoint's dtype; adapters,
         connector and projection in float32), the encoder's tokenizer and the settings. The LM head is left out.
 
     Raises:
@@ -204,20 +214,22 @@ def read(
 
 
 def published_prompt(instruction: str | None, role: Role, bos: str = "<s>") -> str:
-    r"""The published prefix of a text: `<s>{instruction}.\n`, of a candidate `<s>{instruction}. Candidate:\n`.
+    r"""Make the published prefix of a text: `<s>{instruction}.\n`, or `<s>{instruction}. Candidate:\n` of a document.
 
-    The instruction keeps its full stop, if it has one ("..": that is how the model was trained); None leaves its place
-    empty, as published. A document of a symmetric task is a query here, as in the published evaluation. `bos` is the
-    tokenizer's first token, "" where it has none (T5).
+    Args:
+        instruction: The instruction. A full stop at its end is doubled, as in the training of the published model.
+            None leaves its place empty, as published.
+        role: "document" or "query". For a symmetric task use "query" for both, as in the published evaluation.
+        bos: The tokenizer's first token, "" if it has none (T5).
     """
     return f"{bos}{instruction or ''}.{' Candidate:' if role == 'document' else ''}\n"
 
 
 def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer as the published code uses it: `<s>` stands in the text, `</s>` is put behind it.
+    """Load the encoder's tokenizer as the published code uses it: `<s>` is in the text, `</s>` is added after it.
 
-    Special tokens that a text spells are special tokens. Unlike in the published code, a text that is too long keeps
-    its `</s>`. `path` is a folder or a hub id.
+    Special tokens written in a text are read as special tokens. Unlike in the published code, a truncated text keeps
+    its `</s>`. `path` is a folder or an id on the Hub.
 
     Raises:
         UsageError: There is no tokenizer at `path`.
@@ -229,7 +241,7 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
         backend.post_processor = processors.TemplateProcessing(
             single=f"$A {own.eos_token}", special_tokens=[(own.eos_token, own.eos_token_id)]
         )
-        # The plain class: XLMRobertaTokenizer would rebuild its post-processor when it is loaded.
+        # Not XLMRobertaTokenizer, which would rebuild its post-processor when it is loaded.
         return PreTrainedTokenizerFast(
             tokenizer_object=backend,
             padding_side="right",
@@ -240,13 +252,20 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: Path, words: torch.Size) -> Base:
-    """Where a backbone's configuration and tokenizer can be read; `words` is the shape of its word embeddings.
+    """Find the configuration and tokenizer of a backbone.
 
-    Tried in order: what the user gave, the checkpoint's name for it (as a path from here, from the checkpoint, from its
-    parent; as a hub name), the public base that the weights fit.
+    These are tried in order: the user's choice; the name in the checkpoint, as a path (from the current folder, the
+    checkpoint, its parent) and as an id on the Hub; the public base that has the shape of the word embeddings.
+
+    Args:
+        settings: From `read_settings`.
+        tower: "encoder" or "llm".
+        given: The user's choice, or None.
+        folder: The checkpoint.
+        words: The shape of the word embeddings.
 
     Raises:
-        UsageError: None can be read; the message says which option to pass.
+        UsageError: None of them can be read.
     """
     if given is not None:
         return Base(given)
@@ -262,13 +281,21 @@ def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: P
         except UsageError as error:
             reasons.append(str(error))
     raise UsageError(
-        f"the checkpoint's {tower} is named {name!r}, and its configuration cannot be read ({reasons[0]}); "
-        f"pass --{tower} with a folder or hub name that has its configuration and tokenizer"
+        f"the checkpoint's {tower} is named {name!r}, and its configuration cannot be read ({reasons[0]}): "
+        f"pass --{tower} with a folder or an id on the Hub that has its configuration and tokenizer"
     )
 
 
 def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) -> torch.Tensor:
-    """The word embeddings of a tower, (vocabulary, width).
+    """Find the word embeddings of a backbone.
+
+    Args:
+        tower: "encoder" or "llm".
+        tensors: The plain weights of `sort_tensors`.
+        folder: The checkpoint, for the error message.
+
+    Returns:
+        (vocabulary, hidden size).
 
     Raises:
         ModelFolderError: There are none.
@@ -281,7 +308,12 @@ def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) 
 
 
 def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) -> LusiferModel:
-    """A model that holds exactly these tensors; nothing is allocated or initialised beside them.
+    """Make a model of tensors, without allocating other memory.
+
+    Args:
+        config: The configuration of the model.
+        tensors: Its weights. Connector and projection are cast to float32 in this dictionary.
+        folder: The checkpoint, for the error message.
 
     Raises:
         ModelFolderError: Tensors are missing, unknown or of another shape.
@@ -295,7 +327,7 @@ def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) 
     )
     if wrong:
         raise ModelFolderError(
-            f"{folder}: the weights do not fit the backbones' configurations: tensors {wrong}; "
+            f"{folder}: the weights do not fit the backbones' configurations: tensors {wrong}: "
             "pass --encoder or --llm with the bases that the checkpoint was trained from"
         )
     for key, tensor in tensors.items():
@@ -306,7 +338,13 @@ def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) 
 
 
 def attach(model: LusiferModel, lora: Adapters, settings: dict[str, Any]) -> None:
-    """Put the checkpoint's adapters on both towers, unmerged."""
+    """Attach the checkpoint's adapters to both backbones, unmerged.
+
+    Args:
+        model: The model, changed in place.
+        lora: The adapters of `sort_tensors`.
+        settings: From `read_settings`.
+    """
     for tower in adapters.TOWERS:
         layers = [name.removeprefix(f"{tower}.") for name in lora if name.startswith(f"{tower}.")]
         if layers:

