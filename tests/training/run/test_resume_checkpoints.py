@@ -62,7 +62,7 @@ def test_what_is_left_of_a_checkpoint_that_was_damaged_is_kept_with_its_run(fini
     for _ in range(2):  # the second time it is set aside already, and the run was killed before it wrote another one
         with record.RunFolder.start(broken, settings, resume=True) as run:
             assert run.begun(1, "align") and run.inputs.is_file()
-        with pytest.raises(UsageError, match="holds a run already"), record.RunFolder.start(broken, settings, False):
+        with pytest.raises(UsageError, match="contains a run already"), record.RunFolder.start(broken, settings, False):
             pass
         assert checkpoints.last_checkpoint(stage) is None
         assert (stage / "damaged-checkpoint-2" / "optimizer.pt").is_file()
@@ -197,7 +197,7 @@ def test_a_copy_of_a_checkpoint_is_none(recipe: Path, finished: Path, tmp_path: 
 def test_stages_in_another_order_are_another_run(recipe: Path, finished: Path) -> None:
     settings = bases.concrete(load_recipe(recipe))
     turned = settings.model_copy(update={"stages": settings.stages[::-1]})
-    with pytest.raises(UsageError, match="the recipe changed in stages;"):
+    with pytest.raises(UsageError, match="the recipe changed in stages:"):
         with record.RunFolder.start(finished, turned, resume=True):
             pass
 
@@ -209,7 +209,7 @@ def test_a_stage_that_has_not_begun_can_be_mended(recipe: Path, finished: Path, 
     said = json.loads(folder.read_text())
     folder.write_text(json.dumps({**said, "prompts": {**said["prompts"], "Find it": "Find it\n"}}))  # before the mend
     mended = ["stages.contrast.learning_rate=0.002", "stages.contrast.data.0.instruction=Find the answer"]
-    with pytest.raises(UsageError, match=r"changed in stages\.align\.learning_rate; .* keys of stages yet to begin"):
+    with pytest.raises(UsageError, match=r"changed in stages\.align\.learning_rate; .* keys of stages that have not begun"):
         train(recipe, broken, overrides=[*mended, "stages.align.learning_rate=0.002"], resume=True)
     model = train(recipe, broken, overrides=mended, resume=True)
     assert not same(finished, broken)
@@ -243,7 +243,7 @@ def test_a_recipe_of_the_users_own_makes_no_run_of_its_folder(recipe: Path, tmp_
     (tmp_path / "recipe.yaml").write_text(recipe.read_text())
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "thesis.bin").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty and holds no run"):
+    with pytest.raises(UsageError, match="is not empty and contains no run"):
         train(tmp_path / "recipe.yaml", tmp_path)
     assert (tmp_path / "recipe.yaml").read_text() == recipe.read_text()
     assert (tmp_path / "checkpoints" / "thesis.bin").is_file()
@@ -257,7 +257,7 @@ def test_hidden_files_are_no_work_of_the_users(recipe: Path, tmp_path: Path) -> 
 
 def test_an_output_that_cannot_be_made_is_said_in_one_line(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match=r"cannot be written to \(Not a directory\); choose another --output"):
+    with pytest.raises(UsageError, match=r"cannot be written to \(Not a directory\): choose another --output"):
         train(recipe, tmp_path / "file" / "run")
 
 

@@ -111,7 +111,7 @@ def test_a_bad_row_of_a_later_stage_shows_before_anything_trains_and_can_be_mend
 
 
 def test_resume_without_a_run_starts_none(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run to resume there"):
+    with pytest.raises(UsageError, match="no run to resume: correct"):
         train(recipe, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
 

@@ -126,7 +126,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(recipe: Path, finished: Pa
 
 def test_resume_needs_a_run(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"no run to resume; name a run folder .* --output"):
+    with pytest.raises(UsageError, match=r"no run to resume: give a run folder .* --output"):
         train(recipe, tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -238,7 +238,7 @@ def test_a_finished_model_can_have_other_number_formats_than_the_training(one_st
     assert {parameter.dtype for parameter in delta.parameters()} == {torch.float32}
     assert (whole.encode(TEXTS) == delta.encode(TEXTS)).all()
     assert (run / "delta" / "tokenizer.json").read_text().count("\n") == 0
-    with pytest.raises(UsageError, match=r"the recipe changed in model\.dtype\.added; resume"):
+    with pytest.raises(UsageError, match=r"the recipe changed in model\.dtype\.added: resume"):
         train(one_stage, run, resume=True, overrides=given[:-1])
 
 

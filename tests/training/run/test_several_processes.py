@@ -62,7 +62,7 @@ def test_a_process_that_never_comes_is_not_waited_for_as_long_as_the_first_may_w
     """One that died while it began, on another machine than its launcher."""
     (first,) = start_ranks(join_within, (0.03,), tmp_path, free_port(), come=1)
     assert first.wait() == 1
-    assert "LusiferError: the processes of this run did not all meet within 0.03 minutes" in first.stderr
+    assert "LusiferError: the processes of this run did not all join within 0.03 minutes" in first.stderr
 
 
 @pytest.mark.slow
@@ -86,9 +86,9 @@ def launched(*options: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--use_fsdp", "--mixed_precision", "no"], "FSDP splits the model"),
-        (["--use_fsdp", "--fsdp_version", "2", "--mixed_precision", "no"], "FSDP splits the model"),
-        (["--multi_gpu", "--mixed_precision", "bf16"], "`bf16` of a stage decides; launch with --mixed_precision no"),
+        (["--use_fsdp", "--mixed_precision", "no"], "FSDP is not supported"),
+        (["--use_fsdp", "--fsdp_version", "2", "--mixed_precision", "no"], "FSDP is not supported"),
+        (["--multi_gpu", "--mixed_precision", "bf16"], "`bf16` of a stage decides this: launch with --mixed_precision no"),
         (["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "inductor"], "launch with --dynamo_backend no"),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_a_launcher_would_change_is_refused(
 )
 def test_other_ways_of_splitting_a_model_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "true")
-    with pytest.raises(UsageError, match="splits the model, and a run does not; start with `torchrun"):
+    with pytest.raises(UsageError, match="is not supported, only data parallelism: start with `torchrun"):
         processes.start()
     monkeypatch.setenv(name, "false")
     assert processes.start().num_processes == 1

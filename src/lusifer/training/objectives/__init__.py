@@ -1,4 +1,4 @@
-"""Stage 1's objectives by name, and the examples that they read."""
+"""The objectives of an alignment stage, by name, and the examples that they read."""
 
 from lusifer.extras import qualified
 from lusifer.training.objectives.distill import Distill
@@ -12,7 +12,7 @@ BUILT_IN = tuple(OBJECTIVES)
 
 
 def register(objective: Objective) -> None:
-    """Let recipes name an objective.
+    """Register an objective under its name, so that recipes can use it.
 
     Raises:
         ValueError: Another class has the name.

@@ -1,4 +1,4 @@
-"""Objectives in which the LLM predicts text after reading what the connector made of the encoder's states."""
+"""The objectives `reconstruction` and `completion`: the LLM predicts text after the soft prompt of the connector."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ MIX: Mapping[Role, tuple[tuple[float, str, str], ...]] = {
     "passage_and_query": ((0.3, "q", "p"), (0.28, "p", "p"), (0.42, "p", "q")),
     "query_to_passage": ((0.1, "q", "q"), (0.9, "q", "p")),
 }
-"""Share of (source, target) by role in completion, as published; q is the query, p the passage."""
-_ATTENTION = {"prefix": "from behind only, no label is visible", "bidirectional": "both directions, labels are masked"}
+"""Role -> (share, source, target) in completion, as published; q is the query, p the passage."""
+_ATTENTION = {"prefix": "causal, no label is visible", "bidirectional": "both directions, labels are masked"}
 
 
 class NextToken(Objective):
-    """Base of the objectives whose loss is the cross entropy of the target's tokens."""
+    """Base class of objectives whose loss is the cross-entropy of the target's tokens."""
 
     needs_head = True
 
     def loss(self, network: LusiferForAlignment, batch: dict[str, Any], stage: Any) -> torch.Tensor:
-        """Predict the target after the soft prompt; the mean over the labels of the whole step."""
+        """Compute the cross-entropy of the target after the soft prompt, averaged over the labels of the step."""
         return network.predict(**batch, attention=stage.attention).loss
 
     def words(self, stage: Any) -> dict[str, str]:
-        """Describe which tokens a predicted one may attend to."""
-        return {"attention to what is predicted": _ATTENTION[stage.attention]}
+        """Describe the attention of the target tokens."""
+        return {"attention of the target tokens": _ATTENTION[stage.attention]}
 
 
 class Reconstruction(NextToken):
@@ -42,25 +42,25 @@ class Reconstruction(NextToken):
     stream = 0
 
     def reads(self, roles: Sequence[Role]) -> list[bool]:
-        """Sources of plain texts; where there are none, the pairs' passages."""
+        """Take rows from the sources of plain texts; if there are none, from all sources."""
         plain = [role not in PAIRED_ROLES for role in roles]
         return plain if any(plain) else [True] * len(plain)
 
     def texts(self, row: Mapping[str, Any], role: Role, generator: np.random.Generator) -> tuple[str, str | None]:
-        """The text of the row, twice."""
+        """Return the text of the row, or a positive of its pair, as source and target."""
         text = row["text"] if role == "reconstruct" else pair_texts(row, generator)[0]["p"]
         return text, text
 
 
 class Completion(NextToken):
-    """The LLM predicts what belongs to the text: the passage of a query, or the query of a passage."""
+    """The LLM predicts the passage of a query, or the query of a passage."""
 
     name = "completion"
     stream = 1
     needs_pairs = True
 
     def texts(self, row: Mapping[str, Any], role: Role, generator: np.random.Generator) -> tuple[str, str | None]:
-        """Source and target of a direction that is drawn by the published shares."""
+        """Draw source and target by the published shares of the directions."""
         import numpy as np
 
         texts, drawn = pair_texts(row, generator)

@@ -1,4 +1,4 @@
-"""Texts as tensors: what the encoder reads, and what of them a teacher may read."""
+"""Tokenize and pad texts for the encoder, the LLM and the teacher."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class TeacherInputs:
-    """Texts as the LLM reads them where it is the teacher: no further than the encoder, which is to learn the target.
+    """Tokenizes texts for the LLM as the teacher, truncated to the part that the encoder reads.
 
     Args:
-        tokenizer: Of the encoder.
-        llm_tokenizer: Of the LLM.
-        max_length: Most tokens that the encoder reads, special ones and a prompt included.
-        teacher_length: Most tokens that the teacher reads.
+        tokenizer: The encoder's tokenizer.
+        llm_tokenizer: The LLM's tokenizer.
+        max_length: The maximum number of the encoder's tokens, special tokens and a prompt included.
+        teacher_length: The maximum number of the teacher's tokens.
     """
 
     def __init__(
@@ -31,19 +31,19 @@ class TeacherInputs:
         self.max_length, self.teacher_length = max_length, teacher_length
 
     def __call__(self, texts: list[str], lengths: Sequence[int], prompt: str = "") -> dict[str, torch.Tensor]:
-        """Give teacher_ids and teacher_attention_mask, (B, T).
+        """Make teacher_ids and teacher_attention_mask (B, T).
 
         Args:
-            texts: Without prompt: the LLM's own vector of a text has none.
-            lengths: Tokens that the encoder reads of each.
-            prompt: What stands in front of each where the encoder reads it.
+            texts: Texts without a prompt: the LLM's own vector of a text has none.
+            lengths: The number of tokens of each text that the encoder reads.
+            prompt: The prefix of each text for the encoder.
         """
         ids = ids_of(self.llm_tokenizer, self._cut(texts, lengths, prompt), self.teacher_length)
         return {"teacher_ids": pad(ids, padding(self.llm_tokenizer)), "teacher_attention_mask": pad(ones(ids), 0)}
 
     def _cut(self, texts: list[str], lengths: Sequence[int], prompt: str) -> list[str]:
-        """The texts as far as the encoder reads them."""
-        if not self.tokenizer.is_fast:  # it cannot say where a token stands in the text
+        """Truncate texts to the part that the encoder reads."""
+        if not self.tokenizer.is_fast:  # a slow tokenizer does not give the place of a token in the text
             return texts
         full = [place for place, length in enumerate(lengths) if length >= self.max_length]
         if not full:
@@ -61,7 +61,7 @@ class TeacherInputs:
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """An id for padding; Mistral and Llama have none, and it is masked in any case."""
+    """The id for padding; for Mistral and Llama, which have none, another id, since padding is masked."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(number for number in ids if number is not None)
 
@@ -69,7 +69,17 @@ def padding(tokenizer: PreTrainedTokenizerBase) -> int:
 def ids_of(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, add_special_tokens: bool = True
 ) -> list[list[int]]:
-    """Ids with the tokenizer's own special tokens around, the final one kept when the text is cut."""
+    """Tokenize texts. A truncated text keeps its final special token.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: n texts.
+        max_length: The maximum number of tokens, special tokens included.
+        add_special_tokens: Whether to add the tokenizer's special tokens.
+
+    Returns:
+        n lists of ids.
+    """
     return tokenizer(
         texts,
         truncation=True,
@@ -80,12 +90,12 @@ def ids_of(
 
 
 def ones(ids: list[list[int]]) -> list[list[int]]:
-    """A one for each id."""
+    """Make the attention mask of rows without padding: a 1 for each id."""
     return [[1] * len(row) for row in ids]
 
 
 def pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Rows of different lengths as one (B, longest) tensor, filled up on the right."""
+    """Pad rows of different lengths on the right with `value`: a tensor (B, longest), int64."""
     import torch
 
     longest = max(map(len, rows))
