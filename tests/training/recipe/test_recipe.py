@@ -69,7 +69,7 @@ def test_a_mini_batch_has_no_more_rows_than_a_batch(file: Path, given: str, mini
         ("  - name: first\n    kind: alignment\n", "  - kind: alignment\n    sze: 1\n", 7, "stages.0.sze: unknown"),
         ("train: {encoder: lora}", "train: {encoder: lora, llm: lora}", 8, "set it to frozen"),
         ("train: {encoder: frozen, llm: lora}", "train: {encoder: frozen, connector: false}", 18, "is frozen"),
-        ("epochs: 2", "epochs: 2\n    max_steps: 4", 22, "take one out, as with --set stages.second.epochs=null"),
+        ("epochs: 2", "epochs: 2\n    max_steps: 4", 22, "remove one, as with --set stages.second.epochs=null"),
         ("    epochs: 2\n", "", 16, "either max_steps or epochs"),
         ("    epochs: 2\n", "    epochs: 2\n    hard_negatives: 0\n    loss: ntxent_l2\n    matryoshka_dims: [8]\n", 24,
          "works with loss: infonce only"),
@@ -93,7 +93,7 @@ def test_wrong_recipe_is_refused_where_it_is_wrong(file: Path, old: str, new: st
 
 def test_a_base_that_is_not_there_is_refused_with_what_to_do(file: Path) -> None:
     edited(file, '{path: "tiny:encoder"}', '{path: "./a #1"}  # make_it.py makes it')
-    wanted = "(no config.json): make it first, or give another: --set model.encoder.path=FOLDER"
+    wanted = "(no config.json): correct the path, or give another one: --set model.encoder.path=FOLDER"
     assert refusal(file).endswith(f"no model folder at {file.parent}/a #1 {wanted}")
     assert f"/b {wanted}" in refusal(file, "model.encoder.path=./b")
 
@@ -117,7 +117,7 @@ def test_a_base_that_is_not_there_is_refused_with_what_to_do(file: Path) -> None
         ("model.pooling=[", "not valid YAML"),
         ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),
         ("stages.first.train.output_projection=yes", "valid boolean, found 'yes'"),
-        ("stages.first.attention=bidirectional", "has no meaning for distill alone"),
+        ("stages.first.attention=bidirectional", "has no effect with distill alone"),
         ("stages.first.token_dropout=1.0", "token_dropout"),
         ("stages.first.max_length=1024", "above the recipe's max_length"),
     ],
@@ -138,10 +138,10 @@ def test_a_recipe_of_an_earlier_version_is_read(file: Path, tmp_path: Path) -> N
     assert "include_prompt" in old.read_text()
     assert load_recipe(old) == load_recipe(file)
     assert "include_prompt: the prompt is always part of the mean" in refusal(file, "model.include_prompt=false")
-    assert "residual: there is no path past the LLM" in refusal(file, "model.residual=true")
+    assert "residual: a path around the LLM is no longer supported" in refusal(file, "model.residual=true")
     watched = "stages.first.watch={every: 5, metric: margin, patience: null}"
     assert load_recipe(file, [watched]) == load_recipe(file, ["stages.first.watch={every: 5}"])
-    assert "no longer ended by text in many languages" in refusal(file, "stages.first.watch={patience: 3}")
+    assert "patience: watch no longer ends a stage" in refusal(file, "stages.first.watch={patience: 3}")
 
 
 def test_overrides_reach_items_by_number_and_by_name(file: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_override_of_max_steps_or_epochs_takes_the_place_of_the_other(file: P
     first, second = load_recipe(file, ["stages.second.max_steps=3", "stages.0.epochs=1"]).stages
     assert (first.max_steps, first.epochs, second.max_steps, second.epochs) == (None, 1, 3, None)
     both = refusal(file, "stages.second.max_steps=3", "stages.second.epochs=1")
-    assert both.startswith("--set stages.second.max_steps=3: ") and "take one out" in both
+    assert both.startswith("--set stages.second.max_steps=3: ") and "remove one" in both
     assert "give either max_steps or epochs" in refusal(file, "stages.second.epochs=null")
 
 
@@ -368,7 +368,7 @@ def test_no_variant_of_a_recipe_that_comes_along_has_an_untrained_part(recipe: s
 
 def test_a_lowest_rate_of_a_constant_schedule_is_refused() -> None:
     changes = ["stages.alignment.schedule=constant", "stages.alignment.min_learning_rate=0.0001"]
-    with pytest.raises(RecipeError, match="min_learning_rate means nothing with schedule: constant"):
+    with pytest.raises(RecipeError, match="min_learning_rate has no effect with schedule: constant"):
         load_recipe("tiny", changes)
 
 

@@ -89,7 +89,7 @@ def test_errors_in_what_is_left_name_their_own_line(recipe):
     ("change", "message"),
     [
         (("alignment-only: {stages: [align]}", "alignment-only: {stages: [alig]}"), "there is no stage 'alig'"),
-        (("alignment-only:", "full:"), "is the recipe as it stands"),
+        (("alignment-only:", "full:"), "this name stands for the unchanged recipe"),
         (("{stages: [align]}", "{stage: [align]}"), "stage"),
         (("{stages: [align]}", "{stages: []}"), "stages"),
     ],

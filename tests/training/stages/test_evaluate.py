@@ -247,7 +247,7 @@ def test_two_processes_are_scored_and_watched_as_one(rows: Path, tmp_path: Path)
         ("{held: 0.1, every: 0}", "stages.contrast.evaluate.every"),
         ("{held: 0.1, evry: 2}", "did you mean every?"),
         ("{data: [{path: nowhere.csv}]}", "nowhere.csv: no such file"),
-        ("{data: [{path: 'sample:pairs', language: de}]}", "the weights would be chosen by pairs (de)"),
+        ("{data: [{path: 'sample:pairs', language: de}]}", "pairs (de) would choose the weights"),
     ],
 )
 def test_a_wrong_key_is_refused(recipe: Path, evaluate: str, words: str) -> None:
@@ -257,5 +257,5 @@ def test_a_wrong_key_is_refused(recipe: Path, evaluate: str, words: str) -> None
 
 
 def test_alignment_holds_nothing_back(recipe: Path) -> None:
-    with pytest.raises(RecipeError, match=r"evaluate\.held: draws from the pairs of a contrastive stage"):
+    with pytest.raises(RecipeError, match=r"evaluate\.held: works in a contrastive stage only"):
         load_recipe(recipe, ["stages.align.evaluate={held: 0.1}"])

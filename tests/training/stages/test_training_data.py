@@ -161,7 +161,7 @@ def test_steps_that_mix_clusters_are_counted(size: int, mixed: int, tmp_path: Pa
 
 def test_streaming_is_for_the_hub(tmp_path: Path) -> None:
     file = write_rows(tmp_path, bad=0)
-    with pytest.raises(UsageError, match="streaming reads from the hub, and this source is a local file"):
+    with pytest.raises(UsageError, match="streaming works only with hub, and this source is a local file"):
         load_recipe(file, ["stages.contrast.data.0.streaming=true"])
 
 

@@ -1,1 +1,1 @@
-"""Recipes: YAML in, checked settings out."""
+"""Recipes: YAML files that are read and checked."""

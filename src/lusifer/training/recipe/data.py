@@ -1,4 +1,4 @@
-"""The data part of a recipe: where the rows of a stage come from, and what it is scored and watched on."""
+"""The data settings of a recipe: sources of rows, `evaluate` and `watch`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lusifer.training.objectives.objective import PAIRED_ROLES, Role
 
 
 class Settings(BaseModel):
-    """Base of every part of a recipe: unknown keys are refused, values are not converted, nothing changes later."""
+    """Base class of all parts of a recipe: strict types, no unknown keys, immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -53,28 +53,33 @@ class Source(Settings):
         if (self.path is None) == (self.hub is None):
             raise ValueError("give either path (a local file) or hub (a dataset id), not both")
         if self.streaming and self.hub is None:
-            raise ValueError("streaming reads from the hub, and this source is a local file: remove it")
+            raise ValueError("streaming works only with hub, and this source is a local file: remove it")
         return self
 
     @property
     def row_kind(self) -> str:
-        """Which columns the rows have: those of "pairs" or of "passages"."""
+        """The kind of the rows, which decides their columns: "pairs" or "passages"."""
         return "pairs"
 
     @property
     def name(self) -> str:
-        """The hub id, or the file without folder and suffixes."""
+        """The id on the Hub, or the file name without folder and suffixes."""
         return short_name(self.path, self.hub)
 
     @property
     def language_code(self) -> str | None:
-        """`language`, else the one in the table of published sets; the samples are English. None where none is said."""
+        """`language`, else the code in the table of published datasets, "en" for samples, or None if unknown."""
         if self.hub in published() or (self.path or "").startswith(SAMPLE):
             return self.language or published().get(self.hub or "", {}).get("language", "en")
         return self.language
 
     def spec(self, seed: int, rename: str | None = None) -> SourceSpec:
-        """What `lusifer.data.sources.load` reads; `seed` is of the rows drawn when there are more than `limit`."""
+        """Make the specification for `lusifer.data.sources.load`.
+
+        Args:
+            seed: The seed to draw rows if there are more than `limit`.
+            rename: The start of the option that renames a column, for error messages.
+        """
         common = set(SourceSpec.__dataclass_fields__) & set(type(self).model_fields)
         return SourceSpec(**{key: getattr(self, key) for key in common}, seed=seed, rename=rename)
 
@@ -88,19 +93,20 @@ class AlignmentSource(Source):
 
     @property
     def row_kind(self) -> str:
-        """Pairs where the role needs them."""
+        """ "pairs" if the role needs them, else "passages"."""
         return "pairs" if self.role in PAIRED_ROLES else "passages"
 
     @model_validator(mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
-        """A published set knows its role, and its rows keep the text of reconstruction in `query`."""
+        """Add the role of a published dataset; its rows have the text of reconstruction in `query`."""
         if not isinstance(value, dict) or value.get("hub") not in published():
             return value
         roles = published()[value["hub"]].get("roles", [])
         if value.get("role") is None:
             if len(roles) != 1:
-                raise ValueError(f"role is needed for {value['hub']}: {' or '.join(roles) or 'it has none in stage 1'}")
+                known = " or ".join(roles) or "it has none in an alignment stage, remove it"
+                raise ValueError(f"role is needed for {value['hub']}: {known}")
             value = {**value, "role": roles[0]}
         if value["role"] == "reconstruct" and not value.get("fields"):
             value = {**value, "fields": {"text": "query"}}
@@ -108,7 +114,7 @@ class AlignmentSource(Source):
 
 
 class QuerySource(Source):
-    """Pairs, and what is said before them."""
+    """Pairs with an instruction."""
 
     instruction: str | None = None
     """Instruction that precedes a query. `null` takes the row's `instruction` or `task`, else none."""
@@ -119,7 +125,7 @@ class QuerySource(Source):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
-        """A published set brings its instruction and says whether other rows may serve as negatives."""
+        """Add the facts of a published dataset, such as its instruction, where the recipe has none."""
         if not isinstance(value, dict) or value.get("hub") not in published():
             return value
         facts = published()[value["hub"]]
@@ -156,11 +162,11 @@ class Evaluate(Settings):
     @model_validator(mode="after")
     def _one_place_of_pairs(self) -> Evaluate:
         if bool(self.data) == (self.held is not None):
-            raise ValueError("give either data (sources of pairs) or held (a share of the stage's own), not both")
+            raise ValueError("give either data (sources of pairs) or held (a share of the stage's own pairs), not both")
         return self
 
     def steps_between(self, steps: int) -> int:
-        """Steps from one score to the next in a stage of `steps`."""
+        """The number of steps between two scores in a stage of `steps` steps."""
         return self.every if isinstance(self.every, int) else max(1, round(self.every * steps))
 
 
@@ -176,13 +182,13 @@ class Watch(Settings):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:
-        """Recipes of older runs name how a stage was chosen by its watch, if it was: no stage is, any more."""
+        """Drop the keys of older recipes by which a watch ended a stage; refuse them if they were in use."""
         if not isinstance(value, dict) or "patience" not in value:
             return value
         if value["patience"] is not None:
             raise ValueError(
-                "patience: a stage is no longer ended by text in many languages, since such a model is not zero-shot: "
-                "take patience and metric out"
+                "patience: watch no longer ends a stage, because a model that is chosen by text in many languages is "
+                "not zero-shot: remove patience and metric"
             )
         return {key: item for key, item in value.items() if key not in ("patience", "metric")}
 
@@ -190,11 +196,12 @@ class Watch(Settings):
         """Read the parallel text.
 
         Raises:
-            DataError: The file cannot be read, or has too few sentences.
+            DataError: The file cannot be read or has too few sentences.
         """
         found = parallel_text.read(self.parallel)
         if found.sentences <= language_gap.K:
             raise DataError(
-                f"{self.parallel}: {found.sentences} sentences a language: {language_gap.K + 1} or more are needed"
+                f"{self.parallel}: {found.sentences} sentences a language, and {language_gap.K + 1} or more are "
+                "needed: add some"
             )
         return found

@@ -1,6 +1,6 @@
-"""A recipe as plain values that remember where they come from: a line of the file, or the words of `--set`.
+"""A recipe as plain values with their origins: the line of the file, or the `--set` option.
 
-Numbers and truth values follow YAML 1.2: `1e-4` is a number, `no` a text, `010` ten.
+Numbers and booleans follow YAML 1.2: `1e-4` is a number, `no` is a text, `010` is ten.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _COMPLETE = ("extra_forbidden", "missing", "value_error", "union_tag_not_found",
 """Kinds of error whose message needs no "found ..."."""
 
 _INSTEAD = {"max_steps": "epochs", "epochs": "max_steps"}
-"""Keys of a stage of which one that `--set` gives takes the place of the other in the file."""
+"""Keys of a stage that exclude each other: if `--set` gives one, the other one is removed."""
 _MOST, _DEEPEST = 50_000, 50
-"""Values of a recipe, and how deep they lie: an alias (`*name`) stands for all that its anchor holds, and a few lines
-of aliases of aliases for more than any memory."""
+"""The most values of a recipe, and the most levels. A few lines of nested aliases (`*name`) could otherwise stand for
+more values than memory can hold."""
 _TRUTH_VALUES = {"y", "n", "yes", "no", "on", "off"}
-"""Words that readers of YAML 1.1 do not take for text, as in the language code of Norwegian."""
+"""Texts that YAML 1.1 reads as booleans, such as `no`, the language code of Norwegian."""
 
 
 class _Constructor(RoundTripConstructor):
@@ -43,18 +43,19 @@ class _Constructor(RoundTripConstructor):
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes every text so that it comes back, and numbers as readers of YAML 1.1 know them."""
+    """Writes texts and numbers so that readers of YAML 1.1 and 1.2 read the same values."""
 
     def represent_str(self, value: str) -> ScalarNode:
-        """Quote what YAML 1.1 takes for a truth value, and what only double quotes can escape."""
+        """Quote texts that YAML 1.1 reads as booleans, and texts that need escapes."""
         plain = value.isprintable() and value.lower() not in _TRUTH_VALUES
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
     def represent_none(self, value: None) -> ScalarNode:
-        """Spell null out."""
+        """Write `null` instead of an empty value."""
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
     def represent_float(self, value: float) -> ScalarNode:
+        """Write `1.0e-4` and not `1e-4`, which YAML 1.1 reads as a text."""
         node = super().represent_float(value)
         node.value = re.sub(r"^(-?\d+)e", r"\1.0e", node.value)
         return node
@@ -67,7 +68,7 @@ _Representer.add_representer(float, _Representer.represent_float)
 
 
 class Origin(NamedTuple):
-    """Where a key of a recipe comes from: a line of the file, or an override (line 0)."""
+    """The origin of a key: `words` for messages, and the line of the file, 0 for an override."""
 
     words: str
     line: int = 0
@@ -75,7 +76,11 @@ class Origin(NamedTuple):
 
 
 class Document:
-    """A recipe that was read but not checked yet: plain values, and where each of its keys and items comes from."""
+    """A recipe that was read and not yet checked: plain values, and the origin of each key and list item.
+
+    Args:
+        file: The name of the file, for messages.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -85,18 +90,22 @@ class Document:
 
     @classmethod
     def parse(cls, text: str, where: str) -> Document:
-        """Read YAML; `where` is the file, for messages.
+        """Read YAML.
+
+        Args:
+            text: The YAML.
+            where: The file or the option, for messages.
 
         Raises:
-            RecipeError: Not YAML, a key that stands twice, or aliases that stand for more than a recipe holds.
+            RecipeError: The text is not YAML, has a duplicate key, or has too many values or levels.
         """
         yaml = YAML(pure=True)
         yaml.Constructor = _Constructor
         try:
             loaded = yaml.load(text)
         except RecursionError as error:
-            raise RecipeError(f"{where}: is nested too deeply: a recipe is a few levels deep") from error
-        except (YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list of lists
+            raise RecipeError(f"{where}: is nested too deeply: reduce the levels") from error
+        except (YAMLError, ValueError, TypeError) as error:  # TypeError: a list of lists as a key
             mark = getattr(error, "problem_mark", None)
             place = f"{where} line {mark.line + 1}" if mark is not None else where
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -106,11 +115,11 @@ class Document:
         return document
 
     def _plain(self, node: Any, path: KeyPath) -> Any:
-        """Note the origin of everything below a node, and take its value without the comments."""
+        """Return the value of a node without comments, and store the origins of everything below it."""
         self._values += 1
         if self._values > _MOST or len(path) > _DEEPEST:
-            words = f"has more than {_MOST:,} values, or more than {_DEEPEST} levels"
-            raise RecipeError(f"{self.origin(path).words}: {words}: write its aliases (*name) out, or leave them out")
+            words = f"more than {_MOST:,} values, or more than {_DEEPEST} levels"
+            raise RecipeError(f"{self.origin(path).words}: {words}: remove aliases (*name)")
         if isinstance(node, CommentedMap | CommentedSeq):
             items = list(node.items() if isinstance(node, CommentedMap) else enumerate(node))
             for key, _ in items:
@@ -124,21 +133,21 @@ class Document:
         return next((kind(node) for kind in (int, float, str) if isinstance(node, kind)), getattr(node, "value", node))
 
     def origin(self, path: KeyPath) -> Origin:
-        """Where a key comes from, or the nearest part above it that has a place of its own."""
+        """Return the origin of a key, or of the nearest part above it that has one."""
         return next(
             self._origins[path[:length]] for length in range(len(path), -1, -1) if path[:length] in self._origins
         )
 
     def set(self, overrides: Sequence[str]) -> None:
-        """Put overrides in. Whether the keys exist is seen when the recipe is checked.
+        """Apply overrides. Unknown keys are refused later, when the recipe is checked.
 
         Args:
-            overrides: "key.path=value" each. A list item is named by its number or its `name`, as in
-                "stages.retrieval.max_steps=10" or "stages.0.max_steps=10"; the value is YAML. Of max_steps and epochs
-                one takes the place of the other in the file.
+            overrides: Texts such as "stages.retrieval.max_steps=10" or "stages.0.max_steps=10", with the name or the
+                number of a list item, and a value in YAML. max_steps removes epochs from the stage, and epochs removes
+                max_steps.
 
         Raises:
-            RecipeError: Not of that form, or there is no such list item; the message names the nearest.
+            RecipeError: An override has another form, or there is no such list item.
         """
         for text in overrides:
             key, sign, new = text.partition("=")
@@ -148,7 +157,7 @@ class Document:
             value, path, parts = self.value, (), key.strip().split(".")
             for number, part in enumerate(parts, start=1):
                 if not isinstance(value, dict | list):
-                    raise RecipeError(f"{words}: {'.'.join(parts[: number - 1])} has no keys below it")
+                    raise RecipeError(f"{words}: {'.'.join(parts[: number - 1])} has no keys: shorten the path")
                 place = part if isinstance(value, dict) else _child(value, part)
                 if place is None:
                     raise RecipeError(f"{words}: {'.'.join(parts[:number])}: no such item: {_items(value, part)}")
@@ -167,7 +176,7 @@ class Document:
             self._origins = others | {path: Origin(words, override=True)}
 
     def keep_stages(self, names: Sequence[str]) -> None:
-        """Take out the stages of other names; the origins move with the stages that stay."""
+        """Remove the stages with other names, and renumber the origins of the stages that stay."""
         numbers = [number for number, stage in enumerate(self.value["stages"]) if stage["name"] in names]
         self.value["stages"] = [self.value["stages"][number] for number in numbers]
         origins = {}
@@ -179,7 +188,7 @@ class Document:
         self._origins = origins
 
     def spoken(self, path: KeyPath) -> str:
-        """A path in words, list items by their name where only one has it: "stages.retrieval.max_steps"."""
+        """Return a path as text, with the name of a list item if it is unique: "stages.retrieval.max_steps"."""
         words, value = [], self.value
         for part in path:
             name = None
@@ -192,24 +201,28 @@ class Document:
 
     @contextmanager
     def at(self, *path: str | int) -> Iterator[None]:
-        """Say of errors inside the block where the key is that causes them."""
+        """Add the place and the key to errors inside the block.
+
+        Raises:
+            RecipeError: In place of any `LusiferError`.
+        """
         try:
             yield
         except LusiferError as error:
             raise RecipeError(f"{self.origin(path).words}: {self.spoken(path)}: {error}") from None
 
     def explain(self, error: ValidationError) -> RecipeError:
-        """Turn pydantic's report into one line: the first error in the order of the file, and how many more."""
+        """Turn pydantic's report into one line: the first error in the file, and the number of other errors."""
         found: dict[KeyPath, list[ErrorDetails]] = {}
         for detail in error.errors(include_url=False):
             found.setdefault(self._path(detail), []).append(detail)
 
         def order(path: KeyPath) -> tuple[bool, int, bool, int]:
-            # A misspelt key is missing under its right name too: say the cause first.
+            # A misspelled key is also reported as missing under its right name: report the misspelling first.
             return found[path][0]["type"] == "missing", self.origin(path).line, path != (), len(path)
 
         first = min(found, key=order)
-        # The branches of a union each complain: one key, one message.
+        # Each branch of a union has its own error: join them into one message.
         message = " or ".join(dict.fromkeys(map(_message, found[first])))
         place = self.origin(self._named(first, message)).words
         if found[first][0]["type"] not in _COMPLETE:
@@ -219,7 +232,7 @@ class Document:
         return RecipeError(f"{place}: {key}{message}{more}")
 
     def _path(self, detail: ErrorDetails) -> KeyPath:
-        """The location of an error without the names of union branches, which are not keys."""
+        """Return the location of an error without the names of union branches, which are not keys."""
         path, value = (), self.value
         for number, part in enumerate(detail["loc"], start=1):
             absent = detail["type"] == "missing" and number == len(detail["loc"])
@@ -229,7 +242,7 @@ class Document:
         return path
 
     def _named(self, path: KeyPath, message: str) -> KeyPath:
-        """The place that a message about several keys names first, as in "lora.llm is given, but ..."."""
+        """Return the path of the key that a message starts with, as in "lora.llm is given, but ..."."""
         value = self.value
         for part in path:
             value = _below(value, part)
@@ -242,7 +255,7 @@ class Document:
 
 
 def write(value: Any) -> str:
-    """Write plain values as YAML that `Document.parse` gives back."""
+    """Write plain values as YAML, from which `Document.parse` reads the same values."""
     yaml = YAML(pure=True)
     yaml.Representer = _Representer
     yaml.width, yaml.default_flow_style = 110, False
@@ -256,14 +269,14 @@ def _names(items: list[Any]) -> list[Any]:
 
 
 def _below(value: Any, part: str | int) -> Any:
-    """What is under a key or a number; None where nothing is."""
+    """Return the value under a key or an index; None if there is none."""
     if isinstance(value, list) and isinstance(part, int):
         return value[part] if part < len(value) else None
     return value.get(part) if isinstance(value, dict) else None
 
 
 def _child(value: Any, word: str) -> str | int | None:
-    """The key, or the number of the list item, that a word means; None where there is none."""
+    """Return the key, or the index of a list item by its name or number; None if there is none."""
     if isinstance(value, list):
         names = _names(value)
         if word in names:
@@ -273,14 +286,14 @@ def _child(value: Any, word: str) -> str | int | None:
 
 
 def _items(value: list[Any], word: str) -> str:
-    """What there is in a list instead of an item that there is not."""
+    """Suggest items of a list for an item that does not exist."""
     numbers = f"0 to {len(value) - 1}" if value else "no item to change"
     names = [str(name) for name in _names(value) if name is not None]
     return f"{_suggestion(word, names)} (or {numbers})" if names else numbers
 
 
 def _message(detail: ErrorDetails) -> str:
-    """Words for one error."""
+    """Make the message for one error of pydantic."""
     kind = detail["type"]
     if kind == "extra_forbidden":
         return f"unknown key; {_suggestion(str(detail['loc'][-1]), _known_keys(detail['loc']))}"
@@ -297,13 +310,13 @@ def _message(detail: ErrorDetails) -> str:
 
 
 def _suggestion(key: str, known: list[str]) -> str:
-    """What to say about a key that does not exist: the nearest one, or all."""
+    """Suggest the nearest known key, or list all."""
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     return f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that may stand where pydantic found one too many; `location` has the names of union branches."""
+    """Return the known keys at the place of an unknown key; `location` contains the names of union branches."""
     schema = node = Recipe.model_json_schema()
     for part in (*location[:-1], None):
         while "$ref" in node or "anyOf" in node:

@@ -1,4 +1,4 @@
-"""Recipes as files: read one, with overrides, and say on which line what is wrong; write one out in full."""
+"""Read recipes from files with overrides, report errors with their line, and write resolved recipes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from lusifer.training.recipe.document import Document, KeyPath, write
 from lusifer.training.recipe.recipe import FULL, ModelSettings, Recipe
 
 MAY_CHANGE = ("save_steps", "logging_steps", "keep_checkpoints", "compile")
-"""Keys of a stage that a resumed run may change: what it writes and how it computes, not what it learns (max_steps
-bends the schedule)."""
+"""Keys of a stage that may change on `--resume`, because they do not affect the weights (max_steps does: it changes
+the schedule)."""
 WHEN_DONE = {"model.dtype.finished", "model.dtype.added"}
-"""Keys that a run reads when its last stage is done."""
+"""Keys that a run reads after its last stage."""
 
 
 def find_recipe(name: str | os.PathLike[str]) -> Path:
-    """Give the file of a recipe: a path, or the bare name of one that comes with the package.
+    """Find the file of a recipe.
+
+    Args:
+        name: A path, or the name of a recipe in the package.
 
     Raises:
-        RecipeError: There is none; the message lists the names there are.
+        RecipeError: There is none.
     """
     path = Path(name)
     if path.is_file():
@@ -41,19 +44,19 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
 def load_recipe(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), *, variant: str | None = None, check_files: bool = True
 ) -> Recipe:
-    """Read a recipe.
+    """Read and check a recipe.
 
     Args:
-        path: A YAML file, or a bare name (`tiny`) of a recipe that comes with the package.
-        overrides: "key.path=value" each; list items by number or by name, values in YAML.
-        variant: One of the recipe's `variants`, or "full"; what it sets comes after the overrides.
-        check_files: Whether data files and folders of bases must exist; False to read the recipe of an old run.
+        path: A YAML file, or the name of a recipe in the package, such as `tiny`.
+        overrides: "key.path=value" each, with the name or number of a list item, and a value in YAML.
+        variant: One of the recipe's `variants`, or "full". Its changes are applied after the overrides.
+        check_files: Whether data files and folders of bases must exist. Use False to read the recipe of an old run.
 
     Returns:
-        The recipe; local paths are absolute, so it means the same wherever it is saved.
+        The recipe, with absolute local paths.
 
     Raises:
-        RecipeError: One line that names file, line and key, and what to do.
+        RecipeError: The recipe is wrong. The message has the file, the line and the key.
     """
     file = find_recipe(path)
     try:
@@ -61,7 +64,7 @@ def load_recipe(
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
     if not isinstance(document.value, dict):
-        raise RecipeError(f"{file}: expected keys and values, as in `stages:`; see recipes/tiny.yaml")
+        raise RecipeError(f"{file}: expected keys and values, such as `stages:`; see recipes/tiny.yaml")
     document.set(overrides)
     recipe = _checked(document, file.resolve().parent, check_files)
     if variant is not None:
@@ -73,14 +76,19 @@ def load_recipe(
 
 
 def resolved_yaml(recipe: Recipe) -> str:
-    """Write a recipe as YAML with every default written out; `load_recipe` gives an equal recipe back."""
+    """Write a recipe as YAML with every default, from which `load_recipe` reads an equal recipe."""
     return write(recipe.model_dump(mode="json", exclude={"variants"}))
 
 
 def changed_keys(old: Recipe, new: Recipe) -> list[str]:
-    """Give the keys in which two recipes differ, stages by name, sorted; `may_change` says which a resume may.
+    """Find the keys in which two recipes differ; `may_change` says which of them may change on `--resume`.
 
-    Where stages were added, removed or put in another order, `stages` is among them.
+    Args:
+        old: A recipe.
+        new: Another one.
+
+    Returns:
+        The keys, sorted, with the names of stages. `stages` is among them if stages were added, removed or reordered.
     """
     one, other = (_flat(each.model_dump(mode="json", exclude={"variants"})) for each in (old, new))
     missing = object()
@@ -91,7 +99,12 @@ def changed_keys(old: Recipe, new: Recipe) -> list[str]:
 
 
 def may_change(key: str, begun: Collection[str]) -> bool:
-    """Whether a key of `changed_keys` may differ when a run is resumed; `begun` are the stages that have learned."""
+    """Whether a key may change on `--resume`.
+
+    Args:
+        key: A key from `changed_keys`.
+        begun: The names of the stages that have begun.
+    """
     if key == "report_to":
         return True
     stage, *rest = key.removeprefix("stages.").split(".")
@@ -99,7 +112,7 @@ def may_change(key: str, begun: Collection[str]) -> bool:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values as {"stages.NAME.key": value}."""
+    """Flatten nested values to {"stages.NAME.key": value}."""
     if isinstance(value, dict) and value:
         return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -109,10 +122,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _checked(document: Document, folder: Path, check_files: bool) -> Recipe:
-    """Check the values of a document, its local paths made absolute, what a model to start from has put in."""
+    """Check a document, after making its local paths absolute and adding the settings of `model.start`."""
 
     def placed(value: Any, path: KeyPath, root: Path) -> Any:
-        """Paths in the file start from its folder, of data from `root`; those of --set from the current folder."""
+        """Paths are relative to the file's folder, data paths to `root`, and paths in --set to the current folder."""
         if isinstance(value, dict):
             return {key: placed(item, (*path, key), root) for key, item in value.items()}
         if isinstance(value, list):
@@ -142,12 +155,12 @@ def _checked(document: Document, folder: Path, check_files: bool) -> Recipe:
 
 
 def _started(value: dict[str, Any], document: Document) -> dict[str, Any]:
-    """Put in what a model to start from says; what the recipe says otherwise is refused, as it would have no effect."""
+    """Add the settings of `model.start`, and refuse other values in the recipe, which would have no effect."""
     model = value.get("model")
     given = model.get("start") if isinstance(model, dict) else None
     where = {"path": given} if isinstance(given, str) else given
     if not isinstance(where, dict) or not isinstance(where.get("path"), str):
-        return value  # there is none, or the check of the recipe says what is wrong
+        return value  # not set, or wrong, which the check of the recipe reports
     with document.at("model", "start"):
         found = start.taken(where["path"], where.get("revision"))
     for key, own in found["model"].items():
@@ -155,20 +168,20 @@ def _started(value: dict[str, Any], document: Document) -> dict[str, Any]:
             continue
         asked, has = _one(key, model[key]), _one(key, own)
         if asked is not None and key in start.TOWERS and own["path"] != found["folder"] and Path(asked.path).exists():
-            asked = asked.model_copy(update={"path": has.path})  # of a delta: its base is known by its content
+            asked = asked.model_copy(update={"path": has.path})  # the base of a delta is compared by its content
         if asked is not None and asked != has:
             with document.at("model", key):
-                raise UsageError(f"model.start has this settled ({own}): take the key out, or start from two bases")
+                raise UsageError(f"model.start already sets this ({own}): remove the key, or start from two bases")
     length = value.get("max_length")
     if isinstance(length, int) and length > found["max_length"]:
         with document.at("max_length"):
-            raise UsageError(f"model.start reads {found['max_length']} tokens of a text at most: take the key out")
+            raise UsageError(f"model.start reads at most {found['max_length']} tokens a text: remove the key")
     model = found["model"] | {key: each for key, each in model.items() if each is not None}
     return {**value, "max_length": length or found["max_length"], "model": model}
 
 
 def _one(key: str, value: Any) -> Any:
-    """One setting of a model as an object; None where it is none."""
+    """Make an object of one setting of `model`; None if it is wrong."""
     try:
         return getattr(ModelSettings.model_validate({key: value}), key)
     except ValidationError:
@@ -176,7 +189,7 @@ def _one(key: str, value: Any) -> Any:
 
 
 def _take_variant(document: Document, recipe: Recipe, name: str) -> None:
-    """Turn a document into one of the variants of its recipe."""
+    """Change a document into a variant of its recipe."""
     if name not in recipe.variant_names:
         raise RecipeError(f"{document.file}: variant {name!r} is unknown: use one of {', '.join(recipe.variant_names)}")
     document.value.pop("variants", None)
@@ -189,7 +202,7 @@ def _take_variant(document: Document, recipe: Recipe, name: str) -> None:
 
 
 def _check_files(recipe: Recipe, document: Document) -> None:
-    """Refuse missing files and folders; hub ids are not asked for."""
+    """Refuse missing local files and folders. Ids on the Hub are not checked."""
     for tower in ("encoder", "llm"):
         path = ("model", tower, "path")
         with document.at(*path):
@@ -207,7 +220,7 @@ def _check_files(recipe: Recipe, document: Document) -> None:
 
 
 def _check_base(path: str, key: str) -> None:
-    """Refuse a base that is neither here nor a possible hub id."""
+    """Refuse a base that is neither a local folder nor a possible id on the Hub."""
     if names.is_tiny(path):
         return
     try:
@@ -216,5 +229,5 @@ def _check_base(path: str, key: str) -> None:
         if not Path(path).is_absolute():
             raise
         raise RecipeError(
-            f"no model folder at {path} (no config.json): make it first, or give another: --set {key}=FOLDER"
+            f"no model folder at {path} (no config.json): correct the path, or give another one: --set {key}=FOLDER"
         ) from None

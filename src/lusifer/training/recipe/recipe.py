@@ -1,7 +1,7 @@
-"""What a training run is made of, as typed objects: the two bases, what joins them, the stages in order.
+"""The settings of a training run as typed objects: the two bases, what joins them, and the stages in order.
 
-Every number that a user may change stands here with its unit and default. A recipe is read with
-`lusifer.training.recipe.load.load_recipe`; an unknown key, a wrong type or an impossible combination is refused there.
+The docstrings of the fields are the descriptions in docs/recipe-keys.md. `lusifer.training.recipe.load.load_recipe`
+reads a recipe, and refuses unknown keys, wrong types and impossible combinations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lusifer.model.bases.reading import Base
 
 FULL = "full"
-"""The name of the variant that is the recipe as it stands."""
+"""The name of the variant that is the unchanged recipe."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
@@ -38,7 +38,7 @@ class BaseSettings(Settings):
     model."""
 
     def base(self, **held: Any) -> Base:
-        """Where it is read from; `held` says in what number format (`dtype`) and on which `device`."""
+        """Make the `Base` that reads it; `held` may have `dtype` and `device`."""
         from lusifer.model.bases.reading import Base  # imports torch
 
         return Base(self.path, self.revision, layers=self.layers, **held)
@@ -54,7 +54,7 @@ class StartSettings(Settings):
 
 
 class _Registered:
-    """The settings of a connector: pydantic asks the registry when a recipe is read, so others may be added."""
+    """The settings of a connector. The registry is read when a recipe is, so that connectors can be added."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         from pydantic_core import core_schema
@@ -112,17 +112,17 @@ class ModelSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, value: Any) -> Any:
-        """Recipes of older runs name what is always or never done: drop those keys, and refuse any other value."""
+        """Drop the keys of older recipes that have a fixed value now, and refuse any other value."""
         if not isinstance(value, dict):
             return value
         if value.get("include_prompt", True) is not True:
-            raise ValueError("include_prompt: the prompt is always part of the mean, as published: take the key out")
+            raise ValueError("include_prompt: the prompt is always part of the mean, as published: remove the key")
         if value.get("residual", False) is not False:
-            raise ValueError("residual: there is no path past the LLM any more: take the key out")
+            raise ValueError("residual: a path around the LLM is no longer supported: remove the key")
         return {key: item for key, item in value.items() if key not in ("include_prompt", "residual")}
 
     def join_settings(self) -> dict[str, Any]:
-        """What joins the bases, as keywords of `LusiferConfig`."""
+        """Return the settings that join the bases, as keywords of `LusiferConfig`."""
         return {
             "connector_type": self.connector.type,
             "connector_kwargs": self.connector.kwargs(),
@@ -174,7 +174,7 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _projection_where_it_trains(cls, value: Any) -> Any:
-        """An output projection that is not asked for is there if a stage trains it: random, it would be noise."""
+        """Set the default of `model.output_projection`: true if a stage trains it, because untrained it is noise."""
         model = value.get("model", {}) if isinstance(value, dict) else None
         stages = value.get("stages") if isinstance(value, dict) else None
         if not isinstance(model, dict) or not isinstance(stages, list) or model.get("output_projection") is not None:
@@ -186,11 +186,12 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _variants_known(self) -> Recipe:
         if FULL in self.variants:
-            raise ValueError(f"variants.{FULL}: is the recipe as it stands: take it out, or name it otherwise")
+            raise ValueError(f"variants.{FULL}: this name stands for the unchanged recipe: remove or rename it")
         for name, variant in self.variants.items():
             for stage in variant.stages or ():
                 if stage not in [each.name for each in self.stages]:
-                    raise ValueError(f"variants.{name}.stages: there is no stage {stage!r}")
+                    known = ", ".join(each.name for each in self.stages)
+                    raise ValueError(f"variants.{name}.stages: there is no stage {stage!r}: use {known}")
         return self
 
     @model_validator(mode="after")
@@ -198,57 +199,57 @@ class Recipe(Settings):
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"stages: the name {twice[0]!r} is used twice: give each stage a name of its own")
+            raise ValueError(f"stages: the name {twice[0]!r} is used twice: give each stage its own name")
         for stage in self.stages:
             if stage.train.output_projection and not self.model.output_projection:
                 raise ValueError(
-                    f"stages.{stage.name}.train.output_projection: true, but model.output_projection is false: "
-                    "there is nothing to train"
+                    f"stages.{stage.name}.train.output_projection: true, but model.output_projection is false: change "
+                    "one of them"
                 )
             if self.longest(stage) > self.max_length:
                 raise ValueError(
                     f"stages.{stage.name}.max_length {stage.max_length} is above the recipe's max_length "
-                    f"{self.max_length}: raise that, or lower this"
+                    f"{self.max_length}: lower the first, or raise the second"
                 )
             if not self.sources(stage):
                 raise ValueError(f"stages.{stage.name}.data: english_only leaves no source: add an English one")
             for source in stage.evaluate.data if stage.evaluate and stage.evaluate.keep_best else ():
                 if not self.reads(source):
                     raise ValueError(
-                        f"stages.{stage.name}.evaluate: the weights would be chosen by {source.name} "
-                        f"({source.language_code}), and english_only is on: set it to false, or keep_best to false"
+                        f"stages.{stage.name}.evaluate: {source.name} ({source.language_code}) would choose the "
+                        "weights, and english_only is true: set english_only or keep_best to false"
                     )
         return self
 
     @model_validator(mode="after")
     def _all_new_parts_train(self) -> Recipe:
         if self.model.start is not None:
-            return self  # they are trained
+            return self  # these parts are trained already
         new = {"connector": True, "output_projection": self.model.output_projection}
         for part in (name for name, there in new.items() if there):
             if not any(getattr(stage.train, part) for stage in self.stages):
                 mend = "set model.output_projection: false, or " if part == "output_projection" else ""
                 raise ValueError(
-                    f"model.{part}: no stage trains it, and every vector would pass through it untrained: {mend}set "
-                    f"train.{part}: true in a stage"
+                    f"model.{part}: no stage trains it, and it starts with random weights: {mend}set train.{part}: "
+                    "true in a stage"
                 )
         return self
 
     @property
     def variant_names(self) -> list[str]:
-        """The names of the variants; the recipe as it stands comes first, as "full"."""
+        """The names of the variants, after "full", the unchanged recipe."""
         return [FULL, *self.variants]
 
     def longest(self, stage: Stage) -> int:
-        """Longest text of a stage, in tokens of the encoder's tokenizer."""
+        """The longest text of a stage, in tokens of the encoder's tokenizer."""
         return stage.max_length or self.max_length
 
     def reads(self, source: Source) -> bool:
-        """Whether a source is trained on; `english_only` leaves out those in another language."""
+        """Whether a source is used; `english_only` leaves out sources in other languages."""
         return not self.english_only or self.language(source) == "en"
 
     def language(self, source: Source) -> str | None:
-        """The language of a source: under `english_only` one that says none is English, else it is unknown (None)."""
+        """The language of a source. If it is not known, it is "en" with `english_only`, else None."""
         return source.language_code or ("en" if self.english_only else None)
 
     def sources(self, stage: Stage) -> list[Source]:
@@ -256,7 +257,12 @@ class Recipe(Settings):
         return [source for source in stage.data if self.reads(source)]
 
     def spec(self, stage: Stage, source: Source) -> SourceSpec:
-        """What is read of a source that a stage trains on or is scored on; messages name its key in the recipe."""
+        """Make the specification to load a source of a stage, with its key in the recipe for messages.
+
+        Args:
+            stage: The stage.
+            source: A source of its `data` or `evaluate.data`.
+        """
         scored = stage.evaluate.data if stage.evaluate else []
         places = [("data", *each) for each in enumerate(stage.data)]
         places += [("evaluate.data", *each) for each in enumerate(scored)]

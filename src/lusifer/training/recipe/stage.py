@@ -1,4 +1,4 @@
-"""The two kinds of stage of a recipe: their settings, and what follows from them for rows, memory and cost."""
+"""The settings of the two kinds of stage, and the numbers of rows, steps and passes that follow from them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class StageSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _default_lora(cls, value: Any) -> Any:
-        """A backbone that trains by lora has the published settings where none are given."""
+        """Add the published LoRA settings for a backbone that trains by lora and has none."""
         if not isinstance(value, dict) or not isinstance(value.get("train"), dict):
             return value
         lora = value.get("lora") or {}
@@ -87,11 +87,11 @@ class StageSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _no_more_than_a_batch(cls, value: Any) -> Any:
-        """Of a batch that is smaller than the mini-batch all rows are in memory at once."""
+        """Lower the mini-batch to the batch size if the batch is smaller."""
         if not isinstance(value, dict):
             return value
         batch, mini = (value.get(key, cls.model_fields[key].default) for key in ("batch_size", "mini_batch_size"))
-        known = type(batch) is int and type(mini) is int  # not of a bool, which is refused
+        known = type(batch) is int and type(mini) is int  # a bool is refused later
         return {**value, "mini_batch_size": batch} if known and 1 <= batch < mini else value
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class StageSettings(Settings):
             raise ValueError("give either max_steps or epochs")
         if self.max_steps is not None and self.epochs is not None:
             raise ValueError(
-                f"max_steps and epochs are both given: take one out, as with --set stages.{self.name}.epochs=null"
+                f"max_steps and epochs are both given: remove one, as with --set stages.{self.name}.epochs=null"
             )
         if self.batch_size % self.mini_batch_size:
             raise ValueError(
@@ -108,9 +108,11 @@ class StageSettings(Settings):
                 "change one of them"
             )
         if self.min_learning_rate > self.learning_rate:
-            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}: lower it"
+            )
         if self.schedule == "constant" and self.min_learning_rate != MIN_LEARNING_RATE:
-            raise ValueError("min_learning_rate means nothing with schedule: constant: take it out")
+            raise ValueError("min_learning_rate has no effect with schedule: constant: remove it")
         for tower in ("encoder", "llm"):
             if getattr(self.lora, tower) is not None and getattr(self.train, tower) != "lora":
                 raise ValueError(
@@ -124,43 +126,47 @@ class StageSettings(Settings):
         return self
 
     def warmup(self, steps: int) -> int:
-        """Steps of warm-up of a run of `steps`: the share, bounded by `warmup_steps`."""
+        """The warm-up steps of a stage of `steps` steps: `warmup_ratio` of them, at most `warmup_steps`."""
         share = math.ceil(self.warmup_ratio * steps)
         return share if self.warmup_steps is None else min(share, self.warmup_steps)
 
     def steps(self, rows: int) -> int:
-        """Optimizer steps on `rows` rows: `max_steps`, or what `epochs` come to (the last one may be partial)."""
+        """The optimizer steps on `rows` rows: `max_steps`, or those of `epochs` (the last one may be partial)."""
         return self.max_steps or max(1, math.ceil(self.epochs * rows / self.batch_size))
 
     @property
     def columns(self) -> int:
-        """Texts of a row that are embedded."""
+        """The number of texts of a row that are embedded."""
         return 1
 
     @property
     def embeds_twice(self) -> bool:
-        """Whether each text is embedded a first time without gradient."""
+        """Whether each text is embedded twice, first without gradient."""
         return False
 
     @property
     def passes(self) -> list[Pass]:
-        """The kinds of pass that a step may consist of; their shares add up to 1."""
+        """The kinds of forward and backward pass of a step, with shares that add up to 1."""
         return [Pass()]
 
     def rows_at_once(self, length: int) -> int:
-        """Rows in memory at once if all texts have `length` tokens."""
+        """The number of rows in memory at once if all texts have `length` tokens."""
         return self.mini_batch_size
 
     def refuse_llm(self, config: Any, has_head: bool) -> None:
-        """Refuse an LLM (its `PreTrainedConfig`, and whether it has an LM head) that cannot serve this stage.
+        """Refuse an LLM that this stage cannot use.
+
+        Args:
+            config: The `PreTrainedConfig` of the LLM.
+            has_head: Whether the LLM has an LM head.
 
         Raises:
-            UsageError: Names the key, and what to do.
+            UsageError: The stage cannot use the LLM.
         """
 
 
 class AlignmentStage(StageSettings):
-    """Stage 1: the frozen LLM learns nothing, the encoder and the connector learn to speak to it."""
+    """Stage 1: the encoder and the connector learn to give hidden states that the frozen LLM can read."""
 
     kind: Literal["alignment"]
     """An alignment stage (stage 1)."""
@@ -191,7 +197,7 @@ class AlignmentStage(StageSettings):
     @field_validator("objectives")
     @classmethod
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        """Refuse unknown names with a weight; the package's own get weight 0 if left out, in the registry's order."""
+        """Refuse unknown names with a weight, add the built-in objectives with weight 0, and sort as the registry."""
         for name, weight in value.items():
             if name not in OBJECTIVES and weight:
                 raise ValueError(f"{name} is no alignment objective: use {', '.join(OBJECTIVES)}")
@@ -202,9 +208,9 @@ class AlignmentStage(StageSettings):
     @model_validator(mode="after")
     def _objectives_possible(self) -> AlignmentStage:
         if self.train.llm != "frozen":
-            raise ValueError("train.llm: the LLM is what the encoder is aligned to: set it to frozen")
+            raise ValueError("train.llm: alignment works with a frozen LLM only: set it to frozen")
         if self.evaluate is not None and self.evaluate.held is not None:
-            raise ValueError("evaluate.held: draws from the pairs of a contrastive stage: give evaluate.data")
+            raise ValueError("evaluate.held: works in a contrastive stage only: give evaluate.data instead")
         active = self.active
         for each in active:
             if each.needs_pairs and all(source.role not in PAIRED_ROLES for source in self.data):
@@ -214,15 +220,15 @@ class AlignmentStage(StageSettings):
                 )
         if self.attention == "bidirectional" and not any(each.needs_head for each in active):
             names = " and ".join(each.name for each in active)
-            raise ValueError(f"attention: bidirectional has no meaning for {names} alone, which has no target tokens")
+            raise ValueError(f"attention: bidirectional has no effect with {names} alone: remove it")
         for each in OBJECTIVES.values():
             option = next((option for option in each.options if each not in active and getattr(self, option)), None)
             if option is not None:
-                raise ValueError(f"{option} is a part of {each.name}: give {each.name} a weight, or set it to 0")
+                raise ValueError(f"{option} needs {each.name}: give {each.name} a weight, or set {option} to 0")
         if self.train.output_projection and not any(each.trains_vector for each in active):
             names = " or ".join(each.name for each in OBJECTIVES.values() if each.trains_vector)
             raise ValueError(
-                f"train.output_projection: only {names} reaches it: give {names} a weight, or set it to false"
+                f"train.output_projection: only {names} trains it: give {names} a weight, or set it to false"
             )
         return self
 
@@ -233,7 +239,7 @@ class AlignmentStage(StageSettings):
 
     @property
     def needs_head(self) -> bool:
-        """Whether an objective predicts tokens by the LLM's LM head."""
+        """Whether an objective predicts tokens with the LM head of the LLM."""
         return any(each.needs_head for each in self.active)
 
     @property
@@ -243,7 +249,7 @@ class AlignmentStage(StageSettings):
 
     @property
     def passes(self) -> list[Pass]:
-        """One kind of pass for objectives that need the same of the LLM."""
+        """One kind of pass for each combination of `needs_head` and `needs_embedder` of the objectives."""
         total, shares = sum(self.objectives.values()), {}
         for each in self.active:
             key = each.needs_head, each.needs_embedder
@@ -251,17 +257,17 @@ class AlignmentStage(StageSettings):
         return [Pass(share, *key, self.logits_chunk) for key, share in shares.items()]
 
     def refuse_llm(self, config: Any, has_head: bool) -> None:
-        """Refuse an LLM without LM head for objectives that predict tokens."""
+        """Refuse an LLM without an LM head if an objective predicts tokens."""
         needy = " and ".join(each.name for each in self.active if each.needs_head)
         if needy and not has_head:
             raise UsageError(
-                f"stages.{self.name}.objectives: {config.model_type} has no LM head, which {needy} need: use "
+                f"stages.{self.name}.objectives: {needy} needs an LM head, and {config.model_type} has none: use "
                 "objectives: {distill: 1}"
             )
 
 
 class ContrastiveStage(StageSettings):
-    """Stage 2: queries move to their positives and away from negatives."""
+    """Stage 2: queries are pulled to their positives and pushed away from negatives."""
 
     kind: Literal["contrastive"]
     """A contrastive stage (stage 2)."""
@@ -298,49 +304,49 @@ class ContrastiveStage(StageSettings):
         if dims is not None and (min(dims) < 1 or len(set(dims)) < len(dims)):
             raise ValueError(f"matryoshka_dims {dims}: give different numbers above 0")
         if dims is not None and self.loss != "infonce":
-            raise ValueError("matryoshka_dims works with loss: infonce only")
+            raise ValueError("matryoshka_dims works with loss: infonce only: change one of them")
         if dims is not None and self.distill:
-            raise ValueError("matryoshka_dims trains leading dimensions, distill whole vectors: take one of them out")
+            raise ValueError("matryoshka_dims and distill do not work together: remove one of them")
         if self.distill_contrast and not self.distill:
-            raise ValueError("distill_contrast is a part of distill: give distill a weight, or set it to 0")
+            raise ValueError("distill_contrast needs distill: give distill a weight, or set distill_contrast to 0")
         if not self.hard_negatives and any(not source.in_batch_negatives for source in self.data):
             raise ValueError(
-                "hard_negatives: 0 leaves a source with in_batch_negatives: false without any negative: raise it"
+                "hard_negatives: 0 leaves a source with in_batch_negatives: false without negatives: raise it"
             )
         if self.batch_size == 1 and not self.hard_negatives and not self.distill:
-            raise ValueError("batch_size: 1 with hard_negatives: 0 is a row without any negative: raise one of them")
+            raise ValueError("batch_size: 1 with hard_negatives: 0 has no negatives: raise one of them")
         return self
 
     @property
     def columns(self) -> int:
-        """Query, positive and hard negatives."""
+        """The number of texts of a row: query, positive and hard negatives."""
         return 2 + self.hard_negatives
 
     @property
     def needs_embedder(self) -> bool:
-        """Whether the loss compares with the LLM's own vectors."""
+        """Whether the loss compares with the LLM's own vectors, as `distill` does."""
         return self.distill > 0
 
     @property
     def embeds_twice(self) -> bool:
-        """Whether gradients are cached."""
+        """Whether `gradient_cache` is on."""
         return self.gradient_cache
 
     @property
     def passes(self) -> list[Pass]:
-        """One kind: all texts of a step."""
+        """One kind of pass, for all texts of a step."""
         return [Pass(teacher=self.needs_embedder)]
 
     def rows_at_once(self, length: int) -> int:
-        """Texts in memory at once if all have `length` tokens."""
+        """The number of texts in memory at once if all have `length` tokens."""
         if not self.gradient_cache:
             return self.batch_size * self.columns
         return max(1, self.mini_batch_tokens // length) if self.mini_batch_tokens else self.mini_batch_size
 
     def refuse_llm(self, config: Any, has_head: bool) -> None:
-        """Refuse Matryoshka dimensions that the LLM's vectors do not have."""
+        """Refuse Matryoshka dimensions above the dimensions of the LLM's vectors."""
         if self.matryoshka_dims and max(self.matryoshka_dims) > config.hidden_size:
             raise UsageError(
                 f"stages.{self.name}.matryoshka_dims: {max(self.matryoshka_dims)} is more than the "
-                f"{config.hidden_size} dimensions of the vector"
+                f"{config.hidden_size} dimensions of the vectors: lower it"
             )

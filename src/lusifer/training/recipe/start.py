@@ -1,4 +1,4 @@
-"""`model.start`: a recipe that begins where a finished model stands takes its bases, connector and lengths from it."""
+"""`model.start`: a recipe that starts from a finished model takes its bases, connector and lengths from that model."""
 
 from __future__ import annotations
 
@@ -14,47 +14,59 @@ from lusifer.io.names import EXPORTED, OWN_TYPE
 if TYPE_CHECKING:
     from lusifer.training.recipe.recipe import StartSettings
 
-ADVICE = "give a whole model folder"
+ADVICE = "give a complete model folder"
 TOWERS = ("encoder", "llm")
 
 
 def folder(path: str, revision: str | None = None) -> Path:
-    """Where a model to start from lies on this machine; a hub name is fetched.
+    """Find the folder of a model to start from; a model on the Hub is fetched.
+
+    Args:
+        path: A folder, a name as for `lusifer.load`, or an id on the Hub.
+        revision: A commit, tag or branch on the Hub.
 
     Raises:
-        UsageError: There is no such model, or a revision of one that lies here is asked for.
-        ModelFolderError: The hub does not give it.
+        UsageError: There is no such model, or a revision of a local folder was given.
+        ModelFolderError: The Hub does not deliver it.
     """
     found = names.model(path)
     if isinstance(found, Path) and revision:
-        words = f"{path} lies on this machine, and only a name on the hub has one: leave it out"
+        words = f"{path} is a local folder, and only an id on the Hub has revisions: remove the key"
         raise UsageError(f"model.start.revision={revision!r}: {words}")
     return found if isinstance(found, Path) else hub.fetch(found, hub.MODEL_FILES, revision)
 
 
 def taken(path: str, revision: str | None = None) -> dict[str, Any]:
-    """What a recipe takes from the model that it starts from: keys of `model`, and `max_length`; and its `folder`.
+    """Read the settings that a recipe takes from the model that it starts from.
 
-    The bases of a delta stay what they are; of a whole model both are the model itself, from which the tower of that
-    name is read.
+    A delta has its own bases. The bases of a model with all weights are the model itself, which contains both
+    backbones.
+
+    Args:
+        path: As for `folder`.
+        revision: As for `folder`.
+
+    Returns:
+        The keys `folder`, `max_length` and `model`, the settings of the recipe's `model`.
 
     Raises:
-        UsageError: It is no model of this library, or an int8 copy.
-        ModelFolderError: A file of it is missing or damaged.
+        UsageError: It is no LUSIFER model, or an int8 copy.
+        ModelFolderError: A file is missing or damaged.
     """
     from lusifer.model.config import LusiferConfig  # imports transformers
 
     where = folder(path, revision)
     if (where / EXPORTED).is_file():
-        raise UsageError(f"{path}: is an int8 copy, which cannot be trained: start from the model it was made from")
+        raise UsageError(f"{path}: is an int8 copy, which cannot be trained: start from the original model")
     settings = read_json(where / "config.json", ADVICE, ModelFolderError, dict)
     if settings.get("model_type") != OWN_TYPE:
         kind = settings.get("model_type") or "no model_type"
-        raise UsageError(f"{path}: is no LUSIFER model ({kind}): a base goes to model.encoder or model.llm")
+        raise UsageError(f"{path}: is no LUSIFER model ({kind}): give a base as model.encoder or model.llm")
     try:
         config = LusiferConfig.from_dict(settings)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ModelFolderError(f"{where / 'config.json'}: makes no model ({error}); {ADVICE}") from error
+        words = f"damaged, no model can be made from it ({error}); {ADVICE}"
+        raise ModelFolderError(f"{where / 'config.json'}: {words}") from error
     tokenizer = read_json(where / "tokenizer_config.json", ADVICE, ModelFolderError, dict)
     lengths = [config.max_position_embeddings, tokenizer.get("model_max_length")]
     formats = set((config.tower_dtypes or {}).values()) & {"float32", "bfloat16"}
@@ -76,7 +88,7 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def kept_adapters(model: StartSettings | None) -> list[dict[str, Any]]:
-    """Give the adapters of a delta to start from (name, tower, r, alpha, targets); a whole model has none beside it."""
+    """Read the adapters (name, tower, r, alpha, targets) of a delta to start from; empty for any other model."""
     if model is None:
         return []
     where = folder(model.path, model.revision)
@@ -84,7 +96,7 @@ def kept_adapters(model: StartSettings | None) -> list[dict[str, Any]]:
 
 
 def _base(known: Mapping[str, Any] | None, path: str, revision: str | None) -> dict[str, Any]:
-    """What a recipe says of one tower; `known` is what a delta says of its base."""
+    """Make the recipe's settings of a backbone; `known` is the record of its base in a delta."""
     if known is None:
         found = names.model(path)
         given = {"path": str(found.resolve()) if isinstance(found, Path) else found, "revision": revision}
