@@ -114,7 +114,7 @@ def test_a_run_on_bases_and_data_of_the_hub(runs: Runs) -> None:
 
 def test_an_embedder_of_the_hub_teaches(runs: Runs) -> None:
     assert done(runs.online["distill"]), runs.online["distill"]
-    assert "is no embedder (no modules.json there)" in line(runs.online["teacher"])
+    assert "is no embedder (no modules.json)" in line(runs.online["teacher"])
 
 
 def test_without_the_hub_the_cache_gives_the_same(runs: Runs) -> None:

@@ -78,7 +78,7 @@ def test_sigterm_saves_after_the_step_and_ends(unbroken: dict[str, torch.Tensor]
     (saved,) = output.glob("checkpoints/01-alignment/checkpoint-*")
     step = int(saved.name.rpartition("-")[2])
     assert 1 <= step < 6 and json.loads((saved / "trainer_state.json").read_text())["global_step"] == step
-    assert f"error: SIGTERM: stopped after step {step} of 6, and saved: go on with --resume" in started.stderr
+    assert f"error: SIGTERM: stopped after step {step} of 6, and saved: continue with --resume" in started.stderr
     ends_alike(unbroken, output)
 
 

@@ -86,5 +86,5 @@ def test_what_three_processes_cannot_share_is_refused(
     larger = load_recipe(recipe, ["stages.distill.mini_batch_size=6", "stages.infonce.batch_size=8"]).stages
     with pytest.raises(UsageError, match="distill compares the 6 texts of a mini-batch, and a process has 4"):
         alignment.micro_batches(larger[0])
-    with pytest.raises(UsageError, match="batch_size: 8 is no multiple of the 3 processes"):
+    with pytest.raises(UsageError, match="batch_size: 8 is not a multiple of the 3 processes"):
         trainer.sharers(larger[1])

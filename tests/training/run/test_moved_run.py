@@ -125,9 +125,9 @@ def was_of_the_hub(home: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (change_data, r"stages\.align\.data\.0: texts\.jsonl is not what it was"),
-        (change_base, r"model\.encoder: config\.json is not what it was"),
-        (change_parallel, r"watch\.parallel: parallel\.jsonl is not what it was"),
+        (change_data, r"stages\.align\.data\.0: texts\.jsonl has changed since"),
+        (change_base, r"model\.encoder: config\.json has changed since"),
+        (change_parallel, r"watch\.parallel: parallel\.jsonl has changed since"),
         (forget, r"changed in model\.encoder\.path, model\.llm\.path, stages\.align\.data\.1\.path"),
         (forget_one, r"changed in stages\.align\.data\.2\.path;"),
         (was_of_the_hub, r"changed in model\.llm\.path;"),

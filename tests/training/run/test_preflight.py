@@ -22,7 +22,7 @@ LATER = {
     "stages.contrast.matryoshka_dims=[64]": r"stages\.contrast\.matryoshka_dims: 64 .* 48",
     "stages.contrast.data.0.instruction=" + "Find what answers the question asked here " * 9:
         r"stages\.contrast: pairs.*: the prompt .* tokens .* of the 48 that are read it leaves none for a text",
-    "stages.align.objectives={distill: 1}": r"is no embedder \(no modules\.json there\): distill needs one",
+    "stages.align.objectives={distill: 1}": r"is no embedder \(no modules\.json\): distill needs one",
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_a_prompt_that_fills_the_length_is_refused_in_the_first_stage_too(recipe
 @pytest.mark.parametrize(
     ("processes", "rows", "words"),
     [
-        (3, 8, r"stages\.align\.batch_size: 8 is no multiple of the 3 processes"),
+        (3, 8, r"stages\.align\.batch_size: 8 is not a multiple of the 3 processes"),
         (2, 12, r"align\.mini_batch_size: 6 rows a process .* of 4"),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_run_inside_the_folder_of_a_base_is_refused(
     recipe: Path, bases_folder: tuple[Path, Path], tmp_path: Path
 ) -> None:
     output = bases_folder[1] / "run"
-    with pytest.raises(UsageError, match=r"run: lies in the folder of model\.llm; choose an --output outside it"):
+    with pytest.raises(UsageError, match=r"run: is in the folder of model\.llm: choose an --output outside it"):
         train(recipe, output, overrides=[f"model.llm.path={bases_folder[1]}"])
     assert not output.exists()
 

@@ -273,5 +273,5 @@ def test_files_of_one_name_in_two_folders_are_two_fingerprints(recipe: Path, tmp
 @pytest.mark.parametrize("text", ["[]", '{"model.llm": 3}', "{", "\udcff"])
 def test_damaged_fingerprints_are_named(recipe: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / record.INPUTS).write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(LusiferError, match=r"inputs\.json: damaged.*; remove it to go on without this check"):
+    with pytest.raises(LusiferError, match=r"inputs\.json: damaged.*; remove it to continue without this check"):
         inputs.pinned(load_recipe(recipe), record.RunFolder(tmp_path))

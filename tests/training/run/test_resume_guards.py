@@ -65,7 +65,7 @@ def test_a_base_that_changed_is_refused(one_stage: Path, based: tuple[Path, list
         save_file({key: tensor + 1 for key, tensor in load_file(file).items()}, file)
     else:
         file.write_text(file.read_text() + "\n")
-    with pytest.raises(UsageError, match=rf"model\.llm: {name} is not what it was .*--output"):
+    with pytest.raises(UsageError, match=rf"model\.llm: {name} has changed since .*--output"):
         train(one_stage, run, overrides=settings, resume=True)
     file.write_bytes(before)
 
@@ -86,12 +86,12 @@ def test_data_that_changed_came_or_went_is_refused(one_stage: Path, tmp_path: Pa
     run = run.rename(tmp_path / "moved")  # where it lies makes no difference
     train(one_stage, run, overrides=setting, resume=True)
     write_rows(tmp_path / "rows" / "1.jsonl", 10)
-    with pytest.raises(UsageError, match=r"stages\.align\.data\.0: 1\.jsonl is not what it was"):
+    with pytest.raises(UsageError, match=r"stages\.align\.data\.0: 1\.jsonl has changed since"):
         train(one_stage, run, overrides=setting, resume=True)
     write_rows(tmp_path / "rows" / "1.jsonl", 9)
     train(one_stage, run, overrides=setting, resume=True)
     write_rows(tmp_path / "rows" / "2.jsonl", 18)
-    with pytest.raises(UsageError, match=r"2\.jsonl is not what it was"):
+    with pytest.raises(UsageError, match=r"2\.jsonl has changed since"):
         train(one_stage, run, overrides=setting, resume=True)
 
 

@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(recipe: Path
     with pytest.raises(LusiferError, match="loss is nan"):
         train(recipe, tmp_path / "run", overrides=[*bad, "stages.align.save_steps=9"])
     assert load_file(tmp_path / "run" / "checkpoints" / "01-align" / "bad-batch.safetensors")["input_ids"].shape[0] == 4
-    with pytest.raises(LusiferError, match="not finite at step 2, so no checkpoint"):
+    with pytest.raises(LusiferError, match="NaN or infinite at step 2, so no checkpoint"):
         train(recipe, tmp_path / "other", overrides=[*bad, "stages.align.save_steps=2"])
     assert not list((tmp_path / "other").glob("checkpoints/*/checkpoint-*/model.safetensors"))
 
@@ -190,7 +190,9 @@ def test_a_stage_that_ends_early_is_no_finished_stage(
         lambda self, args, state, control, **kwargs: setattr(control, "should_training_stop", state.global_step == 3),
         raising=False,
     )
-    with pytest.raises(LusiferError, match=r"training ended at step 3 of 4, short of rows; the checkpoints stay"):
+    with pytest.raises(
+        LusiferError, match=r"training ended at step 3 of 4, because rows ran out; the checkpoints stay"
+    ):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints" / "01-align" / "model").exists()
     assert not (tmp_path / "run" / "model").exists()

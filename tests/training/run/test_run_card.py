@@ -234,5 +234,7 @@ def test_two_instructions_that_would_be_saved_under_one_name_are_refused(recipe:
         (folder / "data.json").write_text(json.dumps({"sources": found}))
         assert describe.prompts(run, 1).keys() == names
     (folder / "data.json").write_text(json.dumps({"sources": sources}))
-    with pytest.raises(UsageError, match="'Find news-document' is the name under which documents of 'Find news'"):
+    with pytest.raises(
+        UsageError, match="'Find news-document' has the name under which the prompt for documents of 'Find news'"
+    ):
         describe.prompts(run, 1)

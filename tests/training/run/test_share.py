@@ -113,7 +113,7 @@ def test_data_that_changed_meanwhile_is_refused(tmp_path: Path, bases_folder: tu
     file.write_text(file.read_text() + '{"text": "One more."}\n')
     warm = load_recipe(recipe, variant="warm")
     assert share.begin(warm, tmp_path / "warm", {"aligned": tmp_path / "aligned"})
-    with pytest.raises(UsageError, match=r"stages\.align\.data\.0: rows\.jsonl is not what it was"):
+    with pytest.raises(UsageError, match=r"stages\.align\.data\.0: rows\.jsonl has changed since"):
         run.train(warm, tmp_path / "warm", resume=True)
 
 

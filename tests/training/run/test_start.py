@@ -125,7 +125,7 @@ def test_alignment_needs_the_llm_itself(finished: Path, tmp_path: Path) -> None:
         "objectives: {reconstruction: 1}, max_steps: 1, batch_size: 4, mini_batch_size: 4, learning_rate: 1.0e-3, "
         'data: [{path: "sample:passages"}]}'
     ]
-    with pytest.raises(UsageError, match="alignment needs the LLM's own tokenizer and head, which the whole model"):
+    with pytest.raises(UsageError, match="alignment needs the tokenizer and the LM head of the LLM, which"):
         train(recipe_of(tmp_path, finished / "model"), tmp_path / "run", changes)
     train(recipe_of(tmp_path, finished / "delta"), tmp_path / "more", changes)
     assert lusifer_model(lusifer.load(tmp_path / "more" / "model", device="cpu")) is not None

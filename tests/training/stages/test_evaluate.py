@@ -201,7 +201,9 @@ def test_reporters_get_the_score(recipe: Path, rows: Path, tmp_path: Path, monke
 
 def test_held_pairs_that_training_reads_are_refused(recipe: Path, tmp_path: Path) -> None:
     said = ["stages.contrast.evaluate={data: [{path: 'sample:pairs'}]}", "stages.align.max_steps=1"]
-    with pytest.raises(UsageError, match=r"evaluate\.data: training reads a text of each of the 250 rows: give other"):
+    with pytest.raises(
+        UsageError, match=r"evaluate\.data: the stage trains on a text of each of the 250 rows: give other"
+    ):
         train(recipe, tmp_path / "run", said)
     assert not list((tmp_path / "run").glob("checkpoints/*/checkpoint-*"))
 
@@ -212,7 +214,7 @@ def test_held_pairs_that_changed_are_refused_by_a_resume(recipe: Path, rows: Pat
     train(recipe, tmp_path / "run", [*both(file)[:1], "stages.contrast.max_steps=1"])
     broken = unfinish(tmp_path / "run", tmp_path / "broken", "01-align", 2)
     file.write_text(file.read_text().replace("hill 3", "hill 33"))
-    with pytest.raises(UsageError, match=r"stages\.align\.evaluate\.data\.0: held\.csv is not what it was"):
+    with pytest.raises(UsageError, match=r"stages\.align\.evaluate\.data\.0: held\.csv has changed since"):
         train(recipe, broken, [*both(file)[:1], "stages.contrast.max_steps=1"], resume=True)
 
 

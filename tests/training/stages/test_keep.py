@@ -98,7 +98,7 @@ def test_the_teacher_reads_the_text_alone_and_no_further_than_the_encoder(
 
 
 REFUSED = {
-    "stages.contrast.distill=1": r"is no embedder .*: stages\.contrast\.distill needs one; set distill: 0",
+    "stages.contrast.distill=1": r"is no embedder .*: stages\.contrast\.distill needs one: set distill: 0",
     "stages.contrast.distill_contrast=1": r"distill_contrast needs distill",
 }
 

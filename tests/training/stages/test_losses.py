@@ -140,7 +140,7 @@ def test_no_gradient_is_kept_in_evaluation(bases_folder):
 
 def test_too_few_columns_are_refused():
     texts = [[vectors(2, 1)[:, 0]], [vectors(2, 1, 1)[:, 0]]]
-    with pytest.raises(ValueError, match="2 columns are too few: rows need a query, 1 positives and a hard negative"):
+    with pytest.raises(ValueError, match="2 columns are too few: give a query, 1 positives and a hard negative"):
         NTXentL2(torch.nn.Identity(), in_batch_negatives=False).calculate_loss(texts)
-    with pytest.raises(ValueError, match="1 columns are too few: rows need a query, 1 positives$"):
+    with pytest.raises(ValueError, match="1 columns are too few: give a query, 1 positives$"):
         NTXentL2(torch.nn.Identity()).calculate_loss(texts[:1])

@@ -170,18 +170,18 @@ def test_what_would_be_fetched_is_said_without_the_hub(capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     sets = [line.split(": ")[0] for line in lines[:-1]]
     assert len(sets) == len(set(sets)) == 39  # one line a set, however many stages read it
-    squad = "hf://datasets/Hieuman/SQuAD@newest: fetched whole, 97,400 rows at most, for "
+    squad = "hf://datasets/Hieuman/SQuAD@newest: fetched completely, 97,400 rows at most, for "
     assert f"{squad}retrieval, all-sets" in lines
     loaded = load_recipe("paper-mistral")
     read = [source for stage in loaded.stages for source in loaded.sources(stage)]
     rows = sum(source.limit for source in read)
     assert lines[-1] == (
-        f"in all: 39 sets to fetch, 0 to stream, 0 local; {len(read)} sources of stages read {rows:,} rows at most"
+        f"total: 39 datasets to fetch, 0 to stream, 0 local; {len(read)} sources of stages read {rows:,} rows at most"
     )
     assert main(["data", "fetch", "tiny", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "sample:pairs: local, all rows, for alignment, contrastive",
-        "in all: 0 sets to fetch, 0 to stream, 2 local; 3 sources of stages read all rows of 3",
+        "total: 0 datasets to fetch, 0 to stream, 2 local; 3 sources of stages read all rows of 3",
     ]
     chinese = "stages.alignment-completion.data=[{hub: Hieuman/MSMarco}, {hub: Hieuman/dureader}]"
     call = ["data", "fetch", "paper-mistral", "--dry-run", "--set", chinese]
@@ -319,5 +319,5 @@ def test_pairs_that_every_model_answers_choose_no_weights(tmp_path):
 def test_a_stage_without_a_row_to_train_on_is_refused():
     """Without a word its plan of steps would never be made."""
     recipe = load_recipe("tiny", ["stages.contrastive.evaluate={held: 0.999}"])
-    with pytest.raises(UsageError, match=r"stages\.contrastive: no row is left to train on: 250 are held back"):
+    with pytest.raises(UsageError, match=r"stages\.contrastive: no row is left to train on: 250 are held out"):
         contrastive.examples(recipe, recipe.stages[1], 1)

@@ -82,7 +82,7 @@ def test_parallel_text_that_changed_is_refused_by_a_resume(one_stage: Path, tmp_
     train(one_stage, tmp_path / "run", overrides=settings)
     broken = unfinish(tmp_path / "run", tmp_path / "broken", "01-align", 2)
     file.write_text("\n".join(lines[::-1]))
-    with pytest.raises(UsageError, match=r"stages\.align\.watch\.parallel: rows\.jsonl is not what it was"):
+    with pytest.raises(UsageError, match=r"stages\.align\.watch\.parallel: rows\.jsonl has changed since"):
         train(one_stage, broken, overrides=settings, resume=True)
     with pytest.raises(UsageError, match=r"the recipe changed in stages\.align\.watch\.every"):
         train(one_stage, broken, overrides=[settings[0].replace("every: 4", "every: 2")], resume=True)

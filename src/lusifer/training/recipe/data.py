@@ -93,7 +93,7 @@ class AlignmentSource(Source):
 
     @property
     def row_kind(self) -> str:
-        """ "pairs" if the role needs them, else "passages"."""
+        """Return "pairs" if the role needs them, else "passages"."""
         return "pairs" if self.role in PAIRED_ROLES else "passages"
 
     @model_validator(mode="before")

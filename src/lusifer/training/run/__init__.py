@@ -1,1 +1,1 @@
-"""A recipe in, a run folder out."""
+"""Run a recipe: from its bases to the finished model in a run folder."""

@@ -1,4 +1,4 @@
-"""Step 0 of a run: the two bases become one model, and what cannot work is refused before anything trains."""
+"""The start of a run: build the model from its bases, and refuse what cannot work before training starts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,22 @@ from lusifer.training.folder import RunFolder
 from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe, Stage
 
-WORD_TEXTS, WORD_TEXT = 4096, 64  # how many texts a connector starts from, and the tokens read of each
+WORD_TEXTS, WORD_TEXT = 4096, 64  # for `start_from_words`: the number of texts, and the tokens of each
 PROBE_TEXTS = ("The river rises in spring.", "Сколько стоит билет до города?", "水", "How long is a day on Mars?")
 
 
 def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
-    """The model of step 0, on this process's device.
+    """Build the model of a recipe from its two bases, on the device of this process.
 
-    Unless the recipe says no, it is probed: what is not bidirectional or depends on padding is refused.
+    Args:
+        recipe: The recipe.
+        frozen: The dtype of backbones that are not trained in full.
+
+    Raises:
+        LusiferError: A check of `model.probes` failed.
     """
     settings = recipe.model
-    # A tower that will train whole is never rounded first.
+    # A backbone that a stage trains in full stays float32, so that it is never rounded.
     whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
     dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
     device = str(processes.state().device)
@@ -54,7 +59,13 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
 
 
 def start_from_words(embedder: SentenceTransformer, recipe: Recipe, texts: list[str]) -> None:
-    """Start the connector near the LLM's word embeddings, if it wants to, from how the encoder reads these texts."""
+    """Initialize a connector with `start_from_words`, and no other one.
+
+    Args:
+        embedder: The model.
+        recipe: The recipe.
+        texts: The first texts of the run.
+    """
     model, llm = assemble.lusifer_model(embedder), recipe.model.llm
     if model.connector.mapping.needs_words:
         tokenizer, own = embedder.tokenizer, read_tokenizer(names.base(llm.path), llm.revision)
@@ -63,13 +74,14 @@ def start_from_words(embedder: SentenceTransformer, recipe: Recipe, texts: list[
 
 
 def start_model(recipe: Recipe) -> SentenceTransformer:
-    """The model that a recipe starts from, on this process's device, adapters of half-precision towers beside them.
+    """Load the model of `model.start`, on the device of this process.
 
-    Weights are made wider where the recipe asks for float32, never narrower: what was trained is not rounded.
+    Adapters of half-precision backbones stay separate layers. Weights are cast to float32 if the recipe asks for it,
+    and never to half precision, which would round trained weights.
 
     Raises:
-        ModelFolderError: It is damaged, or a base of it is another one.
-        LusiferError: A probe failed.
+        ModelFolderError: The model is damaged, or a base has changed.
+        LusiferError: A check of `model.probes` failed.
     """
     settings, device = recipe.model, str(processes.state().device)
     where = start.folder(settings.start.path, settings.start.revision)
@@ -86,7 +98,12 @@ def start_model(recipe: Recipe) -> SentenceTransformer:
 
 
 def take_over_seen(recipe: Recipe, run: RunFolder) -> None:
-    """Keep in a run what the model that it starts from was trained on."""
+    """Copy the record of the training texts of `model.start` to a run.
+
+    Args:
+        recipe: The recipe.
+        run: The run.
+    """
     if recipe.model.start is not None:
         seen.take_over(start.folder(recipe.model.start.path, recipe.model.start.revision), run.root)
 
@@ -97,27 +114,31 @@ def _probe(model: LusiferModel, tokenizer: PreTrainedTokenizerBase) -> None:
     failed = [probe for probe in found if not probe.ok]
     if failed:
         words = "; ".join(f"{probe.name}: no ({probe.detail})" for probe in failed)
-        raise LusiferError(f"{words}; to train it all the same, set model.probes: false")
+        raise LusiferError(f"{words}; use other bases, or set model.probes: false to train these anyway")
 
 
 def refuse_unreadable(recipe: Recipe, output: Path) -> None:
-    """Read both configurations before the run folder exists: a wrong name must not leave a run behind.
+    """Read the configurations of the bases before the run folder exists: a wrong name must not leave a run folder.
+
+    Args:
+        recipe: The recipe.
+        output: The run folder.
 
     Raises:
-        UsageError: A base is not there or not known, its tokenizer does not serve the connector, or the run would be
-            written into it.
+        UsageError: A base does not exist or is not supported, the connector cannot use its tokenizer, or `output` is
+            inside its folder.
     """
     if recipe.model.start is not None:
         where = start.folder(recipe.model.start.path, recipe.model.start.revision)
         if output.is_relative_to(where.resolve()):
-            raise UsageError(f"{output}: lies in the folder of model.start; choose an --output outside it")
+            raise UsageError(f"{output}: is in the folder of model.start: choose an --output outside it")
     for tower in adapters.TOWERS:
         base = getattr(recipe.model, tower)
         if base.path.startswith("tiny:"):
             continue
         build.read_config(base.base(), tower)
         if output.is_relative_to(Path(names.base(base.path)).resolve()):
-            raise UsageError(f"{output}: lies in the folder of model.{tower}; choose an --output outside it")
+            raise UsageError(f"{output}: is in the folder of model.{tower}: choose an --output outside it")
     if recipe.model.start is None and getattr(recipe.model.connector, "start_from_words", False):
         given = {tower: getattr(recipe.model, tower) for tower in adapters.TOWERS}
         words.refuse_slow(
@@ -130,7 +151,7 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
 
 
 def concrete(recipe: Recipe) -> Recipe:
-    """What `auto` means on this machine, written out: a run resumed on another computes the same, or is refused."""
+    """Replace `auto` by its value on this machine, so that a run resumed on another machine computes the same."""
     auto, model = build.frozen_dtype(), recipe.model
     if model.dtype.frozen == "auto":
         dtype = model.dtype.model_copy(update={"frozen": str(auto).removeprefix("torch.")})
@@ -143,7 +164,12 @@ def concrete(recipe: Recipe) -> Recipe:
 
 
 def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
-    """Put folders in the place of `tiny:encoder` and `tiny:llm`, made from the seed inside the run folder."""
+    """Make the bases `tiny:encoder` and `tiny:llm` in the run folder, and return the recipe with their paths.
+
+    Args:
+        recipe: The recipe. Its seed is that of the weights.
+        run: The run.
+    """
     paths = {"encoder": recipe.model.encoder.path, "llm": recipe.model.llm.path}
     if not any(path.startswith("tiny:") for path in paths.values()):
         return recipe
@@ -156,15 +182,27 @@ def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
 
 
 def paths(recipe: Recipe, model: Path) -> dict[str, str]:
-    """Where the bases of a delta lie now, by tower: a run may have moved since a stage recorded them."""
+    """Return the current paths of the bases of a delta; they may have moved since a stage recorded them.
+
+    Args:
+        recipe: The recipe, with the current paths.
+        model: The folder of the delta.
+
+    Returns:
+        Backbone -> path. Empty for a model with all weights.
+    """
     apart = contents.read(model / "config.json", dict).get("bases") or {}
     return {tower: getattr(recipe.model, tower).path for tower in apart}
 
 
 def space(recipe: Recipe, stage: Stage) -> dict[str, str] | None:
-    """The embedder to whose vectors a stage keeps those of the model, as `LusiferConfig.space`; None where to none.
+    """Return `LusiferConfig.space` after a stage: the embedder that it distills, or None.
 
-    A stage without such an objective moves the vectors where it likes, whatever the stages before it did.
+    A stage without distillation gives None, because it moves the vectors away, whatever earlier stages did.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
     """
     if not stage.needs_embedder:
         return None
@@ -176,9 +214,9 @@ def space(recipe: Recipe, stage: Stage) -> dict[str, str] | None:
 
 
 def prompts(recipe: Recipe) -> dict[str, str]:
-    """What the model folder remembers: `query` and `document`, and each instruction it was trained with.
+    """Make the prompts of the model folder: `query`, `document`, and each instruction of a contrastive stage.
 
-    Of a model to start from, those that it has come first.
+    The prompts of `model.start` come before those of the recipe.
     """
     found = {"query": "", "document": ""}
     if recipe.model.start is not None:

@@ -1,4 +1,4 @@
-"""What a run was trained on and by: said when a stage starts, kept beside its checkpoints, written on its card."""
+"""The record of a stage's data: printed when the stage starts, stored in its folder, and shown on the model card."""
 
 from __future__ import annotations
 
@@ -27,16 +27,25 @@ ONE_KIND = "texts of one kind"
 def data(
     recipe: Recipe, stage: Stage, rows: AlignmentExamples | PairRows, digests: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, Any]:
-    """Say what a stage reads; `digests` has file name -> SHA-256 of each source that is read, of a hub set none.
+    """Describe the data of a stage.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        rows: The rows of the stage.
+        digests: For each source, file name -> SHA-256; empty for a dataset on the Hub.
 
     Returns:
-        `steps`; `sources`: name, language, rows, rows `dropped` because no negative was found for them, their use and
-        the text before queries, of sets of pairs also negatives that were `removed` because they answer their query,
-        the steps that they get, how often a row is read at `most` and how many are `unread`, with clusters the steps
-        that are `mixed` of several, and of small sets that were joined the rows of each of the `parts`; `objectives`
-        of an alignment stage: of each the steps, rows, `most` and `unread` as of a set of pairs; `left_out`: name and
-        language of the sources that `english_only` drops; `skipped`: the bad rows that were left out; `read_from`: of
-        every source name, rows as they were read, and the commit or the digests of its files.
+        - `steps`: the steps of the stage.
+        - `sources`: for each source its name, language, `rows`, rows `dropped` without a negative, `use`, and the
+          `prompt` of queries. A set of pairs also has the negatives that were `removed` because they answer their
+          query, its `steps`, the `most` reads of a row, the `unread` rows, the steps `mixed` of several clusters, and
+          the rows of each of its `parts` if small sets were joined.
+        - `objectives`: for each alignment objective `steps`, `rows`, `most` and `unread`.
+        - `left_out`: name and language of the sources that `english_only` leaves out.
+        - `skipped`: the messages of the bad rows.
+        - `evaluate`: with `evaluate`, the numbers of held-out pairs.
+        - `read_from`: for each source its name, the rows that were read, and the commit or the digests of its files.
     """
     read_from = recipe.sources(stage)
     if isinstance(rows, PairRows):
@@ -69,7 +78,7 @@ def _source(recipe: Recipe, source: Source) -> dict[str, str | None]:
 
 
 def _pairs(recipe: Recipe, name: str, found: PairSet, source: PairSource) -> dict[str, Any]:
-    """One set of a contrastive stage."""
+    """Describe one set of a contrastive stage."""
     use = ONE_KIND if found.prompts.get("positive") else "query to document"
     return {
         "name": name,
@@ -84,10 +93,15 @@ def _pairs(recipe: Recipe, name: str, found: PairSet, source: PairSource) -> dic
 
 
 def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows) -> None:
-    """Write what a stage reads into its folder: a later stage's card needs it, a resume may not read the rows.
+    """Write the record of a stage's data to its folder, for the cards of later stages and of a resumed run.
 
-    `data.json` is what `data` says, `seen.safetensors` tells which texts it reads, and `steps.jsonl` of a stage of
-    pairs has a line for each step: its set and, where its rows share one, their cluster.
+    `data.json` is the result of `data`, and `seen.safetensors` records the training texts. In a contrastive stage
+    `steps.jsonl` has a line for each step: its set, and the cluster that its rows share, if any.
+
+    Args:
+        folder: The folder of the stage.
+        said: The result of `data`.
+        rows: The rows of the stage.
     """
     write_json(folder / DATA, said)
     seen.write(folder, rows.texts(), sum(1 for _ in rows.texts()))
@@ -99,9 +113,14 @@ def keep(folder: Path, said: dict[str, Any], rows: AlignmentExamples | PairRows)
 
 
 def prompts(run: RunFolder, number: int) -> dict[str, str]:
-    """Give the prefixes in the stages up to `number`, by instruction: those of rows and tasks as well.
+    """Collect the prompts of the stages up to `number`, including those that rows and tasks brought.
 
-    Where documents had it too, it is there once more as "INSTRUCTION-document".
+    Args:
+        run: The run.
+        number: The number of the last stage, from 1.
+
+    Returns:
+        Instruction -> prefix. If documents had the instruction too, also "INSTRUCTION-document" -> prefix.
 
     Raises:
         UsageError: Another instruction has that name.
@@ -114,20 +133,27 @@ def prompts(run: RunFolder, number: int) -> dict[str, str]:
     if both := sorted(queries.keys() & documents.keys()):
         name = documents[both[0]].strip()
         raise UsageError(
-            f"the instruction {both[0]!r} is the name under which documents of {name!r} are saved: reword one"
+            f"the instruction {both[0]!r} has the name under which the prompt for documents of {name!r} is saved: "
+            "change one of them"
         )
     return queries | documents
 
 
 def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
-    """The model card of the result of stage `number` (from 1); `run` has `data.json` of the stages that are done."""
+    """Render the model card after a stage.
+
+    Args:
+        run: The run, with `data.json` of the finished stages.
+        number: The number of the stage, from 1.
+        embedder: The model.
+    """
     recipe = run.recipe
     stages = recipe.stages[:number]
     said = [_kept(run.stage(place, stage.name)) for place, stage in enumerate(stages, start=1)]
     bases = {"encoder": recipe.model.encoder, "llm": recipe.model.llm}
     start = recipe.model.start
     from_hub = [start] if start is not None and isinstance(names.model(start.path), str) else []
-    whole = start is not None and bases["encoder"].path == bases["llm"].path  # a delta has bases of its own
+    whole = start is not None and bases["encoder"].path == bases["llm"].path  # a delta has its own bases
     sources = [source for stage in stages for source in recipe.sources(stage)]
     spoken = [recipe.language(source) for source in sources]
     return cards.text(
@@ -146,7 +172,7 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
         datasets=[source.hub for source in sources if source.hub],
         languages=[code for code in spoken if code],
         unsaid=None in spoken,
-        # Prefixes of contrastive stages, and whether documents had them too.
+        # Prefix of a contrastive stage -> whether documents had it too.
         instructions={
             source["prompt"]: source["use"].startswith(ONE_KIND)
             for kept in said
@@ -159,7 +185,7 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
 
 
 def _kept(folder: Path) -> dict[str, Any]:
-    """What `keep` wrote, or nothing where an older version ran the stage."""
+    """Read the record that `keep` wrote; empty values if an older version ran the stage."""
     said = {"steps": None, "sources": [], "left_out": [], "skipped": [], "best": None}
     if (folder / DATA).is_file():
         said |= read_json(folder / DATA, "put it back, or train the stage again")

@@ -1,8 +1,8 @@
-"""What a run reads: listed and fetched beforehand, and known again by content.
+"""The inputs of a run: list and fetch them, and record their content.
 
-`inputs.json` in the run folder holds, by key of the recipe, the SHA-256 of every local file and the commit of every
-hub name. What a stage with a checkpoint has read must not change any more, and a hub name is read at its first commit
-from then on, wherever its branch has moved. Inputs of stages that have not begun may change: the run reads them anew.
+`inputs.json` in the run folder has, for each key of the recipe, the SHA-256 of every local file and the commit of every
+dataset or model on the Hub. Inputs of a stage with a checkpoint must not change, and names on the Hub stay at the
+recorded commit. Inputs of stages that have not begun may change: the run reads them again.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lusifer.training.recipe.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
     from lusifer.data.sources import SourceSpec
-    from lusifer.training.folder import RunFolder  # imports torch, which fetching can do without
+    from lusifer.training.folder import RunFolder  # imports torch, which `lusifer fetch` does not need
 
 TOWERS = ("encoder", "llm")
 
 Fingerprints = dict[str, dict[str, str]]
-"""By key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.evaluate.data.0`, `stages.NAME.watch.parallel`): file ->
-SHA-256, or "commit" -> commit. What is trained on is numbered without what `english_only` leaves out."""
+"""Key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.evaluate.data.0`, `stages.NAME.watch.parallel`) -> file ->
+SHA-256, or "commit" -> commit. The numbers of `data` do not count sources that `english_only` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ class PlannedSource:
 
     @property
     def place(self) -> str:
-        """Where it is, and how it is read."""
+        """The place of the source, and how it is read."""
         source = self.source
         if source.hub is None:
             return f"{source.path}: local"
         config = f", configuration {source.config}" if source.config else ""
         split = f", split {source.split}" if source.split != "train" else ""
         where = f"hf://datasets/{source.hub}@{source.revision or 'newest'}{config}{split}"
-        return f"{where}: {'streamed' if source.streaming else 'fetched whole'}"
+        return f"{where}: {'streamed' if source.streaming else 'fetched completely'}"
 
 
 def _planned(recipe: Recipe) -> list[PlannedSource]:
-    """Every source that is read, stage after stage."""
+    """List every source that is read, stage after stage."""
     return [
         PlannedSource(name, source, recipe.spec(stage, source))
         for stage in recipe.stages
@@ -68,7 +68,7 @@ def _planned(recipe: Recipe) -> list[PlannedSource]:
 
 
 def lines(recipe: Recipe) -> Iterator[str]:
-    """Say what would be read, a line for each set or file and the sums at the end. Asks nobody."""
+    """Yield lines about what a run would read: each dataset or file, then the sums. Nothing is fetched."""
     places: dict[str, list[PlannedSource]] = {}
     for each in _planned(recipe):
         places.setdefault(each.place, []).append(each)
@@ -83,24 +83,26 @@ def lines(recipe: Recipe) -> Iterator[str]:
 
 
 def _sums(places: Collection[Sequence[PlannedSource]]) -> str:
-    """How much it is together."""
+    """Make the line with the sums."""
     limits = [each.source.limit for uses in places for each in uses]
     known, whole = [limit for limit in limits if limit is not None], limits.count(None)
     rows = [f"{sum(known):,} rows at most"] * bool(known) + [f"all rows of {whole:,}"] * bool(whole)
     sets = [uses[0].source for uses in places if uses[0].source.hub is not None]
     streamed = sum(source.streaming for source in sets)
-    kinds = f"{len(sets) - streamed:,} sets to fetch, {streamed:,} to stream, {len(places) - len(sets):,} local"
-    return f"in all: {kinds}; {len(limits):,} sources of stages read {' and '.join(rows) or 'nothing'}"
+    kinds = f"{len(sets) - streamed:,} datasets to fetch, {streamed:,} to stream, {len(places) - len(sets):,} local"
+    return f"total: {kinds}; {len(limits):,} sources of stages read {' and '.join(rows) or 'nothing'}"
 
 
 def fetch(recipe: Recipe, listen: Callable[[PlannedSource, int, list[str]], None]) -> None:
-    """Read every row of a recipe as training will, so that it lies in the cache and is known to be whole.
+    """Read every row of a recipe as training does, to fill the cache and to check the rows.
 
-    `listen` is called with each source that is not left out, its rows, and the bad rows that were skipped.
+    Args:
+        recipe: The recipe.
+        listen: Called for each source with its number of rows and the messages of its skipped bad rows.
 
     Raises:
-        UsageError: The hub does not give a set.
-        DataError: A row is not what it should be.
+        UsageError: The Hub does not deliver a dataset.
+        DataError: A row is bad.
     """
     for each in _planned(recipe):
         bad = BadRows(each.source.skip_bad)
@@ -109,13 +111,13 @@ def fetch(recipe: Recipe, listen: Callable[[PlannedSource, int, list[str]], None
 
 
 def fingerprints(recipe: Recipe) -> Fingerprints:
-    """Look at everything that a run reads, as the user gave it; `tiny:` bases and samples in the package are left out.
+    """Compute the fingerprints of the inputs of a run, except `tiny:` bases and samples in the package.
 
     Raises:
-        UsageError: A hub name cannot be resolved.
+        UsageError: A name on the Hub cannot be resolved.
     """
     found: Fingerprints = {}
-    looked: dict[tuple[str, str | None], dict[str, str]] = {}  # both towers of a whole model lie in one folder
+    looked: dict[tuple[str, str | None], dict[str, str]] = {}  # both backbones may be in one model folder
     for name in (*TOWERS, "start"):
         base, key = getattr(recipe.model, name), f"model.{name}"
         if base is None or names.is_tiny(base.path):
@@ -139,14 +141,22 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
 
 
 def _keys(recipe: Recipe, stage: Stage) -> Iterator[tuple[str, Source]]:
-    """The sources that a stage trains on, then those that it is scored on, each with its key."""
+    """Yield key and source of what a stage trains on, then of what it is scored on."""
     scored = stage.evaluate.data if stage.evaluate else []
     for key, sources in (("data", recipe.sources(stage)), ("evaluate.data", scored)):
         yield from ((f"stages.{stage.name}.{key}.{number}", source) for number, source in enumerate(sources))
 
 
 def records(recipe: Recipe, run: RunFolder) -> dict[str, dict[str, Any]]:
-    """What a delta says of the two bases, by tower; `recipe` is pinned, its `tiny:` bases are made."""
+    """Make the records of the two bases for a delta.
+
+    Args:
+        recipe: The pinned recipe, with its `tiny:` bases made.
+        run: The run.
+
+    Returns:
+        Backbone -> record.
+    """
     known, found = _read(run), {}
     for tower in TOWERS:
         base, key = getattr(recipe.model, tower), f"model.{tower}"
@@ -156,11 +166,16 @@ def records(recipe: Recipe, run: RunFolder) -> dict[str, dict[str, Any]]:
 
 
 def remember(run: RunFolder, recipe: Recipe, found: Fingerprints) -> None:
-    """Keep what `fingerprints` found, unless it contradicts what something was learned from.
+    """Store fingerprints in the run folder, and refuse changed inputs of stages that have begun.
+
+    Args:
+        run: The run.
+        recipe: The recipe.
+        found: The result of `fingerprints`.
 
     Raises:
-        UsageError: Names the first file that changed, came or went.
-        ModelFolderError: The file of fingerprints is damaged.
+        UsageError: A file was changed, added or removed.
+        ModelFolderError: `inputs.json` is damaged.
     """
     known = _read(run)
     stages = {stage.name for number, stage in enumerate(recipe.stages, start=1) if run.begun(number, stage.name)}
@@ -171,21 +186,35 @@ def remember(run: RunFolder, recipe: Recipe, found: Fingerprints) -> None:
         elif COMMIT not in known[key] and digests_now != known[key]:
             changed = sorted(dict(known[key].items() ^ digests_now.items()))
             raise UsageError(
-                f"{key}: {changed[0]} is not what it was when this run read it ({run.inputs}); put it back, or "
-                "start anew in another --output"
+                f"{key}: {changed[0]} has changed since this run read it ({run.inputs}): put it back, or start a new "
+                "run in another --output"
             )
     write_json(run.inputs, known)
 
 
 def digests(recipe: Recipe, stage: Stage, run: RunFolder) -> list[dict[str, str]]:
-    """Give the fingerprints of a stage's sources, file name -> SHA-256, in their order; of a hub set none."""
+    """Return the digests of the sources of a stage, in order.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        run: The run.
+
+    Returns:
+        For each source, file name -> SHA-256; empty for a dataset on the Hub.
+    """
     known = _read(run)
     found = (known.get(f"stages.{stage.name}.data.{number}", {}) for number in range(len(recipe.sources(stage))))
     return [{name: value for name, value in files.items() if name != COMMIT} for files in found]
 
 
 def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
-    """The recipe with every hub name at the commit that the run's `inputs.json` has for it."""
+    """Return the recipe with every name on the Hub at the commit in the run's `inputs.json`.
+
+    Args:
+        recipe: The recipe.
+        run: The run.
+    """
     known = _read(run)
     towers = {name: _pin(getattr(recipe.model, name), known, f"model.{name}") for name in (*TOWERS, "start")}
     stages = []
@@ -211,8 +240,8 @@ def _digests(files: Sequence[Path], top: str | Path) -> dict[str, str]:
 
 
 def _read(run: RunFolder) -> Fingerprints:
-    file, advice = run.inputs, "remove it to go on without this check"
+    file, advice = run.inputs, "remove it to continue without this check"
     known = read_json(file, advice, ModelFolderError, dict) if file.is_file() else {}
     if not all(isinstance(files, dict) for files in known.values()):
-        raise ModelFolderError(f"{file}: damaged, not names and their fingerprints by key; {advice}")
+        raise ModelFolderError(f"{file}: damaged, expected an object for each key; {advice}")
     return known

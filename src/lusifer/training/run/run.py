@@ -1,4 +1,4 @@
-"""A whole run: build, then stage after stage; each stage reads a model folder and writes one."""
+"""A complete run: build the model, then train stage after stage; each stage reads a model folder and writes one."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ from lusifer.training.stages.trainer import MetricsLog, StageTrainer, arguments,
 Listener = Callable[[dict[str, Any]], None]
 StageRows = AlignmentExamples | PairRows
 _OF_THE_STAGE = shutil.ignore_patterns(checkpoints.CHECKSUMS)
-"""What is not published with a stage's model: settings and card are written anew, so its checksums are not theirs."""
+"""Files that are not copied to the finished model: its settings and card differ, so the checksums do not fit."""
 KINDS: dict[str, ModuleType] = {"alignment": alignment, "contrastive": contrastive}
-"""By a stage's `kind`: its functions `refuse`, `examples`, `refuse_rows` and `trainer`."""
+"""Kind of a stage -> a module with the functions `refuse`, `examples`, `refuse_rows` and `trainer`."""
 
 
 def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: Listener | None = None) -> Path:
-    """Run a recipe from where it stands to its end.
+    """Run a recipe to its end.
 
     Args:
-        recipe: What to train, as `load_recipe` gives it.
+        recipe: The recipe, from `load_recipe`.
         output: The run folder.
-        resume: Go on with what `output` holds; without it the folder must be new.
-        listen: Is called with a dict for every event: `{"event": "stage", ...}`, `"counts"`,
-            `"data"`, `"step"`, `"log"`, `"saved"`, `"damaged"`, `"processes"`.
+        resume: Whether to continue the run in `output`. Otherwise the folder must be new.
+        listen: Called with a dictionary for every event: `{"event": "stage", ...}`, `"counts"`, `"data"`, `"step"`,
+            `"log"`, `"saved"`, `"damaged"`, `"processes"`, `"best"`, `"best gone"`.
 
     Returns:
         The folder of the finished model.
 
     Raises:
-        UsageError: The recipe, the bases or the folder do not fit; nothing was trained.
-        LusiferError: Training failed, or another process of the run ended; checkpoints stay.
+        UsageError: The recipe, the bases or the folder do not fit. Nothing was trained.
+        LusiferError: Training failed, or another process of the run ended. Checkpoints stay.
     """
     state = processes.start()
     recipe = bases.concrete(recipe)
@@ -70,7 +70,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
     bases.refuse_unreadable(recipe, run.root)
     refuse_reporters(recipe)
     with processes.together(), ExitStack() as held:
-        if state.is_main_process:  # the others wait for what the first one writes
+        if state.is_main_process:  # the others wait for its files
             held.enter_context(RunFolder.start(output, recipe, resume))
             inputs.remember(run, recipe, inputs.fingerprints(recipe))
             bases.take_over_seen(recipe, run)
@@ -84,7 +84,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
 
 
 def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
-    """Run the stages that are not done yet, each from the folder of the one before, and publish the last."""
+    """Run the stages that are not finished, each from the folder of the previous one, and write the finished model."""
     state = processes.state()
     rows = _refuse_unfit(recipe, run)
     finished = run.model.is_dir()
@@ -93,26 +93,26 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
         target = run.stage(number, stage.name)
         if state.is_main_process and not finished and (file := checkpoints.damaged(target / MODEL)) is not None:
             listen(_damage(stage.name, file))
-            checkpoints.set_aside(target / MODEL)  # its last checkpoint makes it anew
+            checkpoints.set_aside(target / MODEL)  # it is made again from the last checkpoint
         state.wait_for_everyone()
         if not (target / MODEL).is_dir():
             embedder = _load(before, recipe, run)
             finished = False
             _stage(recipe, stage, number, run, embedder, rows.pop(number, None), listen)
             del embedder
-            gc.collect()  # trainer and optimizer are a circle of references: the next stage needs their memory
+            gc.collect()  # frees trainer and optimizer, which refer to each other, for the next stage
         before = target / MODEL
-    if state.is_main_process and not finished:  # its card may have been edited
+    if state.is_main_process and not finished:  # a finished model stays: the user may have edited its card
         _publish(recipe, run, before)
     state.wait_for_everyone()
     return run.model
 
 
 def _refuse_unfit(recipe: Recipe, run: RunFolder) -> dict[int, StageRows]:
-    """Go through the stages that have not begun, so that a mistake in the last one does not show after days.
+    """Check all stages that have not begun, so that a mistake in the last one is found now and not after days.
 
     Returns:
-        What was read, by the number of the stage (from 1); it lies on disk.
+        Number of a stage, from 1 -> its rows, which are on disk.
     """
     waiting = [
         (number, stage) for number, stage in enumerate(recipe.stages, start=1) if not run.begun(number, stage.name)
@@ -145,14 +145,14 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
 
 
 def _damage(stage: str, file: Path) -> dict[str, str]:
-    """The event of a folder that is set aside because of a damaged file."""
+    """Make the event of a folder that is set aside because of a damaged file."""
     return {"event": "damaged", "stage": stage, "file": str(file), "kept": checkpoints.DAMAGED + file.parent.name}
 
 
 def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransformer:
-    """The model of step 0, or that of the stage before with the recipe's attention kernel (a folder has none).
+    """Build or load the model of a stage: from the bases, from `model.start`, or from the folder of the stage before.
 
-    A tower in half precision keeps its adapters of earlier stages beside it: merged, it would have to be float32.
+    A half-precision backbone keeps adapters of earlier stages as separate layers: merged, it would have to be float32.
     """
     if path is None and recipe.model.start is not None:
         embedder = bases.start_model(recipe)
@@ -169,22 +169,22 @@ def _load(path: Path | None, recipe: Recipe, run: RunFolder) -> SentenceTransfor
     )
     delta = Delta.of_folder(path)
     assemble.lusifer_model(embedder).delta = delta and delta.at(inputs.records(recipe, run))
-    embedder.prompts = bases.prompts(recipe)  # in the folder are those from before a later stage was mended
+    embedder.prompts = bases.prompts(recipe)  # the folder may have older prompts: a later stage may have changed
     return embedder
 
 
 def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
-    """Put the last stage's model in its final place: whole in `model`, and without its bases in `delta`."""
+    """Write the finished model from the last stage: with all weights to `model`, and as a delta to `delta`."""
     places = bases.paths(recipe, last)
     if not contents.is_delta(last):
         embedder = folder.load(last, "cpu", bases=places)
         with write_folder(run.model) as temporary:
             shutil.copytree(last, temporary, ignore=_OF_THE_STAGE, dirs_exist_ok=True)
-            # That of the stage is of another recipe where stages were taken over from another run.
+            # Not the card of the stage: it has another recipe if the stage was taken over from another run.
             (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
             golden.write(embedder, temporary)
         return
-    with write_folder(run.delta) as temporary:  # first: where `model` is, the run is done
+    with write_folder(run.delta) as temporary:  # before `model`, whose existence means that the run is finished
         shutil.copytree(last, temporary, ignore=_OF_THE_STAGE, dirs_exist_ok=True)
         contents.shorten_tokenizer(temporary)
         found = contents.read(temporary / "config.json", dict)
@@ -197,7 +197,7 @@ def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
         embedder = folder.load(temporary, "cpu", bases=places)
         model = assemble.lusifer_model(embedder)
         model.delta = Delta.of_folder(temporary)
-        # The card of the stage counts adapters beside their towers; whoever loads the folder has them merged.
+        # The card of the stage counts adapters separately, and a loaded model has them merged.
         (temporary / "README.md").write_text(card.card(run, len(recipe.stages), embedder), encoding="utf-8")
         golden.write(embedder, temporary)
     model.delta = None
@@ -213,7 +213,7 @@ def _stage(
     rows: StageRows | None,
     listen: Listener,
 ) -> None:
-    """Train one stage from its start or its last checkpoint and write its model folder."""
+    """Train a stage from its start or its last checkpoint, and write its model folder."""
     target = run.stage(number, stage.name)
     target.mkdir(parents=True, exist_ok=True)
     seed = recipe.seed + number
@@ -237,7 +237,7 @@ def _stage(
     if state.is_main_process:
         data = card.data(recipe, stage, rows, inputs.digests(recipe, stage, run))
         card.keep(target, data, rows)
-        embedder.prompts |= card.prompts(run, number)  # before the trainer writes a checkpoint
+        embedder.prompts |= card.prompts(run, number)  # before the trainer saves them in a checkpoint
         listen({"event": "data", "stage": stage.name, **data})
     if number == 1 and recipe.model.start is None and not (checkpoint and stage.train.connector):
         bases.start_from_words(embedder, recipe, rows.first(bases.WORD_TEXTS))
@@ -254,17 +254,17 @@ def _stage(
     _train(trainer, checkpoint, done, rows.steps)
     best = judge and judge.finish(trainer.state)
     if best and best["kept"] and not best["step"]:
-        model.config.update(before)  # the stage ends with the weights that it began with
+        model.config.update(before)  # the stage ends with its initial weights
     if state.is_main_process:
         if best:
-            write_json(target / BEST, best)  # before the card, which says it
+            write_json(target / BEST, best)  # before the card, which reads it
         embedder.max_seq_length = length
         _save(embedder, number, run, lambda event: listen({"stage": stage.name, **event}))
     state.wait_for_everyone()
 
 
 def _last_checkpoint(target: Path, stage: str, listen: Listener) -> Path | None:
-    """Where a stage goes on, if anywhere; what is damaged is said, and what makes the rest of it another one."""
+    """Find the last checkpoint of a stage; report damaged ones, and a changed number of processes."""
     state = processes.state()
     with state.main_process_first():
         found = checkpoints.last_checkpoint(target, lambda file: listen(_damage(stage, file)))
@@ -274,9 +274,9 @@ def _last_checkpoint(target: Path, stage: str, listen: Listener) -> Path | None:
 
 
 def _save(embedder: SentenceTransformer, number: int, run: RunFolder, listen: Listener) -> None:
-    """Write the model folder of a stage that was trained to its end."""
+    """Write the model folder of a finished stage."""
     target, model = run.stage(number, run.recipe.stages[number - 1].name), assemble.lusifer_model(embedder)
-    model.cpu()  # merged in float32, which a tower may be here, it may not fit beside the optimizer
+    model.cpu()  # merging in float32 may need more memory than the optimizer leaves on the GPU
     layers = len(list(adapters.adapted_layers(model)))
     embedder.eval()
     folder.save(embedder, target / MODEL, card.card(run, number, embedder))
@@ -289,7 +289,7 @@ def _save(embedder: SentenceTransformer, number: int, run: RunFolder, listen: Li
 def _measure(
     trainer: StageTrainer, stage: StageSettings, rows: StageRows, run: RunFolder, listen: Listener
 ) -> Judge | None:
-    """Attach what logs, watches and scores a stage; give what scores it, if anything does."""
+    """Add the callbacks that log, watch and score a stage; return the one that scores it, if there is one."""
     log = MetricsLog(run, stage.name, lambda row, steps: listen({"event": "log", "steps": steps, **row}))
     trainer.add_callback(log)
     if stage.watch is not None:
@@ -303,8 +303,8 @@ def _measure(
 
 
 def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
-    """Train from step `done` to the last one, and not one less or more."""
-    if done >= steps:  # killed after its last step: transformers would train one more
+    """Train exactly from step `done` to the last one."""
+    if done >= steps:  # killed after its last step: transformers would train one more step
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
         return
@@ -312,9 +312,9 @@ def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if callback.stopped:
         step = trainer.state.global_step
-        raise TerminatedError(f"SIGTERM: stopped after step {step} of {steps}, and saved: go on with --resume")
+        raise TerminatedError(f"SIGTERM: stopped after step {step} of {steps}, and saved: continue with --resume")
     if trainer.state.global_step != steps:
         raise LusiferError(
-            f"training ended at step {trainer.state.global_step} of {steps}, short of rows; the checkpoints stay; "
-            "lower batch_size or max_steps and start anew in another --output"
+            f"training ended at step {trainer.state.global_step} of {steps}, because rows ran out; the checkpoints "
+            "stay: lower batch_size or max_steps, and start a new run in another --output"
         )

@@ -1,7 +1,7 @@
-"""Runs that begin with the same stages: trained once, and taken over with their weights, logs and fingerprints.
+"""Share the first stages between runs: they are trained once, and their weights, logs and fingerprints are copied.
 
-A run that took stages over is resumed behind them, and what it ends with is, to the bit, what it would have ended with
-alone: a stage reads the folder of the one before and draws from the recipe's seed and its own number.
+A run that took over stages is resumed after them. Its result is the same to the bit as without sharing, because a stage
+depends only on the folder of the previous stage, the recipe's seed and its own number.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.run import bases, card
 
 SHARED = "shared.json"
-"""In a run folder: `run`, the name under which the stages were trained, and `stages`, their names."""
+"""A file in a run folder: `run`, the name of the run that trained the stages, and `stages`, their names."""
 _APART = {"name", "stages", "variants", "report_to"}
-"""Keys of a recipe that a stage does not depend on, or by its own settings alone."""
+"""Keys of a recipe that do not affect a stage, except by its own settings."""
 
 
 @dataclass(frozen=True)
 class SharedStages:
-    """Stages that one run took over from another: the name of that one, and theirs."""
+    """The stages that a run took over: the name of the other run, and the names of the stages."""
 
     run: str
     stages: list[str]
 
     @classmethod
     def of(cls, run: Path) -> SharedStages | None:
-        """What a run took over, or None.
+        """Read which stages a run took over; None if it took over none.
 
         Raises:
-            DataError: The file that says it is damaged.
+            DataError: `shared.json` is damaged.
         """
         file, advice = run / SHARED, "put it back, or train the run again"
         if not file.is_file():
@@ -47,15 +47,20 @@ class SharedStages:
         said = read_json(file, advice, kind=dict)
         name, stages = said.get("run"), said.get("stages")
         if not (isinstance(name, str) and isinstance(stages, list) and all(isinstance(each, str) for each in stages)):
-            raise DataError(f"{file}: damaged, not the name of a run and of its stages; {advice}")
+            raise DataError(f"{file}: damaged, expected the name of a run and of its stages; {advice}")
         return cls(name, stages)
 
 
 def same_stages(one: Recipe, other: Recipe) -> int:
-    """Count the first stages that two recipes train alike, on the same model, data and seed."""
+    """Count the first stages that are equal in two recipes, with the same model, data and seed.
+
+    Args:
+        one: A recipe.
+        other: Another one.
+    """
 
     def common(recipe: Recipe) -> tuple[object, set[str]]:
-        # A tower that a later stage trains whole is read in float32 from the start.
+        # A backbone that a later stage trains in full is float32 from the start.
         whole = {each for each in adapters.TOWERS for stage in recipe.stages if getattr(stage.train, each) == "full"}
         return recipe.model_dump(exclude=_APART), whole
 
@@ -66,15 +71,18 @@ def same_stages(one: Recipe, other: Recipe) -> int:
 
 
 def begin(recipe: Recipe, output: Path, others: Mapping[str, Path]) -> SharedStages | None:
-    """Start a run with the longest row of stages that one of several other runs has done already.
+    """Start a run with the finished stages of another run, the one that shares the most stages.
 
     Args:
-        recipe: Of the run.
-        output: Its folder; one that is there is left as it is.
-        others: Name -> run folder.
+        recipe: The recipe of the run.
+        output: The run folder. If it exists, nothing is done.
+        others: Name -> folder of the other runs.
 
     Returns:
-        What was taken over: the run is to be resumed. None where nothing was, or `output` is there.
+        The stages that were taken over; resume the run then. None if there were none, or if `output` exists.
+
+    Raises:
+        LusiferError: A file of a stage to take over is missing or damaged.
     """
     if output.exists():
         return None
@@ -86,31 +94,31 @@ def begin(recipe: Recipe, output: Path, others: Mapping[str, Path]) -> SharedSta
     for number, stage in enumerate(recipe.stages[: done[best]], start=1):
         model = RunFolder(others[best]).stage(number, stage.name) / MODEL
         if (file := checkpoints.damaged(model)) is not None:
-            raise LusiferError(f"{file}: missing or damaged; resume the run of {best}, which makes {model} anew")
+            raise LusiferError(f"{file}: missing or damaged: resume the run of {best}, which makes {model} again")
     shared = SharedStages(best, [stage.name for stage in recipe.stages[: done[best]]])
     _take_over(recipe, RunFolder(others[best]), output, shared)
     return shared
 
 
 def _done(recipe: Recipe, folder: Path) -> int:
-    """How many of the first stages of a recipe a run folder has, trained to their ends."""
+    """Count the first stages of a recipe that a run folder has finished."""
     run = RunFolder(folder)
     try:
         same = same_stages(recipe, load_recipe(folder / RECIPE, check_files=False))
-    except RecipeError:  # none was trained there, or by a recipe of another version
+    except RecipeError:  # no run, or a recipe of another version
         return 0
     finished = (run.stage(number, stage.name) / MODEL for number, stage in enumerate(recipe.stages[:same], start=1))
     return next((number for number, model in enumerate(finished) if not model.is_dir()), same)
 
 
 def _take_over(recipe: Recipe, source: RunFolder, output: Path, shared: SharedStages) -> None:
-    """Make a run folder whose first stages are those of another one."""
+    """Make a run folder with the first stages of another one."""
     with write_folder(output) as temporary:
         run = RunFolder(temporary, recipe)
         for number, name in enumerate(shared.stages, start=1):
             left = shutil.ignore_patterns("checkpoint-*", START, BAD_BATCH)
             shutil.copytree(source.stage(number, name), run.stage(number, name), ignore=left)
-        # A folder remembers the instructions of stages to come, which are another run's.
+        # The folder has the instructions of later stages, which belong to the other run.
         file = run.stage(number, name) / MODEL / "config_sentence_transformers.json"
         settings = read_json(file, "train that run again", kind=dict)
         write_json(file, settings | {"prompts": bases.prompts(recipe) | card.prompts(run, number)})

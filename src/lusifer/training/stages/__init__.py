@@ -1,1 +1,1 @@
-"""The two stages: what a step reads, its loss, and what is measured on the way."""
+"""The two stages: their batches, their losses, and the scores while they train."""

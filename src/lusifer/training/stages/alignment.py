@@ -1,4 +1,4 @@
-"""Stage 1: alignment with `transformers.Trainer`."""
+"""Stage 1, alignment, with `transformers.Trainer`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ from lusifer.training.stages.trainer import AlignmentArguments, StageTrainer, sh
 
 
 class StepsByLength(Sampler[int]):
-    """Numbers of a stage's examples, step after step, the longest of each step first.
+    """Yields the numbers of a stage's examples, step after step, the longest example of a step first.
 
-    Mini-batches are cut from them, and each is as wide as its longest text: cut from texts in drawn order, most of
-    what is computed would be padding (benchmarks/padding.py). A step's gradient does not depend on how it was cut,
-    except for objectives that compare the texts of a mini-batch: their steps stay as drawn.
+    A mini-batch is as wide as its longest text: in random order most of the computation would be padding
+    (benchmarks/padding.py). The gradient of a step does not depend on the order, except with objectives that compare
+    the texts of a mini-batch: their steps are not sorted.
+
+    Args:
+        examples: The examples of the stage.
+        stage: The `AlignmentStage`, for the options of the objectives.
     """
 
     def __init__(self, examples: AlignmentExamples, stage: Any) -> None:
-        """Keep the examples; `stage` (an `AlignmentStage`) is what the objectives are asked with."""
         self.examples, self.stage = examples, stage
 
     def __len__(self) -> int:
@@ -52,22 +55,38 @@ class StepsByLength(Sampler[int]):
 
 
 class ObjectiveNetwork(LusiferForAlignment):
-    """The network whose forward pass is the loss of a batch's objective."""
+    """The alignment model with a forward pass that returns the loss of an objective."""
 
     def forward(self, objective: Objective, stage: AlignmentStage, **batch: Any) -> torch.Tensor:
-        """Compute the loss (a scalar) of a batch of `AlignmentCollator`, `objective` being its objective."""
+        """Compute the loss of a batch.
+
+        Args:
+            objective: The objective of the batch.
+            stage: The stage, for its options.
+            **batch: The tensors of `AlignmentCollator`.
+
+        Returns:
+            A scalar.
+        """
         return objective.loss(self, batch, stage)
 
 
 class AlignmentTrainer(StageTrainer, Trainer):
-    """The library's loop over examples whose order is fixed by their number."""
+    """A `Trainer` over examples in a fixed order.
+
+    Args:
+        *args: As for `Trainer`.
+        stage: The stage.
+        teacher: The LLM as an embedder, if an objective needs it.
+        **kwargs: As for `Trainer`.
+    """
 
     def __init__(self, *args: Any, stage: AlignmentStage, teacher: SentenceTransformer | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stage, self.teacher = stage, teacher
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
-        """Steps in order: shuffling happened when the examples were made."""
+        """Return the steps in order: `AlignmentExamples` has shuffled the rows already."""
         return StepsByLength(self.train_dataset, self.stage)
 
     def compute_loss(
@@ -77,20 +96,25 @@ class AlignmentTrainer(StageTrainer, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of one micro-batch; an objective that needs them gets the LLM's own vectors first."""
+        """Compute the loss of a mini-batch, with the LLM's own vectors if the objective needs them."""
         objective = OBJECTIVES[inputs["objective"]]
         batch = {key: value for key, value in inputs.items() if torch.is_tensor(value)}
         if objective.needs_embedder:
             batch["teacher"] = teacher.vectors(self.teacher, batch)
         loss = model(objective=objective, stage=self.stage, **batch, num_items_in_batch=num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # The count is over all processes and DDP takes the mean of their gradients: their sum is wanted.
+            # The labels are counted over all processes, and DDP averages gradients, where their sum is needed.
             loss = loss * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
 def examples(recipe: Recipe, stage: AlignmentStage, seed: int) -> AlignmentExamples:
-    """The rows of a stage in their order; `seed` is that of order, objective and direction.
+    """Read the rows of a stage and draw their order.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        seed: The seed of order, objective and direction.
 
     Raises:
         DataError: A row cannot be read.
@@ -116,23 +140,23 @@ def trainer(
     rows: AlignmentExamples,
     arguments: dict[str, Any],
 ) -> AlignmentTrainer:
-    """Put a stage together.
+    """Make the trainer of a stage.
 
     Args:
-        recipe: The whole run, `auto` replaced.
+        recipe: The recipe, with `auto` replaced.
         stage: The stage.
-        embedder: Its model has adapters attached and the rest frozen.
-        rows: As `examples` gives them.
+        embedder: The model, with adapters attached and all else frozen.
+        rows: The rows from `examples`.
         arguments: Keywords of `TrainingArguments`.
 
     Raises:
-        UsageError: The LLM cannot serve an objective of the stage.
+        UsageError: An objective of the stage cannot use the LLM.
     """
     model = lusifer_model(embedder)
     base = build.Base(recipe.model.llm.path, recipe.model.llm.revision, getattr(torch, recipe.model.dtype.frozen))
     llm_tokenizer = _tokenizers(recipe, stage)[1]
     model.config.alignment_bos = llm_tokenizer.bos_token_id is not None
-    # The head reads the LLM's states: in their dtype, which a stage before may have raised.
+    # The head needs the dtype of the LLM's hidden states, which an earlier stage may have raised to float32.
     held = replace(base, dtype=model.llm.dtype, device=str(model.device))
     head = build.read_lm_head(held, model.llm) if stage.needs_head else None
     network = ObjectiveNetwork(model.config, model, head)
@@ -148,7 +172,7 @@ def trainer(
         seed=rows.seed,
         teacher_length=llm.max_seq_length if llm else None,
     )
-    # Steps of an objective that does not read the vector leave the output projection without gradient.
+    # In steps of an objective that does not use the vector, the output projection gets no gradient.
     unused = stage.train.output_projection and not all(each.trains_vector for each in stage.active)
     arguments = {**arguments, **micro_batches(stage), "ddp_find_unused_parameters": unused}
     made = AlignmentTrainer(
@@ -164,55 +188,59 @@ def trainer(
 
 
 def micro_batches(stage: AlignmentStage) -> dict[str, int]:
-    """Rows that a process holds and micro-batches of a step, in the library's names.
+    """Compute the mini-batch of a process and the mini-batches of a step, as keywords of `TrainingArguments`.
 
     Raises:
-        UsageError: They cannot be divided evenly.
+        UsageError: The batch cannot be divided evenly.
     """
     count = sharers(stage)
     share = stage.batch_size // count
     mini = min(stage.mini_batch_size, share)
     if share % mini:
         raise UsageError(
-            f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {count}) are no "
-            f"multiple of {mini}"
+            f"stages.{stage.name}.mini_batch_size: {share} rows a process ({stage.batch_size} on {count}) are not a "
+            f"multiple of {mini}: change one of them"
         )
     drawn = [each.name for each in stage.active if each.keeps_drawn_order(stage)]
     if drawn and mini < stage.mini_batch_size:
         raise UsageError(
             f"stages.{stage.name}.mini_batch_size: {drawn[0]} compares the {stage.mini_batch_size} texts of a "
-            f"mini-batch, and a process has {mini} ({stage.batch_size} on {count}): on one process it would learn "
-            f"something else; set it to {mini}, or take fewer processes"
+            f"mini-batch, and a process has {mini} ({stage.batch_size} on {count}), so the result would depend on the "
+            f"number of processes: set it to {mini}, or use fewer processes"
         )
     return {"per_device_train_batch_size": mini, "gradient_accumulation_steps": share // mini}
 
 
 def refuse(recipe: Recipe, stage: AlignmentStage) -> None:
-    """Look at batch size, tokenizers and what the objectives need of the LLM, before weights and rows are read.
+    """Refuse a stage that cannot run, before weights and rows are read.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
 
     Raises:
-        UsageError: The processes cannot share the batch, the LLM is no embedder but one is needed, or a tokenizer lacks
-            a token.
+        UsageError: The processes cannot divide the batch, an objective cannot use the LLM, or a tokenizer lacks a
+            special token.
     """
     micro_batches(stage)
     if is_own(recipe.model.llm.base(), "llm"):
         raise UsageError(
-            f"stages.{stage.name}: alignment needs the LLM's own tokenizer and head, which the whole model "
-            f"{recipe.model.llm.path} does not hold: start from its delta, or take the stage out"
+            f"stages.{stage.name}: alignment needs the tokenizer and the LM head of the LLM, which "
+            f"{recipe.model.llm.path} does not contain: start from its delta, or remove the stage"
         )
     if stage.needs_embedder:
         needy = " and ".join(each.name for each in stage.active if each.needs_embedder)
         others = " or ".join(each.name for each in OBJECTIVES.values() if not each.needs_embedder)
-        teacher.refuse(recipe, f"{needy} needs one; use {others}")
+        teacher.refuse(recipe, f"{needy} needs one: use {others}")
     _tokenizers(recipe, stage)
 
 
 def refuse_rows(recipe: Recipe, stage: AlignmentStage, rows: AlignmentExamples) -> None:
-    """Rows of this kind of stage that can be read are fit."""
+    """Do nothing: an alignment stage can use all rows that can be read."""
 
 
 def _tokenizers(recipe: Recipe, stage: AlignmentStage) -> tuple[Any, Any]:
-    """Those of encoder and LLM, with the special tokens that the stage's objectives need."""
+    """Read the tokenizers of encoder and LLM, and check the special tokens that the objectives need."""
     encoder, llm = (
         build.read_tokenizer(names.base(base.path), base.revision) for base in (recipe.model.encoder, recipe.model.llm)
     )

@@ -1,4 +1,4 @@
-"""Stage 2: representation finetuning with sentence-transformers' trainer and cached losses."""
+"""Stage 2, contrastive fine-tuning, with the trainer of sentence-transformers and cached losses."""
 
 from __future__ import annotations
 
@@ -38,11 +38,16 @@ from lusifer.training.stages.trainer import PairArguments, StageTrainer, sharers
 
 @dataclass(frozen=True)
 class PairRows:
-    """What a stage reads.
+    """The rows of a stage and their plan of batches.
 
-    `found` has each set by name with its source, also those that lost all their rows; `sets` the rows of the others.
-    `skipped` lists the bad rows that were left out, `read` counts the rows of each source as read. `held` is what the
-    model is scored on while it trains; none of it is in `sets`.
+    Args:
+        found: Name of a set -> the set and its source, also of sets that lost all their rows.
+        sets: Name -> the rows of a set that has any.
+        batches: The batches.
+        steps: The steps of the stage.
+        skipped: The messages of the bad rows that were skipped.
+        read: The number of rows that were read of each source.
+        held: The held-out pairs to score on, which are not in `sets`.
     """
 
     found: dict[str, tuple[PairSet, PairSource]]
@@ -55,13 +60,13 @@ class PairRows:
 
     @cached_property
     def plan(self) -> list[StepRows]:
-        """What each step is made of."""
+        """The set and the rows of each step."""
         return list(self.batches.make_up())
 
     def reads(self) -> dict[str, dict[str, int]]:
-        """Give by set how many steps it gets, how often its rows are read at most, and how many never are.
+        """Count for each set: its steps, the most reads of a row, and the rows that are never read.
 
-        Of a set with clusters also how many of its steps are `mixed`: their rows are not of one cluster.
+        A set with clusters also has the number of `mixed` steps, whose rows are of several clusters.
         """
         counts = {name: np.zeros(len(table), dtype=np.int64) for name, table in self.sets.items()}
         steps = Counter(step.name for step in self.plan)
@@ -75,7 +80,7 @@ class PairRows:
         }
 
     def first(self, count: int) -> list[str]:
-        """Give the first texts that the stage will read, `count` at most."""
+        """Return the first texts that the stage will read, at most `count`."""
         rows = ((self.sets[step.name][row]) for step in self.plan for row in step.rows)
         return list(islice((text for row in rows for text in row.values() if isinstance(text, str)), count))
 
@@ -87,7 +92,7 @@ class PairRows:
 
 @dataclass
 class PairCollator(SentenceTransformerDataCollator):
-    """The library's batches; with `teacher` each column also as the LLM itself reads it, without its prompt."""
+    """The collator of sentence-transformers. With `teacher`, it also tokenizes the texts for the LLM, without prompt."""
 
     teacher: TeacherInputs | None = None
 
@@ -106,7 +111,7 @@ class PairCollator(SentenceTransformerDataCollator):
 
 
 class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
-    """The library's loop with our checkpoints and our plan of batches."""
+    """The trainer of sentence-transformers with the checkpoints of `StageTrainer` and the batches of `PairRows`."""
 
     data_collator_class = PairCollator
 
@@ -115,10 +120,10 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
         super().__init__(*args, **kwargs)
 
     def add_model_card_callback(self, *args: Any, **kwargs: Any) -> None:
-        """Collect nothing for the library's model card: ours is another one, and it would read rows and show a bar."""
+        """Do nothing: the card of sentence-transformers is not used, and its callback reads rows and shows a bar."""
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Say with each line how many of the steps since the last one were made of which set."""
+        """Add `made_of` to each log line: the number of steps of each set since the last line."""
         if "loss" in logs and self.is_world_process_zero():
             steps = self.rows.plan[max(self._logged, self.first_step) : self.state.global_step]
             self._logged = self.state.global_step
@@ -126,14 +131,17 @@ class ContrastiveTrainer(StageTrainer, SentenceTransformerTrainer):
         super().log(logs, *args, **kwargs)
 
     def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> PairBatches:
-        """The plan, over the sets in the order in which the library lays them one behind the other."""
+        """Return the planned batches; the library concatenates the sets in the same order."""
         return self.rows.batches
 
 
 def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
-    """The rows of a stage: columns query, positive, negative_1 .. negative_k.
+    """Read the rows of a stage: columns query, positive, negative_1 .. negative_k.
 
-    `seed` is that of the draws that fill missing negatives, and of weights.
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        seed: The seed of the draws of missing negatives and of batches.
 
     Raises:
         UsageError: No row is left to train on.
@@ -145,21 +153,21 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
         bad = BadRows(source.skip_bad)
         loaded.append((source, data_sources.load(recipe.spec(stage, source), "pairs", bad)))
         skipped += bad.messages
-    answers = known_answers(*(rows for _, rows in loaded))  # over all sources: an answer may stand in another one
+    answers = known_answers(*(rows for _, rows in loaded))  # an answer may be in another source
     read, scored = [len(rows) for _, rows in loaded], None
     if stage.evaluate is not None and stage.evaluate.held is not None:
         loaded, scored = _held_back(loaded, stage.evaluate.held, recipe.seed)
     for source, rows in loaded:
         made = pairs.columns(rows, source, stage.hard_negatives, seed, answers)
         for each in join_small(made, stage.batch_size, source.in_batch_negatives, answers):
-            found[pairs.free_name(each.name, found)] = each, source  # files of one name in two folders
+            found[pairs.free_name(each.name, found)] = each, source  # two folders may have files of one name
     # The library's trainer cannot read a set without rows.
     sets = {name: each.rows for name, (each, _) in found.items() if len(each.rows)}
     if not sets:
         dropped = sum(each.dropped for each, _ in found.values())
         raise UsageError(
-            f"stages.{stage.name}: no row is left to train on: {scored.rows if scored else 0} are held back for scores "
-            f"and for {dropped} no negative could be found: lower evaluate.held, or give more rows"
+            f"stages.{stage.name}: no row is left to train on: {scored.rows if scored else 0} are held out for scores, "
+            f"and for {dropped} no negative was found: lower evaluate.held, or add rows"
         )
     in_batch = {name: found[name][1].in_batch_negatives for name in sets}
     clusters = {name: found[name][0].clusters for name in sets if found[name][0].clusters is not None}
@@ -176,7 +184,7 @@ def examples(recipe: Recipe, stage: ContrastiveStage, seed: int) -> PairRows:
 def _held_back(
     loaded: list[tuple[PairSource, Dataset]], share: float, seed: int
 ) -> tuple[list[tuple[PairSource, Dataset]], HeldPairs | None]:
-    """What is left to train on, and what is held back; nothing where there are too few rows."""
+    """Split rows into those to train on and the held-out pairs; None of the latter if there are too few rows."""
     chosen = held.draw([rows for _, rows in loaded], share, seed)
     if not any(each.any() for each in chosen):
         return loaded, None
@@ -191,19 +199,36 @@ def _held_back(
 
 
 def refuse(recipe: Recipe, stage: ContrastiveStage) -> None:
-    """Refuse a batch that the processes cannot share, and an LLM that is no embedder for `distill` (UsageError)."""
+    """Refuse a stage that cannot run, before weights and rows are read.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+
+    Raises:
+        UsageError: The processes cannot divide the batch, or `distill` cannot use the LLM.
+    """
     sharers(stage)
     if stage.needs_embedder:
         if is_own(recipe.model.llm.base(), "llm"):
             raise UsageError(
-                f"stages.{stage.name}.distill needs the LLM's own tokenizer, which the whole model "
-                f"{recipe.model.llm.path} does not hold: start from its delta, or set distill: 0"
+                f"stages.{stage.name}.distill needs the tokenizer of the LLM, which {recipe.model.llm.path} does not "
+                "contain: start from its delta, or set distill: 0"
             )
-        teacher.refuse(recipe, f"stages.{stage.name}.distill needs one; set distill: 0")
+        teacher.refuse(recipe, f"stages.{stage.name}.distill needs one: set distill: 0")
 
 
 def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None:
-    """Refuse a prompt that fills the texts' length (UsageError): all queries would be cut to the same tokens."""
+    """Refuse prompts that leave no room for a text: all queries would be truncated to the same tokens.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        rows: Its rows.
+
+    Raises:
+        UsageError: A prompt is too long.
+    """
     base = recipe.model.encoder
     tokenizer = read_tokenizer(names.base(base.path), base.revision)
     _refuse_full_prompts(stage, rows, tokenizer, recipe.longest(stage))
@@ -211,27 +236,27 @@ def refuse_rows(recipe: Recipe, stage: ContrastiveStage, rows: PairRows) -> None
 
 def _refuse_full_prompts(stage: ContrastiveStage, rows: PairRows, tokenizer: Any, limit: int) -> None:
     for name in rows.sets:
-        for prompt in dict.fromkeys(rows.found[name][0].prompts.values()):  # in order: which is named
+        for prompt in dict.fromkeys(rows.found[name][0].prompts.values()):  # in order, so that messages are stable
             check_room(prompt, tokenizer, limit, f"stages.{stage.name}: {name}")
 
 
 def trainer(
     recipe: Recipe, stage: ContrastiveStage, embedder: SentenceTransformer, rows: PairRows, arguments: dict[str, Any]
 ) -> ContrastiveTrainer:
-    """Put a stage together; arguments as for `alignment.trainer`."""
+    """Make the trainer of a stage. The arguments are those of `alignment.trainer`."""
     _refuse_full_prompts(stage, rows, embedder.tokenizer, embedder.max_seq_length)
     keep = None
     if stage.needs_embedder:
         keep = Keep(teacher.read(recipe, lusifer_model(embedder)), stage.distill, stage.distill_contrast)
-    # The library keeps the losses in a ModuleDict: "half" or "train" would be a method of it, and a dot is refused.
+    # The library stores the losses in a ModuleDict, which refuses names with a dot and names of its methods ("half").
     keys = {name: f"{number}-{name.replace('.', '_')}" for number, name in enumerate(rows.sets, start=1)}
     made = ContrastiveTrainer(
         model=embedder,
         args=PairArguments(
             **arguments,
-            per_device_train_batch_size=stage.batch_size,  # split over the processes, see below
+            per_device_train_batch_size=stage.batch_size,  # divided among the processes, see below
             prompts={key: rows.found[name][0].prompts for name, key in keys.items()},
-            # A batch is planned for all processes and cut into equal parts, one for each.
+            # A batch is planned for all processes, and each process gets an equal part.
             accelerator_config={"split_batches": True},
             dataloader_drop_last=True,
         ),

@@ -1,13 +1,13 @@
-"""Texts of a step embedded in mini-batches of like length, twice (the library's gradient cache) or once.
+"""Embed the texts of a step in mini-batches of similar length, twice (with a gradient cache) or once.
 
-The library cuts each column of a batch into mini-batches in the order of its rows, by real tokens, and a mini-batch is
-as wide as its longest text: in a batch of short and long texts most of what is embedded is padding. Which row and
-column a text is in matters only to the loss, so the texts of all columns are sorted by length together, cut where their
-padded size reaches the budget, and the embeddings are put back in columns and rows.
+sentence-transformers divides each column of a batch into mini-batches in the order of its rows. A mini-batch is as wide
+as its longest text, so most of the computation is padding if short and long texts are mixed. Row and column of a text
+matter only for the loss. So the texts of all columns are sorted by length, divided by their padded size, and the
+embeddings are put back into columns and rows.
 
 With the cache (Gao et al. 2021, arXiv 2101.06983) a mini-batch is embedded without gradient, and again when the
-gradient of its embeddings is known: memory is that of one mini-batch. Without it the graphs of all are kept, and the
-second forward pass is saved.
+gradient of its embeddings is known, so that memory holds one mini-batch. Without it memory holds the graphs of all
+mini-batches, and the second forward pass is not needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Keep:
-    """The `distill` of a contrastive stage: the teacher, the weight beside the loss, and that of its contrast."""
+    """The `distill` of a contrastive stage.
+
+    Args:
+        teacher: The LLM as an embedder.
+        weight: Its weight, relative to the loss.
+        contrast: The weight of its contrastive term.
+    """
 
     teacher: SentenceTransformer
     weight: float
@@ -38,44 +44,49 @@ class Keep:
 
 
 class ByLength:
-    """Mixin in front of a loss with the library's gradient cache (`CachedLossMixin`)."""
+    """Mixin for a loss with the gradient cache of sentence-transformers (`CachedLossMixin`)."""
 
     caches: bool = True
-    """Whether texts are embedded twice, so that one mini-batch is in memory at a time."""
+    """Whether texts are embedded twice, so that memory holds one mini-batch at a time."""
     keep: Keep | None = None
-    """What holds the vectors near the LLM's own; None where the loss stands alone."""
+    """The distillation that is added to the loss, if there is one."""
     _own: Tensor | None = None
-    """The LLM's own vectors of the texts, column by column."""
+    """The LLM's own vectors of the texts, column by column, (N, d)."""
     _place: Tensor | None = None
-    """Of the texts in their columns and rows, the place among the embedded ones; None before any were."""
+    """For each text, in columns and rows, its index in the embedded order, (N,); None before the first batch."""
 
     def forward_cached(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
-        """The forward pass over mini-batches of like length, each a column to the library."""
+        """Compute the loss over mini-batches of similar length; the library sees each one as a column.
+
+        Args:
+            sentence_features: The tokenized columns of a batch, dictionaries of tensors (B, L).
+            labels: As for the loss.
+        """
         columns = list(sentence_features)
         if self.keep is not None:
             self._own = torch.cat([teacher.vectors(self.keep.teacher, features) for features in columns])
         self._sizes = [len(features["attention_mask"]) for features in columns]
         first = [sum(self._sizes[:number]) for number in range(len(columns))]
         batches, places = [], []
-        embedder = getattr(self.model, "module", self.model)  # several processes: DDP is around it
+        embedder = getattr(self.model, "module", self.model)  # DDP wraps it if there are several processes
         for numbers in _alike(columns):
             features = _join([columns[number] for number in numbers], embedder.tokenizer.pad_token_id or 0)
             rows = torch.cat([first[number] + torch.arange(self._sizes[number]) for number in numbers])
-            for part in self._cut(features["attention_mask"].sum(dim=1).cpu()):  # one wait for a GPU
+            for part in self._cut(features["attention_mask"].sum(dim=1).cpu()):  # one GPU synchronization
                 batches.append({k: v[part] if _by_row(v, len(rows)) else v for k, v in features.items()})
                 places.append(rows[part])
         self._place = torch.cat(places).argsort()
         return super().forward_cached(batches, labels) if self.caches else self._embedded_once(batches, labels)
 
     def _embedded_once(self, batches: list[Features], labels: Tensor | None) -> Tensor:
-        """The loss of mini-batches that all stay in memory with their graphs."""
+        """Compute the loss with the graphs of all mini-batches in memory."""
         grad = torch.is_grad_enabled()
         vectors = [part for batch in batches for part, _ in self.embed_minibatch_iter(batch, grad, False)]
         if not grad:
             return self.calculate_loss([[part] for part in vectors], labels)
         leaves = [part.detach().requires_grad_() for part in vectors]
         value = self.calculate_loss([[leaf] for leaf in leaves], labels, with_backward=True).detach()
-        # As when the cache is replayed: each vector times its gradient has the loss's own gradient behind it.
+        # As with the cache: the gradient of (vector . its gradient) is the gradient of the loss.
         pull = sum(
             torch.dot(part.float().flatten(), leaf.grad.float().flatten())
             for part, leaf in zip(vectors, leaves, strict=True)
@@ -83,7 +94,7 @@ class ByLength:
         return value + (pull - pull.detach())
 
     def _cut(self, lengths: Tensor) -> list[list[int]]:
-        """Row numbers of each mini-batch, the longest texts first: if memory runs out, it does so at once."""
+        """The row numbers of each mini-batch, longest texts first, so that memory runs out early if at all."""
         if self.mini_batch_num_tokens is not None:
             return cut(lengths.tolist(), self.mini_batch_num_tokens)
         order = lengths.argsort(descending=True, stable=True).tolist()
@@ -92,10 +103,15 @@ class ByLength:
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The loss of embeddings (one list a mini-batch; given by hand, one list a column), in columns and rows.
+        """Compute the loss of embeddings, after putting them back into columns and rows.
+
+        Args:
+            reps: Embeddings (b, d), one list for each mini-batch; before `forward_cached`, one list for each column.
+            labels: As for the loss.
+            with_backward: Whether to run the backward pass.
 
         Raises:
-            ValueError: the loss does not read a column.
+            ValueError: The loss does not use a column.
         """
         if self._place is None:
             return super().calculate_loss(reps, labels, with_backward=with_backward)
@@ -103,12 +119,12 @@ class ByLength:
         in_order = vectors[self._place.to(vectors.device)].split(self._sizes)
         if not with_backward:
             return super().calculate_loss([[column] for column in in_order], labels) + self._kept(in_order)
-        # Leaves, since the library's losses go backward in parts, and through one graph that can be done only once.
+        # Detach first: the library's losses run backward in parts, and one graph allows only one backward pass.
         leaves = [column.detach().requires_grad_() for column in in_order]
         loss = super().calculate_loss([[leaf] for leaf in leaves], labels, with_backward=True)
         unread = [str(number) for number, leaf in enumerate(leaves) if leaf.grad is None]
-        if unread:  # the library's own check sees the joined texts, all of which have a gradient
-            raise ValueError(f"the loss does not read column {', '.join(unread)}: leave it out of the data")
+        if unread:  # the library's own check cannot see this in the joined texts
+            raise ValueError(f"the loss does not use column {', '.join(unread)}: remove it from the data")
         if self.keep is not None:
             kept = self._kept(leaves)
             kept.backward()
@@ -117,9 +133,9 @@ class ByLength:
         return loss
 
     def _kept(self, columns: Sequence[Tensor]) -> Tensor | float:
-        """How far the vectors of columns (B, d) are from the LLM's own, weighted.
+        """Compute the weighted distillation loss of columns (B, d); 0 if there is none.
 
-        A contrast compares the texts of the step, those of all processes.
+        The contrastive term compares the texts of the step from all processes.
         """
         if self.keep is None:
             return 0.0
@@ -130,13 +146,13 @@ class ByLength:
 
 
 class CachedLoss(CachedLossMixin, nn.Module):
-    """A loss on embedded columns (queries, positives, hard negatives) with the library's gradient cache.
+    """Base class of losses on columns (queries, positives, hard negatives) with a gradient cache.
 
     Args:
         model: The embedder.
         temperature: Similarities are divided by it.
-        mini_batch_size: Texts embedded at once.
-        mini_batch_num_tokens: Tokens embedded at once, in place of `mini_batch_size`.
+        mini_batch_size: Texts of one forward pass.
+        mini_batch_num_tokens: Tokens of one forward pass, in place of `mini_batch_size`.
     """
 
     def __init__(
@@ -151,16 +167,26 @@ class CachedLoss(CachedLossMixin, nn.Module):
         self.mini_batch_size, self.mini_batch_num_tokens = mini_batch_size, mini_batch_num_tokens
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """The loss of a batch of tokenised columns, one dictionary of tensors (B, L) each; `labels` are not used."""
+        """Compute the loss of a batch, a scalar.
+
+        Args:
+            sentence_features: The tokenized columns, dictionaries of tensors (B, L).
+            labels: Not used.
+        """
         return self.forward_cached(sentence_features, labels)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The loss from embeddings: one list of mini-batches (b, d) a column.
+        """Compute the loss of embeddings, a scalar.
+
+        Args:
+            reps: One list of mini-batches (b, d) for each column.
+            labels: Not used.
+            with_backward: Whether to run the backward pass.
 
         Raises:
-            ValueError: Too few columns.
+            ValueError: There are too few columns.
         """
         loss = self.of([torch.cat(column) for column in reps])
         if with_backward:
@@ -169,25 +195,25 @@ class CachedLoss(CachedLossMixin, nn.Module):
         return loss
 
     def of(self, columns: list[Tensor]) -> Tensor:
-        """The loss, a scalar, of columns (B, d); ValueError where they are too few."""
+        """Compute the loss of columns (B, d), a scalar; raise ValueError if there are too few."""
         raise NotImplementedError
 
 
 def of_all(rows: Tensor) -> Tensor:
-    """Rows (B, ...) of this process -> those of all processes, (processes * B, ...), with their gradient."""
+    """Gather the rows (B, ...) of all processes, with gradients: (processes * B, ...)."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return rows
     if not rows.requires_grad:
         return all_gather(rows)
-    # The backward of this gather sums over processes, DDP divides by their number: no factor is left over.
+    # The backward pass sums over processes and DDP divides by their number, so no factor is needed.
     rows = all_gather_with_grad(rows)
-    # gloo's backward sends raw memory: a transposed gradient would arrive in another order.
+    # gloo's backward pass sends raw memory: a transposed gradient would arrive in another order.
     rows.register_hook(Tensor.contiguous)
     return rows
 
 
 def _alike(columns: Sequence[Features]) -> list[list[int]]:
-    """Numbers of the columns that can be embedded together: same keys, and same values where they are none of rows."""
+    """Group the columns that can be embedded together: same keys, and same values that are not per row."""
     found: dict[object, list[int]] = {}
     for number, features in enumerate(columns):
         rows = len(features["attention_mask"])
@@ -200,7 +226,7 @@ def _alike(columns: Sequence[Features]) -> list[list[int]]:
 
 
 def _join(columns: Sequence[Features], pad_id: int) -> Features:
-    """Columns of one kind below each other, padded on the right to one width (what nobody reads is cut off again)."""
+    """Concatenate columns, padded on the right to one width."""
     widths = [features["attention_mask"].shape[1] for features in columns]
     joined = dict(columns[0])
     for key, value in columns[0].items():

@@ -1,7 +1,7 @@
-"""What is measured while a stage trains: the gap between languages, and the score on pairs that are held back.
+"""Scores while a stage trains: the gap between languages (`watch`), and held-out pairs (`evaluate`).
 
-Training does not notice either. What is measured is the model that a checkpoint of that step holds, by
-`SentenceTransformer.encode`. By the score the best weights are known; by the gap nothing is chosen.
+They do not affect training. They are computed with the model that a checkpoint of that step contains, by
+`SentenceTransformer.encode`. The score on held-out pairs can choose the best weights; the gap chooses nothing.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def read_held(recipe: Recipe, stage: Stage, learned: Iterable[str], skipped: lis
     """Read the pairs of `evaluate.data` of a stage.
 
     Args:
-        recipe: The whole run.
+        recipe: The recipe.
         stage: The stage.
-        learned: The texts that it trains on.
-        skipped: Gets the bad rows that were left out.
+        learned: The texts that the stage trains on.
+        skipped: A list to which the messages of skipped bad rows are added.
 
     Raises:
-        UsageError: Training reads all of them, or there is nothing that a query could find in place of its answer.
+        UsageError: The stage trains on a text of each pair, or every text is an answer of each query.
         DataError: A row cannot be read.
     """
     parts = []
@@ -58,23 +58,23 @@ def read_held(recipe: Recipe, stage: Stage, learned: Iterable[str], skipped: lis
     found = held.collect(parts, learned)
     if not found.rows:
         raise UsageError(
-            f"stages.{stage.name}.evaluate.data: training reads a text of each of the {found.left_out} rows: give "
-            "other rows, or take evaluate out"
+            f"stages.{stage.name}.evaluate.data: the stage trains on a text of each of the {found.left_out} rows: give "
+            "other rows, or remove evaluate"
         )
     if all(len(positives) == len(found.corpus) for positives in found.relevant.values()):
         raise UsageError(
-            f"stages.{stage.name}.evaluate.data: no query has a text that is not its answer ({found.rows} rows, "
-            f"{len(found.corpus)} texts to search): every model scores 1: give more rows, or take evaluate out"
+            f"stages.{stage.name}.evaluate.data: all texts are answers of each query ({found.rows} rows, "
+            f"{len(found.corpus)} texts to search), so every model scores 1: give more rows, or remove evaluate"
         )
     return found
 
 
 class _Finished:
-    """The model of a stage as it would be saved now, for `encode`."""
+    """The model of a stage, in the state in which it would be saved now, for `encode`."""
 
     def __init__(self, trainer: StageTrainer) -> None:
         self.max_seq_length = trainer.max_seq_length
-        # A shell of its own around the same modules: in a stage of pairs the trainer puts mixed precision on the other.
+        # Another wrapper of the same modules: in a contrastive stage the trainer adds mixed precision to its own.
         self.embedder = SentenceTransformer(
             modules=list(trainer.embedder),
             prompts=trainer.embedder.prompts,
@@ -84,7 +84,7 @@ class _Finished:
 
     @contextmanager
     def _as_finished(self) -> Iterator[None]:
-        """The finished model's length of text, and `encode`'s evaluation mode; then everything as it was."""
+        """Set the maximum length of the finished model, then restore the length, the modes and the random state."""
         modes = [(module, module.training) for module in self.embedder.modules()]
         length, self.embedder.max_seq_length = self.embedder.max_seq_length, self.max_seq_length
         device = self.embedder.device
@@ -98,14 +98,12 @@ class _Finished:
 
 
 class Watcher(_Finished, TrainerCallback):
-    """Measures the gap between languages every so many steps, on the first process; training does not notice.
-
-    What is measured is the model that a checkpoint of that step holds, by `SentenceTransformer.encode`.
+    """Computes the gap between languages during training, on the first process, without affecting training.
 
     Args:
-        watch: How often, and on which parallel text.
-        trainer: Its embedder is measured.
-        log: Gets the row.
+        watch: The settings: how often, and on which parallel text.
+        trainer: The trainer of the model.
+        log: The log to write to.
     """
 
     def __init__(self, watch: Watch, trainer: StageTrainer, log: MetricsLog) -> None:
@@ -114,7 +112,7 @@ class Watcher(_Finished, TrainerCallback):
         self.texts = watch.read().texts
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure if it is time; other processes wait for the first one at the next step's gradients."""
+        """Compute the gap if it is due. Other processes wait for the first one at the next gradients."""
         due = state.global_step % self.watch.every == 0 or state.global_step >= state.max_steps
         if due and state.is_world_process_zero:
             started = time.perf_counter()
@@ -125,24 +123,24 @@ class Watcher(_Finished, TrainerCallback):
             self.log.write({"watch": {"means": means, "retrieval": retrieval}}, state)
 
     def measure(self) -> language_gap.Gap:
-        """The gap of the model as it stands; the model is left as it was."""
+        """Compute the gap of the current model, without changing it."""
         settings = {"batch_size": 32, "normalize_embeddings": True, "show_progress_bar": False}
         with self._as_finished():
             return language_gap.measure(lambda texts: self.embedder.encode(list(texts), **settings), self.texts)
 
 
 class Judge(_Finished, TrainerCallback):
-    """Scores the model on held pairs before the first step, every so many steps and after the last one.
+    """Scores the model on held-out pairs before the first step, at intervals and after the last step.
 
-    The library keeps the checkpoint of the best score (`StageTrainer.evaluate`); weights that were best before the
-    first step are kept in a file of their own.
+    The library keeps the checkpoint with the best score (`StageTrainer.evaluate`). The weights before the first step
+    are stored in a separate file.
 
     Args:
-        settings: How often, and whether the stage ends with the best weights.
-        pairs: What to score on.
-        trainer: Its embedder is scored.
-        steps: Of the stage.
-        listen: Gets an event when the best checkpoint is missing, and one at the end.
+        settings: The settings: how often, and whether the stage ends with the best weights.
+        pairs: The held-out pairs.
+        trainer: The trainer of the model.
+        steps: The steps of the stage.
+        listen: Called with an event if the best checkpoint is missing, and with one at the end.
     """
 
     def __init__(
@@ -158,21 +156,21 @@ class Judge(_Finished, TrainerCallback):
         self.every = settings.steps_between(steps)
         self.folder = Path(trainer.args.output_dir)
         trainer.score = self.scores
-        # The prompts stand before the texts: rows have different ones, and an evaluator has one for all.
+        # The texts have their prompts already: rows have different ones, and an evaluator has one for all.
         self.evaluator = InformationRetrievalEvaluator(
             pairs.queries, pairs.corpus, pairs.relevant, accuracy_at_k=[1], precision_recall_at_k=[10],
             score_functions={"cosine": cos_sim}, query_prompt="", corpus_prompt="", write_csv=False,
         )  # fmt: skip
 
     def scores(self) -> dict[str, float]:
-        """Score the model as it stands, in the names of the log."""
+        """Score the current model; the names are those of the log."""
         with self._as_finished():
             found = self.evaluator(self.embedder)
         kept = ("ndcg@10", "accuracy@1", "mrr@10", "recall@10", "map@100")
         return {f"eval_{name}": round(float(found[f"cosine_{name}"]), 6) for name in kept}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Score what the stage begins with, or look for the best checkpoint of one that goes on."""
+        """Score the model before the first step, or check the best checkpoint of a resumed stage."""
         if state.global_step:
             self.look(state)
             return
@@ -182,30 +180,31 @@ class Judge(_Finished, TrainerCallback):
             checkpoints.seal(self.folder, [START])
 
     def look(self, state: TrainerState) -> None:
-        """Forget a best score whose weights are gone or damaged, and say so: those of steps to come count."""
+        """Drop the best score if its weights are missing or damaged, and report it: later scores count then."""
         file = self._file(state.best_global_step)
         if state.best_metric is not None and not (file.is_file() and checkpoints.damaged(file.parent) is None):
             self.listen({"event": "best gone", "step": state.best_global_step})
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a score when it is time."""
+        """Request a score if it is due."""
         control.should_evaluate |= state.global_step % self.every == 0 or state.global_step >= state.max_steps
 
     def finish(self, state: TrainerState) -> dict[str, Any]:
-        """Put the best weights into the model, if the recipe says so, and say which they are.
+        """Load the best weights into the model if `keep_best` is set, and report them.
 
         Args:
-            state: Of the trainer after the last step.
+            state: The state of the trainer after the last step.
 
         Returns:
-            The `step` of the best score, that `score`, the `first` and the `last` one, and whether the best is `kept`.
+            The `step` of the best score, the `score`, the `first` and the `last` score, and `kept`: whether the model
+            has the best weights.
         """
         self.look(state)
         scores = [row[SCORE] for row in state.log_history if SCORE in row]
         first, last = scores[0], scores[-1]
         step, score = state.best_global_step, state.best_metric
-        if score is None:  # it is gone, and no step was left to be scored
+        if score is None:  # the best weights are missing, and no later step was scored
             step, score = state.global_step, last
         if self.settings.keep_best and step != state.global_step:
             adapters.load_trainable_state_dict(lusifer_model(self.embedder), load_file(self._file(step)))
@@ -214,5 +213,5 @@ class Judge(_Finished, TrainerCallback):
         return best
 
     def _file(self, step: int | None) -> Path:
-        """Where the weights of a step are that was the best one."""
+        """The file with the weights of the best step."""
         return checkpoints.checkpoint(self.folder, step) / TRAINABLE if step else self.folder / START

@@ -1,7 +1,7 @@
-"""SIGTERM ends training behind the step that runs, with a checkpoint: pre-emptible machines send it before they go.
+"""SIGTERM ends training after the current step, with a checkpoint. Preemptible machines send it before they stop.
 
-transformers has `enable_jit_checkpoint` for this. It saves before the optimizer's step too, with a random state that
-has drawn that step's masks already, so the resumed run would end with other weights; and each process stops for itself.
+transformers has `enable_jit_checkpoint` for this, which is not used: it may save in the middle of a step, after its
+random draws, so that the resumed run would end with other weights; and each process stops independently.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from lusifer.errors import LusiferError
 
 
 class TerminatedError(LusiferError):
-    """A run was asked to end by SIGTERM and has saved a checkpoint. The status is what shells give for the signal."""
+    """SIGTERM ended a run, which saved a checkpoint. The status is the usual one of shells for the signal."""
 
     status = 128 + signal.SIGTERM
 
 
 class StopOnSigterm(TrainerCallback):
-    """Saves and ends training at the end of the step in which any process was asked to stop.
+    """Saves a checkpoint and ends training at the end of the step in which any process got the signal.
 
     Attributes:
-        asked: Whether this process has got the signal.
-        stopped: Whether training was ended because of it.
+        asked: Whether this process got the signal.
+        stopped: Whether training ended because of it.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -36,12 +36,12 @@ class StopOnSigterm(TrainerCallback):
         self.asked = self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint and the end. All processes agree, or those left would wait for the one that stopped."""
+        """Request a checkpoint and the end. All processes decide together: otherwise the others would wait."""
         if self._any_asked():
             self.stopped = control.should_save = control.should_training_stop = True
 
     def _any_asked(self) -> bool:
-        if self.accelerator.num_processes == 1:  # the library would wait for the GPU
+        if self.accelerator.num_processes == 1:  # `check_trigger` would synchronize with the GPU
             return self.asked
         if self.asked:
             self.accelerator.set_trigger()
@@ -50,9 +50,9 @@ class StopOnSigterm(TrainerCallback):
 
 @contextmanager
 def on_sigterm(trainer: Trainer) -> Iterator[StopOnSigterm]:
-    """While the block runs, SIGTERM asks a trainer to save and end, again and again it asks no more than once.
+    """Make SIGTERM save a checkpoint and end the training, while the block runs.
 
-    Outside the main thread the signal keeps its meaning: Python allows no other.
+    Outside the main thread Python does not allow this, and the signal keeps its effect.
     """
     callback = StopOnSigterm(trainer)
     trainer.add_callback(callback)
@@ -68,6 +68,6 @@ def on_sigterm(trainer: Trainer) -> Iterator[StopOnSigterm]:
         yield callback
     finally:
         signal.signal(signal.SIGTERM, before)
-    # Not in `finally`: an error of the same step ends the process as well, and the signal would swallow its line.
-    if callback.asked and not callback.stopped:  # it came behind the last step
+    # Not in `finally`: after an error of the same step, the signal would suppress its message.
+    if callback.asked and not callback.stopped:  # it came after the last step
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The LLM as the embedder it is: the teacher of stage 1, and of stage 2 where that keeps to the LLM's own vectors."""
+"""The LLM as an embedder: the teacher of `distill` in both stages."""
 
 from __future__ import annotations
 
@@ -14,23 +14,34 @@ from lusifer.training.recipe.recipe import Recipe
 
 
 def refuse(recipe: Recipe, advice: str) -> None:
-    """Refuse an LLM that is no embedder (UsageError ending with `advice`), before weights are read.
+    """Refuse an LLM that is no embedder, before weights are read.
 
-    The library would make an embedder of any model, by taking the mean of its states.
+    sentence-transformers would make an embedder of any model, by mean pooling.
+
+    Args:
+        recipe: The recipe.
+        advice: The end of the message.
+
+    Raises:
+        UsageError: The LLM is no embedder, or cannot be found.
     """
     base = recipe.model.llm.base()
     folder, key = names.base(base.path), f"model.llm.path={base.path!r}"
     with hub.asking(key, UsageError):
         is_embedder = hub.has_file(folder, "modules.json", hub.commit(folder, base.revision))
     if not is_embedder:
-        raise UsageError(f"{key} is no embedder (no modules.json there): {advice}")
+        raise UsageError(f"{key}: is no embedder (no modules.json): {advice}")
 
 
 def read(recipe: Recipe, model: LusiferModel) -> SentenceTransformer:
-    """Read the LLM with its own tokenizer, pooling and normalisation, frozen; where and as `model` is held.
+    """Load the LLM with its own tokenizer, pooling and normalization, frozen.
+
+    Args:
+        recipe: The recipe.
+        model: The model, for the device and the dimensions.
 
     Raises:
-        UsageError: It cannot be read, or its vectors are not as long as the model's.
+        UsageError: The LLM cannot be read, or its vectors have other dimensions than the model's.
     """
     path, revision = recipe.model.llm.path, recipe.model.llm.revision
     folder = names.base(path)
@@ -45,13 +56,22 @@ def read(recipe: Recipe, model: LusiferModel) -> SentenceTransformer:
         )
     dimension, wanted = teacher.get_embedding_dimension(), model.config.hidden_size
     if dimension != wanted:
-        raise UsageError(f"model.llm: its own vectors have {dimension} dimensions, its states {wanted}: cannot distill")
+        words = f"its vectors have {dimension} dimensions and its hidden states {wanted}"
+        raise UsageError(f"model.llm: {words}: use another LLM, or no distill")
     return teacher.requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def vectors(teacher: SentenceTransformer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Take teacher_ids and teacher_attention_mask out of `batch` and give the teacher's own vectors (B, d)."""
+    """Compute the teacher's vectors of a batch.
+
+    Args:
+        teacher: The LLM from `read`.
+        batch: teacher_ids and teacher_attention_mask (B, T), which are removed from it.
+
+    Returns:
+        (B, d).
+    """
     return by_length(
         lambda ids, mask: teacher({"input_ids": ids, "attention_mask": mask})["sentence_embedding"],
         batch.pop("teacher_ids"),
