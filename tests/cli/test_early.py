@@ -27,9 +27,9 @@ SOURCE = "stages.contrastive.data.0.path"
 CASES = {
     "check nothing": "nothing: no such recipe",
     "check tiny --set stages.alignment.max_step=2": "max_step",
-    "train tiny --output run": "run: holds a run already; go on with --resume",
-    "train tiny --output taken": "taken: is not empty and holds no run",
-    "train tiny --output new --resume": "new: no run to resume there",
+    "train tiny --output run": "run: contains a run already: continue it with --resume",
+    "train tiny --output taken": "taken: is not empty and contains no run",
+    "train tiny --output new --resume": "new: no run to resume:",
     "train tiny --output file": "file: is a file",
     "train tiny --output file/run": "--output file/run: nothing can be written in",
     f"train tiny --output new --set {SOURCE}=absent.csv": "absent.csv: no such file",

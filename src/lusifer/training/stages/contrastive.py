@@ -92,7 +92,7 @@ class PairRows:
 
 @dataclass
 class PairCollator(SentenceTransformerDataCollator):
-    """The collator of sentence-transformers. With `teacher`, it also tokenizes the texts for the LLM, without prompt."""
+    """The collator of sentence-transformers. With `teacher`, it also tokenizes texts without prompt for the LLM."""
 
     teacher: TeacherInputs | None = None
 
