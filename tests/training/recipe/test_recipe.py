@@ -112,7 +112,7 @@ def test_a_base_that_is_not_there_is_refused_with_what_to_do(file: Path) -> None
         ("seed=-1", "--set seed=-1: seed: input should be greater than or equal to 0"),
         ("seed.x=1", "seed: input should be a valid integer, found {'x': 1}"),
         ("model.connector=ff", "model.connector: expected a mapping such as {type: ff}, found 'ff'"),
-        ("model.connector.type=latent_atention", "no connector 'latent_atention': did you mean latent_attention?"),
+        ("model.connector.type=latent_atention", "unknown connector 'latent_atention': did you mean latent_attention?"),
         ("model.connector.factor=2", "model.connector.factor: unknown key"),
         ("model.pooling=[", "not valid YAML"),
         ("stages.second.lora.encoder.r=4", "lora.encoder is given, but train.encoder is frozen"),

@@ -1,1 +1,1 @@
-"""What a recipe needs: memory, operations and hours, before anything is downloaded."""
+"""Estimate the memory, the operations and the hours of a recipe, before anything is downloaded."""

@@ -1,7 +1,7 @@
-"""What a recipe costs: parameters, memory, arithmetic, hours. Nothing is downloaded, nothing is measured.
+"""Estimate the cost of a recipe: parameters, memory, FLOPs and hours. Nothing is downloaded, and nothing is timed.
 
-Only configurations and the first rows of local files are read; the model is built without memory (torch's meta
-device), so counts are exact. Memory and FLOPs are counted in `memory`.
+Only configurations and local data files are read. The model is built on torch's meta device, without memory, so the
+counts of parameters are exact. `memory` counts memory and FLOPs.
 """
 
 from __future__ import annotations
@@ -33,16 +33,21 @@ from lusifer.training.recipe.recipe import AlignmentStage, BaseSettings, Recipe,
 from lusifer.training.recipe.stage import StageSettings
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
-_LOOK = 500  # rows whose lengths are looked at
+_LOOK = 500  # the number of rows whose lengths are read
 
 
 @dataclass(frozen=True)
 class SourceLoad:
-    """One source of a stage.
+    """The load of one source of a stage.
 
-    `rows` after `limit` and `weight` (None: unknown before the download), `tokens` a text (`measured`: from the first
-    rows of a local file; else the longest that is allowed), `steps` of the stage that it gets (None: unknown), `cut`
-    the share of those first rows' texts that are longer than the stage reads, `texts` of a row as it stands there.
+    Args:
+        name: The name of the source.
+        rows: The rows after `limit` and `weight`. None if they are unknown before the download.
+        tokens: The tokens of a text: the mean of the first rows of a local file, else the maximum.
+        measured: Whether `tokens` comes from a local file.
+        steps: The steps of the stage that use the source. None if they are unknown.
+        cut: The share of texts in the first rows that are truncated.
+        texts: The number of texts of a row in the file.
     """
 
     name: str
@@ -56,7 +61,14 @@ class SourceLoad:
 
 @dataclass(frozen=True)
 class ScoreLoad:
-    """How a stage is scored: `times`, on held `rows`, with `texts` of `tokens` tokens each time (None: unknown)."""
+    """The load of `evaluate` in a stage; None is unknown.
+
+    Args:
+        times: The number of scores.
+        rows: The number of held-out pairs.
+        texts: The number of texts of one score.
+        tokens: The tokens of a text.
+    """
 
     times: int | None
     rows: int | None
@@ -66,7 +78,7 @@ class ScoreLoad:
 
 @dataclass(frozen=True)
 class StageLoad:
-    """What a stage reads: its sources, those that `english_only` drops, optimizer steps, and what it is scored on."""
+    """The load of a stage: its sources, the names that `english_only` leaves out, optimizer steps, and its scores."""
 
     sources: list[SourceLoad]
     dropped: list[str]
@@ -75,7 +87,7 @@ class StageLoad:
 
     @property
     def tokens(self) -> float:
-        """Mean tokens a text, by rows where they are known."""
+        """The mean number of tokens of a text, weighted by rows; the largest mean if any rows are unknown."""
         known = [source for source in self.sources if source.rows]
         if len(known) < len(self.sources):
             return max(source.tokens for source in self.sources)
@@ -84,10 +96,18 @@ class StageLoad:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage: counts by part, what it reads, memory, FLOPs of a step, hours by card (None: steps unknown).
+    """The estimate of a stage.
 
-    `scoring` are the FLOPs of all its scores on held pairs (None: unknown), which the hours have where they are known.
-    `memory` is on a GPU, `here` on the device of this machine: `auto` and what layers keep differ.
+    Args:
+        name: The name of the stage.
+        kind: "alignment" or "contrastive".
+        parts: Parameters of each part.
+        load: Its sources and steps.
+        memory: Memory on a GPU.
+        here: Memory on the device of this machine; `auto` and the activations of layers differ from a GPU.
+        flops: FLOPs of a step.
+        scoring: FLOPs of all scores on held-out pairs. None if they are unknown or there are none.
+        hours: Name of a machine -> hours, with the scores if known. None if the steps are unknown.
     """
 
     name: str
@@ -103,15 +123,15 @@ class StageEstimate:
 
 @cache
 def cards() -> dict[str, dict[str, float]]:
-    """Read the table of machines: tflops, utilisation (assumed), gib."""
+    """Read the table of machines: name -> tflops, utilisation (assumed) and gib."""
     return _table("cards.toml")
 
 
 def estimate(recipe: Recipe) -> list[StageEstimate]:
-    """Work out what every stage of a recipe costs, in order.
+    """Estimate the cost of every stage of a recipe, in order.
 
     Raises:
-        UsageError: A base is neither on disk nor in `known_bases.toml`, its architecture was never checked, or an
+        UsageError: A base is neither on disk nor in `known_bases.toml`, its architecture is not supported, or an
             objective needs an LM head and the LLM has none.
     """
     encoder, llm = _config(recipe.model.encoder, "encoder"), _config(recipe.model.llm, "llm")
@@ -140,10 +160,14 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
 
 
 def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
-    """Measure a stage; local files are counted, hub sets have the rows of their `limit`, or none that we know.
+    """Compute the load of a stage. Rows of local files are counted; a dataset on the Hub has its `limit`, or None.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
 
     Raises:
-        DataError: One of the first rows of a local file is not what it should be.
+        DataError: One of the first rows of a local file is bad.
     """
     loads = [_source_load(source, recipe.longest(stage)) for source in recipe.sources(stage)]
     rows = [load.rows for load in loads]
@@ -163,13 +187,13 @@ def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
 
 
 def _shares(recipe: Recipe, stage: Stage, rows: Sequence[int | None], steps: int | None) -> Sequence[float | None]:
-    """Steps of each source: by rows, and in an alignment stage among the sources that the objective of a step reads."""
+    """Divide the steps among the sources by rows; in an alignment stage only among those that an objective reads."""
     if not steps:
         return [None] * len(rows)
     if not isinstance(stage, AlignmentStage):
         return _by_rows(rows, steps)
     objectives = [each for name, each in OBJECTIVES.items() if stage.objectives.get(name, 0) > 0]
-    # With the seed of the stage, as the run draws them.
+    # The seed of the stage, so that the objectives are those of the run.
     seed = recipe.seed + 1 + next(number for number, each in enumerate(recipe.stages) if each is stage)
     drawn = draw_objectives([stage.objectives[each.name] for each in objectives], steps, seed)
     found: list[float | None] = [0.0] * len(rows)
@@ -183,7 +207,7 @@ def _shares(recipe: Recipe, stage: Stage, rows: Sequence[int | None], steps: int
 
 
 def _by_rows(rows: Sequence[int | None], steps: int) -> Sequence[float | None]:
-    """Steps in proportion to rows; a source that is alone has all of them, whether its rows are known or not."""
+    """Divide steps in proportion to rows. A single source gets all steps, also if its rows are unknown."""
     if len(rows) == 1:
         return [float(steps)]
     total = None if None in rows else sum(rows)
@@ -191,7 +215,7 @@ def _by_rows(rows: Sequence[int | None], steps: int) -> Sequence[float | None]:
 
 
 def _score_load(scored: Evaluate, apart: list[SourceLoad], steps: int | None) -> ScoreLoad:
-    """Work out the scores of a stage; `apart` are the sources of the held pairs, of which `held` takes a share."""
+    """Compute the load of `evaluate`; `apart` are the sources of the held-out pairs, of which `held` takes a share."""
     tokens = max(load.tokens for load in apart)
     known = None not in [load.rows for load in apart]
     rows = round(sum(load.rows for load in apart) * (scored.held or 1)) if known else None
@@ -201,7 +225,7 @@ def _score_load(scored: Evaluate, apart: list[SourceLoad], steps: int | None) ->
 
 
 def _source_load(source: Source, max_length: int) -> SourceLoad:
-    """Rows and tokens of one source."""
+    """Compute the load of one source."""
     weight = source.weight if isinstance(source, PairSource) else 1.0
     if source.path is None:
         rows = None if source.limit is None else round(source.limit * weight)
@@ -217,7 +241,7 @@ def _source_load(source: Source, max_length: int) -> SourceLoad:
 
 
 def _lengths(source: Source, file: Path) -> tuple[list[int], int]:
-    """Characters of the texts in the first rows of a file, and how many rows these are."""
+    """Return the numbers of characters of the texts in the first rows of a file, and the number of these rows."""
     rows = data_sources.read_file(file, source.row_kind, source.fields, BadRows(source.skip_bad))
     lengths: list[int] = []
     count = 0
@@ -230,19 +254,19 @@ def _lengths(source: Source, file: Path) -> tuple[list[int], int]:
 
 
 def _count(file: Path) -> int:
-    """Rows of a file without reading their values where that can be helped."""
+    """Count the rows of a file, without parsing them."""
     if ending(file) == ".parquet":
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(file).metadata.num_rows
     with open_bytes(file) as stream:
         count = sum(1 for line in lines(stream, str(file)) if line.strip())
-    # CSV: an upper bound where cells hold line breaks
+    # an upper bound for CSV files whose cells contain line breaks
     return count if ".jsonl" in ending(file) else max(count - 1, 0)
 
 
 def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
-    """The configuration of a base: from disk, from the hub's cache on disk, or from the table."""
+    """Read the configuration of a base: from disk, from the Hub's cache on disk, or from `known_bases.toml`."""
     wanted = base.base()
     if base.path.startswith("tiny:"):
         return build.read_config(replace(wanted, path=str(build.TINY / tower)), tower)
@@ -256,7 +280,7 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
     except (OSError, ValueError):
         if base.path not in known:
             raise UsageError(
-                f"model.{tower}.path: the dimensions of {base.path} are not on this machine: fetch them with "
+                f"model.{tower}.path: the configuration of {base.path} is not on this machine: fetch it with "
                 f"`hf download {base.path} config.json`, or give a folder"
             ) from None
         config = AutoConfig.for_model(**known[base.path])
@@ -264,5 +288,5 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
-    """A table beside this file."""
+    """Read a TOML file next to this file."""
     return tomllib.loads(resources.files("lusifer.training.estimate").joinpath(name).read_text(encoding="utf-8"))

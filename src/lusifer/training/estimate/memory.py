@@ -1,18 +1,18 @@
-"""The model of a stage, and its memory on one device before anything is loaded: weights by count, a step by rehearsal.
+"""Build the model of a stage without memory, and estimate the memory and the FLOPs of a step.
 
-Memory of one device that holds everything (data parallel), in bytes:
+The bytes of one device, which has the complete model (data parallelism):
 
-    weights      4 x parameters of what trains or has trained (a tower that trains whole in any stage, connector,
-                 projection, adapters) + bytes of dtype.frozen x the others; the LM head where tokens are predicted, the
-                 LLM a second time where it is the teacher
-    gradients    4 x trained parameters
+    weights      4 x parameters that are or were trained (a backbone that any stage trains in full, connector,
+                 projection, adapters) + bytes of dtype.frozen x the others; also the LM head if tokens are predicted,
+                 and the LLM a second time if it is the teacher
+    gradients    4 x trainable parameters
     optimizer    2 moments (AdamW) x gradients
-    activations  what a step holds beside those at its worst moment, counted by running it on tensors without memory
-                 (`rehearsal`): rows in memory, each of full length; and the vectors that the gradient cache keeps,
-                 three times (embeddings, their order by row, their gradients)
+    activations  the peak of all else in a step, counted by running the step on tensors without memory (`rehearsal`),
+                 with texts of full length; and three copies of the vectors of the gradient cache (embeddings, sorted
+                 by row, their gradients)
 
-Layers are alike: a tower is rehearsed with 1 and with 2 of them, and the difference is taken for the others. The FLOPs
-of a step are counted in the same way, for texts of mean length.
+All layers are equal: a backbone is run with 1 and with 2 layers, and the difference is that of each further layer. The
+FLOPs of a step are counted in the same way, for texts of mean length.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lusifer.training.recipe.stage import Pass, StageSettings
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device."""
+    """Bytes of memory on one device."""
 
     weights: int
     gradients: int
@@ -46,23 +46,27 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def here() -> Kind:
-    """Give the kind of this machine's device."""
+    """Return the kind of this machine's device."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def prepare(model: LusiferModel, stage: StageSettings) -> None:
-    """Freeze what does not train in a stage and attach its adapters, in place.
+    """Freeze the parts that a stage does not train, and attach its adapters, in place.
 
-    What trains is float32 (AdamW's steps are lost in half precision). Nothing is rounded: a tower in half precision
-    keeps the adapters of stages before beside it, one in float32 has them merged.
+    Trainable parameters are float32, because half precision would lose small steps of AdamW. Nothing is rounded: a
+    half-precision backbone keeps adapters of earlier stages as separate layers, a float32 backbone has them merged.
+
+    Args:
+        model: The model, changed in place.
+        stage: The stage.
 
     Raises:
-        UsageError: Adapters fit no layer.
+        UsageError: Adapters match no layer.
     """
     whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
     for tower, trains in whole.items():
@@ -84,13 +88,17 @@ def skeleton(
     llm: PreTrainedConfig,
     half: Collection[str] = (),
 ) -> LusiferModel:
-    """Build the model of a stage without memory for weights.
+    """Build the model of a stage on the meta device, with its adapters.
 
-    It has the adapters of the stage, and on towers in half precision (`half`) those of the stages before and of a delta
-    that the run starts from.
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        encoder: The configuration of the encoder.
+        llm: The configuration of the LLM.
+        half: The half-precision backbones, which also get the adapters of earlier stages and of `model.start`.
 
     Raises:
-        UsageError: Adapters fit no layer.
+        UsageError: Adapters match no layer.
     """
     config = LusiferConfig(encoder=copy.deepcopy(encoder), llm=copy.deepcopy(llm), **recipe.model.join_settings())
     with torch.device("meta"):
@@ -108,15 +116,26 @@ def skeleton(
 
 
 class Estimator:
-    """Memory and FLOPs of the stages of one recipe. Equal rehearsals are made once."""
+    """Estimates memory and FLOPs of the stages of a recipe. Equal rehearsals run once.
+
+    Args:
+        recipe: The recipe.
+        encoder: The configuration of the encoder.
+        llm: The configuration of the LLM.
+    """
 
     def __init__(self, recipe: Recipe, encoder: PreTrainedConfig, llm: PreTrainedConfig) -> None:
-        """Keep the recipe and the configurations of its bases."""
         self.recipe, self.configs = recipe, (encoder, llm)
         self._rehearsed: dict[object, Counted] = {}
 
     def memory(self, stage: StageSettings, parts: list[PartReport], kind: Kind) -> Memory:
-        """Count bytes on one device, as said above, for texts of full length; `parts` are by `adapters.report`."""
+        """Estimate the memory of a stage on one device, for texts of full length.
+
+        Args:
+            stage: The stage.
+            parts: The counts of `adapters.report`.
+            kind: The kind of device.
+        """
         llm = self.configs[1]
         trainable = sum(part.trainable for part in parts)
         sizes = {tower: self._dtype(tower, kind).itemsize for tower in adapters.TOWERS}
@@ -131,7 +150,12 @@ class Estimator:
         return Memory(weights, 4 * trainable, 2 * 4 * trainable, round(max(0, step - 4 * trainable)) + cache)
 
     def flops(self, stage: StageSettings, tokens: float) -> float:
-        """Count the FLOPs of one optimizer step for texts of `tokens` tokens, with checkpointing and gradient cache."""
+        """Count the FLOPs of one optimizer step, with gradient checkpointing and gradient cache.
+
+        Args:
+            stage: The stage.
+            tokens: The tokens of a text.
+        """
         total = 0.0
         for each in stage.passes:
             count = self._count(stage, each, max(2, round(tokens)), "cuda")
@@ -139,12 +163,17 @@ class Estimator:
         return total * stage.batch_size * stage.columns
 
     def forward_flops(self, stage: StageSettings, tokens: float) -> float:
-        """Count the FLOPs by which one text of `tokens` tokens becomes a vector."""
+        """Count the FLOPs to embed one text.
+
+        Args:
+            stage: The stage.
+            tokens: The tokens of the text.
+        """
         count = self._count(stage, Pass(), max(2, round(tokens)), "cuda")
         return count.forward / count.rows
 
     def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Counted:
-        """Bytes and FLOPs of one kind of pass, from rehearsals with few layers."""
+        """Count bytes and FLOPs of one kind of pass, from rehearsals with few layers."""
         rows = min(stage.rows_at_once(length), stage.batch_size * stage.columns)
         setting = Setting(
             rows=rows,
@@ -176,15 +205,15 @@ class Estimator:
         return self._rehearsed[key]
 
     def half(self, kind: Kind) -> list[str]:
-        """The towers in half precision."""
+        """The half-precision backbones on a kind of device."""
         return [tower for tower in adapters.TOWERS if self._dtype(tower, kind) != torch.float32]
 
     def _dtype(self, tower: str, kind: Kind) -> torch.dtype:
-        """Number format of a tower's weights; one that trains whole in a stage is never rounded."""
+        """The dtype of a backbone's weights; a backbone that a stage trains in full is float32."""
         whole = any(getattr(each.train, tower) == "full" for each in self.recipe.stages)
         return torch.float32 if whole or self._frozen_bytes(kind) == 4 else torch.bfloat16
 
     def _frozen_bytes(self, kind: Kind) -> int:
-        """Bytes of a frozen weight."""
+        """The bytes of a frozen weight."""
         auto = 2 if kind == "cuda" else 4
         return {"float32": 4, "bfloat16": 2, "auto": auto}[self.recipe.model.dtype.frozen]

@@ -1,13 +1,13 @@
-"""One step of a stage on tensors without memory: what torch would hold, counted while the model's own code runs.
+"""Run one step of a stage on tensors without memory, and count the memory and FLOPs that it would take.
 
-torch's fake tensors have shapes and no numbers, so a step of a model of any size is rehearsed in seconds. Every storage
-that an operation makes is counted while it lives: what autograd keeps for the backward pass, gradients, what comes and
-goes within an operation. FLOPs are counted by the formulas of torch's own counter. A formula would have to know
-the layers; this reads them from the code that trains.
+torch's fake tensors have shapes and no numbers, so a step of a model of any size takes seconds. Every storage that an
+operation makes is counted while it exists: tensors that autograd saves for the backward pass, gradients, and temporary
+tensors. FLOPs are counted by the formulas of torch's own counter. The model's own code runs, so no formula for its
+layers is needed.
 
-Not seen: what a library's kernel takes inside one operation, what the allocator holds beside what was asked for, and
-the memory of the process itself. "cuda" is rehearsed without a GPU: dropout keeps a mask of bytes and attention neither
-scores nor their dropout, as there; "cpu" is what torch's CPU operations do.
+Not counted are the workspace of kernels, the overhead of the allocator, and the memory of the process itself. "cuda" is
+run without a GPU, and imitates it: dropout saves a mask of bytes, and attention saves neither scores nor their dropout.
+"cpu" counts torch's CPU operations.
 """
 
 from __future__ import annotations
@@ -35,11 +35,18 @@ Kind = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage does to memory.
+    """The settings of a stage that affect memory.
 
-    `rows` and `length` of what is in memory at once; whether the LLM `predicts` a target of the same length, `chunk`
-    labels at a time, or reads the text itself as `teacher`; `repeated`: whether a step has more than one such part, so
-    that gradients are there while activations are; `dtypes` of the towers' weights.
+    Args:
+        rows: The rows in memory at once.
+        length: Their length in tokens.
+        predicts: Whether the LLM predicts a target of the same length.
+        teacher: Whether the LLM also reads the text itself.
+        repeated: Whether a step has several mini-batches, so that gradients exist while activations do.
+        dtypes: Backbone -> dtype of its weights.
+        bf16: Whether mixed precision is on.
+        checkpointing: Whether gradient checkpointing is on.
+        chunk: The labels whose logits are in memory at once.
     """
 
     rows: int
@@ -55,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Counted:
-    """Of one pass over `rows`: the most `bytes` at once, beside the weights, and FLOPs, those `forward` apart."""
+    """The counts of a pass over `rows`: peak `bytes` without the weights, FLOPs of the `forward` pass, all `flops`."""
 
     rows: int
     bytes: float
@@ -84,13 +91,13 @@ _FLOPS = flop_registry | {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
-"""By operation: torch's own formulas, and those of the operations that it has none for."""
+"""Operation -> formula: torch's own formulas, and ours for two operations that it does not have."""
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of storages made while it is on (`now`, and the most at once, `peak`) and `flops`.
+    """Counts the bytes of storages that are made while it is active (`now` and `peak`), and `flops`.
 
-    torch's `FlopCounterMode` has the same formulas, but its hooks on modules keep activations alive.
+    torch's `FlopCounterMode` has the same formulas, but its hooks on modules keep activations in memory.
     """
 
     def __init__(self) -> None:
@@ -99,8 +106,8 @@ class Live(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and count what it made and what it computed."""
-        self._watch((args, kwargs), made=False)  # what was there before
+        """Run one operation, and count its new storages and its FLOPs."""
+        self._watch((args, kwargs), made=False)  # storages that existed before
         out = func(*args, **(kwargs or {}))
         self._watch(out, made=True)
         formula = _FLOPS.get(func._overloadpacket)
@@ -124,19 +131,25 @@ class Live(TorchDispatchMode):
 
 
 class _MaskDropout(nn.Module):
-    """Dropout that keeps a mask of one byte an element, as on a GPU."""
+    """Dropout that saves a mask of one byte an element, as on a GPU."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Drop elements while training."""
+        """Apply dropout in training mode."""
         return torch.native_dropout(x, self.p, True)[0] if self.training and self.p else x
 
 
 def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> Counted:
-    """Count one step, gradients included; `make` builds the model with its adapters on the meta device."""
+    """Count the memory and FLOPs of one step, gradients included.
+
+    Args:
+        make: Builds the model with its adapters on the meta device.
+        setting: The settings of the stage.
+        kind: The kind of device.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model = make()
@@ -156,7 +169,7 @@ def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> 
         network.logits_chunk = setting.chunk
         network.train()
         with Live() as live:
-            if setting.repeated:  # a part that is not the first finds the gradients of those before
+            if setting.repeated:  # gradients of earlier mini-batches exist already
                 for parameter in filter(lambda each: each.requires_grad, network.parameters()):
                     parameter.grad = torch.zeros_like(parameter)
             forward, flops = _step(network, setting, live)
@@ -164,10 +177,10 @@ def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> 
 
 
 def _step(network: LusiferForAlignment, setting: Setting, live: Live) -> tuple[int, int]:
-    """Go forward and backward; the FLOPs counted so far after the first and after both."""
+    """Run the forward and the backward pass; return the FLOPs after the first and after both."""
     with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
         loss = _loss(network, setting)
-    if setting.predicts:  # the library's operation hides the product with the LM head; backward it makes it again
+    if setting.predicts:  # torch's operation hides the product with the LM head in the forward pass
         live.flops += 2 * setting.rows * setting.length * network.lm_head.weight.numel()
     forward = live.flops
     loss.backward()
@@ -175,7 +188,7 @@ def _step(network: LusiferForAlignment, setting: Setting, live: Live) -> tuple[i
 
 
 def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
-    """The stage's forward pass; which rows a loss compares hardly matters to memory."""
+    """Run the forward pass of the stage; the comparisons of a loss take little memory and are left out."""
     model = network.model
     ids = torch.ones(setting.rows, setting.length, dtype=torch.long)
     mask = torch.ones_like(ids)
@@ -186,7 +199,7 @@ def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
             model.run_llm(words(ids), mask, places)
     if not setting.predicts:
         return model(ids, mask).embedding.sum()
-    # The network's own forward asks which labels there are, and without numbers that cannot be told: all of them.
+    # `predict` selects the positions with labels, which needs numbers. Here all positions have labels.
     prompt = model.soft_prompt(ids, mask)
     embeds = torch.cat([prompt.inputs_embeds, words(ids).to(prompt.inputs_embeds.dtype)], dim=1)
     keys = torch.cat([prompt.attention_mask, mask], dim=1)
@@ -197,7 +210,7 @@ def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
 
 
 def _cast(tower: nn.Module, dtype: torch.dtype) -> None:
-    """Hold a tower's weights in `dtype`, adapters in float32."""
+    """Cast the weights of a backbone, and keep its adapters in float32."""
     backbones.cast_weights(tower, dtype)
     for name, parameter in tower.named_parameters():
         if ".lora_" in name:
@@ -205,7 +218,7 @@ def _cast(tower: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _take_off_meta(model: nn.Module) -> None:
-    """Put tensors of the CPU in place of those of the meta device, whose kernels differ; within fake tensors."""
+    """Replace the tensors of the meta device, whose kernels differ, by fake tensors of the CPU."""
     made: dict[int, torch.Tensor] = {}  # a tensor that two modules share stays one
     for module in model.modules():
         for name, tensor in list(module.named_parameters(recurse=False)):
@@ -217,7 +230,7 @@ def _take_off_meta(model: nn.Module) -> None:
 
 
 def _as_on_a_gpu(model: LusiferModel) -> None:
-    """Change what a CPU keeps and a GPU does not."""
+    """Change modules so that they save the same tensors as on a GPU."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Dropout):
             model.set_submodule(name, _MaskDropout(module.p))
