@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from lusifer.cli import terminal
 from lusifer.cli.train import RecipeArgument, SetOption, VariantOption
@@ -12,26 +15,47 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lusifer.training.estimate.cost import StageEstimate
+    from lusifer.training.estimate.totals import Totals
+    from lusifer.training.recipe.recipe import Recipe
 
 GIB = 2**30
 WIDTH = 110
 NOTE = (
-    "Parameters are exact. Memory and FLOPs are counted by running a step on tensors without memory: estimates, not "
-    "measurements. Memory is for texts of full length on one device: first on a GPU, with "
-    "`auto` as 16 bit, then on the device of this machine; the libraries come on top (about half a GiB), and "
-    "on a CPU the system's allocator may hold 1.3 to 1.7 times as much as it is asked for. Hours are on one "
-    "device at the utilisation shown, which is assumed; a run says in its first lines what a step takes "
-    "(training/estimate: memory.py, cost.py, cards.toml)."
+    "Parameters are exact. Memory and FLOPs are counted by running a step on tensors without memory: estimates, "
+    "not measurements. Memory is for texts of full length on one device: first on a GPU, with `auto` as 16 bit, "
+    "then on the device of this machine. With --gpus N each card needs as much. The libraries come on top (about "
+    "half a GiB), and on a CPU the system's allocator may hold 1.3 to 1.7 times as much as it is asked for. Hours "
+    "are on one device at the utilisation shown, which is assumed; --gpus N divides them by N, as if cards lost "
+    "no time to each other. Energy is that of the cards alone, at the power of their data sheets all the time. A "
+    "run says in its first lines what a step takes (training/estimate: memory.py, cost.py, totals.py, "
+    "cards.toml)."
 )
 
 
-def check(recipe: RecipeArgument, set_: SetOption = None, variant: VariantOption = None) -> None:
+def check(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    variant: VariantOption = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Cards that share the work, each with the whole model.")] = 1,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="GiB of a card: name one change that makes the recipe fit it, or halves its time."
+        ),
+    ] = None,
+) -> None:
     """Say what a recipe would train, and what it needs, before anything is downloaded."""
     terminal.quiet()
-    terminal.say(describe(recipe, set_ or [], variant))
+    terminal.say(describe(recipe, set_ or [], variant, gpus, memory))
 
 
-def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = None) -> str:
+def describe(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    variant: str | None = None,
+    gpus: int = 1,
+    memory: float | None = None,
+) -> str:
     """Read a recipe (see `load_recipe`) and say what trains, memory, hours and steps per source. Downloads nothing.
 
     Raises:
@@ -42,17 +66,57 @@ def describe(recipe: str, overrides: Sequence[str] = (), variant: str | None = N
     from lusifer.training.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides, variant=variant)  # a misspelt key is reported before torch is imported
+    from lusifer.training.estimate import totals
     from lusifer.training.estimate.cost import estimate
 
     console = Console(width=WIDTH, highlight=False, markup=False)
     with console.capture() as text:
         console.print(f"{loaded.name}: the recipe is valid")
-        for stage in estimate(loaded):
+        stages = estimate(loaded)
+        for stage in stages:
             console.print("", _parts(stage), _cost(stage), _sources(stage), sep="\n")
             if stage.load.dropped:
                 console.print(f"dropped by english_only: {', '.join(stage.load.dropped)}")
+        console.print("", _totals(totals.total(stages, gpus), gpus), sep="\n")
+        for line in _unmeasured(stages):
+            console.print(line)
+        if memory is not None:
+            again = partial(_again, recipe, overrides, variant)
+            console.print(totals.advise(stages, loaded, again, memory))
         console.print(f"\n{NOTE}")
     return "\n".join(line.rstrip() for line in text.get().splitlines())
+
+
+def _again(recipe: str, overrides: Sequence[str], variant: str | None, more: list[str]) -> Recipe:
+    """The recipe with more changes."""
+    from lusifer.training.recipe.load import load_recipe
+
+    return load_recipe(recipe, [*overrides, *more], variant=variant)
+
+
+def _totals(found: Totals, gpus: int) -> Table:
+    """Memory, hours and energy of all stages."""
+    from lusifer.training.estimate.cost import cards
+
+    where = f"peak memory of a GPU (stage {found.peak_stage})"
+    rows = [(where, _size(found.peak), ""), ("peak memory of this machine's device", _size(found.here), "")]
+    for name, card in cards().items():
+        energy = found.kwh[name]
+        fits = not card["gib"] or found.peak <= card["gib"] * GIB or found.hours[name] is None
+        words = terminal.duration(found.hours[name]) + ("" if fits else ", does not fit")
+        many = f"{gpus} x {name}" if gpus > 1 and card["gib"] else name
+        rows.append((many, words, "" if energy is None else f"{energy:,.1f} kWh"))
+    return _table(("all stages", "value", "energy"), rows)
+
+
+def _unmeasured(stages: Sequence[StageEstimate]) -> list[str]:
+    """One line on sources whose texts are counted at full length, since they are not here."""
+    loads = [source for stage in stages for source in stage.load.sources]
+    names = {source.name for source in loads if not source.measured}
+    if not names:
+        return []
+    words = f"{len(names)} of {len({source.name for source in loads})} sources are not on this machine"
+    return [f"{words}: each of their texts is counted at full length, so hours and energy are upper bounds"]
 
 
 def _parts(stage: StageEstimate) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -119,16 +119,18 @@ class StageEstimate:
     flops: float
     scoring: float | None
     hours: dict[str, float | None]
+    work: float | None = None
+    """FLOPs of the stage, scores included; None: steps unknown."""
 
 
 @cache
 def cards() -> dict[str, dict[str, float]]:
-    """Read the table of machines: name -> tflops, utilisation (assumed) and gib."""
+    """Read the table of machines: name -> tflops, utilisation (assumed), gib, and watts if known."""
     return _table("cards.toml")
 
 
-def estimate(recipe: Recipe) -> list[StageEstimate]:
-    """Estimate the cost of every stage of a recipe, in order.
+def estimate(recipe: Recipe, only: Collection[str] | None = None) -> list[StageEstimate]:
+    """Estimate the cost of every stage of a recipe, in order, or of the stages named `only`.
 
     Raises:
         UsageError: A base is neither on disk nor in `known_bases.toml`, its architecture is not supported, or an
@@ -136,7 +138,8 @@ def estimate(recipe: Recipe) -> list[StageEstimate]:
     """
     encoder, llm = _config(recipe.model.encoder, "encoder"), _config(recipe.model.llm, "llm")
     estimator = Estimator(recipe, encoder, llm)
-    return [_stage(recipe, stage, estimator, llm) for stage in recipe.stages]
+    wanted = [stage for stage in recipe.stages if only is None or stage.name in only]
+    return [_stage(recipe, stage, estimator, llm) for stage in wanted]
 
 
 def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreTrainedConfig) -> StageEstimate:
@@ -156,7 +159,7 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
         for name, card in cards().items()
     }
     gpu, this = (estimator.memory(stage, parts[kind], kind) for kind in ("cuda", here()))
-    return StageEstimate(stage.name, stage.kind, parts["cuda"], load, gpu, this, flops, scoring, hours)
+    return StageEstimate(stage.name, stage.kind, parts["cuda"], load, gpu, this, flops, scoring, hours, total)
 
 
 def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:

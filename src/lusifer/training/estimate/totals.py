@@ -1,0 +1,134 @@
+"""What all stages of a recipe come to, and the one change that makes them fit a card or halves their time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lusifer.errors import UsageError
+from lusifer.training.estimate.cost import StageEstimate, cards, estimate
+from lusifer.training.recipe.recipe import Recipe
+
+GIB = 2**30
+FEWER = 6
+"""How often a number of rows is halved at most, to fit the memory."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """All stages together.
+
+    `peak` is the largest memory of one GPU in bytes, in stage `peak_stage`; `here` that of this machine's device.
+    `hours` and `kwh` are by card (None: the steps of a stage are unknown, or the power of the card is).
+    """
+
+    peak: int
+    peak_stage: str
+    here: int
+    hours: dict[str, float | None]
+    kwh: dict[str, float | None]
+
+
+def total(stages: Sequence[StageEstimate], gpus: int = 1) -> Totals:
+    """Add up the stages of a recipe on `gpus` cards, each with the whole model.
+
+    Their work is shared evenly and nothing is lost to what they send each other, so the energy is that of one card;
+    every card is assumed to draw the maker's figure all the time, and the computer around it nothing.
+    """
+    largest = max(stages, key=lambda stage: stage.memory.total)
+    hours, kwh = {}, {}
+    for name, card in cards().items():
+        each = [stage.hours[name] for stage in stages]
+        alone = None if None in each else sum(each)
+        hours[name] = None if alone is None else alone / gpus if card["gib"] else alone
+        kwh[name] = None if alone is None or "watts" not in card else alone * card["watts"] / 1000
+    here = max(stage.here.total for stage in stages)
+    return Totals(largest.memory.total, largest.name, here, hours, kwh)
+
+
+def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list[str]], Recipe], gib: float) -> str:
+    """Name one change by which the recipe fits a card of `gib`; where it fits, one by which it takes half of the time.
+
+    Args:
+        stages: The estimate of the recipe.
+        recipe: It.
+        load: Reads the recipe again with more `--set` values.
+        gib: Memory of the card, in GiB.
+
+    Every change is estimated as the recipe was, in one stage alone: the others are as they were.
+    """
+    largest = max(stages, key=lambda stage: stage.memory.total)
+    if largest.memory.total > gib * GIB:
+        best = None
+        for change in _smaller(recipe, largest.name):
+            found = _changed(load, change, largest.name)
+            if found is None:
+                continue
+            if found.memory.total <= gib * GIB:
+                sizes = f"stage {largest.name}: {_size(largest.memory.total)} -> {_size(found.memory.total)}"
+                return f"to fit in {gib:g} GiB: --set {change} ({sizes}{_beside(stages, largest.name, gib)})"
+            best = min(best or (found.memory.total, change), (found.memory.total, change))
+        nearest = "" if best is None else f"; nearest: --set {best[1]}, {_size(best[0])}"
+        return f"stage {largest.name} does not fit in {gib:g} GiB by one change{nearest}"
+    known = [stage for stage in stages if stage.work is not None]
+    if len(known) < len(stages):
+        return f"fits in {gib:g} GiB; what would halve the time is unknown, like the steps"
+    longest, whole = max(known, key=lambda stage: stage.work), sum(stage.work for stage in known)
+    best = None
+    for change in _shorter(recipe, longest.name):
+        found = _changed(load, change, longest.name)
+        if found is None or found.work is None or found.memory.total > gib * GIB:
+            continue
+        share = (whole - longest.work + found.work) / whole
+        best = min(best or (share, change), (share, change))
+        if share <= 0.5:
+            return f"to halve the time: --set {change} ({share:.0%} of the FLOPs, in {gib:g} GiB)"
+    nearest = "" if best is None or best[0] > 0.99 else f"; most saves --set {best[1]} ({best[0]:.0%} of the FLOPs)"
+    return f"fits in {gib:g} GiB; no one change in stage {longest.name} halves the time{nearest}"
+
+
+def _beside(stages: Sequence[StageEstimate], name: str, gib: float) -> str:
+    """The other stages that do not fit either."""
+    others = [stage.name for stage in stages if stage.name != name and stage.memory.total > gib * GIB]
+    return f"; too large as well: {', '.join(others)}" if others else ""
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
+
+
+def _changed(load: Callable[[list[str]], Recipe], change: str, name: str) -> StageEstimate | None:
+    """The estimate of a stage after a change; None where the recipe refuses it."""
+    try:
+        return estimate(load([change]), [name])[0]
+    except UsageError:
+        return None
+
+
+def _smaller(recipe: Recipe, name: str) -> Iterator[str]:
+    """What takes less memory, what keeps the result of a step first."""
+    stage = next(stage for stage in recipe.stages if stage.name == name)
+    before = f"stages.{name}"
+    if not stage.gradient_checkpointing:
+        yield f"{before}.gradient_checkpointing=true"
+    if getattr(stage, "gradient_cache", True) is False:
+        yield f"{before}.gradient_cache=true"
+    rows = stage.mini_batch_size
+    for _ in range(FEWER):
+        if rows % 2 or getattr(stage, "mini_batch_tokens", None) or getattr(stage, "gradient_cache", True) is False:
+            break
+        rows //= 2
+        yield f"{before}.mini_batch_size={rows}"
+    if stage.bf16 is False:
+        yield f"{before}.bf16=auto"
+    yield f"{before}.max_length={max(8, recipe.longest(stage) // 2)}"
+
+
+def _shorter(recipe: Recipe, name: str) -> Iterator[str]:
+    """What takes less time, what keeps the result of a step first."""
+    stage = next(stage for stage in recipe.stages if stage.name == name)
+    if stage.gradient_checkpointing:
+        yield f"stages.{name}.gradient_checkpointing=false"
+    if getattr(stage, "gradient_cache", False):
+        yield f"stages.{name}.gradient_cache=false"
+    yield f"stages.{name}.max_length={max(8, recipe.longest(stage) // 2)}"
