@@ -66,5 +66,5 @@ def test_a_row_beyond_the_budget_is_alone_and_equal_rows_fill_a_batch():
     assert cut([300, 2], 256) == [[0], [1]]
     assert cut([8] * 64, 256) == [list(range(32)), list(range(32, 64))]
     assert cut([], 256) == []
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="must be 1 or more"):
         cut([1], 0)

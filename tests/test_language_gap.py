@@ -160,7 +160,7 @@ def broken(value: float) -> np.ndarray:
         ({"sw": cloud(1), "fi": cloud(2)}, "languages sw, fi: give en and at least one other"),
         ({"en": cloud(1)}, "give en and at least one other"),
         ({"en": cloud(1), "sw": cloud(1, 29)}, "sw has 29 sentences and en 30"),
-        ({"en": cloud(1, 10), "sw": cloud(2, 10)}, "10 sentences in each language: 10 neighbours need 11 or more"),
+        ({"en": cloud(1, 10), "sw": cloud(2, 10)}, "10 sentences in each language: give 11 or more"),
         ({"en": cloud(1), "sw": broken(np.nan)}, "sw: the vector of text 5 is not finite"),
         ({"en": cloud(1), "sw": broken(np.inf)}, "sw: the vector of text 5 is not finite"),
         ({"en": cloud(1), "sw": broken(0)}, "sw: the vector of text 5 has length 0"),
@@ -173,5 +173,5 @@ def test_what_cannot_be_measured_is_refused(vectors: dict[str, np.ndarray], word
 
 def test_a_model_that_loses_texts_is_refused() -> None:
     texts = {"en": ("a",) * 12, "sw": ("b",) * 12}
-    with pytest.raises(LusiferError, match=r"en: the model gives an array of shape \(11, 3\) for 12 texts"):
+    with pytest.raises(LusiferError, match=r"en: expected vectors of shape \(12, d\), found \(11, 3\)"):
         language_gap.measure(lambda rows: np.ones((len(rows) - 1, 3)), texts)

@@ -99,7 +99,7 @@ def test_a_language_outside_the_table_is_named(code: str, row: Language) -> None
 def test_what_is_no_language_is_refused_with_the_nearest(code: str, nearest: str) -> None:
     with pytest.raises(UsageError) as caught:
         language(code)
-    assert f"language {code!r} is the code of no language: {nearest}" in str(caught.value)
+    assert f"language {code!r} is unknown: {nearest}" in str(caught.value)
     words = str(caught.value)
     assert words.lower().endswith(USUAL.lower()) and ("did you mean" in words) == (nearest != USUAL)
 

@@ -48,7 +48,7 @@ def test_it_is_refused_just_when_all_vectors_are_equal(embedder, words, end, mor
     vectors = embedder.encode(["a", "the", "1", "Z", "?", "水"], prompt=prompt)
     equal = np.abs(vectors - vectors[0]).max() < 1e-6
     if equal:
-        with pytest.raises(UsageError, match=rf"^here: the prompt .* and of the {LIMIT} that are read it leaves none"):
+        with pytest.raises(UsageError, match=rf"^here: the prompt .* leaves no room for a text in max_length {LIMIT}:"):
             check_room(prompt, embedder.tokenizer, LIMIT, "here")
     else:
         check_room(prompt, embedder.tokenizer, LIMIT, "here")
@@ -81,7 +81,7 @@ def with_prompts(model_folder: Path, place: Path, **prompts: str) -> Path:
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> None:
     assert main([str(word) for word in words]) == 2
     said = capsys.readouterr().err
-    assert "has " in said and f"of the {LIMIT} that are read it leaves none for a text: shorten it" in said
+    assert "has " in said and f"leaves no room for a text in max_length {LIMIT}: shorten it" in said
 
 
 def test_embed_refuses_it_given_saved_by_role_by_task_and_by_default(model_folder, texts, tmp_path, capsys):

@@ -1,8 +1,8 @@
-"""LUSIFER: many languages for an English-centric LLM embedder, learned from English text alone (arXiv 2501.00874).
+"""Lusifer: multilingual text embeddings from an English-centric LLM, trained on English text alone (arXiv 2501.00874).
 
-`import lusifer` costs next to nothing and makes `AutoModel.from_pretrained(DIR)` and `SentenceTransformer(DIR)` work on
-folders of this project without `trust_remote_code`: the classes are registered at the moment when transformers loads
-its Auto classes, in whatever order the imports are written.
+`import lusifer` is fast: it imports neither torch nor transformers. After it, `AutoModel.from_pretrained(DIR)` and
+`SentenceTransformer(DIR)` load model folders of this project without `trust_remote_code`. The classes are registered
+when transformers loads its Auto classes, so the order of the imports does not matter.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def load(
     *,
     bases: Mapping[str, str] | None = None,
 ) -> SentenceTransformer:
-    """Load a trained model.
+    """Load a trained model as a SentenceTransformer.
 
     Args:
         name_or_path: A folder that `lusifer train` or `lusifer convert` wrote, the name of a model that comes with the
-            library (`mini`), `package:NAME` of an installed Python package, or a hub id.
-        device: "cpu", "cuda", ...; None takes the best one of this machine.
-        dtype: Number format of both backbones, as in "bfloat16"; None is the one they were saved in.
-        bases: Of a model without the weights of its bases: "encoder" and "llm" -> where they lie now.
+            library (`mini`), `package:NAME` for an installed Python package, or an id on the Hugging Face Hub.
+        device: "cpu", "cuda", ...; None takes the best device of this machine.
+        dtype: The dtype of both backbones, such as "bfloat16"; None is the one they were saved in.
+        bases: "encoder" and "llm" -> the path of that base, for a model that is stored without its bases (a delta).
 
     Returns:
-        The model: `.encode(texts)`, `.encode_query`, `.encode_document`.
+        The model, with `.encode(texts)`, `.encode_query` and `.encode_document`.
 
     Raises:
         ModelFolderError: A file is missing or damaged; the message names it.
-        UsageError: There is no model, device or number format of that name.
+        UsageError: No model, device or dtype has that name.
     """
     from lusifer.embedder import folder
 
@@ -53,7 +53,7 @@ def load(
 
 
 def _load_config(_: ModuleType) -> None:
-    """Import our configuration, unless somebody is in the middle of doing so: that somebody registers it when done."""
+    """Import our configuration, unless an import of it is already running: that one registers it when it is done."""
     if "lusifer.model.config" not in sys.modules:
         importlib.import_module("lusifer.model.config")
 

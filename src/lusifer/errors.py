@@ -1,7 +1,7 @@
-"""What can go wrong, as exception classes with an exit status.
+"""The exceptions that Lusifer raises, each with the exit status of the command line.
 
-Every message is one clear line that names the file, line or key and how to mend it: the command line prints it as it
-is. Status 1 means that the work failed, status 2 that the call was wrong.
+Every message is one line. It names the file, line or key, and how to fix it. The command line prints it unchanged.
+Status 1 means that the work failed, status 2 that the call was wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ _STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u20
 
 
 class LusiferError(Exception):
-    """The work failed. The message names the file, line or key and the mend.
+    """The work failed; the message names the file, line or key, and the fix.
 
-    It is one line, whatever stands in it of a file's content or of another library's words.
+    The message is made one line, also where it quotes a file or the error of another library.
     """
 
     status: int = 1
@@ -24,16 +24,16 @@ class LusiferError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Join the lines of a text by spaces, and spell lone surrogates out, which no file and no answer can hold."""
+    """Join the lines of a text by spaces, and escape lone surrogates, which UTF-8 cannot encode."""
     line = " ".join(filter(None, (line.strip() for line in text.splitlines())))
     return line.encode(errors="backslashreplace").decode()
 
 
 def visible(text: str) -> str:
-    """Spell out as JSON does what would steer a terminal.
+    r"""Escape the characters of a text that would control a terminal, as in `\u001b`.
 
-    That is control characters but for line ends and tabs, and marks that turn the direction of what follows them. The
-    joiners (U+200C, U+200D) stay: words of Persian and of Indic scripts hold them.
+    These are the control characters except for line feeds and tabs, and the marks that change the direction of text.
+    The joiners (U+200C, U+200D) stay: Persian and the Indic scripts need them.
     """
     return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -49,7 +49,7 @@ class RecipeError(UsageError):
 
 
 class DataError(LusiferError):
-    """A row of data is not what it should be: the message names the file and the line."""
+    """A row of data is invalid: the message names the file and the line."""
 
 
 class TextError(DataError):
@@ -61,4 +61,4 @@ class ModelFolderError(LusiferError):
 
 
 class MissingExtraError(LusiferError):
-    """An optional package is not installed: the message carries the install line."""
+    """An optional package is not installed: the message has the `pip install` command."""

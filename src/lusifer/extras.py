@@ -1,4 +1,4 @@
-"""Optional packages, by what they are for, in one table; the extras of the same names stand in `pyproject.toml`."""
+"""The optional packages, by extra; `pyproject.toml` has the extras of the same names."""
 
 from __future__ import annotations
 
@@ -32,11 +32,18 @@ def tells_languages() -> bool:
 
 
 def need(extra: str, module: str) -> ModuleType:
-    """Import an optional module by its dotted name, whose first part is listed under the extra in `EXTRAS`.
+    """Import an optional module.
+
+    Args:
+        extra: The extra that brings it, a key of `EXTRAS`.
+        module: Its dotted name; `EXTRAS` has the first part under the extra.
+
+    Returns:
+        The module.
 
     Raises:
-        MissingExtraError: It is not installed; the message carries the install line.
-        UsageError: The table does not list the module under this extra.
+        MissingExtraError: It is not installed; the message has the `pip install` command.
+        UsageError: `EXTRAS` does not list the module under this extra.
     """
     root = module.split(".")[0]
     if root not in EXTRAS.get(extra, ()):
@@ -45,10 +52,10 @@ def need(extra: str, module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != root:
-            raise  # installed, but broken: hiding which part is missing would send the user the wrong way
+            raise  # the package is installed and lacks one of its own dependencies: this error names it
         raise MissingExtraError(f"this needs the package {root}: pip install 'lusifer[{extra}]'") from None
 
 
 def qualified(kind: type) -> str:
-    """Module and name of a class: the same when its file is read once more, as in a notebook."""
+    """Return the module and name of a class: they stay the same if its file is imported again, as in a notebook."""
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,8 +1,8 @@
-"""How far apart a model keeps the languages: numbers from vectors of the same sentences in several languages.
+"""Measure how far apart a model places the languages, from vectors of the same sentences in several languages.
 
-All vectors are set to length 1 first, so a product is a cosine. `en` is the language that the others are compared with.
-Similarities that differ by less than `TIE` (rounding in float32) are tied: a tie for the first place is a miss, and
-tied candidates for the last of k places share it equally. So no number depends on the order of the texts.
+All vectors are scaled to length 1 first, so a dot product is a cosine. The other languages are compared with `en`.
+Similarities that differ by less than `TIE` (rounding in float32) count as tied. A tie for the first place is a miss.
+Candidates that are tied for the last of k places share it equally. So no number depends on the order of the texts.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from lusifer.errors import DataError, LusiferError
 
 ENGLISH = "en"
 K = 10
-"""Neighbours that are looked at; the k of Radovanović et al. 2010."""
+"""The number of nearest neighbours; the k of Radovanović et al. 2010."""
 TIE = 1e-6
-_CELLS = 2**24  # similarities in memory at once: 64 MB beside one copy of the vectors; changes no number
+_CELLS = 2**24  # similarities in memory at once: 64 MB, next to one copy of the vectors; changes no number
 
 Embed = Callable[[Sequence[str]], np.ndarray]
+"""Texts (n) -> their vectors, (n, d)."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """One language on its own. Shares are per cent; with L languages, both shares are 100 / L by chance.
+    """The numbers of one language on its own. Shares are in per cent; with L languages both are 100 / L by chance.
 
-    anisotropy: mean cosine of two different sentences of the language, over all pairs: 0 where directions are spread
-        evenly (Ethayarajh 2019, arXiv 1909.00512, who draws pairs).
-    own_language: how many of a text's k nearest, among the texts of all languages, are of its own language. Near 100
-        the languages are islands (the language bias of Roy et al. 2020, arXiv 2004.05484).
-    predicted: texts whose language most of their k nearest have, a tie counted by halves, thirds and so on. Where
-        vectors tell nothing of the language (Libovický et al. 2020, arXiv 2004.05160) it is at chance.
+    anisotropy: The mean cosine of two different sentences of the language, over all pairs. 0 if directions are spread
+        evenly (Ethayarajh 2019, arXiv 1909.00512, who samples pairs).
+    own_language: The share of a text's k nearest neighbours, among the texts of all languages, that are in its own
+        language. Near 100 the languages form separate groups (the language bias of Roy et al. 2020, arXiv 2004.05484).
+    predicted: The share of texts whose language is the most frequent one among their k nearest. A tie between m
+        languages counts 1 / m. At chance the vectors carry no language (Libovický et al. 2020, arXiv 2004.05160).
 
-    For both shares a text's own sentence is left out in every language: a translation that is near is no sign of a
-    language.
+    For both shares the text's own sentence is left out in every language: a translation that is near says nothing
+    about the language.
     """
 
     anisotropy: float
@@ -45,18 +46,18 @@ class Within:
 
 @dataclass(frozen=True)
 class Against:
-    """One language against English. Accuracies and `shift_share` are per cent.
+    """The numbers of one language compared with English. Accuracies and `shift_share` are in per cent.
 
-    to_english, from_english: texts whose nearest in the other language is their translation: accuracy at 1 (Artetxe and
-        Schwenk 2019, arXiv 1812.10464).
-    shift: distance of the two languages' mean vectors, from 0 to 2 (the gap of Liang et al. 2022, arXiv 2203.02053).
-    shift_share: shift squared by the mean squared distance of translations, which is shift squared and the variance of
-        their differences: 100 if every text of the language is its translation moved by one and the same vector. None
-        where all translations coincide.
-    translations, others: mean cosine of a text and its translation, and of a text and the other sentences in English.
-    hubness: skewness of how often an English sentence is among the k nearest English ones of the language's texts
-        (Radovanović et al. 2010, JMLR 11, 2487-2531); 0 where all are met equally often, and the greater, the
-        more a few sentences are among the nearest of many.
+    to_english, from_english: The share of texts whose nearest neighbour in the other language is their translation:
+        accuracy at 1 (Artetxe and Schwenk 2019, arXiv 1812.10464).
+    shift: The distance of the two languages' mean vectors, from 0 to 2 (the gap of Liang et al. 2022, arXiv
+        2203.02053).
+    shift_share: shift squared, divided by the mean squared distance of translations. That distance is shift squared
+        plus the variance of the differences. 100 if every text is its translation moved by one and the same vector;
+        None if all translations coincide.
+    translations, others: The mean cosine of a text with its translation, and with the other English sentences.
+    hubness: The skewness of how often an English sentence is among the k nearest of the language's texts (Radovanović
+        et al. 2010, JMLR 11, 2487-2531). 0 if all are met equally often; greater if a few sentences are near to many.
     """
 
     to_english: float
@@ -69,18 +70,22 @@ class Against:
 
     @property
     def retrieval(self) -> float:
-        """Accuracy at 1, the mean of both ways, in per cent."""
+        """Accuracy at 1, the mean of both directions, in per cent."""
         return (self.to_english + self.from_english) / 2
 
     @property
     def margin(self) -> float:
-        """How much nearer a translation is than another sentence, as a difference of mean cosines."""
+        """The mean cosine of translations minus the mean cosine of other pairs."""
         return self.translations - self.others
 
 
 @dataclass(frozen=True)
 class Gap:
-    """One model on parallel text: `sentences` a language, neighbours `k`, `within` each language, and `against` en."""
+    """All numbers of a model on parallel text of `sentences` per language, with `k` nearest neighbours.
+
+    within: Language code -> its own numbers, English included.
+    against: Language code -> its numbers compared with English, without English.
+    """
 
     __pydantic_config__ = {"strict": True, "allow_inf_nan": False}  # for whoever reads it from a file
     sentences: int
@@ -90,13 +95,13 @@ class Gap:
 
     @property
     def chance(self) -> float:
-        """What `own_language` and `predicted` are by chance, in per cent."""
+        """The value of `own_language` and `predicted` by chance, in per cent."""
         return 100 / len(self.within)
 
     def mean(self, name: str) -> float | None:
-        """Average a field, `retrieval` or `margin` over the languages that have it; None where none has.
+        """Average a field of `Within` or `Against`, `retrieval` or `margin` over the languages; None if none has it.
 
-        A number of `Within` is averaged over all languages, one of `Against` over those beside English.
+        A field of `Within` is averaged over all languages, one of `Against` over all but English.
         """
         rows = self.within if name in {field.name for field in fields(Within)} else self.against
         found = [value for row in rows.values() if (value := getattr(row, name)) is not None]
@@ -107,13 +112,13 @@ def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K) -> 
     """Embed parallel text and measure the gap between the languages.
 
     Args:
-        embed: The model; vectors of any length.
-        texts: Language code -> texts; text i says the same in every language. `en` must be among them.
-        k: Neighbours.
+        embed: The model: texts -> vectors (n, d), of any length.
+        texts: Language code -> texts. Text i is the same sentence in every language. `en` must be among them.
+        k: The number of nearest neighbours.
 
     Raises:
-        DataError: No English, no other language, languages with different counts, or no more than k sentences.
-        LusiferError: A vector is not finite or 0, or the model gives another number of them than there are texts.
+        DataError: English is missing or alone, the languages have different counts, or there are k sentences or fewer.
+        LusiferError: A vector is 0 or not finite, or the model does not return one vector per text.
     """
     sentences = _sentences({code: len(rows) for code, rows in texts.items()}, k)
     pool: np.ndarray | None = None
@@ -137,27 +142,28 @@ def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K) -> 
 def _sentences(counts: Mapping[str, int], k: int) -> int:
     """How many sentences every language has."""
     if ENGLISH not in counts or len(counts) < 2:
-        raise DataError(f"languages {', '.join(counts) or 'none'}: give en and at least one other")
+        raise DataError(f"parallel text: languages {', '.join(counts) or 'none'}: give en and at least one other")
     wanted = counts[ENGLISH]
     for code, count in counts.items():
         if count != wanted:
-            raise DataError(f"{code} has {count:,} sentences and en {wanted:,}: give each sentence in every language")
+            words = f"{code} has {count:,} sentences and en {wanted:,}"
+            raise DataError(f"parallel text: {words}: give each sentence in every language")
     if wanted <= k:
-        raise DataError(f"{wanted:,} sentences in each language: {k} neighbours need {k + 1} or more")
+        words = f"{wanted:,} sentences in each language"
+        raise DataError(f"parallel text: {words}: give {k + 1} or more, for {k} nearest neighbours")
     return wanted
 
 
 def _unit(vectors: np.ndarray, code: str, sentences: int) -> np.ndarray:
     """Vectors (n, d) of length 1 in float32."""
     if vectors.ndim != 2 or len(vectors) != sentences:
-        raise LusiferError(f"{code}: the model gives an array of shape {vectors.shape} for {sentences:,} texts")
+        shapes = f"expected vectors of shape ({sentences}, d), found {vectors.shape}"
+        raise LusiferError(f"{code}: {shapes}: let `embed` return one vector per text")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     for problem, wrong in (("is not finite", ~np.isfinite(lengths)), ("has length 0", lengths == 0)):
         if wrong.any():
             row = int(wrong[:, 0].argmax()) + 1
-            raise LusiferError(
-                f"{code}: the vector of text {row:,} {problem}; see what `lusifer doctor` says of the model"
-            )
+            raise LusiferError(f"{code}: the vector of text {row:,} {problem}: check the model with `lusifer doctor`")
     return (vectors / lengths).astype(np.float32)
 
 
@@ -183,14 +189,14 @@ def _against(rows: np.ndarray, english: np.ndarray, k: int, block: int) -> Again
 
 
 def _anisotropy(rows: np.ndarray) -> float:
-    """Mean cosine of two different rows (n, d) of length 1: all products but those of a row with itself."""
+    """Mean cosine of two different rows (n, d) of length 1: all products except those of a row with itself."""
     whole, count = rows.sum(axis=0, dtype=np.float64), len(rows)
     alone = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
     return (float(whole @ whole) - alone) / (count * (count - 1))
 
 
 def _search(queries: np.ndarray, documents: np.ndarray, k: int, block: int) -> tuple[float, np.ndarray]:
-    """Search translations by cosine: document i, of (n, d), is the translation of query i, of (n, d).
+    """Search translations by cosine: document i is the translation of query i, both (n, d).
 
     Returns:
         Accuracy at 1, from 0 to 1, and how often each document is among the k nearest of a query, (n,).
@@ -211,7 +217,7 @@ def _nearest(similar: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.nd
     """Mark the k nearest in each row of similarities (q, n).
 
     Returns:
-        The certain ones, those tied for the last places, and the share of a place that each tied one gets, (q,).
+        The certain ones (q, n), those tied for the last places (q, n), and the share that each tied one gets, (q,).
     """
     last = np.partition(similar, -k, axis=1)[:, -k, None]
     certain, tied = similar > last + TIE, np.abs(similar - last) <= TIE
@@ -219,13 +225,18 @@ def _nearest(similar: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def neighbours(pool: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Look at the k nearest of every text in (L, n, d) among those of all languages, its own sentence left out in each.
+    """Count the languages of the k nearest neighbours of every text, among the texts of all languages.
 
-    `block` texts are compared with all others at once.
+    The text's own sentence is left out in every language.
+
+    Args:
+        pool: Vectors of length 1, (L, n, d): languages, sentences, dimensions.
+        k: The number of nearest neighbours.
+        block: How many texts are compared with all others at once.
 
     Returns:
-        By language, from 0 to 1: the mean share of neighbours of the text's own language, and the share of texts whose
-        language most of their neighbours have (a tie between m languages counts 1 / m), each (L,).
+        Per language, from 0 to 1, each (L,): the mean share of neighbours in the text's own language, and the share of
+        texts whose language is the most frequent one among their neighbours (a tie between m languages counts 1 / m).
     """
     count, sentences, _ = pool.shape
     flat = pool.reshape(count * sentences, -1)
@@ -244,12 +255,12 @@ def neighbours(pool: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.nda
 
 
 def _by_language(marked: np.ndarray, count: int) -> np.ndarray:
-    """How many are marked (q, L * n), by language (q, L)."""
+    """Count the marked texts (q, L * n) per language (q, L)."""
     return marked.reshape(len(marked), count, -1).sum(axis=2)
 
 
 def _skewness(counts: np.ndarray) -> float:
-    """Give the third central moment divided by the cube of the standard deviation; 0 where all counts are equal."""
+    """The third central moment divided by the cube of the standard deviation; 0 if all counts are equal."""
     apart = counts - counts.mean()
     variance = float((apart**2).mean())
     return float((apart**3).mean()) / variance**1.5 if variance > 1e-9 else 0.0

@@ -1,7 +1,7 @@
-"""Languages by any of their codes: those of the project's table, and all others by the library langcodes.
+"""Look languages up by any of their codes, in the project's table `languages.toml` and in the library langcodes.
 
-The table has name, script and, for the 14 languages of the paper, the resource level; and of the 205 of SIB-200 what
-published lists say: a class of resources, and whether XLM-R was trained on the language.
+The table has the name and script of each language. For the 14 languages of the paper it has the resource level. For the
+205 of SIB-200 it has the facts of published lists: a resource class, and whether XLM-R was trained on the language.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from typing import Any
 from lusifer.errors import UsageError
 
 LEVELS: tuple[str, ...] = ("high", "medium", "low", "extremely_low")
-_NO_LANGUAGE = {"und", "mul", "mis", "zxx"}  # undetermined, several, without a code, no words at all
-_SAME = {"no": "nb"}  # what is called Norwegian is Bokmål, as in CLDR
-_OWN = {"tw": "twi", "twi": "twi"}  # which CLDR counts as Akan
+_NO_LANGUAGE = {"und", "mul", "mis", "zxx"}  # undetermined, several, without a code, no linguistic content
+_SAME = {"no": "nb"}  # Norwegian without further detail is Bokmål, as in CLDR
+_OWN = {"tw": "twi", "twi": "twi"}  # CLDR counts Twi as Akan
 
 
 @dataclass(frozen=True)
 class Language:
-    """One language: `code` is ISO 639-1, `code3` ISO 639-3 (as mteb names it), `script` ISO 15924.
+    """One language.
 
-    A language without a code of two letters has one of three; one that is not in its usual script has the script behind
-    it (ace_Arab). `level` is the resource level in the grouping of the LUSIFER paper, one of `LEVELS`; None outside its
-    14 languages.
+    code: ISO 639-1, or three letters where there is no code of two. A language in another than its usual script has
+        the script behind the code (ace_Arab).
+    name: In English.
+    code3: ISO 639-3, as mteb names the language.
+    script: ISO 15924.
+    level: The resource level in the grouping of the LUSIFER paper, one of `LEVELS`; None outside its 14 languages.
     """
 
     code: str
@@ -39,7 +42,7 @@ class Language:
 
 
 def table() -> dict[str, Language]:
-    """Give the languages by code, those of the paper first and in its order, from `languages.toml`."""
+    """Return code -> language from `languages.toml`, the languages of the paper first and in its order."""
     return _rows()[0]
 
 
@@ -50,7 +53,7 @@ def _file() -> dict[str, Any]:
 
 @cache
 def _rows() -> tuple[dict[str, Language], dict[str, Language]]:
-    """The table, and other languages of which CLDR knows name or script wrongly."""
+    """The table, and other languages whose name or script is wrong in CLDR."""
     known = {code: row for code, row in _file().items() if code not in ("others", "facts")}
     measured, named = (
         {code: Language(code=code, **row) for code, row in rows.items()} for rows in (known, _file()["others"])
@@ -60,32 +63,33 @@ def _rows() -> tuple[dict[str, Language], dict[str, Language]]:
 
 @cache
 def resource_classes() -> dict[str, int]:
-    """Give the class of each language of SIB-200, 5 for the most resources, 0 also for what the list does not name.
+    """Return the resource class of each language of SIB-200, by code: 5 for the most resources.
 
-    The classes are those of Joshi et al. 2020 (arXiv 2004.09095).
+    The classes are those of Joshi et al. 2020 (arXiv 2004.09095). Languages that their list does not name have 0.
     """
     found = _file()["facts"]["resources"]
     return {code: int(number) for number, codes in found.items() for code in codes}
 
 
 def seen_by_xlmr(code: str) -> bool | None:
-    """Whether XLM-R was trained on a language of SIB-200, by its authors' list; None of others."""
+    """Whether XLM-R was trained on a language of SIB-200, by its authors' list; None for other languages."""
     return code in _file()["facts"]["seen_by_xlmr"] if code in resource_classes() else None
 
 
 def paper() -> list[Language]:
-    """Give the 14 languages of the paper, in the order of its table 1."""
+    """Return the 14 languages of the paper, in the order of its table 1."""
     return [language for language in table().values() if language.level is not None]
 
 
 @cache
 def language(code: str) -> Language:
-    """Look a language up by any code of it: en, EN, eng, en_US, eng-Latn; iw for he, zho-Hans for zh, nob for nb.
+    """Look a language up by any of its codes: en, EN, eng, en_US, eng-Latn; iw for he, zho-Hans for zh, nob for nb.
 
-    A territory makes no other language, another script does. One that the table lacks has its name from langcodes.
+    A territory does not change the language; another script does. A language that is not in the table has its name
+    from langcodes.
 
     Raises:
-        UsageError: It is the code of no language; the message names the nearest one.
+        UsageError: No language has this code; the message suggests the nearest one.
     """
     import langcodes
 
@@ -95,7 +99,7 @@ def language(code: str) -> Language:
             raise LookupError(plain)
         tag = langcodes.Language.get(langcodes.standardize_tag(plain, macro=True))
         given = langcodes.Language.get(plain, normalize=False)
-        # Dari (prs) is read as the Persian of Afghanistan, and is a language of its own.
+        # langcodes reads Dari (prs) as the Persian of Afghanistan; here it is a language of its own.
         its = given if tag.territory and not given.territory else tag
         spoken = _OWN.get(given.language) or _SAME.get(its.language, its.language)
         if spoken is None or spoken in _NO_LANGUAGE or "qaa" <= spoken <= "qtz" and len(spoken) == 3:
@@ -103,7 +107,7 @@ def language(code: str) -> Language:
         usual = langcodes.Language.make(spoken)
         code3 = usual.to_alpha3()
     except (LookupError, ValueError):  # langcodes' own errors are of these kinds
-        raise UsageError(f"language {code!r} is the code of no language: {_nearest(code)}") from None
+        raise UsageError(f"language {code!r} is unknown: {_nearest(code)}") from None
     script, own = tag.maximize().script, usual.maximize().script
     row = table().get(spoken) or _rows()[1].get(spoken)
     if row is not None and script in (row.script, own):
@@ -117,10 +121,17 @@ def language(code: str) -> Language:
 
 
 def among(code: str, there: Collection[str]) -> str:
-    """The code of a language as it is in a set: in another script, if it is there in that one alone.
+    """Find a language in a set of codes: its code, or the one in another script if the set has only that one.
+
+    Args:
+        code: Any code of the language.
+        there: The codes of the set.
+
+    Returns:
+        The code as the set has it; a language that the set lacks has its usual code.
 
     Raises:
-        UsageError: It is the code of no language.
+        UsageError: No language has this code.
     """
     found = language(code).code
     same = {known for known in there if known.split("_")[0] == found.split("_")[0]}
@@ -128,12 +139,12 @@ def among(code: str, there: Collection[str]) -> str:
 
 
 def _nearest(code: str) -> str:
-    """The language that was probably meant, by its code or its name, where one is near; and how codes look."""
+    """The end of a message: the nearest language by code or name, if there is one, and examples of codes."""
     import langcodes
 
     usual = "codes are as in en, pt-BR or zho-Hans"
     try:
-        if code.isascii() and len(code.strip()) < 4:  # no name: langcodes finds languages called A or En
+        if code.isascii() and len(code.strip()) < 4:  # too short for a name: langcodes knows languages called A or En
             raise LookupError(code)
         found = language(str(langcodes.find(code.strip())))
     except (LookupError, UsageError):

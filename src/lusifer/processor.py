@@ -1,15 +1,15 @@
-"""What the processor of this machine can multiply."""
+"""Which dtypes the processor of this machine can multiply with instructions of its own."""
 
 from __future__ import annotations
 
 PRODUCTS = {"bfloat16": ("amx_bf16", "avx512_bf16"), "float16": ("amx_fp16", "avx512_fp16")}
-"""Number format -> the instructions, any of which multiplies it, by their names in torch."""
+"""dtype -> instructions that multiply it, by their names in torch; one of them is enough."""
 
 
 def multiplies(dtype: str) -> bool | None:
-    """Tell whether the processor has instructions for products of a format; None where that is not known.
+    """Whether the processor has instructions for products of a dtype; None if that is not known (not x86-64).
 
-    It is known of x86-64. Without them such a product takes many times as long as one in float32.
+    Without them such a product takes many times as long as one in float32.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""One place that decides which text a model sees: the prefix of a query or a document, and which texts are refused.
+"""The prefix (prompt) of queries and documents, and the check that refuses texts that cannot be embedded.
 
 Training, evaluation and serving all call `prompt`, so a text gets the same prefix wherever it is embedded.
-The instructions by task name stand in `prompts.toml` beside this file.
+The instruction of each task is in `prompts.toml`, next to this file.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ INVISIBLE = (
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0001\U000e0100-\U000e01ef]"
 )
-"""Characters that nobody sees and that carry no meaning, as a regular expression: soft hyphen, zero-width space,
-direction marks, word joiner, fillers, variation selectors, byte-order mark, annotation marks. Those that make another
-text are not among them: the joiners (U+200C, U+200D) of words of Persian and of Indic scripts and of emoji, and the
-tags (U+E0020 to U+E007F) of flags."""
+"""Invisible characters without a meaning, as a regular expression: soft hyphen, zero-width space, direction marks, word
+joiner, fillers, variation selectors, byte-order mark, annotation marks. Invisible characters that change the text are
+not among them: the joiners (U+200C, U+200D) of Persian, Indic scripts and emoji, and the tags (U+E0020 to U+E007F) of
+flags."""
 _WORDS = ("a", "the", "1", "Z", "?", "\u6c34")
-"""Texts that no tokenizer reads as one and the same."""
+"""Texts that every tokenizer tells apart."""
 _NOTHING = re.compile(rf"{INVISIBLE}|[\u200c\u200d\U000e0020-\U000e007f\s]")
 
 
 def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> str:
-    """Give the prefix that stands before a text: nothing, or the instruction and a line break.
+    """Return the prefix of a text: the instruction and a line break, or nothing.
 
-    A query gets its instruction. A document gets none, unless both sides of the task are texts of one kind
-    (similarity, duplicates, clustering, classification): then they must land in one place.
+    A query gets the instruction. A document gets it only in a symmetric task, whose two sides are texts of one kind
+    (similarity, duplicates, clustering, classification): then both must be embedded in the same way.
 
-    Space around the instruction does not count; `symmetric` says whether documents carry it too.
+    Args:
+        instruction: The instruction of the task, or nothing. Space around it is removed.
+        role: "query" or "document".
+        symmetric: Whether documents get the instruction too.
 
     Raises:
         UsageError: `role` is neither of the two.
@@ -48,15 +51,15 @@ def prompt(instruction: str | None, role: Role, *, symmetric: bool = False) -> s
 
 
 def table() -> dict[str, dict[str, Any]]:
-    """Read the tasks by name, {"instruction": str, "symmetric": bool} each, in the order of `prompts.toml`."""
+    """Return task name -> {"instruction": str, "symmetric": bool}, in the order of `prompts.toml`."""
     return tomllib.loads(resources.files("lusifer").joinpath("prompts.toml").read_text(encoding="utf-8"))
 
 
 def for_task(name: str) -> dict[Role, str]:
-    """Give the prefixes of a task of `prompts.toml` by role, the form that sentence-transformers saves as prompts.
+    """Return role -> prefix for a task of `prompts.toml`, in the form of the prompts of sentence-transformers.
 
     Raises:
-        UsageError: The table has no such task; the message lists those it has.
+        UsageError: There is no such task; the message lists the tasks.
     """
     tasks = table()
     if name not in tasks:
@@ -65,16 +68,16 @@ def for_task(name: str) -> dict[Role, str]:
 
 
 def check_room(prompt: str | None, tokenizer: Any, limit: int | None, where: str) -> None:
-    """Refuse a prompt that leaves no token for a text: every vector would be that of the prompt.
+    """Refuse a prompt that leaves no token for a text: all vectors would be the same.
 
     Args:
-        prompt: What stands before every text, or nothing.
-        tokenizer: That of the model, as transformers has it; others, whose limit is none of tokens, pass.
-        limit: The most tokens of a text that are read, prompt and special tokens included; None: no limit.
-        where: Whose prompt it is, at the start of the message.
+        prompt: The prefix of every text, or nothing.
+        tokenizer: The model's tokenizer. One that is not from transformers passes: its limit is not in tokens.
+        limit: The most tokens that the model reads, prompt and special tokens included; None: no limit.
+        where: Where the prompt comes from, at the start of the message.
 
     Raises:
-        UsageError: Short words behind it are cut off, all of them.
+        UsageError: Even a short word behind the prompt is truncated.
     """
     if not prompt or limit is None or not hasattr(tokenizer, "model_max_length"):
         return
@@ -84,13 +87,17 @@ def check_room(prompt: str | None, tokenizer: Any, limit: int | None, where: str
         return
     tokens = len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
     raise UsageError(
-        f"{where}: the prompt {prompt[:40]!r} has {tokens} tokens with the special ones, and of the {limit} that are "
-        "read it leaves none for a text: shorten it, or raise max_length in the recipe"
+        f"{where}: the prompt {prompt[:40]!r} has {tokens} tokens with special tokens, which leaves no room for a text "
+        f"in max_length {limit}: shorten it, or raise max_length in the recipe"
     )
 
 
 def check_text(text: object, where: str) -> str:
-    """Return the text as it is, or refuse it; `where` it comes from begins the message, as in "texts.txt line 3".
+    """Return the text unchanged, or refuse it if it cannot be embedded.
+
+    Args:
+        text: The text.
+        where: Where it comes from, at the start of the message, such as "texts.txt line 3".
 
     Raises:
         TextError: Not a string, empty or blank, with a NUL character or half of a surrogate pair.
@@ -104,9 +111,9 @@ def check_text(text: object, where: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        # Tokenizers fail on half of a surrogate pair with a message that does not name the text.
+        # A tokenizer would fail here with a message that does not name the text.
         raise TextError(
             f"{where}: lone surrogate U+{ord(text[error.start]):04X} at position {error.start}: "
-            "remove it, or write the text anew as UTF-8"
+            "remove it, or save the text again as UTF-8"
         ) from None
     return text

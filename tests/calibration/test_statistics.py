@@ -60,7 +60,7 @@ def test_an_unknown_language_counts_as_all_together(statistics):
         assert made.calibrated(0.3, "en", unknown) == pytest.approx(0.2 / math.sqrt(0.02))
         # Any to any: mean 0.3, and the four means have variance 0.05 around it.
         assert made.calibrated(0.6, unknown, unknown) == pytest.approx(0.3 / math.sqrt(0.05 + 0.01))
-    with pytest.raises(UsageError, match="'swa-hili' is the code of no language"):
+    with pytest.raises(UsageError, match="'swa-hili' is unknown"):
         made.calibrated(0.3, "swa-hili", "en")
 
 
@@ -111,14 +111,14 @@ def test_measure_embeds_each_side_and_counts_on_the_other_half():
     assert not np.allclose(both.document_means, both.query_means) and np.allclose(both.query_means, made.query_means)
     few, table = measure(Parallel({code: rows[:4] for code, rows in texts.items()}), embed, None, ASKED, "four")
     assert few.sentences == 4 and table == {}
-    with pytest.raises(DataError, match="two: 2 sentences: at least 3 are needed"):
+    with pytest.raises(DataError, match="two: 2 sentences: give at least 3"):
         measure(Parallel({code: rows[:2] for code, rows in texts.items()}), embed, None, ASKED, "two")
 
 
 def test_keys_that_are_no_languages_are_refused():
-    with pytest.raises(DataError, match="f.csv: keys en and eng are both en: leave one out"):
+    with pytest.raises(DataError, match="f.csv: keys en and eng are both en: remove one"):
         codes({"en": 0, "sw": 0, "eng": 0}, "f.csv")
-    with pytest.raises(UsageError, match="f.csv: key xq: language 'xq' is the code of no language.*: correct the key"):
+    with pytest.raises(UsageError, match="f.csv: key xq: language 'xq' is unknown.*: correct the key"):
         codes({"en": 0, "xq": 0}, "f.csv")
 
 
@@ -170,20 +170,20 @@ def test_a_file_with_a_number_that_cannot_be_is_refused(statistics, tmp_path, ar
     numbers = getattr(statistics, array).copy()
     numbers[place] = number
     replace(statistics, **{array: numbers}).write(tmp_path / "s.safetensors")
-    with pytest.raises(DataError, match=f"s.safetensors: damaged, {words}: make it anew: `lusifer calibrate`"):
+    with pytest.raises(DataError, match=f"s.safetensors: damaged, {words}: make it again with `lusifer calibrate`"):
         read(tmp_path / "s.safetensors")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("languages", "5", "no list of codes"),
-        ("languages", "null", "no list of codes"),
-        ("languages", '["en", 3]', "no list of codes"),
-        ("languages", "[" * 100_000, "make it anew"),
-        ("languages", '["en", "en"]', "a language is there twice"),
-        ("languages", '["en", "xq"]', "'xq' is the code of no language"),
-        ("languages", '["en", "swh"]', "language 'swh' is written sw here"),
+        ("languages", "5", "expected a list of codes"),
+        ("languages", "null", "expected a list of codes"),
+        ("languages", '["en", 3]', "expected a list of codes"),
+        ("languages", "[" * 100_000, "make it again"),
+        ("languages", '["en", "en"]', "a duplicate code"),
+        ("languages", '["en", "xq"]', "'xq' is unknown"),
+        ("languages", '["en", "swh"]', "language 'swh' must be written sw"),
         ("languages", '["de", "sw"]', "no en among its languages"),
         ("sentences", "-3", "-3 sentences"),
         ("sentences", "many", "invalid literal"),
@@ -195,16 +195,16 @@ def test_a_file_that_says_what_cannot_be_is_refused(statistics, tmp_path, key, v
     save_file(load_file(file), file, metadata=statistics._about() | {"format": "1", key: value})
     with pytest.raises(DataError, match=f"s.safetensors: damaged .*{words}") as caught:
         read(file)
-    assert "make it anew: `lusifer calibrate`" in str(caught.value) and len(str(caught.value)) < 500
+    assert "make it again with `lusifer calibrate`" in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_statistics_of_another_model_or_prompt_are_refused(statistics, others):
     statistics.require("f", ASKED.identity, ASKED.identity, None, "")
-    with pytest.raises(UsageError, match="f: holds the statistics of other, questions by ffffffffffff, and here"):
+    with pytest.raises(UsageError, match="f: has the statistics of other, with questions by ffffffffffff, but here"):
         others.require("f", ASKED.identity, ASKED.identity, None, None)
-    with pytest.raises(UsageError, match="documents by 0123456789ab, and here documents are by aaaaaaaaaaaa"):
+    with pytest.raises(UsageError, match="documents by 0123456789ab, but here documents are by aaaaaaaaaaaa"):
         statistics.require("f", ASKED.identity, "a" * 12, None, None)
-    with pytest.raises(UsageError, match="f: was made with '' before questions, and here it is 'query: '"):
+    with pytest.raises(UsageError, match="f: was made with the prompt '' for questions, but here it is 'query: '"):
         statistics.require("f", ASKED.identity, ASKED.identity, "query: ", None)
 
 

@@ -70,7 +70,7 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     for words, message in (
         (["--suite", "nope"], "--suite 'nope' is unknown"),
         (["--tasks", "nope"], "task 'nope' is not in this suite"),
-        (["--languages", "xx"], "language 'xx' is the code of no language"),
+        (["--languages", "xx"], "language 'xx' is unknown"),
         (["--languages", ","], "--languages ',': expected names"),
         (["--suite", "offline"], "name their folder with --data"),
     ):

@@ -119,7 +119,7 @@ def test_evaluate_writes_a_summary_and_shows_the_table(model_folder, folder, cap
     assert main([*command[:5], "nowhere", "--output", "again"]) == 2
     assert "nowhere: no such folder" in one_line(capsys)
     assert main([*command[:6], "--languages", "en,xx", "--output", "again"]) == 2
-    assert "language 'xx' is the code of no language" in one_line(capsys)
+    assert "language 'xx' is unknown" in one_line(capsys)
     assert main(["evaluate", str(model_folder), "--suite", "all"]) == 2
     assert "--suite 'all' is unknown: use one of offline, sample, robust, long, mine, paper" in one_line(capsys)
 
@@ -141,7 +141,7 @@ def test_convert_replaces_a_model_and_nothing_else(folder, capsys):
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("mine")
     assert main(["convert", "published", "mine"]) == 2
-    assert "OUT mine: holds files (no modules.json) that would be lost: name a new folder" in one_line(capsys)
+    assert "OUT mine: has files that would be lost (no modules.json): name a new folder" in one_line(capsys)
     assert Path("mine/thesis.txt").is_file()
 
 
@@ -151,7 +151,7 @@ def test_convert_replaces_a_model_and_nothing_else(folder, capsys):
 def test_a_place_that_cannot_be_written_is_said_before_the_work(folder, capsys, words):
     Path("file").write_text("mine")
     assert main(words) == 2
-    assert "file/out: nothing can be written in" in one_line(capsys)
+    assert "file/out: cannot write to" in one_line(capsys)
     words[words.index("file/out")] = "file"
     assert main(words) == 2
     assert "file: is a file: name a folder" in one_line(capsys)

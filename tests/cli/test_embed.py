@@ -46,7 +46,7 @@ def test_one_text_is_no_texts(model_folder, folder, capsys):
     Path("in.txt").write_text("water " * 200 + "\n", encoding="utf-8")
     assert embed(model_folder, "--input", "in.txt", "--output", "new/folder/o.npy") == 0
     cut, done = capsys.readouterr().err.splitlines()
-    assert "1 of 1 text is longer than the 64 tokens that the model reads and was cut there; the first is" in cut
+    assert "1 of 1 text is longer than the 64 tokens that the model reads and was truncated; the first is" in cut
     assert done == "lusifer: 1 text -> new/folder/o.npy (48 numbers each)"
 
 
@@ -90,7 +90,7 @@ def test_a_very_long_text_is_cut_and_reported_or_refused(model_folder, folder, c
         (b"fine\na\x00b\n", "in.txt line 2: NUL character at position 1"),
         (b"fine\na\xed\xa0\x80\n", "in.txt line 2: lone surrogate U+D800 at position 1"),
         (b"fine\n\xe4\n", "in.txt line 2: not UTF-8 (byte 0): save the file as UTF-8"),
-        (b"", "in.txt: no texts in it"),
+        (b"", "in.txt: no texts: give"),
     ],
 )
 def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, message):
@@ -107,7 +107,7 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
         (["--input", "no.txt", "--output", "o.npy"], "no.txt: no such file"),
         (["--input", "in.tsv", "--output", "o.npy"], "in.tsv: no such file or folder"),
         (["--input", "in.txt", "--output", "o.csv"], "--output o.csv: unknown ending '.csv'"),
-        (["--input", "in.txt", "--output", "/proc/a/o.npy"], "/proc/a/o.npy: nothing can be written in /proc ("),
+        (["--input", "in.txt", "--output", "/proc/a/o.npy"], "/proc/a/o.npy: cannot write to /proc ("),
         (["--input", "in.txt", "--output", "in.txt/o.npy"], "in.txt ("),
         (["--input", "in.txt", "--output", "o.npy", "--task", "stss"], "task 'stss' is unknown"),
         (["--input", "in.txt", "--output", "o.npy", "--task", "sts", "--prompt", "x"], "exclude each other"),
@@ -171,5 +171,5 @@ def test_the_input_is_not_written_over(folder, capsys, output):
     Path("sub").mkdir()
     Path("link.jsonl").symlink_to("texts.jsonl")
     assert main(["embed", "no-model", "--input", "texts.jsonl", "--output", output]) == 2
-    assert "is read as input, which would be lost: name another file" in one_line(capsys)
+    assert "is also an input, which would be lost: name another file" in one_line(capsys)
     assert Path("texts.jsonl").read_text() == text

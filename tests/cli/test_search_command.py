@@ -84,7 +84,7 @@ def test_rows_are_filtered_by_their_fields_and_reindexed_in_other_passages(capsy
 def test_on_long_and_prompts_reach_the_index(capsys):
     Path("long.txt").write_text("water " * 200 + "\n")
     words = ["--input", "long.txt", "--output", "i", "--task", "retrieval"]
-    assert "tokens, and a passage has 64" in refused(capsys, 1, "index", "model", *words, "--on-long", "error")
+    assert "tokens, but a passage has at most 64" in refused(capsys, 1, "index", "model", *words, "--on-long", "error")
     said = run(capsys, "index", "model", *words, "--on-long", "cut")[1]
     assert "1 of 1 text is longer than the 64 tokens" in said[0]
     model = Index.open("i").model
@@ -96,7 +96,7 @@ def test_texts_are_cut_where_a_passage_ends_and_split_by_a_later_call(capsys):
     Path("long.txt").write_text("".join("water stone. " * 9 + end + "\n" for end in ("fire fire", "night night")))
     words = ["index", "model", "--input", "long.txt", "--output", "i"]
     err = run(capsys, *words, "--tokens", "20", "--on-long", "cut")[1]
-    assert err[0].startswith("lusifer: 2 of 2 texts are longer than the 20 tokens of a passage and were cut there; ")
+    assert err[0].startswith("lusifer: 2 of 2 texts are longer than the 20 tokens of a passage and were truncated; ")
     hits = Index.open("i").search("fire fire")[0]
     assert hits[0].score == pytest.approx(hits[1].score) and {len(hit.text) for hit in hits} == {126, 128}
     assert "0 replaced, 2 unchanged" in run(capsys, *words, "--on-long", "cut")[1][0]
@@ -118,8 +118,8 @@ def test_texts_and_questions_in_a_script_without_a_score_are_said_or_refused(cap
     question = ["search", "i", "水は命です。"]
     out, err = run(capsys, *question)
     assert out and len(err) == 1 and err[0].startswith("lusifer: ")
-    assert "carded may give a bad vector: it was never scored on Japanese" in err[0]
-    assert "it was never scored on Japanese" in refused(capsys, 1, *question, "--unscored", "error")
+    assert "carded may give a bad vector: it has no score for Japanese" in err[0]
+    assert "it has no score for Japanese" in refused(capsys, 1, *question, "--unscored", "error")
     for more in (["--unscored", "off"], ["--mode", "words"]):
         assert run(capsys, *question, *more)[1] == []
     assert run(capsys, "search", "i", "station")[1] == []
@@ -142,7 +142,7 @@ def test_an_index_whose_model_was_moved_names_both_and_is_asked_by_it_in_its_new
     whose = Index.open("i").model.identity
     Path("old").rename("new")
     said = refused(capsys, 2, "search", "i", "水は命です。")
-    assert f"i: its model {Path('old').resolve()} (identity {whose}) is not there any more: if you have" in said
+    assert f"i: its model {Path('old').resolve()} (identity {whose}) is gone: if you have" in said
     assert "name its folder: `--model PATH`" in said and "`lusifer reindex i --model MODEL`" in said
     out, _ = run(capsys, "search", "i", "水は命です。", "--model", "new", "--top-k", "1")
     assert out[0] == "1  1.000  d.txt"
@@ -158,7 +158,7 @@ def test_an_index_whose_model_was_moved_names_both_and_is_asked_by_it_in_its_new
     [
         (["index", "model", "--output", "i"], "--input: name a folder or a file of texts"),
         (["index", "model", "--input", "no.txt", "--output", "i"], "no.txt: no such file"),
-        (["index", "model", "--input", "notes", "--output", "notes"], "notes: is no index, and not empty"),
+        (["index", "model", "--input", "notes", "--output", "notes"], "notes: has other files and is no index"),
         (["index", "nowhere", "--input", "notes", "--output", "i"], "nowhere: no such folder"),
         (["index", "model", "--input", "notes", "--output", "i", "--task", "x"], "task 'x' is unknown"),
         (["search", "i", "water"], "i: no index there: make one with `lusifer index"),
@@ -244,7 +244,7 @@ def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics, m
     error = refused(capsys, 2, "search", "i", "Wasser", "--language", "de")
     assert "--language de: says something of calibrated scores or of an index with offsets: add --calibrated" in error
     error = refused(capsys, 2, "search", "i", "Wasser", *more, "--language", "deutsch!")
-    assert "is the code of no language" in error
+    assert "is unknown" in error
     assert "gives no scores" in refused(capsys, 2, "search", "i", "Wasser", "--mode", "words", "--min-score", "1")
 
 

@@ -119,7 +119,7 @@ def test_no_step_of_a_stage_has_one(file: str, in_batch: bool) -> None:
         *(f"stages.contrastive.data.0.{change}" for change in changes),
     ])  # fmt: skip
     if file == "negative-is-query.jsonl" and not in_batch:
-        with pytest.raises(DataError, match=r"no row has a negative \(\d+ that answer their query were taken out\)"):
+        with pytest.raises(DataError, match=r"no row has a negative \(\d+ that answer their query were removed\)"):
             contrastive.examples(recipe, recipe.stages[1], seed=1)
         return
     rows = contrastive.examples(recipe, recipe.stages[1], seed=1)

@@ -229,10 +229,10 @@ def test_command_writes_rows_and_a_page_and_refuses_to_write_over_its_input(tmp_
     assert "rows kept" in capsys.readouterr().out
     assert main(["data", "dedup", str(output), "--output", str(tmp_path / "c.jsonl")]) == 0
     assert (tmp_path / "c.jsonl").read_text() == '{"text": "One text", "source": "s"}\n'
-    assert "| dropped: repeats an earlier row | 1 |" in (tmp_path / "b.jsonl.gz.report.md").read_text()
+    assert "| dropped: duplicate of an earlier row | 1 |" in (tmp_path / "b.jsonl.gz.report.md").read_text()
     capsys.readouterr()
     assert main(["data", "dedup", str(file), "--output", str(file)]) == 2
-    assert "is read as input, which would be lost: name another file" in capsys.readouterr().err
+    assert "is also an input, which would be lost: name another file" in capsys.readouterr().err
     assert main(["data", "dedup", str(file), "--output", str(tmp_path / "d.csv")]) == 2
     assert "unknown ending" in capsys.readouterr().err
 

@@ -74,4 +74,4 @@ def test_a_list_of_python_in_capitals_is_refused_too(tmp_path: Path, capsys: pyt
     file = tmp_path / "X.JSONL"
     file.write_text(json.dumps({"query": "a", "positive": "['b', 'c']"}) + "\n")
     assert main(["data", "inspect", str(file)]) == 1
-    assert "a list as Python writes it" in capsys.readouterr().err
+    assert "a Python list" in capsys.readouterr().err

@@ -22,17 +22,20 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 11
 KINDS = {
     "not-utf8.jsonl": (GOOD + b'{"query": "\xe9", "positive": ["b"]}\n', "line 2: not UTF-8 (byte 11): save the file"),
     "utf16.jsonl": ('{"query": "a"}'.encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
-    "packed.jsonl": (gzip.compress(GOOD, mtime=0), "line 1: not UTF-8 (byte 1): the file is gzip: end its name in .gz"),
-    "plain.jsonl.gz": (GOOD, "is not gzip (Not a gzipped file (b'{\"')): take .gz off its name"),
+    "packed.jsonl": (
+        gzip.compress(GOOD, mtime=0),
+        "line 1: not UTF-8 (byte 1): the file is gzip: rename it to end in .gz",
+    ),
+    "plain.jsonl.gz": (GOOD, "is not gzip (Not a gzipped file (b'{\"')): remove .gz from its name"),
     "cut.jsonl.gz": (gzip.compress(GOOD * 2000, mtime=0)[:60], "cannot be read to its end"),
     "half.jsonl": (GOOD + b'{"query": "a", "posi', "line 2: not JSON (Unterminated string"),
-    "array.jsonl": (b'[\n{"query": "a", "positive": ["b"]}\n]\n', "line 1: begins a JSON array over several lines"),
+    "array.jsonl": (b'[\n{"query": "a", "positive": ["b"]}\n]\n', "line 1: a JSON array over several lines"),
     "lists.jsonl": (GOOD + b'["a", "b"]\n', "line 2: expected an object with columns, found a list"),
     "columns.jsonl": (
         GOOD + b'{"query": "a", "answer": "b"}\n',
-        "line 2: column positive is missing (the row has query",
+        "line 2: column positive is missing (found query",
     ),
-    "unknown.jsonl": (b'{"question": "a"}\n', "line 1: neither a column query (pairs) nor text (passages) in it"),
+    "unknown.jsonl": (b'{"question": "a"}\n', "line 1: neither a column query (pairs) nor text (passages)"),
     "no-positive.jsonl": (GOOD + b'{"query": "a", "positive": []}\n', "line 2: column positive: expected at least one"),
     "numbers.jsonl": (GOOD + b'{"query": "a", "positive": ["b", 3]}\n', "column positive, item 2: expected a text"),
     "blank.jsonl": (GOOD + b'{"query": "  ", "positive": ["b"]}\n', "line 2: column query: the text is empty"),
@@ -40,40 +43,43 @@ KINDS = {
     "surrogate.jsonl": (GOOD + b'{"query": "\\ud800", "positive": ["b"]}\n', "column query: lone surrogate U+D800"),
     "long.jsonl": (
         json.dumps({"query": "a", "positive": ["b" * (MAX_CHARACTERS + 1)]}).encode(),
-        "column positive, item 1: the text has 200,001 characters, more than the 200,000",
+        "column positive, item 1: the text has 200,001 characters (at most 200,000)",
     ),
     "deep.jsonl": (GOOD + b"[" * 100_000 + b"\n", "line 2: JSON that cannot be read"),
     "huge.jsonl": (GOOD + b'{"query": "a", "positive": ["b"], "cluster": "' + b"9" * 5000 + b'"}\n', "column cluster"),
-    "sign.jsonl": (GOOD + b'{"query": "a", "positive": ["b"], "cluster": "--5"}\n', "column cluster: expected a whole"),
+    "sign.jsonl": (
+        GOOD + b'{"query": "a", "positive": ["b"], "cluster": "--5"}\n',
+        "column cluster: expected an integer",
+    ),
     "stream.jsonl.gz": (gzip.compress(GOOD * 9, mtime=0)[:20] + b"\xff" * 40, "cannot be read to its end"),
-    "empty.jsonl": (b"\n\n", "no row in it"),
-    "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as the header has"),
-    "twice.csv": (b"query,positive,query\na,b,c\n", "line 1: column 'query' is there twice"),
-    "quotes.csv": (b'query,positive\n"a"x,b\n', "not a CSV file"),
+    "empty.jsonl": (b"\n\n", "no rows:"),
+    "cells.csv": (b"query,positive\na,b\na\n", "line 3: expected 2 columns as in the header"),
+    "twice.csv": (b"query,positive,query\na,b,c\n", "line 1: duplicate column 'query'"),
+    "quotes.csv": (b'query,positive\n"a"x,b\n', "not CSV"),
     "large.csv": (b"query,positive\na,b\nc," + b"x" * 140_000 + b"\n", "line 3: a cell of more than 131,072"),
     "open.csv": (b'query,positive\n"c,d\n' + b"e,f\n" * 40_000, "line 2: a cell of more than 131,072"),
     "signs.csv": (
         b"query;positive\na;b, c\n",
-        "line 1: one column 'query;positive': the file seems to be separated by",
+        "line 1: one column 'query;positive': the file seems to use",
     ),
-    "pandas.csv": (b"query,positive\na,\"['b', 'c']\"\n", "line 2: column positive: a list as Python writes it"),
-    "numpy.csv": (b"query,positive\na,\"['b'\n 'c']\"\n", "column positive: a list as Python writes it"),
-    "pandas.jsonl": (GOOD + b'{"query": "a", "positive": "[\'b\']"}\n', "line 2: column positive: a list as Python"),
-    "cut.csv": (b'query,positive\na,"[""b"", ""c"\n', "line 2: column positive: begins as a JSON list"),
-    "comma.csv": (b'query,positive\na,"[""b"" ""c""]"\n', "column positive: a list as Python writes it"),
+    "pandas.csv": (b"query,positive\na,\"['b', 'c']\"\n", "line 2: column positive: a Python list"),
+    "numpy.csv": (b"query,positive\na,\"['b'\n 'c']\"\n", "column positive: a Python list"),
+    "pandas.jsonl": (GOOD + b'{"query": "a", "positive": "[\'b\']"}\n', "line 2: column positive: a Python list"),
+    "cut.csv": (b'query,positive\na,"[""b"", ""c"\n', "line 2: column positive: a damaged JSON list"),
+    "comma.csv": (b'query,positive\na,"[""b"" ""c""]"\n', "column positive: a Python list"),
     "latin1.csv": (b"query,positive\ncaf\xe9,b\n", "not UTF-8"),
-    "mark.jsonl": (GOOD + b"\xef\xbb\xbf" + GOOD, "line 2: a byte-order mark inside the file: files were joined"),
-    "returns.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "line 1: a carriage return without a line feed behind it"),
-    "one-line.jsonl": (b"[" + GOOD.strip() + b"]\n", "found a list: write one object a line"),
-    "tail.jsonl.gz": (gzip.compress(GOOD, mtime=0) + b"junk", "bytes that are not gzip follow its packed data"),
-    "sep.csv": (b"sep=,\nquery,positive\na,b\n", "line 1: is a note for Excel (sep=,)"),
+    "mark.jsonl": (GOOD + b"\xef\xbb\xbf" + GOOD, "line 2: a byte-order mark inside the file, as after joining files"),
+    "returns.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "line 1: a carriage return without a line feed after it"),
+    "one-line.jsonl": (b"[" + GOOD.strip() + b"]\n", "found a list: write one object per line"),
+    "tail.jsonl.gz": (gzip.compress(GOOD, mtime=0) + b"junk", "bytes that are not gzip follow the gzip data"),
+    "sep.csv": (b"sep=,\nquery,positive\na,b\n", "line 1: a setting of Excel (sep=,)"),
     "floats.jsonl": (
         GOOD + b'{"query": "a", "positive": ["b"], "cluster": 3.0}\n',
-        "column cluster: expected a whole number, found 3.0: write 3",
+        "column cluster: expected an integer, found 3.0: write 3",
     ),
     "labels.jsonl": (
         GOOD + b'{"query": "a", "positive": ["b"], "label": 1.0}\n',
-        'column label: expected a text or a whole number, found 1.0: write "1.0" or 1',
+        'column label: expected a text or an integer, found 1.0: write "1.0" or 1',
     ),
     "pointer.jsonl": (POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
     "pointer.jsonl.gz": (POINTER, "is a Git LFS pointer"),
@@ -137,9 +143,9 @@ def test_a_cell_that_is_too_large_ends_the_file(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("sample:nope", "sample:nope: no such sample in the package: use one of sample:labelled, sample:pairs"),
-        ("{}", "is a folder: name its files, as in '"),
+        ("{}", "is a folder: name its files, such as '"),
         ("{}/*.csv", "*.csv: no such file: nothing matches the pattern"),
-        ("owner/name@main", "a data set of the hub is read in a recipe, {hub: OWNER/NAME}"),
+        ("owner/name@main", "for a dataset on the Hub use {hub: OWNER/NAME} in a recipe"),
         ("{}/none.csv", "none.csv: no such file: correct the path (in a recipe"),
     ],
 )
@@ -153,7 +159,7 @@ def test_a_row_without_a_label_is_named_where_labels_decide(tmp_path: Path, caps
     file.write_bytes(b'{"query": "a", "positive": ["b"], "label": "x"}\n' + GOOD)
     call = ["data", "mine", str(file), "--labels", "--model", "mini", "--output", str(tmp_path / "o.jsonl")]
     assert main(call) == 1
-    assert f"{file} line 2: column label: nothing in it" in capsys.readouterr().err
+    assert f"{file} line 2: column label: is empty" in capsys.readouterr().err
 
 
 def test_some_bad_rows_are_tolerated_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -166,7 +172,7 @@ def test_some_bad_rows_are_tolerated_and_listed(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr()
     assert "2 rows of pairs" in said.out and said.err.count("left out: ") == 2
     assert main(["data", "inspect", str(file), "--skip-bad", "1"]) == 1
-    assert "line 4: column positive" in (error := capsys.readouterr().err) and "no more than 1 may be skipped" in error
+    assert "line 4: column positive" in (error := capsys.readouterr().err) and "at most 1 may be skipped" in error
 
 
 def test_a_bad_first_row_may_be_skipped_too(tmp_path: Path) -> None:

@@ -134,9 +134,11 @@ def test_an_instruction_that_is_the_name_of_a_prompt_is_refused(name: str) -> No
 
 def test_a_set_without_a_negative_is_told_what_helps() -> None:
     one = rows({"query": "q", "positive": ["p"], "negative": ["q"]})
-    with pytest.raises(DataError, match=r"negative \(1 that.* out\): set in_batch_negatives: true, or mine"):
+    with pytest.raises(DataError, match=r"negative \(1 that.* removed\): set in_batch_negatives: true, or mine"):
         columns(one, Source(in_batch_negatives=False), 1, seed=0)
-    with pytest.raises(DataError, match=r"negative \(1 that.* out\): its 1 rows have no other text .*: add rows"):
+    with pytest.raises(
+        DataError, match=r"negative \(1 that.* removed\): its 1 rows have no other possible text: add rows"
+    ):
         columns(one, Source(), 1, seed=0)
 
 

@@ -58,7 +58,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize(
     ("row", "error", "words"),
     [
-        ('{"query": "a"}', DataError, "column positive is missing (the row has query)"),
+        ('{"query": "a"}', DataError, "column positive is missing (found query)"),
         ('{"query": "a", "positive": []}', DataError, "column positive: expected at least one text"),
         ('{"query": "a", "positive": [1]}', TextError, "column positive, item 1: expected a text, found int"),
         (
@@ -70,7 +70,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str) -> 
         ('{"query": "a\\u0000", "positive": ["b"]}', TextError, "column query: NUL"),
         ('{"query": "a", "positive": ["b", "\\ud800"]}', TextError, "column positive, item 2: lone surrogate U+D800"),
         ('{"query": "a", "positive": ["b"], "negative": 7}', DataError, "column negative: expected a list of texts"),
-        ('{"query": "a", "positive": ["b"], "cluster": 1.5}', DataError, "column cluster: expected a whole number"),
+        ('{"query": "a", "positive": ["b"], "cluster": 1.5}', DataError, "column cluster: expected an integer"),
         ('{"query": "a", "positive": ["b"], "label": [1]}', DataError, "column label"),
         ('["a"]', DataError, "expected an object with columns, found a list"),
         ('{"query": "a", ', DataError, "not JSON"),
@@ -108,7 +108,7 @@ def test_missing_empty_and_unknown_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row"):
         load(SourceSpec(path=str(tmp_path / "a.jsonl")), "passages")
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(UsageError, match="cannot be read as data"):
+    with pytest.raises(UsageError, match="unknown ending"):
         load(SourceSpec(path=str(tmp_path / "a.txt")), "passages")
 
 
@@ -121,7 +121,7 @@ def test_fields_rename_and_limit_draws_by_seed_in_order(tmp_path: Path) -> None:
     assert draw[0] == draw[1] != draw[2]
     numbers = [int(text.split()[1]) for text in draw[0]]
     assert numbers == sorted(numbers) and len(set(numbers)) == 10
-    with pytest.raises(DataError, match=r"column text is missing \(the row has body\).*fields"):
+    with pytest.raises(DataError, match=r"column text is missing \(found body\).*fields"):
         load(SourceSpec(path=str(file)), "passages")
 
 
@@ -180,7 +180,7 @@ def test_rows_that_do_not_fit_on_the_disk_are_said(monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tables, "_write", full)
-    with pytest.raises(LusiferError, match="the rows do not fit there: set TMPDIR"):
+    with pytest.raises(LusiferError, match="no space for the rows: set TMPDIR"):
         tables.collect([], "pairs")
 
 

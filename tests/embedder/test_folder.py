@@ -136,7 +136,7 @@ def test_sharded_weights_are_checked_file_by_file(copy):
 
 @pytest.mark.parametrize("name", ("./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"))
 def test_no_such_folder(name):
-    said = "no such folder; give a model folder, mini, package:NAME of an installed package, or a hub id"
+    said = "no such folder; give a model folder, mini, package:NAME of an installed package, or an id on"
     with pytest.raises(UsageError, match=said):
         lusifer.load(name)
 
@@ -155,7 +155,7 @@ def test_a_folder_of_an_earlier_version_is_loaded_unless_it_leaves_the_prompt_ou
 
 
 def test_a_name_that_the_hub_does_not_give():
-    with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not") as caught:
+    with pytest.raises(ModelFolderError, match="someone/model: no such folder, and it cannot be downloaded") as caught:
         lusifer.load("someone/model")
     assert "\n" not in str(caught.value)
 

@@ -205,11 +205,11 @@ def test_what_a_folder_names_outside_of_itself_is_refused(outside, copy):
     modules = json.loads((copy / "modules.json").read_text())
     (copy.parent / "other").mkdir()
     (copy / "modules.json").write_text(json.dumps([modules[0], modules[1] | {"path": outside}]))
-    with pytest.raises(ModelFolderError, match="modules.json: names .*, which lies outside of its folder"):
+    with pytest.raises(ModelFolderError, match="modules.json: names .*, which is outside its folder"):
         lusifer.load(copy)
     (copy / "modules.json").write_text(json.dumps(modules))
     (copy / INDEX).write_text(json.dumps({"weight_map": {"x": outside}}))
-    with pytest.raises(ModelFolderError, match=f"{INDEX}: names .*, which lies outside of its folder"):
+    with pytest.raises(ModelFolderError, match=f"{INDEX}: names .*, which is outside its folder"):
         lusifer.load(copy)
 
 

@@ -176,8 +176,8 @@ def test_a_streamed_set_has_the_rows_of_its_files(runs: Runs) -> None:
     assert len(streamed) == 3 == len({row["text"] for row in streamed} & texts)
     whole = list(load_rows(SourceSpec(path=str(runs.root / "msmarco" / "data" / "*.parquet")), "pairs"))
     assert runs.online["streamed whole"] == whole and len(whole) == 30
-    assert "data set own/prose: " in line(runs.online["streamed split"])
-    assert "data set own/unknown: " in line(runs.online["streamed unknown"])
+    assert "dataset own/prose: " in line(runs.online["streamed split"])
+    assert "dataset own/unknown: " in line(runs.online["streamed unknown"])
 
 
 def test_a_recipes_sets_are_fetched_and_checked(runs: Runs) -> None:
@@ -189,7 +189,7 @@ def test_a_recipes_sets_are_fetched_and_checked(runs: Runs) -> None:
 
 def test_another_revision_in_the_cache_is_not_taken(runs: Runs) -> None:
     assert runs.online["diary"] == [{"text": "Dear diary", "source": None}]
-    assert "data set own/prose: the cache of this machine holds revision" in line(runs.offline["diary"])
+    assert "dataset own/prose: the cache of this machine has revision" in line(runs.offline["diary"])
 
 
 def test_what_the_hub_refuses_is_one_line(runs: Runs) -> None:
@@ -198,12 +198,12 @@ def test_what_the_hub_refuses_is_one_line(runs: Runs) -> None:
         assert line(runs.online[f"base {name}"]) == f"model.llm.path='tiny/{name}': {reason}"
         assert line(runs.online[f"load {name}"]) == f"tiny/{name}: {NO_FOLDER}: {reason}"
         assert line(runs.online[f"convert {name}"]) == f"tiny/{name}: {NO_FOLDER}: {reason}"
-        assert line(runs.online[f"data {name}"]).startswith(f"data set own/{name}: ")
-    assert line(runs.online["data unknown"]) == f"data set own/unknown: {HAS_NOT}"
+        assert line(runs.online[f"data {name}"]).startswith(f"dataset own/{name}: ")
+    assert line(runs.online["data unknown"]) == f"dataset own/unknown: {HAS_NOT}"
     assert "is a gated dataset on the Hub. You must be authenticated" in line(runs.online["data gated"])
-    no_revision = "the hub has no such revision of it"
+    no_revision = "the Hub has no such revision of it"
     assert line(runs.online["base revision"]) == f"model.encoder.path='tiny/encoder' at revision 'third': {no_revision}"
-    assert line(runs.online["data revision"]) == f"data set own/prose: {no_revision}"
+    assert line(runs.online["data revision"]) == f"dataset own/prose: {no_revision}"
     assert "'poems' not found. Available: ['letters', 'diaries']" in line(runs.online["data config"])
     assert "Unknown split" in line(runs.online["data split"])
     assert not (runs.root / "no").exists()
@@ -213,5 +213,5 @@ def test_a_hub_that_does_not_answer_is_one_line(runs: Runs) -> None:
     assert line(runs.down["load"]) == f"tiny/new: {NO_FOLDER}: {DOWN}"
     assert line(runs.down["base"]) == f"model.llm.path='tiny/new': {DOWN}"
     assert line(runs.down["convert"]) == f"tiny/new: {NO_FOLDER}: {DOWN}"
-    assert line(runs.down["data"]) == f"data set own/new: {DOWN}"
+    assert line(runs.down["data"]) == f"dataset own/new: {DOWN}"
     assert line(runs.offline["load new"]) == f"tiny/new: {NO_FOLDER}: {OFFLINE}"

@@ -196,7 +196,7 @@ def test_arrays_of_objects_are_refused(planted):
     np.save(planted.place / "v.npy", np.array([[Boom(planted.ran)]], dtype=object), allow_pickle=True)
     np.save(planted.place / "good.npy", np.zeros((1, 4), np.float32))
     for vectors, ids in (("v.npy", None), ("good.npy", "v.npy")):
-        with pytest.raises(LusiferError, match="v.npy: not an array that can be read"):
+        with pytest.raises(LusiferError, match="v.npy: not a readable array"):
             list(KeptVectors(vectors, ids=ids).documents())
     assert not planted.ran.exists()
 

@@ -96,7 +96,7 @@ def pushed(
 def test_who_may_not_write_is_told_in_one_line(pushed: Pushed) -> None:
     begins = "lusifer: error: me/new: "
     assert pushed.said("none") == f"{begins}no token: log in with `hf auth login`, with a token that may write"
-    assert pushed.said("wrong").startswith(f"{begins}the hub does not know the token: log in with")
+    assert pushed.said("wrong").startswith(f"{begins}the Hub does not know the token: log in with")
     assert pushed.said("other").startswith("lusifer: error: them/new: the token may not write there: name a repository")
     assert [pushed.found[name]["status"] for name in ("none", "wrong", "other")] == [1] * 3
 
@@ -107,7 +107,7 @@ def test_an_upload_that_may_not_ask_the_hub_is_refused(
     """No test of this process may."""
     monkeypatch.setenv("HF_TOKEN", "mine")
     assert main(["push", str(pushed.model), "me/off", "--incomplete-card"]) == 1
-    assert capsys.readouterr().err.endswith("lusifer: error: me/off: HF_HUB_OFFLINE is set: take it out to upload\n")
+    assert capsys.readouterr().err.endswith("lusifer: error: me/off: HF_HUB_OFFLINE is set: unset it to upload\n")
 
 
 def test_a_new_repository_is_private_and_the_upload_one_commit(pushed: Pushed) -> None:
@@ -119,7 +119,7 @@ def test_a_new_repository_is_private_and_the_upload_one_commit(pushed: Pushed) -
 
 def test_a_repository_is_replaced_only_when_asked(pushed: Pushed) -> None:
     assert pushed.found["again"]["status"] == 2
-    assert "files already: give --overwrite" in pushed.said("again")
+    assert "files: give --overwrite" in pushed.said("again")
     assert pushed.found["whole"]["status"] == 0, pushed.found["whole"]
     assert pushed.held("me/new")["README.md"] == b"# Delta\n"
 
@@ -143,7 +143,7 @@ def test_doctor_checks_the_vectors_of_a_model_on_the_hub(pushed: Pushed) -> None
 
 def test_a_hub_that_gives_other_files_back_is_told(pushed: Pushed) -> None:
     assert pushed.found["spoilt"]["status"] == 1
-    assert "config.json is not what was uploaded: push again with --overwrite" in pushed.said("spoilt")
+    assert "config.json differs from what was uploaded: push again with --overwrite" in pushed.said("spoilt")
 
 
 def test_the_folder_itself_is_as_it_was(pushed: Pushed) -> None:

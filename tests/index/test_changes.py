@@ -15,7 +15,7 @@ from lusifer.index import table
 from lusifer.index.index import Index
 from lusifer.index.reindex import reindex
 
-ANEW = "was embedded anew meanwhile, by .*: open it again"
+ANEW = "was embedded again meanwhile, by .*: open it again"
 DOCUMENTS = [{"id": f"n{number}", "text": f"Text {number}"} for number in range(4)]
 
 
@@ -37,7 +37,7 @@ def test_of_two_that_make_one_index_the_second_is_told(model_folder, embedder, t
     monkeypatch.setattr(table.PassageTable, "create", meanwhile)
     Index.create(tmp_path / "i", model_folder, embedder=embedder).add(DOCUMENTS)
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="there is an index already"):
+    with pytest.raises(UsageError, match="already has an index"):
         Index.create(tmp_path / "i", model_folder, embedder=embedder)
 
 
@@ -109,7 +109,7 @@ def test_what_was_deleted_is_removed_after_a_while(made, monkeypatch):
 def test_one_that_reads_while_the_table_is_replaced_is_not_told_of_damage(made, model_folder, embedder):
     reads = table.PassageTable(made.folder)
     reindex(made.folder, model_folder, embedder=embedder)
-    with pytest.raises(LusiferError, match="i: was embedded anew while it was read: ask again"):
+    with pytest.raises(LusiferError, match="i: was embedded again while it was read: try again"):
         reads.snapshot()
     reads.refresh()  # the model is the same
     assert len(reads.snapshot().rows) == 4

@@ -183,14 +183,14 @@ def test_delete_takes_out_whole_documents_by_id(fresh):
     fresh.add([{"id": 7, "text": "seven"}, {"id": "8", "text": "eight"}])
     assert fresh.delete("d1") == 1 and fresh.delete([7]) == 1 and fresh.delete(8) == 1
     for wrong in (b"d2", [1.5], [True], [None]):
-        with pytest.raises(UsageError, match="no id of a document: give texts or whole numbers"):
+        with pytest.raises(UsageError, match="not the id of a document: give texts or integers"):
             fresh.delete(wrong)
     assert fresh.ids() == {"d2", "d3", "d4", "d5"}
 
 
 def test_an_id_that_is_there_is_refused_by_add_and_nothing_of_that_commit_stays(fresh):
     fresh.add(DOCUMENTS[:2])
-    with pytest.raises(DataError, match="^document 2: the id 'd1' is in the index already"):
+    with pytest.raises(DataError, match="^document 2: the id 'd1' is already in the index"):
         fresh.add([{"id": "new", "text": "new"}, DOCUMENTS[1]])
     with pytest.raises(DataError, match="^document 2: the id 'x' is there twice"):
         fresh.update([{"id": "x", "text": "one"}, {"id": "x", "text": "two"}])
@@ -279,7 +279,7 @@ def test_only_its_own_model_or_one_trained_into_its_space_may_ask(
     reader = Index.open(shared.folder, trained_into)
     assert ids(reader, TEXTS[1], top_k=1) == ["d1"] and reader.asks == str(trained_into)
     with pytest.raises(
-        UsageError, match="its documents are embedded by .*reader may ask it: add documents with that one"
+        UsageError, match="its documents are embedded by .*reader may only search it: add documents with the first"
     ):
         reader.require_own()
     with pytest.raises(UsageError, match=r"embedded by"):
@@ -294,13 +294,13 @@ def test_a_model_in_memory_makes_an_index_that_is_asked_by_it(embedder, tmp_path
     made = Index.create(tmp_path / "i", embedder)
     made.add(DOCUMENTS)
     assert ids(Index.open(made.folder, embedder), TEXTS[0], top_k=1) == ["d0"]
-    with pytest.raises(UsageError, match="made by a model in memory: hand it over as `model`, or `lusifer reindex "):
+    with pytest.raises(UsageError, match="made by a model in memory: pass it as `model`, or run `lusifer reindex "):
         Index.open(made.folder).search("water")
     assert ids(Index.open(made.folder), "train", mode="words") == ["d5"]  # which needs no model
 
 
 def test_a_model_in_memory_is_told_how_to_say_that_it_is_the_right_one(shared, model_folder, embedder, tmp_path):
-    with pytest.raises(UsageError, match="was made by .*if it is that one, loaded, say so, `Index.open") as told:
+    with pytest.raises(UsageError, match="was made by .*if it is that model, use `Index.open") as told:
         Index.open(shared.folder, embedder)
     opened = eval(str(told.value).split("`")[1], {"Index": Index, "model": embedder})
     assert ids(opened, TEXTS[1], top_k=1) == ["d1"]
@@ -311,7 +311,7 @@ def test_a_model_in_memory_is_told_how_to_say_that_it_is_the_right_one(shared, m
 
 @pytest.mark.parametrize("wrong", [[[0.0] * 5], [0.0] * 48, [[0.0] * 48] * 2, [["a"] * 48], [[1.0], []], 3.0])
 def test_vectors_that_are_none_of_the_questions_are_refused_with_the_shape_that_is_right(shared, wrong):
-    with pytest.raises(UsageError, match=r"^vectors.*: give an array of shape \(1, 48\), a row for each question"):
+    with pytest.raises(UsageError, match=r"^vectors.*: give an array of shape \(1, 48\), one row per question"):
         shared.search("water", vectors=wrong)
 
 
@@ -330,7 +330,7 @@ def test_a_place_that_is_none_is_refused(tmp_path, model_folder, shared):
     with pytest.raises(UsageError, match="no index there: make one with `lusifer index"):
         Index.open(tmp_path)
     (tmp_path / "file").write_text("x")
-    for place, words in ((tmp_path, "is no index, and not empty"), (shared.folder, "there is an index already")):
+    for place, words in ((tmp_path, "has other files and is no index"), (shared.folder, "already has an index")):
         with pytest.raises(UsageError, match=words):
             Index.create(place, model_folder)
 
@@ -344,10 +344,10 @@ def test_a_place_that_is_none_is_refused(tmp_path, model_folder, shared):
         ({"id": 1.5, "text": "a"}, "its 'id' is a number"),
         ({"id": True, "text": "a"}, "its 'id' is true or false"),
         ({"id": "a", "text": " "}, "the text is empty"),
-        ({"id": "a", "text": "a", "vector": 1}, "field 'vector': such a name is the index's own"),
-        ({"id": "a", "text": "a", "a.b": 1}, "field 'a.b': such a name"),
-        ({"id": "a", "text": "a", "_rowid": 1}, "field '_rowid': such a name"),
-        ({"id": "a", "text": "a", "n": "\ud800"}, "field 'n': half of a surrogate pair"),
+        ({"id": "a", "text": "a", "vector": 1}, "field 'vector': the name is reserved"),
+        ({"id": "a", "text": "a", "a.b": 1}, "field 'a.b': the name is reserved"),
+        ({"id": "a", "text": "a", "_rowid": 1}, "field '_rowid': the name is reserved"),
+        ({"id": "a", "text": "a", "n": "\ud800"}, "field 'n': lone surrogate"),
         ({"id": "a", "text": "a", "n": 2**63}, "field 'n': 9223372036854775808 is too large"),
         (["a"], "expected an object with columns, found a list"),
     ],
@@ -370,7 +370,7 @@ def test_an_index_that_is_taken_away_is_missed_and_any_number_of_hits_may_be_ask
     for mode in ("vector", "hybrid", "words"):
         assert len(fresh.search("Water is", top_k=2**40, mode=mode)[0]) in (2, 6)  # two have a word of it
     fresh.folder.rename(fresh.folder.with_name("elsewhere"))
-    with pytest.raises(UsageError, match="i: the index is not there any more"):
+    with pytest.raises(UsageError, match="i: the index is gone"):
         fresh.search("water")
 
 
@@ -384,7 +384,7 @@ def test_a_question_that_is_cut_is_counted(shared):
 
 def test_on_long_cut_counts_and_error_refuses(fresh):
     long = {"id": "long", "text": "water and fire " * 100}
-    with pytest.raises(DataError, match="^document 1: .* tokens, and a passage has 64: shorten or split it"):
+    with pytest.raises(DataError, match="^document 1: .* tokens, but a passage has at most 64: shorten or split it"):
         fresh.add([long], on_long="error")
     report = fresh.add([long], on_long="cut")
     assert (len(fresh), report.embedded.cut, report.embedded.first_cut) == (1, 1, "document 1")

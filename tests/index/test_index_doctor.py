@@ -18,7 +18,7 @@ from lusifer.index.index import Index
 from lusifer.index.reindex import reindex
 from lusifer.index.table import PassageTable
 
-NAMED = r"a file of the index is lost or damaged \(documents.lance/(data|_versions|_deletions)/.*\): put it back from"
+NAMED = r"a file of the index is lost or damaged \(documents.lance/(data|_versions|_deletions)/.*\): restore it from"
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_checksums_of_files_that_are_gone_are_forgotten(folder, embedder, monkey
 
 def test_damaged_checksums_are_named(folder):
     (folder / "documents.lance" / commits.CHECKSUMS).write_text("{")
-    with pytest.raises(LusiferError, match=r"checksums.json: damaged .*: the next change notes the files"):
+    with pytest.raises(LusiferError, match=r"checksums.json: damaged .*: the next change writes it again"):
         Index.open(folder)
     assert "checksums.json: damaged" in red(folder)[0]
 
@@ -167,7 +167,7 @@ def test_vectors_that_are_0_and_missing_passages_are_counted(folder):
     table.write(row | {"id": ["half"], "chunk_count": [2], "digest": [""]}, np.ones((1, size), dtype=np.float32))
     half, bad = red(folder)
     assert bad.startswith("1 are not, the first of document bad: index the document again")
-    assert half.startswith("document 'half': passages of it are missing")
+    assert half.startswith("document 'half': passages are missing")
 
 
 def test_a_model_that_is_gone_or_another_one_is_named(embedder, model_folder, tmp_path):
@@ -185,6 +185,6 @@ def test_the_command_reads_indexes_as_well_as_models(folder, tmp_path):
     assert run.exit_code == 0 and run.stdout.count("green") == 5 and "all 5 checks hold" in run.stdout
     flip(folder, "data", 0.5)
     run = CliRunner().invoke(app, ["doctor", str(folder)])
-    assert run.exit_code != 0 and run.stdout.startswith("red") and "put it back from a copy" in run.stdout
+    assert run.exit_code != 0 and run.stdout.startswith("red") and "restore it from a copy" in run.stdout
     with pytest.raises(UsageError, match="no index there"):
         examine(tmp_path)

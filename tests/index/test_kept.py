@@ -104,7 +104,7 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
     assert "gives this text another vector (cosine" in one_line(capsys)
     np.save("short.npy", vectors[:, :40])
     assert main(["index", str(model_folder), "--output", "i", "--vectors", "short.npy", "--input", "rows.jsonl"]) == 1
-    assert "a vector of 40 numbers, and" in one_line(capsys)
+    assert "a vector of 40 dimensions, but" in one_line(capsys)
     assert not Path("i").exists()
 
 
@@ -116,7 +116,7 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
         (["--vectors", "v.npy", "--input", "rows.jsonl", "--ids", "ids.txt"], "leave one of the two out"),
         (["--vectors", "v.parquet", "--input", "rows.jsonl"], "its rows have ids and texts"),
         (["--vectors", "v.npy", "--vector-field", "x"], "v.npy has no fields"),
-        (["--vectors", "two.parquet"], "2 columns may be the vector (a, b): name it with --vector-field"),
+        (["--vectors", "two.parquet"], "2 columns can be the vector (a, b): name it with --vector-field"),
         (
             ["--vectors", "v.parquet", "--vector-field", "x"],
             "--vector-field x: v.parquet has id, text, lang, embedding",
@@ -126,8 +126,8 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
         (["--vectors", "v.npy", "--ids", "few.txt"], "4 vectors, and few.txt has 2 rows"),
         (["--vectors", "v.npy", "--ids", "many.txt"], "4 vectors, and many.txt has more rows"),
         (["--vectors", "v.npy", "--ids", "latin.txt"], "latin.txt: not UTF-8 (byte 1): save the file as UTF-8"),
-        (["--vectors", "bad.npy"], "bad.npy: not an array that can be read"),
-        (["--vectors", "bad.faiss"], "bad.faiss: the file is no index of vectors that can be read"),
+        (["--vectors", "bad.npy"], "bad.npy: not a readable array"),
+        (["--vectors", "bad.faiss"], "bad.faiss: not a readable FAISS index"),
         (["--vectors", "db/none.lance"], "--vectors db/none.lance: no such file"),
         (["--ids", "ids.txt", "--input", "rows.jsonl"], "--ids ids.txt: says something of --vectors"),
         ([], "--input: name a folder or a file of texts"),

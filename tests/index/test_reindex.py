@@ -48,7 +48,7 @@ def test_another_model_takes_an_index_over(old, trained_into, embedder):
     assert documents(new) == documents(old := Index.open(old.folder)) and old.model == new.model
     assert new.search("Text 3", top_k=1)[0][0].id == "n3" and new.search("Maji", mode="words")[0][0].id == "short"
     assert [path.name for path in new.folder.glob("*.lance")] == ["documents.lance"]
-    with pytest.raises(UsageError, match="was embedded anew meanwhile, by .*: open it again"):
+    with pytest.raises(UsageError, match="was embedded again meanwhile, by .*: open it again"):
         reader.search("water")
 
 
@@ -110,7 +110,7 @@ def test_with_other_settings_it_begins_anew(old, trained_into, embedder):
 
 def test_a_document_without_all_of_its_passages_ends_it(old, trained_into, embedder):
     old._table._table.delete("id = 'long' AND chunk = 1")
-    with pytest.raises(LusiferError, match="^document 'long': passages of it are missing in the index"):
+    with pytest.raises(LusiferError, match="^document 'long': passages are missing in the index"):
         reindex(old.folder, trained_into, embedder=embedder)
 
 

@@ -73,7 +73,7 @@ def test_a_model_of_the_hub_that_an_index_names_is_never_fetched(said, model_fol
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     by_hand(tmp_path / "i", said | {"name": "owner/tracker"}, TEXTS, embedder.encode)
     words = (
-        r"i: was made by owner/tracker of the hub, which is not in the cache .*: if you trust it, name it: `--model o"
+        r"i: was made by owner/tracker on the Hub, which is not in the cache .*: if you trust it, name it: `--model o"
     )
     with pytest.raises(UsageError, match=words):
         Index.open(tmp_path / "i").search("fire")
@@ -98,11 +98,11 @@ def test_a_model_of_the_hub_that_an_index_names_is_never_fetched(said, model_fol
         ({"sparse": True}, {}, r"i: was made by another version.*sparse is unknown.*index the documents again"),
         ({"tokens": "64"}, {}, r"i: was made by another version.*tokens is '64'"),
         ({"tokens": ...}, {}, r"i: was made by another version.*tokens is missing"),
-        ({}, {"digest": None}, r"i: has columns of another version of lusifer \(digest \(missing\)\): make it anew"),
+        ({}, {"digest": None}, r"i: has columns of another version of lusifer \(digest \(missing\)\): make it again"),
         ({}, {"chunk": pa.array([0, 0], pa.int64())}, r"i: has columns of another version.*chunk \(int64\)"),
         ({}, {"tags": pa.array([["x"], []])}, r"i: has columns of another version.*tags \(list<"),
-        (b"{", {}, r"i: a file of the index is lost or damaged \(what it says of its model.*again into a new folder"),
-        (b"[1]", {}, r"i: a file of the index is lost or damaged \(what it says of its model"),
+        (b"{", {}, r"i: a file of the index is lost or damaged \(its record of the model.*again into a new folder"),
+        (b"[1]", {}, r"i: a file of the index is lost or damaged \(its record of the model"),
     ],
 )
 def test_what_this_version_does_not_know_is_refused_in_words(said, embedder, tmp_path, change, columns, message):

@@ -57,7 +57,7 @@ def test_every_writer_names_the_file_and_leaves_nothing(name: str, tmp_path: Pat
     target = tmp_path / name
     with small_disk(), pytest.raises(LusiferError) as caught:
         WRITERS[name](target)
-    assert str(caught.value).startswith(f"{target}: cannot be written to its end: ")
+    assert str(caught.value).startswith(f"{target}: cannot be written completely: ")
     assert str(caught.value).endswith(": free some space, or name another place") and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
     WRITERS[name](target)  # with space it is written
@@ -65,7 +65,7 @@ def test_every_writer_names_the_file_and_leaves_nothing(name: str, tmp_path: Pat
 
 
 def test_rows_that_do_not_fit_into_the_temporary_folder_are_said() -> None:
-    with small_disk(), pytest.raises(LusiferError, match="the rows do not fit there: set TMPDIR"):
+    with small_disk(), pytest.raises(LusiferError, match="no space for the rows: set TMPDIR"):
         tables.collect(ROWS, "passages")
 
 
@@ -80,7 +80,7 @@ def test_rows_that_do_not_fit_into_the_temporary_folder_are_said() -> None:
     ],
 )
 def test_a_library_may_say_it_in_its_own_words(error: Exception) -> None:
-    with pytest.raises(LusiferError, match="^place: cannot be written to its end: .*: free some space"):
+    with pytest.raises(LusiferError, match="^place: cannot be written completely: .*: free some space"):
         with full_disk_named("place"):
             raise error
 

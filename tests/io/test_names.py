@@ -89,7 +89,7 @@ def test_a_folder_of_the_users_own_comes_first(root: Path) -> None:
 
 
 def test_a_name_that_is_nowhere_lists_what_there_is(root: Path) -> None:
-    words = r"to: no such folder \(did you mean toy\?\); give a model folder, toy, package:NAME .* or a hub id"
+    words = r"to: no such folder \(did you mean toy\?\); give a model folder, toy, package:NAME .* or an id on"
     with pytest.raises(UsageError, match=words):
         lusifer.load("to")
 

@@ -32,11 +32,11 @@ READERS: dict[str, tuple[list[str], Callable[[Path], object]]] = {
     "sib": ([f'{{"text": "a{i}", "label": "b", "index_id": {i}}}' for i in range(2)], sib200.read),
     "sts": ([f'{{"sentence1": "a", "sentence2": "b", "score": {i}}}' for i in range(2)], sts.read),
 }
-TOO_LONG = "line 2: JSON that cannot be read (a number has thousands of digits): one plain object a line is expected"
-TOO_DEEP = "line 2: JSON that cannot be read (brackets nest too deep): one plain object a line is expected"
-TWICE = "line 2: JSON that cannot be read (key 'en' is there twice in one object): one plain object a line is expected"
-JOINED = "line 2: a byte-order mark inside the file: files were joined: remove it"
-RETURNS = "line 1: a carriage return without a line feed behind it: save the file with line feeds"
+TOO_LONG = "line 2: JSON that cannot be read (a number has thousands of digits): write one plain object per line"
+TOO_DEEP = "line 2: JSON that cannot be read (brackets nest too deep): write one plain object per line"
+TWICE = "line 2: JSON that cannot be read (key 'en' is there twice in one object): write one plain object per line"
+JOINED = "line 2: a byte-order mark inside the file, as after joining files: remove it"
+RETURNS = "line 1: a carriage return without a line feed after it: save the file with line feeds"
 POINTER = (CASES / "lfs-pointer.txt").read_bytes()
 Make = Callable[[bytes, bytes], bytes]
 SOUND: dict[str, Make] = {
@@ -59,7 +59,7 @@ WRONG: dict[str, tuple[Make, str]] = {
     "returns": (lambda one, two: one + b"\r" + two + b"\r", RETURNS),
     "returns-later": (
         lambda one, two: one + b"\n" + two + b"\r" + one + b"\r\n",
-        "line 2: a carriage return without a line feed behind it",
+        "line 2: a carriage return without a line feed after it",
     ),
     "bytes": (
         lambda one, two: one + b'\n{"x": "\xff", ' + two[1:],
@@ -68,10 +68,10 @@ WRONG: dict[str, tuple[Make, str]] = {
     "wide": (lambda one, two: one.decode().encode("utf-16"), "line 1: not UTF-8 (byte 0): the file is UTF-16"),
     "packed": (
         lambda one, two: gzip.compress(one, mtime=0),
-        "line 1: not UTF-8 (byte 1): the file is gzip: end",
+        "line 1: not UTF-8 (byte 1): the file is gzip: rename",
     ),
     "pointer": (lambda one, two: POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
-    "array": (lambda one, two: b"[\n" + one + b"\n]", "line 1: begins a JSON array over several lines"),
+    "array": (lambda one, two: b"[\n" + one + b"\n]", "line 1: a JSON array over several lines"),
     "half": (lambda one, two: one + b"\n" + two[:-1], "line 2: not JSON (Expecting ',' delimiter"),
 }
 
@@ -165,9 +165,9 @@ def test_cases_that_are_no_fault(case: str, parse: Callable[[Path], object]) -> 
         ("bom2.jsonl", lambda file: TextSource(str(file)).check(), "line 2: a byte-order mark inside the file"),
         ("cr-only.txt", lambda file: TextSource(str(file)).check(), RETURNS),
         ("lfs-pointer.txt", lambda file: TextSource(str(file)).check(), "is a Git LFS pointer"),
-        ("garb.jsonl.gz", lambda file: TextSource(str(file)).check(), "bytes that are not gzip follow its packed data"),
-        ("sep.csv", lambda file: TextSource(str(file)).check(), "line 1: is a note for Excel (sep=,)"),
-        ("one-line-array.jsonl", lambda file: TextSource(str(file)).check(), "write one object a line (jq -c '.[]')"),
+        ("garb.jsonl.gz", lambda file: TextSource(str(file)).check(), "bytes that are not gzip follow the gzip data"),
+        ("sep.csv", lambda file: TextSource(str(file)).check(), "line 1: a setting of Excel (sep=,)"),
+        ("one-line-array.jsonl", lambda file: TextSource(str(file)).check(), "write one object per line (jq -c '.[]')"),
     ],
 )
 def test_cases_that_are_refused(case: str, parse: Callable[[Path], object], words: str) -> None:
@@ -180,11 +180,11 @@ def test_cases_that_are_refused(case: str, parse: Callable[[Path], object], word
     ("case", "words"),
     [
         ("bom2.jsonl", "line 2: a byte-order mark inside the file"),
-        ("clfloat.jsonl", "line 1: column cluster: expected a whole number, found 3.0"),
-        ("lab_float.jsonl", "line 1: column label: expected a text or a whole number, found 1.0"),
-        ("one-line-array.jsonl", "write one object a line (jq -c '.[]')"),
-        ("garb.jsonl.gz", "bytes that are not gzip follow its packed data"),
-        ("sep.csv", "line 1: is a note for Excel (sep=,)"),
+        ("clfloat.jsonl", "line 1: column cluster: expected an integer, found 3.0"),
+        ("lab_float.jsonl", "line 1: column label: expected a text or an integer, found 1.0"),
+        ("one-line-array.jsonl", "write one object per line (jq -c '.[]')"),
+        ("garb.jsonl.gz", "bytes that are not gzip follow the gzip data"),
+        ("sep.csv", "line 1: a setting of Excel (sep=,)"),
     ],
 )
 def test_cases_that_data_inspect_refuses(case: str, words: str, capsys: pytest.CaptureFixture) -> None:
@@ -214,7 +214,7 @@ def test_a_column_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture) -
     file = tmp_path / "a.jsonl"
     file.write_text('{"query": "a", "question": "b", "positive": "c"}\n')
     calls = {
-        "--field query=question, and the rows have a column query as well": (1, ["query=question"]),
+        "has both columns of --field query=question": (1, ["query=question"]),
         "--field query=question: column query is named twice": (2, ["query=positive", "query=question"]),
         "--field query=question: column question is named twice": (2, ["positive=question", "query=question"]),
     }
@@ -231,10 +231,10 @@ def test_blank_lines_before_the_header_of_a_csv_file_are_passed_over(before: byt
     file.write_bytes(before + b"text,label\nThe ferry leaves.,x\n\nBread rises.,y\n")
     assert [text for _, text in TextSource(str(file)).rows()] == ["The ferry leaves.", "Bread rises."]
     file.write_bytes(before + b"text,label\na,b,c\n")
-    with pytest.raises(DataError, match=f"a.csv line {before.count(10) + 2}: expected 2 columns as the header has"):
+    with pytest.raises(DataError, match=f"a.csv line {before.count(10) + 2}: expected 2 columns as in the header"):
         TextSource(str(file)).check()
     file.write_bytes(before + b"text,text\na,b\n")
-    with pytest.raises(DataError, match=f"a.csv line {before.count(10) + 1}: column 'text' is there twice"):
+    with pytest.raises(DataError, match=f"a.csv line {before.count(10) + 1}: duplicate column 'text'"):
         TextSource(str(file)).check()
 
 
@@ -246,7 +246,7 @@ def test_a_carriage_return_alone_in_lines_of_text_is_refused(content: bytes, lin
     for name, pack in (("a.txt", bytes), ("a.txt.gz", packed)):
         file = tmp_path / name
         file.write_bytes(pack(content))
-        with pytest.raises(DataError, match=f"{name} line {line}: a carriage return without a line feed behind it"):
+        with pytest.raises(DataError, match=f"{name} line {line}: a carriage return without a line feed after it"):
             TextSource(str(file)).check()
 
 
@@ -268,9 +268,9 @@ def test_a_text_that_begins_as_parquet_does_is_a_text(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'{"text": "a"}\n', "is not Parquet but another format: end its name as that is named"),
-        (b"text\na\n", "is not Parquet but another format: end its name as that is named"),
-        (gzip.compress(b"text\na\n", mtime=0), "is not Parquet but gzip: unpack it"),
+        (b'{"text": "a"}\n', "is not Parquet but another format: rename it"),
+        (b"text\na\n", "is not Parquet but another format: rename it"),
+        (gzip.compress(b"text\na\n", mtime=0), "is not Parquet but gzip: decompress it"),
         (b"", "not a readable Parquet file"),
         (b"PAR1", "not a readable Parquet file"),
     ],

@@ -38,13 +38,13 @@ def test_the_sample_is_read_by_its_name_and_has_topics() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"en": "a"}', r"line 2: key sw is missing: every line needs the same keys"),
-        ('{"en": "a", "sw": "b", "fi": "c"}', "line 2: key fi is not in the lines before"),
-        ('{"en": "a", "sw": " "}', "line 2: key sw: expected a sentence, found ' ': write it"),
+        ('{"en": "a"}', r"line 2: key sw is missing: give every row the same keys"),
+        ('{"en": "a", "sw": "b", "fi": "c"}', "line 2: key fi is not in the rows before"),
+        ('{"en": "a", "sw": " "}', "line 2: key sw: expected a sentence, found ' ': add it"),
         ('{"en": "a", "sw": 3}', "line 2: key sw: expected a sentence, found 3"),
-        ('{"en": "a", "sw": "\\ud800"}', "line 2: key sw: half a surrogate pair"),
+        ('{"en": "a", "sw": "\\ud800"}', "line 2: key sw: lone surrogate in the text"),
         ('{"en": "a", "Swahili": "b"}', "line 2: key 'Swahili' is no language code"),
-        ('["a", "b"]', "line 2: found list: rows of a sentence by language code"),
+        ('["a", "b"]', "line 2: found list: write one object per row"),
         ('{"en": "a"', "line 2: not JSON"),
         (b'{"en": "\xff"}', r"line 2: not UTF-8 \(byte 8\): save the file as UTF-8"),
     ],
@@ -59,10 +59,10 @@ def test_a_bad_line_is_named_with_the_mend(tmp_path: Path, line: str | bytes, wo
 @pytest.mark.parametrize(
     ("lines", "name", "words"),
     [
-        ((), "rows.jsonl", "holds no row"),
+        ((), "rows.jsonl", "no rows"),
         (('{"sw": "a", "fi": "b"}',), "rows.jsonl", "line 1: key en and at least one other language are needed"),
         (('{"en": "a", "topic": "b"}',), "rows.jsonl", "at least one other language"),
-        (("en,sw",), "rows.tsv", r"give a file of rows \(.jsonl, .*.parquet\), or `sample`"),
+        (("en,sw",), "rows.tsv", r"give a file \(.jsonl, .*.parquet\), or `sample`"),
     ],
 )
 def test_a_file_that_holds_no_parallel_text_is_refused(
@@ -81,7 +81,7 @@ def test_a_file_that_holds_no_parallel_text_is_refused(
 )  # fmt: skip
 def test_a_column_that_names_the_rows_is_no_language(tmp_path: Path, key: str, texts: list[str]) -> None:
     lines = [json.dumps({key: text, "en": "Good day.", "es": "Buenos días."}) for text in texts]
-    with pytest.raises(DataError, match=f"rows.jsonl: key {key}: is the code of a language.*: take the key out"):
+    with pytest.raises(DataError, match=f"rows.jsonl: key {key}: its values.*look like names of rows.*: remove"):
         parallel_text.read(written(tmp_path, *lines))
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_there_or_not_whole_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl\.gz: cannot be read to its end"):
         parallel_text.read(whole)
     whole.write_bytes(b"plain")
-    with pytest.raises(DataError, match=r"is not gzip .*: take \.gz off its name"):
+    with pytest.raises(DataError, match=r"is not gzip .*: remove \.gz from its name"):
         parallel_text.read(whole)
 
 

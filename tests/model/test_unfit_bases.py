@@ -44,7 +44,7 @@ def test_a_quantised_base_is_refused(method: str, tower: str, tmp_path: Path) ->
 @pytest.mark.parametrize("under", ["owner/base-on-the-hub", "/gone/base", None])
 def test_a_folder_of_adapters_alone_is_no_base(under: str | None, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": under, "peft_type": "LORA"}))
-    words = rf"holds adapters alone, of {under or 'a model that is not named'}: merge them into it and save that"
+    words = rf"has only the adapters of {under or 'a model that is not named'}: merge them into that model and save it"
     with pytest.raises(UsageError, match=words):
         build.read_config(Base(str(tmp_path)), "llm")
 

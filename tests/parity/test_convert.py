@@ -243,7 +243,9 @@ def test_damaged_files_are_named(copy_checkpoint, named_bases, change_json):
 
 
 def test_no_checkpoint_of_that_name():
-    with pytest.raises(ModelFolderError, match="someone/model: no such folder here, and the hub does not give it"):
+    with pytest.raises(
+        ModelFolderError, match="someone/model: no such folder, and it cannot be downloaded from the Hub"
+    ):
         read("someone/model")
     with pytest.raises(UsageError, match="nowhere: no such folder; give a model folder"):
         read("nowhere")

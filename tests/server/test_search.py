@@ -88,7 +88,7 @@ def test_models_over_one_index_hold_its_vectors_once(folder: Path, monkeypatch: 
 def test_what_cannot_be_asked_is_refused(client: httpx.Client) -> None:
     for body, status, param, words in (
         ({"query": "river", "model": "stranger"}, 400, "model", "stranger has no index here: use maker, reader"),
-        ({"query": "river"}, 400, "model", "is missing"),
+        ({"query": "river"}, 400, "model", "missing"),
         ({"query": "", "model": "maker"}, 400, "query", "empty"),
         ({"query": "river", "model": "maker", "top_k": 0}, 400, "top_k", "greater than or equal to 1"),
         ({"query": "river", "model": "maker", "where": "no_such_field = 3"}, 400, "where", "no_such_field"),
@@ -126,16 +126,17 @@ def test_an_index_that_is_gone_or_embedded_anew_is_no_fault_of_the_filter(
         for mode in ("vector", "words"):
             answer = client.post("/search", json=body | {"mode": mode})
             said = answer.json()["error"]
-            assert (answer.status_code, said["param"]) == (503, None) and "the index towns is gone" in said["message"]
-            assert "put it back as it was, or start the server again" in said["message"]
-        assert len(caplog.records) == 1 and "put it back as it was, or start the server again" in caplog.text
+            assert (answer.status_code, said["param"]) == (503, None)
+            assert "the index towns is missing" in said["message"]
+            assert "restore it, or restart the server" in said["message"]
+        assert len(caplog.records) == 1 and "restore it, or restart the server" in caplog.text
         shutil.copytree(away, place)
         assert client.post("/search", json=body).status_code == 200
         shutil.rmtree(place)
         Index.create(place, folder / "maker", tokens=20).add(DOCUMENTS)
         for where in (None, "year > 2000"):
             assert client.post("/search", json=body | {"where": where}).status_code == 503
-        assert len(caplog.records) == 2 and "embedded anew" in caplog.records[1].getMessage()
+        assert len(caplog.records) == 2 and "embedded again" in caplog.records[1].getMessage()
         assert "open it again" not in caplog.text
 
 
@@ -156,12 +157,12 @@ def test_searches_that_wait_are_bounded_and_hold_up_nothing_else(folder: Path, m
         for mode in ("words", "vector"):
             answer = client.post("/search", json={"query": "river", "mode": mode})
             assert answer.status_code == 429 and int(answer.headers["Retry-After"]) >= 1
-            assert "1 searches wait, and at most 1 may" in answer.json()["error"]["message"]
+            assert "1 searches wait (at most 1)" in answer.json()["error"]["message"]
         assert client.post("/v1/embeddings", json={"input": "river"}).status_code == 200
         free.set()
         assert first.result().status_code == 200
         said = client.post("/search", json={"query": "river " * 1000, "mode": "hybrid"})
-        assert said.status_code == 413 and "words are looked up of at most 4,096" in said.json()["error"]["message"]
+        assert said.status_code == 413 and "keyword search reads at most 4,096" in said.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("broken", ["search", "__len__"])
@@ -169,7 +170,7 @@ def test_of_an_index_that_cannot_be_read_the_folder_goes_to_the_log_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     def damaged(index: Index, *_: Any, **__: Any) -> Any:
-        raise LusiferError(f"{index.folder}: a file of the index is lost or damaged: put it back from a copy")
+        raise LusiferError(f"{index.folder}: a file of the index is lost or damaged: restore it from a copy")
 
     app = run.make([str(folder / "maker")], indexes=[folder / "rivers"], device="cpu")
     with http_server.running(app) as client, caplog.at_level(logging.ERROR):
@@ -178,7 +179,7 @@ def test_of_an_index_that_cannot_be_read_the_folder_goes_to_the_log_alone(
         for _ in range(2):
             answer = client.post("/search", json={"query": "river"})
             said = answer.json()["error"]["message"]
-            assert (answer.status_code, said) == (503, "the index rivers cannot be read: the server's log says more")
+            assert (answer.status_code, said) == (503, "the index rivers cannot be read: see the server's log")
         assert len(caplog.records) == 1 and f"{folder / 'rivers'}: a file of the index is lost" in caplog.text
 
 
@@ -190,7 +191,7 @@ def test_an_index_embedded_anew_while_it_was_read_is_asked_once_more(
     def once(index: Index, *arguments: Any, **settings: Any) -> Any:
         asked.append(arguments)
         if len(asked) == 1:
-            raise LusiferError(f"{index.folder}: was embedded anew while it was read: ask again")
+            raise LusiferError(f"{index.folder}: was embedded again while it was read: try again")
         return search(index, *arguments, **settings)
 
     monkeypatch.setattr(Index, "search", once)
@@ -259,10 +260,10 @@ def test_calibrated_scores_are_those_of_the_index(folder: Path, statistics: Path
         near = client.post("/search", json={"query": "The river rose.", "min_score": 0.9999}).json()["results"]
         assert [hit["id"] for hit in near] == ["a"]
         for more, param, words in (
-            ({"calibrated": True, "language": "no such"}, "language", "is the code of no language"),
+            ({"calibrated": True, "language": "no such"}, "language", "is unknown"),
             ({"language": "sw"}, "language", "says something of calibrated scores or of an index with offsets"),
-            ({"language": "sw", "mode": "words"}, "language", "ask for calibrated scores, or leave it out"),
-            ({"calibrated": True, "language": "xx"}, "language", "is the code of no language"),
+            ({"language": "sw", "mode": "words"}, "language", "set calibrated: true, or leave it out"),
+            ({"calibrated": True, "language": "xx"}, "language", "is unknown"),
             ({"calibrated": True, "language": "x" * 5000}, "language", "at most 35 characters"),
             ({"calibrated": True, "mode": "words"}, "calibrated", "gives no scores"),
             ({"min_score": 0.0, "mode": "words"}, "min_score", "gives no scores"),
@@ -297,7 +298,7 @@ def test_without_what_tells_languages_the_client_is_told_who_installs_it(
             answer = client.post("/search", json={"query": "river", "calibrated": True, **more})
             error = answer.json()["error"]
             assert (answer.status_code, error["code"], error["param"]) == (400, "no_identifier", "calibrated")
-            words = "languages cannot be told here: whoever runs the server installs lusifer[languages]"
+            words = "languages cannot be identified on this server: ask its operator to install lusifer[languages]"
             assert error["message"] == f"calibrated: {words}"
     assert len(caplog.records) == 1 and "pip install 'lusifer[languages]'" in caplog.text
     guard.identifier.cache_clear()
@@ -307,7 +308,7 @@ def test_without_statistics_a_client_is_told_who_makes_them(client: httpx.Client
     said = client.post("/search", json={"query": "river", "model": "maker", "calibrated": True})
     error = said.json()["error"]
     assert (said.status_code, error["code"], error["param"]) == (400, "no_statistics", "calibrated")
-    assert "maker has no language statistics here: whoever runs the server makes them" in error["message"]
+    assert "maker has no language statistics on this server: ask its operator to make them" in error["message"]
 
 
 def test_an_index_with_offsets_is_asked_through_them(folder: Path, statistics: Path) -> None:
@@ -333,5 +334,5 @@ def test_an_index_with_offsets_is_asked_through_them(folder: Path, statistics: P
         )
         found = [(hit["id"], hit["calibrated"]) for hit in client.post("/search", json=body).json()["results"]]
         assert found == [(hit.id, pytest.approx(hit.calibrated, rel=1e-3)) for hit in wanted]
-    with pytest.raises(UsageError, match="asks no index here: leave it out"):
+    with pytest.raises(UsageError, match="searches no index here: leave it out"):
         run.make([str(folder / "reader")], indexes=[folder / "rivers"], statistics=[statistics], device="cpu")

@@ -27,8 +27,8 @@ from support.processes import lusifer
     [
         (["nowhere"], "nowhere: no such folder"),
         (["MODEL", "--port", "70000"], "less than or equal to 65535"),
-        (["MODEL", "--queue-tokens", "10"], "--queue-tokens 10: less than a batch has (1024)"),
-        (["MODEL", "MODEL"], "two models would be called"),
+        (["MODEL", "--queue-tokens", "10"], "--queue-tokens 10: less than the tokens of a batch (1024)"),
+        (["MODEL", "MODEL"], "two models have the name"),
         (["MODEL", "--api-keys", "empty"], "empty: no API key in it"),
         (["MODEL", "--api-keys", "absent"], "absent: cannot be read"),
         (["MODEL", "--api-keys", "bom"], "bom line 2: an API key may have printable characters of ASCII alone"),

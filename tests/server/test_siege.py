@@ -63,7 +63,7 @@ def test_hostile_clients_get_what_is_promised_and_honest_ones_their_vectors(
 @pytest.mark.parametrize(
     ("request_", "status", "said"),
     [
-        (b"X: y\r\n" * 3_000 + b"\r\n", 431, "the headers are too long: headers may have 16,384 bytes"),
+        (b"X: y\r\n" * 3_000 + b"\r\n", 431, "the headers are too long: send at most 16,384 bytes"),
         (b"X: " + b"y" * 16_000 + b"\r\nContent-Length: 14\r\n\r\n" + b'{"input": "a"}', 200, ""),
         (
             b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 5_000,
@@ -123,4 +123,5 @@ def test_too_slow_says_how_slow(client: httpx.Client, siege: Any) -> None:
 
     answer = client.post("/v1/embeddings", content=drip(), headers={"Content-Length": "14"})
     said = http_server.error(answer)
-    assert answer.status_code == 408 and said["code"] == "too_slow" and "of the body 8 bytes came in" in said["message"]
+    assert answer.status_code == 408 and said["code"] == "too_slow"
+    assert "only 8 bytes of the body arrived in" in said["message"]

@@ -67,7 +67,7 @@ def test_what_goes_wrong_in_a_worker_is_raised_here(model_folder):
     batch = {"window": [cluster._pack(Window(0, 0, [TextRow("in.txt line 1", "water " * 100)]))]}
     for wish, kind, words in (
         ({"dimensions": 7}, UsageError, "--dimensions 7: this model was trained for all 48"),
-        ({"refuse_long": True}, DataError, r"in\.txt line 1: 203 tokens, and the model reads 64"),
+        ({"refuse_long": True}, DataError, r"in\.txt line 1: 203 tokens, but the model reads 64"),
     ):
         with pytest.raises(kind, match=words):
             cluster._taken(cluster.EmbedWorker(cluster.WorkerWish(str(model_folder), **wish))(batch))

@@ -82,7 +82,7 @@ def test_what_is_cut_is_counted_and_the_first_one_named(embedder, tmp_path):
     assert (report.rows, report.cut, report.limit) == (3, 2, 64)
     assert report.first_cut.endswith("in.txt line 2")
     assert report.first_tokens == len(embedder.tokenizer("water " * 500, truncation=False)["input_ids"])
-    with pytest.raises(DataError, match=r"in\.txt line 2: [\d,]+ tokens, and the model reads 64"):
+    with pytest.raises(DataError, match=r"in\.txt line 2: [\d,]+ tokens, but the model reads 64"):
         embed_file(embedder, source, tmp_path / "refused.npy", refuse_long=True)
     assert not (tmp_path / "refused.npy").exists()
 
@@ -111,11 +111,11 @@ def test_the_prompt_follows_instruction_task_role_and_model():
     assert choose({}, task="retrieval", role="document") == ""
     with pytest.raises(UsageError, match="exclude each other"):
         choose(own, "x", "sts")
-    with pytest.raises(UsageError, match="documents carry no instruction"):
+    with pytest.raises(UsageError, match="this model has no such instruction for documents"):
         choose(own, "x", role="document")
     with pytest.raises(UsageError, match="task 'stss' is unknown"):
         choose(own, task="stss")
-    with pytest.raises(UsageError, match="in its own way"):
+    with pytest.raises(UsageError, match="its own form of prompts"):
         choose({"query": "<s>"}, "x")
 
 

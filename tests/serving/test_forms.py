@@ -136,5 +136,5 @@ def test_ranges_come_from_texts_over_the_whole_input_and_stay_when_it_goes_on(mo
 
 
 def test_one_text_gives_no_ranges():
-    with pytest.raises(DataError, match="--precision int8: one text give one vector"):
+    with pytest.raises(DataError, match="--precision int8: the vectors of one text are all the same"):
         VectorForm(precision="int8").calibrated(VECTORS[:1], "one text")

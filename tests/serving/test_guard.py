@@ -155,7 +155,7 @@ def test_a_few_errors_of_the_identifier_are_not_said_and_a_long_input_is_drawn_f
     some.found = {"language": Counter(Czech=100)}
     assert some.line("m") is None
     some.found["language"]["Czech"] = 300
-    assert some.line("m").startswith("of 10,010 texts looked at (of 11,000) 300 may get bad vectors from m: Czech 300")
+    assert some.line("m").startswith("of 10,010 texts checked (of 11,000) 300 may get bad vectors from m: Czech 300")
 
 
 def test_one_romanised_text_among_few_is_said_and_among_many_may_be_an_error():

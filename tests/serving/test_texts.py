@@ -58,16 +58,16 @@ def test_parquet_and_its_column(tmp_path):
 def test_parquet_and_gzip_that_are_read_as_another_format_are_told_apart(form, tmp_path, monkeypatch):
     file = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"text": ["x"]}), file)
-    with pytest.raises(DataError, match=r"a\.parquet: is Parquet, not text: do not name another format"):
+    with pytest.raises(DataError, match=r"a\.parquet: is Parquet, not text: leave out the option for the format"):
         read(file, form=form)
     (tmp_path / "a.bin").write_bytes(file.read_bytes())
-    with pytest.raises(DataError, match=r"a\.bin: is Parquet, not text: end its name in \.parquet"):
+    with pytest.raises(DataError, match=r"a\.bin: is Parquet, not text: rename it to end in \.parquet"):
         read(tmp_path / "a.bin", form=form)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
-    with pytest.raises(DataError, match="standard input: is Parquet, which is read from a file only"):
+    with pytest.raises(DataError, match="standard input: is Parquet, which can only be read from a file"):
         read("-", form=form)
     (tmp_path / "b.bin").write_bytes(gzip.compress(b"text\nx\n", mtime=0))
-    with pytest.raises(DataError, match=r"b\.bin .*the file is gzip: end its name in \.gz"):
+    with pytest.raises(DataError, match=r"b\.bin .*the file is gzip: rename it to end in \.gz"):
         read(tmp_path / "b.bin", form=form)
 
 
@@ -107,8 +107,8 @@ def test_standard_input_of_each_form(form, field, content, monkeypatch, tmp_path
         (b'{"text": "a", "text": "b"}', "jsonl", r"standard input line 1: .*\(key 'text' is there twice"),
         (b"text,text\na,b\n", "csv", "standard input line 1: column 'text' is there twice"),
         (b"\xef\xbb\xbf" + ROWS, "jsonl", "standard input line 1: no field 'text' \\(found id, body\\)"),
-        (gzip.compress(ROWS, mtime=0)[:30], "jsonl", "standard input: is gzip that cannot be read to its end"),
-        (b"one\rtwo\r", None, "standard input line 1: a carriage return without a line feed behind it"),
+        (gzip.compress(ROWS, mtime=0)[:30], "jsonl", "standard input: is damaged gzip"),
+        (b"one\rtwo\r", None, "standard input line 1: a carriage return without a line feed after it"),
     ],
 )
 def test_standard_input_that_is_wrong_is_refused_by_line(content, form, message, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_field_of_lines_of_text_is_refused(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(ROWS)))
         if name != "-":
             (tmp_path / name).write_bytes(ROWS)
-        with pytest.raises(UsageError, match="--field body: .*: a text a line has no fields: leave it out, or say"):
+        with pytest.raises(UsageError, match="--field body: .*: lines of text have no fields: leave it out, or give"):
             TextSource(name if name == "-" else str(tmp_path / name), "body")
     with pytest.raises(UsageError, match="--field text"):
         TextSource(str(tmp_path / "a.txt"), "text")
@@ -148,7 +148,7 @@ def test_endings_may_be_in_capitals(name, tmp_path):
         (b"one\ntw\x00o\n", "line 2: NUL character at position 2"),
         (b"one\nt\xed\xa0\x80wo\n", r"line 2: lone surrogate U\+D800 at position 1"),
         (b"one\nt\xffwo\n", r"line 2: not UTF-8 \(byte 1\): save the file as UTF-8"),
-        (b"", "no texts in it"),
+        (b"", "no texts: give"),
     ],
 )
 def test_wrong_lines_are_refused_by_number(tmp_path, content, message):
@@ -161,11 +161,11 @@ def test_wrong_lines_are_refused_by_number(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": ' + "9" * 5000 + "}", "JSON that cannot be read .* one plain object a line"),
-        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON that cannot be read .* one plain object a line"),
+        ('{"text": ' + "9" * 5000 + "}", "JSON that cannot be read .* one plain object per line"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "JSON that cannot be read .* one plain object per line"),
         ("{", "line 1: not JSON"),
-        ("", "no texts in it"),
-        ("[1]", r"line 1: expected an object with columns, found a list: write one object a line \(jq -c"),
+        ("", "no texts: give"),
+        ("[1]", r"line 1: expected an object with columns, found a list: write one object per line \(jq -c"),
         ('{"text": 3}', "line 1: expected a text, found int"),
         ('{"text": ""}', "line 1: the text is empty"),
         ('{"text": "a\\u0000"}', "line 1: NUL"),

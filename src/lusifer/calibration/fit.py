@@ -1,4 +1,4 @@
-"""Make the language statistics of a model from parallel text, and say what they are worth on text beside it."""
+"""Compute the language statistics of a model from parallel text, and test them on held-out sentences."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from lusifer.language_gap import Embed
 from lusifer.languages import language
 
 FEWEST = 3
-"""Sentences without which there is no spread of wrong pairs."""
+"""The fewest sentences; with fewer, wrong pairs have no spread."""
 ACCEPTED = 0.01
-"""The share of wrong pairs that the threshold of the table lets through, over all languages."""
+"""The share of wrong pairs above the threshold of the table, over all languages."""
 _CELLS = 2**22
 """Cosines in memory at once."""
 
 
 @dataclass(frozen=True)
 class Parties:
-    """Who embeds the questions, and who the documents: names, identities, and what stands before the texts."""
+    """The models that embed questions and documents.
+
+    model: The name of the model that embeds questions, and `identity` its identity.
+    documents: The identity of the model that embeds documents; usually the same.
+    query: The prefix of questions.
+    document: The prefix of documents.
+    """
 
     model: str
     identity: str
@@ -34,9 +40,11 @@ class Parties:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A language at one threshold for all, in per cent: wrong pairs above it, and right pairs below it.
+    """A language at one threshold for all languages; "before" is by cosine, "after" by calibrated score.
 
-    `before` is by the cosine, `after` by the calibrated score; `right` and `wrong` are the mean cosines of the pairs.
+    right, wrong: The mean cosines of right and of wrong pairs.
+    accepted_before, accepted_after: The share of wrong pairs above the threshold, in per cent.
+    missed_before, missed_after: The share of right pairs below the threshold, in per cent.
     """
 
     right: float
@@ -48,20 +56,27 @@ class Accepted:
 
 
 def codes(texts: Mapping[str, object], where: str) -> dict[str, str]:
-    """The languages of parallel text, by their codes here -> by those in the file.
+    """Map the usual codes of the languages of parallel text to the keys in the file.
+
+    Args:
+        texts: Key -> sentences.
+        where: The file, for messages.
+
+    Returns:
+        Code -> key.
 
     Raises:
-        UsageError: A key is the code of no language.
-        DataError: Two keys are one language.
+        UsageError: A key is no language code.
+        DataError: Two keys are the same language.
     """
     made: dict[str, str] = {}
     for key in texts:
         try:
             code = language(key).code
         except UsageError as error:
-            raise UsageError(f"{where}: key {key}: {error}: correct the key, or take it out") from error
+            raise UsageError(f"{where}: key {key}: {error}: correct the key, or remove it") from error
         if code in made:
-            raise DataError(f"{where}: keys {made[code]} and {key} are both {code}: leave one out")
+            raise DataError(f"{where}: keys {made[code]} and {key} are both {code}: remove one")
         made[code] = key
     return made
 
@@ -69,13 +84,13 @@ def codes(texts: Mapping[str, object], where: str) -> dict[str, str]:
 def fit(
     questions: Mapping[str, np.ndarray], documents: Mapping[str, np.ndarray], asked: Parties, source: str
 ) -> LanguageStatistics:
-    """Measure the languages of a model.
+    """Compute the statistics of a model from vectors.
 
     Args:
-        questions: Language -> vectors (n, d) of the sentences as questions; sentence i is the same in each.
-        documents: Likewise as documents.
-        asked: Who made them.
-        source: Where the sentences came from, in words.
+        questions: Language -> vectors (n, d) of the sentences as questions; sentence i is the same in each language.
+        documents: The same sentences as documents.
+        asked: The models that made the vectors.
+        source: Where the sentences come from, in words.
 
     Raises:
         DataError: There are too few sentences.
@@ -106,21 +121,21 @@ def fit(
 def measure(
     parallel: Parallel, question: Embed, document: Embed | None, asked: Parties, source: str
 ) -> tuple[LanguageStatistics, dict[str, Accepted]]:
-    """Embed parallel text, and make the statistics of all of it; and see what those of one half do on the other.
+    """Embed parallel text, compute the statistics of all of it, and test those of one half on the other half.
 
     Args:
         parallel: The sentences.
         question: Embeds texts as questions.
-        document: Embeds them as documents; None where that makes the same vectors.
-        asked: Who embeds.
-        source: Where the sentences came from, in words.
+        document: Embeds texts as documents; None if the vectors are the same as for questions.
+        asked: The models that embed.
+        source: Where the sentences come from, in words.
 
     Returns:
-        The statistics, and of each language but English what one threshold does; empty where a half is too small.
+        The statistics, and the test by language, without English; it is empty if a half has too few sentences.
 
     Raises:
-        UsageError: A key of the text is the code of no language.
-        DataError: There are too few sentences, or two keys of one language.
+        UsageError: A key is no language code.
+        DataError: There are too few sentences, or two keys are the same language.
     """
     keys = codes(parallel.texts, source)
     if parallel.sentences < FEWEST:
@@ -139,19 +154,22 @@ def measure(
 
 
 def _too_few(count: int, source: str) -> DataError:
-    return DataError(f"{source}: {count} sentences: at least {FEWEST} are needed, and some hundred are better")
+    return DataError(f"{source}: {count} sentences: give at least {FEWEST}; some hundred are better")
 
 
 def wrong_pairs(questions: np.ndarray, documents: np.ndarray, same: bool) -> np.ndarray:
-    """The four numbers of a pair of languages, from vectors (n, d) of length 1 of the same sentences.
+    """Compute the four numbers of a pair of languages from the vectors of the same sentences.
 
-    Every question is compared with every document but its own translation. The standard error of the mean is that of
-    the jackknife over sentences, each of which is in 2 (n - 1) of the pairs.
+    Every question is compared with every document except its own translation. The standard error of the mean is by the
+    jackknife over sentences; each sentence is in 2 (n - 1) of the pairs.
 
     Args:
-        questions: Of one language.
-        documents: Of the other.
-        same: Whether the two are one language: the right pair is then a sentence and itself, and not counted.
+        questions: The vectors of one language, (n, d), of length 1.
+        documents: Those of the other language.
+        same: Whether both are one language. Then a right pair would be a sentence and itself, and is not counted.
+
+    Returns:
+        (4,) float64, by `WRONG`, `SPREAD`, `RIGHT` and `ERROR`.
     """
     count = len(questions)
     own = np.einsum("ij,ij->i", questions, documents)
@@ -176,15 +194,18 @@ def wrong_pairs(questions: np.ndarray, documents: np.ndarray, same: bool) -> np.
 def accepted(
     statistics: LanguageStatistics, questions: Mapping[str, np.ndarray], documents: np.ndarray
 ) -> dict[str, Accepted]:
-    """What one threshold for all languages does on sentences that the statistics were not made of, against English.
+    """Test one threshold for all languages on held-out sentences, with English documents.
 
-    The threshold lets `ACCEPTED` of the wrong pairs through over all languages together, by the cosine and by the
-    calibrated score.
+    The threshold is set so that the share `ACCEPTED` of the wrong pairs of all languages together is above it: once by
+    cosine and once by calibrated score.
 
     Args:
-        statistics: Of other sentences.
+        statistics: Statistics of other sentences.
         questions: Language -> vectors (n, d).
-        documents: Vectors (n, d) of the same sentences in English.
+        documents: The vectors (n, d) of the same sentences in English.
+
+    Returns:
+        Language -> result, without English.
     """
     found = {code: unit(vectors) @ unit(documents).T for code, vectors in questions.items() if code != ENGLISH}
     sides: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []

@@ -1,9 +1,9 @@
-"""The language statistics of a model, one file: where its vectors lie in each language, what its cosines are there.
+"""The language statistics of a model, in one file: mean vectors and cosines of each language.
 
-The cosines of wrong pairs (a question, and a document that says something else) have another mean and another spread in
-each pair of languages, so no cosine is a threshold for all. The calibrated score is (cosine - mean) / spread by the
-wrong pairs of the two languages, as scores are normalised in speaker verification (Auckenthaler et al. 2000,
-doi 10.1006/dspr.1999.0360): 0 is what a wrong document has on average, whatever the languages.
+The cosines of wrong pairs (a question and an unrelated document) have a different mean and spread in each pair of
+languages. So no cosine is a good threshold for all languages. The calibrated score is (cosine - mean) / spread, by the
+wrong pairs of the two languages, like score normalization in speaker verification (Auckenthaler et al. 2000,
+doi 10.1006/dspr.1999.0360). The mean of wrong documents is 0 in every pair of languages.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from lusifer.io.parallel_text import ENGLISH
 from lusifer.languages import among, language
 
 WRONG, SPREAD, RIGHT, ERROR = range(4)
-"""The numbers of a pair of languages, by their place: mean and standard deviation of the cosines of wrong pairs, mean
-of those of right pairs, and the standard error of the first."""
+"""The indices of the numbers of a pair of languages: mean and standard deviation of the cosines of wrong pairs, mean of
+those of right pairs, and the standard error of the first mean."""
 _FORMAT = "1"
-_ADVICE = "make it anew: `lusifer calibrate`"
+_ADVICE = "make it again with `lusifer calibrate`"
 
 
 @dataclass(frozen=True)
 class LanguageStatistics:
-    """What `lusifer calibrate` measured of a model, or of one that asks and another that embedded the documents.
+    """The statistics that `lusifer calibrate` computes for a model, or for two models (questions and documents).
 
     Args:
         model: The name of the model that embeds questions.
         identity: Its identity.
-        documents: The identity of the model that embeds documents; mostly the same.
-        query: What stood before a question.
-        document: What stood before a document.
-        source: Where the parallel text came from, in words.
-        sentences: How many there were in each language.
-        languages: Their codes (L).
-        query_means: Mean vectors of questions (L, d), each vector of length 1.
-        document_means: Likewise of documents.
-        pairs: (2, L, L, 4) by `WRONG`, `SPREAD`, `RIGHT` and `ERROR`, for vectors as they are and with offsets taken
-            out, by the language of the question and of the document. `RIGHT` of a language with itself is not a number.
+        documents: The identity of the model that embeds documents; usually the same.
+        query: The prefix of questions.
+        document: The prefix of documents.
+        source: Where the parallel text comes from, in words.
+        sentences: The number of sentences in each language.
+        languages: The codes of the L languages.
+        query_means: The mean vectors of questions, (L, d) float32, over vectors of length 1.
+        document_means: The same for documents.
+        pairs: (2, L, L, 4) float64: without and with offsets subtracted, language of the question, language of the
+            document, and `WRONG`, `SPREAD`, `RIGHT`, `ERROR`. `RIGHT` of a language with itself is NaN.
     """
 
     model: str
@@ -66,24 +66,27 @@ class LanguageStatistics:
 
     @property
     def dimensions(self) -> int:
-        """How many numbers a vector has."""
+        """The number of dimensions of a vector."""
         return self.query_means.shape[1]
 
     def place(self, code: str | None) -> int | None:
-        """The place of a language among `languages`; None where it is unknown, or not there."""
+        """Return the index of a language in `languages`; None if it is None or not there."""
         if code is None:
             return None
         found = among(code, self.languages)
         return self.languages.index(found) if found in self.languages else None
 
     def calibrated(self, cosine: Any, question: str | None, document: str | None, offsets: bool = False) -> Any:
-        """The calibrated score of a cosine: how many spreads it lies above the mean of wrong pairs.
+        """Compute the calibrated score of a cosine: its distance from the mean of wrong pairs, in spreads.
 
         Args:
-            cosine: Of question and document; a number, or an array of any shape.
-            question: The language of the question; for None, or one that is not there, all languages count together.
-            document: Likewise of the document.
-            offsets: Whether the offsets were taken out of both vectors.
+            cosine: The cosine of question and document; a number, or an array of any shape.
+            question: The language of the question. None, or one that is not in `languages`, means all together.
+            document: The language of the document, in the same way.
+            offsets: Whether the offsets were subtracted from both vectors.
+
+        Returns:
+            A number or an array, like `cosine`.
         """
         row, column = (-1 if (place := self.place(code)) is None else place for code in (question, document))
         mean, spread = self._zero[int(offsets), row, column].tolist()
@@ -91,9 +94,9 @@ class LanguageStatistics:
 
     @cached_property
     def _zero(self) -> np.ndarray:
-        """Mean and spread of wrong pairs (2, L + 1, L + 1, 2); the last row and column are of all languages together.
+        """Mean and spread of wrong pairs, (2, L + 1, L + 1, 2); the last row and column are of all languages together.
 
-        The spread of several languages together is that of their wrong pairs in one heap, as many of each.
+        The spread of all languages together is that of their pooled wrong pairs, with equal weights.
         """
         mean, square = self.pairs[..., WRONG], self.pairs[..., SPREAD] ** 2 + self.pairs[..., WRONG] ** 2
         for axis in (1, 2):
@@ -103,15 +106,18 @@ class LanguageStatistics:
         return np.stack([mean, np.sqrt((square - mean**2).clip(min=1e-12))], axis=3)
 
     def without_offset(self, vectors: np.ndarray, codes: Sequence[str | None], side: str) -> np.ndarray:
-        """Vectors (n, d) of length 1 without the offsets of their languages.
+        """Subtract the offsets of their languages from vectors.
 
-        The offset of a language is its mean vector less that of English, of questions or of documents. So English stays
-        as it is, and what is in a language that is not known here too.
+        The offset of a language is its mean vector minus that of English. So English vectors are unchanged, and vectors
+        in an unknown language too.
 
         Args:
             vectors: (n, d), of any length but 0.
             codes: The language of each; None is unknown.
             side: "query" or "document".
+
+        Returns:
+            (n, d) float32, of length 1.
         """
         means = self.query_means if side == "query" else self.document_means
         offsets = np.concatenate([offsets_of(means, self.languages), np.zeros((1, self.dimensions))])
@@ -119,43 +125,43 @@ class LanguageStatistics:
         return unit(unit(vectors) - offsets[places]).astype(np.float32)
 
     def require(self, where: str, identity: str, documents: str, query: str | None, document: str | None) -> None:
-        """Refuse statistics of another model, or of other prompts.
+        """Refuse statistics of another model, or with other prompts.
 
         Args:
-            where: What the statistics are of, for the message: their file.
-            identity: Of the model that embeds the questions.
-            documents: Of the one that embeds the documents.
-            query: What stands before a question.
-            document: What stands before a document.
+            where: The file of the statistics, for the message.
+            identity: The identity of the model that embeds questions.
+            documents: The identity of the model that embeds documents.
+            query: The prefix of questions.
+            document: The prefix of documents.
 
         Raises:
-            UsageError: They are of others; says of which.
+            UsageError: One of these differs; the message has both values.
         """
         for what, found, wanted in (
             ("questions", self.identity, identity),
             ("documents", self.documents, documents),
         ):
             if found != wanted:
-                words = f"holds the statistics of {self.model}, {what} by {found}, and here {what} are by {wanted}"
+                words = f"has the statistics of {self.model}, with {what} by {found}, but here {what} are by {wanted}"
                 raise UsageError(f"{where}: {words}: make them for this model (`lusifer calibrate`)")
         for what, found, wanted in (
             ("questions", self.query, query or ""),
             ("documents", self.document, document or ""),
         ):
             if found != wanted:
-                words = f"was made with {found!r} before {what}, and here it is {wanted!r}"
+                words = f"was made with the prompt {found!r} for {what}, but here it is {wanted!r}"
                 raise UsageError(f"{where}: {words}: make it with the same --task or --prompt (`lusifer calibrate`)")
 
     @property
     def worst(self) -> tuple[float, str]:
-        """How well the worst known zero is known, as a standard error in spreads, and of which pair of languages."""
+        """Return the largest standard error of a zero point, in spreads, and its pair of languages."""
         errors = self.pairs[0, ..., ERROR] / self.pairs[0, ..., SPREAD]
         row, column = np.unravel_index(int(errors.argmax()), errors.shape)
         return float(errors[row, column]), f"{self.languages[row]}-{self.languages[column]}"
 
     @cached_property
     def digest(self) -> str:
-        """A name for exactly these numbers: 12 hexadecimal digits."""
+        """A digest of all values, as 12 hexadecimal digits."""
         made = hashlib.sha256(json.dumps(self._about(), sort_keys=True).encode())
         for name in _ARRAYS:
             made.update(np.ascontiguousarray(getattr(self, name)).tobytes())
@@ -166,7 +172,7 @@ class LanguageStatistics:
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
 
     def write(self, file: str | os.PathLike[str]) -> None:
-        """Write them to a file, whole or not at all."""
+        """Write the statistics to a safetensors file, atomically."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         with write_file(file) as temporary:
             weights.save_arrays(temporary, arrays, {"format": _FORMAT} | self._about())
@@ -176,16 +182,18 @@ _ARRAYS = ("query_means", "document_means", "pairs")
 
 
 def read(file: str | os.PathLike[str]) -> LanguageStatistics:
-    """Read the statistics of a file, or of a model folder.
+    """Read the statistics from a file or from a model folder.
 
     Raises:
         UsageError: There is no such file.
-        DataError: It is damaged, or holds something else.
+        DataError: The file is damaged, or is something else.
     """
     path = Path(file).expanduser()
     path = path / LANGUAGES if path.is_dir() else path
     if not path.is_file():
-        raise UsageError(f"{path}: no such file: make it: `lusifer calibrate MODEL --parallel FILE --output {path}`")
+        raise UsageError(
+            f"{path}: no such file: make it with `lusifer calibrate MODEL --parallel FILE --output {path}`"
+        )
     refuse_pointer(path)
     try:
         with weights.opened(path, _ADVICE, "np") as tensors:
@@ -196,7 +204,7 @@ def read(file: str | os.PathLike[str]) -> LanguageStatistics:
 
 
 def _checked(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: str) -> LanguageStatistics:
-    """The statistics, if all is there and of one size."""
+    """The statistics, if they are complete and their shapes agree."""
     names = {each.name for each in fields(LanguageStatistics)} - set(_ARRAYS)
     if about.get("format") != _FORMAT or not names <= about.keys() or arrays.keys() != set(_ARRAYS):
         raise DataError(f"{where}: no language statistics of this version: {_ADVICE}")
@@ -213,9 +221,9 @@ def _checked(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: 
     for name, shape in shapes.items():
         found = arrays[name]
         if found.shape != shape or not found.size or found.dtype.kind != "f":
-            words = f"numbers for {count} languages are expected, and {name} is {found.dtype} {found.shape}"
+            words = f"expected numbers for {count} languages, found {name} of {found.dtype} {found.shape}"
             raise DataError(f"{where}: damaged, {words}: {_ADVICE}")
-    # Of a language with itself there is no right pair: that one number is none.
+    # A language with itself has no right pairs: that number is NaN.
     right = made.pairs[..., RIGHT][:, ~np.eye(count, dtype=bool)]
     for name, numbers in (
         ("query_means", made.query_means), ("document_means", made.document_means),
@@ -229,30 +237,38 @@ def _checked(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: 
 
 
 def _codes(said: Any) -> tuple[str, ...]:
-    """The languages of a file: a list of codes as `languages.language` gives them, each once, English among them.
+    """The languages of a file: a list of distinct codes as `languages.language` returns them, with English.
 
     Raises:
-        ValueError: It is none.
-        UsageError: A code is of no language.
+        ValueError: It is something else.
+        UsageError: A code is no language.
     """
     if not isinstance(said, list) or not all(isinstance(code, str) for code in said):
-        raise ValueError("its languages are no list of codes")
+        raise ValueError("languages: expected a list of codes")
     if len(set(said)) < len(said):
-        raise ValueError("a language is there twice")
+        raise ValueError("languages: a duplicate code")
     for code in said:
         if language(code).code != code:
-            raise ValueError(f"language {code!r} is written {language(code).code} here")
+            raise ValueError(f"language {code!r} must be written {language(code).code}")
     if ENGLISH not in said:
         raise ValueError(f"no {ENGLISH} among its languages")
     return tuple(said)
 
 
 def offsets_of(means: np.ndarray, languages: Sequence[str]) -> np.ndarray:
-    """The offsets of languages (L, d) by their mean vectors."""
+    """Return the offsets of languages: their mean vectors minus that of English.
+
+    Args:
+        means: The mean vectors, (L, d).
+        languages: The codes of the L languages.
+
+    Returns:
+        (L, d).
+    """
     return means - means[list(languages).index(ENGLISH)]
 
 
 def unit(vectors: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
-    """The same vectors (n, d), each of length 1, in a number format; one without a direction stays."""
+    """Scale vectors (n, d) to length 1 in a dtype; a vector of zeros is unchanged."""
     vectors = np.asarray(vectors, dtype=dtype)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)

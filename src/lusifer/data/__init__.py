@@ -1,1 +1,1 @@
-"""Rows: what training data is, where it comes from, and how the stages read it."""
+"""Training data: the form of rows, their sources, and how the stages read them."""

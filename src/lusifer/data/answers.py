@@ -1,4 +1,4 @@
-"""Which texts are known to answer a query: none of them may be a negative of it, wherever negatives come from."""
+"""Find the texts that are known to answer a query: none of them may be its negative."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from lusifer.data.schema import text_hash
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_PARTNERS = 256  # queries of one answer that count: a label or a passage may have thousands
+_PARTNERS = 256  # the most queries of one answer that are followed: a label or a passage may have thousands
 
 
 class KnownAnswers:
-    """The answers of every query over all rows, and the other queries of those answers; texts go by `text_hash`."""
+    """The answers of every query over all rows, and the other queries of those answers, by `text_hash`."""
 
     def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Take the hashes of (query, positive) of all rows. Sixteen bytes a pair and direction are in memory."""
+        """Take the hashes of (query, positive) of all rows; they take 32 bytes of memory per pair."""
         ends = np.fromiter((each for pair in pairs for each in pair), dtype=np.uint64).reshape(-1, 2)
         both = np.concatenate([ends, ends[:, ::-1]])
         both = both[np.argsort(both[:, 0], kind="stable")]
         self._from, self._to = both[:, 0].copy(), both[:, 1].copy()
 
     def of(self, text: int) -> set[int]:
-        """Give the hashes that are no negatives of a text: itself, its partners in pairs, and their partners.
+        """Return the hashes of the texts that must not be negatives of a text.
 
-        The partners of a query's answers are other queries of them: paraphrases, which are no negatives either.
+        These are the text itself, its answers, and the other queries of its answers: they are paraphrases.
         """
         near = self._partners(text)
         found = {text, *near}
@@ -43,7 +43,7 @@ class KnownAnswers:
 
 
 def known_answers(*rows: Dataset) -> KnownAnswers:
-    """Read which texts belong together from one or more sets of checked pairs, all their positives included."""
+    """Collect the known answers from one or more tables of checked pairs; all positives of a row count."""
 
     def pairs() -> Iterator[tuple[int, int]]:
         for table in rows:

@@ -1,8 +1,8 @@
-"""Stage 2's batches: which rows of which set make up each optimizer step.
+"""Plan the batches of stage 2: which rows of which set make up each optimizer step.
 
-The plan is a pure function of the seed, over the batch of all processes: one process or many, resumed or not, a step
-holds the same rows, all of one set, and of one cluster where clusters are known. Processes that held rows of different
-sets would wait for each other for ever, or take another set's texts as negatives.
+The plan depends only on the seed, over the batch of all processes. A step has the same rows with one process or many,
+resumed or not. All rows of a step are from one set, and from one cluster if clusters are known. Processes with rows of
+different sets would wait for each other forever, or use texts of another set as negatives.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from lusifer.errors import UsageError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_TURNS, _ORDER, _MIX = range(3)  # purposes of draws, so that no two of them share random numbers
-_KEPT = 8  # batches of rows that wait because a text of theirs was in the batch; more come again in the next epoch
-_TRIES = 100  # orders of a set's rows, one of which must fill the batch
-_SOME = 5_000  # rows looked at at once for whether a set fills a batch
-_MANY = 200_000  # rows of so large a set that one order tells whether it fills a batch
+_TURNS, _ORDER, _MIX = range(3)  # purposes of random numbers, so that no two of them share a generator
+_KEPT = 8  # batches of rows that may wait because of a conflict with the batch; others wait for the next epoch
+_TRIES = 100  # how many orders of a set's rows are tried to fill a batch
+_SOME = 5_000  # rows that are read at once
+_MANY = 200_000  # in larger sets one order is enough to tell whether a batch can be filled
 
 
 class BatchTexts:
-    """The texts of a batch as it grows: no text of a row may be a known answer of another row's query.
+    """The texts of a batch as it grows, without false negatives.
 
-    It would be a false negative. Two rows may share a negative, which does no harm.
+    A false negative is a text of a row that is a known answer of another row's query. Two rows may share a negative.
     """
 
     def __init__(self, answers: KnownAnswers | None) -> None:
-        """Begin a batch; without `answers` a query's own positive is all that is known."""
+        """Begin an empty batch; without `answers` only a query's own positive is known."""
         self.answers = answers
         self.texts: set[int] = set()
         self.known: set[int] = set()
 
     def add(self, row: Sequence[int]) -> bool:
-        """Add a row (hashes of query, positive, negatives), unless it and another would be false negatives."""
+        """Add a row (hashes of query, positive, negatives) unless that makes a false negative; return whether."""
         known = set(row[:2]) | (self.answers.of(row[0]) if self.answers is not None else set())
         if not (self.known.isdisjoint(row) and self.texts.isdisjoint(known)):
             return False
@@ -53,7 +53,7 @@ class BatchTexts:
 
 
 def hashes(rows: Dataset) -> np.ndarray:
-    """The `text_hash` of every text, (rows, columns) uint64: comparing texts of a batch costs no reading of texts."""
+    """Return the `text_hash` of every text, (rows, columns) uint64, so that texts of a batch are compared in memory."""
     names = ["query", "positive", *(name for name in rows.column_names if name.startswith("negative"))]
     found = np.empty((len(rows), len(names)), dtype=np.uint64)
     for start in range(0, len(rows), _SOME):
@@ -65,7 +65,7 @@ def hashes(rows: Dataset) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepRows:
-    """One step: its set, its rows by their number in the set, and their cluster where they share one."""
+    """One step: the name of its set, its row numbers in the set, and their cluster if they share one."""
 
     name: str
     rows: list[int]
@@ -73,11 +73,10 @@ class StepRows:
 
 
 class PairBatches:
-    """Batches of row numbers, counted over all sets in their order; what torch calls a batch sampler.
+    """A batch sampler for torch: batches of row numbers, counted over all sets in order.
 
     Sets take turns in proportion to their size. In a set with in-batch negatives no text of a row is a known answer of
-    another row of its batch: it would be a false negative. A set without them is shuffled and no more, since its few
-    labels must repeat.
+    another row in its batch. A set without them is only shuffled, since its few labels must repeat.
     """
 
     drop_last = True
@@ -96,13 +95,13 @@ class PairBatches:
         """Prepare the plan.
 
         Args:
-            sets: Rows by name, columns query, positive, negative_1 .. negative_k.
-            in_batch_negatives: By name, whether other rows' texts are negatives.
-            batch_size: Rows of a step, over all processes.
-            steps: Batches to give.
-            seed: Of everything drawn.
-            clusters: By name, the cluster of each row, below 0 where it has none.
-            answers: Known answers over all rows of the stage; None takes the query and positive of each row alone.
+            sets: Name -> rows with the columns query, positive, negative_1 .. negative_k.
+            in_batch_negatives: Name -> whether texts of other rows are negatives.
+            batch_size: The rows of a step, over all processes.
+            steps: The number of batches.
+            seed: The seed of all random choices.
+            clusters: Name -> the cluster of each row, (n,) int64, below 0 without a cluster.
+            answers: The known answers over all rows of the stage; None takes only each row's own positive.
 
         Raises:
             UsageError: A set with in-batch negatives cannot fill one batch.
@@ -114,7 +113,7 @@ class PairBatches:
         self.clusters, self.answers = dict(clusters or {}), answers
         self._texts = {name: hashes(rows) for name, rows in self.sets.items() if self.distinct[name]}
         for name in self.sets:
-            # A batch has no query and no positive twice: where texts are labels, that is known without trying.
+            # A batch has no query and no positive twice, so the number of distinct ones is a bound.
             if self.distinct[name]:
                 most = min(len(np.unique(self._texts[name][:, column])) for column in range(2))
                 if most < batch_size:
@@ -122,18 +121,18 @@ class PairBatches:
             next(self._of(name))
 
     def __len__(self) -> int:
-        """Batches of the stage."""
+        """The number of batches."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give the batches, always the same ones."""
+        """Yield the batches, the same ones in every iteration."""
         offsets = dict(zip(self.sets, accumulate(map(len, self.sets.values()), initial=0), strict=False))
         streams = {name: self._of(name) for name in self.sets}
         for name in islice(self._turns(), self.steps):
             yield [offsets[name] + row for row in next(streams[name])]
 
     def make_up(self) -> Iterator[StepRows]:
-        """Tell what each step is made of, without its texts."""
+        """Yield the set, rows and cluster of each step."""
         starts = list(accumulate(map(len, self.sets.values()), initial=0))
         names = list(self.sets)
         for batch in self:
@@ -144,24 +143,24 @@ class PairBatches:
             yield StepRows(names[place], rows, found[0] if len(found) == 1 and found[0] >= 0 else None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing depends on it: the plan is one epoch that holds all steps."""
+        """Do nothing: the plan is one epoch with all steps."""
 
     def _turns(self) -> Iterator[str]:
-        """Whose turn it is: in all rounds together each set as often as it fills batches, in a new order each round."""
+        """The set of each step: in each round a set comes as often as it fills batches, in a random order."""
         number = 0
         while True:
-            # What is over from a set's last batch counts in a later round: no set is read more often than another.
+            # The rest of a set's last batch counts in a later round, so that no set is read more often than another.
             often = [name for name in self.sets for _ in range(self._full(name, number + 1) - self._full(name, number))]
             for place in np.random.default_rng([self.seed, _TURNS, number]).permutation(len(often)):
                 yield often[place]
             number += 1
 
     def _full(self, name: str, rounds: int) -> int:
-        """Batches of a set in its first `rounds` rounds, the last of them begun."""
+        """The number of batches of a set in its first `rounds` rounds, rounded up."""
         return -(-len(self.sets[name]) * rounds // self.batch_size)
 
     def _of(self, name: str) -> Iterator[list[int]]:
-        """Batches of one set, for ever: through its rows in a new order each epoch."""
+        """Yield batches of one set without end, with its rows in a new order each epoch."""
         if name in self.clusters:
             yield from self._of_clusters(name)
         epochs = self._epochs(name)
@@ -177,7 +176,7 @@ class PairBatches:
                     if refills and self.distinct[name]:
                         if refills >= tries:
                             raise UsageError(self._too_few(name, len(batch)))
-                        # A row met early can shut out several others: in another order the batch may be full.
+                        # A row that comes early can exclude several others: another order may fill the batch.
                         batch, taken, later = [], BatchTexts(self.answers), []
                     waiting.extend(next(epochs))
                     refills += 1
@@ -190,16 +189,16 @@ class PairBatches:
             yield batch
 
     def _of_clusters(self, name: str) -> Iterator[list[int]]:
-        """Batches of one cluster each, for ever; what is over from all clusters makes mixed ones.
+        """Yield batches of one cluster each, without end; the remaining rows of all clusters make mixed batches.
 
-        What is over from those, less than a batch or in each other's way, comes in the mixed ones of the next epoch.
+        Rows that remain from those, too few or in conflict, go into the mixed batches of the next epoch.
         """
         number, left = list(self.sets).index(name), []
         for epoch, rows in enumerate(self._epochs(name)):
             order = np.array(rows)
             _, first, inverse = np.unique(self.clusters[name][order], return_index=True, return_inverse=True)
             batches: list[list[int]] = []
-            for cluster in np.argsort(first):  # in the order of the epoch, as are the rows of each
+            for cluster in np.argsort(first):  # clusters and their rows stay in the order of the epoch
                 members = order[inverse == cluster].tolist()
                 whole, over = self._fill(name, members) if self.clusters[name][members[0]] >= 0 else ([], members)
                 batches += whole
@@ -213,17 +212,17 @@ class PairBatches:
                 yield batches[place]
 
     def _fill(self, name: str, rows: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-        """Full batches of rows taken in their order, and the rows that are over."""
+        """Full batches of rows in their order, and the remaining rows."""
         batches: list[list[int]] = []
         waiting, left = deque(rows), []
         while len(waiting) >= self.batch_size:
             batch, taken, later = [], BatchTexts(self.answers), []
             while waiting and len(batch) < self.batch_size:
                 row = waiting.popleft()
-                # A row that was over from the epoch before may come again in this one.
+                # A row that remained from the epoch before may come again in this one.
                 fits = row not in batch if not self.distinct[name] else taken.add(self._texts[name][row].tolist())
                 (batch if fits else later).append(row)
-            most = _KEPT * self.batch_size  # more would be looked at again for every batch
+            most = _KEPT * self.batch_size  # a limit, because waiting rows are tried again for every batch
             waiting.extendleft(reversed(later[:most]))
             left += later[most:]
             if len(batch) < self.batch_size:
@@ -242,22 +241,29 @@ class PairBatches:
     def _too_few(self, name: str, found: int) -> str:
         lower = f"lower batch_size to {found}, " if found > 1 else ""  # a row alone has no in-batch negative
         return (
-            f"{name}: only {found} of its rows {'fit' if found > 1 else 'fits'} into one batch without a known answer "
-            f"of one being a text of another, and batch_size is {self.batch_size}: {lower}give the source more rows, "
-            "set split_by_source: false to keep its parts together, or in_batch_negatives: false if its texts are "
-            "labels"
+            f"{name}: only {found} of its rows {'fit' if found > 1 else 'fits'} into one batch without false negatives "
+            f"(a known answer of one row that is a text of another), and batch_size is {self.batch_size}: {lower}add "
+            "rows to the source, or set split_by_source: false to join its parts, or in_batch_negatives: false if its "
+            "texts are labels"
         )
 
 
 def join_small(
     sets: Sequence[PairSet], batch_size: int, in_batch_negatives: bool = True, answers: KnownAnswers | None = None
 ) -> list[PairSet]:
-    """Join the sets of one source that are too small for a batch of `batch_size` rows.
+    """Join the sets of one source that are too small for a batch.
 
-    A file of many sources has small ones; alone they could never be trained on, or with own negatives only they would
-    be repeated in every batch. The smallest sets with the same prompts are joined until they fill a batch. A joined set
-    is named after its largest part; `parts` has the rows of each. `in_batch_negatives`: whether rows of which one has a
-    known answer of another (`answers`) cannot share a batch.
+    Alone, a small set could not be trained on, or without in-batch negatives would repeat in every batch. The smallest
+    sets with the same prompts are joined until they fill a batch. A joined set is named after its largest part.
+
+    Args:
+        sets: The sets of one source.
+        batch_size: The rows of a batch, over all processes.
+        in_batch_negatives: Whether texts of other rows are negatives, so that rows in conflict cannot share a batch.
+        answers: The known answers over all rows of the stage.
+
+    Returns:
+        The sets; `parts` of a joined set has the number of rows of each part.
     """
 
     def fills(some: Sequence[PairSet]) -> bool:
@@ -281,7 +287,7 @@ def join_small(
 
 
 def _fills(sets: Sequence[PairSet], batch_size: int, answers: KnownAnswers | None) -> bool:
-    """Whether `batch_size` rows can be found that may share a batch."""
+    """Whether `batch_size` rows of the sets may share a batch."""
     taken, found = BatchTexts(answers), 0
     for each in sets:
         for start in range(0, len(each.rows), _SOME):
@@ -303,7 +309,7 @@ def _one(sets: Sequence[PairSet]) -> PairSet:
 
 
 def _joined_clusters(sets: Sequence[PairSet]) -> np.ndarray | None:
-    """Clusters of sets that are put together: numbers of one mean nothing in another, so each gets its own range."""
+    """The clusters of joined sets: each set gets its own range, since numbers are comparable within one set only."""
     if all(each.clusters is None for each in sets):
         return None
     parts, start = [], 0

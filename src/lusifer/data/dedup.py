@@ -1,9 +1,9 @@
-"""Drop rows that repeat an earlier row, nearly repeat one, or hold a text of an evaluation file.
+"""Drop duplicates and near-duplicates of earlier rows, and rows with a text of an evaluation file.
 
-Texts that are nearly the same are found by MinHash over 5-grams of characters: those that share a band are candidates,
-and the Jaccard similarity of their 5-grams decides (published: an estimate from 1,000 permutations, threshold 0.8).
-Signatures are datasketch's. Its index keeps a set per bucket, gigabytes for a million texts; here a band is one number
-per text, and sorting finds the texts that share it.
+Near-duplicates are found by MinHash over 5-grams of characters: texts that share a band are candidates, and the Jaccard
+similarity of their 5-grams decides (published: an estimate from 1,000 permutations, threshold 0.8). The signatures are
+those of datasketch, but not the index: it has a set per bucket, which takes gigabytes for a million texts. Here a band
+is one number per text, and sorting finds the texts that share it.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _KINDS = (*row_files.SUFFIXES, ".json")
-LETTERS = 12  # a shorter text of an evaluation file is a label or a name, which may occur anywhere
-SAME, NEAR = "dropped: repeats an earlier row", "dropped: nearly an earlier row"
-BLANK = "dropped: nothing is left of a text after normalisation"
+LETTERS = 12  # shorter texts of an evaluation file are not compared: labels and names may occur anywhere
+SAME, NEAR = "dropped: duplicate of an earlier row", "dropped: near-duplicate of an earlier row"
+BLANK = "dropped: a text is empty after normalisation"
 EMPTY = "dropped: query and positive are the same text"
-LABELS = "dropped: the text of an earlier row under another label"
-NEAR_LABELS = "dropped: nearly the text of an earlier row under another label"
-FILES, TEXTS = "evaluation files compared with", "texts in them, each once"
+LABELS = "dropped: duplicate of an earlier text with another label"
+NEAR_LABELS = "dropped: near-duplicate of an earlier text with another label"
+FILES, TEXTS = "evaluation files compared with", "distinct texts in them"
 SHORT = f"strings in them not compared: fewer than {LETTERS} letters and digits"
-BINARY = "columns in them not compared as a whole: binary values that are not UTF-8"
-TEST, NEAR_TEST = "dropped: a text of it is in an evaluation file", "dropped: a text of it is nearly in one"
-ITSELF = "positives taken out: the same text as the query"
-NEGATIVE = "negatives taken out: the query, one of its answers in any row, or there twice"
+BINARY = "columns in them not fully compared: binary values that are not UTF-8"
+TEST, NEAR_TEST = "dropped: has a text of an evaluation file", "dropped: has a near-duplicate of such a text"
+ITSELF = "positives removed: the same text as the query"
+NEGATIVE = "negatives removed: the query, one of its answers in any row, or a duplicate"
 CHANGED = "changed by normalisation"
 KEPT, READ = "rows kept", "rows read"
 NGRAM = 5  # characters, as published
 THRESHOLD = 0.8  # as published
-_BANDS, _ROWS = 32, 8  # of two texts 0.8 alike 99.7 % meet in a band, of two 0.5 alike one pair in eight
-_MEMBERS = 32  # of a bucket of another set that a text is compared with
+_BANDS, _ROWS = 32, 8  # 99.7 % of the pairs with similarity 0.8 share a band, and one in eight of those with 0.5
+_MEMBERS = 32  # how many texts in a bucket of another set a text is compared with
 _SEED = 1
 _RADIX = np.uint64(1_000_003)
 _NO_WORD = re.compile(r"[\W_]+")
@@ -64,7 +64,7 @@ _SIGNS = re.compile(
     | (?<=\d) ["'!]+ | \b\w! | '+ (?=\() | ''+                        # feet, inches, factorials, derivatives
     | [(\[] (?= -? [\d.]+ , [^()\[\]]* [)\]] ) | (?<=\d) [)\]]        # [0, 1) and (0, 1]
     | [%#&@*/\\_\u00a7\u00b6\u066a-\u066d\u2016\u2020-\u2023\u2030-\u2038\u203b\u203d\u2047-\u2049]
-    | [\U000e0020-\U000e007f]+                                        # of flags
+    | [\U000e0020-\U000e007f]+                                        # tags of flags
     """,
     re.VERBOSE,
 )
@@ -80,21 +80,23 @@ def dedup(
     against: Sequence[Path] = (),
     progress: Progress = lambda done, total: None,
 ) -> tuple[Iterator[Row], RowCounts]:
-    """Clean a set.
+    """Clean a dataset: normalise texts, drop duplicates, near-duplicates and texts of evaluation files.
 
-    Two pairs are the same if query and positives are, two passages if the text is, by `same_text`. They are nearly the
-    same if both the queries and the first positives are alike (a passage may answer many questions) and have the same
-    numbers, signs and symbols in the same order. Negatives that answer their query in any row are taken out.
+    - Duplicates are pairs with the same query and positives, or passages with the same text, by `same_text`.
+    - Near-duplicates are pairs whose queries and first positives are both similar (a passage may answer many
+      questions), or similar passages. The numbers, signs and symbols must be the same, in the same order.
+    - Negatives that answer their query in any row are removed.
 
     Args:
         rows: Checked rows.
         kind: "pairs", "passages" or "labelled".
-        threshold: Least Jaccard similarity of 5-grams of rows that are nearly the same; above 1 none is.
+        threshold: The least Jaccard similarity of the 5-grams of near-duplicates; above 1 none are dropped.
         against: Evaluation files whose texts must not occur (any file of rows, or .json), or folders of them.
         progress: Called with (rows done, rows or None).
 
     Returns:
-        The rows that are kept, normalised and in their order, to be read once; and the counts.
+        An iterator over the remaining rows, normalised and in their order, and the counts. The counts of negatives are
+        complete when the iterator is read to its end.
 
     Raises:
         DataError: A row or an evaluation file cannot be read.
@@ -114,7 +116,7 @@ def dedup(
 
 
 def _tidy(rows: Iterable[Row], kind: str, report: RowCounts, progress: Progress) -> Iterator[Row]:
-    """Normalised rows; those of which nothing is left to learn are counted and left out."""
+    """Yield normalised rows; rows that have become empty are counted and left out."""
     for number, row in enumerate(rows, start=1):
         report.count(READ)
         progress(number, None)
@@ -146,7 +148,7 @@ def _tidy(rows: Iterable[Row], kind: str, report: RowCounts, progress: Progress)
 
 
 def _without_answers(rows: Iterable[Row], answers: KnownAnswers, report: RowCounts) -> Iterator[Row]:
-    """The rows, without negatives that answer their query in any row or are there twice."""
+    """Yield the rows without duplicate negatives and without those that answer their query in any row."""
     for row in rows:
         seen = answers.of(text_hash(row["query"])) | set(map(text_hash, row["positive"]))
         kept = []
@@ -160,11 +162,11 @@ def _without_answers(rows: Iterable[Row], answers: KnownAnswers, report: RowCoun
 
 
 def _drop_same(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts) -> None:
-    """Mark rows that repeat an earlier one."""
+    """Mark duplicates of earlier rows."""
     seen: dict[int, int] = {}
     for number, row in enumerate(table):
         parts = [row["query"], *sorted(row["positive"])] if kind == "pairs" else [row["text"]]
-        source = row["source"] if kind == "labelled" else None  # labels mean something within one source only
+        source = row["source"] if kind == "labelled" else None  # labels are comparable within one source only
         earlier = seen.setdefault(text_hash(source or "", *parts), number)
         if earlier == number:
             continue
@@ -176,7 +178,7 @@ def _drop_same(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts
 
 
 def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts, threshold: float) -> None:
-    """Mark rows that are nearly an earlier one that stays."""
+    """Mark near-duplicates of earlier rows that stay."""
     column = "query" if kind == "pairs" else "text"
     kept = np.flatnonzero(~dropped)
 
@@ -185,7 +187,7 @@ def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts
 
     chunks = (kept[start:][: tables.CHUNK] for start in range(0, len(kept), tables.CHUNK))
     texts = (text for chunk in chunks for text in tables.values(table, column, chunk))
-    # Pairs come in the order of the later one: whether the earlier one stays is known by then.
+    # Pairs are in the order of the later row, so it is already known whether the earlier one stays.
     for later, earlier in near_pairs(bands(texts), read, threshold):
         if signs(read(later)) != signs(read(earlier)):
             continue
@@ -202,15 +204,15 @@ def _drop_near(table: Dataset, kind: str, dropped: np.ndarray, report: RowCounts
 
 
 def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
-    """Give the texts of evaluation files: every string of at least twelve letters and digits, in any field, once.
+    """Read the texts of evaluation files: every distinct string of at least twelve letters and digits, in any field.
 
     Args:
         paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of them.
-        report: Counts the texts of each file, the strings that are too short to be compared, and columns with binary
-            values that are no text.
+        report: Gets the count of texts in each file, of strings that are too short, and of columns with binary values
+            that are no text.
 
     Raises:
-        UsageError: No such file, or none in the folder that can be read.
+        UsageError: A file is missing, or a folder has no file that can be read.
         DataError: A file is damaged.
     """
     found: dict[str, None] = {}
@@ -233,12 +235,12 @@ def _files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     files = [file for file in files if row_files.ending(file) in _KINDS and file.is_file()]
     if not files:
-        raise UsageError(f"{path}: no evaluation file there: give a file of {', '.join(_KINDS)}, or a folder of them")
+        raise UsageError(f"{path}: no evaluation file there: give a file ({', '.join(_KINDS)}) or a folder of them")
     return files
 
 
 def _texts(file: Path, binary: dict[str, None]) -> Iterator[str]:
-    """All texts of a file; `binary` gets the columns with bytes that are none."""
+    """All texts of a file; `binary` gets the columns with bytes that are not UTF-8."""
     if row_files.ending(file) == ".json":
         yield from row_files.strings(read_json(file, "copy it again"))
         return
@@ -254,7 +256,7 @@ def _texts(file: Path, binary: dict[str, None]) -> Iterator[str]:
 def _drop_tests(
     table: Dataset, kind: str, tests: list[str], dropped: np.ndarray, report: RowCounts, threshold: float
 ) -> None:
-    """Mark rows with a text that is, or nearly is, one of an evaluation file; some rows at a time."""
+    """Mark rows with a duplicate or near-duplicate of a text of an evaluation file; `CHUNK` rows at a time."""
     keys, known = {text_key(text) for text in tests}, bands(tests)
     for start in range(0, len(table), tables.CHUNK):
         owners: list[int] = []
@@ -277,9 +279,12 @@ def _drop_tests(
 
 
 def shingles(text: str) -> np.ndarray:
-    """Hash the 5-grams of a text, regardless of case, punctuation and width of spaces: (n,) uint64 below 2**32, sorted.
+    """Hash the distinct 5-grams of a text, without regard to case, punctuation and width of spaces.
 
-    Each counts once. A text of fewer than five characters is filled up to one 5-gram.
+    A text of fewer than five characters is padded to one 5-gram.
+
+    Returns:
+        (n,) uint64 below 2**32, sorted.
     """
     plain = _NO_WORD.sub(" ", text.casefold()).strip()
     codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
@@ -295,7 +300,7 @@ def shingles(text: str) -> np.ndarray:
 
 
 def signs(text: str) -> list[str]:
-    """Give what makes two texts different however alike their words are: numbers with their sign, symbols, emoji."""
+    """Return the numbers with their signs, symbols and emoji of a text, in order: texts that differ in them differ."""
     plain = unicodedata.normalize("NFKC", text)
     symbols = {character for character in plain if unicodedata.category(character)[0] == "S"}
     pattern = "|".join([_SIGNS.pattern, *map(re.escape, symbols)])
@@ -303,13 +308,13 @@ def signs(text: str) -> list[str]:
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Jaccard similarity of two sets of shingles, (n,) and (m,): those in both, divided by those in either."""
+    """Return the Jaccard similarity of two sets of `shingles`, (n,) and (m,): intersection divided by union."""
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / (len(one) + len(other) - shared)
 
 
 def bands(texts: Iterable[str]) -> np.ndarray:
-    """Hash each text into bands, (number of texts, 32) uint64; texts that share a band are candidates."""
+    """Hash each of n texts into bands, (n, 32) uint64; texts that share a band are candidates for near-duplicates."""
     start = need("data", "datasketch").MinHash(num_perm=_BANDS * _ROWS, seed=_SEED, hashfunc=int)
     found = []
     for text in texts:
@@ -327,11 +332,14 @@ def bands(texts: Iterable[str]) -> np.ndarray:
 def near_pairs(
     table: np.ndarray, read: Callable[[int], str], threshold: float = THRESHOLD
 ) -> Iterator[tuple[int, int]]:
-    """Yield the pairs (later, earlier) of texts of one set that are nearly the same, in ascending order, each once.
+    """Yield the pairs (later, earlier) of near-duplicates within one dataset, in ascending order, each once.
 
-    In a bucket of many texts each is compared with the first of them and with its neighbours, not with all.
+    In a bucket of many texts each is compared with the first one and with its neighbours, not with all.
 
-    `table` are the `bands` of all texts; `read` gives a text by its number, and is called for candidates only.
+    Args:
+        table: The `bands` of all texts.
+        read: Number -> text; called for candidates only.
+        threshold: The least Jaccard similarity.
     """
     for later, earlier in _candidates(table):
         if _similar(read(later), read(earlier)) >= threshold:
@@ -345,10 +353,16 @@ def near_pairs_across(
     read_known: Callable[[int], str],
     threshold: float = THRESHOLD,
 ) -> Iterator[tuple[int, int]]:
-    """Yield (number in `table`, number in `known`), ascending, of texts nearly the same as a text of another set.
+    """Yield (number in `table`, number in `known`), ascending, of near-duplicates between two datasets.
 
-    In a bucket of many known texts each text is compared with the first 32 of them. `known` are the `bands` of the
-    other set; otherwise as for `near_pairs`.
+    In a bucket of many known texts each text is compared with the first 32 of them.
+
+    Args:
+        known: The `bands` of the other dataset.
+        table: The `bands` of this dataset.
+        read: Number -> text of this dataset; called for candidates only.
+        read_known: The same for the other dataset.
+        threshold: The least Jaccard similarity.
     """
     found = np.zeros((0, 2), dtype=np.int64)
     for column in range(table.shape[1]):
@@ -358,7 +372,7 @@ def near_pairs_across(
         counts = np.minimum(last - first, _MEMBERS)
         ones = np.repeat(np.arange(len(table)), counts)
         places = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
-        # Similar texts share most bands: each pair is kept once, or memory would grow with the bands.
+        # Similar texts share most bands: without `unique` memory would grow with the number of bands.
         found = np.unique(np.concatenate([found, np.stack([ones, order[places]], axis=1)]), axis=0)
     for one, pairs in groupby(found.tolist(), key=itemgetter(0)):
         own = shingles(read(one))

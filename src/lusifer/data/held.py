@@ -1,4 +1,4 @@
-"""Pairs that a stage is scored on and does not train on: drawn from its own rows, or read from files of their own."""
+"""Held-out pairs: a stage is scored on them and not trained on them; sampled from its rows or read from files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FEWEST = 10
-"""Fewer rows than these are not drawn from a stage's own: their score would be chance, and the rows are missed."""
+"""Fewer rows than these are not held out: their score would be random, and training would miss them."""
 
 
 @dataclass
 class HeldPairs:
-    """Queries, the texts among which their answers are looked for, and which those are, each with its prompt.
+    """A retrieval task of held-out pairs; all texts have their prompt.
 
-    `corpus` has every positive and negative once; `relevant` has the numbers of a query's positives. `rows` counts the
-    pairs, `left_out` those that were not taken because training reads their query or a positive.
+    queries: Query id -> text.
+    corpus: Document id -> text, with every positive and negative once.
+    relevant: Query id -> the document ids of its positives.
+    rows: The number of pairs.
+    left_out: The number of pairs that are not in the task because training reads their query or a positive.
     """
 
     queries: dict[str, str] = field(default_factory=dict)
@@ -36,23 +39,24 @@ class HeldPairs:
     left_out: int = 0
 
     def counts(self) -> dict[str, int]:
-        """Rows, queries, documents and rows left out, for logs."""
+        """Return the counts of rows, queries, documents and rows left out, for logs."""
         sizes = {"queries": len(self.queries), "documents": len(self.corpus)}
         return {"rows": self.rows, **sizes, "left_out": self.left_out}
 
 
 def draw(rows: Sequence[Dataset], share: float, seed: int) -> list[np.ndarray]:
-    """Draw pairs so that no query and no positive of them stands in another row.
+    """Sample pairs whose queries and positives are in no other row.
 
-    Rows that share one, in one set or in two, are drawn together or not at all.
+    Rows that share a query or positive, in one dataset or in two, are sampled together or not at all.
 
     Args:
-        rows: Sets of checked pairs.
-        share: Of all rows; what is drawn is no more than that.
-        seed: Of the draw.
+        rows: Datasets of checked pairs.
+        share: The largest share of all rows to sample, from 0 to 1.
+        seed: The seed.
 
     Returns:
-        For each set whether its rows are drawn; none is where `share` gives fewer than `FEWEST` rows.
+        For each dataset a mask of the sampled rows, (n,) bool. All are False if fewer than `FEWEST` rows would be
+        sampled.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -77,11 +81,11 @@ def draw(rows: Sequence[Dataset], share: float, seed: int) -> list[np.ndarray]:
 
 
 def collect(parts: Iterable[tuple[Dataset, PairSettings]], learned: Iterable[str] = ()) -> HeldPairs:
-    """Make what a model is scored on.
+    """Build the retrieval task that a model is scored on.
 
     Args:
-        parts: Checked pairs, and what the recipe says of their instruction.
-        learned: Texts that training reads; rows with one of them as query or positive are left out.
+        parts: Datasets of checked pairs, each with the settings of its source.
+        learned: The texts of training. Rows with one of them as query or positive are left out.
     """
     parts = list(parts)
     known = {each for texts in _texts([rows for rows, _ in parts]) for each in texts}
@@ -110,7 +114,7 @@ def collect(parts: Iterable[tuple[Dataset, PairSettings]], learned: Iterable[str
 
 
 def _texts(rows: Sequence[Dataset]) -> Iterable[list[int]]:
-    """The hashes of query and positives of each row of all sets, one after the other."""
+    """The hashes of query and positives of each row, over all datasets in order."""
     for table in rows:
         for part in tables.chunks(table):
             columns = (tables.values(table, column, part) for column in ("query", "positive"))

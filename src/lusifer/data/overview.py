@@ -1,4 +1,4 @@
-"""What is in a file of rows: counts, lengths, repeated rows, texts that look wrong."""
+"""Summarize a file of rows: counts, lengths, duplicates, texts that look wrong."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from lusifer.data.schema import Row, text_hash
 from lusifer.io.seen import SeenTexts
 
 CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
-_LETTERS = 12  # a shorter text may be in any training data
-_BATCHES = (32, 64, 128, 256)  # sizes of a step at which clusters are looked at
-_PLACEHOLDERS = {"nan", "none", "null", "n/a", "na"}  # what tools write where nothing is
+_LETTERS = 12  # shorter texts are not looked up: they may be in any training data
+_BATCHES = (32, 64, 128, 256)  # batch sizes for which the share of rows in batches of one cluster is shown
+_PLACEHOLDERS = {"nan", "none", "null", "n/a", "na"}  # what tools write for a missing value
 _QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "longest": 1.0}
 
 
 @dataclass
 class Overview:
-    """Counts of one set.
+    """Counts of one dataset.
 
-    `values` counts the values of columns, `lists` the number of texts in lists, `clusters` the rows of (source,
-    cluster), `lengths` the characters of each text by column; `seen` are texts that a training run has read.
+    values: Column -> its values, counted.
+    lists: Column -> the numbers of texts in its lists, counted.
+    clusters: (source, cluster) -> number of rows.
+    lengths: Column -> the number of characters of each text.
+    placeholders: Texts that may stand for a missing value, counted.
+    repeats: Duplicate rows.
+    other_script: Rows whose main text is mostly not in the Latin script.
+    seen: Texts that a training run has seen, of `texts` that are long enough to tell; None if no run is given.
     """
 
     kind: str
@@ -47,10 +53,13 @@ def overview(
     seen: SeenTexts | None = None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Overview:
-    """Count what is in checked rows of "pairs", "passages" or "labelled".
+    """Count the content of checked rows.
 
-    `seen` are the texts of a training run, of which those in these rows are counted; `progress` is called with (rows
-    done, None).
+    Args:
+        rows: The rows.
+        kind: "pairs", "passages" or "labelled".
+        seen: The texts of a training run, to count those that it has seen.
+        progress: Called with (rows done, None).
     """
     made = Overview(kind, seen=None if seen is None else 0)
     known: set[int] = set()
@@ -83,7 +92,13 @@ def overview(
 
 
 def lines(made: Overview, max_length: int) -> list[str]:
-    """Say what was found, a line each; texts of over four times `max_length` (tokens) characters are counted."""
+    """Format the counts as lines for a terminal.
+
+    Args:
+        made: The counts.
+        max_length: The maximum length of the model in tokens. Texts with more than four characters per such token are
+            counted as possibly truncated.
+    """
     found = [f"{made.rows:,} rows of {made.kind}"]
     for column in (column for column in ("source", "task", "label") if column in made.values):
         found.append(f"{column}s: {len(made.values[column]):,}: {_most(made.values[column])}")
@@ -92,28 +107,28 @@ def lines(made: Overview, max_length: int) -> list[str]:
         found.append(f"clusters: {len(sizes):,} of {sizes[0]:,} to {sizes[-1]:,} rows")
         shares = ((size, sum(rows - rows % size for rows in sizes) / made.rows) for size in _BATCHES)
         words = ", ".join(f"{share:.0%} at batch_size {size}" for size, share in shares)
-        found.append(f"rows that batches of one cluster can hold: {words}")
+        found.append(f"rows that fit into batches of one cluster: {words}")
     for column, numbers in made.lists.items():
         words = ", ".join(f"{number} in {rows:,} rows" for number, rows in sorted(numbers.items()))
-        found.append(f"{column}s a row: {words}")
+        found.append(f"{column}s per row: {words}")
     limit = max_length * CHARACTERS_PER_TOKEN
     for column, lengths in ((column, lengths) for column, lengths in made.lengths.items() if lengths):
         words = ", ".join(f"{name} {np.quantile(lengths, at):,.0f}" for name, at in _QUANTILES.items())
         long = sum(length > limit for length in lengths)
-        found.append(f"{column}: characters: {words}; {long:,} may be over {max_length} tokens and be cut")
-    by = "but for case, spaces and what stands at the ends of a sentence; `lusifer data dedup` drops them"
-    found.append(f"repeated rows: {made.repeats:,} ({by})")
+        found.append(f"{column}: characters: {words}; {long:,} may be over {max_length} tokens and be truncated")
+    by = "ignoring case, spaces and punctuation at the end; `lusifer data dedup` drops them"
+    found.append(f"duplicate rows: {made.repeats:,} ({by})")
     if made.placeholders:
         found.append(f"texts that may stand for a missing value: {_most(made.placeholders)}")
     if made.other_script:
-        found.append(f"rows mostly in another script than the Latin one: {made.other_script:,}")
+        found.append(f"rows mostly in another script than Latin: {made.other_script:,}")
     if made.seen is not None:
         found.append(f"texts that the training run has seen: {made.seen:,} of {made.texts:,}")
     return found
 
 
 def _other_script(text: str) -> bool:
-    """Whether most letters of a text are not Latin: a row of another language in English data."""
+    """Whether most letters of a text are not Latin, which means another language in English data."""
     letters = [character for character in text[:200] if character.isalpha()]
     foreign = sum(
         character > "\x7f" and not unicodedata.name(character, "").startswith("LATIN") for character in letters

@@ -1,4 +1,4 @@
-"""Stage 2's rows: from lists of positives and negatives to the plain columns that sentence-transformers trains on."""
+"""Turn pairs, with lists of positives and negatives, into columns that sentence-transformers trains on (stage 2)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lusifer.prompts import ROLES, prompt, table
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SMALL = 256  # rows that are all looked at for a missing negative
-_TRIES = 64  # draws for a missing negative from more rows than that
+_SMALL = 256  # up to this many rows are all searched for a missing negative
+_TRIES = 64  # from more rows, this many are sampled
 
 
 class PairSettings(Protocol):
-    """What a recipe says about a source of pairs."""
+    """The settings of a source of pairs in a recipe."""
 
     path: str | None
     hub: str | None
@@ -41,11 +41,12 @@ class PairSettings(Protocol):
 class PairSet:
     """Rows that may share a batch.
 
-    `rows` has the columns query, positive, negative_1 .. negative_k, on disk; `prompts` the prefix by column; `dropped`
-    counts rows for which no negative could be found, and `removed` negatives that were taken out because they answer
-    their query. A set that lost all its rows is there too, to be named.
-    `clusters` has the cluster of each row, -1 where it has none; None where no row has one. `parts` has the rows of
-    each set that this one was joined from.
+    rows: On disk, with the columns query, positive, negative_1 .. negative_k. May be empty, so that logs can name it.
+    prompts: Column -> prefix.
+    dropped: The number of rows without any possible negative.
+    removed: The number of negatives that were removed because they answer their query.
+    clusters: The cluster of each row, (n,) int64, -1 without a cluster; None if no row has one.
+    parts: Name -> number of rows, for the sets that this one was joined from.
     """
 
     name: str
@@ -60,29 +61,30 @@ class PairSet:
 def columns(
     rows: Dataset, source: PairSettings, negatives: int, seed: int, answers: KnownAnswers | None = None
 ) -> list[PairSet]:
-    """Make the sets of one source: one for each instruction and, if asked for, each value of `source`.
+    """Make the sets of one source: one per instruction and, with `split_by_source`, per value of `source`.
 
-    A row has one positive, drawn from its list, and the first `negatives` of its list that are no known answers of its
-    query. Where there are fewer, rows are filled up rather than the batch cut down:
+    A row gets one positive, sampled from its list, and the first `negatives` of its list that are no known answers of
+    its query. All rows need the same number, so missing negatives are filled up:
 
-    * in-batch negatives allowed: positives of other rows of the set, drawn (one more in-batch negative);
-    * own negatives only, rows with a `label`: positives of rows with another label, drawn;
-    * own negatives only, no label: the row's own negatives again. A row with none is dropped.
+    * With in-batch negatives: with sampled positives of other rows of the set.
+    * Without them, if rows have a `label`: with sampled positives of rows with another label.
+    * Without them and without labels: with the row's own negatives again. A row without negatives is dropped.
 
-    Where no other text is left, those found repeat.
+    If no other text is left, the negatives of the row repeat.
 
     Args:
         rows: Checked pairs (`sources.load(spec, "pairs")`).
-        source: What the recipe says; its instruction goes before the row's own, before that of the row's task.
-        negatives: Hard negatives of each row, k.
-        seed: Of everything drawn, the rows of `weight` included (0.5: half of them; 2: each twice).
-        answers: Known answers over all rows of the stage; None takes those of `rows` alone.
+        source: The settings of the recipe. Its instruction has priority over the row's own, and that one over the
+            instruction of the row's task.
+        negatives: The number of hard negatives of each row, k.
+        seed: The seed of all samples, also of the rows by `weight` (0.5: half of them; 2: each twice).
+        answers: The known answers over all rows of the stage; None takes those of `rows` only.
 
     Returns:
-        The sets, by name; those without a row as well.
+        The sets, sorted by part and instruction, also those without rows.
 
     Raises:
-        DataError: An unknown task, or not one row with a negative.
+        DataError: A task is unknown, or no row has a negative.
     """
     answers = answers or known_answers(rows)
     found = groups(rows, source, split=source.split_by_source)
@@ -95,23 +97,23 @@ def columns(
         prompts = {c: prompt(instruction, "document", symmetric=symmetric) for c in dataset.column_names}
         prompts["query"] = prompt(instruction, "query", symmetric=symmetric)
         title = "/".join(word for word in (name, part) if word)
-        title = free_name(title, [group.name for group in made])  # two instructions in one source give two sets
+        title = free_name(title, [group.name for group in made])  # sets of one source may differ in their instruction
         clusters = _clusters(rows, used)
         made.append(PairSet(title, dataset, prompts, filler.dropped, filler.removed, clusters))
     if not any(len(group.rows) for group in made):
         if not any(group.dropped for group in made):
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
         removed = sum(group.removed for group in made)
-        why = f" ({removed:,} that answer their query were taken out)" if removed else ""
+        why = f" ({removed:,} that answer their query were removed)" if removed else ""
         mend = "set in_batch_negatives: true, or mine negatives first"
         if source.in_batch_negatives:
-            mend = f"its {len(rows):,} rows have no other text that could be one: add rows, or mine negatives first"
+            mend = f"its {len(rows):,} rows have no other possible text: add rows, or mine negatives first"
         raise DataError(f"{name}: no row has a negative{why}: {mend}")
     return made
 
 
 class _Cells:
-    """Values of rows on disk, one at a time: all of them as Python objects would take several times the file."""
+    """Reads single values of rows on disk: all of them as Python objects would take several times the file."""
 
     def __init__(self, rows: Dataset) -> None:
         self.columns = {name: rows.data.column(name) for name in rows.column_names}
@@ -135,11 +137,11 @@ class _Filler:
     ) -> None:
         self.cells, self.group, self.in_batch = cells, group, in_batch
         self.negatives, self.generator, self.answers = negatives, generator, answers
-        self.dropped = self.removed = 0  # of source rows: one that its weight repeats counts once
+        self.dropped = self.removed = 0  # counted per source row: a row that its weight repeats counts once
         self._counted = np.zeros(len(cells.numbers), dtype=bool)
 
     def row(self, number: int) -> list[str] | None:
-        """Query, positive, k negatives; None where there is no negative to be had."""
+        """Query, positive, k negatives; None if no negative can be found."""
         query, positives = self.cells.get("query", number), self.cells.get("positive", number)
         known = self.answers.of(text_hash(query)) | set(map(text_hash, positives))
         own = {text_hash(text): text for text in reversed(self.cells.get("negative", number))}
@@ -153,18 +155,18 @@ class _Filler:
         if not found and self.negatives:
             self.dropped += first
             return None
-        # No other text to be had: the same ones again.
+        # If there is no other text, the negatives repeat.
         repeated = islice(cycle(found), self.negatives)
         return [query, self.generator.choice(positives), *repeated]
 
     def _other(self, number: int, taken: set[int]) -> str | None:
-        """A positive of another row that is safe as a negative, or None; `taken` are hashes of texts that are not."""
+        """A positive of another row that is a valid negative, or None; `taken` are hashes of texts that are not."""
         label = self.cells.get("label", number)
         if not self.in_batch and label is None:
             return None
-        # Rows of the same set first: those of other sets are easier to tell apart.
+        # Rows of the same set first: texts of other sets are easier negatives.
         for pool in (self.group, self.cells.numbers):
-            # In a large pool draws miss only where nearly all rows share the label; a small one is searched to its end.
+            # In a large pool sampling fails only if nearly all rows share the label; a small one is searched fully.
             small = len(pool) <= _SMALL
             draws = (pool[self.generator.randrange(len(pool))] for _ in range(_TRIES))
             for other in self.generator.sample(list(pool), len(pool)) if small else draws:
@@ -176,7 +178,7 @@ class _Filler:
 
 
 def _clusters(rows: Dataset, numbers: Sequence[int]) -> np.ndarray | None:
-    """The clusters of some rows, -1 for those without; None where there is none at all."""
+    """The clusters of some rows (n,), -1 for rows without one; None if no row has one."""
     import pyarrow.compute as pc
 
     column = rows.data.column("cluster")
@@ -187,12 +189,18 @@ def _clusters(rows: Dataset, numbers: Sequence[int]) -> np.ndarray | None:
 
 
 def groups(rows: Dataset, source: PairSettings, split: bool) -> dict[tuple[str, str | None, bool], np.ndarray]:
-    """Give the numbers of the rows of each set, by part, instruction and whether documents get it too.
+    """Group rows into sets by part, instruction and whether documents get the instruction too.
 
-    `split` keeps rows with different values of `source` apart; their part is "" otherwise.
+    Args:
+        rows: Checked pairs.
+        source: The settings of the recipe.
+        split: Whether the part is the row's `source`; else it is "".
+
+    Returns:
+        (Part, instruction, symmetric) -> row numbers, (n,) int64.
 
     Raises:
-        DataError: A task is unknown, or an instruction cannot be saved.
+        DataError: A task is unknown, or an instruction is the name of a role.
     """
     tasks, found = table(), {}
     for part in tables.chunks(rows):
@@ -206,7 +214,7 @@ def groups(rows: Dataset, source: PairSettings, split: bool) -> dict[tuple[str, 
 def _instruction(
     number: int, task: str | None, own: str | None, source: PairSettings, tasks: Mapping[str, dict[str, Any]]
 ) -> tuple[str | None, bool]:
-    """The instruction before a row's query, and whether documents get the same one."""
+    """The instruction of a row's query, and whether its documents get it too."""
     instruction = source.instruction or own
     known = tasks.get(task) if task is not None else None
     if task is not None and known is None and not instruction:
@@ -215,7 +223,7 @@ def _instruction(
             f"{name}: row {number + 1}: task {task} is unknown: use one of {', '.join(tasks)}, or give an instruction"
         )
     instruction = instruction or (known["instruction"] if known else None)
-    if instruction is not None and instruction.strip() in ROLES:  # the model saves the instruction under its own words
+    if instruction is not None and instruction.strip() in ROLES:  # a model saves each prompt under its instruction
         raise DataError(
             f"{short_name(source.path, source.hub)}: row {number + 1}: the instruction is {instruction.strip()!r}, the "
             "name of a prompt that every model has: write it as a sentence, or leave it out"
@@ -225,14 +233,14 @@ def _instruction(
 
 
 def _weighted(numbers: np.ndarray, weight: float, generator: random.Random) -> np.ndarray:
-    """Rows as often as their weight says: whole times all of them, and a drawn part for the rest."""
+    """Repeat rows by their weight: all of them as often as its integer part, and a sample for the fraction."""
     whole, part = divmod(weight, 1)
     drawn = sorted(generator.sample(range(len(numbers)), round(part * len(numbers))))
     return np.concatenate([np.tile(numbers, int(whole)), numbers[drawn]]).astype(np.int64)
 
 
 def _dataset(numbers: np.ndarray, filler: _Filler, negatives: int) -> tuple[Dataset, array]:
-    """Columns of text on disk, and the numbers of the rows that they came from."""
+    """The columns on disk, and the number of the source row of each row."""
     import pyarrow as pa
 
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
@@ -249,6 +257,6 @@ def _dataset(numbers: np.ndarray, filler: _Filler, negatives: int) -> tuple[Data
 
 
 def free_name(title: str, taken: Collection[str]) -> str:
-    """Give `title`, or with the first number behind it that makes it a name not taken."""
+    """Return `title`, or `title` with the first number (-2, -3, ...) that makes it a name that is not taken."""
     numbered = (f"{title}-{number}" for number in range(2, len(taken) + 3))
     return next(name for name in (title, *numbered) if name not in taken)

@@ -1,8 +1,9 @@
-"""What a row of training data is, and what is said of a row that is wrong.
+"""Check rows of training data.
 
-A pair: `query`, `positive` (list of texts, at least one), `negative` (list, may be empty), and, where known,
-`instruction` or `task` (a name of the prompt table), `label`, `cluster`, `source`. A passage: `text` and `source`. A
-labelled text: `text`, `label` and `source`; labels are comparable within one source.
+- A pair has `query`, `positive` (a list of at least one text), `negative` (a list, may be empty), and optionally
+  `instruction` or `task` (a name in `prompts.toml`), `label`, `cluster` and `source`.
+- A passage has `text` and optionally `source`.
+- A labelled text has `text`, `label` and optionally `source`. Labels are comparable within one source.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from lusifer.prompts import INVISIBLE, check_text
 
 Row = dict[str, Any]
 Lists = Literal["spelled", "refused", "texts"]
-"""What a text in place of a list may be: one that spells a JSON list, as in CSV; refused where it spells a list of
-Python's, as pandas writes it; or always one text."""
+"""How a text in place of a list is read. "spelled": as JSON if it is a JSON list, as in CSV. "refused": as one text,
+but refused if it looks like a Python list, as pandas writes it. "texts": always as one text."""
 
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:[\s,]+{_TEXT})*\s*\]", re.DOTALL)  # numpy prints no commas
+_PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:[\s,]+{_TEXT})*\s*\]", re.DOTALL)  # numpy writes no commas
 _SPACES = re.compile(r"[^\S\n]+")
 _UNSEEN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe]|{INVISIBLE}")
 _WHOLE = re.compile(r"-?\d{1,18}")
-MAX_CHARACTERS = 200_000  # of one text: a book in one row is a broken file, and would stop a run for minutes
+MAX_CHARACTERS = 200_000  # of one text: a book in one row is probably an error, and would block a run for minutes
 
 
 def check(
@@ -43,14 +44,14 @@ def check(
 
     Args:
         kind: "pairs", "passages" or "labelled".
-        row: Column -> value, as read from a file. In place of a list, one text stands for a list of one.
-        where: Its place, for messages, as in "pairs.jsonl line 3".
+        row: Column -> value, as read from a file. One text in place of a list is a list of one.
+        where: Its place, the start of the message, such as "pairs.jsonl line 3".
         fields: Our column -> the row's column, where the names differ.
-        lists: What a text in place of a list of texts may be.
-        rename: What the user writes before "COLUMN=NAME" to give another column; None is a recipe's `fields`.
+        lists: How a text in place of a list is read.
+        rename: What messages advise in front of "COLUMN=NAME"; None is a recipe's `fields`.
 
     Returns:
-        A row with all columns of its kind: an unknown `negative` is [], another unknown value None.
+        A row with all columns of its kind. A missing `negative` is [], other missing values are None.
 
     Raises:
         DataError: The message names the place, the column, what was expected and what was found.
@@ -68,18 +69,18 @@ def check(
 
 
 def normalise(text: str) -> str:
-    """Give a text in Unicode NFC, runs of spaces as one, without characters that nobody sees and space around it.
+    """Normalise a text: Unicode NFC, single spaces, no invisible characters, no space at the start and end.
 
-    Joiners of Persian and of Indic scripts stay, and so do line breaks.
+    Line breaks stay, and so do the joiners of Persian and of Indic scripts.
     """
     return _SPACES.sub(" ", _composed(text.replace("\r\n", "\n"))).strip()
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", _UNSEEN.sub("", text))  # what stood around an unseen character is composed
+    return unicodedata.normalize("NFC", _UNSEEN.sub("", text))  # NFC last: it composes across removed characters
 
 
-# That end a sentence or a part of it in the scripts that have signs of their own
+# Punctuation that ends a sentence or a clause, in all scripts that have signs of their own
 _STOPS = (
     ".,;:?!\u2026\u037e\u0589\u060c\u061b\u061f\u06d4\u0964\u0965\u104b\u1362\u17d4"
     "\u3001\u3002\uff01\uff0c\uff0e\uff1a\uff1b\uff1f\uff61"
@@ -91,11 +92,11 @@ _FACTORIAL = re.compile(r"(?:(?<![\w.,:/$\u00a3\u20ac])(?<!\d-)\d{1,3}|(?<!\w)[^
 
 
 def same_text(text: str) -> str:
-    """Give the key by which two texts are the same.
+    """Return the key by which two texts count as the same.
 
-    It leaves out case, the width of spaces, punctuation at the end of the text and quotation marks around all of it,
-    and nothing else: a sign, a symbol, an emoji or a point inside makes another text. An exclamation mark behind a
-    number below 1000 or a single letter stays (5!, n!), and so does a text of nothing but punctuation.
+    The key leaves out case, the width of spaces, punctuation at the end and quotation marks around the text. Everything
+    else counts: signs, symbols, emoji, and punctuation inside the text. An exclamation mark after a number below 1000
+    or a single letter stays (5!, n!), and so does a text of punctuation only.
     """
     key = plain = " ".join(unicodedata.normalize("NFC", _composed(text).casefold()).split())
     while True:
@@ -110,16 +111,20 @@ def same_text(text: str) -> str:
 
 
 def text_hash(*texts: str) -> int:
-    """Give 64 bits of one text or of several in their order; equal for texts that are the same by `same_text`."""
+    """Return a 64-bit hash of one text, or of several in order; equal for texts that are the same by `same_text`."""
     joined = "\x00".join(map(same_text, texts))
     return int.from_bytes(hashlib.blake2b(joined.encode(), digest_size=8).digest(), "little")
 
 
 def kind_of(row: Any, where: str) -> str:
-    """Tell the kind of rows ("pairs", "passages" or "labelled") of a file by the columns of its first one.
+    """Return the kind of a row by its columns: "pairs", "passages" or "labelled".
+
+    Args:
+        row: The row.
+        where: Its place, the start of the message.
 
     Raises:
-        DataError: It has neither `query` nor `text`, or is no object; the message begins with `where`.
+        DataError: The row has neither `query` nor `text`, or is no object.
     """
     refuse_no_object(row, where)
     if "query" in row:
@@ -128,8 +133,8 @@ def kind_of(row: Any, where: str) -> str:
         return "labelled" if "label" in row else "passages"
     found = ", ".join(map(str, row)) or "none"
     raise DataError(
-        f"{where}: neither a column query (pairs) nor text (passages) in it (found {found}): rename the columns, "
-        "or name them with fields"
+        f"{where}: neither a column query (pairs) nor text (passages) (found {found}): rename the columns, or map them "
+        "with fields"
     )
 
 
@@ -138,11 +143,11 @@ def _refuse_missing(row: Any, where: str, column: str, name: str, rename: str | 
     if name not in row:
         there = ", ".join(map(str, row)) or "none"
         how = f"{rename}{column}=NAME" if rename else f"fields: {{{column}: NAME}} in the recipe"
-        raise DataError(f"{where}: column {name} is missing (the row has {there}): add it, or say its name: {how}")
+        raise DataError(f"{where}: column {name} is missing (found {there}): add it, or give its name: {how}")
 
 
 def _texts(value: Any, where: str, lists: Lists) -> list[str]:
-    """A list of texts; null is an empty one, a text a list of one or, in CSV, the JSON list that it spells."""
+    """A list of texts. Null is an empty list; a text is a list of one or, in CSV, may be a JSON list."""
     if value is None or value == "":
         return []
     if isinstance(value, str) and lists != "texts" and value.lstrip().startswith("["):
@@ -150,7 +155,7 @@ def _texts(value: Any, where: str, lists: Lists) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        raise DataError(f"{where}: expected a list of texts, found {kind_of_value(value)}")
+        raise DataError(f"{where}: expected a list of texts, found {kind_of_value(value)}: correct it")
     return [_text(text, f"{where}, item {number}") for number, text in enumerate(value, start=1)]
 
 
@@ -158,30 +163,30 @@ def _text(value: Any, where: str) -> str:
     """A text that can be trained on."""
     text = check_text(value, where)
     if len(text) > MAX_CHARACTERS:
-        limit = f"more than the {MAX_CHARACTERS:,} that one row may have"
-        raise DataError(f"{where}: the text has {len(text):,} characters, {limit}: split it into passages")
+        words = f"the text has {len(text):,} characters (at most {MAX_CHARACTERS:,})"
+        raise DataError(f"{where}: {words}: split it into passages")
     return text
 
 
 def _list(text: str, where: str, lists: Lists) -> Any:
-    """The list that a cell of CSV spells, or the text itself: prose may begin with a bracket."""
+    """The JSON list in a cell of CSV, or the text itself: prose may begin with a bracket."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets in brackets
         if _PYTHON_LIST.fullmatch(text):
             raise DataError(
-                f'{where}: a list as Python writes it ({_start(text)}): write a JSON list, ["a", "b"] (json.dumps '
-                "gives it); a text that looks so must stand in a list of one"
+                f'{where}: a Python list ({_start(text)}): write a JSON list such as ["a", "b"] (json.dumps); if it is '
+                "one text, write a JSON list of this text"
             ) from None
         if lists == "spelled" and isinstance(error, json.JSONDecodeError) and _damaged(text, error):
-            problem = f"begins as a JSON list ({_start(text)}) and is none: {error.msg}, character {error.pos + 1}"
+            problem = f"a damaged JSON list ({_start(text)}): {error.msg}, character {error.pos + 1}"
             raise DataError(f'{where}: {problem}: complete it, as in ["a", "b"]') from None
         return text
     return value if lists == "spelled" and isinstance(value, list) else text
 
 
 def _damaged(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether a text is a JSON list of texts with a fault in it or cut off, and not prose that begins with a quote."""
+    """Whether a text is a broken or truncated JSON list of texts, and not prose that begins with a quote."""
     cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
     return text[1:].lstrip().startswith('"') and (cut or text.endswith('"]'))
 
@@ -192,7 +197,7 @@ def _start(text: str) -> str:
 
 
 def _word(value: Any, where: str) -> str | None:
-    """A text or nothing; blank is nothing."""
+    """A text; None if it is blank."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     return check_text(value, where)
@@ -204,12 +209,12 @@ def _label(value: Any, where: str) -> str | None:
         return str(value)
     if isinstance(value, float):
         whole = f" or {value:.0f}" if value.is_integer() else ""
-        raise DataError(f'{where}: expected a text or a whole number, found {value}: write "{value}"{whole}')
+        raise DataError(f'{where}: expected a text or an integer, found {value}: write "{value}"{whole}')
     return _word(value, where)
 
 
 def _number(value: Any, where: str) -> int | None:
-    """A whole number or nothing; CSV gives it as text."""
+    """An integer, also from text as in CSV; None if it is empty."""
     if value is None or value == "":
         return None
     if isinstance(value, str) and _WHOLE.fullmatch(value):
@@ -219,7 +224,7 @@ def _number(value: Any, where: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         found = {float: str, str: repr}.get(type(value), kind_of_value)(value)
         mend = f"write {value:.0f}" if isinstance(value, float) and value.is_integer() else "number clusters from 0"
-        raise DataError(f"{where}: expected a whole number, found {found:.40}: {mend}")
+        raise DataError(f"{where}: expected an integer, found {found:.40}: {mend}")
     return value
 
 
@@ -234,8 +239,8 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 REQUIRED: Mapping[str, Mapping[str, str]] = {
     "pairs": {"query": "", "positive": "expected at least one text, found an empty list: remove the row"},
     "passages": {"text": ""},
-    "labelled": {"text": "", "label": "expected a text or a whole number, found nothing: fill it"},
+    "labelled": {"text": "", "label": "expected a text or an integer, found nothing: fill it"},
 }
-"""Kind -> columns that a row must have, each with what is said where nothing stands in it (`_text` refuses itself)."""
+"""Kind -> columns that a row must have, each with the message if it is empty (`_text` has its own)."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {kind: tuple(columns) for kind, columns in _COLUMNS.items()}
 """Kind of rows -> the columns of a checked row."""

@@ -1,4 +1,4 @@
-"""From a file or a hub id to a `datasets.Dataset` of checked rows, and the table of published training sets."""
+"""Read a file or a dataset on the Hub as a `datasets.Dataset` of checked rows; the table of published datasets."""
 
 from __future__ import annotations
 
@@ -27,23 +27,27 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample:"
 _HUB_ID = re.compile(r"(hf://datasets/)?[\w.-]+/[\w.-]+(@\S+)?")
-_LOOK = 1000  # bad rows in front of the one that tells the kind of a file
-_BUFFER = 10_000  # rows of a stream that are mixed at once
+_LOOK = 1000  # the most rows, or bad rows, that are read to find the kind of a file
+_BUFFER = 10_000  # rows of a stream that are shuffled together
 _ROLES = {
     "reconstruct": "reconstruct",
     "passage_and_query": "passage <-> query",
     "query_to_passage": "query -> passage",
 }
-_LISTS: Mapping[str, Lists] = {".csv": "spelled", ".jsonl": "refused"}  # Parquet has lists, and tools that write them
+_LISTS: Mapping[str, Lists] = {".csv": "spelled", ".jsonl": "refused"}  # the rest, Parquet, has lists of its own
 
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """Where rows come from: `path` (a file, a pattern, `sample:NAME`) or `hub` (a data set id).
+    """Where rows come from.
 
-    `limit` rows are drawn with `seed` when there are more; `fields` maps our columns to the file's; up to `skip_bad`
-    rows that are not what they should be are left out; `streaming` reads a hub set without keeping it; `rename` is what
-    messages advise before "COLUMN=NAME".
+    path: A file, a pattern or `sample:NAME`.
+    hub: The id of a dataset on the Hub, in place of `path`; `config`, `split` and `revision` select from it.
+    limit: How many rows are sampled with `seed` if there are more; None reads all.
+    fields: Our column -> the column of the file.
+    skip_bad: How many invalid rows may be skipped.
+    streaming: Whether a dataset on the Hub is read without storing it.
+    rename: What messages advise in front of "COLUMN=NAME"; None is a recipe's `fields`.
     """
 
     path: str | None = None
@@ -60,7 +64,7 @@ class SourceSpec:
 
 
 def short_name(path: str | None, hub: str | None) -> str:
-    """A short name for logs: the hub id, or the file without folder and suffixes."""
+    """Return a short name for logs: the Hub id, or the name of the file without folder and suffixes."""
     if hub:
         return hub
     file = Path((path or "").removeprefix(SAMPLE))
@@ -70,12 +74,12 @@ def short_name(path: str | None, hub: str | None) -> str:
 
 @cache
 def published() -> Mapping[str, dict[str, Any]]:
-    """Read the table of published sets, hub id -> facts (`sources.toml` says which)."""
+    """Read the table of published datasets: Hub id -> facts (described in `sources.toml`)."""
     return tomllib.loads(resources.files("lusifer.data").joinpath("sources.toml").read_text(encoding="utf-8"))
 
 
 def published_page(english_only: bool = False) -> str:
-    """Give the table of published sets in Markdown; `english_only` leaves out the others and names them."""
+    """Return the table of published datasets in Markdown; `english_only` leaves out the others and lists them."""
     sets, left_out = published(), []
     if english_only:
         left_out = [name for name, facts in sets.items() if facts.get("language", "en") != "en"]
@@ -91,12 +95,12 @@ def published_page(english_only: bool = False) -> str:
 
 
 def files(path: str) -> list[Path]:
-    """Give the files that a path, a pattern or `sample:NAME` stands for, sorted by name.
+    """List the files of a path, a pattern or `sample:NAME`, sorted by name.
 
-    Brackets are no pattern in the name of a folder that is there.
+    Brackets in the name of an existing folder are no pattern.
 
     Raises:
-        UsageError: There is none, or its kind cannot be read.
+        UsageError: There is no file, or one with an unknown ending.
     """
     given = path
     if path.startswith(SAMPLE):
@@ -107,30 +111,30 @@ def files(path: str) -> list[Path]:
         raise UsageError(_missing(given))
     for file in found:
         if row_files.ending(file) not in SUFFIXES:
-            raise UsageError(f"{file}: cannot be read as data: use one of {', '.join(SUFFIXES)}")
+            raise UsageError(f"{file}: unknown ending: use one of {', '.join(SUFFIXES)}")
     return found
 
 
 def _pattern(path: str) -> str:
-    """The path, with brackets in the names of folders that are there made plain."""
+    """The path, with brackets escaped in the names of existing folders."""
     parts = Path(path).parts
     there = [Path(*parts[:end]).exists() for end in range(1, len(parts) + 1)]
     return str(Path(*(part.replace("[", "[[]") if is_there else part for part, is_there in zip(parts, there))))
 
 
 def _missing(path: str) -> str:
-    """Why a path stands for no file."""
+    """The message for a path without a file."""
     if path.startswith(SAMPLE):
         there = resources.files("lusifer.data").joinpath("sample").iterdir()
         names = sorted(file.name.removesuffix(".jsonl") for file in there if file.name.endswith(".jsonl"))
         samples = ", ".join(SAMPLE + name for name in names)
         return f"{path}: no such sample in the package: use one of {samples}"
     if Path(path).is_dir():
-        return f"{path}: is a folder: name its files, as in '{path.rstrip('/')}/*.jsonl'"
+        return f"{path}: is a folder: name its files, such as '{path.rstrip('/')}/*.jsonl'"
     if glob.has_magic(path):
         return f"{path}: no such file: nothing matches the pattern: correct it"
     if _HUB_ID.fullmatch(path) and row_files.ending(Path(path)) not in SUFFIXES:
-        return f"{path}: no such file: correct the path; a data set of the hub is read in a recipe, {{hub: OWNER/NAME}}"
+        return f"{path}: no such file: correct the path; for a dataset on the Hub use {{hub: OWNER/NAME}} in a recipe"
     return f"{path}: no such file: correct the path (in a recipe, data_root may name the folder that it is in)"
 
 
@@ -141,14 +145,14 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
         spec: Where they come from.
         kind: "passages" (columns text, source), "labelled" (text, label, source) or "pairs" (query, positive, negative,
             instruction, task, label, cluster, source).
-        bad: Where skipped rows are listed; by default as many as the source allows, listed nowhere.
+        bad: Records skipped rows; None skips as many as the source allows, without a record.
 
     Returns:
-        The checked rows in the order of the source; of `limit` drawn rows the order is kept. They lie on disk.
+        The checked rows in the order of the source, on disk.
 
     Raises:
-        UsageError: No such file.
-        DataError: A row is not what it should be; the message names file, line and column. No row at all.
+        UsageError: There is no such file or dataset.
+        DataError: A row is invalid, and the message names file, line and column; or there is no row.
     """
     bad = bad if bad is not None else BadRows(spec.skip_bad)
     if spec.hub is not None:
@@ -161,7 +165,7 @@ def load(spec: SourceSpec, kind: str, bad: BadRows | None = None) -> Dataset:
         )
     table = tables.collect(rows, kind)
     if not len(table):
-        raise DataError(f"{spec.hub or spec.path}: no row in it: correct the path or the file")
+        raise DataError(f"{spec.hub or spec.path}: no rows: correct the path or the file")
     if spec.hub is not None:
         return table
     chosen = draw(len(table), spec.limit, spec.seed)
@@ -176,14 +180,26 @@ def read_file(
     labels: bool = False,
     rename: str | None = None,
 ) -> Iterator[Row]:
-    """Yield the checked rows of one file; arguments and errors as for `load` and `open_files`."""
+    """Yield the checked rows of one file.
+
+    Args:
+        file: The file.
+        kind: "pairs", "passages" or "labelled".
+        fields: Our column -> the column of the file.
+        bad: Records bad rows; None: the first bad row is raised.
+        labels: Whether a row without a label is a bad row.
+        rename: As in `SourceSpec`.
+
+    Raises:
+        DataError: There are more bad rows than `bad` allows, or the file cannot be read to its end.
+    """
     lists = _LISTS.get(row_files.ending(file).removesuffix(".gz"), "texts")
     columns = [(fields or {}).get(column, column) for column in schema.COLUMNS[kind]]
 
     def check(row: Any, where: str) -> Row:
         checked = schema.check(kind, row, where, fields, lists, rename)
         if labels and checked["label"] is None:
-            raise DataError(f"{where}: column label: nothing in it: fill it, or leave --labels out")
+            raise DataError(f"{where}: column label: is empty: fill it, or leave --labels out")
         return checked
 
     return row_files.read(file, check, bad, columns)
@@ -191,9 +207,13 @@ def read_file(
 
 @dataclass(frozen=True)
 class OpenedFiles:
-    """Files of rows of one kind: `rows` can be read once, and `bad` then lists the rows that were left out.
+    """Files with rows of one kind.
 
-    `fields` maps our columns to the files'; `ignored` are columns of the first file that this kind does not have.
+    kind: "pairs", "passages" or "labelled".
+    rows: The checked rows; can be read once.
+    bad: Lists the skipped rows, when `rows` has been read.
+    fields: Our column -> the column of the files.
+    ignored: Columns of the first file that this kind does not have.
     """
 
     kind: str
@@ -205,14 +225,17 @@ class OpenedFiles:
 
 
 def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], labels: bool = False) -> OpenedFiles:
-    """Open files of rows, whose kind is that of the first file.
+    """Open files of rows; the first file decides the kind of rows.
 
-    `paths` may be patterns and `sample:NAME`; `skip_bad` rows may be left out, and with `labels` a pair without a label
-    is a bad row.
+    Args:
+        paths: Files, patterns or `sample:NAME`.
+        skip_bad: How many bad rows may be skipped.
+        fields: Our column -> the column of the files.
+        labels: Whether a pair without a label is a bad row.
 
     Raises:
-        UsageError: A file is missing or cannot be read as data.
-        DataError: The first row cannot be read, has columns of no kind, or one beside another that is to be read as it.
+        UsageError: A file is missing or has an unknown ending.
+        DataError: The first row cannot be read, its columns fit no kind, or it has both names of a column in `fields`.
     """
     found, bad = [file for path in paths for file in files(path)], BadRows(skip_bad)
     of = _kind(found[0], fields)
@@ -220,9 +243,7 @@ def open_files(paths: Iterable[str], skip_bad: int, fields: Mapping[str, str], l
     first = next(iter(row_files.read(found[0], lambda row, _: row, BadRows(_LOOK), columns=())), {})
     for ours, theirs in fields.items():
         if ours not in fields.values() and {ours, theirs} <= set(first):
-            words = (
-                f"--field {ours}={theirs}, and the rows have a column {ours} as well: rename or remove one of the two"
-            )
+            words = f"has both columns of --field {ours}={theirs}: rename or remove one of the two"
             raise DataError(f"{found[0]}: {words}")
     ignored = [str(column) for column in first if column not in known] if isinstance(first, Mapping) else []
     need_label = labels and of != "passages"
@@ -239,17 +260,17 @@ def _kind(file: Path, fields: Mapping[str, str]) -> str:
 
     first = list(islice(row_files.read(file, of, BadRows(_LOOK), columns=()), _LOOK))
     if not first:
-        next(iter(row_files.read(file, of, columns=())), None)  # says what is wrong with the first row
-        raise DataError(f"{file}: no row in it: correct the path or the file")
-    # If some of the first rows have a label, it is missing in the others, and they are refused when they are read.
+        next(iter(row_files.read(file, of, columns=())), None)  # raises the error of the first row
+        raise DataError(f"{file}: no rows: correct the path or the file")
+    # If some of the first rows have a label, the others lack it, and are refused when they are read.
     return "labelled" if "labelled" in first else first[0]
 
 
 def fields(pairs: Iterable[str]) -> dict[str, str]:
-    """Read "ours=theirs" words as the map of column names.
+    """Parse "ours=theirs" arguments into a map: our column -> the column of the files.
 
     Raises:
-        UsageError: A word of another form, a column that no kind of rows has, or one that is named twice.
+        UsageError: An argument has another form, our column is unknown, or a column is named twice.
     """
     named: dict[str, str] = {}
     columns = {column for kind in schema.COLUMNS.values() for column in kind}
@@ -265,7 +286,7 @@ def fields(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
-    """Yield checked rows of a hub data set; of one that is not streamed only drawn rows are read."""
+    """Yield the checked rows of a dataset on the Hub; unless it is streamed, only sampled rows are read."""
     for number, row in _hub_stream(spec, kind) if spec.streaming else _hub_drawn(spec, kind):
         where = f"{spec.hub} {'streamed ' if spec.streaming else ''}row {number}"
         try:
@@ -277,7 +298,7 @@ def _from_hub(spec: SourceSpec, kind: str, bad: BadRows) -> Iterator[Row]:
 
 
 def _needed(rows: Any, kind: str, fields: Mapping[str, str]) -> Any:
-    """A data set with the columns alone that rows of a kind have; where one is missing all, so that it can be said."""
+    """The dataset with only the columns of a kind; with all columns if a required one is missing, for the message."""
     there = rows.column_names or []
     if not {fields.get(column, column) for column in schema.REQUIRED[kind]} <= set(there):
         return rows
@@ -286,7 +307,7 @@ def _needed(rows: Any, kind: str, fields: Mapping[str, str]) -> Any:
 
 
 def _hub_drawn(spec: SourceSpec, kind: str) -> Iterator[tuple[int, Row]]:
-    """Yield (number from 1, row) of a set in the cache, those that `limit` draws."""
+    """Yield (number from 1, row) of a dataset in the cache; with `limit` only the sampled rows."""
     rows = _needed(_hub_rows(spec), kind, spec.fields)
     chosen = draw(len(rows), spec.limit, spec.seed)
     for number in chosen if chosen is not None else range(len(rows)):
@@ -295,14 +316,14 @@ def _hub_drawn(spec: SourceSpec, kind: str) -> Iterator[tuple[int, Row]]:
 
 @contextmanager
 def _asking(spec: SourceSpec) -> Iterator[dict[str, Any]]:
-    """Yield what `load_dataset` is to load; what goes wrong in the block is raised as a UsageError of one line."""
+    """Yield the arguments of `load_dataset`; errors in the block are raised as a UsageError of one line."""
     import datasets
 
-    what = f"data set {spec.hub}"
+    what = f"dataset {spec.hub}"
     try:
         with hub.asking(what, UsageError):
             commit = hub.commit(spec.hub or "", spec.revision, "dataset")
-            # Spelled out, since the bare id would mean a folder of that name where there is one.
+            # With the prefix, because the bare id would mean a local folder of that name.
             path = f"hf://datasets/{spec.hub}"
             yield {"path": path, "name": spec.config, "split": spec.split, "revision": commit}
     except datasets.exceptions.DatasetsError as error:
@@ -310,7 +331,7 @@ def _asking(spec: SourceSpec) -> Iterator[dict[str, Any]]:
 
 
 def _hub_stream(spec: SourceSpec, kind: str) -> Iterator[tuple[int, Row]]:
-    """Yield (number from 1, row) of a set as it comes over the network; with `limit` mixed in a buffer and cut."""
+    """Yield (number from 1, row) of a dataset as it is downloaded; with `limit` shuffled in a buffer and cut off."""
     import datasets
 
     with _asking(spec) as wanted:
@@ -321,12 +342,13 @@ def _hub_stream(spec: SourceSpec, kind: str) -> Iterator[tuple[int, Row]]:
 
 
 def _hub_rows(spec: SourceSpec) -> Dataset:
-    """The rows of a hub data set at its revision; UsageError if the cache holds another one alone."""
+    """The rows of a dataset on the Hub at its revision; UsageError if the cache has only another revision."""
     import datasets
 
     with _asking(spec) as wanted:
         rows = datasets.load_dataset(**wanted)
-    # Without the hub the library takes what it cached last, whatever revision is asked for. Each commit has a folder.
+    # If the Hub cannot be reached, the library takes the latest cached revision, not the requested one. In the cache
+    # each commit has a folder of its own.
     commit = wanted["revision"]
     cached = next((Path(file["filename"]).parent for file in rows.cache_files), None)
     if cached is None or cached.name == commit:
@@ -335,7 +357,7 @@ def _hub_rows(spec: SourceSpec) -> Dataset:
     shards = sorted(file for name in names for file in (cached.parent / commit).glob(name))
     if not shards:
         raise UsageError(
-            f"data set {spec.hub}: the cache of this machine holds revision {cached.name}, not {commit} "
-            f"({spec.revision or 'main'}), and the hub cannot be asked: run once with the hub"
+            f"dataset {spec.hub}: the cache of this machine has revision {cached.name}, not {commit} "
+            f"({spec.revision or 'main'}), and the Hub cannot be reached: run once with access to the Hub"
         )
     return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in shards])

@@ -1,4 +1,4 @@
-"""Rows on disk: Arrow tables that are mapped into memory, draws from them, and the files that commands write."""
+"""Rows on disk: Arrow tables that are mapped into memory, samples of them, and the files that commands write."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-CHUNK = 10_000  # rows turned into columns at once: as Python objects they take several times the memory
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # of files that are written
-EXAMPLES = 20  # of each reason in a report
+CHUNK = 10_000  # rows that are Python objects at once: as such they take several times the memory
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")  # the formats that commands write
+EXAMPLES = 20  # examples of each reason in a report
 _LONGEST = 300  # characters of a text in a report
 
 
 def schema(kind: str) -> pa.Schema:
-    """Column types of "pairs", "passages" or "labelled" rows."""
+    """Return the column types of "pairs", "passages" or "labelled" rows."""
     import pyarrow as pa
 
     text, texts = pa.string(), pa.list_(pa.string())
@@ -44,16 +44,19 @@ def schema(kind: str) -> pa.Schema:
 
 
 def collect(rows: Iterable[Row], kind: str | pa.Schema) -> Dataset:
-    """Write checked rows to an anonymous temporary Arrow file, which is deleted with the last reference to the table.
+    """Write checked rows to a temporary Arrow file and map it into memory.
 
-    `kind` is as for `schema`, or the column types themselves. The file is in Python's folder for temporary files
-    (TMPDIR).
+    The file is in Python's folder for temporary files (TMPDIR). It is deleted with the last reference to the table.
+
+    Args:
+        rows: The rows.
+        kind: As for `schema`, or the column types.
 
     Raises:
         LusiferError: There is not enough space for them.
     """
     try:
-        with tempfile.TemporaryFile() as file:  # what is left to write is tried again when it is closed
+        with tempfile.TemporaryFile() as file:  # closing it flushes again, so an error may be raised there as well
             _write(file, rows, kind)
             file.flush()
             return _mapped(file)
@@ -61,11 +64,17 @@ def collect(rows: Iterable[Row], kind: str | pa.Schema) -> Dataset:
         if error.errno not in FULL:
             raise
         place = tempfile.gettempdir()
-        raise LusiferError(f"{place}: the rows do not fit there: set TMPDIR to a folder with more space") from error
+        raise LusiferError(f"{place}: no space for the rows: set TMPDIR to a folder with more space") from error
 
 
 def write_table(path: Path, rows: Iterable[Row], kind: str) -> None:
-    """Write rows to an Arrow file, for `open_table`; the whole file or nothing."""
+    """Write rows to an Arrow file for `open_table`, atomically.
+
+    Args:
+        path: The file.
+        rows: The rows.
+        kind: As for `schema`.
+    """
     with write_file(path) as temporary, temporary.open("wb") as file:
         _write(file, rows, kind)
 
@@ -77,32 +86,49 @@ def open_table(path: Path) -> Dataset:
 
 
 def values(table: Dataset, column: str, rows: Sequence[int] | slice) -> list:
-    """Give the values of a column in some rows as Python objects, without reading the other columns."""
+    """Read one column of some rows as Python objects, without reading the other columns.
+
+    Args:
+        table: The table.
+        column: The name of the column.
+        rows: Row numbers, or a slice.
+    """
     column_values = table.data.column(column)
     if isinstance(rows, slice):
         return column_values[rows].to_pylist()
-    # Not `take` of Arrow: of a table of several blocks it copies the whole column into memory first.
+    # Not Arrow's `take`: with a table of several blocks it first copies the entire column into memory.
     return [column_values[int(number)].as_py() for number in rows]
 
 
 def take(table: Dataset, numbers: Sequence[int], kind: str) -> Dataset:
-    """Write some rows of a table to a table of their own: `Dataset.select` would leave all rows in `.data`."""
+    """Copy some rows into a new table on disk; `Dataset.select` would leave all rows in `.data`.
+
+    Args:
+        table: The table.
+        numbers: Row numbers.
+        kind: As for `schema`.
+    """
     columns = {name: table.data.column(name) for name in table.column_names}
     return collect(({name: values[each].as_py() for name, values in columns.items()} for each in numbers), kind)
 
 
 def chunks(table: Dataset) -> Iterator[slice]:
-    """Give slices that together are all rows of a table, `CHUNK` rows each."""
+    """Yield slices of `CHUNK` rows that cover a table."""
     return (slice(start, start + CHUNK) for start in range(0, len(table), CHUNK))
 
 
 def check_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
-    """Refuse an output file, or the page of its counts, that cannot be written, before the work; return the page.
+    """Refuse an output file that cannot be written, before the work starts; the same for its report.
 
-    `inputs` are files that are read meanwhile.
+    Args:
+        path: The output file.
+        inputs: The files that are read meanwhile.
+
+    Returns:
+        The file of the report (counts), a Markdown page next to the output.
 
     Raises:
-        UsageError: Unknown suffix, a folder, a place where nothing can be written, or one of the inputs.
+        UsageError: The suffix is unknown, or the file is a folder, one of the inputs or cannot be written.
     """
     page, inputs = path.with_name(path.name + ".report.md"), list(inputs)
     refuse_output(path, SUFFIXES, inputs)
@@ -111,9 +137,12 @@ def check_output(path: Path, inputs: Iterable[Path] = ()) -> Path:
 
 
 def write_rows(path: Path, rows: Iterable[Row], kind: str) -> None:
-    """Write checked rows to a file of one of `SUFFIXES`, the whole file or nothing; the same rows give the same bytes.
+    """Write checked rows to a file, atomically; the same rows give the same bytes.
 
-    `kind` is as for `schema`. In JSON lines, columns that are None are left out.
+    Args:
+        path: The file, with one of `SUFFIXES`. In JSON lines, columns that are None are left out.
+        rows: The rows.
+        kind: As for `schema`.
     """
     with write_file(path) as temporary:
         with temporary.open("wb") as file:
@@ -127,7 +156,7 @@ def write_rows(path: Path, rows: Iterable[Row], kind: str) -> None:
 
 
 def json_line(row: Row) -> bytes:
-    """Give a row as a line of JSON, without columns that are None."""
+    """Return a row as a line of JSON, without columns that are None."""
     known = {column: value for column, value in row.items() if value is not None}
     return json.dumps(known, ensure_ascii=False).encode() + b"\n"
 
@@ -147,12 +176,21 @@ def _mapped(file: Any) -> Dataset:
     from datasets import Dataset
 
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Without a fingerprint the library makes one of a pickle of all rows, which is several times the file in memory.
+    # Without a fingerprint the library pickles all rows to make one, which takes several times the file in memory.
     return Dataset(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all(), fingerprint=secrets.token_hex(8))
 
 
 def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
-    """Draw `limit` of `count` row numbers, in ascending order; None means all rows."""
+    """Sample row numbers.
+
+    Args:
+        count: How many rows there are.
+        limit: How many to sample; None samples nothing.
+        seed: The seed.
+
+    Returns:
+        The row numbers, ascending; None if all rows are used.
+    """
     if limit is None or count <= limit:
         return None
     return sorted(random.Random(seed).sample(range(count), limit))
@@ -160,14 +198,20 @@ def draw(count: int, limit: int | None, seed: int) -> list[int] | None:
 
 @dataclass
 class RowCounts:
-    """Counts by reason, in the order in which reasons were first met, and the first examples of each."""
+    """Counts by reason, in the order in which the reasons first occurred, with the first examples of each."""
 
     title: str
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def count(self, reason: str, *example: str, by: int = 1) -> None:
-        """Add `by` rows to a reason; `example` are texts that show it, of which the first 20 are kept."""
+        """Add rows to a reason.
+
+        Args:
+            reason: The reason, as the report shows it.
+            example: Texts of one example. The first 20 examples of a reason are stored.
+            by: How many rows.
+        """
         self.counts[reason] = self.counts.get(reason, 0) + by
         shown = self.examples.setdefault(reason, [])
         if example and len(shown) < EXAMPLES:
@@ -180,7 +224,7 @@ class RowCounts:
             self.examples[reason] = [*self.examples[reason], *examples.get(reason, ())][:EXAMPLES]
 
     def lines(self) -> list[str]:
-        """Give the counts as lines for a terminal."""
+        """Return the counts as lines for a terminal."""
         width = max(map(len, self.counts), default=0)
         return [f"{reason:<{width}}  {number:>12,}" for reason, number in self.counts.items()]
 

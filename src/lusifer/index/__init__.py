@@ -1,1 +1,1 @@
-"""An index on disk: documents in, the nearest ones in any language out."""
+"""An index on disk: store documents, and find the nearest ones for a question in any language."""

@@ -1,4 +1,4 @@
-"""Checks on an index on disk, all of it: that it can be read, is what was written, and has its model here."""
+"""Check an index on disk: its files, documents and vectors, and whether its model is available."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lusifer.model.probes import Probe
 
 
 def examine(path: str | os.PathLike[str]) -> list[Probe]:
-    """Read an index, every byte of it, and look for its model, which is not loaded.
+    """Read an index completely, and look for its model, which is not loaded.
 
     Args:
         path: The folder of the index.
 
     Returns:
-        The checks in order; the first alone if the index cannot be opened.
+        The checks in order; only the first if the index cannot be opened.
 
     Raises:
         UsageError: There is no index.
@@ -66,7 +66,7 @@ def _documents(table: PassageTable) -> Probe:
 
 
 def _vectors(table: PassageTable) -> Probe:
-    """A vector that is 0, or no number, is found by no question."""
+    """Find vectors that are 0 or not finite: no question can find them."""
     name, bad, first = "its vectors are numbers", 0, None
     try:
         for ids, vectors in table.vectors():
@@ -76,7 +76,7 @@ def _vectors(table: PassageTable) -> Probe:
                 first = ids[int(wrong.argmax())]
     except LusiferError as error:
         return Probe(name, False, str(error), error)
-    how = "index the document again with `lusifer index`, or take it out"
+    how = "index the document again with `lusifer index`, or delete it"
     return Probe(name, not bad, f"{bad:,} are not, the first of document {first}: {how}" if bad else "all of them")
 
 
@@ -88,5 +88,5 @@ def _model(made_by: IndexModel, folder: Path) -> Probe:
         return Probe(name, False, str(error), error)
     if here == made_by.identity:
         return Probe(name, True, f"identity {here}")
-    how = "put back the one that made the index, or `lusifer reindex` with this one"
-    return Probe(name, False, f"identity {here}, and the index was made by {made_by.identity}: {how}")
+    how = "restore the model that made the index, or run `lusifer reindex` with this one"
+    return Probe(name, False, f"identity {here}, but the index was made by {made_by.identity}: {how}")

@@ -1,4 +1,4 @@
-"""What an index holds: documents with an id, a text and fields, read from a file as for `embed`, or from a folder."""
+"""The documents of an index: an id, a text and fields, read from a file or from a folder of texts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lusifer.prompts import check_text
 from lusifer.serving.files import TextSource
 
 RESERVED = ("id", "text", "vector", "chunk", "chunk_count", "chunk_start", "chunk_end", "digest")
-"""Columns of every index; no field of a document may have such a name, nor one that begins with an underscore."""
+"""Columns of every index. Fields of documents must not have these names, or names that begin with an underscore."""
 TEXT_FILES = (".txt", ".md", ".markdown")
-"""Files of a folder that are documents, by the ending of their names in small letters."""
+"""The endings of files in a folder that are documents, in lower case."""
 SAMPLE = 16
 KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float", str: "text"}
 Value = str | int | float | bool
@@ -34,8 +34,9 @@ Value = str | int | float | bool
 class TextDocument:
     """A document of an index.
 
-    `text` may be None only where `vector` is there, as in an index of vectors alone. `place` says where it came from,
-    for messages.
+    text: May be None only if there is a `vector`, in an index of vectors only.
+    place: Where it comes from, for messages.
+    vector: (d,) float32, if the document was embedded before.
     """
 
     id: str
@@ -46,12 +47,12 @@ class TextDocument:
 
     @property
     def digest(self) -> str:
-        """What says that a document changed: 16 hexadecimal digits of its text, fields and given vector."""
+        """A digest by which a changed document is recognized: 16 hexadecimal digits of text, fields and vector."""
         return self._digest(b"")
 
     @property
     def digest_if_cut(self) -> str:
-        """Likewise of one of which the beginning alone was embedded, so that it is no longer the same when split."""
+        """The digest of a truncated document; it differs, so that the document is embedded again to be split."""
         return self._digest(b"cut")
 
     def _digest(self, taken: bytes) -> str:
@@ -61,17 +62,17 @@ class TextDocument:
 
 
 def document(row: Any, where: str, text: str = "text", id: str = "id", default: str | None = None) -> TextDocument:
-    """Make a document of an object.
+    """Make a document from an object.
 
     Args:
-        row: Its fields. Texts, numbers and truth values are kept, dates as text; lists, objects and nothing are not.
-        where: Where it came from.
-        text: The field that holds the text.
-        id: The field that holds the id: a text or a whole number, which becomes a text.
-        default: The id of a row without one; None refuses it.
+        row: The object. Texts, numbers and booleans are stored, dates as text; lists, objects and null are not.
+        where: Where it comes from, the start of the message.
+        text: The field with the text.
+        id: The field with the id: a text, or an integer, which becomes a text.
+        default: The id of a row without one; None refuses such a row.
 
     Raises:
-        DataError: No text that can be embedded, no id, or a name of a field that no index can have.
+        DataError: There is no text that can be embedded, no id, or a field has an invalid name.
     """
     if isinstance(row, TextDocument):
         return row
@@ -84,14 +85,14 @@ def document(row: Any, where: str, text: str = "text", id: str = "id", default: 
     if name is None and default is not None:
         name = default
     if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
-        raise DataError(f"{where}: its {id!r} is {_kind(name)}: an id is a text or a whole number")
+        raise DataError(f"{where}: its {id!r} is {_kind(name)}: give a text or an integer as id")
     fields = {key: kept for key, value in row.items() if key not in (text, id) and (kept := _kept(value)) is not None}
     for key in fields:
         if key in RESERVED or key.startswith("_") or "." in key or "`" in key or not key:
-            words = "such a name is the index's own, or none it can have: rename the field"
+            words = "the name is reserved or has characters that are not allowed: rename the field"
             raise DataError(f"{where}: field {key!r}: {words}")
         if not _is_unicode(f"{key} {fields[key]}"):
-            words = "half of a surrogate pair: remove it, or write the value anew as UTF-8"
+            words = "lone surrogate: remove it, or save the value again as UTF-8"
             raise DataError(f"{where}: field {ascii(key)}: {words}")
     return TextDocument(check_text(str(name), f"{where}: its id"), check_text(row[text], where), fields, where)
 
@@ -101,12 +102,12 @@ def _kind(value: Any) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair."""
+    """Whether a text has no lone surrogates."""
     return text.encode("utf-8", "replace").decode("utf-8") == text
 
 
 def _kept(value: Any) -> Value | None:
-    """A value as an index keeps it; None for what it does not."""
+    """A value as an index stores it; None if it is not stored."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -120,32 +121,32 @@ def _kept(value: Any) -> Value | None:
 
 
 def given_id(given: object) -> str:
-    """An id as it is given, a text or a whole number, as an index has it.
+    """Convert a given id, a text or an integer, to the form in the index.
 
     Raises:
         UsageError: It is neither.
-        TextError: It is blank, or a text that no index can have.
+        TextError: It is blank, or has characters that are not allowed.
     """
     given = given.item() if isinstance(given, np.generic) else given
     if isinstance(given, bool) or not isinstance(given, (str, int)):
-        raise UsageError(f"{given!r}: no id of a document: give texts or whole numbers")
+        raise UsageError(f"{given!r}: not the id of a document: give texts or integers")
     return check_text(str(given), "an id")
 
 
 class DocumentFile(TextSource):
-    """A file of documents, or standard input: a line of text or a row each, with all fields of the row.
+    """A file of documents, or standard input: one per line of text or per row, with all fields of the row.
 
     Args:
         path: As for `TextSource`.
-        field: Likewise.
-        form: Likewise.
-        id: The field that holds the id. None is "id", and a row without one is named by its file and line.
+        field: As for `TextSource`.
+        form: As for `TextSource`.
+        id: The field with the id. None is "id", and a row without it gets its file and line as id.
     """
 
     def __init__(self, path: str, field: str | None = None, form: str | None = None, id: str | None = None) -> None:
         super().__init__(path, field, form)
         if id is not None and self.form == ".txt":
-            words = "a text a line has no fields: leave it out, or say what the input is (--input-format jsonl)"
+            words = "lines of text have no fields: leave it out, or give the format (--input-format jsonl)"
             raise UsageError(f"--id {id}: {self.name}: {words}")
         self.id = id
 
@@ -153,7 +154,7 @@ class DocumentFile(TextSource):
         """Yield every document, in order.
 
         Raises:
-            DataError: A row is none.
+            DataError: A row is no valid document.
         """
         name = "-" if self._data is not None else self.path.name
         for number, (where, row) in enumerate(self._documents(), start=1):
@@ -172,7 +173,7 @@ class DocumentFile(TextSource):
             refuse_pointer(self.path)
             try:
                 schema = pq.read_schema(self.path)
-            except Exception:  # noqa: BLE001 - the reader of rows says what is wrong
+            except Exception:  # noqa: BLE001 - the reader of rows raises the error with a clear message
                 yield from rows.rows(self.path, [self.field])
                 return
             import pyarrow.types as kinds
@@ -188,10 +189,15 @@ class DocumentFile(TextSource):
 
 
 class DocumentFolder:
-    """A folder of texts: a file is a document, and its path within the folder its id. Empty and hidden files are none.
+    """A folder of texts: each file is a document, with its path in the folder as id.
+
+    Empty and hidden files are skipped.
+
+    Args:
+        path: The folder.
 
     Raises:
-        UsageError: `path` has no file that ends in .txt or .md.
+        UsageError: The folder has no file that ends in one of `TEXT_FILES`.
     """
 
     def __init__(self, path: str) -> None:
@@ -205,27 +211,25 @@ class DocumentFolder:
             and file.is_file()
         ]
         if not self._files:
-            raise UsageError(f"{path}: no file in this folder ends in {', '.join(TEXT_FILES)}: name a folder of texts")
+            raise UsageError(f"{path}: no files that end in {', '.join(TEXT_FILES)}: name a folder of texts")
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield every document, by name.
 
         Raises:
-            DataError: A file is not UTF-8, or holds characters that no tokenizer accepts.
+            DataError: A file is not UTF-8, too large, or has characters that no tokenizer accepts.
         """
         self.empty = 0
         for file in self._files:
             refuse_pointer(file)
             try:
                 if file.stat().st_size > rows.MOST_IN_A_LINE:
-                    raise DataError(
-                        f"{file}: more than {rows.MOST_IN_A_LINE:,} bytes, no text: split it, or take it away"
-                    )
-                text = file.read_bytes().decode("utf-8-sig")  # with its line ends: places are counted in it
+                    raise DataError(f"{file}: more than {rows.MOST_IN_A_LINE:,} bytes: split it, or remove it")
+                text = file.read_bytes().decode("utf-8-sig")  # with its line ends, so that places of passages are right
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
             except OSError as error:
-                raise DataError(f"{file}: cannot be read ({error.strerror}): mend it, or take it away") from None
+                raise DataError(f"{file}: cannot be read ({error.strerror}): fix that, or remove the file") from None
             if not text.strip():
                 self.empty += 1
                 continue
@@ -234,10 +238,10 @@ class DocumentFolder:
 
 
 def _name(id: str, where: str) -> str:
-    """The name of a file as an id, which is UTF-8 where the names of files need not be."""
+    """The name of a file as an id; names of files need not be UTF-8, but ids must be."""
     if not _is_unicode(id):
         shown = os.fsencode(where).decode("utf-8", "backslashreplace")
-        raise DataError(f"{shown}: the name of the file is not UTF-8, and documents are called by it: rename the file")
+        raise DataError(f"{shown}: the name of the file is not UTF-8, so it cannot be an id: rename the file")
     return id
 
 
@@ -245,22 +249,28 @@ Source = DocumentFile | DocumentFolder
 
 
 def source(path: str, field: str | None = None, form: str | None = None, id: str | None = None) -> Source:
-    """A file or a folder of documents; the arguments are those of `DocumentFile`.
+    """Open a file or a folder of documents.
+
+    Args:
+        path: The file or folder.
+        field: As for `DocumentFile`, and so are `form` and `id`; not for a folder.
+        form: See `field`.
+        id: See `field`.
 
     Raises:
-        UsageError: There is none, or a folder has fields named.
+        UsageError: There is no such file or folder, or an argument does not fit a folder.
     """
     if not Path(path).expanduser().is_dir():
         return DocumentFile(path, field, form, id)
     for option, value in (("--field", field), ("--input-format", form), ("--id", id)):
         if value is not None:
-            raise UsageError(f"{option} {value}: {path} is a folder of texts, which has none: leave it out")
+            raise UsageError(f"{option} {value}: {path} is a folder of texts, not a file of rows: leave it out")
     return DocumentFolder(path)
 
 
 @dataclass
 class Survey:
-    """What documents there are: how many, which fields of which kind, their ids, and `SAMPLE` of them at random."""
+    """The facts of documents after they were read once: count, field -> kind, ids, and a random sample of `SAMPLE`."""
 
     count: int = 0
     fields: dict[str, str] = field(default_factory=dict)
@@ -269,17 +279,19 @@ class Survey:
 
 
 def survey(found: Any, look: Callable[[TextDocument], None] | None = None) -> Survey:
-    """Read all documents of a source once, before a model is loaded; it has a `name` and gives `documents()`.
+    """Read all documents of a source once, before a model is loaded.
 
-    `look` is called with each of them.
+    Args:
+        found: The source: an object with `name` and `documents()`.
+        look: Called with each document.
 
     Raises:
-        DataError: There is none, one is no document, or two have one id.
+        DataError: There is no document, one is invalid, or two have the same id.
     """
     seen, chance = Survey(), random.Random(0)
     for each in found.documents():
         if each.id in seen.ids:
-            raise DataError(f"{each.place}: the id {each.id!r} is there twice: give each document its own")
+            raise DataError(f"{each.place}: the id {each.id!r} occurs twice: give each document its own")
         seen.ids.add(each.id)
         seen.count += 1
         widen(seen.fields, each.fields)
@@ -288,12 +300,12 @@ def survey(found: Any, look: Callable[[TextDocument], None] | None = None) -> Su
         if (place := chance.randrange(seen.count) if len(seen.sample) == SAMPLE else len(seen.sample)) < SAMPLE:
             seen.sample[place : place + 1] = [each]
     if not seen.count:
-        raise DataError(f"{found.name}: no texts in it")
+        raise DataError(f"{found.name}: no texts: give an input with at least one")
     return seen
 
 
 def widen(kinds: dict[str, str], fields: Mapping[str, Value]) -> None:
-    """Take the values of a document into account: the kind of a field is the narrowest that holds all of its values."""
+    """Widen the kinds of fields in place so that they fit the values of a further document."""
     for name, value in fields.items():
         kind = KINDS[type(value)]
         before = kinds.setdefault(name, kind)
@@ -302,10 +314,14 @@ def widen(kinds: dict[str, str], fields: Mapping[str, Value]) -> None:
 
 
 def fitted(each: TextDocument, kinds: Mapping[str, str]) -> dict[str, Value]:
-    """The fields of a document as values of their kinds.
+    """Convert the fields of a document to the kinds of the index.
+
+    Args:
+        each: The document.
+        kinds: Field -> kind.
 
     Raises:
-        DataError: A value is not of its kind.
+        DataError: A value does not fit its kind.
     """
     found: dict[str, Value] = {}
     for name, value in each.fields.items():
@@ -320,8 +336,8 @@ def fitted(each: TextDocument, kinds: Mapping[str, str]) -> dict[str, Value]:
         elif own != kind and (kind, own) == ("int", "float") and value == int(value):
             value = int(value)
         elif own != kind:
-            words = f"the index has {kind} values in this field, and this is {rows.kind_of_value(value)}"
-            raise DataError(f"{each.place}: field {name!r}: {words}: write all alike, or name the field anew")
+            words = f"the index has {kind} values in this field, but this is {rows.kind_of_value(value)}"
+            raise DataError(f"{each.place}: field {name!r}: {words}: convert it, or rename the field")
         if kind == "int" and not -(2**63) <= value < 2**63:
             raise _too_large(each, name)
         found[name] = value
@@ -335,7 +351,7 @@ def _too_large(each: TextDocument, name: str) -> DataError:
 
 
 def windows(found: Iterable[TextDocument], most: int, characters: int) -> Iterator[list[TextDocument]]:
-    """Cut documents into lists of at most `most` and, one document more or less, `characters`."""
+    """Yield lists of at most `most` documents; a list ends with the document that reaches `characters`."""
     window: list[TextDocument] = []
     length = 0
     for each in found:

@@ -1,4 +1,4 @@
-"""The index: documents go in as passages with vectors, questions in any language find them again."""
+"""The index: it stores documents as passages with vectors, and finds them by questions in any language."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Mode = Literal["vector", "hybrid", "words"]
 
 
 class Index:
-    """An index on disk that knows the model of its vectors.
+    """An index on disk, with a record of the model of its vectors; made by `Index.create` or `Index.open`.
 
-    `Index.create` makes one, `Index.open` opens it. Many may read, in threads too, while one writes: what is committed
-    is found, and a writer that is killed leaves what it had committed. The model is loaded when it is first needed.
+    Many processes and threads may read while one writes. Readers find all commits, and a writer that is killed leaves
+    its commits. The model is loaded when it is first needed.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Index:
 
         Args:
             path: The folder.
-            model: What embeds its documents: a name as for `lusifer.load`, or a model in memory.
-            embedder: The model of that name, if it is loaded already.
-            device: Where to load it; None takes the best one.
+            model: The model of the documents: a name as for `lusifer.load`, or a model in memory.
+            embedder: The model of that name, if it is already loaded.
+            device: The device of the model; None takes the best one.
             **settings: `task`, `prompt`, `dtype`, `tokens`, `overlap`, `offsets` and `language_field`, as for
                 `models.describe`.
 
         Raises:
-            UsageError: The folder is there or being made, the model is not there, or a setting is none for it.
+            UsageError: The folder exists or is being made, there is no such model, or a setting does not fit it.
             MissingExtraError: LanceDB is not installed.
         """
         folder = cls.refuse_old(path)
@@ -79,24 +79,24 @@ class Index:
         made, asks, embedder = describe(model, embedder, device, **settings)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"{path}: is being made by another process: wait until it is done"):
-            cls.refuse_old(path)  # by now it may be made
+            cls.refuse_old(path)  # again: another process may have made it before the lock
             if made.offsets is not None:
                 asking.keep(folder, settings["offsets"][0])
             return cls(folder, PassageTable.create(folder, made.to_dict(), made.dimensions), asks, embedder, device)
 
     @staticmethod
     def refuse_old(path: str | os.PathLike[str]) -> Path:
-        """Refuse a place where no new index can be made; else give it as a path.
+        """Refuse a folder in which no new index can be made; else return it as a path.
 
         Raises:
-            UsageError: An index is there, or something else.
+            UsageError: The folder has an index or other files, or cannot be written.
         """
         folder = Path(path).expanduser()
         if is_table(folder):
-            raise UsageError(f"{path}: there is an index already: open it, or name a new folder")
-        begun = (f"{NAME}.lance", ".lock")  # what a kill leaves of one that was not made yet
+            raise UsageError(f"{path}: already has an index: open it, or name a new folder")
+        begun = (f"{NAME}.lance", ".lock")  # the traces of a call that was killed before it made the index
         if folder.is_dir() and any(each.name not in begun and not asking.is_kept(each) for each in folder.iterdir()):
-            raise UsageError(f"{path}: is no index, and not empty: name a new folder")
+            raise UsageError(f"{path}: has other files and is no index: name a new folder")
         refuse_unwritable(folder, "folder", "the index")
         return folder
 
@@ -113,13 +113,13 @@ class Index:
 
         Args:
             path: The folder.
-            model: What embeds questions: None takes the model of the index; another is allowed if it was trained into
-                the space of the vectors.
-            embedder: The model of that name, if it is loaded already.
-            device: Where to load it; None takes the best one.
+            model: The model of questions. None takes the model of the index; another one must have been trained in the
+                same vector space.
+            embedder: The model of that name, if it is already loaded.
+            device: The device of the model; None takes the best one.
 
         Raises:
-            UsageError: There is no index, or the model gives other vectors.
+            UsageError: There is no index, or the model has another vector space.
             MissingExtraError: LanceDB is not installed.
         """
         folder = Path(path).expanduser()
@@ -128,14 +128,14 @@ class Index:
         return cls(folder, table, None if model is None else known(model), model if loaded else embedder, device)
 
     def __len__(self) -> int:
-        """How many passages there are."""
+        """The number of passages."""
         with self._lock:
             self._table.refresh()
             return len(self._table)
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields of documents -> their kinds, for filters: text, int, float or bool."""
+        """Field of documents -> kind, for filters: text, int, float or bool."""
         return self._table.fields
 
     @property
@@ -145,15 +145,15 @@ class Index:
 
     @property
     def asks_own(self) -> bool:
-        """Whether it is asked by the model that made it, and not by another one that may."""
+        """Whether the model of questions is the one that made the index."""
         return self._own
 
     @property
     def embedder(self) -> Embedder:
-        """The model that embeds questions, loaded now if it was not.
+        """The model that embeds questions; it is loaded at the first use.
 
         Raises:
-            UsageError: The model of the index is not there any more, or another one by now.
+            UsageError: The model of the index is gone or has changed.
         """
         with self._loading:
             asks = self._asking()
@@ -165,32 +165,32 @@ class Index:
             return self._embedder
 
     def _asking(self) -> Known:
-        """Who embeds questions, looked for now if it was not."""
+        """The model that embeds questions, not loaded; it is looked up at the first use."""
         with self._loading:
             if self._asks is None:
                 if self.model.name == IN_MEMORY:
-                    how = f"hand it over as `model`, or `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
+                    how = f"pass it as `model`, or run `lusifer reindex {shlex.quote(str(self.folder))} --model MODEL`"
                     raise UsageError(f"{self.folder}: was made by a model in memory: {how}")
                 may_ask(str(self.folder), self.model, asks := maker(self.model, self.folder))
                 self._asks = asks
             return self._asks
 
     def use(self, load: Callable[[str, str | None], Embedder]) -> None:
-        """Load the model by a function of its place and number format, in place of `lusifer.load`."""
+        """Load the model with a function (name or folder, dtype) instead of `lusifer.load`."""
         with self._loading:
             self._embedder = load(self._asking().place, self.model.dtype if self._own else None)
 
     def share(self, other: Index) -> None:
-        """Use the table of another that is open, and the vectors that it holds in memory."""
+        """Use the table of another open index of the same folder, with its vectors in memory."""
         self._table, self._lock = other._table, other._lock
 
     def statistics(self, given: asking.Given | None = None) -> LanguageStatistics:
-        """The language statistics of the model that asks and of the one that made the documents, or as they are given.
+        """Return the language statistics for searching, given or by default.
 
-        None takes those of the offsets of the index, where its own model asks, else those in the folder of the model.
+        The default are those of the offsets of the index, or with another model those in the folder of that model.
 
         Raises:
-            UsageError: There are none, or they are of others than these two.
+            UsageError: There are none, or they are of other models.
             DataError: Their file is damaged.
         """
         if given is None and self._statistics is not None:
@@ -208,16 +208,16 @@ class Index:
         on_long: Literal["split", "cut", "error"] = "split",
         progress: Callable[[int], None] | None = None,
     ) -> Added:
-        """Add documents whose ids are new. They are committed some hundred at a time.
+        """Add documents with new ids. They are committed some hundred at a time.
 
         Args:
-            documents: Objects with `id` and `text`; other fields that are texts, numbers or truth values are kept.
-            on_long: Texts longer than a passage: split into passages, cut and counted, or refused.
+            documents: Objects with `id` and `text`; other fields are stored if they are texts, numbers or booleans.
+            on_long: Whether texts longer than a passage are split, truncated ("cut") and counted, or refused.
             progress: Called with the number of documents done.
 
         Raises:
-            UsageError: Somebody else writes, or the model may ask this index and not add to it.
-            DataError: A document is none, or its id is there; those before it may be committed.
+            UsageError: Another process writes, or the model is not the one that made the index.
+            DataError: A document is invalid, or its id exists; documents before it may be committed.
         """
         self.require_own()
         with self._writing() as table:
@@ -231,23 +231,23 @@ class Index:
         on_long: Literal["split", "cut", "error"] = "split",
         progress: Callable[[int], None] | None = None,
     ) -> Added:
-        """Add documents, or put them in the place of those with their ids; what is unchanged is not embedded again.
+        """Add or replace documents by their ids; unchanged documents are not embedded again.
 
-        Arguments and errors are those of `add`; `fields` are the kinds of fields, where they are known beforehand.
+        Arguments and errors are those of `add`; `fields` maps fields to kinds, if they are known beforehand.
         """
         self.require_own()
         with self._writing() as table:
             return put(table, self.model, lambda: self.embedder, documents, True, fields, on_long, progress)
 
     def delete(self, ids: str | int | Iterable[str | int]) -> int:
-        """Take documents out, by ids as `add` takes them, or by one.
+        """Delete documents by their ids, or one by its id.
 
         Returns:
-            How many of them were there.
+            How many of them existed.
 
         Raises:
-            UsageError: Somebody else writes, or something is no id.
-            TextError: An id is blank, or a text that no index can have.
+            UsageError: Another process writes, or something is no id.
+            TextError: An id is blank, or has characters that are not allowed.
         """
         gone = 0
         one = isinstance(ids, (str, bytes, int, np.generic))
@@ -262,13 +262,13 @@ class Index:
         return gone
 
     def ids(self) -> set[str]:
-        """The ids of all documents."""
+        """Return the ids of all documents."""
         with self._lock:
             self._table.refresh()
             return self._table.all_ids()
 
     def optimize(self) -> None:
-        """Take all rows into the indexes, join files and remove old ones; `add` does it where it is worth it."""
+        """Index all rows, join files and remove old ones; `add` does this when it is worth it."""
         with self._writing() as table:
             table.tidy(force=True)
 
@@ -290,29 +290,29 @@ class Index:
 
         Args:
             texts: Questions, or one.
-            top_k: How many documents of each.
-            where: An SQL condition on the fields, applied before the search, as in "lang = 'de'". A blank one is none.
-            mode: "vector", in any language; "words", the full text in the question's own; "hybrid", each of the two on
-                its own, fused by rank.
-            vectors: Those of the questions (n, d), if they are embedded already.
-            report: Counts questions that are too long and were cut.
-            calibrated: Whether hits have the score that can be compared between languages as well.
-            min_score: Hits under it are left out: of the calibrated score, where that is asked for, else of the cosine.
-            languages: Of the questions, or of all: where calibrated scores or offsets need them. None tells them.
-            statistics: As for the method of that name; its errors are raised as well.
+            top_k: The most documents per question.
+            where: An SQL condition on the fields, applied before the search, such as "lang = 'de'"; blank: none.
+            mode: "vector" finds documents in any language, "words" is keyword search, "hybrid" fuses the ranks of both.
+            vectors: The vectors of the questions, (n, d), if they are already embedded.
+            report: Gets the count of truncated questions.
+            calibrated: Whether hits also have a score that can be compared between languages.
+            min_score: The lowest score of a hit: of the calibrated score if it is requested, else of the cosine.
+            languages: The languages of the questions, or one for all, for calibrated scores and offsets. None
+                identifies them.
+            statistics: As for the method `statistics`, whose errors are raised as well.
 
         Returns:
-            Of each question its hits, best first.
+            The hits of each question, best first.
 
         Raises:
-            UsageError: The filter or the vectors are none for this index, or a setting is none.
+            UsageError: The filter, the vectors or a setting does not fit the index.
             TextError: A question is empty.
         """
         if mode not in get_args(Mode) or top_k < 1:
-            raise UsageError(f"mode {mode!r} with top_k {top_k}: use {', '.join(get_args(Mode))}, and 1 or more")
+            raise UsageError(f"mode {mode!r}, top_k {top_k}: use one of {', '.join(get_args(Mode))}, and 1 or more")
         scored = mode != "words" or vectors is not None
         if not scored and (calibrated or min_score is not None):
-            raise UsageError('mode "words" gives no scores: leave calibrated and min_score out, or take another mode')
+            raise UsageError('mode "words" gives no scores: leave calibrated and min_score out, or use another mode')
         texts = [texts] if isinstance(texts, str) else list(texts)
         for number, text in enumerate(texts, start=1):
             check_text(text, "the question" if len(texts) == 1 else f"question {number}")
@@ -330,21 +330,21 @@ class Index:
 
     @property
     def prompt(self) -> str | None:
-        """What stands before a question; None is the model's default."""
+        """The prefix of questions; None is the model's default."""
         return self.prompt_of({} if self._own else self.embedder.prompts)
 
     def prompt_of(self, saved: Mapping[str, str]) -> str | None:
-        """What stands before a question of a model with these saved prompts, which need not be loaded."""
+        """Return the prefix of questions by the saved prompts of the model, which need not be loaded."""
         return self.model.query if self._own else encode.choose_prompt(saved, role="query")
 
     def held(self) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Every passage and its vector (n, d) of length 1, in memory, as they are committed now.
+        """Return all committed passages and their vectors, (n, d) float32 of length 1.
 
         Raises:
-            UsageError: The vectors are without the offsets of their languages, and no model gives such ones.
+            UsageError: Offsets were subtracted from the vectors, so they differ from those of the model.
         """
         if self.model.offsets is not None:
-            raise UsageError(f"{self.folder}: offsets are taken out of its vectors: ask it by `search`, or index anew")
+            raise UsageError(f"{self.folder}: its vectors have offsets subtracted: use `search`, or index it again")
         with self._lock:
             self._table.refresh()
             held = self._table.snapshot()
@@ -353,10 +353,7 @@ class Index:
         return [found[row] for row in order], held.matrix
 
     def embed(self, texts: Sequence[str], report: encode.EmbedReport | None = None) -> np.ndarray:
-        """The vectors of questions (n, d), float32, with the prompt that belongs before them.
-
-        `report` counts those that are too long and were cut.
-        """
+        """Embed questions with their prompt, (n, d) float32; `report` gets the count of truncated ones."""
         embedder = InTurn(self.embedder)
         report = encode.EmbedReport() if report is None else report
         report.limit = embedder.max_seq_length
@@ -377,7 +374,7 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[PassageTable]:
-        """The table for one that writes: that of the readers stays at its version while they search."""
+        """The table for writing; the readers' table stays at its version while they search."""
         with self.locked():
             with self._lock:
                 self._table.refresh()
@@ -386,15 +383,15 @@ class Index:
             yield table
 
     def locked(self) -> AbstractContextManager[None]:
-        """Be the one that writes, while the block runs."""
-        return locked(self.folder / ".lock", f"{self.folder}: another process writes to this index: wait for its end")
+        """Lock the index for writing while the block runs."""
+        return locked(self.folder / ".lock", f"{self.folder}: another process writes to this index: wait for it")
 
     def require_own(self) -> None:
-        """Refuse a model that may only ask.
+        """Refuse a model that may only search.
 
         Raises:
-            UsageError: The model that was named is not that of the index.
+            UsageError: The model is not the one that made the index.
         """
         if not self._own:
-            words = f"{self.asks} may ask it: add documents with that one, or leave the model out"
-            raise UsageError(f"{self.folder}: its documents are embedded by {self.model.name}, and {words}")
+            words = f"{self.asks} may only search it: add documents with the first, or leave the model out"
+            raise UsageError(f"{self.folder}: its documents are embedded by {self.model.name}; {words}")

@@ -1,6 +1,6 @@
-"""Vectors that an embedder made before: taken into an index as they are, so that no document is embedded again.
+"""Import vectors that were made before into an index, so that no document is embedded again.
 
-A file of vectors does not say who made it. The user names the embedder, and some of the texts, where there are any, are
+A file of vectors does not name the embedder that made it. The user names it, and some texts, if there are any, are
 embedded again and compared.
 """
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
 SAME = 0.98
-"""Cosine of two vectors of one text from which one embedder made both; half of the texts compared must have it."""
+"""The least median cosine, over some texts, of given vectors and new ones, if the same embedder made both."""
 ROWS_AT_ONCE = 4096
-_WHOLE = ("the file is no index of vectors that can be read", "copy it again, or give .npy")
+_WHOLE = ("not a readable FAISS index", "copy it again, or give .npy")
 
 
 class KeptVectors:
-    """A file of vectors with the documents that they are of.
+    """A file of vectors, with their documents.
 
     Args:
         path: `.npy` (n, d), `.faiss`, `.parquet`, or a table of LanceDB (`NAME.lance`).
-        rows: The documents in the order of the vectors, for `.npy` and `.faiss`; the other two have them beside.
-        ids: In their place a file of ids alone: `.txt`, one a line, or `.npy`. Without both, rows are numbered from 0.
-        field: Of Parquet and Lance: the column of the text, if it is not "text". A row may have none.
-        id: Likewise of the id, if it is not "id".
-        vector: Likewise of the vector; None takes the only column that can be one.
+        rows: The documents in the order of the vectors, for `.npy` and `.faiss`; the other formats have them inside.
+        ids: Instead of `rows`, a file of ids: `.txt`, one per line, or `.npy`. Without both, rows are numbered from 0.
+        field: In Parquet and Lance, the column of the text; None is "text". A row may have no text.
+        id: In Parquet and Lance, the column of the id; None is "id".
+        vector: In Parquet and Lance, the column of the vector; None takes the only one that fits.
 
     Raises:
-        UsageError: No such file, an unknown ending, or arguments for another kind of file.
+        UsageError: There is no such file, its ending is unknown, or an argument is for another kind of file.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class KeptVectors:
         if self.path.suffix not in (".npy", ".faiss", ".parquet", ".lance"):
             raise UsageError(f"--vectors {path}: unknown ending: use .npy, .faiss, .parquet, or a table NAME.lance")
         if not self.path.exists():
-            raise UsageError(f"--vectors {path}: no such file")
+            raise UsageError(f"--vectors {path}: no such file: correct the name")
         if self._tabular and (rows is not None or ids is not None):
             raise UsageError(f"--vectors {path}: its rows have ids and texts: leave --input and --ids out")
         if not self._tabular and vector is not None:
@@ -74,7 +74,7 @@ class KeptVectors:
         """Yield the documents with their vectors, in order.
 
         Raises:
-            DataError: The file is damaged, or there are more vectors than documents, or fewer.
+            DataError: The file is damaged, or the numbers of vectors and documents differ.
         """
         if self._tabular:
             yield from self._of_table()
@@ -89,12 +89,11 @@ class KeptVectors:
             yield replace(each, vector=_finite(block[(end - 1) % ROWS_AT_ONCE], each.place))
         if end != count:
             other = self._rows.name if self._rows else self._ids
-            raise DataError(
-                f"{self.name}: {count:,} vectors, and {other} has {'more' if end > count else f'{end:,}'} rows"
-            )
+            words = f"{count:,} vectors, but {other} has {'more' if end > count else f'{end:,}'} rows"
+            raise DataError(f"{self.name}: {words}: give files of the same rows")
 
     def _named(self, count: int) -> Iterator[TextDocument]:
-        """What the vectors are of, as far as it is known."""
+        """The documents of the vectors; without `rows` they have only ids."""
         if self._rows is not None:
             yield from self._rows.documents()
             return
@@ -107,7 +106,7 @@ class KeptVectors:
         if file.suffix == ".npy":
             return _loaded(file).tolist()
         if not file.is_file():
-            raise UsageError(f"--ids {file}: no such file")
+            raise UsageError(f"--ids {file}: no such file: correct the name")
         try:
             lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError as error:
@@ -117,14 +116,14 @@ class KeptVectors:
     def _numpy(self) -> tuple[int, Callable[[int, int], np.ndarray]]:
         array = _loaded(self.path)
         if array.ndim != 2 or array.dtype.kind != "f":
-            words = f"an array of {array.ndim} dimensions of {array.dtype}: vectors are rows of float32 or float16"
+            words = f"an array of {array.ndim} dimensions of {array.dtype}: give rows of float32 or float16"
             raise DataError(f"{self.name}: {words}")
         return len(array), lambda start, end: np.asarray(array[start:end], dtype=np.float32)
 
     def _faiss(self) -> tuple[int, Callable[[int, int], np.ndarray]]:
         faiss = extras.need("data", "faiss")
         try:
-            index = self._held = faiss.read_index(str(self.path))  # held: an index inside it is freed with it
+            index = self._held = faiss.read_index(str(self.path))  # keep a reference: it owns the inner index
             if isinstance(index, faiss.IndexIDMap):
                 self._numbers = faiss.vector_to_array(index.id_map).tolist()
                 index = faiss.downcast_index(index.index)
@@ -136,17 +135,19 @@ class KeptVectors:
         return index.ntotal, lambda start, end: index.reconstruct_n(start, end - start)
 
     def _of_table(self) -> Iterator[TextDocument]:
-        """Rows of Parquet or Lance: id, text, fields; what LangChain and LlamaIndex keep in `metadata` are fields."""
+        """Rows of Parquet or Lance: id, text, fields; the `metadata` of LangChain and LlamaIndex become fields."""
         schema, batches = self._parquet() if self.path.suffix == ".parquet" else self._lance()
         vector = self._vector or _only_vector(schema, self.name)
         if vector not in schema.names:
-            raise UsageError(f"--vector-field {vector}: {self.name} has {', '.join(schema.names)}")
+            there = ", ".join(schema.names)
+            raise UsageError(f"--vector-field {vector}: no such column in {self.name}: use one of {there}")
         number = 0
         for batch in batches():
             column = batch.column(batch.schema.get_field_index(vector))
             numbers = column.flatten().to_numpy(zero_copy_only=False)
             if column.null_count or (len(batch) and len(numbers) % len(batch)):
-                raise DataError(f"{self.name} after row {number}: not every row has a vector of one size")
+                words = "rows without a vector, or with vectors of different sizes"
+                raise DataError(f"{self.name} after row {number}: {words}: correct or remove them")
             vectors = numbers.reshape(len(batch), -1).astype(np.float32)
             for row, own in zip(batch.drop_columns([vector]).to_pylist(), vectors, strict=True):
                 number += 1
@@ -155,7 +156,8 @@ class KeptVectors:
     def _row(self, row: dict[str, Any], where: str, number: int) -> TextDocument:
         nested = row.pop("metadata", None)
         nested = nested if isinstance(nested, dict) else {}
-        row = {name: value for name, value in nested.items() if not name.startswith("_")} | row  # LlamaIndex's own
+        # Names with an underscore are internal ones of LlamaIndex.
+        row = {name: value for name, value in nested.items() if not name.startswith("_")} | row
         bare = row.get(self._field) is None
         made = document(
             row | ({self._field: "none"} if bare else {}), where, self._field, self._id or "id", str(number)
@@ -178,7 +180,8 @@ class KeptVectors:
         try:
             table = lancedb.connect(str(self.path.parent)).open_table(self.path.stem)
         except (ValueError, RuntimeError, OSError) as error:
-            raise DataError(f"{self.name}: no table of LanceDB ({str(error).splitlines()[0]}): name it") from error
+            words = f"not a table of LanceDB ({str(error).splitlines()[0]})"
+            raise DataError(f"{self.name}: {words}: name a table (NAME.lance)") from error
         return table.schema, lambda: iter(table.search().to_batches())
 
 
@@ -187,11 +190,9 @@ def _loaded(file: Path) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise UsageError(f"{file}: no such file") from None
+        raise UsageError(f"{file}: no such file: correct the name") from None
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(
-            f"{file}: not an array that can be read ({str(error).splitlines()[0]}): write it anew"
-        ) from error
+        raise DataError(f"{file}: not a readable array ({str(error).splitlines()[0]}): write it again") from error
 
 
 def _only_vector(schema: Any, name: str) -> str:
@@ -205,31 +206,31 @@ def _only_vector(schema: Any, name: str) -> str:
         and kinds.is_floating(one.type.value_type)
     ]
     if len(found) != 1:
-        words = f"{len(found)} columns may be the vector ({', '.join(found) or 'none'}): name it with --vector-field"
+        words = f"{len(found)} columns can be the vector ({', '.join(found) or 'none'}): name it with --vector-field"
         raise UsageError(f"{name}: {words}")
     return found[0]
 
 
 def _finite(vector: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(vector).all():
-        raise DataError(f"{where}: its vector is not finite (NaN): take the row out, or embed it again")
+        raise DataError(f"{where}: its vector is not finite (NaN): remove the row, or embed it again")
     return vector
 
 
 def check(embedder: Embedder, name: str, prompt: str | None, sample: Sequence[TextDocument]) -> float | None:
-    """Embed some texts again, and compare with the vectors that they came with.
+    """Embed some texts again, and compare the results with the given vectors.
 
     Args:
-        embedder: The one that is said to have made them.
-        name: Its name.
-        prompt: What stands before documents.
+        embedder: The model that the user named.
+        name: Its name, for messages.
+        prompt: The prefix of documents.
         sample: Documents with vectors.
 
     Returns:
-        The median of the cosines; None where no document has a text.
+        The median of the cosines; None if no document has a text.
 
     Raises:
-        DataError: They are another embedder's.
+        DataError: The vectors are from another embedder.
     """
     texts = [each for each in sample if each.text is not None]
     if not texts:
@@ -238,9 +239,8 @@ def check(embedder: Embedder, name: str, prompt: str | None, sample: Sequence[Te
     made = encode.embed_rows(embedder, [(each.place, each.text) for each in texts], report, prompt=prompt)
     size = len(texts[0].vector)
     if size != made.shape[1]:
-        raise DataError(
-            f"{texts[0].place}: a vector of {size} numbers, and {name} gives {made.shape[1]}: name the model"
-        )
+        words = f"a vector of {size} dimensions, but those of {name} have {made.shape[1]}"
+        raise DataError(f"{texts[0].place}: {words}: name the model that made the vectors")
     cosines = (unit(made) * unit(np.stack([each.vector for each in texts]))).sum(axis=1)
     median = statistics.median(map(float, cosines))
     if median < SAME:

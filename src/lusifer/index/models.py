@@ -1,4 +1,4 @@
-"""Which model an index is of, and which other may ask it: one that was trained into the space of its vectors."""
+"""The index's record of its model, and the check of other models: they must be trained in the same vector space."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 IN_MEMORY = "a model in memory"
 NO_LIMIT = 512
-"""Tokens of a passage where the model names no limit."""
+"""The tokens of a passage if the model has no limit."""
 
 
 @dataclass(frozen=True)
 class IndexModel:
-    """What an index knows of the model that made it.
+    """An index's record of the model that made it.
 
     Args:
-        name: As it was called; a folder by its whole path.
-        identity: Of what lies in its folder (`embedder.identity`).
-        dimensions: How many numbers a vector has.
-        query: What stands before a question; None: the default of the model.
-        document: What stands before a document.
-        dtype: The number format it was loaded in; None: as saved.
+        name: The name of the model; the absolute path of a folder.
+        identity: The digest of its weights and settings (`embedder.identity`).
+        dimensions: The number of dimensions of its vectors.
+        query: The prefix of questions; None: the default of the model.
+        document: The prefix of documents; None: the default of the model.
+        dtype: The dtype in which it was loaded; None: the one it was saved in.
         tokens: The most tokens of a passage, prompt and special tokens included.
-        overlap: How many of them it may share with the passage before.
-        offsets: The digest of the language statistics whose offsets are taken out of all vectors; None: of none.
-        language_field: The field that has the language of a document; None: the text tells it.
+        overlap: How many tokens a passage may share with the one before.
+        offsets: The digest of the language statistics whose offsets are subtracted from all vectors; None: no offsets.
+        language_field: The field with the language of a document; None identifies it from the text.
     """
 
     name: str
@@ -59,16 +59,20 @@ class IndexModel:
     language_field: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is kept in the table's metadata; without offsets nothing is said of them, as before there were any."""
+        """Return the record for the table's metadata; without offsets it has no keys for them, as in old tables."""
         later = ("offsets", "language_field")
         return {name: value for name, value in asdict(self).items() if value is not None or name not in later}
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any], where: str | os.PathLike[str] = "index") -> IndexModel:
-        """As `to_dict` gave it; `where` it was read, for the message.
+        """Read a record of `to_dict`.
+
+        Args:
+            said: The record.
+            where: The index, the start of the message.
 
         Raises:
-            UsageError: A later version of lusifer wrote it, or it is damaged.
+            UsageError: Another version of lusifer wrote it, or it is damaged.
         """
         kinds = {one.name: one.type for one in fields(cls)}
         needed = {one.name for one in fields(cls) if one.default is MISSING}
@@ -82,15 +86,18 @@ class IndexModel:
         if wrong:
             words = "was made by another version of lusifer, or is damaged"
             how = "use the version that made it, or index the documents again"
-            raise UsageError(f"{where}: {words} (of its model {'; '.join(wrong)}): {how}")
+            raise UsageError(f"{where}: {words} (record of its model: {'; '.join(wrong)}): {how}")
         return cls(**said)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A model that is there: its identity, and that of the embedder into whose space it was trained.
+    """An available model.
 
-    `place` is what to load: the name, or the folder in the cache of a model of the hub that an index names.
+    name: Its name.
+    identity: The digest of its weights and settings.
+    space: The identity of the embedder in whose vector space it was trained; None: its own space.
+    place: What to load: the name, or the folder in the cache if an index names a model on the Hub.
     """
 
     name: str
@@ -103,13 +110,13 @@ def known(model: str | os.PathLike[str] | Embedder, index: str | os.PathLike[str
     """Identify a model: a name as for `lusifer.load`, or an embedder in memory.
 
     Args:
-        model: It, or its name.
-        index: The folder that names it where no user did: then nothing is fetched, and a model of the hub must be in
-            the cache of this machine, as it is where the index was made.
+        model: The model, or its name.
+        index: The folder of the index, if only the index names the model and not the user. Then nothing is downloaded:
+            a model on the Hub must be in the cache of this machine.
 
     Raises:
-        UsageError: There is no model of that name, or an index alone names it and it is not in the cache.
-        ModelFolderError: It is damaged, or the hub does not give it.
+        UsageError: There is no such model, or only an index names it and it is not in the cache.
+        ModelFolderError: It is damaged, or cannot be downloaded.
     """
     if not isinstance(model, (str, os.PathLike)):
         config = getattr(getattr(model[0], "model", None), "config", None)
@@ -121,7 +128,7 @@ def known(model: str | os.PathLike[str] | Embedder, index: str | os.PathLike[str
     elif index is None:
         place = hub.fetch(found, contents.FILES)
     elif (place := hub.cached(found, contents.FILES)) is None:
-        words = f"was made by {found} of the hub, which is not in the cache of this machine and which you did not name"
+        words = f"was made by {found} on the Hub, which is not in the cache of this machine, and you did not name it"
         how = f"if you trust it, name it: `--model {shlex.quote(found)}`, in Python `Index.open(PATH, {found!r})`"
         raise UsageError(f"{index}: {words}: {how}")
     if Path(name).expanduser().exists():
@@ -134,29 +141,38 @@ def known(model: str | os.PathLike[str] | Embedder, index: str | os.PathLike[str
 
 
 def maker(made_by: IndexModel, index: str | os.PathLike[str]) -> Known:
-    """The model that made an index, where it was then.
+    """Find the model that made an index, by the name in its record.
+
+    Args:
+        made_by: The record.
+        index: The folder of the index.
 
     Raises:
-        UsageError: It was moved, removed or damaged; the message names the index, the model, and how to name it anew.
+        UsageError: The model was moved, removed or damaged; the message says how to give its new place.
     """
     try:
         return known(made_by.name, index)
     except LusiferError as error:
-        if str(error).startswith(f"{index}: "):  # of the hub and not in the cache, which is said there
+        if str(error).startswith(f"{index}: "):  # the message about a model on the Hub is already complete
             raise
         place = Path(made_by.name)
-        gone = "is not there any more" if place.is_absolute() and not place.exists() else f"cannot be read ({error})"
+        gone = "is gone" if place.is_absolute() and not place.exists() else f"cannot be read ({error})"
         words = f"its model {made_by.name} (identity {made_by.identity}) {gone}"
         how = "if you have that model elsewhere, name its folder: `--model PATH`, in Python `Index.open(INDEX, PATH)`"
-        anew = f"else embed anew: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
+        anew = f"else embed again: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
         raise UsageError(f"{index}: {words}: {how}; {anew}") from error
 
 
 def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
-    """Whether a model may ask an index.
+    """Check that a model may search an index.
+
+    Args:
+        index: The folder of the index, for messages.
+        made_by: The record of the model that made it.
+        asks: The model that searches.
 
     Returns:
-        True for the one that made it, False for another that was trained into the space of its vectors.
+        True for the model that made the index, False for another one that was trained in the same vector space.
 
     Raises:
         UsageError: It is neither.
@@ -165,17 +181,17 @@ def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
         return True
     if asks.space == made_by.identity:
         return False
-    trained = f", whose vectors stand in the space of {asks.space}" if asks.space else ""
+    trained = f", trained in the vector space of {asks.space}" if asks.space else ""
     made, asked = f"{made_by.name} ({made_by.identity})", f"{asks.name} ({asks.identity}{trained})"
     if asks.name != IN_MEMORY:
-        anew = f"embed anew: `lusifer reindex {shlex.quote(index)} --model {shlex.quote(asks.name)}`"
+        anew = f"embed again: `lusifer reindex {shlex.quote(index)} --model {shlex.quote(asks.name)}`"
     else:
-        anew = f"embed anew: `lusifer.index.reindex.reindex({index!r}, model)`"
-    if asks.name == IN_MEMORY != made_by.name:  # loaded, it is no more the files whose identity the index knows
+        anew = f"embed again: `lusifer.index.reindex.reindex({index!r}, model)`"
+    if asks.name == IN_MEMORY != made_by.name:  # a loaded model cannot be compared with the identity of the files
         how = f"`Index.open({index!r}, {made_by.name!r}, embedder=model)`"
-        words = f"its files cannot be seen: if it is that one, loaded, say so, {how}; if not, {anew}"
-        raise UsageError(f"{index}: was made by {made}, and of {asked} {words}")
-    raise UsageError(f"{index}: was made by {made}, and {asked} gives other vectors: ask with that one, or {anew}")
+        words = f"its files are unknown: if it is that model, use {how}; if not, {anew}"
+        raise UsageError(f"{index}: was made by {made}, but you gave {asked}; {words}")
+    raise UsageError(f"{index}: was made by {made}, but {asked} gives other vectors: search with the first, or {anew}")
 
 
 def describe(
@@ -191,19 +207,22 @@ def describe(
     offsets: Given | None = None,
     language_field: str | None = None,
 ) -> tuple[IndexModel, Known, Embedder]:
-    """What a new index will know of its model.
+    """Make the record of a model for a new index.
 
     Args:
-        model: What embeds its documents: a name as for `lusifer.load`, or a model in memory.
-        embedder: The model of that name, if it is loaded already; else it is loaded now.
-        device: Where; None takes the best one.
-        task: A built-in task whose instruction stands before the texts.
-        prompt: The instruction of questions itself.
-        dtype: Number format of the model; None is the one it was saved in.
-        tokens: The most tokens of a passage; None takes what the model reads.
+        model: The model of the documents: a name as for `lusifer.load`, or a model in memory.
+        embedder: The model of that name, if it is already loaded; else it is loaded.
+        device: The device; None takes the best one.
+        task: A built-in task, whose instruction is the prompt.
+        prompt: The instruction of questions, instead of a task.
+        dtype: The dtype of the model; None is the one it was saved in.
+        tokens: The most tokens of a passage; None takes the limit of the model.
         overlap: How many tokens of a passage may begin the next one.
-        offsets: The language statistics whose offsets are taken out of all vectors, or their file.
-        language_field: With them: the field that has the language of a document.
+        offsets: The language statistics whose offsets are subtracted from all vectors, or their file.
+        language_field: With `offsets`, the field with the language of a document.
+
+    Returns:
+        The record, the identified model, and the loaded model.
 
     Raises:
         UsageError: There is no such model or task, the model reads fewer tokens, or the statistics are of another one.
@@ -211,35 +230,40 @@ def describe(
     """
     asks = known(model)
     if embedder is None:
-        from lusifer.embedder import folder  # the command line loads its models itself, before this is imported
+        from lusifer.embedder import folder  # late: the command line loads models itself and does not need this
 
         loaded = not isinstance(model, (str, os.PathLike))
         embedder = model if loaded else folder.load(model, device=device, dtype=dtype)
     query = choose_prompt(embedder.prompts, prompt, task, "query")
-    if prompt is not None:  # documents carry it where the model was trained so
+    if prompt is not None:  # documents get it if the model was trained that way
         text = embedder.prompts.get(f"{prompt.strip()}-document", "")
     else:
         text = choose_prompt(embedder.prompts, None, task, "document")
     limit = embedder.max_seq_length
     if tokens is not None and limit is not None and tokens > limit:
-        raise UsageError(f"passages of {tokens} tokens: {asks.name} reads {limit}: ask for that many at most")
+        raise UsageError(f"passages of {tokens} tokens: {asks.name} reads only {limit}: give at most that many")
     room = tokens or limit or NO_LIMIT
-    chunks.split("", partial(token_counts, embedder, prompt=text), room, overlap)  # refuses what leaves no room
+    chunks.split("", partial(token_counts, embedder, prompt=text), room, overlap)  # refuses prompts without room
     size = len(embedder.encode(["a"], show_progress_bar=False)[0])
     made = IndexModel(asks.name, asks.identity, size, query, text, dtype, room, overlap)
     return with_offsets(made, offsets, language_field), asks, embedder
 
 
 def with_offsets(made: IndexModel, offsets: Given | None, language_field: str | None) -> IndexModel:
-    """The same, with the language offsets that are taken out of all vectors.
+    """Return the record with language offsets, which are subtracted from all vectors.
+
+    Args:
+        made: The record.
+        offsets: The statistics, or their file; None returns the record unchanged.
+        language_field: The field with the language of a document.
 
     Raises:
-        UsageError: The statistics are of another model or of other prompts, or there are none to name a field for.
+        UsageError: The statistics are of another model or other prompts, or there is a field without statistics.
         DataError: Their file is damaged.
     """
     if offsets is None:
         if language_field is not None:
-            words = "says something of --offsets: give them, or leave it out"
+            words = "has no effect without --offsets: give them, or leave it out"
             raise UsageError(f"--language-field {language_field}: {words}")
         return made
     statistics, called = taken(offsets)

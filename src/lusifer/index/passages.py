@@ -1,4 +1,4 @@
-"""Documents into passages with vectors: long texts split as the index says, and put together again."""
+"""Split documents into passages and embed them; join passages to documents again."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ def embedded(
     report: encode.EmbedReport,
     offsets: DocumentOffsets | None = None,
 ) -> tuple[Rows, np.ndarray]:
-    """Embed documents, at least one; all bring their vectors, or none does.
+    """Embed documents, unless they have vectors.
 
     Args:
-        load: Gives the model that embeds, and is called where there is something to embed.
-        model: What the index knows of it.
-        documents: The documents, with fields as they are kept.
+        load: Returns the model; called if there is something to embed.
+        model: The index's record of it.
+        documents: The documents, at least one, with fields in their final kinds. All have vectors, or none has.
         on_long: "split", "cut" or "error".
-        report: Counts passages, and texts that were cut.
-        offsets: What is taken out of the vectors, brought ones too.
+        report: Gets the counts of passages and truncated texts.
+        offsets: The offsets to subtract from the vectors, also from given ones.
 
     Returns:
-        Columns of the passages, and their vectors (n, d).
+        The columns of the passages, and their vectors (n, d) float32.
 
     Raises:
-        DataError: A text is too long, or a vector is none of this index.
+        DataError: A text is too long, or given vectors have other dimensions than the index.
     """
     cut = [False] * len(documents)
     if documents[0].vector is not None:
         spans = [[(0, len(each.text or ""))] for each in documents]
         vectors = np.stack([each.vector for each in documents]).astype(np.float32)
         if vectors.shape[1] != model.dimensions:
-            words = f"the vectors have {vectors.shape[1]} numbers, those of {model.name} {model.dimensions}"
+            words = f"the vectors have {vectors.shape[1]} dimensions, those of {model.name} {model.dimensions}"
             raise DataError(f"{documents[0].place}: {words}: name the model that made them")
         report.rows += len(documents)
     else:
-        embedder = InTurn(load())  # others may search meanwhile
+        embedder = InTurn(load())  # other threads may search meanwhile
         report.limit = embedder.max_seq_length
         count = partial(encode.token_counts, embedder, prompt=model.document)
         lengths = count([each.text for each in documents])
@@ -79,14 +79,14 @@ def embedded(
 
 
 def _passage(text: str, span: chunks.Span, count: int) -> str:
-    """What is embedded of a span: a text that is whole as it is, a part of one without the space around it."""
+    """The text of a span that is embedded: an entire text unchanged, a part without the space around it."""
     return text if count == 1 else text[slice(*span)].strip()
 
 
 def _cut(
     parts: Sequence[tuple[str, str]], lengths: Sequence[int], count: chunks.Count, size: int, report: encode.EmbedReport
 ) -> list[tuple[str, str]]:
-    """Cut texts where a passage ends; the model, which reads more, does not. They are counted in the report."""
+    """Truncate texts to the size of a passage, which is less than the model reads, and count them in the report."""
     found = []
     for (place, text), length in zip(parts, lengths, strict=True):
         if length > size:
@@ -101,18 +101,19 @@ def _cut(
 def _spans(
     count: chunks.Count, lengths: Sequence[int], model: IndexModel, documents: Sequence[TextDocument], on_long: str
 ) -> list[list[chunks.Span]]:
-    """Where the passages of each document, of so many tokens, lie in it."""
+    """The spans of the passages of each document; `lengths` are the tokens of the documents."""
     found = []
     for each, tokens in zip(documents, lengths, strict=True):
         if tokens > model.tokens and on_long == "error":
-            raise DataError(f"{each.place}: {tokens:,} tokens, and a passage has {model.tokens}: shorten or split it")
+            words = f"{tokens:,} tokens, but a passage has at most {model.tokens}"
+            raise DataError(f"{each.place}: {words}: shorten or split it")
         long = tokens > model.tokens and on_long == "split"
         found.append(chunks.split(each.text, count, model.tokens, model.overlap) if long else [(0, len(each.text))])
     return found
 
 
 def _rows(documents: Sequence[TextDocument], spans: Sequence[Sequence[chunks.Span]], cut: Sequence[bool]) -> Rows:
-    """Columns of the table, fields included. A text that was `cut` is kept whole, and its digest says so."""
+    """The columns of the table, with fields. A text that was `cut` is stored completely, with a digest that tells."""
     rows: Rows = {name: [] for name in RESERVED if name != "vector"}
     names = list(dict.fromkeys(name for each in documents for name in each.fields))
     rows |= {name: [] for name in names}
@@ -129,10 +130,10 @@ def _rows(documents: Sequence[TextDocument], spans: Sequence[Sequence[chunks.Spa
 
 
 def joined(passages: Iterable[dict[str, Any]]) -> Iterator[TextDocument]:
-    """Put documents together again from rows of the table; the passages of one may lie apart.
+    """Join rows of the table to documents; the passages of a document may be far apart.
 
     Raises:
-        LusiferError: Some are missing.
+        LusiferError: A passage is missing.
     """
     begun: dict[str, list[dict[str, Any]]] = {}
     for row in passages:
@@ -147,4 +148,4 @@ def joined(passages: Iterable[dict[str, Any]]) -> Iterator[TextDocument]:
         fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
         yield TextDocument(row["id"], text, fields, f"document {row['id']}")
     for id in begun:
-        raise LusiferError(f"document {id!r}: passages of it are missing in the index: delete it, and index it again")
+        raise LusiferError(f"document {id!r}: passages are missing in the index: delete it, and index it again")

@@ -1,4 +1,4 @@
-"""Ranks: all vectors compared in memory, lists of two searches fused, passages merged to their documents."""
+"""Rank documents: compare all vectors in memory, fuse the lists of two searches, merge passages to documents."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from lusifer.errors import UsageError
 from lusifer.index.documents import RESERVED
 
 POOL = 100
-"""Documents that each of the two searches of a hybrid one hands in."""
+"""How many documents each of the two searches of a hybrid search returns."""
 RRF = 60
-"""Of reciprocal rank fusion: a document at place r of a list gets 1 / (RRF + r)."""
+"""The constant of reciprocal rank fusion: a document at place r of a list gets 1 / (RRF + r)."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A document that was found, by its best passage.
+    """A document that was found, with its best passage.
 
-    `score` is the cosine of question and passage, None where only words were compared; `start` and `end` say where the
-    passage `text` lies in the document, in characters. An index of vectors alone has no text. `calibrated` is the score
-    that can be compared between languages, where it was asked for, and `language` then what its document was taken for;
-    None: all languages count together in it, as the one of the document could not be told or is not in the statistics.
+    id: The id of the document.
+    score: The cosine of question and passage; None in keyword search.
+    text: The passage; None in an index of vectors only.
+    start, end: The place of the passage in the document, in characters.
+    fields: The fields of the document.
+    calibrated: The score that can be compared between languages, if it was requested.
+    language: With `calibrated`, the language of the document. None if it is unknown or not in the statistics; then the
+        score is by all languages together.
     """
 
     id: str
@@ -42,7 +46,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The vectors of one version in memory: `matrix` (n, d), each of length 1, the row and document of each."""
+    """The vectors of one version of a table in memory.
+
+    matrix: (n, d) float32, each of length 1.
+    rows: The row number of each vector, (n,) uint64.
+    documents: The number of its document, (n,); `ids` has the ids of the documents.
+    """
 
     matrix: np.ndarray
     rows: np.ndarray
@@ -51,11 +60,11 @@ class Snapshot:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        """Sorts `rows`: looked up in order, a few rows take microseconds."""
+        """The order that sorts `rows`, so that a few rows are found in microseconds."""
         return np.argsort(self.rows, kind="stable")
 
     def places(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Where some rows stand, ascending; those of another version are left out."""
+        """Return the places of rows in `matrix`, ascending; rows of another version are left out."""
         wanted = np.asarray(rows, dtype=np.uint64)
         found = np.searchsorted(self.rows, wanted, sorter=self._order)
         found, wanted = found[found < len(self.rows)], wanted[found < len(self.rows)]
@@ -63,12 +72,21 @@ class Snapshot:
         return np.sort(places[self.rows[places] == wanted])
 
     def scores(self, rows: Sequence[int], vector: np.ndarray) -> dict[int, float]:
-        """The cosines of rows and a vector of length 1."""
+        """Return row -> its cosine with a vector of length 1, (d,)."""
         places = self.places(rows)
         return dict(zip(self.rows[places].tolist(), (self.matrix[places] @ vector).tolist(), strict=True))
 
     def best(self, vector: np.ndarray, depth: int, allowed: np.ndarray | None = None) -> list[tuple[str, int]]:
-        """The `depth` nearest documents of a vector of length 1, and of each its nearest passage: (id, row)."""
+        """Find the nearest documents, each by its nearest passage.
+
+        Args:
+            vector: The question, (d,), of length 1.
+            depth: How many documents.
+            allowed: The row numbers to search; None: all.
+
+        Returns:
+            (id, row), best first.
+        """
         scores = self.matrix @ vector
         chosen = slice(None) if allowed is None else self.places(allowed)
         scores, rows, documents = scores[chosen], self.rows[chosen], self.documents[chosen]
@@ -86,7 +104,7 @@ class Snapshot:
 
 
 def fuse(lists: Sequence[Sequence[str]]) -> list[str]:
-    """Reciprocal rank fusion of ranked lists; one list stays as it is."""
+    """Fuse ranked lists of ids by reciprocal rank fusion; a single list is unchanged."""
     scores: dict[str, float] = {}
     for each in lists:
         for place, id in enumerate(each, start=1):
@@ -95,7 +113,12 @@ def fuse(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def merged(find: Callable[[int], list[tuple[str, int]]], depth: int) -> list[tuple[str, int]]:
-    """The first `depth` documents of a search for passages, each with its best one."""
+    """Collect documents from a search for passages, each with its best passage.
+
+    Args:
+        find: Number of passages -> (id, row), best first.
+        depth: How many documents.
+    """
     limit = 2 * depth
     while True:
         found = find(limit)
@@ -106,12 +129,20 @@ def merged(find: Callable[[int], list[tuple[str, int]]], depth: int) -> list[tup
 
 
 def expected(vectors: Any, count: int, dimensions: int) -> np.ndarray:
-    """Vectors of questions as an array (n, d).
+    """Check given vectors of questions.
+
+    Args:
+        vectors: The vectors.
+        count: The number of questions.
+        dimensions: The number of dimensions of the index.
+
+    Returns:
+        (count, dimensions) float32.
 
     Raises:
-        UsageError: They are of another shape than (count, dimensions), or not finite numbers.
+        UsageError: They have another shape, or are not finite.
     """
-    words = f"give an array of shape ({count}, {dimensions}), a row for each question"
+    words = f"give an array of shape ({count}, {dimensions}), one row per question"
     try:
         made = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -124,7 +155,7 @@ def expected(vectors: Any, count: int, dimensions: int) -> np.ndarray:
 
 
 def hit(row: dict[str, Any], score: float | None) -> Found:
-    """A row of the table as what a question found."""
+    """Make a hit of a row of the table and its cosine."""
     fields = {name: value for name, value in row.items() if name not in RESERVED and value is not None}
     return Found(row["id"], score, row["text"], row["chunk_start"], row["chunk_end"], fields)
 
@@ -139,17 +170,17 @@ def one(
     mode: str,
     approximate: bool,
 ) -> list[Found]:
-    """The hits of one question.
+    """Find the hits of one question.
 
     Args:
-        table: The `PassageTable`, which nobody refreshes meanwhile.
+        table: The `PassageTable`; it must not be refreshed meanwhile.
         text: The question.
-        vector: Of length 1; None where only words are compared.
-        top_k: Documents, at most.
+        vector: Its vector, (d,), of length 1; None in keyword search.
+        top_k: The most documents.
         where: A filter.
-        allowed: The rows that it lets through, where all vectors are compared.
+        allowed: The rows that pass the filter, if all vectors are compared.
         mode: As for `Index.search`.
-        approximate: Whether an approximate index names the candidates.
+        approximate: Whether candidates come from an approximate index.
     """
     depth = max(top_k, POOL) if mode == "hybrid" else top_k
     lists: list[list[tuple[str, int]]] = []
@@ -161,7 +192,7 @@ def one(
         lists.append(merged(lambda limit: table.by_words(text, where, limit), depth))
     rows: dict[str, int] = {}
     for each in lists:
-        rows = dict(each) | rows  # the passage that is nearest comes before the one with the words
+        rows = dict(each) | rows  # the passage of the vector search has priority over that of the keyword search
     best = fuse([[id for id, _ in each] for each in lists])[:top_k]
     wanted = [rows[id] for id in best]
     found = table.take(wanted, approximate and vector is not None)
@@ -179,15 +210,19 @@ def judged(
     calibrate: Callable[[Found], tuple[float, str | None]] | None = None,
     least: float | None = None,
 ) -> list[Found]:
-    """The hits of one question that have `least` at least, with calibrated scores where `calibrate` gives them.
+    """Add calibrated scores to the hits of one question, and leave out hits below a score.
 
-    `least` is of the calibrated score where there is one, else of the cosine.
+    Args:
+        found: The hits.
+        calibrate: Hit -> (calibrated score, language of the document), as `asking.scale` returns it; None: no
+            calibrated scores.
+        least: The lowest score of a hit: of the calibrated score if there is one, else of the cosine.
 
     Raises:
-        UsageError: It is no number.
+        UsageError: `least` is NaN.
     """
     if least is not None and math.isnan(least):
-        raise UsageError("min_score: is not a number (NaN): give the least score, or leave it out")
+        raise UsageError("min_score: not a number (NaN): give the lowest score, or leave it out")
     if calibrate is not None:
         judgements = [calibrate(each) for each in found]
         found = [replace(each, calibrated=s, language=code) for each, (s, code) in zip(found, judgements, strict=True)]

@@ -1,4 +1,4 @@
-"""Embed the texts of an index anew, by another model or in other passages; a call that was stopped goes on."""
+"""Embed the texts of an index again, with another model or other passages; an interrupted call can continue."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
 NO_OFFSETS = "none"
-"""What is given as offsets to take those of an index away."""
+"""The value of `offsets` that removes those of an index."""
 UNFINISHED, REPLACED = "reindex", "replaced"
-"""The table beside that of the index in which the new one grows, and the old one while it is removed."""
+"""The names of the unfinished new table, and of the old table while it is removed."""
 SAID = {
-    "query": "what stands before a question",
-    "document": "what stands before a document",
-    "dtype": "number format",
+    "query": "prompt of questions",
+    "document": "prompt of documents",
+    "dtype": "dtype",
     "tokens": "tokens of a passage",
     "offsets": "language offsets",
     "language_field": "field of the language",
 }
-"""What an index keeps besides the name of its model, in words."""
+"""Setting of an index -> its name in messages."""
 
 
 def reindex(
@@ -53,33 +53,33 @@ def reindex(
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Added:
-    """Embed every document of an index by a model, from the texts in the index, and put the new vectors in their place.
+    """Embed all documents of an index again, from its texts, replace the vectors, and return the counts.
 
-    The index is searched as before until the new one is whole. A call that was killed goes on where it had committed,
-    if it is made again with the same model and settings.
+    The index can be searched as before until the new one is complete. A call that was killed continues after its last
+    commit, if it is repeated with the same model and settings.
 
     Args:
         path: The folder of the index.
-        model: As for `Index.create`, like `embedder` and `device`.
-        embedder: The model of that name, if it is loaded already.
-        device: Where to load it.
+        model: As for `Index.create`.
+        embedder: The model of that name, if it is already loaded.
+        device: The device of the model.
         progress: Called with the number of documents done.
-        say: Called before anything is embedded, where more than the model changes, with one line on what.
-        **settings: As for `models.describe`; `offsets` may be "none". If they are left out, `overlap` is that of the
-            index, and for the model that made the index so are the prompts, `dtype` and the offsets; of
-            another one `dtype` "auto" takes what suits the processor.
+        say: Called with one line before anything is embedded, if more than the model changes.
+        **settings: As for `models.describe`; `offsets` may be "none". Without a value `overlap` is that of the index,
+            and for the model that made the index also the prompts, `dtype` and the offsets. With another model `dtype`
+            "auto" is the one that suits the processor.
 
     Raises:
-        UsageError: There is no index, it has no texts, somebody else writes to it, or the model is not there.
-        ModelFolderError: The model does not give the golden vectors that its folder has.
+        UsageError: There is no index, it has no texts, another process writes to it, or there is no such model.
+        ModelFolderError: The golden vectors of the model differ.
     """
     folder = Path(path).expanduser()
     old = Index.open(folder)
     with old.locked():
         source = PassageTable(folder)
-        source.verify()  # another text would get a vector of its own
+        source.verify()  # a damaged text would be embedded without an error
         if source.lacks_text:
-            raise UsageError(f"{path}: has documents without a text, from which no vector can be made: index the texts")
+            raise UsageError(f"{path}: has documents without a text, which cannot be embedded: index the texts")
         embedder = _suited(old.model, model, embedder, device, settings, say)
         made, loaded, offsets = _described(folder, old.model, model, embedder, device, settings)
         if say is not None and (line := _change(old.model, made)):
@@ -94,7 +94,7 @@ def reindex(
         table = PassageTable(folder, UNFINISHED)
         documents = joined(source.passages())
         report = put(table, made, lambda: loaded, documents, True, source.fields, "split", progress)
-        # Taken out of the index, after an earlier call had embedded them.
+        # Documents that were deleted from the index after an earlier call had embedded them.
         gone = sorted(table.all_ids() - source.all_ids()) if begun else []
         if gone:
             table.delete(gone)
@@ -127,7 +127,7 @@ def _suited(
 
 
 def _begun(folder: Path, made: IndexModel) -> bool:
-    """Whether an earlier call has begun the same work; what is left of others is removed."""
+    """Whether an earlier call has begun the same work; the rest of other work is removed."""
     if _place(folder, REPLACED).exists():
         shutil.rmtree(_place(folder, REPLACED))
     if not _place(folder, UNFINISHED).exists():
@@ -135,20 +135,20 @@ def _begun(folder: Path, made: IndexModel) -> bool:
     try:
         if PassageTable(folder, UNFINISHED).about == made.to_dict():
             return True
-    except LusiferError:  # a kill left a part of it, from which nothing can be had
+    except LusiferError:  # the call was killed before the table could be read
         pass
     _remove(folder)
     return False
 
 
 def _swap(folder: Path) -> None:
-    """Put the new table in the place of the old one, which is removed."""
+    """Replace the old table by the new one, and remove the old one."""
     replace_folder(_place(folder, UNFINISHED), _place(folder, NAME))
     _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """Remove the table beside that of the index, under another name: what a kill leaves is no work half done."""
+    """Remove the unfinished table; it is renamed first, so that a killed call leaves nothing to continue."""
     os.rename(_place(folder, UNFINISHED), _place(folder, REPLACED))
     shutil.rmtree(_place(folder, REPLACED))
 
@@ -161,7 +161,7 @@ def _described(
     device: str | None,
     settings: dict[str, Any],
 ) -> tuple[IndexModel, Embedder, LanguageStatistics | None]:
-    """What the index will know of its model, that model, and the statistics of its offsets."""
+    """The record of the new model, the model, and the statistics of its offsets."""
     settings = {"overlap": before.overlap} | settings
     offsets, field = settings.pop("offsets", None), settings.pop("language_field", None)
     same = known(model).identity == before.identity
@@ -173,13 +173,13 @@ def _described(
     if same and settings.get("task") is None and settings.get("prompt") is None:
         made = replace(made, query=before.query, document=before.document)
         count = partial(token_counts, loaded, prompt=made.document)
-        chunks.split("", count, made.tokens, made.overlap)  # refuses what leaves no room, as `describe` does
+        chunks.split("", count, made.tokens, made.overlap)  # refuses prompts without room for a text, like `describe`
     taken = None if offsets is None or offsets == NO_OFFSETS else asking.taken(offsets)
     return with_offsets(made, taken, field), loaded, taken and taken[0]
 
 
 def _change(before: IndexModel, made: IndexModel) -> str:
-    """One line on what changes besides the model; empty where nothing does."""
+    """One line on the settings that change in addition to the model; empty if none does."""
     return "; ".join(
         f"{words}: {_shown(name, getattr(before, name))} -> {_shown(name, getattr(made, name))}"
         for name, words in SAID.items()

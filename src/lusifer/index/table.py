@@ -1,7 +1,7 @@
-"""The table of an index on disk: passages with their vectors, kept by LanceDB, which commits all of a write or nothing.
+"""The table of an index on disk: passages with vectors in LanceDB, with atomic commits.
 
-The settings here are what others learned: full text by ICU's words, without English stemming and stop words; filters
-always before a search; removed files only after an hour, when no reader has them open any more.
+Keyword search uses the word boundaries of ICU, without English stemming and stop words. Filters are applied before the
+search. Old files are removed after an hour, when no reader has them open anymore.
 """
 
 from __future__ import annotations
@@ -28,48 +28,48 @@ from lusifer.index.ranks import Snapshot
 from lusifer.io.files import full_disk_named
 
 META = b"lusifer"
-"""The key in the table's metadata under which the index keeps what it knows of its model, as JSON."""
+"""The key in the table's metadata for the record of the model, as JSON."""
 COLUMNS = dict.fromkeys(RESERVED, "int32") | {"id": "string", "text": "string", "digest": "string"}
 COLUMNS["vector"] = "fixed_size_list<item: float>"
-"""Columns of every table -> their types; those of all versions until now."""
+"""Column -> type, the same in all versions until now."""
 EXACT_UP_TO = 1_000_000
-"""Passages up to which all vectors are compared, in memory; above, an approximate index names the candidates."""
+"""Up to so many passages all vectors are compared in memory; with more, candidates come from an approximate index."""
 PROBES, REFINED = 100, 30
-"""Of an approximate search: cells that are looked into, and how many candidates a hit are compared exactly.
+"""The cells that an approximate search reads, and how many candidates per hit are compared exactly.
 
 Measured with 1.1 million vectors in clusters, LanceDB's query alone: 99.9 % of the ten nearest in 21 ms; by its own 20
 cells, and 10 candidates, 73.4 % in 17 ms (`benchmarks/results/index-large.md`).
 """
 SETTLED = 10**9
-"""Nanoseconds after which two commits have two times: a look that came later than that after the last commit saw it,
-and sees the next one. Asking LanceDB each time would double that of a search."""
+"""Nanoseconds after which two commits have different times in the file system: a check later than that after the last
+commit has seen it. Asking LanceDB each time would double the time of a search."""
 KEPT = timedelta(hours=1)
 """How long files of an older version stay, for readers that have it open."""
 NEVER = timedelta(days=365_000)
 FILTERS_KEPT = 8
-"""Filters whose rows are kept in memory, 8 bytes a row, until something is committed."""
+"""How many filters have their rows in memory, 8 bytes per row, until the next commit."""
 _CALL = re.compile(r"\b(?!(?:in|and|or|not|cast)\b)\w+\s*\(|\bcurrent_", re.IGNORECASE)
-"""A function in a filter: `now()` lets other rows through each time."""
+"""A function in a filter; its rows are not stored, because the result of `now()` changes."""
 MANY_FRAGMENTS = 32
-"""Commits before their files are joined."""
+"""After so many commits their files are joined."""
 MANY_VERSIONS = 256
-"""Versions that nobody needs any more before they are removed: what was deleted lies in them."""
+"""After so many unneeded versions they are removed; they have the deleted documents."""
 MANY_UNINDEXED = 10_000
-"""Rows before the full-text index takes them in; until then they are searched one by one."""
+"""After so many new rows the full-text index is extended; until then they are searched one by one."""
 
 
 class PassageTable:
-    """A Lance table of passages. Whoever writes holds the lock of the index.
+    """A Lance table of passages; a writer must hold the lock of the index.
 
     Args:
         folder: The folder of the index.
-        name: Of the table in it.
+        name: The name of the table in it.
 
     Raises:
         MissingExtraError: LanceDB is not installed.
-        UsageError: There is no such table, or it is no index of ours.
-        LusiferError: It is damaged. A byte that is another one than was written is seen here in a small table
-            (`commits.AT_ONCE`), in others by `verify`; of these files that were cut, and first and last rows, are seen.
+        UsageError: There is no such table, or `lusifer index` did not make it.
+        LusiferError: It is damaged. A small table (`commits.AT_ONCE`) is checked completely; of a larger one truncated
+            files and the first and last rows, and the rest by `verify`.
     """
 
     def __init__(self, folder: Path, name: str = NAME) -> None:
@@ -81,7 +81,7 @@ class PassageTable:
         self._table = self._opened()
         self.about = self._said(self._table)
         if not self.about:
-            words = "a Lance table that `lusifer index` did not make: take its vectors into an index (--vectors)"
+            words = "a Lance table that `lusifer index` did not make: import its vectors with --vectors"
             raise UsageError(f"{self._place}: {words}")
         self._note()
         if not whole:
@@ -103,7 +103,7 @@ class PassageTable:
         """Compare files with their checksums, by default those of texts and vectors.
 
         Raises:
-            LusiferError: One has other bytes than were written.
+            LusiferError: A file has changed.
         """
         return commits.check(self._place, parts)
 
@@ -111,22 +111,22 @@ class PassageTable:
         return about(self.folder, table.schema, META, COLUMNS)
 
     def _note(self) -> None:
-        """Keep what a search needs of the version that is open; LanceDB would be asked for it each time."""
-        self._snapshot: Snapshot | None = None  # before the new one is read: two would take twice the memory
+        """Cache the facts of the open version that each search needs."""
+        self._snapshot: Snapshot | None = None  # freed before the next one is read, to save memory
         self._version, self.rows = self._table.version, len(self)
         self._columns = [one.name for one in self._table.schema if one.name != "vector"]
         self._allowed: dict[str, np.ndarray] = {}
 
     def _stamp(self) -> tuple[int, int]:
-        """Which table is there, and when something was last committed to it."""
+        """The identity of the table's folder, and the time of its last commit."""
         try:
             return self._place.stat().st_ino, (self._place / "_versions").stat().st_mtime_ns
         except FileNotFoundError:
-            raise UsageError(f"{self.folder}: the index is not there any more: put it back, or make it anew") from None
+            raise UsageError(f"{self.folder}: the index is gone: restore it, or make it again") from None
 
     @classmethod
     def create(cls, folder: Path, about: Mapping[str, Any], dimensions: int, name: str = NAME) -> PassageTable:
-        """Make an empty table, `about` in its metadata."""
+        """Make an empty table for vectors of `dimensions`, with the record `about` in its metadata."""
         import pyarrow as pa
 
         text, whole = pa.string(), pa.int32()
@@ -143,7 +143,7 @@ class PassageTable:
             folder.mkdir(parents=True, exist_ok=True)
             connection.create_table(name, schema=schema)
         made = cls(folder, name)
-        made._index(0)  # while it is empty: from the first commit on, rows are found by their words
+        made._index(0)  # now, so that rows are found by keyword search from the first commit on
         return made
 
     @told
@@ -153,12 +153,12 @@ class PassageTable:
     @property
     @told
     def lacks_text(self) -> bool:
-        """Whether it has vectors without a text."""
+        """Whether there are vectors without a text."""
         return self._table.count_rows("text IS NULL") > 0
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields of documents -> their kinds: text, int, float or bool."""
+        """Field of documents -> kind: text, int, float or bool."""
         return {one.name: FIELDS[str(one.type)] for one in self._table.schema if one.name not in RESERVED}
 
     @property
@@ -168,15 +168,15 @@ class PassageTable:
 
     @property
     def replaced(self) -> bool:
-        """Whether `reindex` put another table in its place since the last look; its files are removed then."""
+        """Whether `reindex` has replaced the table since the last check; its files are gone then."""
         return self._stamp()[0] != self._seen[0]
 
     @told
     def refresh(self) -> None:
-        """See what others committed.
+        """Open the latest commit.
 
         Raises:
-            UsageError: `reindex` put vectors of another model there; each later call says so again.
+            UsageError: `reindex` has replaced the vectors by those of another model; later calls raise it again.
         """
         looked, seen = time.time_ns(), self._stamp()
         if seen == self._seen and self._looked - seen[1] > SETTLED:
@@ -184,26 +184,26 @@ class PassageTable:
         table = self._table
         if seen == self._seen:
             table.checkout_latest()
-        else:  # it may be another one: a file system gives the number of a folder that is gone to the next
+        else:  # it may be another table: file systems reuse the inode of a removed folder
             table = self._opened()
         if seen != self._seen or table.version != self._version:
             self.require(self._said(table))
             self._table = table
             self._note()
-        self._looked, self._seen = looked, seen  # last: what is refused is met again at the next call
+        self._looked, self._seen = looked, seen  # at the end, so that the next call is refused as well
 
     def require(self, about: Mapping[str, Any]) -> None:
-        """Refuse a table of another model, or with other passages, in the place of this one.
+        """Refuse a table of another model or with other settings.
 
         Raises:
-            UsageError: It says other things of its model.
+            UsageError: Its record of the model differs.
         """
         if about != self.about:
-            raise UsageError(f"{self.folder}: was embedded anew meanwhile, by {about.get('name')}: open it again")
+            raise UsageError(f"{self.folder}: was embedded again meanwhile, by {about.get('name')}: open it again")
 
     @told
     def add_fields(self, kinds: Mapping[str, str]) -> None:
-        """Add columns for fields that the table does not have, empty in the rows that are there."""
+        """Add columns for new fields (field -> kind); they are empty in existing rows."""
         import pyarrow as pa
 
         types = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
@@ -215,24 +215,24 @@ class PassageTable:
 
     @told
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
-        """Of those documents of `ids` that are there: id -> digest."""
+        """Return id -> digest for the documents of `ids` that exist."""
         found = self._table.search().where(one_of(ids)).select(["id", "digest"]).to_arrow()
         return dict(zip(found["id"].to_pylist(), found["digest"].to_pylist(), strict=True))
 
     @told
     def all_ids(self) -> set[str]:
-        """The ids of all documents."""
+        """Return the ids of all documents."""
         found = self._table.search().where("chunk = 0").select(["id"]).to_arrow()
         return set(found["id"].to_pylist())
 
     @told
     def write(self, rows: Mapping[str, Sequence[Any]], vectors: np.ndarray, replaced: Sequence[str] = ()) -> None:
-        """Add passages, and take those of the documents in `replaced` out, in one commit.
+        """Add passages, and delete the old ones of replaced documents, in one commit.
 
         Args:
             rows: Column -> values, without the vectors.
-            vectors: (n, d).
-            replaced: Ids.
+            vectors: (n, d) float32.
+            replaced: The ids of replaced documents.
         """
         import pyarrow as pa
 
@@ -252,25 +252,25 @@ class PassageTable:
 
     @told
     def delete(self, ids: Sequence[str]) -> None:
-        """Take documents out, in one commit."""
+        """Delete documents in one commit."""
         with committed_whole(self._place):
             self._table.delete(one_of(ids))
 
     @told
     def tidy(self, force: bool = False) -> None:
-        """Take new rows into the indexes, join small files and remove old ones, where it is worth it."""
+        """Index new rows, join small files and remove old ones, if it is worth it or with `force`."""
         self._index(len(self))
         new = max((one.num_unindexed_rows or 0 for one in self._table.list_indices()), default=0)
         files = self._table.stats()["fragment_stats"]["num_fragments"]
         if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED or self._old_versions() > MANY_VERSIONS:
-            self.verify()  # what is joined is written anew, and gets new checksums
-            # Nobody else writes: what no version has is of a writer that was killed.
-            for age in (NEVER, KEPT):  # nothing old is removed before what is new is known to be whole
+            self.verify()  # before joined files get new checksums, which would hide damage
+            # Only this process writes, so files without a version are from a writer that was killed.
+            for age in (NEVER, KEPT):  # old files are removed only after the new ones are known to be complete
                 with committed_whole(self._place):
                     self._table.optimize(cleanup_older_than=age, delete_unverified=True)
 
     def _old_versions(self) -> int:
-        """How many versions a cleaning would remove, but for the last."""
+        """The number of versions that are old enough to be removed."""
         before = time.time() - KEPT.total_seconds()
         return sum(one.stat().st_mtime < before for one in (self._place / "_versions").glob("*.manifest"))
 
@@ -287,7 +287,7 @@ class PassageTable:
 
     @told
     def allowed(self, where: str) -> np.ndarray:
-        """The rows that a filter lets through; those of the last few filters are kept."""
+        """Return the rows that pass a filter, (n,) uint64; those of the last few filters are cached."""
         rows = self._allowed.pop(where, None)
         if rows is None:
             with filtered(where, self.fields):
@@ -296,12 +296,12 @@ class PassageTable:
         if not _CALL.search(where):
             if len(self._allowed) == FILTERS_KEPT:
                 del self._allowed[next(iter(self._allowed))]
-            self._allowed[where] = rows  # the last one again
+            self._allowed[where] = rows  # at the end: the first one is dropped next
         return rows
 
     @told
     def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:
-        """The passages with words of a query, best first: (id, row)."""
+        """Search by keywords; return at most `limit` passages (id, row) that pass the filter, best first."""
         from lancedb.query import MatchQuery
 
         if not any("text" in one.columns for one in self._table.list_indices()):
@@ -311,7 +311,7 @@ class PassageTable:
 
     @told
     def by_vector(self, vector: np.ndarray, where: str | None, limit: int) -> list[tuple[str, int]]:
-        """The passages nearest to a vector by the approximate index, best first: (id, row)."""
+        """Search the approximate index by a vector; return at most `limit` passages (id, row), best first."""
         asked = self._table.search(vector, vector_column_name="vector").distance_type("cosine")
         asked = asked.nprobes(PROBES).refine_factor(REFINED)
         return self._found(asked, where, limit, "_distance")
@@ -324,7 +324,7 @@ class PassageTable:
 
     @told
     def take(self, rows: Iterable[int], vectors: bool) -> dict[int, dict[str, Any]]:
-        """The columns of rows by their number; vectors, if wanted, as arrays."""
+        """Return row number -> its columns; with `vectors` also the vector as an array."""
         rows = list(rows)
         if not rows:
             return {}
@@ -338,7 +338,7 @@ class PassageTable:
 
     @told
     def snapshot(self) -> Snapshot:
-        """The vectors of the version that is open, read once."""
+        """Return all vectors of the open version; they are read once."""
         import pyarrow as pa
 
         if self._snapshot is not None:
@@ -359,14 +359,14 @@ class PassageTable:
         return self._snapshot
 
     def vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """The vectors as they lie in the table, a block at a time: ids of their documents, and (n, d)."""
+        """Yield all vectors in blocks: the ids of their documents, and (n, d) float32."""
         batches = iter(self._table.search().select(["id", "vector"]).to_batches())
         while (batch := self._next(batches)) is not None:
             numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
             yield batch["id"].to_pylist(), numbers.reshape(len(batch), -1)
 
     def passages(self) -> Iterator[dict[str, Any]]:
-        """Every row without its vector, as it lies in the table."""
+        """Yield every row without its vector, in the order of the table."""
         batches = iter(self._table.search().select(self._columns).to_batches())
         while (batch := self._next(batches)) is not None:
             yield from batch.to_pylist()

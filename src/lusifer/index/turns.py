@@ -1,6 +1,6 @@
-"""One call of an embedder at a time, for all threads that search indexes with it or write to them.
+"""Allow one call of an embedder at a time, for all threads that search indexes with it or write to them.
 
-An index that is made, and a check of golden vectors, wait for nobody: they come before the searches.
+Creating an index and checking golden vectors take no turn: they happen before any search.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _MAKING = threading.Lock()
 
 
 class InTurn:
-    """An embedder that threads may share. A call waits for the one before, a batch at most.
+    """An embedder that threads may share: a call waits for the one before, at most for a batch.
 
-    Whether a text is cut is set in the tokenizer itself, call by call: counting the tokens of one text in a thread
-    would undo the cutting of another that is embedded, and one Rust object refuses to be used twice at once.
+    Truncation is a state of the tokenizer, set by each call. Counting tokens in one thread would switch it off for a
+    text that another thread embeds. The Rust tokenizer also refuses two calls at once.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -32,13 +32,13 @@ class InTurn:
         return getattr(self._embedder, name)
 
     def encode(self, *words: Any, **named: Any) -> Any:
-        """As the embedder does."""
+        """Embed like the embedder's own `encode`."""
         with self._turn:
             return self._embedder.encode(*words, **named)
 
     @property
     def tokenizer(self) -> _Tokenizer:
-        """That of the embedder, in turn with it."""
+        """The embedder's tokenizer, which takes its turn with the embedder."""
         return _Tokenizer(self._embedder.tokenizer, self._turn)
 
 

@@ -1,4 +1,4 @@
-"""Documents into the table of an index, some hundred a commit; what is there and unchanged is not embedded again."""
+"""Write documents to the table of an index, many per commit; unchanged documents are not embedded again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
 DOCUMENTS_AT_ONCE = 1024
-"""Documents of a commit: what a kill may cost, and what is held in memory."""
+"""The most documents of a commit: they are in memory, and are lost if the process is killed."""
 CHARACTERS_AT_ONCE = 2**20
 TIDY_EVERY = 64
-"""Commits between two looks at whether files should be joined."""
+"""After so many commits the table is checked for files to join."""
 
 
 @dataclass
 class Added:
-    """What became of documents: how many were `added`, `replaced` or `unchanged`; `embedded` counts their passages.
+    """The counts of documents that were added, replaced or unchanged.
 
-    `offsets` are those taken out of the vectors, and count the documents whose language is not known there.
+    embedded: The counts of their passages.
+    offsets: The offsets that were subtracted; counts the documents without a known language. None without offsets.
     """
 
     embedded: EmbedReport
@@ -39,7 +40,7 @@ class Added:
 
     @property
     def documents(self) -> int:
-        """All of them."""
+        """The number of all documents."""
         return self.added + self.replaced + self.unchanged
 
 
@@ -53,17 +54,20 @@ def put(
     on_long: str,
     progress: Callable[[int], None] | None,
 ) -> Added:
-    """Add documents to a table; who calls holds the lock of its index.
+    """Add documents to a table; the caller must hold the lock of the index.
 
     Args:
         table: The table.
-        model: What the index knows of its model.
-        load: Gives that model, and is called where there is something to embed.
+        model: The index's record of its model.
+        load: Returns that model; called if there is something to embed.
         documents: As for `Index.add`.
-        may_replace: Whether an id that is there is replaced, or refused.
-        fields: The kinds of fields, where they are known beforehand.
+        may_replace: Whether a document with a known id is replaced; else it is refused.
+        fields: Field -> kind, if the kinds are known beforehand.
         on_long: As for `Index.add`.
         progress: Called with the number of documents done.
+
+    Returns:
+        The counts.
 
     Raises:
         DataError: As for `Index.add`.
@@ -97,15 +101,15 @@ def _commit(
     on_long: str,
     report: Added,
 ) -> None:
-    """Embed what is new in a window, and commit it."""
+    """Embed the new documents of a window, and commit them."""
     there = table.digests([each.id for each in window])
     met: set[str] = set()
     for each in window:
         if each.id in met or (each.id in there and not may_replace):
-            words = "is there twice" if each.id in met else "is in the index already (`update` replaces it)"
+            words = "occurs twice" if each.id in met else "is already in the index (`update` replaces it)"
             raise DataError(f"{each.place}: the id {each.id!r} {words}: give each document its own")
         met.add(each.id)
-    # Where texts are cut, one that was cut before is what it was, and one that was split stays so.
+    # With on_long="cut" a document that was truncated before is unchanged, and one that was split stays split.
     fresh = [
         each
         for each in window

@@ -1,1 +1,1 @@
-"""Files, hub and rows: what is read from disk or network, and how it is written. No torch."""
+"""Read and write files and rows, and access the Hugging Face Hub; nothing here imports torch at module level."""

@@ -1,4 +1,4 @@
-"""Bases by content: which files of a model lie on this machine, or which commit of the hub it is."""
+"""Record the bases of a model by content (files with their SHA-256, or a commit on the Hub), and check them later."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ from lusifer.io.files import sha256
 
 COMMIT = "commit"
 ELSEWHERE = (
-    "or say where it lies: path under bases in the model's config.json, or in Python "
+    "or give its place: path under bases in the model's config.json, or in Python "
     'lusifer.load(FOLDER, bases={"encoder": PATH, "llm": PATH})'
 )
-"""What to do about a base that is not where a folder says, at the end of messages."""
+"""What to do about a base that is not where a model folder expects it; the end of messages."""
 _FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
 _READ = re.compile(
     r"config\.json|.*\.(safetensors|safetensors\.index\.json|bin|gguf|model)|(tokenizer|vocab|merges|special_tokens_map|"
     r"added_tokens)[\w.]*"
 )
-"""Files of a folder that a tower is read from: configuration, weights, tokenizer."""
+"""Files from which a backbone is loaded: configuration, weights, tokenizer."""
 
 _PLAIN = re.compile(r"(?:(?:\w|\\\.|\.|\\[dw]|\[(?:\w|\d-\d)+\])[*+?]?|\((?:\?:)?(?:\w|\\\.)+(?:\|(?:\w|\\\.)+)*\))*")
-"""Letters, points and classes, each perhaps repeated, and alternatives of words."""
+"""Letters, dots and classes, each with an optional repetition, and alternatives of words."""
 
 
 def fingerprint(
     path: str, revision: str | None = None, key: str = "model", raises: type[LusiferError] = UsageError
 ) -> dict[str, str]:
-    """File name -> SHA-256 of a base on this machine; of a hub name "commit" -> its commit.
+    """Identify a base by its content.
 
     Args:
-        path: As in a recipe: a folder, a file, `package:NAME` or a hub name.
-        revision: Of a hub name.
-        key: What messages begin with.
-        raises: The kind of error that a name is that cannot be read.
+        path: As in a recipe: a folder, a file, `package:NAME` or a Hub id.
+        revision: The revision of a Hub id.
+        key: The start of the message.
+        raises: The error to raise if the Hub cannot be read.
+
+    Returns:
+        File name -> SHA-256 for a base on this machine; "commit" -> commit for a Hub id.
+
+    Raises:
+        UsageError: The path is no base.
+        LusiferError: Of the kind `raises`.
     """
     place = Path(names.base(path))
     if place.is_dir():
@@ -52,58 +59,69 @@ def fingerprint(
 
 
 def record(path: str, found: dict[str, str]) -> dict[str, Any]:
-    """What a delta says of a base: `path` (absolute where it is one), `revision` or `version`, `files` as `found`."""
+    """Return the record of a base for the `config.json` of a delta.
+
+    Args:
+        path: The base, as in a recipe.
+        found: What `fingerprint` returned for it.
+
+    Returns:
+        `path` (made absolute), `files`, and `revision` for a Hub id or `version` for a package.
+    """
     where = names.base(path)
     if path.startswith(names.PACKAGE):
         owner = _distribution(path)
         return {"path": path, "version": owner.version if owner else None, "files": found}
     if Path(where).exists():
-        return {"path": os.path.abspath(where), "files": found}  # a link keeps its name, by which a file is known
+        return {"path": os.path.abspath(where), "files": found}  # links are not resolved: their names are recorded
     return {"path": where, "revision": found[COMMIT], "files": {}}
 
 
 def _distribution(path: str) -> metadata.Distribution | None:
-    """What pip installed that brought the package of `package:NAME`; None where it is not installed."""
+    """The distribution that installed the package of `package:NAME`; None if it is not installed."""
     return packages.distribution(path.removeprefix(names.PACKAGE).partition("/")[0])
 
 
 def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[LusiferError]) -> None:
-    """Refuse a base that is not the recorded one; of a hub name the commit is the record.
+    """Refuse a base that differs from the recorded one; a Hub id is compared by its commit.
 
-    Of a folder only files count that a tower is read from: how it pools or generates is nothing to us.
+    In a folder only the files count from which a backbone is loaded, not its settings for pooling or generation.
 
     Args:
-        known: As `record` gives it.
+        known: The record, as `record` returns it.
         path: Where the base is read from now.
-        key: What messages begin with.
-        raises: The kind of error.
+        key: The start of the message.
+        raises: The error to raise.
+
+    Raises:
+        LusiferError: Of the kind `raises`: the base is missing, differs or cannot be compared.
     """
     expected, place = known["files"] or {COMMIT: known["revision"]}, Path(path).expanduser()
-    # A name on the hub has no ending of a file, and is never a base that is known by its files.
+    # A Hub id does not end like a file, and its record has no files.
     local = place.is_absolute() or path.startswith(".") or COMMIT not in expected or place.suffix in (".bin", ".gguf")
     if local and not path.startswith(names.PACKAGE) and not place.exists():
         mend = f"put it back, {ELSEWHERE}" if path == known["path"] else "correct the path"
-        raise raises(f"{key} cannot be had: {path}: no such folder or file: {mend}")
+        raise raises(f"{key}: {path}: no such folder or file: {mend}")
     now = fingerprint(path, known.get("revision"), key, raises)
     if COMMIT in expected and COMMIT not in now:
         raise raises(
-            f"{key}: {path} cannot be compared with {known['path']}, which is known by its commit on the hub: fetch it "
-            f"with `hf download {known['path']} --revision {known['revision']}`, and it is read from the cache"
+            f"{key}: {path} cannot be compared with {known['path']}, which is recorded by its commit on the Hub: "
+            f"download it with `hf download {known['path']} --revision {known['revision']}` and leave out the path"
         )
     if len(expected) == len(now) == 1 and Path(names.base(path)).is_file() and COMMIT not in expected:
-        now = dict.fromkeys(expected, *now.values())  # a file that is a whole base may have another name now
+        now = dict.fromkeys(expected, *now.values())  # a file with an entire base may have been renamed
     differ = dict(expected.items() ^ now.items())
     changed = sorted(name for name in differ if name == COMMIT or _READ.fullmatch(name) or len(expected) == 1)
     if changed:
         name = next((each for each in changed if each in known["files"]), changed[0])
         raise raises(
-            f"{key}: {path} is not the base that this model was trained on ({name} differs or is not in both): wanted "
-            f"{_wanted(known, name)}, {ELSEWHERE}"
+            f"{key}: {path} is not the base that this model was trained on ({name} differs or is not in both): the "
+            f"base is {_wanted(known, name)}, {ELSEWHERE}"
         )
 
 
 def _wanted(known: dict[str, Any], name: str) -> str:
-    """A recorded base, one of whose files is called `name`, in words, and how to get it."""
+    """Describe a recorded base and how to get it; `name` is the file whose digest is given."""
     path, version, revision = known["path"], known.get("version"), known.get("revision")
     digest = f" (sha256 of {name} beginning with {known['files'][name][:12]})" if name in known["files"] else ""
     if path.startswith(names.PACKAGE) and version:
@@ -111,12 +129,16 @@ def _wanted(known: dict[str, Any], name: str) -> str:
         package = owner.name if owner else path.removeprefix(names.PACKAGE).partition("/")[0]
         return f"{path}, version {version}{digest}: pip install --force-reinstall {package}=={version}"
     if not known["files"]:
-        return f"{path} of the hub at commit {revision}: hf download {path} --revision {revision}"
-    return f"what was at {path}{digest}: put that back"
+        return f"{path} on the Hub at commit {revision}: hf download {path} --revision {revision}"
+    return f"the one that was at {path}{digest}: put it back"
 
 
 def check_settings(said: Mapping[str, Any]) -> None:
-    """Refuse (ValueError) settings of a model's `config.json` (`IF_SET`) that nothing can be read from."""
+    """Check the settings of a model's `config.json` about its bases, adapters, space and Matryoshka dimensions.
+
+    Raises:
+        ValueError: A setting is invalid; the message names the key.
+    """
     space = said.get("space")
     if space is not None and not (isinstance(space, dict) and {"name", "identity"} <= space.keys()):
         raise ValueError(f"space={space!r}: expected name and identity of an embedder")
@@ -131,7 +153,7 @@ def check_settings(said: Mapping[str, Any]) -> None:
     for tower, base in bases.items():
         known = isinstance(base, dict) and isinstance(base.get("path"), str) and isinstance(base.get("files"), dict)
         if not known or not (base["files"] or isinstance(base.get("revision"), str)):
-            raise ValueError(f"bases.{tower}: expected path, and files with their SHA-256 or a revision of the hub")
+            raise ValueError(f"bases.{tower}: expected path, and files with their SHA-256 or a revision on the Hub")
         if base.get("layers") is not None and not (type(base["layers"]) is int and base["layers"] > 0):
             raise ValueError(f"bases.{tower}.layers={base['layers']!r}: must be 1 or more")
     adapters = said.get("adapters") or []
@@ -148,15 +170,16 @@ def check_settings(said: Mapping[str, Any]) -> None:
         if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
             raise ValueError(f"adapters: {about['name']!r}: targets={targets!r}: expected names of layers")
         if isinstance(about["targets"], str) and about["targets"] != "all-linear" and not _ends(about["targets"]):
-            words = "is a regular expression that may take without end: write the names of the layers there, as a list"
+            words = "is a regular expression that may take too long to match: give the names of the layers, as a list"
             raise ValueError(f"adapters: {about['name']!r}: targets={about['targets']!r} {words}")
 
 
 def _ends(pattern: str) -> bool:
-    """Whether a regular expression of somebody else can be asked: matching some may take longer than anyone waits.
+    """Whether a regular expression from a model folder is matched in bounded time; some would take practically forever.
 
-    Newer folders list the names of their layers, so this is for older ones. Repeated is one letter or class at most,
-    alternatives are different words, and both together are few: what is tried for a name of n letters is below n**4.
+    This is for older folders; newer ones list the names of their layers. Only single characters or classes may repeat,
+    alternatives must be different words, and both together must be few. So a name of n letters takes fewer than n**4
+    steps.
     """
     if len(pattern) > 500 or not _PLAIN.fullmatch(pattern):
         return False

@@ -1,7 +1,7 @@
-"""Write a folder or a file whole or not at all; read and write JSON; digests of files.
+"""Write folders and files atomically; read and write JSON; compute digests of files.
 
-The new content is built beside the target, under a temporary name, and renamed onto it at the end. Whoever reads the
-target sees the old content or the new one, never a half of either, also when the process is killed in the middle.
+New content is written next to the target under a temporary name, and renamed onto it at the end. A reader sees the old
+content or the new one, never a mix, also if the process is killed in between.
 """
 
 from __future__ import annotations
@@ -27,60 +27,65 @@ RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WHOLE = "whole-"
 KINDS = {list: "list", dict: "object"}
-_LFS = b"version https://git-lfs.github.com/"  # the beginning of a pointer that stands in place of a file
+_LFS = b"version https://git-lfs.github.com/"  # the first bytes of a Git LFS pointer
 
 
 def refuse_unwritable(
     target: str | os.PathLike[str], kind: str, option: str = "--output", replaces: str | None = None
 ) -> None:
-    """Refuse a place that cannot be written to, before the work whose result belongs there; nothing is left there.
+    """Refuse an output path that cannot be written, before the work starts; nothing is created.
 
     Args:
-        target: What will be written; missing folders above it are made only then.
-        kind: "file" or "folder", what it will be.
-        option: How the user gave it.
-        replaces: A file by which a folder shows that an earlier result is in it, which may be replaced as a whole.
+        target: The output. Missing parent folders are no error.
+        kind: "file" or "folder".
+        option: The option that names it, for the message.
+        replaces: The file that marks a folder as an earlier result. Such a folder may be replaced; any other folder
+            that is not empty is refused. None: any folder passes.
 
     Raises:
-        UsageError: It is of the other kind, it is a folder that holds anything else, or nothing can be made in the
-            nearest folder that exists.
+        UsageError: The target is of the other kind, is a folder with other files, or its nearest existing parent
+            cannot be written to.
     """
     path = _resolve(target)
     if path.exists() and path.is_dir() != (kind == "folder"):
         raise UsageError(f"{option} {target}: is a {'folder' if path.is_dir() else 'file'}: name a {kind}")
     if replaces and path.is_dir() and any(path.iterdir()) and not (path / replaces).is_file():
-        raise UsageError(f"{option} {target}: holds files (no {replaces}) that would be lost: name a new folder")
+        raise UsageError(f"{option} {target}: has files that would be lost (no {replaces}): name a new folder")
     nearest = next(folder for folder in path.parents if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise UsageError(
-            f"{option} {target}: nothing can be written in {nearest} ({error.strerror}): name a {kind} elsewhere"
+            f"{option} {target}: cannot write to {nearest} ({error.strerror}): name a {kind} elsewhere"
         ) from error
 
 
 def refuse_output(path: Path, endings: tuple[str, ...], inputs: Iterable[Path] = (), option: str = "--output") -> None:
-    """Refuse a file of another ending than `endings`, one that is read as input, and one that cannot be written.
+    """Refuse an output file with another ending, one that is also an input, and one that cannot be written.
 
-    An ending may be in capitals.
+    Args:
+        path: The output file.
+        endings: The endings that are allowed, in lower case; capitals in `path` pass.
+        inputs: The files that are read.
+        option: The option that names it, for the message.
 
     Raises:
-        UsageError: The message lists the endings, or says why not.
+        UsageError: One of these; for an unknown ending the message lists the allowed ones.
     """
     if not path.name.lower().endswith(endings) or path.name.startswith(".") and path.suffix == "":
         raise UsageError(f"{option} {path}: unknown ending {path.suffix!r}: use {', '.join(endings)}")
     if _resolve(path) in set(map(_resolve, inputs)):
-        raise UsageError(f"{option} {path}: is read as input, which would be lost: name another file")
+        raise UsageError(f"{option} {path}: is also an input, which would be lost: name another file")
     refuse_unwritable(path, "file", option)
 
 
 @contextmanager
 def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that becomes `target` when the block ends without an exception.
+    """Yield an empty folder that becomes `target` when the block ends without an exception.
 
-    An old folder at `target` stays in place until then and is replaced as a whole. Missing parents are made. What an
-    earlier, killed writer of the same target left behind is removed.
+    An old folder at `target` stays until then and is replaced completely. Missing parents are made. Temporary files of
+    an earlier writer of the same target that was killed are removed.
 
     Raises:
         NotADirectoryError: `target` exists and is not a folder.
@@ -102,9 +107,9 @@ def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path beside `target`; what was written there becomes `target` when the block ends well.
+    """Yield a temporary path; the file written there becomes `target` when the block ends without an exception.
 
-    The temporary name keeps the suffix of `target`, because some writers choose their format by it.
+    The path has the suffix of `target`, because some writers choose their format by it.
 
     Raises:
         IsADirectoryError: `target` is a folder.
@@ -127,21 +132,21 @@ def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Name what is written where a disk is full in the block: libraries say it in their own ways, without the name.
+    """Raise an error that names `target` if the disk gets full in the block; the errors of libraries do not name it.
 
     Raises:
-        LusiferError: There is no space left, or more than a quota or the file system allows.
+        LusiferError: There is no space left, or a quota or the file system allows no more.
     """
     try:
         yield
     except Exception as error:
-        # safetensors gives an error of its own with the system's words or number in it, and torch does not say why.
+        # safetensors raises its own error with the system's message or number in it; torch does not give the reason.
         full = [code for code in FULL if getattr(error, "errno", None) == code or _said(code, str(error))]
         if isinstance(error, LusiferError) or not (full or "inline_container.cc" in str(error)):
             raise
         reason = os.strerror(full[0]) if full else "torch could not write it"
         words = f"{reason}: free some space, or name another place"
-        raise LusiferError(f"{target}: cannot be written to its end: {words}") from error
+        raise LusiferError(f"{target}: cannot be written completely: {words}") from error
 
 
 def _said(code: int, message: str) -> bool:
@@ -150,12 +155,15 @@ def _said(code: int, message: str) -> bool:
 
 @contextmanager
 def locked(file: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
-    """Hold a lock file while the block runs; the system lets go of it when the process ends, killed or not.
+    """Hold a lock while the block runs; the system releases it when the process ends, also if it is killed.
 
-    The folder of `file` must be there; `remove` removes the file with the lock.
+    Args:
+        file: The lock file; its folder must exist.
+        refusal: The message if another process holds the lock.
+        remove: Whether to remove the file at the end.
 
     Raises:
-        UsageError: Another process holds it; the message is `refusal`.
+        UsageError: Another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -168,28 +176,28 @@ def locked(file: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
         yield
     finally:
         if remove:
-            # While it is held: afterwards the file of that name may be the lock of the next one. Who has opened this
-            # one meanwhile finds that it has no name any more (filelock looks) and does not take it for a lock.
+            # Remove it while the lock is held: afterwards the file may be the lock of the next process. A process that
+            # has opened this file meanwhile sees that it has no name anymore (filelock checks) and opens a new one.
             file.unlink(missing_ok=True)
         lock.release()
 
 
 def _resolve(target: str | os.PathLike[str]) -> Path:
-    """Follow links, so that a link at `target` keeps pointing to the place that is rewritten."""
+    """Follow links, so that a link at `target` stays a link and its destination is rewritten."""
     return Path(target).expanduser().resolve()
 
 
 def _prefix(target: Path) -> str:
-    """Name what this machine writes for `target`; hidden, so that listings of the parent do not show it.
+    """The start of the temporary names of `target` on this machine; hidden, so that listings do not show them.
 
-    Of a long name the beginning is enough, and leaves room for the rest of a name: a disk allows 255 bytes. It is not
-    cut inside a character: some libraries take no name of which a part is no UTF-8.
+    Only the first 100 bytes of a long name are used: file systems allow 255 bytes. A character that does not fit is
+    dropped completely: some libraries refuse a name that is not UTF-8.
     """
     return f".{os.fsencode(target.name)[:100].decode(errors='ignore')}.{socket.gethostname()}-"
 
 
 def _sibling(target: Path, mark: str = "") -> Path:
-    """Name a free path beside `target` that tells which process of which machine writes it."""
+    """A free path next to `target`, with the machine and process that writes it in its name."""
     return target.with_name(f"{_prefix(target)}{os.getpid()}-{mark}{secrets.token_hex(4)}{target.suffix}")
 
 
@@ -201,9 +209,9 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def put_back(target: Path) -> None:
-    """Where `target` is absent, give it back the newest old folder that a writer had moved away when it was killed.
+    """If `target` is absent, restore the newest old folder that a killed writer had moved away.
 
-    That happens only where two names cannot be swapped in one step (`replace_folder`).
+    This is needed only where two names cannot be swapped in one step (`replace_folder`).
 
     Raises:
         OSError: It cannot be renamed here.
@@ -217,7 +225,7 @@ def put_back(target: Path) -> None:
 
 
 def _leftovers(target: Path) -> list[tuple[Path, str]]:
-    """What writers of `target` left that are no longer alive on this machine, with the end of its name."""
+    """Temporary paths of writers of `target` that no longer run on this machine, each with the end of its name."""
     prefix, found = _prefix(target), []
     for path in target.parent.iterdir() if target.parent.is_dir() else ():
         process, _, rest = path.name.removeprefix(prefix).partition("-")
@@ -227,7 +235,7 @@ def _leftovers(target: Path) -> list[tuple[Path, str]]:
 
 
 def _alive(process: int) -> bool:
-    """Tell whether a process of this machine still runs; signal 0 asks without disturbing it."""
+    """Whether a process of this machine still runs; signal 0 only asks."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -238,12 +246,12 @@ def _alive(process: int) -> bool:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`; an old `target` ends under the name of `new`, which the caller removes."""
+    """Move the folder `new` to `target`; an old `target` gets the name of `new`, and the caller removes it."""
     if not target.exists():
         os.rename(new, target)
     elif not _exchange(new, target):
-        # Where two names cannot be swapped in one step, `target` is absent for the moment between two renames. The old
-        # folder has a name then by which `put_back` knows it from those that were not written to their ends.
+        # Two names cannot be swapped in one step here, so `target` is absent between two renames. The name of the old
+        # folder has a mark, by which `put_back` tells it from folders that were not written completely.
         _remove_leftovers(target)
         old = _sibling(target, _WHOLE)
         os.rename(target, old)
@@ -262,19 +270,19 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _settle(path: Path) -> None:
-    """Force the content to the disk before the rename: after a power cut a renamed file may otherwise be empty.
+    """Force the content to the disk before the rename: otherwise a renamed file may be empty after a power cut.
 
-    Files get the rights that a new file has here: safetensors writes weights that nobody but their owner may read, and
-    a server under another user, or a colleague, could not load the folder.
+    Files get the permissions of a new file: safetensors writes weights that only their owner may read, so a server
+    under another user could not load the folder.
     """
-    probe = path.with_name(f"{path.name}.rights")  # known by its name as a leftover, should this process be killed
+    probe = path.with_name(f"{path.name}.rights")  # its name marks it as a leftover, if this process is killed
     probe.touch()
     usual = probe.stat().st_mode & 0o666
     probe.unlink()
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     for file in files:
         mode = file.stat().st_mode
-        if mode | usual != mode and not file.is_symlink():  # what a link points to is not ours to change
+        if mode | usual != mode and not file.is_symlink():  # the target of a link belongs to somebody else
             file.chmod(mode | usual)
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -284,7 +292,11 @@ def _settle(path: Path) -> None:
 
 
 def refuse_pointer(file: Path, raises: type[LusiferError] = DataError) -> None:
-    """Refuse a pointer of Git LFS that stands in place of a file; a file that is missing passes.
+    """Refuse a Git LFS pointer in place of a file; a missing file passes.
+
+    Args:
+        file: The file.
+        raises: The error to raise.
 
     Raises:
         LusiferError: Of the kind `raises`.
@@ -296,12 +308,12 @@ def refuse_pointer(file: Path, raises: type[LusiferError] = DataError) -> None:
 
 
 def parse_json(data: bytes) -> Any:
-    """Give the value that JSON in UTF-8 spells; a byte-order mark in front is passed over.
+    """Parse JSON in UTF-8; a byte-order mark at the start is skipped.
 
     Raises:
-        UnicodeDecodeError: It is not UTF-8.
-        JSONDecodeError: It is not JSON.
-        ValueError: A key stands twice in an object, a number has thousands of digits, or brackets nest too deep.
+        UnicodeDecodeError: The data are not UTF-8.
+        JSONDecodeError: The data are not JSON.
+        ValueError: An object has a key twice, a number has thousands of digits, or brackets nest too deep.
     """
     try:
         return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_distinct)
@@ -321,7 +333,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def first_twice(names: Iterable[Hashable]) -> Any:
-    """The first name that came before, or None: in one pass, for a file may have as many as it likes."""
+    """Return the first name that occurs a second time, or None."""
     seen: set[Hashable] = set()
     return next((name for name in names if name in seen or seen.add(name)), None)
 
@@ -333,7 +345,7 @@ def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, k
         file: The file.
         advice: What to do if it cannot be read, the end of the message.
         raises: The error to raise.
-        kind: `dict` or `list`, if the value must be one.
+        kind: `dict` or `list` if the value must be one; None allows any value.
 
     Raises:
         LusiferError: Of the kind `raises`: the file is missing, damaged or holds another kind of value.
@@ -351,12 +363,12 @@ def read_json(file: Path, advice: str, raises: type[LusiferError] = DataError, k
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a value as JSON, indented, the whole file or nothing."""
+    """Write a value as indented JSON, atomically."""
     with write_file(file) as temporary:
         temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

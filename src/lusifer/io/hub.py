@@ -1,4 +1,4 @@
-"""What the hub refuses, in one line: the libraries say it in many words, or in none that help."""
+"""Access to the Hugging Face Hub; its errors become one line that says what to do."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from pathlib import Path
 
 from lusifer.errors import LusiferError, ModelFolderError
 
-UNREACHABLE, OFFLINE = "the hub cannot be reached", "HF_HUB_OFFLINE is set"
+UNREACHABLE, OFFLINE = "the Hub cannot be reached", "HF_HUB_OFFLINE is set"
 LOG_IN = "log in with `hf auth login`"
-# Of a repository nothing else is fetched: others keep the same weights in three formats.
+# Only these files of a repository are downloaded: some repositories have the same weights in three formats.
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
 @contextmanager
 def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
-    """Run a block that may download something; what the hub or files refuse is raised as "WHAT: reason".
+    """Run a block that may download something, and raise errors of the Hub or of files as "WHAT: reason".
 
     Args:
-        what: Words in front of the reason: the key of the recipe, or the name that was asked for.
-        raises: The kind of error that it is here; anything that is no fault of the hub or of files passes through.
+        what: The start of the message: the key of the recipe, or the name that is read.
+        raises: The error to raise. Other errors pass through unchanged.
+
+    Raises:
+        LusiferError: Of the kind `raises`.
     """
     try:
         yield
@@ -29,7 +32,7 @@ def asking(what: str, raises: type[LusiferError]) -> Iterator[None]:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What is raised where the hub does not give a file, or the machine does not read it."""
+    """Return the exceptions that are raised when a file cannot be downloaded or read."""
     from huggingface_hub.errors import RevisionResolutionError
     from huggingface_hub.utils import httpx
 
@@ -37,14 +40,22 @@ def refusals() -> tuple[type[Exception], ...]:
 
 
 def commit(name: str, revision: str | None = None, kind: str = "model") -> str | None:
-    """The commit that a name (with a branch, tag or commit; None is the newest) stands for now; None for a path.
+    """Resolve a name on the Hub to its current commit.
 
-    Asked once and handed on, it keeps all files of a model of one state, and what is in the cache is read without
-    asking again. Without the hub it is the commit that was seen last. `kind` is "model" or "dataset", never a path.
+    With the commit all files of a model are of one state, and cached files are read without asking the Hub again. If
+    the Hub cannot be reached, it is the commit that was seen last.
+
+    Args:
+        name: A model or dataset on the Hub. A model may also be a path.
+        revision: A branch, tag or commit; None is the newest commit.
+        kind: "model" or "dataset".
+
+    Returns:
+        The commit; None for a path.
 
     Raises:
-        RevisionResolutionError: The hub cannot be reached, and the cache knows nothing of the name.
-        OSError: The hub refuses; `why` tells the reason.
+        RevisionResolutionError: The Hub cannot be reached, and the name is not in the cache.
+        OSError: The Hub refuses; `why` gives the reason.
     """
     if kind == "model" and Path(name).exists():
         return None
@@ -54,29 +65,42 @@ def commit(name: str, revision: str | None = None, kind: str = "model") -> str |
 
 
 def fetch(name: str, files: Sequence[str], revision: str | None = None) -> Path:
-    """Download what is missing of a model's files (patterns) into the cache of this machine; return the folder there.
+    """Download the files of a model that are not yet in the cache of this machine.
 
-    `revision` is a commit, tag or branch; None is the newest.
+    Args:
+        name: A model on the Hub.
+        files: Patterns of file names.
+        revision: A commit, tag or branch; None is the newest commit.
+
+    Returns:
+        The folder in the cache.
 
     Raises:
-        ModelFolderError: The hub does not give it, and the cache does not hold it.
+        ModelFolderError: The files are neither on the Hub nor in the cache, or the Hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    with asking(f"{name}: no such folder here, and the hub does not give it", ModelFolderError):
+    with asking(f"{name}: no such folder, and it cannot be downloaded from the Hub", ModelFolderError):
         return Path(snapshot_download(name, allow_patterns=list(files), revision=revision))
 
 
 def cached(name: str, files: Sequence[str]) -> Path | None:
-    """The folder of a model in the cache of this machine, without a word to the hub; None where it is not there.
+    """Find a model in the cache of this machine, without asking the Hub.
+
+    Args:
+        name: A model on the Hub.
+        files: Patterns of file names.
+
+    Returns:
+        The folder in the cache; None if the model is not there.
 
     Raises:
-        ModelFolderError: It can be the name of no model there.
+        ModelFolderError: The name cannot be one of the Hub.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    with asking(f"{name}: no such folder here, and no name of the hub", ModelFolderError):
+    with asking(f"{name}: no such folder, and not a name on the Hub", ModelFolderError):
         try:
             return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
         except LocalEntryNotFoundError:
@@ -84,10 +108,15 @@ def cached(name: str, files: Sequence[str]) -> Path | None:
 
 
 def has_file(name: str, file: str, commit: str | None = None) -> bool:
-    """Whether a folder, or a model repository on the hub at a commit, holds a file (which is then in the cache).
+    """Whether a folder or a model repository on the Hub has a file; from the Hub it is downloaded into the cache.
+
+    Args:
+        name: A path, or a model on the Hub.
+        file: The name of the file there.
+        commit: The commit on the Hub; None is the newest.
 
     Raises:
-        OSError: The hub does not say; `why` tells the reason.
+        OSError: The Hub cannot be reached or refuses; `why` gives the reason.
     """
     if Path(name).exists():
         return (Path(name) / file).is_file()
@@ -103,7 +132,7 @@ def has_file(name: str, file: str, commit: str | None = None) -> bool:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Read the cache alone while the block runs: asking a hub again that was not reached takes half a minute."""
+    """Read only the cache while the block runs: each further attempt to reach the Hub would take half a minute."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -120,15 +149,15 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Run a block that writes to a repository of the hub; what the hub refuses is raised as one line.
+    """Run a block that writes to a repository on the Hub, and raise its errors as "NAME: reason".
 
     Raises:
-        LusiferError: No token, one that the hub does not know or that may not write there, or no answer.
+        LusiferError: The token is missing, unknown to the Hub or may not write there, or the Hub does not answer.
     """
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    kinds = (OSError, ValueError, RuntimeError, httpx.HTTPError)  # of an upload in threads a RuntimeError is raised
+    kinds = (OSError, ValueError, RuntimeError, httpx.HTTPError)  # an upload in threads raises RuntimeError
     try:
         yield
     except kinds as error:
@@ -138,20 +167,20 @@ def writing(name: str) -> Iterator[None]:
         if _first(chain, errors.LocalTokenNotFoundError):
             reason = f"no token: {LOG_IN}, with a token that may write"
         elif _first(chain, errors.OfflineModeIsEnabled):
-            reason = f"{OFFLINE}: take it out to upload"
+            reason = f"{OFFLINE}: unset it to upload"
         elif status == 401:
-            reason = f"the hub does not know the token: {LOG_IN}, or correct HF_TOKEN"
+            reason = f"the Hub does not know the token: {LOG_IN}, or correct HF_TOKEN"
         elif status == 403 or _first(chain, errors.RepositoryNotFoundError):
             reason = f"the token may not write there: name a repository of yours, or {LOG_IN} with one that may"
         elif _first(chain, (ConnectionError, httpx.TransportError)) or (status or 0) >= 500:
-            reason = f"{UNREACHABLE}; push again when it answers"
+            reason = f"{UNREACHABLE}: push again later"
         else:
             reason = why(error)
         raise LusiferError(f"{name}: {reason}") from error
 
 
 def held(name: str) -> list[str] | None:
-    """The files of a model repository that the token of this machine may see; None where there is no such one.
+    """List the files of a model repository; None if the token of this machine sees no such repository.
 
     Raises:
         LusiferError: As for `writing`.
@@ -160,7 +189,7 @@ def held(name: str) -> list[str] | None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     with writing(name):
-        HfApi().whoami()  # of a wrong token the next answer would be that there is no such repository
+        HfApi().whoami()  # with a wrong token the next request would only report that there is no such repository
         try:
             return [file.rfilename for file in HfApi().model_info(name).siblings or []]
         except RepositoryNotFoundError:
@@ -168,14 +197,14 @@ def held(name: str) -> list[str] | None:
 
 
 def upload(name: str, folder: Path, old: Sequence[str] | None, message: str, *, private: bool) -> str:
-    """Put a folder into a model repository, in place of what it held, in one commit.
+    """Replace the content of a model repository with a folder, in one commit.
 
     Args:
-        name: Of the repository.
-        folder: All of its files are uploaded.
-        old: As `held` gave it; None makes the repository, which is `private` or not.
-        message: Of the commit.
-        private: Of a new repository.
+        name: The repository.
+        folder: The folder; all of its files are uploaded.
+        old: The files in the repository, as `held` returns them; None creates the repository.
+        message: The message of the commit.
+        private: Whether a new repository is private.
 
     Returns:
         The commit.
@@ -185,7 +214,7 @@ def upload(name: str, folder: Path, old: Sequence[str] | None, message: str, *, 
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    # Not `upload_folder`, which makes several commits of an upload that takes more than five minutes.
+    # Not `upload_folder`: it makes several commits if the upload takes more than five minutes.
     files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
     gone = sorted(set(old or ()) - files.keys() - {".gitattributes"})
     changes = [CommitOperationAdd(place, file) for place, file in files.items()]
@@ -197,10 +226,15 @@ def upload(name: str, folder: Path, old: Sequence[str] | None, message: str, *, 
 
 
 def fetch_into(name: str, commit: str, folder: Path) -> None:
-    """Download all files of a model repository at a commit into a folder, past the cache.
+    """Download all files of a model repository into a folder, without the cache.
+
+    Args:
+        name: The repository.
+        commit: The commit.
+        folder: The destination.
 
     Raises:
-        LusiferError: The hub does not give them.
+        LusiferError: They cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
@@ -209,20 +243,20 @@ def fetch_into(name: str, commit: str, folder: Path) -> None:
 
 
 def why(error: BaseException) -> str:
-    """One line on why a name could not be read, by the error of a library and what it was raised from."""
+    """Explain in one line why a name could not be read, from the error of a library and its causes."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
     chain = list(_chain(error))
     if _first(chain, errors.GatedRepoError):
-        return f"gated: accept its conditions on the hub's page of it, then {LOG_IN}"
+        return f"gated: accept its conditions on its page on the Hub, then {LOG_IN}"
     if _first(chain, errors.RevisionNotFoundError):
-        return "the hub has no such revision of it"
+        return "the Hub has no such revision of it: correct the revision"
     answered = _first(chain, httpx.HTTPStatusError)
     status = answered.response.status_code if answered else None
     if _first(chain, errors.RepositoryNotFoundError) or status in (401, 403):
-        return f"the hub has no such name, or it is private: correct the name, or {LOG_IN}"
-    # `datasets` raises Python's own ConnectionError, and from nothing.
+        return f"the Hub has no such name, or it is private: correct the name, or {LOG_IN}"
+    # `datasets` raises Python's own ConnectionError without a cause.
     unreachable = (ConnectionError, httpx.TransportError, errors.OfflineModeIsEnabled, errors.RevisionResolutionError)
     if _first(chain, unreachable) or (status or 0) >= 500:
         offline = _first(chain, errors.OfflineModeIsEnabled) is not None
@@ -232,7 +266,7 @@ def why(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, the last one first."""
+    """An error and its causes, the latest first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""Markdown tables and lists, and the templates of pages and cards, which jinja2 fills."""
+"""Write Markdown tables and lists, and open the jinja2 templates of pages and cards."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def cell(value: object) -> str:
-    """Give a value as one cell of a table: on one line, with `|` escaped."""
+    """Format a value as a cell of a table: on one line, with `|` escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """Lay out a Markdown table, without a line break at the end.
+    """Format a Markdown table, without a line break at the end.
 
     Args:
         header: Names of the columns.
-        rows: As many cells each as there are columns.
-        left: How many columns are aligned to the left, from the first on; the others hold numbers.
+        rows: The cells of each row, as many as there are columns.
+        left: How many of the first columns are aligned to the left; the others are aligned to the right, for numbers.
     """
     lines = [[cell(value) for value in row] for row in (header, *rows)]
     lines.insert(1, ["---" if place < left else "---:" for place in range(len(header))])
@@ -29,7 +29,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int 
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """Lay out a Markdown list, a line an item."""
+    """Format a Markdown list with one item per line."""
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -37,12 +37,12 @@ def bullets(lines: Iterable[str]) -> str:
 def environment(package: str, **filters: Callable[..., Any]) -> jinja2.Environment:
     """Open the templates of a package.
 
-    In a file that ends in `.html` every value is escaped that is not marked as safe; in Markdown none is. A name that
-    is not given to a template is an error.
+    In files that end in `.html` all values are escaped unless they are marked as safe; in Markdown no value is. A
+    template that uses an undefined name raises an error.
 
     Args:
-        package: Dotted name; its templates are the files in its folder `templates`.
-        filters: Functions that templates may use on values, by name.
+        package: The dotted name; its templates are the files in its folder `templates`.
+        filters: Name -> a function that templates may apply to values.
     """
     import jinja2
 

@@ -1,8 +1,9 @@
-"""What a name means: a folder, something that comes with the library, an installed package, or a hub id.
+"""Resolve the name of a model or base: a folder, a model of the library, an installed package, or an id on the Hub.
 
-A folder of that name always comes first. `mini` is the model in `models/lusifer-mini`; `package:NAME` is the model
-folder inside the installed Python package NAME, or, of a base, a file there that holds it all; `tiny:encoder` and
-`tiny:llm` are the random bases of the recipe `tiny`, made when they are needed.
+- A folder of that name always comes first.
+- `mini` is the model in `models/lusifer-mini`.
+- `package:NAME` is the model folder in the installed Python package NAME; for a base also a file with the entire base.
+- `tiny:encoder` and `tiny:llm` are the random bases of the recipe `tiny`, made when they are needed.
 """
 
 from __future__ import annotations
@@ -22,26 +23,29 @@ from lusifer.io.files import read_json, refuse_pointer
 OWN_TYPE = "lusifer"
 """The `model_type` in `config.json` of a model of this project."""
 EXPORTED = "export.json"
-"""A file that an int8 copy of a model has, and no other folder."""
+"""A file by which the int8 copy of a model is recognized."""
 PREFIX = "lusifer-"
 PACKAGE = "package:"
 ADAPTERS = "adapter_config.json"
-"""Of a folder of peft's: what its adapters belong to."""
+"""The file of a peft folder that names the model of its adapters."""
 TINY = ("tiny:encoder", "tiny:llm")
 FILES = {b"E5S1": "packed", b"GGUF": "gguf"}
-"""How a file begins that is a whole base, and what it is."""
+"""The first bytes of a file with an entire base -> its kind."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def model(name: str | os.PathLike[str]) -> Path | str:
-    """Find a trained model: a path on this machine, or the hub id as it was given.
+    """Find a trained model by its name.
 
     Args:
-        name: A folder, the short name of a model that comes with the library, `package:NAME`, or owner/name. A packed
-            file (`is_packed`), also in a package, is an embedder that is whole.
+        name: A folder, the short name of a model of the library, `package:NAME`, or a Hub id (owner/name). A packed
+            file (`is_packed`), also in a package, is a complete embedder.
+
+    Returns:
+        A path on this machine, or the Hub id unchanged; the Hub is not asked.
 
     Raises:
-        UsageError: It can be none of these; `package:NAME` is not installed or carries no model.
+        UsageError: The name is none of these, or the package is not installed or has no model.
     """
     text = os.fspath(name)
     if text.startswith(PACKAGE):
@@ -57,21 +61,24 @@ def model(name: str | os.PathLike[str]) -> Path | str:
         near = difflib.get_close_matches(text, shipped, n=1)
         raise UsageError(
             f"{name}: no such folder{f' (did you mean {near[0]}?)' if near else ''}; give a model folder"
-            f"{''.join(f', {each}' for each in shipped)}, package:NAME of an installed package, or a hub id of the "
-            "form owner/name"
+            f"{''.join(f', {each}' for each in shipped)}, package:NAME of an installed package, or an id on the "
+            "Hugging Face Hub (owner/name)"
         )
     return text
 
 
 def base(name: str) -> str:
-    """Find one of the two models that a recipe joins: a path on this machine, or the hub id as it was given.
+    """Find a base (encoder or LLM) by its name in a recipe.
 
     Args:
-        name: A folder that `save_pretrained` wrote, a file that is a whole base, `package:NAME` or `package:NAME/FILE`,
-            or a hub id (owner/name, or name alone).
+        name: A folder that `save_pretrained` wrote, a file with an entire base, `package:NAME`, `package:NAME/FILE`,
+            or a Hub id (owner/name, or name alone). `tiny:` bases must be made first and named by their folder.
+
+    Returns:
+        A path on this machine, or the Hub id unchanged; the Hub is not asked.
 
     Raises:
-        UsageError: It can be none of these; `tiny:` bases are made first, and then named by their folder.
+        UsageError: The name is none of these.
     """
     if name.startswith(PACKAGE):
         return str(_in_package(name))
@@ -79,7 +86,7 @@ def base(name: str) -> str:
     if path.is_file():
         if base_file(path) is None:
             refuse_pointer(path, UsageError)
-            raise UsageError(f"{name}: is no base: give the folder that it lies in, or a file that is a whole base")
+            raise UsageError(f"{name}: not a base: give the folder of the base, or a file with an entire base")
         return str(path)
     if _is_path(name) or path.exists():
         if not (path / "config.json").is_file():
@@ -87,19 +94,19 @@ def base(name: str) -> str:
                 under = read_json(path / ADAPTERS, "save the model again", UsageError, dict).get(
                     "base_model_name_or_path"
                 )
-                words = f"holds adapters alone, of {under or 'a model that is not named'}"
-                raise UsageError(f"{name}: {words}: merge them into it and save that (peft: merge_and_unload)")
-            raise UsageError(f"{name}: no config.json there; give a folder saved by save_pretrained, or a hub id")
+                words = f"has only the adapters of {under or 'a model that is not named'}"
+                raise UsageError(f"{name}: {words}: merge them into that model and save it (peft: merge_and_unload)")
+            raise UsageError(f"{name}: no config.json there; give a folder saved by save_pretrained, or a Hub id")
         return str(path)
     if name.startswith("tiny:"):
         raise UsageError(f"{name}: is unknown here; use {' or '.join(TINY)} in a recipe")
     if not _HUB_ID.fullmatch(name):
-        raise UsageError(f"{name}: is neither a folder nor a hub id (owner/name)")
+        raise UsageError(f"{name}: is neither a folder nor a Hub id (owner/name): correct the name")
     return name
 
 
 def base_file(path: str | os.PathLike[str]) -> str | None:
-    """What kind of a base a file is by its first bytes ("packed", "gguf"); None for anything else."""
+    """Return the kind of a file with an entire base, by its first bytes: "packed" or "gguf"; None for other files."""
     if not Path(path).is_file():
         return None
     with Path(path).open("rb") as stream:
@@ -107,38 +114,38 @@ def base_file(path: str | os.PathLike[str]) -> str | None:
 
 
 def is_tiny(name: str) -> bool:
-    """Whether a base is made from the seed of the recipe."""
+    """Whether a name is one of the random bases that a run makes from the seed of its recipe."""
     return name in TINY
 
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds a whole embedder of the E5 kind, weights and tokenizer."""
+    """Whether a file has a complete embedder of the E5 kind, with weights and tokenizer."""
     return base_file(path) == "packed"
 
 
 def _embedder_in_package(name: str) -> Path:
-    """The model folder of a package, else its packed embedder."""
+    """The model folder or packed embedder in a package."""
     with suppress(UsageError):
         found = _in_package(name)
         if found.is_dir() or is_packed(found):
             return found
-    return package_folder(name)  # which says what is wrong
+    return package_folder(name)  # raises the error that names what is missing
 
 
 def package_folder(name: str) -> Path:
-    """Find the model folder (config.json and weights) that an installed package carries, by `package:NAME`.
+    """Find the model folder (config.json and model.safetensors) in an installed package, by `package:NAME`.
 
     Raises:
-        UsageError: The package is not installed, or carries no model.
+        UsageError: The package is not installed, or has no model folder.
     """
     found = _model_folder(_package_roots(name))
     if found is None:
-        raise UsageError(f"{name}: no folder with config.json and model.safetensors in that package")
+        raise UsageError(f"{name}: no folder with config.json and model.safetensors in that package: name another one")
     return found
 
 
 def _in_package(name: str) -> Path:
-    """A base in a package: the file that is named, else a model folder, else the largest file that is a base."""
+    """A base in a package: the named file, else a model folder, else the largest file with an entire base."""
     package, _, wanted = name.partition("/")
     roots = _package_roots(package)
     folder = None if wanted else _model_folder(roots)
@@ -153,15 +160,16 @@ def _in_package(name: str) -> Path:
     if not named:
         carrier = f"in package {package.removeprefix(PACKAGE)!r}"
         if files:
-            raise UsageError(f"{name}: no {wanted} {carrier}: it has {', '.join(file.name for file in files)}")
+            raise UsageError(f"{name}: no {wanted} {carrier}: name one of {', '.join(file.name for file in files)}")
         raise UsageError(
-            f"{name}: no folder with config.json and model.safetensors {carrier}, nor a file that is a base"
+            f"{name}: neither a folder with config.json and model.safetensors nor a file with a base {carrier}: name "
+            "another package"
         )
     return max(named, key=lambda file: file.stat().st_size)
 
 
 def _joined(package: str) -> Path | None:
-    """The file that a package brings in parts, joined; None where it brings none.
+    """The file that a package has in parts, joined; None if it has none.
 
     Raises:
         UsageError: A part is missing or damaged, or the file cannot be written.
@@ -179,35 +187,35 @@ def _model_folder(roots: Sequence[Path]) -> Path | None:
 
 
 def _package_roots(name: str) -> list[Path]:
-    """Where the package of `package:NAME` lies: only what was installed counts, not a folder that bears its name."""
+    """The folders of the package of `package:NAME`; only installed packages count, not any folder of that name."""
     package = name.removeprefix(PACKAGE)
     if not package.isidentifier():
-        raise UsageError(f"{name}: {package!r} cannot be the name of a package: give what Python imports, without dots")
+        raise UsageError(f"{name}: {package!r} is no package name: give the name that Python imports, without dots")
     found = packages.places(package)
     if not found:
         extra = next((extra for extra, modules in EXTRAS.items() if package in modules), None)
         near = difflib.get_close_matches(package, [each for modules in EXTRAS.values() for each in modules], n=1)
-        mend = f"pip install 'lusifer[{extra}]'" if extra else "correct the name, or install what brings it"
+        mend = f"pip install 'lusifer[{extra}]'" if extra else "correct the name, or install the package"
         asked = f" (did you mean {PACKAGE}{near[0]}?)" if near and not extra else ""
         raise UsageError(f"{name}: package {package!r} is not installed{asked}: {mend}")
     return found
 
 
 def shipped_models() -> list[str]:
-    """The short names of the models that come with the library."""
+    """Return the short names of the models that come with the library."""
     folders = [folder for root in roots("models") for folder in root.glob(f"{PREFIX}*")]
     return sorted(folder.name.removeprefix(PREFIX) for folder in folders)
 
 
 def shipped_model(name: str) -> Path | None:
-    """The folder of a model that comes with the library, by `mini` or `lusifer-mini`; None if there is no such one."""
+    """Find the folder of a model of the library by its name, `mini` or `lusifer-mini`; None if there is none."""
     short = name.removeprefix(PREFIX)
     folders = (root / f"{PREFIX}{short}" for root in roots("models"))
     return next((folder for folder in folders if short in shipped_models() and folder.is_dir()), None)
 
 
 def roots(kind: str) -> list[Path]:
-    """Folders where `recipes` or `models` lie: in the wheel inside the package, in a checkout at its root."""
+    """Return where the folder `recipes` or `models` may be: inside the installed package, or at the checkout's root."""
     package = Path(__file__).resolve().parents[1]
     return [package / kind, package.parents[1] / kind]
 

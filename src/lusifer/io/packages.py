@@ -1,8 +1,7 @@
-"""Installed Python packages that carry models: found by what pip noted of them, and never imported.
+"""Find installed Python packages that have models, by the records of pip; they are never imported.
 
-A name of the form `package:NAME` may come out of somebody else's folder, and that folder may lie where Python looks
-for modules, as the working folder does under `python -m`. So only what was installed counts: a package of which a
-distribution says that it brought it.
+A name `package:NAME` may come from a model folder of somebody else. That folder may also be where Python looks for
+modules, as the working folder is under `python -m`. So only installed packages count: those that a distribution lists.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ from urllib.request import url2pathname
 from lusifer.io.files import sha256, write_file
 
 SUMS = "SHA256SUMS"
-"""Of a package whose file is too large for one package: name and digest of the file that the parts make together."""
+"""The file with the name and digest of a file that a package has in parts, because it is too large for one package."""
 
 
 def places(package: str) -> list[Path]:
-    """The folders of an installed package, by the name that Python imports; empty where none brought it."""
+    """Return the folders of an installed package, by its import name; empty if it is not installed."""
     found = list(dict.fromkeys(place for owner in _owners(package) for place in _folders(owner, package)))
-    regular = [place for place in found if (place / "__init__.py").is_file()]  # Python takes the first, and it alone
+    regular = [place for place in found if (place / "__init__.py").is_file()]  # Python imports only the first of these
     return regular[:1] or found
 
 
 def distribution(package: str) -> metadata.Distribution | None:
-    """What pip installed that brought a package; None where nothing did."""
+    """Return the distribution that installed a package, by its import name; None if it is not installed."""
     return next(iter(_owners(package)), None)
 
 
 def joined(package: str) -> Path | None:
-    """The file that comes in parts, joined in `~/.cache/NAME`; None for a package that brings no such file.
+    """Join a file that a package has in parts, in `~/.cache/NAME`; return None if the package has no such file.
 
-    `SHA256SUMS` of the package names the file; its parts are called as it is, with `.part00` and so on behind, and lie
-    in the package or beside it in packages called NAME_part1 and so on. No code of the package is run.
+    `SHA256SUMS` in the package names the file. The parts have its name with `.part00` and so on at the end. They are in
+    the package, or in packages next to it that are called NAME_part1 and so on. No code of the package is run.
 
     Raises:
-        ValueError: A part is missing, or together they are not what the digest says.
+        ValueError: A part is missing, or the joined file does not match the digest.
         OSError: The file cannot be written.
     """
     own = places(package)
@@ -61,8 +60,8 @@ def joined(package: str) -> Path | None:
             if not file.exists():
                 with write_file(file) as temporary:
                     _join(parts, temporary)
-                    _compare(temporary, digest, f"{', '.join(part.name for part in parts)} together are")
-            _compare(file, digest, f"{file} is")
+                    _compare(temporary, digest, ", ".join(part.name for part in parts))
+            _compare(file, digest, str(file))
             return file
     return None
 
@@ -77,11 +76,11 @@ def _join(parts: list[Path], target: Path) -> None:
 
 def _compare(file: Path, digest: str, what: str) -> None:
     if sha256(file) != digest.lower():
-        raise ValueError(f"{what} not what {SUMS} of the package says: install it again, or take the file away")
+        raise ValueError(f"{what}: no match with {SUMS} of the package: install it again, or remove the file")
 
 
 def _owners(package: str) -> list[metadata.Distribution]:
-    """The distributions that brought a package: mostly one of the same name, else all are looked through."""
+    """The distributions with a package: first one of the same name is tried, then all."""
     where = list(_searched()) if package.isidentifier() else []
     for every in (metadata.distributions(name=package, path=where), metadata.distributions(path=where)):
         found = [owner for owner in every if _folders(owner, package)]
@@ -91,7 +90,7 @@ def _owners(package: str) -> list[metadata.Distribution]:
 
 
 def _searched() -> Iterator[str]:
-    """Where Python looks for modules, but for the working folder, where anybody's files may lie."""
+    """The folders where Python looks for modules, without the working folder, which may have anybody's files."""
     installed = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
     installed.add(os.path.realpath(site.getusersitepackages()))
     for place in sys.path:
@@ -101,8 +100,8 @@ def _searched() -> Iterator[str]:
 
 
 def _folders(owner: metadata.Distribution, package: str) -> list[Path]:
-    """Where a distribution has a package: beside its own records; installed as editable, where it is worked on."""
-    record = "\n" + (owner.read_text("RECORD") or "")  # as text: `files` of every distribution takes seconds
+    """Where a distribution has a package: next to its own records; of an editable install, in the source folder."""
+    record = "\n" + (owner.read_text("RECORD") or "")  # as text: parsing `files` of all distributions takes seconds
     roots = []
     if f"\n{package}/" in record or package in (owner.read_text("top_level.txt") or "").split():
         roots.append(Path(str(owner.locate_file(""))))

@@ -1,8 +1,8 @@
-"""Which texts a model was trained on, without keeping them: a Bloom filter a stage, beside the stage's model.
+"""Record which texts a model was trained on, without storing them: one Bloom filter per stage, next to its model.
 
-The filter is over the letters and digits of each text. A text that was put in is always found; one that was not is
-found by chance, rarely (`false_positives`). So a count of test texts that training has seen is never too low, and too
-high by no more than that share.
+The filter is over the letters and digits of each text. A text that was added is always found. Another text is found
+with the small probability `false_positives`. So a count of test texts that training has seen is never too low, and too
+high by about that share at most.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 SEEN = "seen.safetensors"
 _PLACES = (f"checkpoints/*/{SEEN}", f"*/{SEEN}", SEEN)  # in a run folder, in its checkpoints, in a stage's folder
-_START = "checkpoints/00-start"  # of a run that began with a finished model: what that one has seen
+_START = "checkpoints/00-start"  # in a run that started from a finished model: the texts that this model has seen
 _UNKNOWN = "unknown"
 _FORMAT = "lusifer-bloom-1"
 _CHUNK = 1_000  # rows of a table that are Python objects at once
 
 
 def text_key(text: str) -> str:
-    """Give what makes two texts the same one: letters, marks and digits, without case, width, spaces, punctuation."""
+    """Return the key by which two texts count as the same: letters, marks and digits, without case and width."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_KEPT)
 
 
 class _Kept(dict[int, str | None]):
-    """Characters by code: itself for a letter, mark or digit, None for any other; filled as they come."""
+    """Code -> the character for a letter, mark or digit, None for any other; filled on demand."""
 
     def __missing__(self, code: int) -> str | None:
         self[code] = chr(code) if unicodedata.category(chr(code))[0] in "LMN" else None
@@ -49,10 +49,18 @@ _KEPT = _Kept()
 
 
 class BloomFilter:
-    """A set of texts that only answers whether a text is in it (Bloom 1970; k positions from two hashes)."""
+    """A set of texts that only answers whether a text is in it (Bloom 1970; k positions from two hashes).
+
+    Positions are derived from `text_key`, so texts that differ in case or punctuation count as the same.
+    """
 
     def __init__(self, capacity: int, false_positives: float = 1e-3) -> None:
-        """Make an empty one for `capacity` texts; when it is full, `false_positives` is the share of chance hits."""
+        """Make an empty filter.
+
+        Args:
+            capacity: How many texts will be added.
+            false_positives: The probability that the full filter reports a text that was not added.
+        """
         bits = max(64, math.ceil(-max(capacity, 1) * math.log(false_positives) / math.log(2) ** 2))
         self.bits = np.zeros(-(-bits // 8), dtype=np.uint8)
         self.hashes = max(1, round(-math.log2(false_positives)))
@@ -60,21 +68,21 @@ class BloomFilter:
         self.texts = 0
 
     def add(self, text: str) -> None:
-        """Put a text in; one without a letter or digit is no text."""
+        """Add a text; one without a letter or digit is ignored."""
         positions = self._positions(text)
         if positions is not None:
             np.bitwise_or.at(self.bits, positions >> 3, (1 << (positions & 7)).astype(np.uint8))
             self.texts += 1
 
     def __contains__(self, text: str) -> bool:
-        """Whether the text was put in, or chance says so."""
+        """Whether the text was added; also true of another text with the probability `false_positives`."""
         positions = self._positions(text)
         if positions is None:
             return False
         return bool(np.all(self.bits[positions >> 3] >> (positions & 7).astype(np.uint8) & 1))
 
     def save(self, file: Path) -> None:
-        """Write it as safetensors."""
+        """Write the filter as a safetensors file."""
         facts = {
             "format": _FORMAT,
             "hashes": str(self.hashes),
@@ -86,23 +94,27 @@ class BloomFilter:
 
     @classmethod
     def load(cls, file: Path) -> BloomFilter:
-        """Read what `save` wrote; a DataError if it is something else, or damaged."""
+        """Read a filter that `save` wrote.
+
+        Raises:
+            DataError: The file is something else, or damaged.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(file, "np") as opened:
                 facts = opened.metadata() or {}
                 if facts.get("format") != _FORMAT:
-                    raise DataError(f"{file}: not a filter of seen texts: give one that `lusifer train` wrote")
+                    raise DataError(f"{file}: not a record of seen texts: give one that `lusifer train` wrote")
                 made = cls(1, float(facts["false_positives"]))
                 made.bits, made.hashes = opened.get_tensor("bits"), int(facts["hashes"])
                 made.texts = int(facts["texts"])
         except (SafetensorError, KeyError, ValueError) as error:
-            raise DataError(f"{file}: cannot be read ({error}): train again, or take it from a copy") from error
+            raise DataError(f"{file}: cannot be read ({error}): restore it from a copy, or train again") from error
         return made
 
     def _positions(self, text: str) -> np.ndarray | None:
-        """The k bits of a text; None where nothing is left of it."""
+        """The k positions (int64) of a text; None if it has no letter or digit."""
         key = text_key(text)
         if not key:
             return None
@@ -113,14 +125,14 @@ class BloomFilter:
 
 
 class SeenTexts:
-    """The texts of several stages."""
+    """The texts that several stages were trained on."""
 
     def __init__(self, filters: Iterable[BloomFilter]) -> None:
-        """Take a filter for each stage."""
+        """Take one filter per stage."""
         self.filters = list(filters)
 
     def __contains__(self, text: str) -> bool:
-        """Whether a stage has read the text, or chance says so (once in a thousand texts and stage)."""
+        """Whether a stage was trained on the text; wrong for about one other text in a thousand, per stage."""
         return any(text in each for each in self.filters)
 
 
@@ -128,31 +140,39 @@ def of_run(run: Path) -> SeenTexts:
     """Read the texts that a training run has seen, from its folder.
 
     Raises:
-        UsageError: There is no such record in it.
+        UsageError: The folder has no record, or an incomplete one.
         DataError: The record is damaged.
     """
     if (run / _START / _UNKNOWN).exists():
-        raise UsageError(f"{run}: it started from a model of which nobody knows here what it has seen")
+        words = "the run started from a model without a record of its training texts"
+        raise UsageError(f"{run}: {words}: name a run that started from its bases")
     files = next((found for place in _PLACES if (found := sorted(run.glob(place)))), None)
     if not files:
-        raise UsageError(f"{run}: no {SEEN} in it: name the folder of a training run (`lusifer train --output`)")
+        raise UsageError(f"{run}: no {SEEN} there: name the folder of a training run (`lusifer train --output`)")
     return SeenTexts(map(BloomFilter.load, files))
 
 
 def of_model(folder: Path) -> SeenTexts | None:
-    """Read the texts that a model was trained on, where it still lies in the folder of its run; None elsewhere.
+    """Read the texts that a model was trained on, if it is still in the folder of its run.
 
-    None as well where the run started from a model without such a record: a count would be too low.
+    Returns:
+        The texts; None if the model is elsewhere, or its run started from a model without a record: a count would be
+        too low.
     """
     run = folder.resolve().parent
     return of_run(run) if any(run.glob(_PLACES[0])) and not (run / _START / _UNKNOWN).exists() else None
 
 
 def take_over(model: Path, run: Path) -> None:
-    """Copy into a run what the model that it starts from has seen, or note that nobody knows; once."""
+    """Copy the record of the model that a run starts from into the run; a second call does nothing.
+
+    Args:
+        model: The folder of the model. If it has no record, the run notes that.
+        run: The folder of the run.
+    """
     if (run / _START).is_dir() or any(run.glob(f"{_START}-*")):
         return
-    # A model lies in its run, or in a stage's folder in the checkpoints there.
+    # A model is in the folder of its run, or in a stage's folder under `checkpoints` there.
     places = (model.resolve().parents[up] for up in (0, 2) if len(model.resolve().parents) > up)
     home = next((place for place in places if any(place.glob(_PLACES[0]))), None)
     if home is None or (home / _START / _UNKNOWN).exists():
@@ -166,16 +186,27 @@ def take_over(model: Path, run: Path) -> None:
 
 
 def table_texts(table: Dataset, columns: Sequence[str]) -> Iterator[str]:
-    """Yield the texts of columns of a table, whose values are texts or lists of texts, in the rows that it gives."""
+    """Yield the texts of a table, row blocks in order.
+
+    Args:
+        table: The table; only its selected rows are read.
+        columns: The columns to read; their values are texts or lists of texts.
+    """
     for start in range(0, len(table), _CHUNK):
-        part = table[start : start + _CHUNK]  # by row number: rows that were drawn, in a table of more
+        part = table[start : start + _CHUNK]  # slicing respects the selection of rows, which the Arrow table does not
         for column in columns:
             for value in part[column]:
                 yield from [value] if isinstance(value, str) else value or []
 
 
 def write(folder: Path, texts: Iterable[str], count: int) -> None:
-    """Write the filter of a stage into its folder: every text that it trains on, `count` of them at most."""
+    """Write the record of a stage into its folder.
+
+    Args:
+        folder: The folder of the stage.
+        texts: Every text that the stage trains on.
+        count: The most texts there can be.
+    """
     made = BloomFilter(count)
     for text in texts:
         made.add(text)

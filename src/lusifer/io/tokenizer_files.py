@@ -1,4 +1,4 @@
-"""The files of a tokenizer, without the libraries that use them: what is wrong with those that these cannot read."""
+"""Check the files of a tokenizer and name what is wrong, where the error of a library would not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lusifer.io.files import read_json
 
 WHOLE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 TOKENIZER_FILES = (WHOLE, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
-"""Any of these makes a tokenizer."""
+"""A tokenizer can be loaded from any of these."""
 _NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "pad", "mask", "cls", "sep")]
 _FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 _MORE = ("extra_special_tokens", "additional_special_tokens")
@@ -21,12 +21,17 @@ _ADDED = "an object with its content"
 
 
 def check(folder: Path, advice: str, raises: type[LusiferError]) -> None:
-    """Refuse settings and lists of added tokens in a folder that a library would stumble over, or read wrongly.
+    """Refuse tokenizer settings and lists of added tokens on which a library would fail, or which it would misread.
 
-    `tokenizer.json` is left to the library, which takes as long to read it. `advice` is the end of the message.
+    `tokenizer.json` is not checked: it is large, and the library reads it anyway.
+
+    Args:
+        folder: The folder of the tokenizer.
+        advice: What to do, the end of the message.
+        raises: The error to raise.
 
     Raises:
-        LusiferError: Of the kind `raises`; names file, key and, of a list, the number of the token.
+        LusiferError: Of the kind `raises`; the message names the file, the key and the number of the token.
     """
     for name, faults in _FAULTS.items():
         if name != WHOLE:
@@ -34,7 +39,15 @@ def check(folder: Path, advice: str, raises: type[LusiferError]) -> None:
 
 
 def fault(folder: Path, advice: str) -> str | None:
-    """One line on the file that kept a library from making a tokenizer of a folder; None where each seems sound."""
+    """Find the file of a folder from which a library could not load the tokenizer.
+
+    Args:
+        folder: The folder of the tokenizer.
+        advice: What to do, the end of the message.
+
+    Returns:
+        One line that names the file and the fault; None if no fault was found.
+    """
     try:
         for name, faults in _FAULTS.items():
             _check(folder / name, faults, advice, LusiferError)
@@ -46,16 +59,16 @@ def fault(folder: Path, advice: str) -> str | None:
 
         try:
             Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more special
+        except Exception as error:  # the library raises no narrower class
             return f"{file}: damaged, no tokenizer ({error}); {advice}"
     return None
 
 
 def missing(folder: Path) -> str | None:
-    """One line on a folder that has no file of a tokenizer, with the mend; None of any other."""
+    """Return a message if the folder has no file of a tokenizer, else None."""
     if any((folder / name).is_file() for name in TOKENIZER_FILES):
         return None
-    return f"{folder}: no tokenizer there ({', '.join(TOKENIZER_FILES)}): save the base's tokenizer into the folder"
+    return f"{folder}: no tokenizer ({', '.join(TOKENIZER_FILES)}): save the base's tokenizer into the folder"
 
 
 def _check(file: Path, faults: Callable[[Any], Iterator[str]], advice: str, raises: type[LusiferError]) -> None:
@@ -70,14 +83,14 @@ def _not(key: str, value: Any, expected: str) -> str:
 
 
 def _of_config(said: Mapping[str, Any]) -> Iterator[str]:
-    """Faults of `tokenizer_config.json`; a setting may be left out, and null where the library takes that as none."""
+    """Faults of `tokenizer_config.json`. A setting may be absent, or null where the library reads null as none."""
     length, kind, names = said.get("model_max_length"), said.get("tokenizer_class"), said.get("model_input_names", [])
     if length is not None and not (type(length) in (int, float) and length >= 1):
         yield _not("model_max_length", length, "a number, 1 or more")
     if kind is not None and not isinstance(kind, str):
-        yield _not("tokenizer_class", kind, "a text")
+        yield _not("tokenizer_class", kind, "a string")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        yield _not("model_input_names", names, "a list of texts")
+        yield _not("model_input_names", names, "a list of strings")
     if type(said.get("split_special_tokens", False)) is not bool:
         yield _not("split_special_tokens", said["split_special_tokens"], "true or false")
     for key in _SIDES:
@@ -95,7 +108,7 @@ def _of_config(said: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_named(said: Mapping[str, Any], marked: bool = False) -> Iterator[str]:
-    """Faults of the special tokens that have a name, and of lists of more; objects may have to be `marked` as such."""
+    """Faults of the named special tokens and of the lists of further ones; `marked`: objects need `__type`."""
     for key in _NAMED:
         if said.get(key) is not None:
             yield from _of_token(key, said[key], marked)
@@ -115,17 +128,18 @@ def _of_token(where: str, token: Any, marked: bool) -> Iterator[str]:
     if isinstance(token, str):
         return
     if not isinstance(token, dict) or (marked and token.get("__type") != "AddedToken"):
-        yield _not(where, token, f"a text, or {_ADDED}{' and __type' if marked else ''}")
+        yield _not(where, token, f"a string, or {_ADDED}{' and __type' if marked else ''}")
     else:
         yield from _of_added(where, token)
 
 
 def _of_added(where: str, token: Any, whole: bool = False) -> Iterator[str]:
-    """Faults of an object that is a token; `whole`, it must have all of its flags."""
+    """Faults of a token that is an object; `whole`: it must have all flags."""
     if not isinstance(token, dict):
         yield _not(where, token, _ADDED)
     elif not isinstance(token.get("content"), str):
-        yield _not(f"{where}.content", token["content"], "a text") if "content" in token else f"{where} has no content"
+        known = "content" in token
+        yield _not(f"{where}.content", token["content"], "a string") if known else f"{where} has no content"
     else:
         for flag in _FLAGS:
             if whole and flag not in token:
@@ -135,7 +149,7 @@ def _of_added(where: str, token: Any, whole: bool = False) -> Iterator[str]:
 
 
 def _of_whole(said: Mapping[str, Any]) -> Iterator[str]:
-    """Faults of what `tokenizer.json` says of added tokens."""
+    """Faults of the added tokens of `tokenizer.json`."""
     added = said.get("added_tokens", [])
     if not isinstance(added, list):
         yield _not("added_tokens", added, "a list of tokens")

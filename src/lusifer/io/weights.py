@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: which hold them, whether they are those that a model has, and a digest of them."""
+"""Tensors in safetensors files: find, open, compare and digest them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lusifer.io.files import read_json, refuse_pointer, write_file
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TRAINABLE, TRAINABLE_NAMES = "trainable.safetensors", "trainable.json"
 """In a checkpoint: the tensors that train, and their names."""
-# As safetensors orders them in a file, the last first.
+# In the order of safetensors, which writes tensors of the last dtype first.
 _DTYPES = (
     "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "I16", "U16", "F16", "BF16", "I32",
     "U32", "F32", "C64", "F64", "I64", "U64",
@@ -25,7 +25,7 @@ _AT_ONCE = 2**24
 
 
 class _Stored(NamedTuple):
-    """A tensor in a file: its bytes begin at `start`."""
+    """A tensor in a file: `size` bytes from the position `start` on."""
 
     name: str
     dtype: str
@@ -36,10 +36,14 @@ class _Stored(NamedTuple):
 
 
 def files(folder: Path, advice: str) -> list[Path]:
-    """The files that hold a model folder's weights: those that the index names, without an index `WEIGHTS`.
+    """List the files with the weights of a model folder: those that the index names; without an index `WEIGHTS`.
+
+    Args:
+        folder: The model folder.
+        advice: What to do, the end of the message.
 
     Raises:
-        ModelFolderError: The index is damaged; the message ends with `advice`.
+        ModelFolderError: The index is damaged, or names a file outside the folder.
     """
     if not (folder / INDEX).exists():
         return [folder / WEIGHTS]
@@ -53,21 +57,31 @@ def files(folder: Path, advice: str) -> list[Path]:
 
 
 def refuse_outside(name: str, file: Path, advice: str) -> None:
-    """Refuse the name of a file or folder, as `file` has it, that does not lie in the folder of `file`.
+    """Refuse the name of a file or folder that leads out of a model folder.
+
+    Args:
+        name: The name, relative to the folder of `file`.
+        file: The file that has the name.
+        advice: What to do, the end of the message.
 
     Raises:
-        ModelFolderError: It begins at the root, or leads up; the message ends with `advice`.
+        ModelFolderError: The name is absolute, or has `..` in it.
     """
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise ModelFolderError(f"{file}: names {name!r}, which lies outside of its folder; {advice}")
+        raise ModelFolderError(f"{file}: names {name!r}, which is outside its folder; {advice}")
 
 
 @contextmanager
 def opened(file: Path, advice: str, framework: str = "pt") -> Iterator[Any]:
-    """Open a safetensors file as `safetensors.safe_open` does, for torch or, without it, for numpy ("np").
+    """Open a safetensors file with `safetensors.safe_open`.
+
+    Args:
+        file: The file.
+        advice: What to do, the end of the message.
+        framework: "pt" for torch, "np" for numpy, which needs no torch.
 
     Raises:
-        ModelFolderError: It is missing, truncated or no safetensors file; the message ends with `advice`.
+        ModelFolderError: The file is missing, truncated or no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,10 +96,17 @@ def opened(file: Path, advice: str, framework: str = "pt") -> Iterator[Any]:
 
 
 def tensors(paths: Sequence[Path], advice: str) -> dict[str, Any]:
-    """All tensors of some safetensors files, by name, as torch's.
+    """Read all tensors of safetensors files.
+
+    Args:
+        paths: The files.
+        advice: What to do, the end of the message.
+
+    Returns:
+        Name -> torch tensor.
 
     Raises:
-        ModelFolderError: A file is missing, truncated or no safetensors file; the message ends with `advice`.
+        ModelFolderError: A file is missing, truncated or no safetensors file.
     """
     found = {}
     for path in paths:
@@ -95,7 +116,11 @@ def tensors(paths: Sequence[Path], advice: str) -> dict[str, Any]:
 
 
 def halve(folder: Path, advice: str) -> None:
-    """Write the numbers in a folder's tensors files in float16; a tensor that has one too large for it stays.
+    """Convert the weights of a folder to float16 in place; a tensor with a number too large for float16 is unchanged.
+
+    Args:
+        folder: The model folder.
+        advice: What to do, the end of the message.
 
     Raises:
         ModelFolderError: As `files`.
@@ -113,13 +138,13 @@ def halve(folder: Path, advice: str) -> None:
 
 
 def save_arrays(file: Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
-    """Write numpy arrays and facts about them as safetensors: the same content is the same bytes.
+    """Write numpy arrays and metadata as safetensors; the same content always gives the same bytes.
 
-    The library puts several facts in an order that is another one in each process.
+    The library's own function orders the metadata differently in each process.
 
     Args:
-        file: Where to; whoever calls it sees to it that no half is left.
-        arrays: By name, contiguous.
+        file: The file, written directly. For an atomic write give the path of `write_file`.
+        arrays: Name -> contiguous array.
         about: The file's `__metadata__`.
     """
     from safetensors.numpy import save
@@ -135,7 +160,15 @@ def save_arrays(file: Path, arrays: Mapping[str, Any], about: Mapping[str, str])
 
 
 def misfit(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """How tensors differ from the wanted ones, both as name -> shape: "2 missing (a, b); 1 unknown (c)"; "" if not."""
+    """Describe how tensors differ from the expected ones.
+
+    Args:
+        wanted: Name -> shape of the expected tensors.
+        found: Name -> shape of the tensors that are there.
+
+    Returns:
+        Text such as "2 missing (a, b); 1 unknown (c)"; "" if they agree.
+    """
     problems = {
         "missing": wanted.keys() - found.keys(),
         "unknown": found.keys() - wanted.keys(),
@@ -146,14 +179,20 @@ def misfit(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int,
 
 
 def digest(paths: Sequence[Path], advice: str) -> str:
-    """The SHA-256 of the tensors in some safetensors files, as if they all lay in one that safetensors has written.
+    """Compute the SHA-256 of tensors, as of one safetensors file with all of them.
 
-    How they are spread over files and what a file says beside them does not count. Where all are float32 and hold
-    nothing that bfloat16 (or else float16) could not, they count as that: loaded as float32 and saved again, a folder
-    in half precision has such tensors.
+    The split into files and the metadata do not count. Float32 tensors whose numbers all fit into bfloat16 (or else
+    float16) count as that dtype: loading a folder in half precision as float32 and saving it gives such tensors.
+
+    Args:
+        paths: The safetensors files.
+        advice: What to do, the end of the message.
+
+    Returns:
+        The digest in hexadecimal digits.
 
     Raises:
-        ModelFolderError: A file is missing, truncated or no safetensors file; the message ends with `advice`.
+        ModelFolderError: A file is missing, truncated or no safetensors file.
     """
     stored = sorted(
         (tensor for path in paths for tensor in _stored(path, advice)),
@@ -176,7 +215,7 @@ def digest(paths: Sequence[Path], advice: str) -> str:
 
 
 def first_dtype(path: Path) -> str:
-    """The number format of a safetensors file's first tensor of fractions, as in "F32"; "" if it has none."""
+    """Return the dtype of the first floating-point tensor of a safetensors file, such as "F32"; "" if there is none."""
     return next((tensor.dtype for tensor in _stored(path, "") if "F" in tensor.dtype), "")
 
 
@@ -187,7 +226,7 @@ def _stored(path: Path, advice: str) -> Iterator[_Stored]:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
     for name, about in header.items():
-        # The numbers from 0 up, which earlier versions of transformers wrote and none reads.
+        # Earlier versions of transformers stored position_ids (0, 1, 2, ...); no version reads them.
         if name != "__metadata__" and not name.endswith("embeddings.position_ids"):
             start, end = about["data_offsets"]
             yield _Stored(name, about["dtype"], about["shape"], path, 8 + length + start, end - start)
@@ -201,17 +240,17 @@ def _bytes(tensor: _Stored) -> Iterator[bytes]:
 
 
 def _narrow(stored: Sequence[_Stored]) -> str | None:
-    """The format of two bytes a number that holds all these tensors without a loss; None if they are not float32."""
+    """The 16-bit dtype that represents all these float32 tensors exactly; None if there is none."""
     if not stored or any(tensor.dtype != "F32" for tensor in stored):
         return None
-    for dtype in ("BF16", "F16"):  # most numbers of bfloat16 have a place in float16 as well
+    for dtype in ("BF16", "F16"):  # bfloat16 first: most numbers of bfloat16 fit into float16 as well
         if all(_as(part, dtype) is not None for tensor in stored for part in _bytes(tensor)):
             return dtype
     return None
 
 
 def _as(part: bytes, dtype: str) -> bytes | None:
-    """Float32 numbers in a format of two bytes; None if one of them has no place there."""
+    """The bytes of float32 numbers in a 16-bit dtype; None if a number does not fit exactly."""
     import numpy as np
 
     if dtype == "BF16":  # the upper half of a float32

@@ -1,1 +1,1 @@
-"""A model behind HTTP: OpenAI's embeddings, reranking, search and a page, from one worker thread a model."""
+"""Serve models over HTTP: OpenAI's embeddings, reranking, search and a page, with one worker thread per model."""

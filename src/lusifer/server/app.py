@@ -29,17 +29,17 @@ from lusifer.serving.encode import shorten
 
 LOG = logging.getLogger(__name__)
 NUMBERS_AT_ONCE = 100_000
-"""Numbers from which an answer is written in a thread of its own."""
+"""An answer with more numbers is written in another thread."""
 PAGE_MAY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""What the page may load: nothing from elsewhere."""
+"""The content security policy of the page: it may load nothing from other hosts."""
 Result = TypeVar("Result")
 
 
 class Site:
-    """What the routes answer from: models, indexes by the model that asks them, limits and counters."""
+    """The state of the routes: models, searchers by the name of their model, limits and metrics."""
 
     def __init__(
         self,
@@ -53,31 +53,38 @@ class Site:
         self.intake, self.metrics = intake, metrics
 
     def find(self, name: str | None) -> tuple[Served, list[str]]:
-        """A model by what clients call it, and the words behind its name.
+        """Find a model by the name that a client sent.
+
+        Returns:
+            The model, and the words after its name, which are a role or a task.
 
         Raises:
-            ApiError: There is none of that name, or none is named and there are several.
+            ApiError: There is no such model, or no name was sent and there are several models.
         """
         if name is None and len(self.models) == 1:
             return next(iter(self.models.values())), []
         given, *words = (name or "").split(":")
         if given in self.models:
             return self.models[given], words
-        what = "model: is missing" if name is None else f"the model {cut(name)!r} is not served"
+        what = "model: missing" if name is None else f"the model {cut(name)!r} is not served"
         code = "missing_field" if name is None else "model_not_found"
         names = ", ".join(self.models)
         raise ApiError(400 if name is None else 404, f"{what}: use {names}, alone or as NAME:query", "model", code)
 
     def about(self, served: Served) -> dict[str, Any]:
-        """A model as an entry of `/v1/models`."""
+        """Return the model's entry in `/v1/models`, with its index."""
         searcher = self.searchers.get(served.name)
         return served.about() | {"index": searcher and searcher.name}
 
     async def ask(self, request: Request, work: Awaitable[Result]) -> Result:
-        """Wait for work on behalf of a client; when the client leaves, the work is dropped.
+        """Wait for the work of a request; if the client disconnects, the work is cancelled.
+
+        Args:
+            request: The request.
+            work: The work.
 
         Raises:
-            ApiError: The client left; nobody reads it.
+            ApiError: The client has disconnected.
         """
         task = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_gone(request))
@@ -86,7 +93,7 @@ class Site:
             if task.done():
                 return task.result()
             self.metrics.left.inc()
-            raise ApiError(CLIENT_LEFT, "the client left", code="client_left")
+            raise ApiError(CLIENT_LEFT, "the client disconnected", code="client_left")
         finally:
             gone.cancel()
             task.cancel()
@@ -98,7 +105,12 @@ async def _gone(request: Request) -> None:
 
 
 def make_app(site: Site, keys: Keys) -> Gate:
-    """The ASGI application; it closes the models when it ends."""
+    """Return the ASGI application; it closes the models and searchers when it ends.
+
+    Args:
+        site: The state of the routes.
+        keys: The API keys.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -106,7 +118,7 @@ def make_app(site: Site, keys: Keys) -> Gate:
         for each in (*site.models.values(), *site.searchers.values(), site.intake):
             await asyncio.to_thread(each.close)
 
-    # The pages of FastAPI's own documentation load scripts from elsewhere.
+    # Without FastAPI's own documentation pages: they load scripts from other hosts.
     app = FastAPI(title="Lusifer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(LusiferError, _told)
     app.add_exception_handler(Exception, _told)
@@ -118,7 +130,7 @@ def make_app(site: Site, keys: Keys) -> Gate:
 
 async def _told(request: Request, error: Exception) -> Response:
     answer = as_api_error(error)
-    # That something is not ready is said where it is found, once, not of every request.
+    # 503 is logged once where it is found, not for every request.
     level = logging.ERROR if answer.http_status >= 500 and answer.http_status != 503 else logging.INFO
     words = (request.method, request.scope["path"], answer.http_status, answer)
     LOG.log(level, "%s %s %d: %s", *words, exc_info=None if isinstance(error, LusiferError) else error)
@@ -126,14 +138,14 @@ async def _told(request: Request, error: Exception) -> Response:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    words = {404: "there is no such address", 405: f"{cut(request.method)} is not what is asked here"}
-    # Of the scope: for a whole URL the header Host is read, which may be none.
+    words = {404: "no such address: see /openapi.json", 405: f"{cut(request.method)} is not allowed here"}
+    # The path of the scope, because a full URL would need the header Host, which may be invalid.
     message = f"{cut(request.scope['path'])}: {words.get(error.status_code, error.detail)}"
     return ApiError(error.status_code, message).answer()
 
 
 def _add_work(app: FastAPI, site: Site) -> None:
-    """The routes that a model works for."""
+    """Add the routes that use a model."""
 
     @app.post("/v1/embeddings", openapi_extra=_described(EmbeddingsBody))
     async def embeddings(request: Request) -> Response:
@@ -157,7 +169,7 @@ def _add_work(app: FastAPI, site: Site) -> None:
 
 
 def _described(kind: type[BaseModel]) -> dict[str, Any]:
-    """What `/openapi.json` says of a body, which the routes read themselves: within limits, and with errors of ours."""
+    """The description of a body for `/openapi.json`; FastAPI does not read bodies here, so that our limits apply."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -180,7 +192,7 @@ async def _embeddings(site: Site, body: EmbeddingsBody, timing: Timing) -> Respo
 
 
 def _written(name: str, found: Embedded, vectors: np.ndarray, form: str) -> bytes:
-    """The answer with its vectors, each number with the nine digits that tell one float32 from every other."""
+    """The answer with its vectors; nine digits are enough to restore each float32 exactly."""
     about: dict[str, Any] = {"object": "list", "model": name, "usage": found.usage}
     about |= _notes(found)
     rows = []
@@ -194,7 +206,7 @@ def _written(name: str, found: Embedded, vectors: np.ndarray, form: str) -> byte
 
 
 def _notes(found: Embedded) -> dict[str, Any]:
-    """What the answer says of texts that were cut, or that the model has no score for; nothing where there are none."""
+    """The fields of the answer about truncated and unscored texts, if there are any."""
     notes = {"truncated": found.cut, "unscored": found.unscored}
     return {name: rows for name, rows in notes.items() if rows}
 
@@ -231,11 +243,11 @@ async def _search(site: Site, body: SearchBody, timing: Timing) -> Response:
     only = next(iter(site.searchers)) if len(site.searchers) == 1 else None
     served, _ = site.find(body.model or only)
     if served.name not in site.searchers:
-        words = f"{served.name} has no index here: use {', '.join(site.searchers)}"
+        words = f"model: {served.name} has no index here: use {', '.join(site.searchers)}"
         raise ApiError(400, words, "model", code="no_index")
     site.intake.texts(body.query, "query")
     results, asked, told = await site.searchers[served.name].find(body, timing)
-    asked = asked or Embedded(np.empty(0), [], served.limit)  # of words alone the model reads nothing
+    asked = asked or Embedded(np.empty(0), [], served.limit)  # keyword search does not use the model
     answer = {"object": "list", "model": served.name, "results": results, "usage": asked.usage}
     return JSONResponse(answer | told | _notes(asked))
 
@@ -254,7 +266,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _add_state(app: FastAPI, site: Site) -> None:
-    """The routes that tell how the server is, and the page."""
+    """Add the routes about the state of the server, and the page."""
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -263,7 +275,7 @@ def _add_state(app: FastAPI, site: Site) -> None:
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         served, words = site.find(name)
-        await served.prompt(words, None, None)  # refuses words that mean nothing
+        await served.prompt(words, None, None)  # refuses unknown words
         return JSONResponse(site.about(served) | {"id": name})
 
     @app.get("/health")

@@ -1,8 +1,8 @@
-"""One thread with a model, and the texts that wait for it: batches of like length from all requests in turn.
+"""The thread of a model and its queue: batches of texts of similar length, taken from all requests in turn.
 
-A request is one job of any number of texts. What waits is bounded in tokens, by one rule: while less than the bound
-waits, a job is taken, whole, whether it has one text or a thousand. A batch is filled from the jobs in turn, so that a
-short question does not stand behind a long list. The vectors are what the model's own `encode` gives of a batch.
+A request is one job with any number of texts. The queue is bounded in tokens: as long as fewer than the bound wait, a
+job is accepted, whether it has one text or a thousand. A batch is filled from the jobs in turn, so that a short
+question does not wait behind a long list. The vectors are those of the model's own `encode`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,19 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 WINDOW = 8
-"""How many batches' worth of tokens are looked at for texts of like length."""
+"""How many batches of tokens are searched for texts of similar length."""
 RECOVERED = 256
-"""After so many batches without trouble a budget that was halved is doubled again."""
+"""After this many batches without an error a budget that was halved is doubled again."""
 TRIM_SECONDS = 5.0
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc", "cannot allocate memory")
 
 
 class BusyError(LusiferError):
-    """As much waits as may; `seconds` is how long it will probably take."""
+    """The queue is full; `seconds` is the estimated time until it has room."""
 
     def __init__(self, waiting: int, bound: int, seconds: int) -> None:
         self.seconds = seconds
-        super().__init__(
-            f"{waiting:,} tokens wait, and at most {bound:,} may (--queue-tokens): try again in {seconds} s"
-        )
+        super().__init__(f"{waiting:,} tokens wait (at most {bound:,}, --queue-tokens): try again in {seconds} s")
 
 
 class StoppedError(LusiferError):
@@ -51,7 +49,7 @@ class StoppedError(LusiferError):
 
 
 class VectorError(LusiferError):
-    """A text could not be made a vector; `row` is its number in the request."""
+    """A text could not be embedded; `row` is its number in the request."""
 
     def __init__(self, message: str, row: int) -> None:
         self.row = row
@@ -59,12 +57,17 @@ class VectorError(LusiferError):
 
 
 class OutOfMemoryError(VectorError):
-    """There is no memory for even this one text."""
+    """There is not enough memory for a single text."""
 
 
 @dataclass
 class Done:
-    """Vectors (n, d) of a job, float32, and the seconds that its texts waited and that their batches took."""
+    """The result of a job.
+
+    vectors: (n, d) float32.
+    queued: Seconds from the queue to its first batch.
+    computed: Seconds of all batches with its texts.
+    """
 
     vectors: np.ndarray
     queued: float
@@ -73,7 +76,12 @@ class Done:
 
 @dataclass(eq=False)
 class Job:
-    """The texts of a request: `lengths` are tokens as the model reads them, `waiting` the rows that are in no batch."""
+    """The texts of a request.
+
+    lengths: The tokens of each text, as the model reads them.
+    waiting: The rows that are in no batch yet, the longest first.
+    left: The number of rows without a vector.
+    """
 
     texts: Sequence[str]
     lengths: Sequence[int]
@@ -88,27 +96,27 @@ class Job:
 
     def __post_init__(self) -> None:
         self.left = len(self.texts)
-        self.waiting = sorted(range(self.left), key=lambda row: -self.lengths[row])  # neighbours are of like length
+        self.waiting = sorted(range(self.left), key=lambda row: -self.lengths[row])  # similar lengths are neighbours
 
 
 Row = tuple[Job, int]
 
 
 class Batcher:
-    """The thread of a model.
+    """The thread of a model and its queue.
 
     Args:
         embedder: The model; nothing else may call it.
-        budget: Most tokens of a batch, padding included; a text that is longer alone is a batch of its own.
-        bound: While so many tokens wait no job is taken.
-        meter: Is told what happens.
+        budget: The most tokens of a batch, padding included; a longer text is a batch of its own.
+        bound: If this many tokens wait, jobs are refused.
+        meter: Gets the counts.
     """
 
     def __init__(self, embedder: Embedder, budget: int, bound: int, meter: Meter) -> None:
         self.embedder, self.bound, self.meter = embedder, bound, meter
         self.full_budget = self.budget = budget
         self.tokens = 0
-        """Tokens that wait or are in the batch that is being computed."""
+        """The tokens that wait or are being computed."""
         self.recovering = self._closing = False
         self._since_trouble = self._big = 0
         self._rate, self._trimmed = 0.0, time.monotonic()
@@ -118,20 +126,28 @@ class Batcher:
         self._thread.start()
 
     def check_room(self) -> None:
-        """Refuse a request now, before its texts are tokenised.
+        """Refuse a request early, before its texts are tokenized.
 
         Raises:
-            BusyError: As much waits as may.
-            StoppedError: The server is being stopped.
+            BusyError: The queue is full.
+            StoppedError: The server is stopping.
         """
         if self._closing:
-            raise StoppedError("the server is being stopped: ask another one, or try again later")
+            raise StoppedError("the server is stopping: use another one, or try again later")
         if self.tokens >= self.bound:
             seconds = int(self.tokens / self._rate) + 1 if self._rate else 1
             raise BusyError(self.tokens, self.bound, min(seconds, 60))
 
     def submit(self, texts: Sequence[str], lengths: Sequence[int], prompt: str | None) -> Future[Done]:
-        """Queue the texts of a request; cancel the future and what is left of them is dropped.
+        """Queue the texts of a request.
+
+        Args:
+            texts: The texts.
+            lengths: The tokens of each text, as the model reads them.
+            prompt: The prefix of all texts.
+
+        Returns:
+            The future result. If it is cancelled, texts that still wait are dropped.
 
         Raises:
             BusyError, StoppedError: As `check_room`.
@@ -150,7 +166,7 @@ class Batcher:
         return job.future
 
     def close(self) -> None:
-        """Take no more jobs, finish those that are there, and end the thread."""
+        """Refuse new jobs, finish the queued ones, and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -158,11 +174,11 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs, and not in the middle of a recovery from a lack of memory."""
+        """Whether the thread runs normally: it is not closing and not recovering from a lack of memory."""
         return self._thread.is_alive() and not self.recovering and not self._closing
 
     def _drop(self, job: Job) -> None:
-        """Forget what waits of a job that is cancelled, failed or done."""
+        """Remove the waiting texts of a job that is cancelled, failed or done."""
         with self._changed:
             if job.waiting:
                 self.meter.dropped.inc(len(job.waiting))
@@ -186,7 +202,7 @@ class Batcher:
                 batch = self._next()
             try:
                 self._compute(batch)
-            except Exception as error:  # whatever it is, the thread goes on
+            except Exception as error:  # the thread must survive any error
                 for job, row in batch:
                     self._fail(job, row, error)
             finally:
@@ -196,7 +212,7 @@ class Batcher:
                 self._trim()
 
     def _next(self) -> list[Row]:
-        """Take the rows of a batch: the first of the first job, and what is of like length with the same prompt."""
+        """Take the rows of a batch: the first row of the first job, and rows of similar length with the same prompt."""
         first = self._jobs[0]
         seed = first.lengths[first.waiting[0]]
         window = sorted(self._window(first.prompt), key=lambda found: abs(found[0].lengths[found[1]] - seed))
@@ -219,7 +235,7 @@ class Batcher:
         return batch
 
     def _window(self, prompt: str | None) -> list[Row]:
-        """Rows that wait with this prompt, from each job in turn, the first of the first job in front."""
+        """Waiting rows with this prompt, from each job in turn, beginning with the first row of the first job."""
         jobs = [job for job in self._jobs if job.prompt == prompt]
         found: list[Row] = []
         tokens = turn = 0
@@ -234,7 +250,7 @@ class Batcher:
         return found
 
     def _compute(self, batch: list[Row]) -> None:
-        """Embed a batch and hand the vectors out; what goes wrong is tried in smaller batches, and told of one text."""
+        """Embed a batch and distribute the vectors; a failed batch is halved until the error is that of one text."""
         batch = [(job, row) for job, row in batch if not job.future.done()]
         if not batch:
             return
@@ -257,7 +273,7 @@ class Batcher:
             if np.isfinite(vectors[number]).all():
                 self._put(job, row, vectors[number])
             else:
-                words = "the vector is not finite (NaN); see what `lusifer doctor` says"
+                words = "the vector is not finite (NaN): check the model with `lusifer doctor`"
                 self._fail(job, row, VectorError(words, row))
         for job in {job for job, _ in batch}:
             job.computed += seconds
@@ -282,13 +298,13 @@ class Batcher:
             self.meter.budget.set(self.budget)
 
     def _lower(self, batch: list[Row]) -> None:
-        """Halve the budget, from the size of the batch that found no memory, and give back what is held for nothing."""
+        """Set the budget to half the size of the batch that ran out of memory, and free unused memory."""
         size = len(batch) * max(job.lengths[row] for job, row in batch)
         self.budget = max(1, min(self.budget, size) // 2)
         self.recovering, self._since_trouble = True, 0
         self.meter.out_of_memory.inc()
         self.meter.budget.set(self.budget)
-        LOG.warning("no memory for a batch of %d tokens: batches have at most %d now", size, self.budget)
+        LOG.warning("out of memory with a batch of %d tokens: batches now have at most %d", size, self.budget)
         import torch  # by now it is there with the model; a port that is taken is reported without it
 
         if torch.cuda.is_available():
@@ -304,21 +320,21 @@ class Batcher:
     def _finish(self, job: Job) -> None:
         queued = (job.began or job.came) - job.came
         self.meter.queued.observe(queued)
-        with suppress(InvalidStateError):  # its client left
+        with suppress(InvalidStateError):  # its client has disconnected
             job.future.set_result(Done(job.vectors, queued, job.computed))
 
     def _fail(self, job: Job, row: int, error: Exception) -> None:
         if not isinstance(error, VectorError):
             LOG.error("a text of %d tokens could not be embedded", job.lengths[row], exc_info=error)
             kind = OutOfMemoryError if _is_out_of_memory(error) else VectorError
-            words = "there is no memory for it" if kind is OutOfMemoryError else type(error).__name__
+            words = "out of memory" if kind is OutOfMemoryError else type(error).__name__
             error = kind(f"the text could not be embedded: {words}", row)
         self.recovering = False
         with suppress(InvalidStateError):
             job.future.set_exception(error)
 
     def _trim(self, now: bool = False) -> None:
-        """Give memory back to the system after large batches: C's allocator keeps what many threads have freed."""
+        """Return memory to the system after large batches: the allocator of C keeps what many threads have freed."""
         idle = time.monotonic() - self._trimmed > TRIM_SECONDS
         if now or (idle and self._big > self.full_budget // 2):
             self._trimmed, self._big = time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""What clients send: bodies within limits, read as JSON and checked field by field; what is wrong names the field."""
+"""Read the bodies of requests: within limits, as JSON, checked field by field; errors name the field."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from lusifer.server.connections import Patience
 from lusifer.server.errors import CLIENT_LEFT, ApiError, cut
 
 LARGE = 2**18
-"""Bytes from which a body is read in a thread of its own, so that others are answered meanwhile."""
+"""A body with more bytes is parsed in another thread, so that other requests are answered meanwhile."""
 READ_AT_ONCE = 2
-"""Large bodies that are read at once: one of empty objects takes twenty times its bytes."""
+"""How many large bodies are parsed at once: one of empty objects takes twenty times its bytes in memory."""
 LONGEST_TEXT = 2**18
-"""Characters of a text; no model reads as many, and tokenising takes some hundred times their bytes."""
+"""The most characters of a text. No model reads as many, and tokenizing takes some hundred times their bytes."""
 Name = Annotated[str, Field(max_length=1000)]
-"""The name of a model with what stands behind it, or a word: longer is none."""
+"""The name of a model, with a role or task, or another short word."""
 READ_ON = 8
-"""How many times the limit of a body is read, and thrown away, before the connection is closed: a client that is still
-sending does not read the answer."""
+"""A body that is too large is read and discarded up to this many times the limit, before the connection is closed: a
+client reads the answer only after it has sent everything."""
 TOKEN_IDS = (
-    "token ids are refused: they are of another tokenizer, and their vectors would be wrong; send texts (LangChain's "
-    "OpenAIEmbeddings: check_embedding_ctx_length=False)"
+    "token ids are refused, because they are from another tokenizer: send texts (with LangChain's OpenAIEmbeddings set "
+    "check_embedding_ctx_length=False)"
 )
 
 
@@ -50,14 +50,14 @@ class _Cut(BaseModel):
     @field_validator("truncate", mode="before")
     @classmethod
     def _as_word(cls, value: Any) -> Any:
-        """Cohere writes END and NONE, text-embeddings-inference true and false."""
+        """Accept END and NONE, as Cohere's clients send, and true and false of text-embeddings-inference."""
         if isinstance(value, bool):
             return "end" if value else "none"
         return value.lower() if isinstance(value, str) else value
 
 
 class EmbeddingsBody(_Cut, _Body):
-    """`/v1/embeddings`, as OpenAI has it; `task`, `input_type` and `truncate` are added."""
+    """The body of `/v1/embeddings`: that of OpenAI, with `task`, `input_type` and `truncate` in addition."""
 
     input: Any
     encoding_format: Literal["float", "base64"] = "float"
@@ -65,7 +65,7 @@ class EmbeddingsBody(_Cut, _Body):
 
 
 class RerankBody(_Cut, _Body):
-    """`/v1/rerank`, as Cohere and Jina have it."""
+    """The body of `/v1/rerank`: that of Cohere and Jina."""
 
     query: str
     documents: list[Any]
@@ -74,13 +74,13 @@ class RerankBody(_Cut, _Body):
 
 
 class TokenizeBody(_Body):
-    """`/tokenize`."""
+    """The body of `/tokenize`."""
 
     input: Any
 
 
 class SearchBody(_Cut):
-    """`/search`; what stands before the question, the index knows."""
+    """The body of `/search`; it has no task, because the prompt of questions is stored in the index."""
 
     model_config = _Body.model_config
 
@@ -96,7 +96,7 @@ class SearchBody(_Cut):
     @field_validator("language", mode="before")
     @classmethod
     def _not_blank(cls, value: Any) -> Any:
-        """A form that was left empty names none."""
+        """Read a blank language, as an empty form field sends it, as none."""
         return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -104,13 +104,13 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Intake:
-    """Reads bodies within limits.
+    """Reads the bodies of requests within limits.
 
     Args:
-        body_bytes: Most bytes of one body.
-        texts: Most texts of one request.
-        held_bytes: Most bytes of all bodies that are being worked on.
-        patience: How long a body may take to come.
+        body_bytes: The most bytes of one body.
+        texts: The most texts of one request.
+        held_bytes: The most bytes of all bodies in memory.
+        patience: How long a body may take to arrive; None takes the defaults.
     """
 
     def __init__(self, body_bytes: int, texts: int, held_bytes: int, patience: Patience | None = None) -> None:
@@ -125,10 +125,15 @@ class Intake:
 
     @asynccontextmanager
     async def read(self, request: Request, kind: type[Kind]) -> AsyncIterator[Kind]:
-        """Give the body as `kind`; its bytes count as held until the block ends.
+        """Yield the body of a request; its bytes count as in memory until the block ends.
+
+        Args:
+            request: The request.
+            kind: The form of the body.
 
         Raises:
-            ApiError: Too large, too slow, no JSON, or a field that is missing, unknown or wrong; or the client left.
+            ApiError: The body is too large, too slow or not JSON, a field is missing, unknown or wrong, or the client
+                has disconnected.
         """
         size = 0
         began = asyncio.get_running_loop().time()
@@ -151,7 +156,7 @@ class Intake:
             except TimeoutError as error:
                 raise self._slow(coming) from error
             except ClientDisconnect as error:
-                raise ApiError(CLIENT_LEFT, "the client left", code="client_left") from error
+                raise ApiError(CLIENT_LEFT, "the client disconnected", code="client_left") from error
             if wrong is not None:
                 raise wrong
             data = b"".join(parts)
@@ -164,24 +169,31 @@ class Intake:
             self.held -= size
 
     def _slow(self, came: int) -> ApiError:
-        words = f"of the body {came:,} bytes came in {self.patience.until(0, came):.0f} s"
-        least = f"after {self.patience.body:g} s at least {self.patience.rate:,} a second must"
-        return ApiError(408, f"{words}, and {least}: send it faster", headers={"Connection": "close"})
+        words = f"only {came:,} bytes of the body arrived in {self.patience.until(0, came):.0f} s"
+        least = f"after {self.patience.body:g} s at least {self.patience.rate:,} bytes/s are required"
+        return ApiError(408, f"{words}; {least}: send it faster", headers={"Connection": "close"})
 
     def _wrong(self, size: int, coming: int) -> ApiError | None:
         if size > self.body_bytes:
-            words = f"the body has {size:,} bytes or more, and at most {self.body_bytes:,} are read (--body-bytes)"
+            words = f"the body has {size:,} bytes or more (at most {self.body_bytes:,}, --body-bytes)"
             return ApiError(413, f"{words}: send fewer or shorter texts at a time")
         if self.held + coming > self.held_bytes:
-            words = f"requests of {self.held:,} bytes are being worked on, and at most {self.held_bytes:,} may be"
+            words = f"requests with {self.held:,} bytes are in progress (at most {self.held_bytes:,})"
             return ApiError(429, f"{words}: try again in 1 s", headers={"Retry-After": "1"})
         return None
 
     def texts(self, value: Any, field: str) -> list[str]:
-        """The texts of a field: one, or a list of them; an element may be an object with `text`, which gives way to it.
+        """Check the texts of a field.
+
+        Args:
+            value: A text or a list of texts; elements may be objects with a `text`. A list is changed in place.
+            field: The name of the field, for errors.
+
+        Returns:
+            The texts.
 
         Raises:
-            ApiError: There are none or too many, or one that cannot be embedded, which `param` names.
+            ApiError: There are no texts or too many, or one cannot be embedded; `param` names it.
         """
         if isinstance(value, str):
             value = [value]
@@ -191,13 +203,13 @@ class Intake:
             raise ApiError(400, f"{field}: expected a text or a list of texts, found {found}", field)
         if not value:
             raise ApiError(400, f"{field}: the list is empty: give at least one text", field)
-        some = value[: self.most_texts]  # millions would hold up the others
+        some = value[: self.most_texts]  # a check of millions would block other requests
         if _is_ids(some) or any(isinstance(element, list) and _is_ids(element) for element in some):
             raise ApiError(400, f"{field}: {TOKEN_IDS}", field, code="token_ids_refused")
         if len(value) > self.most_texts:
-            words = f"{field}: {len(value):,} texts, and at most {self.most_texts:,} a request (--texts)"
-            raise ApiError(413, f"{words}: send them in several", field)
-        # In place: what else the objects held is let go, and not kept while the texts wait.
+            words = f"{field}: {len(value):,} texts (at most {self.most_texts:,} per request, --texts)"
+            raise ApiError(413, f"{words}: send them in several requests", field)
+        # In place, so that the rest of the objects is freed while the texts wait.
         value[:] = [_text(element, f"{field}[{row}]") for row, element in enumerate(value)]
         return value
 
@@ -214,7 +226,7 @@ def _text(value: Any, where: str) -> str:
     except TextError as error:
         raise ApiError(400, str(error), where) from error
     if len(found) > LONGEST_TEXT:
-        words = f"{where}: {len(found):,} characters, and at most {LONGEST_TEXT:,} are taken of one text: split it"
+        words = f"{where}: the text has {len(found):,} characters (at most {LONGEST_TEXT:,}): split it"
         raise ApiError(413, words, where)
     return found
 
@@ -223,7 +235,7 @@ def _parse(data: bytes, kind: type[Kind]) -> Kind:
     try:
         said = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is no JSON in UTF-8 ({error}): send an object") from error
+        raise ApiError(400, f"the body is not JSON in UTF-8 ({error}): send an object") from error
     if not isinstance(said, dict):
         raise ApiError(400, f"the body is a JSON {type(said).__name__}: send an object")
     try:
@@ -232,10 +244,10 @@ def _parse(data: bytes, kind: type[Kind]) -> Kind:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = cut(".".join(map(str, first["loc"])))
         if first["type"] == "missing":
-            raise ApiError(400, f"{field}: is missing", field, code="missing_field") from None
+            raise ApiError(400, f"{field}: missing: add it", field, code="missing_field") from None
         if first["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields)
-            raise ApiError(400, f"{field}: is not known here: use {known}", field, code="unknown_field") from None
+            raise ApiError(400, f"{field}: unknown field: use {known}", field, code="unknown_field") from None
         words = first["msg"][:1].lower() + first["msg"][1:]
         raise ApiError(400, f"{field}: {words}, found {_short(said, first['loc'])}", field) from None
 
@@ -243,7 +255,7 @@ def _parse(data: bytes, kind: type[Kind]) -> Kind:
 def _short(said: Any, place: tuple[Any, ...]) -> str:
     for key in place:
         said = said[key] if isinstance(said, dict) and key in said else said
-    if isinstance(said, dict | list):  # may be large, or so deep that it cannot be written
+    if isinstance(said, dict | list):  # may be large, or nested too deep for JSON
         return "an object" if isinstance(said, dict) else f"a list of {len(said):,}"
     words = json.dumps(said[:41] if isinstance(said, str) else said, ensure_ascii=False)
     return words if len(words) <= 40 else words[:40] + "..."

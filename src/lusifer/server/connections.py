@@ -1,7 +1,7 @@
-"""Connections with limits of time and number, which uvicorn has not: slow and silent clients do not hold the server up.
+"""Connections with limits of time and number, which uvicorn lacks, so that slow or silent clients cannot block it.
 
-A client that sends or reads too slowly is let go, and where there are too many connections the one that has waited
-longest without a whole request gives way to the next.
+A client that sends or reads too slowly is disconnected. If there are too many connections, the one that has waited
+longest without a complete request is closed.
 """
 
 from __future__ import annotations
@@ -20,21 +20,27 @@ from lusifer.errors import UsageError
 from lusifer.server.errors import ApiError
 
 MOST_HEADERS = 2**14
-"""Bytes of the first line and the headers of a request."""
+"""The most bytes of the first line and the headers of a request."""
 FEW_CHUNKS, CHUNK = 4096, 2**8
-"""Chunks of a body that may be of any size, and the bytes that those after them must have in the mean: each takes h11
-as long, though it be one byte."""
+"""The number of chunks of a body that may have any size, and the mean bytes that further ones need: a chunk of one byte
+takes h11 as long as a large one."""
 _END = re.compile(rb"\n\r?\n")
-"""Behind the headers, as h11 finds it."""
+"""The end of the headers, as h11 finds it."""
 READ = 2**15
-"""Bytes that are read of one client before another has its turn."""
+"""The most bytes that are read from one client before it is another's turn."""
 WORKING = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
-"""What h11 calls a client whose request is whole, or that sends none any more."""
+"""The states of h11 in which a request is complete, or no further one will come."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a client is waited for, in seconds, at which bytes a second, and how many may be connected."""
+    """The limits for slow clients, and the number of connections.
+
+    headers: Seconds until the headers must be complete.
+    body: Seconds until a body or an answer must be complete, plus one second for every `rate` bytes.
+    rate: Bytes per second.
+    connections: The most connections.
+    """
 
     headers: float = 20.0
     body: float = 30.0
@@ -42,26 +48,31 @@ class Patience:
     connections: int = 4096
 
     def until(self, began: float, came: int) -> float:
-        """When a body or an answer must have ended, of which `came` bytes have passed since `began`."""
+        """Return when a body or an answer must be complete that began at `began` and has `came` bytes so far."""
         return began + self.body + came / self.rate
 
 
 class Door:
-    """What the connections of a server share."""
+    """The state that all connections of a server share."""
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
         self.waiting: OrderedDict[Connection, float] = OrderedDict()
-        """Connections without a whole request, and since when, the longest first."""
+        """Connections without a complete request -> since when, the longest first."""
 
     def look(self, connections: set[Any], now: float) -> None:
-        """Let go whoever was waited for long enough; called about once a second."""
+        """Disconnect clients that are too slow; called about once a second.
+
+        Args:
+            connections: All connections of the server.
+            now: The time of the event loop.
+        """
         for each in list(connections):
             if isinstance(each, Connection):
                 each.look(now)
 
     def make_room(self, connections: set[Any]) -> bool:
-        """Close the connection that has waited longest where there are too many; False if all are being worked for."""
+        """Close the connection that has waited longest if there are too many; return False if none can be closed."""
         if len(connections) <= self.patience.connections:
             return True
         while self.waiting:
@@ -73,17 +84,17 @@ class Door:
 
 
 class _Parser(h11.Connection):
-    """Holds to limits also where more than they allow is there at once: h11 looks at them only where it waits."""
+    """An h11 parser that enforces its limits also if all data arrive at once; h11 checks them only while it waits."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MOST_HEADERS)
         self._chunks = self._came = 0
 
     def next_event(self) -> Any:
-        """The next part of a request.
+        """Return the next part of a request.
 
         Raises:
-            h11.RemoteProtocolError: As h11 does; or the headers are too long, or the chunks of the body too small.
+            h11.RemoteProtocolError: As h11; or the headers are too long, or the chunks of the body too small.
         """
         if self.their_state is h11.IDLE:
             self._chunks = self._came = 0
@@ -100,7 +111,7 @@ class _Parser(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """One client: uvicorn's own, and the limits of a `Door`; `settings` are as uvicorn gives them."""
+    """A connection of uvicorn with the limits of a `Door`; `settings` are the arguments of uvicorn."""
 
     def __init__(self, *, door: Door, **settings: Any) -> None:
         super().__init__(**settings)
@@ -109,7 +120,7 @@ class Connection(H11Protocol):
         self._unsent: tuple[float, int] | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Take a client in, or tell it that there are too many."""
+        """Accept a client, or refuse it if there are too many connections."""
         super().connection_made(transport)
         if hasattr(transport, "max_size"):  # of asyncio's: others have their turn after fewer bytes of one client
             transport.max_size = READ
@@ -120,12 +131,12 @@ class Connection(H11Protocol):
             self.refuse(ApiError(503, words, headers={"Retry-After": "1"}))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client."""
+        """Remove the client from the waiting ones."""
         self.door.waiting.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the first byte of a request begins its time."""
+        """Parse data; the first byte of a request starts its time limit."""
         if self.transport.is_closing():
             return
         if not self.heard:
@@ -141,7 +152,7 @@ class Connection(H11Protocol):
         self._note()
 
     def _note(self) -> None:
-        """Be among those that are waited for, or not."""
+        """Add the connection to the waiting ones, or remove it, by the state of its request."""
         if self.conn.their_state in WORKING or self.transport.is_closing():
             self.door.waiting.pop(self, None)
         else:
@@ -155,11 +166,11 @@ class Connection(H11Protocol):
             return
         fresh = self.cycle is None or self.cycle.response_complete
         if self.conn.their_state is h11.SEND_BODY:
-            if fresh and now > began + self.door.patience.body:  # answered already; else the route counts its time
+            if fresh and now > began + self.door.patience.body:  # already answered; before that the route has the limit
                 self.transport.close()
         elif (self.heard or self.cycle is None) and now > began + self.door.patience.headers:
             if self.heard:
-                words = f"the headers were not whole after {self.door.patience.headers:g} s: send them at once"
+                words = f"the headers were not complete after {self.door.patience.headers:g} s: send them at once"
                 self.refuse(ApiError(408, words))
             else:
                 self.transport.close()
@@ -175,7 +186,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def refuse(self, error: ApiError) -> None:
-        """Answer in place of the routes, and close."""
+        """Answer with an error instead of the routes, and close the connection."""
         self.door.waiting.pop(self, None)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             answer = error.answer()
@@ -189,18 +200,22 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong with a request that is no HTTP; uvicorn calls it where h11 has raised its error."""
+        """Answer a request that is not valid HTTP; uvicorn calls this when h11 has raised an error."""
         found = sys.exception()
         status = found.error_status_hint if isinstance(found, h11.RemoteProtocolError) else 400
-        mends = {431: f"headers may have {MOST_HEADERS:,} bytes", 413: "send fewer and larger ones"}
-        self.refuse(ApiError(status, f"{found or msg}: {mends.get(status, 'send a request of HTTP/1.1')}"))
+        mends = {431: f"send at most {MOST_HEADERS:,} bytes", 413: "send fewer and larger ones"}
+        self.refuse(ApiError(status, f"{found or msg}: {mends.get(status, 'send an HTTP/1.1 request')}"))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at an address; port 0 takes a free one.
+    """Open a socket at an address.
+
+    Args:
+        host: The host name or address.
+        port: The port; 0 takes a free one.
 
     Raises:
-        UsageError: The address cannot be had.
+        UsageError: The address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them, with a status, message, type, param and code; and as the log has them."""
+"""Errors in the form of OpenAI's API (status, message, type, param, code), and the lines of the log."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lusifer.errors import LusiferError, UsageError, one_line, visible
 from lusifer.server.batcher import BusyError, StoppedError
 
 MOST_REPEATED = 200
-"""Characters that are repeated of a value that a client sent."""
+"""The most characters of a client's value that an error repeats."""
 MOST_SAID = 2000
-"""Characters of an error, whatever it repeats."""
+"""The most characters of an error."""
 MOST_LOGGED = 500
-"""Characters of a line of the log."""
+"""The most characters of a line in the log."""
 TRACE = 60
-"""Lines of a traceback in the log: its beginning and its end."""
+"""The most lines of a traceback in the log, from its beginning and its end."""
 CLIENT_LEFT = 499
-"""Status of a request whose client left before it was answered; nobody reads it, the counts have it."""
+"""The status of a request whose client disconnected before the answer; only the metrics show it."""
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {
     400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "too_slow",
@@ -28,19 +28,19 @@ _CODES = {
 
 
 def cut(text: str, most: int = MOST_REPEATED) -> str:
-    """A text, or its beginning and its end where it has more than `most` characters."""
+    """Return a text, shortened to its beginning and end if it has more than `most` characters."""
     return text if len(text) <= most else f"{text[: most * 3 // 4]} ... {text[5 - most // 4 :]}"
 
 
 class ApiError(LusiferError):
-    """A request that gets no answer.
+    """An error that a client gets as its answer.
 
     Args:
-        status: Of HTTP.
+        status: The HTTP status.
         message: One line: what is wrong, where, what to do.
-        param: The field that is to blame, with the number of a text where it is one of a list.
-        code: For programs; by default one for the status.
-        headers: More headers of the answer.
+        param: The field that is wrong, with the number of the text if it is a list.
+        code: A code for programs; None is the default of the status.
+        headers: Additional headers of the answer.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class ApiError(LusiferError):
     ) -> None:
         super().__init__(cut(message, MOST_SAID))
         self.http_status, self.headers = status, headers or {}
-        self.param = None if param is None else one_line(cut(param))  # the name of a field may be of any characters
+        self.param = None if param is None else one_line(cut(param))  # a client may send any characters as a field name
         self.code = code or _CODES.get(status, "error")
 
     def answer(self) -> JSONResponse:
-        """The answer in OpenAI's form."""
+        """Return the response in the form of OpenAI's API."""
         kind = _TYPES.get(self.http_status, "server_error" if self.http_status >= 500 else "invalid_request_error")
         body: dict[str, Any] = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return JSONResponse({"error": body}, self.http_status, self.headers)
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a request gets for an error of the rooms below, and for one that nobody expected."""
+    """Convert any exception to the error that a client gets; unexpected ones become status 500."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BusyError):
@@ -74,20 +74,20 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, UsageError):
         return ApiError(400, str(error))
     words = (
-        str(error) if isinstance(error, LusiferError) else f"{type(error).__name__} in the server; its log says more"
+        str(error) if isinstance(error, LusiferError) else f"{type(error).__name__} in the server: see the server's log"
     )
     return ApiError(500, words)
 
 
 class LogLine(logging.Formatter):
-    """Each record as one line of at most `MOST_LOGGED` characters, whatever a client sent.
+    """Formats each record as one line of at most `MOST_LOGGED` characters.
 
-    What would steer a terminal, or begin another line, is spelt out. The lines of a traceback are set in, so that none
-    of them can be taken for a record.
+    Characters that would control a terminal or begin another line are escaped. The lines of a traceback are indented,
+    so that they cannot be mistaken for records.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text of a record, without a line end behind it."""
+        """Return the text of a record, without a line end."""
         lines = [f"lusifer: {_logged(record.getMessage())}"]
         if record.exc_info:
             trace = self.formatException(record.exc_info).splitlines()

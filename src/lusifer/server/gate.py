@@ -1,4 +1,4 @@
-"""What every request passes: keys, an id, times in the headers of the answer, and errors in one form."""
+"""The outermost layer of the server: API keys, request ids, times in the headers, and errors in one form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Keys:
-    """API keys, kept as digests; none at all lets everyone in."""
+    """API keys, stored as digests; without keys every request is accepted."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key) for key in keys]
@@ -33,15 +33,15 @@ class Keys:
         return bool(self._digests)
 
     def fit(self, authorization: str) -> bool:
-        """Whether a header `Authorization` has one of them: as Bearer, or as the password of Basic, as browsers do.
+        """Whether a header `Authorization` has a key: as Bearer, or as the password of Basic, as browsers send it.
 
-        Every key is compared, each in the same time, so that the time of an answer says nothing.
+        All keys are compared in constant time, so that the time of an answer reveals nothing.
         """
         kind, _, given = authorization.partition(" ")
         if kind.lower() == "basic":
             try:
                 given = base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
-            except ValueError:  # no base64, a character beyond ASCII, or no UTF-8 within
+            except ValueError:  # not base64, not ASCII, or not UTF-8 inside
                 given = ""
         elif kind.lower() != "bearer":
             given = ""
@@ -54,13 +54,19 @@ def _digest(key: str) -> bytes:
 
 
 class Gate:
-    """The outermost layer, around the routes."""
+    """The ASGI layer around the routes.
+
+    Args:
+        app: The routes.
+        keys: The API keys.
+        metrics: Gets the counts of requests.
+    """
 
     def __init__(self, app: Any, keys: Keys, metrics: Metrics) -> None:
         self.app, self.keys, self.metrics = app, keys, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """Answer a request, by the ASGI protocol."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -85,7 +91,7 @@ class Gate:
         except ApiError as error:
             LOG.info("%s %s %d: %s", scope["method"], scope["path"], error.http_status, error)
             await error.answer()(scope, receive, told)
-        except Exception:  # the routes have answered, and told the log
+        except Exception:  # the routes have answered and logged it
             if not status:
                 raise
         finally:
@@ -96,13 +102,13 @@ class Gate:
     def _check(self, scope: Scope) -> None:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if not self.keys.fit(given.decode("utf-8", "replace")):
-            words = "the API key is wrong" if given else "an API key is needed"
+            words = "the API key is wrong" if given else "an API key is required"
             challenge = {"WWW-Authenticate": 'Basic realm="lusifer: any name, the API key as password"'}
             raise ApiError(401, f"{words}: send `Authorization: Bearer KEY`", headers=challenge)
 
 
 def _headers(timing: Timing, total: float) -> dict[str, str]:
-    """Times as text-embeddings-inference names them, in ms, and as browsers read them."""
+    """Headers with times in ms, under the names of text-embeddings-inference and as `server-timing` for browsers."""
     found = {"x-total-time": f"{1000 * total:.1f}"}
     if timing.tokens:
         parts = {"tokenization": timing.tokenize, "queue": timing.queue, "inference": timing.inference}

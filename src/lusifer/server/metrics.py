@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it."""
+"""The metrics of the server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ SIZES = tuple(2**power for power in range(0, 18, 2))
 
 
 class Metrics:
-    """The counters of one server; `Meter` has those of one model."""
+    """The metrics of one server; `Meter` has those of one model."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("lusifer_requests", "Requests answered", ["route", "status"], registry=registry)
         self.seconds = Histogram(
-            "lusifer_request_seconds", "From the head of a request to its answer", ["route"], buckets=SECONDS,
+            "lusifer_request_seconds", "From the headers of a request to its answer", ["route"], buckets=SECONDS,
             registry=registry,
         )  # fmt: skip
-        self.left = Counter("lusifer_clients_left", "Requests whose client left before the answer", registry=registry)
+        self.left = Counter("lusifer_clients_left", "Clients that disconnected before the answer", registry=registry)
         self.per_model = {
             "queue_tokens": Gauge(
-                "lusifer_queue_tokens", "Tokens that wait or are computed", ["model"], registry=registry
+                "lusifer_queue_tokens", "Tokens that wait or are being computed", ["model"], registry=registry
             ),
             "queue_texts": Gauge("lusifer_queue_texts", "Texts that wait", ["model"], registry=registry),
-            "budget": Gauge("lusifer_batch_budget_tokens", "Most tokens of a batch now", ["model"], registry=registry),
+            "budget": Gauge(
+                "lusifer_batch_budget_tokens", "Current maximum of tokens per batch", ["model"], registry=registry
+            ),
             "texts": Counter("lusifer_texts", "Texts embedded", ["model"], registry=registry),
             "tokens": Counter("lusifer_tokens", "Tokens read, without padding", ["model"], registry=registry),
-            "truncated": Counter("lusifer_truncated_texts", "Texts cut at the limit", ["model"], registry=registry),
+            "truncated": Counter(
+                "lusifer_truncated_texts", "Texts truncated at the limit", ["model"], registry=registry
+            ),
             "dropped": Counter(
-                "lusifer_dropped_texts", "Texts not embedded as their client left", ["model"], registry=registry
+                "lusifer_dropped_texts", "Texts dropped because their client disconnected", ["model"], registry=registry
             ),
             "out_of_memory": Counter(
-                "lusifer_out_of_memory_batches", "Batches without memory", ["model"], registry=registry
+                "lusifer_out_of_memory_batches", "Batches that ran out of memory", ["model"], registry=registry
             ),
-            "tokenized": self._seconds("lusifer_tokenize_seconds", "Tokenising a request"),
-            "queued": self._seconds("lusifer_queue_seconds", "From queue to first batch, of a request"),
-            "inference": self._seconds("lusifer_inference_seconds", "Computing a batch"),
-            "batch_texts": self._sizes("lusifer_batch_texts", "Texts of a batch"),
-            "batch_tokens": self._sizes("lusifer_batch_tokens", "Tokens of a batch, without padding"),
-            "text_tokens": self._sizes("lusifer_text_tokens", "Tokens of a text, before it is cut"),
+            "tokenized": self._seconds("lusifer_tokenize_seconds", "Tokenization of a request"),
+            "queued": self._seconds("lusifer_queue_seconds", "From the queue to the first batch of a request"),
+            "inference": self._seconds("lusifer_inference_seconds", "Computation of a batch"),
+            "batch_texts": self._sizes("lusifer_batch_texts", "Texts per batch"),
+            "batch_tokens": self._sizes("lusifer_batch_tokens", "Tokens per batch, without padding"),
+            "text_tokens": self._sizes("lusifer_text_tokens", "Tokens per text, before truncation"),
         }
         self.unscored = Counter(
-            "lusifer_unscored_texts", "Texts in a language that the model has no score for",
+            "lusifer_unscored_texts", "Texts in a language for which the model has no score",
             ["model", "kind", "language"], registry=registry,
         )  # fmt: skip
 
@@ -53,12 +57,12 @@ class Metrics:
         return Histogram(name, what, ["model"], buckets=SIZES, registry=self.registry)
 
     def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
 class Meter:
-    """The counters of one model, by the names of `Metrics.per_model`."""
+    """The metrics of one model, by the names in `Metrics.per_model`."""
 
     queue_tokens: Gauge
     queue_texts: Gauge
@@ -81,7 +85,13 @@ class Meter:
             setattr(self, name, metric.labels(model))
 
     def batch(self, tokens: int, texts: int, seconds: float) -> None:
-        """Count a batch that was computed."""
+        """Count a computed batch.
+
+        Args:
+            tokens: Its tokens, without padding.
+            texts: Its texts.
+            seconds: How long it took.
+        """
         self.tokens.inc(tokens)
         self.texts.inc(texts)
         self.batch_tokens.observe(tokens)
@@ -89,5 +99,5 @@ class Meter:
         self.inference.observe(seconds)
 
     def unscored(self, kind: str, language: str) -> None:
-        """Count a text in a language that the model has no score for."""
+        """Count a text in a language for which the model has no score; arguments as in `LanguageGuard.find`."""
         self._unscored.labels(self.model, kind, language).inc()

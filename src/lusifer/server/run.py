@@ -1,4 +1,4 @@
-"""From the names of models to a server that runs: loading, checking, listening, and a stop without loss."""
+"""Run the server: load and check models, listen, and stop without losing requests."""
 
 from __future__ import annotations
 
@@ -43,18 +43,25 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 Unscored = Literal["warn", "error", "off"]
 LOOK_EVERY = 10
-"""Ticks of uvicorn, of a tenth of a second, between two looks at slow clients."""
+"""How many ticks of uvicorn (0.1 s each) are between two checks for slow clients."""
 GRACE = 30
-"""Seconds that requests have to end when the server is stopped."""
+"""How many seconds requests have to finish when the server stops."""
 FILES = 2**13
-"""Files and connections that the process asks to have open, twice the connections that are taken."""
+"""The limit of open files that the process requests: twice the number of connections."""
 HELD_BODIES = 16
-"""Bodies of the largest size that are worked on at once."""
+"""How many bodies of the largest size may be in memory at once."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all of them, may take; `batch_tokens` None takes what suits the device."""
+    """The limits of requests.
+
+    batch_tokens: The most tokens of a batch; None takes the default of the device.
+    queue_tokens: If this many tokens wait for a model, requests are refused.
+    texts: The most texts of a request.
+    body_bytes: The most bytes of a body.
+    patience: The limits for slow clients and the number of connections.
+    """
 
     batch_tokens: int | None = None
     queue_tokens: int = 2**18
@@ -64,13 +71,13 @@ class Limits:
 
 
 def public_name(model: str) -> str:
-    """What clients call a model: its short name, hub id or package, or its folder's, and RUN for RUN/model."""
+    """Return the name of a model for clients: its short name, Hub id, package or folder; RUN for RUN/model."""
     found = names.model(model)
     if model.startswith(names.PACKAGE):
         return model.removeprefix(names.PACKAGE).replace(":", "-")
     if not isinstance(found, Path) or not Path(model).expanduser().exists():
         return model
-    place = Path(os.path.abspath(found))  # a link keeps its name
+    place = Path(os.path.abspath(found))  # links are not resolved: their name is the public one
     return (place.parent.name if place.name == "model" else place.stem if place.is_file() else place.name) or "model"
 
 
@@ -84,11 +91,21 @@ def load(
     unscored: Unscored = "warn",
     indexes: Sequence[IndexModel] = (),
 ) -> Served:
-    """Load a model and start its thread; a `dtype` of "auto" is that of the first index that the model made.
+    """Load a model, check its golden vectors, and start its thread.
+
+    Args:
+        model: A folder or name.
+        metrics: The metrics of the server.
+        limits: The limits of requests.
+        device: "cpu", "cuda", ...; None takes the best one.
+        dtype: The dtype of the model; None is the one it was saved in, "auto" that of the first index that the model
+            made, else the one that suits the processor.
+        unscored: What happens with texts in a language for which the model has no score.
+        indexes: The records of the indexes of the server, for "auto".
 
     Raises:
-        MissingExtraError: Texts without a score are to be refused, and py3langid is not installed.
-        LusiferError: As `folder.load`; or it does not give the golden vectors that its folder has.
+        MissingExtraError: `unscored` is "error", and py3langid is not installed.
+        LusiferError: As `folder.load`; or the golden vectors differ.
         UsageError: The queue is smaller than a batch.
     """
     identity = identities.of_model(model) if indexes else None
@@ -114,32 +131,39 @@ def load(
 
 
 def _look(model: str, name: str, unscored: Unscored) -> Look | None:
-    """What finds the texts of a request that a model has no score for, by the rules of `lusifer embed`; or nothing."""
+    """A function that finds texts without a score, by the rules of `lusifer embed`; None if it is off."""
     identify = unscored == "error" or extras.tells_languages()
     known = None if unscored == "off" else guard.for_model(model, identify, logging.getLogger(__name__).warning)
     if known is None:
         return None
-    known.find("a" * guard.FEWEST_LETTERS)  # reads what the identifier needs, before anyone waits for it
+    known.find("a" * guard.FEWEST_LETTERS)  # loads the identifier before the first request
 
     def look(texts: Sequence[str]) -> list[tuple[int, str, str]]:
         asked = guard.LanguageGuard(known.codes, identify, seen=len(texts), looked=len(texts))
         found = [(row, *finding) for row, text in enumerate(texts) if (finding := asked.find(text)) is not None]
         for _, kind, language in found:
             asked.found.setdefault(kind, Counter())[language] += 1
-        return found if asked.line(name) else []  # a few guesses among many texts are errors of the identifier
+        return found if asked.line(name) else []  # `line` ignores a few findings among many: they are probably errors
 
     return look
 
 
 def start(name: str, identity: str, embedder: Embedder, metrics: Metrics, limits: Limits) -> Served:
-    """Start the thread of a model that is loaded.
+    """Start the thread of a loaded model.
+
+    Args:
+        name: Its public name.
+        identity: Its identity.
+        embedder: The model.
+        metrics: The metrics of the server.
+        limits: The limits of requests.
 
     Raises:
         UsageError: The queue is smaller than a batch.
     """
     budget = limits.batch_tokens or BATCH_TOKENS.get(embedder.device.type, BATCH_TOKENS_ELSEWHERE)
     if limits.queue_tokens < budget:
-        words = f"--queue-tokens {limits.queue_tokens}: less than a batch has ({budget})"
+        words = f"--queue-tokens {limits.queue_tokens}: less than the tokens of a batch ({budget})"
         raise UsageError(f"{words}: raise it, or lower --batch-tokens")
     meter = Meter(metrics, name)
     meter.budget.set(budget)
@@ -157,28 +181,28 @@ def make(
     dtype: str | None = None,
     unscored: Unscored = "warn",
 ) -> Gate:
-    """The ASGI application of one model or several.
+    """Load models and return the ASGI application.
 
     Args:
-        models: As MODEL of the command line.
-        limits: None takes the defaults.
-        indexes: Folders of indexes; each model asks the first one that it may ask.
+        models: Folders or names of models.
+        limits: The limits of requests; None takes the defaults.
+        indexes: Folders of indexes; each model searches the first one that fits it.
         statistics: Files of language statistics, for models that have none in their folders.
-        keys: API keys; without one everyone is let in.
+        keys: API keys; without keys every request is accepted.
         device: "cpu", "cuda", ...; None takes the best one.
-        dtype: Number format of the models; "auto" is that of the index that a model made, else what suits the
-            processor.
-        unscored: What is done about texts in a language without a score on the card of the model.
+        dtype: The dtype of the models; None is the one each was saved in, "auto" that of the index that a model made,
+            else the one that suits the processor.
+        unscored: What happens with texts in a language for which the model's card has no score.
 
     Raises:
-        UsageError: Two models would have one name, there is no such index or none that may ask it, or as `load`.
+        UsageError: Two models have the same name, there is no such index, no model fits an index, or as `load`.
         LusiferError: As `load`.
     """
     limits, metrics = limits or Limits(), Metrics()
     called = [public_name(model) for model in models]
     for name in called:
         if called.count(name) > 1:
-            raise UsageError(f"two models would be called {name!r}: rename or link the folder of one")
+            raise UsageError(f"two models have the name {name!r}: rename the folder of one, or make a link to it")
     about = [Index.open(each).model for each in indexes] if dtype is not None else []
     how = {"device": device, "dtype": dtype, "unscored": unscored, "indexes": about}
     served = [load(model, metrics, limits, **how) for model in models]
@@ -193,13 +217,21 @@ def assemble(
     keys: Sequence[str] = (),
     searchers: Mapping[str, Searcher] | None = None,
 ) -> Gate:
-    """The ASGI application around models that are started, and indexes that are open."""
+    """Return the ASGI application for started models and open indexes.
+
+    Args:
+        served: The models.
+        metrics: The metrics of the server.
+        limits: The limits of requests.
+        keys: API keys; without keys every request is accepted.
+        searchers: Public name of a model -> its searcher.
+    """
     intake = Intake(limits.body_bytes, limits.texts, HELD_BODIES * limits.body_bytes, limits.patience)
     return make_app(Site(served, intake, metrics, searchers), Keys(keys))
 
 
 class _Server(uvicorn.Server):
-    """Ends with status 0 when it is asked to stop; the library would raise the signal once more."""
+    """Exits with status 0 when it is stopped by a signal; uvicorn would raise the signal again."""
 
     def __init__(self, config: uvicorn.Config, door: Door) -> None:
         super().__init__(config)
@@ -212,7 +244,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # only there are signals heard
+        if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
             yield
             return
 
@@ -229,7 +261,7 @@ class _Server(uvicorn.Server):
 
 
 def _files() -> int:
-    """How many files and connections this process may have open, raised as far as it may raise it itself."""
+    """How many files and connections this process may have open; the limit is raised as far as allowed."""
     try:
         import resource
     except ImportError:  # not on Windows, where connections are not counted as files
@@ -242,11 +274,11 @@ def _files() -> int:
 
 
 def server(app: Gate, patience: Patience | None = None) -> uvicorn.Server:
-    """What runs the application: `.run(sockets=[...])` until SIGINT or SIGTERM, then what has begun is finished.
+    """Return the server: `.run(sockets=[...])` runs until SIGINT or SIGTERM, and then finishes open requests.
 
     Args:
-        app: As `make` or `assemble` gave it.
-        patience: How long clients are waited for; at most half of the files that may be open are connections.
+        app: The application of `make` or `assemble`.
+        patience: The limits for slow clients; connections are at most half of the open files that are allowed.
     """
     patience = patience or Patience()
     door = Door(replace(patience, connections=min(patience.connections, _files() // 2)))
@@ -264,7 +296,13 @@ def server(app: Gate, patience: Patience | None = None) -> uvicorn.Server:
 
 
 def serve(app: Gate, found: socket.socket, say: Callable[[str], None]) -> None:
-    """Answer requests at a socket of `listen` until the process is asked to stop; `say` is told the address."""
+    """Answer requests until the process is stopped.
+
+    Args:
+        app: The application of `make` or `assemble`.
+        found: A socket of `listen`.
+        say: Called with the address of the server.
+    """
     host, port = found.getsockname()[:2]
     say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server(app).run(sockets=[found])

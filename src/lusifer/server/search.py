@@ -1,4 +1,4 @@
-"""Search: the server's models ask the indexes that they may ask."""
+"""Search: each model of the server searches an index that was made with it, or with a model in the same space."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from lusifer.server.served import Embedded, Served, Timing
 
 LOG = logging.getLogger(__name__)
 WAITING = 256
-"""Searches that may wait for an index; more are refused, as by a full queue of a model."""
+"""The most searches that may wait for an index; more are refused with status 429."""
 WORDS_CHARACTERS = 4096
-"""Characters of a question whose words are looked up: 40,000 words take a quarter of a minute."""
+"""The most characters of a question in keyword search: 40,000 words take a quarter of a minute."""
 Result = TypeVar("Result")
 
 
 class Searcher:
-    """An index, and the served model that asks it; searches have a thread of their own, and each its turn.
+    """An index and the model that searches it; one thread per index runs the searches in order.
 
     Args:
-        index: As the model asks it; those of models that may ask the same one share the vectors held in memory.
+        index: The index, opened for this model. Several models can share the vectors in memory.
         served: The model; its thread embeds the questions.
-        statistics: The file of its language statistics; None takes that in its folder, where there is one.
+        statistics: The file of its language statistics; None takes the one in its folder, if there is one.
 
     Raises:
         UsageError: The index has offsets, and the model has no statistics for them.
@@ -53,40 +53,47 @@ class Searcher:
             self._without = str(error)
         self._prompt = served.default_prompt if prompt is None else prompt
         self.name = Path(index.folder).resolve().name
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-search")  # an index is searched by one at a time
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-search")  # one search at a time per index
         self._waiting, self._seconds, self._told = 0, 0.0, ""
 
     def close(self) -> None:
-        """Finish what waits and end the thread."""
+        """Finish waiting searches and end the thread."""
         self._pool.shutdown()
 
     async def find(
         self, body: SearchBody, timing: Timing
     ) -> tuple[list[dict[str, Any]], Embedded | None, dict[str, str | None]]:
-        """The hits of a question, best first, and what was embedded for them; cancelled, it is dropped.
+        """Search the index for a question; a cancelled search is dropped.
 
-        Where its language counts, that comes last, by the key "language"; it is None where it could not be told.
+        Args:
+            body: The request.
+            timing: Gets the times.
+
+        Returns:
+            The hits, best first; what was embedded, None in keyword search; and {"language": code or None} if the
+            language of the question counts, else {}.
 
         Raises:
-            ApiError: The filter is none for this index, the index is not what it was or cannot be read, the question
-                has too many words, its language or its score cannot be had, too many wait, or as `Served.embed`.
+            ApiError: The filter does not fit the index, the index has changed or cannot be read, the question is too
+                long, its language or calibrated score cannot be determined, too many searches wait, or as
+                `Served.embed`.
             BusyError, StoppedError: As `Served.embed`.
         """
         if body.mode != "vector" and len(body.query) > WORDS_CHARACTERS:
-            words = f"query: {len(body.query):,} characters, and words are looked up of at most {WORDS_CHARACTERS:,}"
+            words = f"query: {len(body.query):,} characters, and keyword search reads at most {WORDS_CHARACTERS:,}"
             raise ApiError(413, f'{words}: shorten it, or leave mode: "{body.mode}" out', "query")
         if self._waiting >= WAITING:
             seconds = min(60, int(self._waiting * self._seconds) + 1)
-            words = f"{self._waiting:,} searches wait, and at most {WAITING:,} may: try again in {seconds} s"
+            words = f"{self._waiting:,} searches wait (at most {WAITING:,}): try again in {seconds} s"
             raise ApiError(429, words, headers={"Retry-After": str(seconds)})
         if body.mode == "words":
             for name, value in (("calibrated", body.calibrated or None), ("min_score", body.min_score)):
                 if value is not None:
                     raise ApiError(400, f'{name}: mode: "words" gives no scores: leave one of the two out', name)
         if body.language is not None and not self._judges(body):
-            words = "says something of calibrated scores or of an index with offsets: ask for calibrated scores"
+            words = "has no effect without calibrated scores or an index with offsets: set calibrated: true"
             raise ApiError(400, f"language: {words}, or leave it out", "language")
-        self._waiting += 1  # before the question is embedded: many come meanwhile
+        self._waiting += 1  # counted before the question is embedded, because many may come meanwhile
         try:
             asked = None
             if body.mode != "words":
@@ -103,8 +110,8 @@ class Searcher:
 
     def _language(self, body: SearchBody) -> str | None:
         if self._statistics is None:
-            self._log(f"calibrated scores were asked for: {self._without}")
-            words = "has no language statistics here: whoever runs the server makes them (`lusifer calibrate`)"
+            self._log(f"calibrated scores were requested: {self._without}")
+            words = "has no language statistics on this server: ask its operator to make them (`lusifer calibrate`)"
             raise ApiError(400, f"calibrated: {self.served.name} {words}", "calibrated", code="no_statistics")
         try:
             return asking.languages_of([body.query], body.language, self._statistics)[0]
@@ -114,11 +121,11 @@ class Searcher:
             raise self._cannot_tell(error, body) from error
 
     def _cannot_tell(self, error: MissingExtraError, body: SearchBody) -> ApiError:
-        """What a client gets where a language is to be told and nothing tells it; the install line, only the log."""
-        self._log(f"languages cannot be told: {error}")
-        # Calibrated scores need those of the documents as well.
-        mend = "" if body.calibrated else "name the language of the question, or "
-        words = f"languages cannot be told here: {mend}whoever runs the server installs lusifer[languages]"
+        """The error for a client if languages cannot be identified; the install command is only for the log."""
+        self._log(f"languages cannot be identified: {error}")
+        # Calibrated scores also need the languages of the documents, so naming that of the question is not enough.
+        mend = "" if body.calibrated else "give the language of the question, or "
+        words = f"languages cannot be identified on this server: {mend}ask its operator to install lusifer[languages]"
         param = "calibrated" if body.calibrated else "language"
         return ApiError(400, f"{param}: {words}", param, code="no_identifier")
 
@@ -132,9 +139,9 @@ class Searcher:
             if not isinstance(error, LusiferError):
                 raise
         try:
-            return await self._in_pool(search)  # once more: the index may have been embedded anew while it was read
+            return await self._in_pool(search)  # again: the index may have been embedded again during the search
         except UsageError as error:
-            await self._check_index()  # the index is what it was: so it is the filter
+            await self._check_index()  # if the index has not changed, the filter is wrong
             raise ApiError(400, str(error), "where" if body.where else None) from error
         except LusiferError as error:
             raise self._unreadable(error) from error
@@ -154,25 +161,25 @@ class Searcher:
         return hits
 
     async def _check_index(self) -> None:
-        """Say of an index that is gone, embedded anew or damaged that this is what is wrong."""
+        """Raise the error of an index that is missing, was embedded again or is damaged."""
         try:
             await self._in_pool(self.index.__len__)
         except UsageError as error:
-            mend = "put it back as it was, or start the server again"
-            what = str(error).rpartition(": ")[0]  # its advice is for whoever opens an index
+            mend = "restore it, or restart the server"
+            what = str(error).rpartition(": ")[0]  # without its advice, which does not fit a running server
             self._log(f"{what}: {mend}: /search answers 503 until then")
-            words = f"the index {self.name} is gone or was embedded anew since the server was started"
-            raise ApiError(503, f"{words}: whoever runs the server must {mend}") from error
+            words = f"the index {self.name} is missing or was embedded again since the server started"
+            raise ApiError(503, f"{words}: ask the operator to {mend}") from error
         except LusiferError as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: LusiferError) -> ApiError:
-        """What a client gets for it; the folder, and what to do, only the log."""
+        """The error for a client; the folder and the fix are only for the log."""
         self._log(f"{error} (/search answers 503 until it can be read)")
-        return ApiError(503, f"the index {self.name} cannot be read: the server's log says more")
+        return ApiError(503, f"the index {self.name} cannot be read: see the server's log")
 
     def _log(self, words: str) -> None:
-        """Write it once, until a search succeeds or something else is wrong."""
+        """Log a problem once, until a search succeeds or the problem changes."""
         if words != self._told:
             self._told = words
             LOG.error("%s", words)
@@ -187,18 +194,21 @@ def searchers(
     device: str | None = None,
     statistics: Sequence[Path] = (),
 ) -> dict[str, Searcher]:
-    """Open indexes for the models that may ask them: of each model the first one, by the name that clients call it.
+    """Open indexes; each model searches the first one that fits it.
 
     Args:
-        indexes: Their folders.
-        models: What stands on the command line -> the model.
-        device: Where the models are.
+        indexes: The folders of the indexes.
+        models: Name on the command line -> model.
+        device: The device of the models.
         statistics: Files of language statistics, each of one of the models.
 
+    Returns:
+        Public name of a model -> its searcher.
+
     Raises:
-        UsageError: There is no such index, or one that none of the models may ask, or statistics that nobody uses.
+        UsageError: There is no such index, no model fits an index, or no model uses a file of statistics.
         DataError: A file of statistics is damaged.
-        MissingExtraError: LanceDB is not installed, or with statistics py3langid, which tells languages.
+        MissingExtraError: LanceDB is not installed, or py3langid, which statistics need.
     """
     made: dict[str, Searcher] = {}
     if statistics:
@@ -223,5 +233,6 @@ def searchers(
             raise refusal
     for file, identity in files.items():
         if identity not in {each.served.identity for each in made.values()}:
-            raise UsageError(f"--statistics {file}: is of a model ({identity}) that asks no index here: leave it out")
+            words = f"is of a model ({identity}) that searches no index here"
+            raise UsageError(f"--statistics {file}: {words}: leave it out")
     return made

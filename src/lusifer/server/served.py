@@ -1,4 +1,4 @@
-"""A model that is served: its names, prompts and limits, the counting of tokens, and the way to its thread."""
+"""A served model: its names, prompts and limits, and the way of a request to its thread."""
 
 from __future__ import annotations
 
@@ -31,24 +31,25 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 TEXTS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**20
-"""What is tokenised at most before another request has its turn; a token takes some hundred bytes meanwhile."""
+"""The most texts and characters that are tokenized before it is another request's turn; a token takes some hundred
+bytes of memory meanwhile."""
 CHARACTERS_SHOWN = 2**19
-"""Most characters of a request whose tokens are shown, prompts included: what is shown has some twenty times their
-bytes. One text of the largest size fits."""
+"""The most characters of a request to `/tokenize`, prompts included: the answer has some twenty times their bytes. One
+text of the largest size fits."""
 ROLES: dict[str, Role] = {
     "query": "query", "document": "document", "passage": "document", "search_query": "query",
     "search_document": "document",
 }  # fmt: skip
-"""What clients call the two sides of a search; the last two are Cohere's words."""
+"""The names that clients use for the two roles; the last two are those of Cohere."""
 
 
 Look = Callable[[Sequence[str]], list[tuple[int, str, str]]]
-"""From texts to those that the model has no score for: number, kind and name, as in (3, "script", "Thai")."""
+"""Texts -> those without a score: number, kind and name, such as (3, "script", "Thai")."""
 
 
 @dataclass
 class Timing:
-    """Seconds of a request by part, and what it read; they go into the headers of its answer."""
+    """The times (in seconds) and counts of a request, for the headers of its answer."""
 
     tokenize: float = 0.0
     queue: float = 0.0
@@ -61,9 +62,12 @@ class Timing:
 
 @dataclass
 class Embedded:
-    """Vectors (n, d) of a request, the tokens of each text uncut, and the most that the model reads of one.
+    """The embedded texts of a request.
 
-    `unscored` are the texts in a language that the model has no score for: number in the request, kind and name.
+    vectors: (n, d) float32.
+    lengths: The tokens of each text before truncation.
+    limit: The most tokens that the model reads; None: no limit.
+    unscored: Texts in a language for which the model has no score: number in the request, kind and name.
     """
 
     vectors: np.ndarray
@@ -73,7 +77,7 @@ class Embedded:
 
     @property
     def cut(self) -> list[dict[str, int]]:
-        """The texts that were cut: their number in the request, their tokens, and how many of them were read."""
+        """The truncated texts: their number in the request, their tokens, and how many of these were read."""
         if self.limit is None:
             return []
         long = [(row, length) for row, length in enumerate(self.lengths) if length > self.limit]
@@ -81,7 +85,7 @@ class Embedded:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens that were read, as OpenAI counts them, and how many texts were cut, or have no score."""
+        """The tokens that were read, in the form of OpenAI, and the counts of truncated and unscored texts."""
         read = sum(min(length, self.limit or length) for length in self.lengths)
         return {"prompt_tokens": read, "total_tokens": read, "truncated_texts": len(self.cut)} | (
             {"unscored_texts": len(self.unscored)} if self.unscored else {}
@@ -90,11 +94,15 @@ class Embedded:
 
 @dataclass
 class Served:
-    """A model behind the server.
+    """A model of the server.
 
-    `name` is what clients call it, alone or with a side and a task (`mini:query`, `mini:sts`); `identity` names its
-    weights and settings. Nothing else may call `embedder` once `batcher` has it. `look` finds texts that the model has
-    no score for; they are counted and named in the answer, or refused.
+    name: Its public name; clients may add a role or a task (`mini:query`, `mini:sts`).
+    identity: The digest of its weights and settings.
+    embedder: The model; only `batcher` may call it.
+    batcher: Its thread.
+    meter: Its metrics.
+    look: Finds texts without a score. They are counted and listed in the answer, or refused with `refuse_unscored`.
+    started: The time of the start, in seconds since 1970.
     """
 
     name: str
@@ -110,7 +118,7 @@ class Served:
         self.limit = self.embedder.max_seq_length
         self.sizes = encode.dimensions(self.embedder)
         default = self.embedder.default_prompt_name
-        # A tokenizer of its own: two threads that read with one get each other's limits.
+        # A separate tokenizer: truncation limits are its state, and the model's thread sets others.
         self._reader = SimpleNamespace(
             tokenizer=_twin(self.embedder.tokenizer), prompts=self.embedder.prompts, default_prompt_name=None
         )
@@ -120,20 +128,20 @@ class Served:
         self._prompts: dict[tuple[str | None, Role | None], str] = {}
 
     def close(self) -> None:
-        """Finish what is queued and end both threads."""
+        """Finish queued requests and end both threads."""
         self.batcher.close()
         self._pool.shutdown()
 
     async def prompt(self, words: Sequence[str], task: str | None, input_type: str | None) -> str:
-        """The text that stands before every text of a request.
+        """Return the prefix of all texts of a request.
 
         Args:
-            words: What stood behind the name of the model: a side, a task, or both.
+            words: The words behind the name of the model: a role, a task, or both.
             task: The field `task`.
             input_type: The field `input_type`.
 
         Raises:
-            ApiError: A word that is neither, two that contradict each other, or a prompt that leaves no room.
+            ApiError: A word is neither role nor task, two contradict each other, or the prompt leaves no room for text.
         """
         role = _role(input_type, "input_type")
         for word in words:
@@ -159,7 +167,12 @@ class Served:
         return found
 
     async def count(self, texts: Sequence[str], prompt: str) -> list[int]:
-        """Tokens of each text with its prompt and special tokens, uncut."""
+        """Count the tokens of each text before truncation, with the prompt and special tokens.
+
+        Args:
+            texts: The texts.
+            prompt: Their prefix, from `prompt`.
+        """
         lengths: list[int] = []
         while len(lengths) < len(texts):
             part = list(islice(texts, len(lengths), len(lengths) + TEXTS_AT_ONCE))
@@ -171,17 +184,17 @@ class Served:
     async def embed(
         self, texts: Sequence[str], prompt: str, timing: Timing, *, param: str, refuse_long: bool = False
     ) -> Embedded:
-        """Embed the texts of a request; cancelled, it drops what was not computed yet.
+        """Embed the texts of a request; if it is cancelled, texts that wait are dropped.
 
         Args:
-            texts: They were checked.
-            prompt: As `prompt` gave it.
+            texts: Checked texts.
+            prompt: Their prefix, from `prompt`.
             timing: Gets the times.
-            param: Name of the field that holds the texts, for errors.
-            refuse_long: Whether a text that the model cannot read to its end is an error.
+            param: The field with the texts, for errors.
+            refuse_long: Whether a text that would be truncated is an error.
 
         Raises:
-            ApiError: A text is too long or has no vector.
+            ApiError: A text is too long, has no score and is refused, or could not be embedded.
             BusyError, StoppedError: As `Batcher.submit`.
         """
         self.batcher.check_room()
@@ -213,40 +226,38 @@ class Served:
         return done
 
     def _unscored(self, texts: Sequence[str], param: str) -> list[dict[str, Any]]:
-        """The texts whose language the model has no score for; a kind and name is told to the log once."""
+        """Find the texts without a score; each kind and name is logged once."""
         found = self.look(texts) if self.look is not None else []
         wrong = [{"index": row, "kind": kind, "name": name} for row, kind, name in found]
         for each in wrong:
             said = f"{each['kind']} {each['name']}".strip()
             if self.refuse_unscored:
                 place = _place(param, each["index"])
-                words = (
-                    f"{place}: {self.name} has no score for such a text ({said}), and its vector may be worth nothing"
-                )
+                words = f"{place}: {self.name} has no score for such a text ({said}), so its vector may be useless"
                 raise ApiError(400, f"{words}: leave it out", place, code="unscored_language")
             self.meter.unscored(each["kind"], each["name"])
             if said not in self._told:
                 self._told.add(said)
-                LOG.warning("%s has no score for texts like one that was sent (%s)", self.name, said)
+                LOG.warning("%s has no score for a text that was sent (%s)", self.name, said)
         return wrong
 
     def _refuse_long(self, long: list[dict[str, int]], param: str) -> None:
         first = long[0]
         place = _place(param, first["index"])
-        more = f", and so are {len(long) - 1:,} more" if len(long) > 1 else ""
+        more = f" ({len(long) - 1:,} more texts are too long)" if len(long) > 1 else ""
         raise ApiError(
             400,
-            f"{place}: {first['tokens']:,} tokens, and the model reads {self.limit}{more}: shorten "
-            'or split it, or leave truncate: "none" out and it is cut',
+            f"{place}: {first['tokens']:,} tokens, but the model reads {self.limit}{more}: shorten "
+            'or split it, or leave truncate: "none" out to truncate it',
             place,
             code="context_length_exceeded",
         )
 
     def shape(self, size: int | None) -> int | None:
-        """Check the field `dimensions`.
+        """Check the field `dimensions` and return it.
 
         Raises:
-            ApiError: The model was not trained for this length; the message has those that it was trained for.
+            ApiError: The model was not trained for it; the message lists the allowed ones.
         """
         if size is not None and size not in self.sizes:
             allowed = ", ".join(map(str, self.sizes))
@@ -256,23 +267,26 @@ class Served:
         return size
 
     async def tokens(self, texts: Sequence[str], prompt: str, *, param: str) -> list[bytes]:
-        """Of each text what the model reads, its tokens, and where it is cut, as JSON; cancelled, it stops.
+        """Tokenize texts for `/tokenize`; if it is cancelled, it stops.
 
         Args:
-            texts: They were checked.
-            prompt: As `prompt` gave it.
-            param: Name of the field that holds the texts, for errors.
+            texts: Checked texts.
+            prompt: Their prefix, from `prompt`.
+            param: The field with the texts, for errors.
+
+        Returns:
+            For each text a JSON object with its tokens and the place where it is truncated.
 
         Raises:
-            ApiError: The texts are too many characters.
+            ApiError: The texts have too many characters.
             BusyError, StoppedError: As `Batcher.check_room`.
         """
         size = sum(map(len, texts)) + len(prompt) * len(texts)
         if size > CHARACTERS_SHOWN:
-            words = f"{param}: {size:,} characters, prompts included, and the tokens of at most {CHARACTERS_SHOWN:,}"
-            raise ApiError(413, f"{words} are shown a request: send the texts in several", param)
+            words = f"{param}: {size:,} characters, prompts included (at most {CHARACTERS_SHOWN:,} per request)"
+            raise ApiError(413, f"{words}: send the texts in several requests", param)
         self.batcher.check_room()
-        # One at a time, so that others are counted in between, and one whose client left is not begun.
+        # One text at a time, so that other requests get their turn, and work stops when the client disconnects.
         return [await self._in_pool(self._tokens, text, prompt) for text in texts]
 
     def _tokens(self, text: str, prompt: str) -> bytes:
@@ -291,7 +305,7 @@ class Served:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
 
     def about(self) -> dict[str, Any]:
-        """The model as an entry of `/v1/models`."""
+        """Return the model's entry in `/v1/models`."""
         return {
             "id": self.name,
             "object": "model",
@@ -306,7 +320,7 @@ class Served:
 
 
 def _twin(tokenizer: Any) -> Any:
-    """A tokenizer that reads as this one, with limits of its own; the two share their vocabulary, which is large."""
+    """A copy of a tokenizer with its own limits; both share the vocabulary, which is large."""
     old = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(old, Tokenizer):
         return copy.deepcopy(tokenizer)
@@ -323,7 +337,7 @@ def _twin(tokenizer: Any) -> Any:
 
 
 def _place(param: str, row: int) -> str:
-    """The text of a field that is to blame; a query is the one text of its field."""
+    """The name of a text in a field, for errors; a query is the only text of its field."""
     return param if param == "query" else f"{param}[{row}]"
 
 

@@ -1,1 +1,1 @@
-"""Use of a trained model: files of texts in, files of vectors out."""
+"""Embed files of texts with a trained model."""

@@ -1,7 +1,7 @@
-"""A file of texts into vectors, however long: window by window, kept on the way, and finished after a kill.
+"""Embed a file of texts of any length, window by window; interrupted work can continue.
 
-A window is some thousand rows, sorted by length inside; its vectors depend on nothing but its texts, the model and the
-settings. So what was stopped at any moment goes on with the first window that is missing, and ends with the same bytes.
+A window has some thousand rows. Its vectors depend only on its texts, the model and the settings. So interrupted work
+continues with the first missing window, and the result has the same bytes.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from lusifer.serving.encode import Embedder
 
 ROWS_AT_ONCE = 8192
-"""Rows of a window: enough for batches of equal lengths, little beside the model."""
+"""Rows of a window: enough for batches of similar lengths, and small in memory next to the model."""
 CHARACTERS_AT_ONCE = 2**24
-"""Bound for the same where the texts are long."""
+"""The most characters of a window, for long texts."""
 UNFINISHED = ".unfinished"
-"""Behind the name of an output, the folder of what is done of it."""
+"""Added to the name of an output: the folder with the finished windows."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows that are embedded together, the first of them row `first` of the input, counted from 0."""
+    """Rows that are embedded together; `first` is the number of the first one in the input, from 0."""
 
     number: int
     first: int
@@ -44,7 +44,13 @@ class Window:
 
 @dataclass(frozen=True)
 class TextSurvey:
-    """What one reading of the input found: how much there is, which kind of id all rows have, and a digest of it."""
+    """The facts of the input after it was read once.
+
+    rows: The number of rows.
+    windows: The number of windows.
+    id_kind: "int" or "str" if all rows have an id; else None.
+    digest: A SHA-256 of all texts and ids.
+    """
 
     rows: int
     windows: int
@@ -57,17 +63,18 @@ Progress = Callable[[EmbedReport], None]
 
 @dataclass
 class EmbedJob:
-    """What is to be done with one input.
+    """An input, an output and the settings between them.
 
     Args:
         source: The texts.
-        output: A `.npy`, `.parquet` or `.jsonl` file, or any other name: a folder of shards.
+        output: A `.npy`, `.parquet` or `.jsonl` file, or a folder of shards.
         form: How vectors are written.
-        about: Everything else that a vector depends on, by name: work that another one began is not gone on with.
-        shard_form: Of a folder, the ending of its shards.
-        rows: Rows of a window, and so of a shard.
-        fresh: Whether to throw away what another call left unfinished.
-        refuse_long: Whether work in which texts were cut is refused, where another call has done it.
+        about: Name -> value of everything else that vectors depend on. Unfinished work with other values is refused.
+        shard_form: The ending of the shards in a folder.
+        rows: The rows of a window, and so of a shard.
+        fresh: Whether to discard the unfinished work of another call.
+        refuse_long: Whether to refuse earlier work in which texts were truncated.
+        survey: Set by `look`.
     """
 
     source: TextSource
@@ -86,7 +93,7 @@ class EmbedJob:
         return is_folder(self.output)
 
     def windows(self) -> Iterator[Window]:
-        """The input in windows, ids as all rows have them."""
+        """Read the input in windows; ids are converted to the kind of the survey."""
         kind = self.survey.id_kind if self.survey else None
         number = first = 0
         for rows in _cut(self.source.records(), self.rows):
@@ -94,10 +101,16 @@ class EmbedJob:
             number, first = number + 1, first + len(rows)
 
     def look(self, see: Callable[[TextRow], None] | None = None) -> TextSurvey:
-        """Read all of the input once, before a model is loaded; `see` is shown every row.
+        """Read the entire input once, before a model is loaded.
+
+        Args:
+            see: Called with every row.
+
+        Returns:
+            The facts of the input.
 
         Raises:
-            DataError: There is no text, or one that cannot be embedded.
+            DataError: There is no text, or one cannot be embedded.
         """
         digest, kinds, rows, windows = hashlib.sha256(), set(), 0, 0
         for found in _cut(self.source.records(), self.rows):
@@ -108,7 +121,7 @@ class EmbedJob:
                 if see is not None:
                     see(row)
         if not rows:
-            raise DataError(f"{self.source.name}: no texts in it")
+            raise DataError(f"{self.source.name}: no texts: give an input with at least one")
         kind = None if type(None) in kinds else "int" if kinds == {int} else "str"
         self.survey = TextSurvey(rows, windows, kind, digest.hexdigest())
         return self.survey
@@ -123,7 +136,7 @@ class EmbedJob:
         return self.output if self.in_shards else self.output.with_name(self.output.name + UNFINISHED)
 
     def settings(self) -> dict[str, Any]:
-        """What work must agree in to be the same work."""
+        """Return the settings that unfinished work must share with this job to be continued."""
         survey = self.survey or self.look()
         whole = {"input": survey.digest, "rows": survey.rows, "rows of a shard": self.rows}
         shards = {"format": self.shard_form if self.in_shards else ".npy"}
@@ -133,12 +146,12 @@ class EmbedJob:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Which windows of a job are to be embedded; a process elsewhere that has the input can read them as well.
+    """The windows of a job that are to be embedded; a process on another machine can read them from the input too.
 
     Args:
-        job: What is to be done.
-        done: Numbers of the windows that are not wanted.
-        step: If above 0, one window of each `step`th row of the input is wanted instead.
+        job: The job.
+        done: The numbers of the windows that are finished.
+        step: If above 0, a single window with every `step`th row of the input is embedded instead.
     """
 
     job: EmbedJob
@@ -146,7 +159,7 @@ class WindowPlan:
     step: int = 0
 
     def windows(self) -> Iterator[Window]:
-        """Read the input, and give the windows that are wanted."""
+        """Read the input and yield the windows to embed."""
         if self.step:
             records = self.job.source.records()
             yield Window(0, 0, [row for number, row in enumerate(records) if number % self.step == 0])
@@ -155,16 +168,23 @@ class WindowPlan:
 
 
 Engine = Callable[[WindowPlan], Iterable[tuple[Window, np.ndarray, EmbedReport]]]
-"""Embeds windows, in any order: each with its vectors (n, d), float32, and what was counted in it."""
+"""Embeds windows, in any order; yields each with its vectors, (n, d) float32, and its counts."""
 
 
 def is_folder(output: Path) -> bool:
-    """Whether vectors go into a folder of shards: a name without an ending, or a folder that is there."""
+    """Whether an output is a folder of shards: a name without an ending, or an existing folder."""
     return output.suffix.lower() not in WRITERS and (not output.suffix or output.is_dir())
 
 
 def local(embedder: Embedder, limit: int | None, progress: Progress | None = None, **settings: Any) -> Engine:
-    """The engine that embeds in this process; `settings` are those of `embed_rows`."""
+    """Return an engine that embeds in this process.
+
+    Args:
+        embedder: The model.
+        limit: The most tokens that the model reads; None: no limit.
+        progress: Called with the report of the window after every batch.
+        settings: Other arguments of `embed_rows`.
+    """
 
     def embed(plan: WindowPlan) -> Iterator[tuple[Window, np.ndarray, EmbedReport]]:
         for window in plan.windows():
@@ -176,17 +196,20 @@ def local(embedder: Embedder, limit: int | None, progress: Progress | None = Non
 
 
 def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> EmbedReport:
-    """Do a job, or what is left of it; the output is there when all is done, and not before.
+    """Run a job, or the rest of an interrupted one; the output appears when all is done.
 
     Args:
-        job: What to do.
-        engine: What embeds.
-        progress: Called with the report of all that is done, once before the first window and then after each.
+        job: The job.
+        engine: Embeds the windows.
+        progress: Called with the report of all finished windows, before the first window and after each.
+
+    Returns:
+        The counts of the entire job.
 
     Raises:
-        UsageError: What lies in the place of the output was begun by another call.
-        DataError: A text cannot be embedded or is too long, or the input changes meanwhile.
-        LusiferError: A vector is not finite, or a disk is full.
+        UsageError: The output, or its unfinished work, is from a call with other settings.
+        DataError: A text cannot be embedded or is too long, or the input has changed meanwhile.
+        LusiferError: A vector is not finite, or the disk is full.
     """
     survey = job.survey or job.look()
     if survey.windows == 1 and not job.in_shards:
@@ -214,9 +237,8 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
                 progress(report)
         report = shards.report(survey.windows)
         if report.rows != survey.rows:
-            raise DataError(
-                f"{survey.rows:,} texts were counted and {report.rows:,} read: the input changed; run it again"
-            )
+            words = f"{survey.rows:,} texts were counted and {report.rows:,} read"
+            raise DataError(f"{words}: the input has changed: run the call again")
         if job.in_shards:
             shards.finish(form.said())
         else:
@@ -225,14 +247,14 @@ def run(job: EmbedJob, engine: Engine, progress: Progress | None = None) -> Embe
 
 
 def _is_done(job: EmbedJob, shards: ShardFolder) -> bool:
-    """Whether nothing is left to do; what cannot be gone on with is refused, or thrown away where that was asked."""
+    """Whether nothing is left to do; work that cannot be continued is refused, or discarded with `fresh`."""
     before = shards.report(job.survey.windows)
     if job.refuse_long and before.cut:
         if not job.fresh:
-            words = f"{before.cut:,} texts of those done before were cut, the first {before.first_cut}"
-            raise UsageError(f"{shards.path}: {words}: leave --on-long error out, or add --fresh to begin anew")
+            words = f"an earlier call truncated {before.cut:,} texts, the first {before.first_cut}"
+            raise UsageError(f"{shards.path}: {words}: leave --on-long error out, or add --fresh to start again")
         shards.restart()
-    if shards.finished and not job.in_shards:  # a kill came before the shards were removed
+    if shards.finished and not job.in_shards:  # a call was killed before it removed the shards
         if job.output.exists():
             shards.remove()
             return True
@@ -241,7 +263,7 @@ def _is_done(job: EmbedJob, shards: ShardFolder) -> bool:
 
 
 def _join(job: EmbedJob, shards: ShardFolder, form: VectorForm) -> None:
-    """Make one file of the shards, which are removed then."""
+    """Join the shards into one file, and remove them."""
     needs_rows = job.output.suffix.lower() in WITH_IDS
     windows: Iterable[Window] = job.windows() if needs_rows else (Window(n, 0, []) for n in sorted(shards.done))
     batches = ((window.rows, np.load(shards.file(window.number))) for window in windows)
@@ -252,7 +274,7 @@ def _join(job: EmbedJob, shards: ShardFolder, form: VectorForm) -> None:
 
 
 def _calibrated(job: EmbedJob, engine: Engine) -> VectorForm:
-    """The form, with ranges if it needs some, from texts that lie evenly over the input."""
+    """The form of the vectors; ranges, if it needs them, are from texts at regular distances in the input."""
     if not job.form.needs_ranges:
         return job.form
     step = -(-job.survey.rows // CALIBRATION_TEXTS)
@@ -267,7 +289,7 @@ def _note_calibration(output: Path, form: VectorForm) -> None:
 
 
 def _cut(rows: Iterable[TextRow], most: int) -> Iterator[list[TextRow]]:
-    """Cut rows into lists of at most `most` rows and, one row more or less, `CHARACTERS_AT_ONCE`."""
+    """Split rows into lists of at most `most` rows; a list ends with the row that reaches `CHARACTERS_AT_ONCE`."""
     found: list[TextRow] = []
     characters = 0
     for row in rows:
@@ -281,5 +303,5 @@ def _cut(rows: Iterable[TextRow], most: int) -> Iterator[list[TextRow]]:
 
 
 def _as(kind: str | None, value: int | str | None) -> int | str | None:
-    """An id in the kind that all rows have."""
+    """An id, converted to the kind of all rows."""
     return None if kind is None else str(value) if kind == "str" else value

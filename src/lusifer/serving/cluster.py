@@ -1,8 +1,8 @@
-"""The same work on several machines: Ray Data reads the windows and embeds them in workers, this process writes.
+"""Embed a file on several machines with Ray Data.
 
-One task reads the input, each worker has a model, and the shards are written here, so nothing but input and model need
-be where the workers are. A worker that dies is started again and its window given to another; what is done is kept as
-everywhere.
+One task reads the input, each worker has a model, and this process writes the shards. So workers need access to the
+input and the model only. A worker that dies is started again, and another one gets its window. Finished windows are
+stored as in `bulk`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from lusifer.serving.files import TextRow
 
 @dataclass(frozen=True)
 class WorkerWish:
-    """What a worker embeds with: a model as for `lusifer.load`, and how."""
+    """The settings of a worker.
+
+    model: A model as for `lusifer.load`.
+    prompt: Instruction, task and role, as for `encode.choose_prompt`.
+    batch_tokens: As for `encode.embed_rows`, and so is `refuse_long`.
+    dtype: As for `lusifer.load`, and so is `device`.
+    compiled: Whether the layers are compiled.
+    dimensions: The number of dimensions that will be stored, to refuse a wrong one; None: all.
+    """
 
     model: str
     prompt: tuple[str | None, str | None, str | None] = (None, None, None)
@@ -41,7 +49,7 @@ class WorkerWish:
 
 
 class EmbedWorker:
-    """A model in a process of Ray's; what goes wrong is said in the result, for Ray would try it again."""
+    """A model in a process of Ray. Errors are part of the result, because Ray would retry an exception."""
 
     def __init__(self, wish: WorkerWish) -> None:
         self.wish, self.error = wish, None
@@ -55,7 +63,7 @@ class EmbedWorker:
 
         from lusifer.embedder import folder, golden
 
-        # On a processor without the library, as `lusifer embed` does: to the bit the same, and sooner there.
+        # On a CPU without sentence-transformers, like `lusifer embed`: it loads faster, and vectors are bit-identical.
         here = wish.device == "cpu" or (wish.device is None and not torch.accelerator.is_available())
         self.embedder = folder.load(
             wish.model, device=wish.device, dtype=wish.dtype, vectors_only=here and not wish.compiled
@@ -70,7 +78,7 @@ class EmbedWorker:
         self.prompt = encode.choose_prompt(self.embedder.prompts, *wish.prompt)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Embed one window, packed as `_pack` does."""
+        """Embed one window, as `_pack` encodes it."""
         packed = batch["window"][0]
         if self.error is not None:
             return _result(packed, b"", self.error)
@@ -85,9 +93,13 @@ class EmbedWorker:
 
 
 def engine(wish: WorkerWish, workers: int) -> Engine:
-    """The engine that embeds in workers of Ray.
+    """Return an engine that embeds in workers of Ray.
 
-    The cluster is the one that this process or `RAY_ADDRESS` names; else one is started on this machine, and stopped.
+    It uses the cluster of this process or of `RAY_ADDRESS`; else it starts one on this machine and stops it at the end.
+
+    Args:
+        wish: The settings of each worker.
+        workers: The number of workers.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -112,7 +124,7 @@ def _results(plan: WindowPlan, wish: WorkerWish, workers: int) -> Iterator[tuple
             yield {"window": [_pack(window)]}
 
     gpu = wish.device is not None and wish.device.startswith("cuda")
-    # Different claims on processors keep Ray from reading inside of the workers.
+    # With different numbers of CPUs Ray does not fuse the reading with the workers.
     windows = ray.data.range(1, override_num_blocks=1).map_batches(read, batch_size=1, num_cpus=0)
     done = windows.map_batches(
         EmbedWorker,
@@ -127,7 +139,7 @@ def _results(plan: WindowPlan, wish: WorkerWish, workers: int) -> Iterator[tuple
 
 
 def _taken(batch: dict[str, Any]) -> tuple[Window, np.ndarray, EmbedReport]:
-    """What a worker has made of a window; its error is raised here."""
+    """The result of a worker for a window; its error is raised here."""
     said, window = json.loads(batch["report"][0]), _unpack(batch["window"][0])
     if "error" in said:
         raise getattr(errors, said["error"], LusiferError)(said["words"])
@@ -137,7 +149,7 @@ def _taken(batch: dict[str, Any]) -> tuple[Window, np.ndarray, EmbedReport]:
 
 @contextmanager
 def _cluster(workers: int) -> Iterator[None]:
-    """Ray while the block runs: one that is there, or one of this machine with a processor for each worker."""
+    """Run the block with Ray: an existing cluster, or a new one on this machine with a CPU for each worker."""
     import ray
 
     if ray.is_initialized():
@@ -155,7 +167,7 @@ def _cluster(workers: int) -> Iterator[None]:
 
 @contextmanager
 def _context() -> Iterator[None]:
-    """Settings of Ray Data: a window is a block of its own, or the first worker would get all; and no bars."""
+    """Set up Ray Data: each window is a block, or the first worker would get all of them; no progress bars."""
     from ray.data import DataContext
 
     context, logger = DataContext.get_current(), logging.getLogger("ray.data")
@@ -170,7 +182,7 @@ def _context() -> Iterator[None]:
 
 
 def _pack(window: Window) -> bytes:
-    """A window as bytes: Ray's tables would spell ids of two kinds as one."""
+    """Encode a window as bytes: in Ray's tables ids of two kinds would become one kind."""
     return json.dumps([window.number, window.first, [[row.place, row.text, row.id] for row in window.rows]]).encode()
 
 

@@ -1,7 +1,7 @@
-"""Many texts into vectors: sorted by length, batched under a token budget, nothing cut in silence.
+"""Embed many texts: sorted by length, batched under a token budget, with a report of truncated texts.
 
-The vectors are those of `SentenceTransformer.encode`, which makes each batch (or `PlainEmbedder`, to the bit); only the
-cutting into batches is ours.
+The vectors are those of `SentenceTransformer.encode` (or of `PlainEmbedder`, bit-identical), which embeds each batch;
+only the choice of batches is made here.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     Embedder = SentenceTransformer | PlainEmbedder
 
 BATCH_TOKENS = {"cpu": 1024}
-"""Tokens of a batch by device; on a CPU half the time of 8,192 in single runs (docs/performance.md)."""
+"""Tokens per batch by device; on a CPU this took half the time of 8,192 in single runs (docs/performance.md)."""
 BATCH_TOKENS_ELSEWHERE = 8192
 
 
 @dataclass
 class EmbedReport:
-    """What was embedded: `rows` texts, of `tokens` that the model read, into vectors of `dimension` numbers.
+    """Counts of what was embedded.
 
-    `limit` is how many tokens the model reads, prompt and special tokens included (None: no limit), `cut` how many
-    texts were longer; `first_cut` is the place of the first of them, `first_tokens` its length.
+    rows: The number of texts.
+    tokens: The number of tokens that the model has read.
+    dimension: The number of dimensions of the vectors.
+    limit: The most tokens that the model reads, prompt and special tokens included; None: no limit.
+    cut: The number of truncated texts.
+    first_cut: The place of the first truncated text, and `first_tokens` its number of tokens.
     """
 
     rows: int = 0
@@ -49,24 +53,29 @@ class EmbedReport:
     first_tokens: int = 0
 
     def add(self, later: EmbedReport) -> None:
-        """Count in what was embedded of texts further behind."""
+        """Add the report of later texts."""
         if later.cut and not self.cut:
             self.first_cut, self.first_tokens = later.first_cut, later.first_tokens
         self.rows, self.tokens, self.cut = self.rows + later.rows, self.tokens + later.tokens, self.cut + later.cut
         self.dimension, self.limit = later.dimension, later.limit
 
     def cut_line(self, whose: str = "that the model reads") -> str:
-        """One sentence about the texts that were cut; `whose` says what the limit is of."""
+        """Return one sentence about the truncated texts; `whose` follows "tokens" and tells what the limit is of."""
         are, were = ("text is", "was") if self.rows == 1 else ("texts are", "were")
         return (
             f"{self.cut:,} of {self.rows:,} {are} longer than the {self.limit} tokens {whose} and {were} "
-            f"cut there; the first is {self.first_cut} with {self.first_tokens:,} tokens "
+            f"truncated; the first is {self.first_cut} with {self.first_tokens:,} tokens "
             "(--on-long error refuses such texts)"
         )
 
 
 def slow_format(device: torch.device, dtype: str | None) -> str | None:
-    """Say that a processor has no instructions for products of the format asked for; float32 is then much faster."""
+    """Return a warning if the device is a CPU without instructions for products of a dtype; else None.
+
+    Args:
+        device: The device of the model.
+        dtype: The dtype that the user chose, or None.
+    """
     if device.type != "cpu" or dtype is None or multiplies(dtype) is not False:
         return None
     needed = " or ".join(PRODUCTS[dtype])
@@ -76,16 +85,22 @@ def slow_format(device: torch.device, dtype: str | None) -> str | None:
 def choose_prompt(
     saved: Mapping[str, str], instruction: str | None = None, task: str | None = None, role: str | None = None
 ) -> str | None:
-    """Give the prefix of every text.
+    """Choose the prefix of all texts.
 
-    `saved` are the model's own prompts by name: `TASK-ROLE` comes before the built-in task of that name,
-    `INSTRUCTION-document` is there where documents had the instruction, and "query" and "document" serve a role without
-    instruction or task. With an instruction or task, no role means query. None is
-    given where nothing is asked for, and the model's default decides.
+    Args:
+        saved: The model's own prompts, name -> prefix. `TASK-ROLE` has priority over the built-in task;
+            `INSTRUCTION-document` exists if documents had the instruction in training; "query" and "document" are used
+            for a role without instruction or task.
+        instruction: An instruction for queries.
+        task: The name of a task.
+        role: "query" or "document"; None means query if there is an instruction or task.
+
+    Returns:
+        The prefix; None if nothing is chosen, so that the model's default applies.
 
     Raises:
-        UsageError: Both instruction and task, an unknown task, an instruction for documents, which carry none, or one
-            for a model that frames every text in a way of its own.
+        UsageError: Instruction and task are both given, the task is unknown, or the model has no instruction of this
+            kind.
     """
     if instruction is not None and task is not None:
         raise UsageError("--prompt and --task exclude each other: give one")
@@ -98,34 +113,51 @@ def choose_prompt(
         if both := saved.get(f"{instruction.strip()}-document"):
             return both
         raise UsageError(
-            "--prompt with --role document: documents carry no instruction, but in tasks of texts of one kind that "
-            "the model was trained on; leave --prompt out, or name a --task"
+            "--prompt with --role document: this model has no such instruction for documents: leave --prompt out, or "
+            "name a --task"
         )
     if saved.get("query"):
-        # Folders of `convert --compat`: begin-of-text token and full stop belong to the published format.
-        raise UsageError(f"--prompt: this model frames every text in its own way ({saved['query']!r}): name a --task")
+        # In folders of `convert --compat` the prompt has the begin-of-text token and full stop of the published format.
+        raise UsageError(f"--prompt: this model has its own form of prompts ({saved['query']!r}): name a --task")
     return prompts.prompt(instruction, "query")
 
 
 def token_counts(embedder: Embedder, texts: Sequence[str], prompt: str | None = None) -> list[int]:
-    """Tokens of each text with its prompt and special tokens, uncut."""
+    """Count the tokens of each text, not truncated.
+
+    Args:
+        embedder: The model.
+        texts: The texts.
+        prompt: The prefix of every text, which is counted too; None takes the model's default.
+
+    Returns:
+        The counts, with special tokens.
+    """
     full = [_before(embedder, prompt) + text for text in texts]
     ids = embedder.tokenizer(full, truncation=False, padding=False, verbose=False)["input_ids"]
     return [len(row) for row in ids]
 
 
 def dimensions(embedder: Embedder) -> list[int]:
-    """How many numbers a vector may have, the whole one first: those that the model says it was trained for."""
+    """Return the numbers of dimensions that a model was trained for, the full one first."""
     config = getattr(getattr(embedder, "model", None) or getattr(embedder[0], "model", None), "config", None)
     getter = getattr(embedder, "get_embedding_dimension", None)
     whole = getter() if getter else config.hidden_size
-    # Models of others bear the second name.
+    # Other models have the second name.
     trained = getattr(config, "matryoshka_dims", None) or getattr(config, "matryoshka_dimensions", None) or []
     return [whole, *sorted((size for size in trained if size < whole), reverse=True)]
 
 
 def shorten(vectors: np.ndarray, size: int | None) -> np.ndarray:
-    """The first `size` numbers of each vector (n, d), brought to length 1 again; None or d leaves them as they are."""
+    """Shorten vectors to their first dimensions, and scale them to length 1 again.
+
+    Args:
+        vectors: (n, d) float32.
+        size: The number of dimensions; None or d returns the vectors unchanged.
+
+    Returns:
+        (n, size) float32.
+    """
     if size is None or size == vectors.shape[1]:
         return vectors
     short = vectors[:, :size]
@@ -133,19 +165,19 @@ def shorten(vectors: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _before(embedder: Embedder, prompt: str | None) -> str:
-    """What stands before every text: the prompt, or without one the model's default."""
+    """The prefix of every text: the prompt, or the model's default."""
     if prompt is None and embedder.default_prompt_name is not None:
         prompt = embedder.prompts[embedder.default_prompt_name]
     return prompt or ""
 
 
 def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequence[int], refuse: bool) -> None:
-    """Count the texts that the model cannot read to their end."""
+    """Count the texts that will be truncated, or refuse them."""
     for (place, _), length in zip(rows, lengths, strict=True):
         if report.limit is None or length <= report.limit:
             continue
         if refuse:
-            raise DataError(f"{place}: {length:,} tokens, and the model reads {report.limit}: shorten or split it")
+            raise DataError(f"{place}: {length:,} tokens, but the model reads {report.limit}: shorten or split it")
         if not report.cut:
             report.first_cut, report.first_tokens = place, length
         report.cut += 1
@@ -153,7 +185,12 @@ def _note_long(report: EmbedReport, rows: list[tuple[str, str]], lengths: Sequen
 
 @contextmanager
 def spread(embedder: SentenceTransformer, devices: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Give a pool of processes for `embed_rows`, one of them on each device, while the block runs."""
+    """Yield a pool of processes for `embed_rows`, one per device, while the block runs.
+
+    Args:
+        embedder: The model.
+        devices: The devices, such as ["cuda:0", "cuda:1"].
+    """
     pool = embedder.start_multi_process_pool(list(devices))
     try:
         yield pool
@@ -177,15 +214,15 @@ def embed_rows(
     Args:
         embedder: The model.
         rows: (Place, text), at least one.
-        report: Counts what is embedded and cut.
-        prompt: Prefix of every text; None takes the model's default.
-        batch_tokens: Most tokens of a batch, padding included; None takes what suits the model's device.
-        refuse_long: Whether a text that is too long is an error; else it is cut and counted in the report.
+        report: Gets the counts; its `limit` must be set.
+        prompt: The prefix of every text; None takes the model's default.
+        batch_tokens: The most tokens of a batch, padding included; None takes the default of the device.
+        refuse_long: Whether a text that is too long is an error; else it is truncated and counted.
         progress: Called with the report after every batch.
-        pool: Of `spread`, to embed on several devices.
+        pool: A pool of `spread`, to embed on several devices.
 
     Returns:
-        Vectors (n, d), float32, in order.
+        Vectors (n, d) float32, in order.
 
     Raises:
         DataError: A text is too long.
@@ -206,7 +243,7 @@ def embed_rows(
         broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
         if len(broken):
             place = rows[batch[broken[0]]][0]
-            raise LusiferError(f"{place}: the vector is not finite (NaN); see what `lusifer doctor` says")
+            raise LusiferError(f"{place}: the vector is not finite (NaN): check the model with `lusifer doctor`")
         order += batch
         parts.append(part)
         report.rows += len(batch)
@@ -219,9 +256,10 @@ def embed_rows(
 
 
 def _even(lengths: Sequence[int], budget: int) -> Iterator[tuple[list[int], int]]:
-    """Rows for several devices and the rows of a batch: sorted by length, those whose batches are of one size together.
+    """Rows for several devices, and the rows per batch: sorted by length, grouped by batch size.
 
-    A size is a power of two, so each window is handed over in a dozen pieces, and devices wait for each other as often.
+    Batch sizes are powers of two, so that a window is split into a dozen groups only: devices wait for each other after
+    each group.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     for size, found in groupby(order, lambda row: 2 ** (max(1, budget // max(1, lengths[row])).bit_length() - 1)):

@@ -1,4 +1,4 @@
-"""Files of texts in, files of vectors out: read row by row, written as they come, whole or not at all."""
+"""Read texts from files or standard input, row by row, and write vectors to files, atomically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lusifer.prompts import check_text
 ENDINGS = (".txt", ".txt.gz", *rows.SUFFIXES)
 STDIN = "-"
 WITH_IDS = (".parquet", ".jsonl")
-"""Outputs and inputs whose rows can carry an id."""
+"""Formats of outputs whose rows can have an id."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,22 @@ class TextRow:
 
 
 Batches = Iterable[tuple[Sequence[TextRow], np.ndarray]]
+"""Rows (n) with their vectors, (n, d)."""
 
 
 class TextSource:
     """A file of texts, or standard input: lines of text, or one field of each row (JSON lines, CSV, Parquet).
 
     Args:
-        path: The file, or "-": standard input, packed by gzip or not, which is read once and kept.
-        field: Field or column that holds the text; None is "text".
-        form: "txt", "jsonl" or "csv"; None goes by the ending of the name, and standard input has a text a line.
-        id_field: Field or column that names the row; None is "id", and rows may lack it.
+        path: The file, or "-" for standard input, compressed by gzip or not; it is read once and stays in memory.
+        field: The field or column of the text; None is "text".
+        form: "txt", "jsonl" or "csv". None: by the ending of the name; standard input has one text per line.
+        id_field: The field or column with the id of the row; None is "id", and rows may lack it.
 
     Raises:
-        UsageError: No such file, an unknown ending, a field of lines of text, or standard input is closed.
-        DataError: Standard input cannot be unpacked, or is Parquet.
+        UsageError: There is no such file, the ending is unknown, lines of text have no fields, or standard input is
+            closed.
+        DataError: Standard input cannot be decompressed, or is Parquet.
     """
 
     def __init__(
@@ -61,16 +63,16 @@ class TextSource:
             self.name = "standard input"
             self._data = _standard_input()
         elif not self.path.exists():
-            raise UsageError(f"{path}: no such file or folder")
+            raise UsageError(f"{path}: no such file or folder: correct the name")
         elif form is None and rows.ending(self.path) not in ENDINGS:
-            words = f"use {', '.join(ENDINGS)}, say what it is (--input-format), or - (standard input)"
+            words = f"use {', '.join(ENDINGS)}, give the format (--input-format), or - (standard input)"
             raise UsageError(f"{path}: unknown ending {self.path.suffix!r}: {words}")
         elif not self.path.is_file():
-            raise UsageError(f"{path}: a folder: name a file in it")
+            raise UsageError(f"{path}: is a folder: name a file in it")
         self.form = f".{form}" if form else ".txt" if path == STDIN else rows.ending(self.path).removesuffix(".gz")
         for option, name in (("--field", field), ("--id", id_field)):
             if name is not None and self.form == ".txt":
-                words = "a text a line has no fields: leave it out, or say what the input is (--input-format jsonl)"
+                words = "lines of text have no fields: leave it out, or give the format (--input-format jsonl)"
                 raise UsageError(f"{option} {name}: {self.name}: {words}")
         self.field, self.id_field, self.needs_id = field or "text", id_field or "id", id_field is not None
 
@@ -78,14 +80,14 @@ class TextSource:
         """Read every text once.
 
         Returns:
-            How many there are, at least one.
+            The number of texts, at least one.
 
         Raises:
-            DataError: There is none, or one cannot be embedded; the message names file and line.
+            DataError: There is no text, or one cannot be embedded; the message names the file and the line.
         """
         count = sum(1 for _ in self.records())
         if not count:
-            raise DataError(f"{self.name}: no texts in it")
+            raise DataError(f"{self.name}: no texts: give an input with at least one")
         return count
 
     def rows(self) -> Iterator[tuple[str, str]]:
@@ -93,10 +95,10 @@ class TextSource:
         return ((row.place, row.text) for row in self.records())
 
     def records(self) -> Iterator[TextRow]:
-        """Yield every row in order. Its id is a whole number below 2**63 or a text; any other value is none.
+        """Yield every row in order. An id is a 64-bit integer or a text; any other value counts as no id.
 
         Raises:
-            DataError: A row holds no text that can be embedded, or not the id that was asked for by its field.
+            DataError: A row has no text that can be embedded, or lacks the id of a given `id_field`.
         """
         if self.form == ".txt":
             with self._opened() as stream:
@@ -120,7 +122,7 @@ class TextSource:
             return value
         if self.needs_id:
             kind = "an empty text" if value == "" else rows.kind_of_value(value)
-            raise DataError(f"{where}: its {self.id_field!r} is {kind}: an id is a text or a whole number")
+            raise DataError(f"{where}: its {self.id_field!r} is {kind}: give a text or an integer as id")
         return None
 
     def _found(self) -> Iterator[tuple[str, Any]]:
@@ -135,29 +137,29 @@ class TextSource:
 
 
 def _unpacked(data: bytes) -> BinaryIO:
-    """Standard input to read, unpacked if it is gzip by its first bytes."""
+    """Standard input as a stream, decompressed if its first bytes are those of gzip."""
     return gzip.open(io.BytesIO(data)) if data.startswith(rows.GZIP) else io.BytesIO(data)
 
 
 def _standard_input() -> bytes:
-    """All of standard input as it came: what is packed may be many times larger, and is unpacked line by line."""
+    """All of standard input, still compressed: it may be many times larger, and is decompressed line by line."""
     if sys.stdin is None:
         raise UsageError("standard input is closed: give a file, or connect it (< FILE)")
     data = sys.stdin.buffer.read()
     if data.startswith(rows.PARQUET):
-        raise DataError("standard input: is Parquet, which is read from a file only: give its name")
+        raise DataError("standard input: is Parquet, which can only be read from a file: give its name")
     try:
         with _unpacked(data) as stream:
             while stream.read(io.DEFAULT_BUFFER_SIZE):
                 pass
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"standard input: is gzip that cannot be read to its end ({error}): make it again") from error
+        raise DataError(f"standard input: is damaged gzip ({error}): compress it again") from error
     return data
 
 
 def _write_numpy(path: Path, count: int, batches: Batches) -> None:
-    """An array (count, d), that can be mapped into memory; the texts are not kept."""
-    with path.open("wb") as file:  # not mapped into memory: on a full disk that ends the process without a word
+    """An array (count, d) that can be mapped into memory, without the texts."""
+    with path.open("wb") as file:  # not a memory map: on a full disk it would end the process without a message
         for number, (_, vectors) in enumerate(batches):
             array = np.ascontiguousarray(vectors)
             if number == 0:
@@ -167,7 +169,7 @@ def _write_numpy(path: Path, count: int, batches: Batches) -> None:
 
 
 def _write_parquet(path: Path, count: int, batches: Batches) -> None:
-    """Columns `text` and `embedding` (a list of d numbers), before them `id` where the rows have one."""
+    """Columns `id` (if the rows have one), `text` and `embedding` (a list of d numbers)."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -184,7 +186,7 @@ def _write_parquet(path: Path, count: int, batches: Batches) -> None:
 
 
 def _write_json(path: Path, count: int, batches: Batches) -> None:
-    """One object a line: `id` if there is one, `text` and `embedding`, with as many digits as float32 has."""
+    """One object per line: `id` if there is one, `text` and `embedding`, with the digits of float32."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for texts, vectors in batches:
             for row, vector in zip(texts, vectors, strict=True):
@@ -197,14 +199,16 @@ WRITERS = {".npy": _write_numpy, ".parquet": _write_parquet, ".jsonl": _write_js
 
 
 def write_vectors(path: Path, count: int, batches: Batches) -> None:
-    """Write vectors in the form that the ending names; the file appears when all are written.
+    """Write vectors in the format of the file's ending, atomically.
 
-    `batches` are rows and their vectors (n, d), in order, `count` in all. Of the rows all have an id of one kind, or
-    none has one.
+    Args:
+        path: A .npy, .parquet or .jsonl file.
+        count: The number of rows.
+        batches: Rows and their vectors (n, d), in order. All rows have an id of one kind, or none has one.
 
     Raises:
-        UsageError: An unknown ending, or a place where nothing can be written.
-        DataError: There are more or fewer than `count`.
+        UsageError: The ending is unknown, or the file cannot be written.
+        DataError: There are more or fewer rows than `count`.
     """
     refuse_output(path, tuple(WRITERS))
     with write_file(path) as temporary:
@@ -212,7 +216,7 @@ def write_vectors(path: Path, count: int, batches: Batches) -> None:
 
 
 def _counted(count: int, batches: Batches) -> Batches:
-    """The same batches, refused unless there are `count` vectors in them."""
+    """Yield the batches, and refuse them if they do not have `count` vectors."""
     end = 0
     for texts, vectors in batches:
         end += len(vectors)
@@ -221,4 +225,4 @@ def _counted(count: int, batches: Batches) -> Batches:
         yield texts, vectors
     if end != count:
         found = "more" if end > count else f"{end:,}"
-        raise DataError(f"{count:,} texts were counted and {found} read: the input changed; run it again")
+        raise DataError(f"{count:,} texts were counted and {found} read: the input has changed: run the call again")

@@ -1,4 +1,4 @@
-"""The form that vectors are kept in: fewer numbers where a model was trained for it, and smaller ones."""
+"""The form in which vectors are stored: fewer dimensions, if a model was trained for it, and a lower precision."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from lusifer.serving.encode import shorten
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 SCALED = ("int8", "uint8")
-"""What needs a range for each number of a vector."""
+"""Precisions that need a range for each dimension."""
 CALIBRATION_TEXTS = 4096
-"""Texts whose vectors give the ranges, spread evenly over the input."""
+"""How many texts give the ranges, at regular distances in the input."""
 
 
 @dataclass(frozen=True)
 class VectorForm:
-    """How vectors are written: their first `dimensions` numbers, brought to length 1 again, in a `precision`.
+    """How vectors are written.
 
-    `ranges` (2, d) are the smallest and the largest number in each place, which int8 and uint8 spread over 256 steps;
-    `calibration` says where they come from.
+    dimensions: How many of the first dimensions are stored, scaled to length 1 again; None: all.
+    precision: One of `PRECISIONS`.
+    ranges: The smallest and largest value of each dimension, (2, d) float32; int8 and uint8 divide them into 256 steps.
+    calibration: The texts that the ranges come from, in words.
     """
 
     dimensions: int | None = None
@@ -36,23 +38,28 @@ class VectorForm:
 
     @property
     def needs_ranges(self) -> bool:
-        """Whether ranges must be set before anything can be written."""
+        """Whether ranges must be set before vectors can be written."""
         return self.precision in SCALED and self.ranges is None
 
     def calibrated(self, vectors: np.ndarray, words: str) -> VectorForm:
-        """The same form with the ranges of vectors (n, d) as the model makes them; `words` say of which texts.
+        """Return the same form with ranges.
+
+        Args:
+            vectors: The full vectors of some texts, (n, d) float32.
+            words: Which texts they are, in words.
 
         Raises:
-            DataError: They do not differ.
+            DataError: All vectors are the same.
         """
         short = shorten(vectors, self.dimensions)
         ranges = np.stack([short.min(axis=0), short.max(axis=0)])
         if (ranges[0] == ranges[1]).all():
-            raise DataError(f"--precision {self.precision}: {words} give one vector: add --calibration with others")
+            words = f"the vectors of {words} are all the same"
+            raise DataError(f"--precision {self.precision}: {words}: give the ranges of other texts with --calibration")
         return replace(self, ranges=ranges, calibration=words)
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Bring vectors (n, d), float32, into this form."""
+        """Convert vectors, (n, d) float32, to this form."""
         short = shorten(vectors, self.dimensions)
         if self.precision == "float32":
             return short
@@ -61,20 +68,24 @@ class VectorForm:
         return quantize_embeddings(short, self.precision, ranges=self.ranges)
 
     def said(self) -> dict[str, Any]:
-        """What a manifest says of the form; `read_calibration` reads its ranges."""
+        """Return the form as a manifest has it; `read_calibration` reads the ranges back."""
         ranges = None if self.ranges is None else {"of": self.calibration, "ranges": self.ranges.tolist()}
         return {"dimensions": self.dimensions, "precision": self.precision, "calibration": ranges}
 
 
 def read_calibration(file: Path, form: VectorForm) -> VectorForm:
-    """The form with the ranges that an earlier call has recorded.
+    """Return the form with the ranges that an earlier call has recorded.
+
+    Args:
+        file: The `_manifest.json` or `OUTPUT.calibration.json` of that call.
+        form: The form.
 
     Raises:
-        UsageError: The form takes no ranges.
-        DataError: The file holds none, or of vectors of another length.
+        UsageError: The precision needs no ranges.
+        DataError: The file has no ranges, or those of other dimensions.
     """
     if form.precision not in SCALED:
-        raise UsageError(f"--calibration: {form.precision} has no ranges: leave it out, or take --precision int8")
+        raise UsageError(f"--calibration: {form.precision} has no ranges: leave it out, or use --precision int8")
     said = read_json(file, "name the _manifest.json or OUTPUT.calibration.json of an earlier call", DataError, dict)
     known = said.get("calibration")
     try:
@@ -82,23 +93,28 @@ def read_calibration(file: Path, form: VectorForm) -> VectorForm:
         if ranges.ndim != 2 or len(ranges) != 2 or not np.isfinite(ranges).all():
             raise ValueError
     except (TypeError, KeyError, ValueError):
-        raise DataError(f"{file}: holds no ranges of int8 vectors: name a file that `--precision int8` made") from None
+        raise DataError(f"{file}: has no ranges of int8 vectors: name a file that `--precision int8` wrote") from None
     if said.get("dimensions") != form.dimensions:
-        words = f"--dimensions {said['dimensions']}" if said.get("dimensions") else "all numbers of a vector"
-        raise DataError(f"{file}: its ranges are of {words}: embed with the same --dimensions")
+        words = f"--dimensions {said['dimensions']}" if said.get("dimensions") else "vectors with all dimensions"
+        raise DataError(f"{file}: its ranges are for {words}: embed with the same --dimensions")
     return replace(form, ranges=ranges, calibration=str(known.get("of", file)))
 
 
 def check_dimensions(asked: int, allowed: Sequence[int], option: str = "--dimensions") -> None:
-    """Refuse a number of dimensions that is none of a model's (`encode.dimensions`).
+    """Refuse a number of dimensions that a model was not trained for.
+
+    Args:
+        asked: The number.
+        allowed: The allowed ones, as `encode.dimensions` returns them.
+        option: The option that gave it, for the message.
 
     Raises:
-        UsageError: Names the allowed ones.
+        UsageError: The message lists the allowed ones.
     """
     if asked in allowed:
         return
     if len(allowed) == 1:
-        words = f"this model was trained for all {allowed[0]} numbers of its vectors only: leave it out"
+        words = f"this model was trained for all {allowed[0]} dimensions only: leave it out"
     else:
         words = f"this model was trained for {', '.join(map(str, sorted(allowed)))}: use one of them"
     raise UsageError(f"{option} {asked}: {words}")

@@ -1,8 +1,8 @@
-"""Which texts are in a language that a model has no score for, in a script that it has none for, or romanised.
+"""The language guard: find texts in languages or scripts for which a model has no score, and romanized texts.
 
-Small models give vectors of such texts like of any others, and they may be worth nothing. Scripts are told by Unicode.
-Languages are told by py3langid, and only by how sure it is that a text is in none of the model's: a text in Latin
-letters that it can place nowhere is mostly romanised. `docs/how-to/languages.md` says how often it is wrong.
+A model gives a vector for any text, but the vectors of such texts may be useless. Scripts are known from Unicode.
+Languages are identified by py3langid, and only by its confidence that a text is in none of the model's languages. A
+Latin text that fits no language is usually romanized. Error rates are in `docs/how-to/languages.md`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from lusifer.io import hub, names
 from lusifer.languages import language
 
 FEWEST_LETTERS = 30
-"""Of fewer letters no language can be told."""
+"""The language of a text with fewer letters is not identified."""
 READ_LETTERS = 400
-"""Of a longer text the beginning is enough."""
+"""How many letters of a text are read."""
 LEAST_MASS = 0.2
-"""A text is in none of the model's languages where they have less than this of the identifier's probability."""
+"""If the model's languages have less than this probability together, a text is in none of them."""
 SURE = 0.7
-"""What the identifier must give one language for its name to be said."""
+"""The probability that the identifier must give a language before its name is reported."""
 MIXED = 0.2
-"""The least share of the letters that each of two scripts has in a mixed text."""
+"""The smallest share of letters of each of the two scripts in a mixed text."""
 WORTH_IT = 100
-"""Texts from which on the identifier is read where nobody asked for it."""
+"""With `identify=None`, the number of texts from which on the identifier is loaded."""
 ALL_OF, THEN_ONE_IN = 10_000, 100
-"""Of a long input every text is looked at up to here, and then one of so many."""
+"""The first so many texts of an input are all checked, and after that one of so many."""
 RARE = 0.02
-"""Findings by the identifier in no larger share of the texts are its errors, and not said."""
+"""Findings by the identifier in at most this share of the texts count as its errors, and are not reported."""
 FEW = 10
-"""Among more texts a single finding by the identifier is not said either."""
+"""Among more texts than this a single finding by the identifier is not reported either."""
 _SCRIPTS = {
     "Jpan": ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"), "Kore": ("HANGUL",), "Hang": ("HANGUL",),
     "Hans": ("CJK",),
@@ -52,9 +52,9 @@ _SCRIPTS = {
     "Sinh": ("SINHALA",), "Mymr": ("MYANMAR",), "Khmr": ("KHMER",), "Laoo": ("LAO",), "Tibt": ("TIBETAN",),
     "Tfng": ("TIFINAGH",), "Nkoo": ("NKO",), "Olck": ("OL",),
 }  # fmt: skip
-"""ISO 15924 -> how the Unicode names of its letters begin."""
+"""ISO 15924 -> the first words of the Unicode names of its letters."""
 MOST_RESULTS, MOST_CODES = 100_000, 1_000
-"""Of a card no more is read: by aliases a short one may have more of both than any time."""
+"""The most results and codes that are read of a card: with YAML aliases a short card could have endless ones."""
 _MARKS = ("<!-- scores:begin -->", "<!-- scores:end -->")
 _Kind = TypeVar("_Kind", list, dict, str)
 _CODE = re.compile(r"^\|[^|]*\(([a-z]{2,3}(?:_[A-Z][a-z]{3})?)\)", re.MULTILINE)
@@ -62,12 +62,16 @@ _CODE = re.compile(r"^\|[^|]*\(([a-z]{2,3}(?:_[A-Z][a-z]{3})?)\)", re.MULTILINE)
 
 @dataclass
 class LanguageGuard:
-    """Counts texts by what is wrong with their language; `see` takes them one by one.
+    """Counts texts in languages or scripts without a score; `see` takes the texts one by one.
 
     Args:
-        codes: The languages that the model has scores for, as `languages.language` gives their codes.
-        identify: Whether py3langid is asked; None asks it where it is installed, from so many texts on that the second
-            or two to read it do not count.
+        codes: The languages that the model has scores for, as codes of `languages.language`.
+        identify: Whether languages are identified by py3langid. None: if it is installed and the input has at least
+            `WORTH_IT` texts, because loading it takes a second or two.
+        seen: The number of texts.
+        looked: The number of texts that were checked.
+        found: Kind of finding, as `find` returns it -> names, counted.
+        first: The place of the first finding.
     """
 
     codes: Collection[str]
@@ -79,7 +83,12 @@ class LanguageGuard:
     _held: list[tuple[str, str]] = field(default_factory=list)
 
     def see(self, text: str, place: str = "") -> None:
-        """Take the next text of an input, and look at it unless so many were that one in a hundred will do."""
+        """Take the next text of an input; after many texts only one in a hundred is checked.
+
+        Args:
+            text: The text.
+            place: Where it comes from, such as "texts.txt line 3".
+        """
         self.seen += 1
         if self.seen > ALL_OF and self.seen % THEN_ONE_IN:
             return
@@ -104,10 +113,12 @@ class LanguageGuard:
             self.found.setdefault(finding[0], Counter())[finding[1]] += 1
 
     def find(self, text: str) -> tuple[str, str] | None:
-        """What is wrong with a text: ("script", "Thai"), ("language", "Czech"), ("unclear", "") or ("mixed", "").
+        """Check one text.
 
-        "unclear" is Latin text that looks like no language that the identifier knows, as romanised text does; "mixed"
-        is text in two scripts. None where nothing is wrong, or nothing can be told.
+        Returns:
+            ("script", "Thai") or ("language", "Czech") for a script or language without a score; ("unclear", "") for
+            Latin text in no language that the identifier knows, such as romanized text; ("mixed", "") for text in two
+            scripts. None if nothing was found.
         """
         letters = [_script(char) for char in text[:READ_LETTERS] if char.isalpha()]
         if not letters:
@@ -116,7 +127,7 @@ class LanguageGuard:
         (main, most), *others = counts.most_common(2)
         known = _scripts_of(frozenset(self.codes))
         if known and main != "OTHER" and 2 * sum(name in known for name in letters) < len(letters):
-            if _KANA & set(letters):  # beside them Chinese characters are Japanese too
+            if _KANA & set(letters):  # with kana in the text, Chinese characters are Japanese too
                 return "script", "Japanese"
             name = next(name for name in letters if name not in known)
             return "script", "Chinese characters" if name == "CJK" else name.title()
@@ -133,7 +144,7 @@ class LanguageGuard:
         return ("unclear", "") if main == "LATIN" else ("language", "not known")
 
     def line(self, model: str) -> str | None:
-        """One sentence about what was found; None where it is nothing, or no more than the identifier's errors."""
+        """Return one sentence about the findings; None if there are none beyond the error rate of the identifier."""
         if self.identify is None:
             self._settle(False)
         sure, guessed = (sum(sum(self.found.get(kind, {}).values()) for kind in kinds) for kinds in _KINDS)
@@ -141,17 +152,17 @@ class LanguageGuard:
             return None
         words = [f"{name} {count:,}" for kind in ("script", "language") for name, count in self._most(kind)]
         parts = [f"{', '.join(words)} without a score on its card"] if words else []
-        for kind, what in (("unclear", "romanised or in no language that can be told"), ("mixed", "in two scripts")):
+        for kind, what in (("unclear", "romanized or in an unknown language"), ("mixed", "in two scripts")):
             if self.found.get(kind):
                 parts.append(f"{sum(self.found[kind].values()):,} {what}")
         first = f"; the first is {self.first}" if self.first else ""
         if self.seen == 1:
             named = " and ".join(name for kind in ("script", "language") for name, _ in self._most(kind))
-            named = named.replace("not known", "a language that cannot be told")
-            why = f"it was never scored on {named}" if words else f"the text is {parts[0].removeprefix('1 ')}"
+            named = named.replace("not known", "an unknown language")
+            why = f"it has no score for {named}" if words else f"the text is {parts[0].removeprefix('1 ')}"
             return f"{model} may give a bad vector: {why}{first}"
         which = f"{self.looked:,} text" + ("" if self.looked == 1 else "s")
-        which += f" looked at (of {self.seen:,})" if self.looked < self.seen else ""
+        which += f" checked (of {self.seen:,})" if self.looked < self.seen else ""
         return f"of {which} {sure + guessed:,} may get bad vectors from {model}: {'; '.join(parts)}{first}"
 
     def _most(self, kind: str) -> list[tuple[str, int]]:
@@ -159,24 +170,28 @@ class LanguageGuard:
 
 
 _KINDS = (("script", "mixed"), ("language", "unclear"))
-"""What Unicode tells, and what the identifier guesses."""
+"""Kinds of findings that Unicode makes certain, and kinds that the identifier guesses."""
 _KANA = frozenset({"HIRAGANA", "KATAKANA"})
-_KANA = frozenset({"HIRAGANA", "KATAKANA"})
-"""Letters of Japanese alone."""
+"""Scripts of Japanese only."""
 _EASTERN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL"})
-"""What stands together in Japanese and Korean."""
+"""Scripts that are mixed in Japanese and Korean texts."""
 
 
 def for_model(
     model: str | os.PathLike[str], identify: bool | None = None, note: Callable[[str], object] | None = None
 ) -> LanguageGuard | None:
-    """A guard for a model by the languages on its card; None where the card names none.
+    """Make a guard for a model, with the languages on its card.
 
-    `identify` is whether py3langid must be there (True), may be (None) or is left out (False); `note` is told of a card
-    that cannot be read.
+    Args:
+        model: A folder or name.
+        identify: Whether py3langid is required (True), used if it is installed (None) or not used (False).
+        note: Called with a message if the card cannot be read.
+
+    Returns:
+        The guard; None if the card names no language.
 
     Raises:
-        MissingExtraError: It must be there, and is not.
+        MissingExtraError: py3langid is required and not installed.
     """
     codes = scored_languages(model, note)
     if not codes:
@@ -187,10 +202,17 @@ def for_model(
 
 
 def scored_languages(model: str | os.PathLike[str], note: Callable[[str], object] | None = None) -> set[str]:
-    """The languages that a model's card has scores for: by `model-index`, or the tables between its marks of scores.
+    """Read the languages for which a model's card has scores.
 
-    Where it has no scores by language, those that it names (`language` in its front matter). Of whatever else stands
-    there nothing is read; where the front matter is no YAML, `note` is told so in a sentence.
+    They are those of `model-index` and of the tables between the marks of scores. A card without scores by language
+    gives the languages of `language` in its front matter.
+
+    Args:
+        model: A folder or name.
+        note: Called with a message if the front matter is no YAML.
+
+    Returns:
+        Codes, as `languages.language` returns them.
     """
     found = names.model(model)
     if names.is_packed(found):
@@ -204,7 +226,7 @@ def scored_languages(model: str | os.PathLike[str], note: Callable[[str], object
     except ValueError as error:
         about = {}
         if note is not None:
-            note(f"{card}: languages are not read, its front matter is no YAML ({error}): correct it")
+            note(f"{card}: its languages cannot be read, the front matter is no YAML ({error}): correct it")
     results = (
         one for entry in _as(about.get("model-index"), list) for one in _as(_as(entry, dict).get("results"), list)
     )
@@ -218,7 +240,7 @@ def scored_languages(model: str | os.PathLike[str], note: Callable[[str], object
 
 
 def _as(value: Any, kind: type[_Kind]) -> _Kind:
-    """A value of a card if it is of the kind that belongs there, else an empty one of it."""
+    """A value of a card if it has the expected type, else an empty value of that type."""
     return value if isinstance(value, kind) else kind()
 
 
@@ -228,14 +250,16 @@ def _languages(said: Iterable[Any]) -> set[str]:
 
 
 def told(text: str, codes: Collection[str]) -> str | None:
-    """The language of a text, if it is one of those that are asked about.
-
-    It is the one with most of py3langid's probability among them: not where they have less than `LEAST_MASS` of it
-    together, as of a text in another language, nor where it has less than half of that. Single words are often in none.
+    """Identify the language of a text among given languages, by py3langid.
 
     Args:
-        text: The text; of a long one the beginning is read.
-        codes: Languages, as `languages.language` gives their codes.
+        text: The text; only the beginning of a long one is read.
+        codes: The languages, as codes of `languages.language`.
+
+    Returns:
+        The most probable of the languages. None if all of them together have a probability below `LEAST_MASS`, so that
+        the text is in another language, or if the best has less than half of their probability. Single words often
+        give None.
 
     Raises:
         MissingExtraError: py3langid is not installed.
@@ -252,19 +276,23 @@ def told(text: str, codes: Collection[str]) -> str | None:
 
 
 def refuse(guard: LanguageGuard, model: str) -> None:
-    """Refuse an input of which more texts were found than the identifier is wrong about.
+    """Refuse an input with findings beyond the error rate of the identifier.
+
+    Args:
+        guard: The guard, after it has seen all texts.
+        model: The name of the model, for the message.
 
     Raises:
-        DataError: Says which.
+        DataError: There are such texts; the message is that of `line`.
     """
     if line := guard.line(model):
-        raise DataError(f"{line}: leave them out, or take --unscored warn")
+        raise DataError(f"{line}: leave these texts out, or use --unscored warn")
 
 
 def _front(text: str) -> dict[str, Any]:
-    """The front matter of a card, every value a text, a list or a mapping.
+    """The front matter of a card; every value is a text, a list or a mapping.
 
-    So are aliases of aliases no more than their text, and dates that there are not no error.
+    Values stay texts, so that impossible dates are no error.
 
     Raises:
         ValueError: It is no YAML.
@@ -275,7 +303,7 @@ def _front(text: str) -> dict[str, Any]:
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an anchor that stands twice
+            warnings.simplefilter("ignore")  # about duplicate anchors
             said = YAML(typ="base").load(match[1]) if match else None
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -288,7 +316,7 @@ def _front(text: str) -> dict[str, Any]:
 
 @cache
 def _known(code: str) -> str | None:
-    """A code as `languages.language` has it, None where it is of no language."""
+    """A code as `languages.language` returns it; None if it is no language."""
     try:
         return language(str(code)).code
     except UsageError:
@@ -297,7 +325,7 @@ def _known(code: str) -> str | None:
 
 @cache
 def _scripts_of(codes: frozenset[str]) -> frozenset[str]:
-    """How the names of letters of these languages begin; empty where one is in a script that is not listed."""
+    """The first words of the names of these languages' letters; empty if a script is not listed."""
     scripts = {language(code).script for code in codes}
     if not scripts <= set(_SCRIPTS):
         return frozenset()
@@ -306,13 +334,13 @@ def _scripts_of(codes: frozenset[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=2**16)
 def _script(char: str) -> str:
-    """The first word of a letter's Unicode name, which is its script for nearly all letters."""
+    """The first word of a letter's Unicode name, which is the script for nearly all letters."""
     return unicodedata.name(char, "OTHER").split()[0]
 
 
 @cache
 def identifier() -> Any:
-    """py3langid, read once: it takes a second or two.
+    """Load py3langid's identifier, once; it takes a second or two.
 
     Raises:
         MissingExtraError: It is not installed.

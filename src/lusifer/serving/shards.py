@@ -1,7 +1,7 @@
-"""A folder of shards: vectors of one window each, a line about each in a log, and at the end a manifest.
+"""A folder of shards: one file of vectors per window, a log with a line per shard, and at the end a manifest.
 
-A shard counts once its line is in the log, which is written after the shard is whole and on the disk. A kill leaves at
-most a shard without a line, which is written again, or half a line, which is cut off.
+A shard counts when its line is in the log. The line is written after the shard is complete and on the disk. If the
+process is killed, a shard without a line is written again, and an incomplete line is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lusifer.serving.files import TextRow, write_vectors
 from lusifer.serving.forms import VectorForm, read_calibration
 
 JOB, LOG, MANIFEST, LOCK = "_job.json", "_shards.jsonl", "_manifest.json", ".lock"
-"""Names that readers of a folder of Parquet files pass over."""
+"""Names that readers of a folder of Parquet files ignore."""
 _ADVICE = "remove the folder, and run the call again"
 
 
@@ -41,11 +41,11 @@ def read_settings(path: Path) -> dict[str, Any] | None:
 
 
 class ShardFolder:
-    """Shards of one job, of which some may be done; made by `opened`.
+    """The shards of one job, some of which may be done; made by `opened`.
 
     Args:
         path: The folder.
-        settings: What the job must agree in with what was begun there.
+        settings: The settings of the job, which those of the work in the folder must equal.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -56,20 +56,25 @@ class ShardFolder:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, settings: dict[str, Any], *, fresh: bool = False) -> Iterator[ShardFolder]:
-        """Open a folder, or make it, for this process alone; `fresh` throws away what another job left there.
+        """Open a folder, or create it, and lock it for this process.
+
+        Args:
+            path: The folder.
+            settings: The settings of the job.
+            fresh: Whether to discard the work of another job.
 
         Raises:
-            UsageError: Another job began there or another process works there, or it holds files of others.
-            DataError: What lies there is damaged.
+            UsageError: The folder has the work of another job or other files, or another process works there.
+            DataError: The work there is damaged.
         """
         path = path.resolve()
         known = [name for name in (JOB, MANIFEST) if (path / name).is_file()]
-        # Names with a dot are the lock, and what a kill left of a file that was being written.
+        # Names with a dot are the lock and temporary files of a killed process.
         others = [file.name for file in path.iterdir() if file.name[0] != "."] if path.is_dir() else []
-        # An empty log: its shards were being thrown away. One with lines has lost its job, and they are kept.
+        # An empty log means that its shards were being discarded. A log with lines but no job is not ours to remove.
         ours = known or ((path / LOG).is_file() and (fresh or not (path / LOG).stat().st_size))
         if others and not ours:
-            raise UsageError(f"--output {path}: holds files (no {MANIFEST}) that are not ours: name a new folder")
+            raise UsageError(f"--output {path}: has other files (no {MANIFEST}): name a new folder")
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, f"{path}: another process embeds into it: wait for it, or name another output"):
             shards = cls(path, settings)
@@ -80,20 +85,20 @@ class ShardFolder:
 
     def _begin(self, fresh: bool) -> None:
         known = [name for name in (MANIFEST, JOB) if (self.path / name).is_file()]
-        if not known and (self.path / LOG).is_file():  # a call that threw all away was killed
+        if not known and (self.path / LOG).is_file():  # a call was killed while it discarded the shards
             self.restart()
         for name in (MANIFEST, JOB):
             if not (self.path / name).is_file():
                 continue
             before = read_json(self.path / name, _ADVICE, DataError, dict).get("settings") or {}
-            before.pop("refuse_long", None)  # earlier versions kept it, though no vector depends on it
+            before.pop("refuse_long", None)  # earlier versions stored it, though no vector depends on it
             other = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
             if other and not fresh:
                 was = ", ".join(
                     "another input" if key == "input" else f"{key} {before.get(key)!r}, now {self.settings.get(key)!r}"
                     for key in other[:2]
                 )
-                words = "call as before to go on, or add --fresh to throw it away"
+                words = "repeat that call to continue it, or add --fresh to discard it"
                 state = "made" if name == MANIFEST else "begun"
                 raise UsageError(f"{self.path}: was {state} by another call ({was}): {words}")
             if other:
@@ -102,15 +107,15 @@ class ShardFolder:
         self._read_log()
         self.finished = (self.path / MANIFEST).is_file()
         if self.finished:
-            for name in (LOG, JOB):  # a kill may have left them
+            for name in (LOG, JOB):  # a killed call may have left them
                 (self.path / name).unlink(missing_ok=True)
             for row in read_json(self.path / MANIFEST, _ADVICE, DataError, dict)["shards"]:
                 self.done[row["number"]] = row
 
     def restart(self) -> None:
-        """Throw away what is there, and begin anew."""
+        """Discard all shards and start again."""
         self.done, self.finished = {}, False
-        # An empty log first: no shard counts any more. It goes last, since by it the folder is known as ours.
+        # Empty the log first, so that no shard counts. Remove it last: it marks the folder as ours.
         (self.path / LOG).write_bytes(b"")
         for name in (MANIFEST, JOB):
             (self.path / name).unlink(missing_ok=True)
@@ -119,7 +124,7 @@ class ShardFolder:
         (self.path / LOG).unlink()
 
     def _read_log(self) -> None:
-        """Take the lines of whole shards, and cut off what a kill left behind the last one."""
+        """Read the lines of complete shards, and remove an incomplete last line."""
         file = self.path / LOG
         if not file.is_file():
             return
@@ -137,7 +142,12 @@ class ShardFolder:
                 raise DataError(f"{file}: damaged ({error}): {_ADVICE}") from error
 
     def form(self, asked: VectorForm, calibrate: Callable[[], VectorForm]) -> VectorForm:
-        """The form of the vectors, with the ranges that the job began with, if it needs any."""
+        """Return the form of the vectors, with the ranges that the job began with, if it needs them.
+
+        Args:
+            asked: The form of this call.
+            calibrate: Returns the form with ranges, for a new job.
+        """
         if (self.path / JOB).is_file():
             return read_calibration(self.path / JOB, asked) if asked.needs_ranges else asked
         form = calibrate()
@@ -145,11 +155,19 @@ class ShardFolder:
         return form
 
     def file(self, number: int) -> Path:
-        """Where the shard of a window lies."""
+        """Return the path of the shard of a window."""
         return self.path / f"shard-{number:07d}{self.settings['format']}"
 
     def add(self, number: int, first: int, rows: Sequence[TextRow], vectors: np.ndarray, report: EmbedReport) -> None:
-        """Write the shard of a window, and then its line."""
+        """Write the shard of a window, and then its line in the log.
+
+        Args:
+            number: The number of the window.
+            first: The number of its first row in the input.
+            rows: Its rows.
+            vectors: Their vectors (n, d), in the form in which they are stored.
+            report: Its counts.
+        """
         file = self.file(number)
         write_vectors(file, len(rows), [(rows, vectors)])
         about = {"number": number, "file": file.name, "first": first, "bytes": file.stat().st_size}
@@ -161,7 +179,7 @@ class ShardFolder:
         self.done[number] = row
 
     def report(self, windows: int) -> EmbedReport:
-        """What is counted in the shards that are done, of a job of so many windows."""
+        """Sum the counts of all finished shards of a job with so many windows."""
         total = EmbedReport()
         names = total.__dataclass_fields__
         for number in sorted(self.done):
@@ -170,7 +188,7 @@ class ShardFolder:
         return total
 
     def finish(self, form: dict[str, Any]) -> None:
-        """Write the manifest, which says that all is there; the log has no more to say then."""
+        """Write the manifest, which marks the folder as complete, and remove the log; `form` is `VectorForm.said()`."""
         rows = [self.done[number] for number in sorted(self.done)]
         counts = asdict(self.report(len(rows)))
         write_json(self.path / MANIFEST, {"settings": self.settings} | form | counts | {"shards": rows})
@@ -179,7 +197,7 @@ class ShardFolder:
         (self.path / JOB).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder and all in it, when one file has been made of the shards; the manifest goes last."""
+        """Remove the folder after the shards were joined into one file; the manifest is removed last."""
         for file in self.path.glob("shard-*"):
             file.unlink()
         (self.path / MANIFEST).unlink()

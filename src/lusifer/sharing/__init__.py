@@ -1,1 +1,1 @@
-"""Between our model folders and the world: checkpoints of others in, models of ours out to the hub."""
+"""Convert the authors' checkpoints into model folders, and upload model folders to the Hugging Face Hub."""

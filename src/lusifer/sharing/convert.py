@@ -1,4 +1,4 @@
-"""From an authors' checkpoint to a model folder of ours."""
+"""Convert a checkpoint of the LUSIFER authors into a model folder of this library."""
 
 from __future__ import annotations
 
@@ -24,25 +24,29 @@ def convert(
 ) -> SentenceTransformer:
     r"""Write a checkpoint in the authors' format as a folder that `SentenceTransformer` loads.
 
-    Adapters are merged, the LM head and the unused pooler are left away. `compat` makes the folder reproduce the
-    published arithmetic: soft tokens behind a padding to a multiple of 8 (so a vector depends on its batch), the text
-    format `<s>{instruction}.\n{text}</s>` as prompts, special tokens in a text read as such, vectors not normalised.
-    Its texts must be embedded with a prompt of the folder (the default, "query", is the one without instruction) or one
-    of `published_prompt`, since `<s>` stands in the prompt.
+    Adapters are merged; the LM head and the unused pooler are left out. With `compat` the folder reproduces the
+    published arithmetic:
+
+    - Soft tokens are padded to a multiple of 8, so that a vector depends on its batch.
+    - Prompts have the text format `<s>{instruction}.\n{text}</s>`; special tokens in a text are read as such.
+    - Vectors are not normalized.
+
+    Texts must then be embedded with a prompt of the folder or of `published_prompt`, since `<s>` is in the prompt. The
+    default prompt, "query", is the one without instruction.
 
     Args:
-        src: Folder or hub name of the checkpoint.
-        out: The folder to write, whole or not at all.
-        compat: Reproduce the published arithmetic.
-        encoder: Folder or hub name with the encoder's configuration and tokenizer, where the checkpoint's own name
-            for it is of no use.
-        llm: Likewise, the LLM's configuration.
+        src: The checkpoint: a folder or Hub id.
+        out: The folder to write, atomically.
+        compat: Whether to reproduce the published arithmetic.
+        encoder: A folder or Hub id with the encoder's configuration and tokenizer, if the one in the checkpoint cannot
+            be used.
+        llm: The same for the LLM's configuration.
 
     Returns:
         The embedder that was written.
 
     Raises:
-        UsageError: The configuration of a backbone cannot be had, or `out` is the checkpoint itself.
+        UsageError: The configuration of a backbone cannot be read, or `out` is the checkpoint itself.
         ModelFolderError: `src` is no such checkpoint, or is damaged.
     """
     if Path(src).expanduser().resolve() == Path(out).expanduser().resolve():
@@ -70,15 +74,15 @@ def convert(
 
 
 def _public_name(name: str) -> str:
-    """A hub id as it is, of anything on this machine the last name."""
+    """A Hub id unchanged; of a path only the last name."""
     return card.public_name(os.path.abspath(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
 
 
 def assemble_published(published: PublishedModel) -> SentenceTransformer:
-    """The embedder of the published arithmetic, of a checkpoint that was read with `compat=True`.
+    """Make the embedder with the published arithmetic from a checkpoint that was read with `compat=True`.
 
-    Prompts "query" (the default) and "document" are the forms without instruction, "TASK-query" and "TASK-document"
-    those of the tasks in `prompts.toml`.
+    Its prompts "query" (the default) and "document" have no instruction; "TASK-query" and "TASK-document" have those of
+    the tasks in `prompts.toml`.
     """
     bos = published.tokenizer.bos_token or ""
     instructions = {"": None} | {f"{name}-": task["instruction"] for name, task in prompts.table().items()}

@@ -71,7 +71,7 @@ def test_command_writes_clusters_and_stage_2_reads_them(tmp_path: Path, capsys: 
     assert main(["data", "inspect", str(output)]) == 0
     sizes = Counter((row["source"], row["cluster"]) for row in made).values()
     share = sum(size // 32 * 32 for size in sizes) / len(made)
-    assert f"rows that batches of one cluster can hold: {share:.0%} at batch_size 32, " in capsys.readouterr().out
+    assert f"rows that fit into batches of one cluster: {share:.0%} at batch_size 32, " in capsys.readouterr().out
     assert main(["data", "cluster", "sample:passages", "--model", "mini", "--output", str(output)]) == 2
     assert "clusters are of queries" in capsys.readouterr().err
 

@@ -112,9 +112,9 @@ def test_the_folder_of_another_call_is_refused_and_nothing_lost(tmp_path: Path) 
     def broken(texts: list[str]) -> np.ndarray:
         return encode(texts) * (np.nan if len(texts) > 1 else 1)
 
-    with pytest.raises(DataError, match="is not a number or 0: run `lusifer doctor`"):
+    with pytest.raises(DataError, match="is 0 or not finite: check the model with `lusifer doctor`"):
         mine(file, tmp_path / "b.jsonl", FEW, mining.Retriever("words", broken, encode))
-    with pytest.raises(UsageError, match=r"b.jsonl.work: holds the work of another call \(other settings\): repeat"):
+    with pytest.raises(UsageError, match=r"b.jsonl.work: has the work of another call \(other settings\): repeat"):
         mine(file, tmp_path / "b.jsonl", MineSettings(negatives=2, skip=2, keep=6))
     write(file, pairs(60))
     with pytest.raises(UsageError, match="other inputs"):

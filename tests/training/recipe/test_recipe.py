@@ -80,7 +80,7 @@ def test_a_mini_batch_has_no_more_rows_than_a_batch(file: Path, given: str, mini
         ('{path: "sample:passages"}', "{hub: Hieuman/imdb}", 15, "role is needed for Hieuman/imdb"),
         ('{path: "tiny:llm"}', "{path: package:no_such_package_here}", 4, "is not installed: correct the name"),
         ('{path: "tiny:llm"}', "{path: ./nowhere}", 4, "no model folder at"),
-        ('{path: "tiny:llm"}', '{path: "not a name"}', 4, "neither a folder nor a hub id"),
+        ('{path: "tiny:llm"}', '{path: "not a name"}', 4, "neither a folder nor a Hub id"),
         ("name: small", "name: small\nname: again", 2, 'duplicate key "name"'),
         ("name: small", "name: [", 3, "not valid YAML"),
     ],

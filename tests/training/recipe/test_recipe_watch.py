@@ -35,7 +35,7 @@ def rows(file: Path, count: int) -> Path:
         ("{metric: margin}", "stages.first.watch.metric: unknown key; known here: every, parallel"),
         ("{parallel: nowhere.jsonl}", "nowhere.jsonl: no such file: correct the name"),
         ("{parallel: few.jsonl}", "few.jsonl: 10 sentences a language, and 11 or more are needed"),
-        ("{parallel: small.yaml}", "small.yaml: give a file of rows (.jsonl"),
+        ("{parallel: small.yaml}", "small.yaml: unknown ending: give a file (.jsonl"),
     ],
 )
 def test_a_wrong_watch_is_refused_where_it_is_wrong(tmp_path: Path, watch: str, words: str) -> None:

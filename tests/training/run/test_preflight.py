@@ -21,7 +21,7 @@ LATER = {
     "stages.contrast.lora.llm.targets=[no_such_layer]": r"stages\.contrast: lora\.llm\.targets.*matches no linear",
     "stages.contrast.matryoshka_dims=[64]": r"stages\.contrast\.matryoshka_dims: 64 .* 48",
     "stages.contrast.data.0.instruction=" + "Find what answers the question asked here " * 9:
-        r"stages\.contrast: pairs.*: the prompt .* tokens .* of the 48 that are read it leaves none for a text",
+        r"stages\.contrast: pairs.*: the prompt .* tokens .* leaves no room for a text in max_length 48",
     "stages.align.objectives={distill: 1}": r"is no embedder \(no modules\.json\): distill needs one",
 }  # fmt: skip
 

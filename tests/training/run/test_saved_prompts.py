@@ -157,4 +157,4 @@ def test_an_instruction_of_queries_is_refused_for_documents(whole, tmp_path, cap
     (tmp_path / "in.txt").write_text("Rain fell on the roof.\n")
     call = ["embed", str(whole / "model"), "--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "o.npy")]
     assert main([*call, "--prompt", ROWS, "--role", "document"]) == 2
-    assert "documents carry no instruction" in capsys.readouterr().err
+    assert "this model has no such instruction for documents" in capsys.readouterr().err

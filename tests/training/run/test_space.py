@@ -66,9 +66,7 @@ def test_it_is_kept_in_copies_said_to_readers_and_makes_no_other_model(
     for model in (delta, tmp_path / "whole", tmp_path / "copy"):
         assert space(model) == {"name": "little", "identity": identity(embedder)}
         assert describe(model)["space"].startswith(f"that of little (identity {identity(embedder)}): documents")
-    words = (
-        f"give the vectors of `little` (identity {identity(embedder)}). Queries can search documents"
-    )
+    words = f"give the vectors of `little` (identity {identity(embedder)}). Queries can search documents"
     assert words in (delta / "README.md").read_text() and words in (tmp_path / "whole" / "README.md").read_text()
     before = identity(tmp_path / "copy")
     config = json.loads((tmp_path / "copy" / "config.json").read_text())

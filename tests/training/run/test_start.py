@@ -74,7 +74,7 @@ def test_a_model_without_its_run_has_no_record(finished: Path, tmp_path: Path) -
     shutil.copytree(finished / "model", tmp_path / "model")
     run = train(recipe_of(tmp_path, tmp_path / "model"), tmp_path / "run").parent
     assert seen.of_model(run / "model") is None
-    with pytest.raises(UsageError, match="started from a model of which nobody knows here what it has seen"):
+    with pytest.raises(UsageError, match="started from a model without a record of its training texts"):
         seen.of_run(run)
 
 

@@ -81,7 +81,7 @@ def test_texts_that_training_has_seen_are_known_again(finished: Path, tmp_path: 
     assert main(["data", "inspect", str(file), "--seen", str(finished)]) == 0
     assert "texts that the training run has seen: 1 of 10" in capsys.readouterr().out
     assert main(["data", "inspect", str(file), "--seen", str(tmp_path)]) == 2
-    assert "no seen.safetensors in it: name the folder of a training run" in capsys.readouterr().err
+    assert "no seen.safetensors there: name the folder of a training run" in capsys.readouterr().err
 
 
 BAD = """
@@ -115,11 +115,11 @@ def test_a_column_that_is_missing_is_told_with_the_key_of_the_recipe(
     file = write_rows(tmp_path, bad=3)
     recipe = load_recipe(file)
     key = f"stages.{recipe.stages[0].name}.data.0.fields.positive"
-    with pytest.raises(DataError, match=rf"say its name: --set {key}=NAME "):
+    with pytest.raises(DataError, match=rf"give its name: --set {key}=NAME "):
         contrastive.examples(recipe, recipe.stages[0], 0)
     assert load_recipe(file, [f"{key}=answer"]).stages[0].data[0].fields == {"positive": "answer"}
     assert main(["data", "inspect", str(tmp_path / "rows.jsonl")]) == 1
-    assert "say its name: --field positive=NAME" in capsys.readouterr().err
+    assert "give its name: --field positive=NAME" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_skipped_rows_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     said = json.loads((stage_folder(tmp_path / "run", "contrast") / "data.json").read_text())
     assert len(said["skipped"]) == 2
     assert "bad rows left out: 2" in (tmp_path / "run" / "model" / "README.md").read_text()
-    with pytest.raises(DataError, match=r"line 15: .* no more than 2 may be skipped"):
+    with pytest.raises(DataError, match=r"line 15: .* at most 2 may be skipped"):
         train(write_rows(tmp_path, bad=3), tmp_path / "other")
 
 
@@ -195,7 +195,7 @@ def test_fetching_reads_every_row(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert main(["data", "fetch", "tiny"]) == 0
     assert "contrastive: pairs: " in capsys.readouterr().out
     assert main(["data", "fetch", str(write_rows(tmp_path, bad=3))]) == 1
-    assert "no more than 2 may be skipped" in capsys.readouterr().err
+    assert "at most 2 may be skipped" in capsys.readouterr().err
 
 
 def test_the_page_of_published_sets_is_the_table() -> None:

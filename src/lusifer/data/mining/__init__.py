@@ -1,1 +1,1 @@
-"""Hard negatives and clusters, by any embedder."""
+"""Mine hard negatives and cluster queries with any embedder."""

@@ -1,4 +1,4 @@
-"""Clusters of queries: rows with similar queries are hard in-batch negatives for one another."""
+"""Cluster rows by their queries: rows with similar queries are hard in-batch negatives for each other."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lusifer.errors import DataError
 from lusifer.extras import need
 
 ITERATIONS = 20
-SAMPLE = 128  # most vectors for each centroid that k-means is trained on
-_ROWS = 16_384  # assigned at once
+SAMPLE = 128  # the most vectors per centroid that k-means is trained on
+_ROWS = 16_384  # rows that are assigned at once
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -32,22 +32,22 @@ def cluster(
     seed: int = 0,
     progress: Progress = lambda phase, done, total: None,
 ) -> tuple[Iterator[Row], RowCounts]:
-    """Number the rows of each source by the cluster of their query (published: 1,024 centroids, 20 points at least).
+    """Set the `cluster` of each row by its query, per source (published: 1,024 centroids, at least 20 points).
 
-    A source of n rows has at most n / `min_points` clusters; those that get fewer rows are dissolved into the nearest
-    others. Numbers begin at 0 in each source.
+    A source of n rows has at most n / `min_points` clusters. Smaller clusters are dissolved into the nearest others.
+    Numbers begin at 0 in each source.
 
     Args:
-        rows: Checked pairs; a cluster that they have is replaced.
-        encode: Queries -> vectors.
-        clusters: Highest number of clusters of a source.
-        min_points: Least rows of a cluster, unless the source itself has fewer.
-        cap: Most rows of a source to keep, drawn from all of them alike.
-        seed: Seed of k-means and of the draw.
+        rows: Checked pairs; an existing `cluster` is replaced.
+        encode: Queries -> vectors (n, d).
+        clusters: The most clusters of a source.
+        min_points: The fewest rows of a cluster, unless the source itself has fewer.
+        cap: The most rows of a source that remain, sampled uniformly; None: all.
+        seed: The seed of k-means and of the sample.
         progress: Called with (phase, done, total).
 
     Returns:
-        The rows with `cluster`, in their order, to be read once; and the counts.
+        An iterator over the rows with `cluster`, in their order, and the counts.
 
     Raises:
         DataError: There is no row.
@@ -55,7 +55,7 @@ def cluster(
     counts = RowCounts("Clusters of queries")
     table = tables.collect(rows, "pairs")
     if not len(table):
-        raise DataError("no row in the input: correct the path or the file")
+        raise DataError("no rows in the input: correct the path or the file")
     counts.count("rows read", by=len(table))
     numbers = np.zeros(len(table), dtype=np.int64)
     kept = np.ones(len(table), dtype=bool)
@@ -82,9 +82,17 @@ def cluster(
 
 
 def assign(known: Vectors, members: np.ndarray, clusters: int, min_points: int, seed: int) -> np.ndarray:
-    """Number the rows of one source by cluster, 0, 1, ...; each cluster has at least `min_points` rows.
+    """Assign the rows of one source to clusters of at least `min_points` rows.
 
-    `known` are the unit vectors of all rows, `members` (n,) the rows of the source, ascending. Gives (n,) numbers.
+    Args:
+        known: The unit vectors of all rows.
+        members: The row numbers of the source, (n,), ascending.
+        clusters: The most clusters.
+        min_points: The fewest rows of a cluster.
+        seed: The seed of k-means.
+
+    Returns:
+        The cluster of each row, (n,) integers from 0.
     """
     count = min(clusters, len(members) // min_points)
     if count < 2:
@@ -103,7 +111,7 @@ def assign(known: Vectors, members: np.ndarray, clusters: int, min_points: int, 
         sizes = np.bincount(numbers, minlength=len(centroids))
         if sizes.min() >= min_points:
             return numbers
-        # When a cluster is dissolved, the others only grow: so half of the small ones go at once, the smallest first.
+        # Dissolving a cluster only makes the others larger, so only the smaller half of the small ones is dissolved.
         small = np.flatnonzero(sizes < min_points)
         gone = small[np.argsort(sizes[small], kind="stable")[: max(1, len(small) // 2)]]
         centroids = np.delete(centroids, gone, axis=0)

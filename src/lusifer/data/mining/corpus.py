@@ -1,4 +1,4 @@
-"""What mining chooses from: the distinct texts of a set or of other files, and which of them a query may be given."""
+"""The candidates of mining: the distinct texts of the dataset or of other files, and which of them a query may get."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from lusifer.io.rows import BadRows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-QUERIES = 4096  # searched at once
+QUERIES = 4096  # queries that are searched at once
 
 Candidate = dict[str, str | None]
 Candidates = Callable[[], Iterator[Candidate]]
-"""Gives the candidates from the first to the last; called twice."""
+"""Returns an iterator over all candidates; called twice."""
 
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """Files that candidates are read from, in place of the set itself.
+    """Files that candidates are read from, instead of from the dataset itself.
 
-    `column` has the texts. `bad` lists the rows that are left out, and says how many may be.
+    column: The column with the texts.
+    bad: Records skipped rows, and limits them.
     """
 
     files: Sequence[Path]
@@ -47,7 +48,7 @@ class CorpusFiles:
             text = schema.check("passages", row, where, {"text": self.column})["text"]
             return {"text": text, "source": None, "label": None}
 
-        found = BadRows(self.bad.limit if self.bad else 0)  # the files are read twice, but a bad row counts once
+        found = BadRows(self.bad.limit if self.bad else 0)  # a new record: the files are read twice
         for file in self.files:
             yield from row_files.read(file, check, found, [self.column])
         if self.bad is not None:
@@ -56,24 +57,26 @@ class CorpusFiles:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Candidates, and the hash of each text, (candidates,) uint64, in the order of the table."""
+    """The candidates: a table on disk, and the `text_hash` of each text, (n,) uint64."""
 
     table: Dataset
     hashes: np.ndarray
 
     def __len__(self) -> int:
-        """Number of candidates."""
+        """The number of candidates."""
         return len(self.table)
 
     def texts(self, rows: Sequence[int] | slice) -> list[str]:
-        """Give the texts of some rows."""
+        """Read the texts of some rows."""
         return tables.values(self.table, "text", rows)
 
 
 def of_rows(rows: Dataset, by_source: bool) -> Candidates:
-    """Give the candidates that a set of pairs itself holds: positives and negatives of all its rows.
+    """Take the positives and negatives of all rows as candidates.
 
-    With `by_source` one text in two sources is two candidates.
+    Args:
+        rows: Checked pairs.
+        by_source: Whether candidates have their source: then a text in two sources is two candidates.
     """
 
     def stream() -> Iterator[Candidate]:
@@ -86,10 +89,13 @@ def of_rows(rows: Dataset, by_source: bool) -> Candidates:
 
 
 def of_labels(rows: Dataset, texts: Callable[[Row], list[str]]) -> Candidates:
-    """Give the texts of a set with labels: each may be a negative of rows with another label of its source.
+    """Take the texts of a labelled dataset as candidates, for rows with another label in the same source.
 
-    Texts that have several labels in one source are left out: they are right under one label and wrong under another.
-    `texts` gives those of a row that may become negatives.
+    Texts with several labels in one source are left out: they would be positives of one label and negatives of another.
+
+    Args:
+        rows: Pairs with labels.
+        texts: Row -> its texts that may become negatives.
     """
     labels: dict[tuple[str | None, int], str | None] = {}
     several: set[tuple[str | None, int]] = set()
@@ -108,9 +114,13 @@ def of_labels(rows: Dataset, texts: Callable[[Row], list[str]]) -> Candidates:
 
 
 def build(folder: Path, candidates: Candidates) -> Corpus:
-    """Write the distinct candidates into a folder, or open the ones that are there.
+    """Write the distinct candidates into a folder, or open those that are there.
 
-    A text that occurs again in its source, by `same_text`, counts once. Eight bytes a text are in memory.
+    Texts that are the same by `same_text` in one source count once. This takes eight bytes of memory per text.
+
+    Args:
+        folder: The folder of unfinished work.
+        candidates: The candidates.
     """
     table, hashes = folder / "corpus.arrow", folder / "corpus.keys.npy"
     if not hashes.is_file():
@@ -134,12 +144,13 @@ def search_groups(
     Args:
         rows: Checked pairs.
         corpus: The candidates.
-        labels: Whether a query is compared with texts of another label of its own source only.
-        by_source: Whether it is compared with texts of its own source only, unless that has fewer than `least`.
-        least: As above; where labels decide, it does not count.
+        labels: Whether a query is compared only with texts of its own source with another label.
+        by_source: Whether it is compared only with texts of its own source, unless that has fewer than `least`.
+        least: See `by_source`; not used with `labels`.
 
     Returns:
-        (Numbers of at most 4,096 queries, numbers of the candidates or None for all); the same on every call.
+        For each group the numbers of at most 4,096 queries, and those of their candidates, or None for all candidates.
+        The result is the same on every call.
     """
     groups: list[tuple[np.ndarray, np.ndarray | None]] = []
     small = [] if labels or by_source else [np.arange(len(rows))]
@@ -163,7 +174,7 @@ def search_groups(
 
 
 def _codes(rows: Dataset, column: str, corpus: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """A column of the rows and of the candidates as numbers, equal for equal words; a missing word counts as empty."""
+    """A text column of rows and candidates as numbers, equal for equal texts; a missing text counts as empty."""
     import pyarrow as pa
 
     chunks = [chunk.fill_null("") for table in (rows, corpus) for chunk in table.data.column(column).chunks]
@@ -173,5 +184,5 @@ def _codes(rows: Dataset, column: str, corpus: Dataset) -> tuple[np.ndarray, np.
 
 
 def _hash(candidate: Candidate) -> int:
-    """Equal for one text in one source; the source is empty where sources do not matter."""
+    """A hash of text and source; without a source, of the text only."""
     return text_hash(candidate["text"] or "") ^ (text_hash(candidate["source"]) if candidate["source"] else 0)

@@ -1,8 +1,8 @@
-"""Hard negatives: texts that a retriever finds near a query and that are not its answer.
+"""Mine hard negatives: texts that a retriever finds near a query and that are not its answer.
 
-The work has four phases, and each writes to a folder beside the output: rows and candidates, their vectors, the nearest
-candidates of every query, the rows with their negatives. The same call again goes on where one was stopped, and ends
-with the same file. Memory holds a block of each at a time.
+The work has four phases: rows and candidates, their vectors, the nearest candidates of every query, the rows with their
+negatives. Each phase writes to a folder next to the output. If the work is interrupted, the same call continues it, and
+the result is the same file. One block of each is in memory at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lusifer.io.rows import BadRows
 
 PLAN = "plan.json"
-FORMAT = 2  # of the files in the folder of unfinished work
+FORMAT = 2  # the version of the files in the folder of unfinished work
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (phase, done, total)."""
@@ -43,7 +43,13 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Retriever:
-    """A model that finds near texts, by its encoding of queries and of documents, and a cross-encoder or None."""
+    """The model that finds near texts.
+
+    name: Its name, for logs.
+    queries: Queries -> vectors (n, d).
+    documents: Documents -> vectors (n, d).
+    rescore: A cross-encoder, or None.
+    """
 
     name: str
     queries: Encode
@@ -51,7 +57,7 @@ class Retriever:
     rescore: Rescore | None = None
 
     def identity(self) -> str:
-        """Give a digest of what the models answer, which tells one retriever from another."""
+        """Return a digest of the models' outputs for fixed texts, by which retrievers are told apart."""
         probe = [self.queries(["Which way does the wind blow?"]), self.documents(["The wind blows from the west."])]
         if self.rescore is not None:
             probe.append(self.rescore([("Which way does the wind blow?", "From the west.")]))
@@ -71,26 +77,26 @@ def mine(
     bad: BadRows | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> RowCounts:
-    """Give each row of a set hard negatives; return the counts of what was chosen and what was dropped, and why.
+    """Write a file of rows with hard negatives, and return the counts of negatives and dropped candidates.
 
     Args:
-        rows: Gives the checked rows; read once.
-        kind: "pairs" or "labelled". A labelled text becomes a query, and another text of its label its positive.
-        inputs: The files of the rows, to know them again.
-        output: .jsonl, .jsonl.gz or .parquet; written at the end. Until then the work is in the folder `output.work`.
+        rows: Returns an iterator over the checked rows; called once.
+        kind: "pairs" or "labelled". A labelled text becomes a query, and another text with its label its positive.
+        inputs: The files of the rows; their digests tell whether earlier work is of the same call.
+        output: .jsonl, .jsonl.gz or .parquet, written at the end; until then work is in the folder `output.work`.
         retriever: The model.
         settings: How to choose.
-        corpus: Files of candidates; None takes positives and negatives of all rows.
-        fields: The columns' names in the files: a call with other ones is other work.
-        bad: Lists the rows that `rows` left out; a call that goes on with earlier work restores the list.
+        corpus: Files of candidates; None takes the positives and negatives of all rows.
+        fields: Our column -> the column of the files; part of the call, like `inputs`.
+        bad: Records the rows that `rows` skipped; a call that continues earlier work restores the record.
         progress: Called with (phase, done, total).
 
     Raises:
-        UsageError: The folder holds the work of another call, or the corpus is too small.
-        DataError: A row is wrong, or no row could be given a negative.
+        UsageError: The folder has the work of another call, or the corpus is too small.
+        DataError: A row is invalid, or no row got a negative.
     """
     if settings.labels and corpus is not None:
-        raise UsageError("--corpus: where labels decide, a set is its own corpus: leave it out")
+        raise UsageError("--corpus: with --labels the candidates are the rows themselves: leave it out")
     settings = replace(settings, by_source=settings.by_source and corpus is None)  # texts of files have no source
     plan = {
         "inputs": {str(file): sha256(file) for file in (*inputs, *(corpus.files if corpus else ()))},
@@ -120,27 +126,27 @@ def mine(
 
 @contextmanager
 def _work_folder(folder: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    """Hold the folder of unfinished work, made if it is not there; refuse one that was begun with another plan."""
+    """Lock the folder of unfinished work, created if it is missing; refuse one that was begun with another plan."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"{folder}: another process works there: wait for it, or name another output"
     with locked(folder.with_name(folder.name + ".lock"), refusal, remove=True):
         file = folder / PLAN
         if file.is_file():
-            old = read_json(file, "remove the folder to begin anew", kind=dict)
+            old = read_json(file, "remove the folder to start again", kind=dict)
             changed = sorted(name for name in {*old, *plan} if old.get(name) != plan.get(name))
             if changed:
                 raise UsageError(
-                    f"{folder}: holds the work of another call (other {', '.join(changed)}): repeat that call to "
-                    "go on with it, or remove the folder to begin anew"
+                    f"{folder}: has the work of another call (other {', '.join(changed)}): repeat that call to "
+                    "continue it, or remove the folder to start again"
                 )
         elif folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: holds files but no {PLAN}: remove the folder, or name another output")
+            raise UsageError(f"{folder}: has files but no {PLAN}: remove the folder, or name another output")
         else:
             write_json(file, plan)
         try:
             yield folder
         except BaseException:
-            if not any(folder.glob("*.done")):  # nothing is lost, and the corrected call may be another one
+            if not any(folder.glob("*.done")):  # no vectors are lost, and the corrected call may differ from this one
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -148,7 +154,7 @@ def _work_folder(folder: Path, plan: dict[str, Any]) -> Iterator[Path]:
 def _rows(
     folder: Path, rows: Callable[[], Iterator[Row]], kind: str, bad: BadRows | None, progress: Progress
 ) -> Dataset:
-    """The rows as pairs on disk, and beside them the list of rows that were left out."""
+    """The rows as pairs on disk; the record of skipped rows is written next to them."""
     file = folder / "rows.arrow"
 
     def pairs() -> Iterator[Row]:
@@ -166,12 +172,12 @@ def _rows(
     _restore(folder / "bad.json", bad)
     table = tables.open_table(file)
     if not len(table):
-        raise DataError("no row in the input: correct the path or the file")
+        raise DataError("no rows in the input: correct the path or the file")
     return table
 
 
 def _restore(file: Path, bad: BadRows | None) -> None:
-    """Keep the list of rows that were left out, or take it from an earlier call that has read them."""
+    """Store the record of skipped rows, or restore that of an earlier call, which has read the rows."""
     if bad is not None and file.is_file():
         bad.messages[:] = read_json(file, f"remove {file.parent}", kind=list)
     elif bad is not None:
@@ -179,14 +185,14 @@ def _restore(file: Path, bad: BadRows | None) -> None:
 
 
 def _own_texts(table: Dataset, kind: str, settings: MineSettings) -> candidates.Candidates:
-    """The candidates that a set itself holds."""
+    """The candidates from the rows themselves."""
     if not settings.labels:
         return candidates.of_rows(table, settings.by_source)
     return candidates.of_labels(table, lambda row: [row["query"]] if kind == "labelled" else row["positive"])
 
 
 def _refuse_small(texts: int, settings: MineSettings) -> None:
-    if texts > np.iinfo(np.int32).max:  # numbers of candidates take four bytes each
+    if texts > np.iinfo(np.int32).max:  # `FOUND` has four bytes for the number of a candidate
         raise UsageError(f"the corpus has {texts:,} texts, more than {np.iinfo(np.int32).max:,}: mine it in parts")
     first = settings.ranks[0]
     if texts <= first + settings.negatives:
@@ -209,12 +215,19 @@ class _Search:
     progress: Progress
 
     def nearest(self, one_kind: bool) -> np.ndarray:
-        """(rows, depth) of `FOUND`; `one_kind`: queries and candidates are texts of one kind, embedded alike."""
+        """Search the nearest candidates of each row.
+
+        Args:
+            one_kind: Whether queries are embedded like documents, because both are texts of one kind.
+
+        Returns:
+            (rows, depth) of `FOUND`.
+        """
         known = self._embed("corpus", self.texts.texts, len(self.texts), self.retriever.documents)
         asked = self._queries(self.retriever.documents if one_kind else self.retriever.queries)
         file, depth = self.folder / "nearest.npy", self.settings.depth
         found = array_on_disk(file, FOUND, (len(self.table), depth))
-        # A source of so few texts that no rank is left to choose from is compared with all sources.
+        # A source with too few texts for the ranks is compared with the texts of all sources.
         groups = candidates.search_groups(
             self.table, self.texts, labels=self.settings.labels, by_source=self.settings.by_source,
             least=self.settings.ranks[1],
@@ -228,10 +241,13 @@ class _Search:
         return found
 
     def lowest(self, own: bool) -> Callable[[int, list[str]], float]:
-        """Row, its positives -> the lowest similarity of one of them; infinite where nothing depends on it.
+        """Return a function: row number, its positives -> their lowest similarity to the query.
 
         Args:
-            own: Whether the corpus is the set itself, so that it holds the positives.
+            own: Whether the corpus is made of the rows themselves, so that it has the positives.
+
+        Returns:
+            The function; it returns infinity if no setting depends on it.
         """
         if self.settings.margin is None and self.settings.percentage is None:
             return lambda row, positives: np.inf

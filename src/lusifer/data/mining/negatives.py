@@ -1,6 +1,6 @@
 """Choose the negatives of each row from the texts that are nearest to its query.
 
-Rows are done in blocks. Each block is a file until all are there, so that work that was stopped goes on.
+Rows are processed in blocks. Each block is a file until all are done, so that interrupted work can continue.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from lusifer.io.files import read_json, write_file, write_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
-ROWS = 2048  # of a block
-SLACK = 64  # texts searched beyond those that are kept: the row's own answers are among them
-KNOWN = "candidates dropped: a text of the row, or one that shares its answer"
+ROWS = 2048  # rows of a block
+SLACK = 64  # texts that are searched in addition, because the row's own answers are among the nearest
+KNOWN = "candidates dropped: a text of the row, or a known answer"
 TOP = "candidates skipped: nearest to the query"
-MARGIN = "candidates dropped: too near beside the positive (margin)"
-SHARE = "candidates dropped: too near beside the positive (percentage)"
-CROSS = "candidates dropped: the cross-encoder puts them beside the positive"
-FULL, SHORT = "rows with all their negatives", "rows with fewer negatives than asked for"
+MARGIN = "candidates dropped: too similar compared with the positive (margin)"
+SHARE = "candidates dropped: too similar compared with the positive (percentage)"
+CROSS = "candidates dropped: the cross-encoder scores them close to the positive"
+FULL, SHORT = "rows with all negatives", "rows with fewer negatives than requested"
 NONE = "rows without any negative"
-EVERY_SOURCE = "rows given texts of all sources: their own has too few"
+EVERY_SOURCE = "rows with candidates of all sources: their own has too few"
 ALONE = "rows left out: no other text has their label"
-GIVEN = "negatives that the rows had and keep"
+GIVEN = "negatives that the rows already had"
 MINED = "negatives mined"
 
 FOUND = np.dtype([("score", np.float32), ("number", np.int32)])
@@ -51,11 +51,20 @@ Rescore = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 class MineSettings:
     """How negatives are chosen.
 
-    `skip` nearest texts are not taken, because many are answers that are not marked as such; the next `keep` may be
-    (published: 30 and 128). Where labels decide, `label_ranks` are the first and last rank instead (published: 20 to
-    140). `margin`, `percentage`: a negative's similarity is at most the lowest of a positive minus the margin, or times
-    the percentage (0.95: NV-Retriever). `cross_margin`: the same for a cross-encoder's scores. `by_source`: only texts
-    of the row's own source, unless that has fewer than `skip` and `keep` together.
+    negatives: How many a row gets in total.
+    skip: How many of the nearest texts are skipped: many of them are answers that are not marked (published: 30).
+    keep: How many texts after these are candidates (published: 128).
+    label_ranks: With `labels`, the first and last rank of candidates, instead of `skip` and `keep` (published: 20 to
+        140).
+    margin: A negative's similarity is at most the lowest similarity of a positive minus this.
+    percentage: A negative's similarity is at most the lowest similarity of a positive times this (0.95: NV-Retriever).
+    cross_margin: As `margin`, for the scores of a cross-encoder.
+    choose: Whether candidates are sampled, or taken from the nearest on.
+    replace: Whether negatives that a row already has are removed first.
+    by_source: Whether candidates are from the row's own source only, unless it has fewer than `skip` and `keep`
+        together.
+    labels: Whether texts with another label are the negatives.
+    seed: The seed of all samples.
     """
 
     negatives: int = 7
@@ -72,23 +81,23 @@ class MineSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse ranks that leave nothing."""
+        """Refuse ranks without a candidate."""
         if self.label_ranks[0] >= self.label_ranks[1]:
             first, last = self.label_ranks
-            raise UsageError(f"--label-ranks {first} {last}: leaves no rank: give the lower one first")
+            raise UsageError(f"--label-ranks {first} {last}: no ranks between them: give the lower one first")
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """First and last rank that may become a negative, from 0, the last one not included."""
+        """The first rank of candidates, from 0, and the rank after the last one."""
         return self.label_ranks if self.labels else (self.skip, self.skip + self.keep)
 
     @property
     def depth(self) -> int:
-        """Number of texts to search for each query."""
+        """The number of texts to search for each query."""
         return self.ranks[1] + SLACK
 
     def limits(self, lowest: float) -> Iterator[tuple[str, float]]:
-        """Yield (reason, highest similarity of a negative), given the lowest similarity of a positive."""
+        """Yield (reason, highest allowed similarity of a negative) for a lowest similarity of a positive."""
         if self.margin is not None:
             yield MARGIN, lowest - self.margin
         if self.percentage is not None:
@@ -97,7 +106,7 @@ class MineSettings:
 
 @dataclass
 class _Pool:
-    """The candidates of one row that are left, in the order in which they are taken."""
+    """The remaining candidates of one row, in the order in which they are taken."""
 
     row: Row
     numbers: np.ndarray
@@ -110,11 +119,11 @@ class Chooser:
     """Chooses the negatives of rows.
 
     Args:
-        table: Checked pairs; those of a labelled set have no positive yet.
+        table: Checked pairs; those of a labelled dataset have no positive yet.
         corpus: The candidates.
-        answers: Which texts are answers of a query; None where labels decide.
-        found: (rows, depth) of `FOUND`, by descending score; number -1 stands for none.
-        lowest: Row number, positives -> lowest similarity of a positive.
+        answers: The known answers; None with labels.
+        found: The nearest texts of each row, (rows, depth) of `FOUND`, by descending score; number -1 means none.
+        lowest: Row number, positives -> the lowest similarity of a positive.
         rescore: A cross-encoder, or None.
         settings: How to choose.
     """
@@ -128,7 +137,12 @@ class Chooser:
     settings: MineSettings
 
     def block(self, start: int, counts: RowCounts) -> list[Row]:
-        """Give the `ROWS` rows from `start` on with their negatives, and count what was dropped and why."""
+        """Return the `ROWS` rows from `start` on with their negatives, and count dropped candidates by reason.
+
+        Args:
+            start: The number of the first row.
+            counts: Gets the counts.
+        """
         kept: list[Row] = []
         pools: list[_Pool] = []
         for number, row in enumerate(self.table.data.slice(start, ROWS).to_pylist(), start=start):
@@ -149,7 +163,7 @@ class Chooser:
         return kept
 
     def count_small_sources(self, counts: RowCounts) -> None:
-        """Count the rows whose own source has too few texts to choose from, and name those sources."""
+        """Count the rows whose own source has too few candidates, and list those sources."""
         if self.settings.labels or not self.settings.by_source:
             return
         sources = (each.data.column("source").value_counts().to_pylist() for each in (self.table, self.corpus.table))
@@ -161,14 +175,14 @@ class Chooser:
                 counts.count(EVERY_SOURCE, example, by=count)
 
     def _pool(self, number: int, row: Row, counts: RowCounts) -> _Pool:
-        """Rank, cut and filter the candidates of a row."""
+        """Select the candidates of a row by rank, known answers and similarity."""
         found = self.found[number]
         own = {text_hash(text) for text in (row["query"], *row["positive"], *row["negative"])}
         if self.answers is not None:
             own |= self.answers.of(text_hash(row["query"]))
         hashes = self.corpus.hashes[np.maximum(found["number"], 0)]
         banned = np.isin(hashes, np.fromiter(own, dtype=np.uint64))
-        # One text of two sources is two candidates: only the first of them counts.
+        # A text that is in two sources is two candidates: only the first one counts.
         banned[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
         real = found["number"] >= 0
         wanted = max(0, self.settings.negatives - len(row["negative"]))
@@ -185,9 +199,9 @@ class Chooser:
         return pool
 
     def _choose(self, pools: Sequence[_Pool], counts: RowCounts) -> list[list[tuple[str, float]]]:
-        """The texts and similarities that each row lacks: the first of its pool that the cross-encoder lets pass.
+        """The new negatives of each row with their similarities: the first of its pool that pass the cross-encoder.
 
-        The cross-encoder reads candidates only as long as negatives are missing.
+        The cross-encoder scores candidates only as long as negatives are missing.
         """
         chosen: list[list[tuple[str, float]]] = [[] for _ in pools]
         places = [0] * len(pools)
@@ -211,7 +225,7 @@ class Chooser:
                     chosen[number].append((texts[at], float(pools[number].scores[place])))
 
     def _lowest_cross(self, pools: Sequence[_Pool]) -> list[float]:
-        """The cross-encoder's lowest score of a positive, by row."""
+        """The lowest cross-encoder score of a positive, per row."""
         if self.rescore is None:
             return [np.inf] * len(pools)
         pairs = [(pool.row["query"], text) for pool in pools for text in pool.row["positive"]]
@@ -219,7 +233,7 @@ class Chooser:
         return [min((float(next(scores)) for _ in pool.row["positive"]), default=np.inf) for pool in pools]
 
     def _drop(self, pool: _Pool, reason: str, which: np.ndarray, counts: RowCounts) -> None:
-        """Take candidates out of a pool, count them, and keep the nearest as an example."""
+        """Remove candidates from a pool, count them, and record the nearest as an example."""
         if not (number := int(which.sum())):
             return
         example: tuple[str, ...] = ()
@@ -240,10 +254,10 @@ class Chooser:
         return groups
 
     def _give_positive(self, number: int, row: Row) -> bool:
-        """Draw another text of the row's label as its positive; False where there is none."""
+        """Sample another text with the row's label as its positive; False if there is none."""
         group = self._rows_by_label[row["source"], row["label"]]
         generator = random.Random(f"{self.settings.seed}/{number}")
-        for other in generator.sample(group, len(group)):  # nearly always the first one or two
+        for other in generator.sample(group, len(group)):  # usually the first or second one is another text
             text = tables.values(self.table, "query", [other])[0]
             if text_hash(text) != text_hash(row["query"]):
                 row["positive"] = [text]
@@ -252,10 +266,18 @@ class Chooser:
 
 
 def write_blocks(folder: Path, chooser: Chooser, progress: Callable[[int, int], None]) -> RowCounts:
-    """Write the blocks of rows with negatives that are missing in a folder; return the counts of all blocks.
+    """Write the blocks of rows with negatives that a folder does not have yet.
+
+    Args:
+        folder: The folder of unfinished work.
+        chooser: Chooses the negatives.
+        progress: Called with (rows done, rows).
+
+    Returns:
+        The counts of all blocks, also of those that were there.
 
     Raises:
-        DataError: No row could be given a negative.
+        DataError: No row got a negative.
     """
     counts, total = RowCounts("Mined negatives"), len(chooser.table)
     counts.count("rows read", by=total)
@@ -274,14 +296,19 @@ def write_blocks(folder: Path, chooser: Chooser, progress: Callable[[int, int], 
         progress(min(start + ROWS, total), total)
     if not {FULL, SHORT} & set(counts.counts):
         raise DataError(
-            "no row could be given a negative: texts of another label are missing, or margin, percentage and "
-            "cross-encoder leave none; nothing is written"
+            "no row got a negative, nothing is written: add texts with another label, or relax --margin, --percentage "
+            "and the cross-encoder"
         )
     return counts
 
 
 def read_blocks(folder: Path, rows: int) -> Iterator[Row]:
-    """Yield the rows that `write_blocks` wrote, in their order; `rows` is how many rows were read."""
+    """Yield the rows that `write_blocks` wrote, in their order.
+
+    Args:
+        folder: The folder of unfinished work.
+        rows: The number of rows of the input.
+    """
     for start in range(0, rows, ROWS):
         with _block_file(folder, start).open("rb") as stream:
             yield from map(json.loads, stream)

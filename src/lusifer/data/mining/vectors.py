@@ -1,6 +1,6 @@
-"""Vectors of many texts on disk, and exact search in them.
+"""Store vectors of many texts on disk, and search them exactly.
 
-Both work in blocks: memory holds one block at a time, and work that was stopped goes on at its last whole block.
+Both work in blocks: one block is in memory at a time, and interrupted work continues after its last complete block.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from lusifer.errors import DataError
 from lusifer.extras import need
 from lusifer.io.files import write_file
 
-BLOCK = 4096  # texts embedded between two points where the work can go on
+BLOCK = 4096  # texts that are embedded between two points where work can continue
 CORPUS_BLOCK = 65_536  # vectors of the corpus in memory at once
 
 Encode = Callable[[list[str]], np.ndarray]
-"""Texts -> (n, d) float vectors, as `SentenceTransformer.encode` gives them."""
+"""Texts (n) -> (n, d) float vectors, like `SentenceTransformer.encode`."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Unit vectors in half precision, (rows, width), mapped from disk."""
+    """Unit vectors on disk, mapped into memory: `array` is (n, d) float16."""
 
     array: np.ndarray
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """The number of vectors."""
         return len(self.array)
 
     def take(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Give some rows as contiguous float32, (n, width)."""
+        """Read some rows as a contiguous array, (m, d) float32."""
         return np.ascontiguousarray(self.array[rows], dtype=np.float32)
 
     def release(self) -> None:
@@ -52,13 +52,20 @@ def embed(
     encode: Encode,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Vectors:
-    """Embed texts into a .npy file, or go on with the ones that are missing in it.
+    """Embed texts into a .npy file, or continue with the texts that are missing in it.
 
-    `texts` gives a slice of the texts, of which there are `count`, at least one; `progress` is called with (done,
-    count). The vectors, (count, width), are brought to length 1.
+    Args:
+        file: The file.
+        texts: Slice -> the texts of that slice.
+        count: The number of texts, at least 1.
+        encode: Texts -> vectors (n, d).
+        progress: Called with (done, count).
+
+    Returns:
+        The vectors, (count, d), scaled to length 1.
 
     Raises:
-        DataError: The model gave a vector that is not finite, or of length 0.
+        DataError: The model returned a vector that is 0 or not finite.
     """
     done = blocks_done(file)
     while done < count:
@@ -76,13 +83,17 @@ def embed(
 def nearest(
     queries: np.ndarray, corpus: Vectors, k: int, rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the texts of a corpus that are nearest to each query, by inner product and exactly.
+    """Find the vectors of a corpus that are nearest to each query, by exact inner product.
 
-    Queries are (n, width) float32; of the corpus the given rows are searched, ascending, or all.
+    Args:
+        queries: (n, d) float32.
+        corpus: The vectors to search.
+        k: How many to find for each query.
+        rows: The rows of the corpus to search, ascending; None: all.
 
     Returns:
-        Scores (n, k) float32, descending, and rows of the corpus (n, k) int64; -inf and -1 where it has fewer. Equal
-        scores are in the order of the corpus.
+        Scores (n, k) float32, descending, and rows of the corpus (n, k) int64; -inf and -1 if the corpus has fewer
+        than k. Equal scores are in the order of the corpus.
     """
     faiss = need("data", "faiss")
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -103,13 +114,19 @@ def nearest(
 
 
 def blocks_done(file: Path) -> int:
-    """Read how much of the work on a file is done, as `mark_done` wrote it; 0 before the first mark."""
+    """Return how much of the work on a file is done, as `mark_done` recorded it; 0 before that."""
     mark = _mark(file)
     return int(mark.read_text("utf-8")) if mark.is_file() else 0
 
 
 def mark_done(file: Path, done: int, *arrays: np.memmap) -> None:
-    """Write the mapped arrays to disk, free their memory, and note how much of the work on a file is done."""
+    """Write mapped arrays to disk, free their memory, and record how much of the work on a file is done.
+
+    Args:
+        file: The file that the work belongs to.
+        done: How much is done, as `blocks_done` will return it.
+        arrays: The mapped arrays.
+    """
     for array in arrays:
         array.flush()
         release(array)
@@ -118,16 +135,22 @@ def mark_done(file: Path, done: int, *arrays: np.memmap) -> None:
 
 
 def array_on_disk(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """Map a .npy file to read and write; it is made anew as long as nothing in it is marked as done."""
+    """Map a .npy file to read and write; it is created again unless a part of it is marked as done.
+
+    Args:
+        file: The file.
+        dtype: The dtype of a new file.
+        shape: The shape of a new file.
+    """
     if blocks_done(file):
         return open_memmap(file, "r+")
     return open_memmap(file, "w+", dtype, shape)
 
 
 def release(array: np.ndarray) -> None:
-    """Free the memory of a mapped array: what was read or flushed is still in its file.
+    """Free the memory of a mapped array; data that were read or flushed stay in its file.
 
-    Only Linux does this for a shared mapping without losing anything; elsewhere nothing happens.
+    Only Linux can do this for a shared mapping without losing data; elsewhere nothing happens.
     """
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -143,12 +166,12 @@ def _unit(block: np.ndarray, texts: list[str]) -> np.ndarray:
     wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(wrong):
         text = texts[wrong[0]][:60]
-        raise DataError(f"the vector of {text!r} is not a number or 0: run `lusifer doctor` on the model")
+        raise DataError(f"the vector of {text!r} is 0 or not finite: check the model with `lusifer doctor`")
     return (block / lengths).astype(np.float16)
 
 
 def _return_free_memory() -> None:
-    """Batches of many shapes leave gaps that glibc keeps, gigabytes of them in an hour."""
+    """Return free memory to the system: glibc would keep gaps from batches of many shapes, gigabytes in an hour."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)

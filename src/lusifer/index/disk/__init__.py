@@ -1,1 +1,1 @@
-"""What lies on the disk: whether a commit is whole, and what is said of a file that is not."""
+"""The files of an index on disk: complete commits, checksums, damaged files and filters."""

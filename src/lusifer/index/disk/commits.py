@@ -1,8 +1,8 @@
-"""Commits to a table: whole or taken back, and with a checksum of each file.
+"""Commits to a table: complete or rolled back, and with a checksum of each file.
 
-LanceDB checks no byte of its data, and reads another bit as other content, without a word. Its files are written once
-and never changed, so their checksums are noted when they are committed. Files that have none (those of an index of an
-earlier version, or of a commit that was killed) are noted by the next commit, as they are then.
+LanceDB does not check its data, and silently reads changed bytes as other content. Its files are written once and never
+changed, so their checksums are recorded with each commit. Files without a checksum (of an older version, or of a commit
+that was killed) get one with the next commit.
 """
 
 from __future__ import annotations
@@ -20,60 +20,58 @@ from lusifer.io.files import full_disk_named, put_back, read_json, sha256, write
 
 NAME = "documents"
 CHECKSUMS = "checksums.json"
-"""In the folder of the table: name of a file -> its SHA-256."""
+"""The file in the folder of the table: name of a file -> its SHA-256."""
 AT_ONCE = 256 * 2**20
-"""Bytes up to which a table is checked whenever it is opened: about a fifth of a second."""
+"""A table of at most so many bytes is checked whenever it is opened, in about a fifth of a second."""
 ROWS = ("data", "_deletions", "_versions")
-"""Folders with what was given: files that are written once."""
+"""The folders of texts, vectors and versions; files are written once."""
 INDICES = ("_indices",)
-"""Likewise what is made of it, and can be made again."""
+"""The folder of the search indexes, which can be made again from the rows; files are written once."""
 _MAGIC = b"LANC"
-"""How every file of the Lance format ends."""
+"""The last bytes of every file in the Lance format."""
 
 
 @contextmanager
 def committed_whole(place: Path) -> Iterator[None]:
-    """Run a block that commits to a table; take back what it committed with a file that was not written to its end.
+    """Run a block that commits to a table, roll back commits with truncated files, and record checksums.
 
-    Where a disk is full LanceDB 0.40 may lose the error of the last bytes of a file, and commits what cannot be read.
+    On a full disk LanceDB 0.40 may lose the error of the last bytes of a file, and commit an unreadable file.
 
     Args:
-        place: The table itself, NAME.lance; who calls is the one that writes.
-
-    The checksums of its new files are noted.
+        place: The table itself, NAME.lance. The caller must hold the lock of the index.
 
     Raises:
-        LusiferError: Something was taken back, or the disk is full.
+        LusiferError: A commit was rolled back, or the disk is full.
     """
     before, raised = set(_files(place)), None
     try:
         with full_disk_named(place.parent):
             yield
-    except BaseException as error:  # of several commits it may be the second that cannot read what the first wrote
+    except BaseException as error:  # raised below: a second commit may fail because the first one is truncated
         raised = error
     if cut := _take_back(place, before):
-        words = f"{cut.name} was cut: free some space, or name another place"
-        raise LusiferError(f"{place.parent}: cannot be written to its end: {words}") from raised
+        words = f"{cut.name} was truncated: free some space, or name another place"
+        raise LusiferError(f"{place.parent}: cannot be written completely: {words}") from raised
     if raised is not None:
         raise raised
     _note(place)
 
 
 def _files(place: Path, parts: Sequence[str] = ROWS + INDICES) -> list[Path]:
-    """The files of a table that commits bring."""
+    """The files of a table that commits write."""
     return sorted(
         file for part in parts for file in (place / part).rglob("*.*") if file.is_file() and file.suffix != ".json"
     )
 
 
 def _note(place: Path) -> None:
-    """Note the checksums of files that have none yet, and forget those of files that are gone."""
+    """Record the checksums of files that have none yet, and drop those of removed files."""
     known = _noted(place)
     noted = {name: known.get(name) or sha256(file) for name, file in _named(place)}
     if noted != known:
         try:
             write_json(place / CHECKSUMS, noted)
-        except OSError:  # a full disk: the commit stands all the same, and the next one notes these files too
+        except OSError:  # the disk is full: the commit is valid, and the next one records these checksums
             return
 
 
@@ -81,7 +79,7 @@ def _noted(place: Path) -> dict[str, str]:
     file = place / CHECKSUMS
     if not file.is_file():
         return {}
-    return read_json(file, "remove it: the next change notes the files as they are then", LusiferError, dict)
+    return read_json(file, "remove it: the next change writes it again, without this check", LusiferError, dict)
 
 
 def _named(place: Path, parts: Sequence[str] = ROWS + INDICES) -> list[tuple[str, Path]]:
@@ -90,7 +88,7 @@ def _named(place: Path, parts: Sequence[str] = ROWS + INDICES) -> list[tuple[str
 
 @dataclass(frozen=True)
 class Checked:
-    """How many files of a table have the bytes that were written, and how many have no checksum."""
+    """The result of a check: how many files match their checksum (`whole`), and how many have none (`unknown`)."""
 
     whole: int
     unknown: int
@@ -99,16 +97,15 @@ class Checked:
 def check(place: Path, parts: Sequence[str] = ROWS) -> Checked:
     """Compare the files of a table with their checksums.
 
-    A writer removes files that no version needs, and LanceDB names those that it misses; but where the newest version
-    is gone it reads the one before, without a word.
+    Missing files are not reported here, because a writer removes unneeded ones, and LanceDB reports those it needs. But
+    if the newest version is missing, LanceDB silently reads the one before, so that is checked.
 
     Args:
         place: The table itself, NAME.lance.
-        parts: Its folders that are looked into.
+        parts: The folders to check.
 
     Raises:
-        LusiferError: A file has other bytes than were written, the newest version is gone, or the checksums are
-            damaged.
+        LusiferError: A file has changed, the newest version is missing, or the checksums are damaged.
     """
     known, whole, unknown = _noted(place), 0, 0
     _refuse_older(place, known)
@@ -127,13 +124,13 @@ def check(place: Path, parts: Sequence[str] = ROWS) -> Checked:
 
 
 def look(place: Path) -> bool:
-    """Check a small table whole; of a larger one look at the list of versions, and at the end of each file.
+    """Check a small table completely; of a larger one only the list of versions and the end of each file.
 
     Returns:
-        Whether it was checked whole.
+        Whether it was checked completely.
 
     Raises:
-        LusiferError: As `check`, or a file does not end as it was written.
+        LusiferError: As `check`, or a file is truncated.
     """
     if is_small(place):
         check(place)
@@ -150,27 +147,31 @@ def look(place: Path) -> bool:
 
 
 def _refuse_older(place: Path, known: Mapping[str, str]) -> None:
-    """Refuse a table whose newest version is gone, by the checksums `known` of it."""
+    """Refuse a table whose newest version is missing; `known` are its checksums."""
     written = max((Path(name) for name in known if name.endswith(".manifest")), key=_version, default=None)
     there = max((_version(file) for file in (place / "_versions").glob("*.manifest")), default=0)
-    # Here and in `check` read once more: `reindex` may have put another table there, whose versions begin anew.
+    # Here and in `check` the checksums are read again: `reindex` may have replaced the table, and its versions restart.
     if written is not None and there < _version(written) and _noted(place) == known:
         raise LusiferError(damage.lost(place.parent, f"{place.name}/{written}"))
 
 
 def is_table(folder: Path, name: str = NAME) -> bool:
-    """Whether a folder has a table of that name: something committed, or data. A kill may leave less of a new one.
+    """Whether a folder has a table of that name, with a commit or data.
 
-    One that a `reindex` had moved away when it was killed is put back first.
+    A table that a killed `reindex` had moved away is restored first.
+
+    Args:
+        folder: The folder of the index.
+        name: The name of the table.
     """
     place = folder / f"{name}.lance"
-    with suppress(OSError):  # who may only read here finds none, as before
+    with suppress(OSError):  # without permission to write it cannot be restored, and is not found
         put_back(place)
     return any(any((place / part).glob("*")) for part in ("_versions", "data"))
 
 
 def is_small(place: Path) -> bool:
-    """Whether a table is checked whenever it is opened."""
+    """Whether a table has at most `AT_ONCE` bytes."""
     size = 0
     for file in _files(place):
         try:
@@ -181,16 +182,16 @@ def is_small(place: Path) -> bool:
 
 
 def _take_back(place: Path, before: set[Path]) -> Path | None:
-    """Remove the versions, younger than the files `before`, with a file that was cut; give one such file.
+    """Remove versions that are newer than the files `before` and have a truncated file; return one such file.
 
-    What it left is removed when the table is tidied.
+    Their other files are removed when the table is tidied.
     """
     new = set(_files(place)) - before
     versions = sorted((file for file in new if file.suffix == ".manifest"), key=_version)
     bad = [file for file in new if file.suffix in (".lance", ".idx") and not _ends_well(file)]
     for number, version in enumerate(versions):
         said = version.read_bytes()
-        # A manifest has the names of data files, and the bytes of the number that names the folder of an index.
+        # A manifest has the names of data files, and the bytes of the UUID that names the folder of a search index.
         cut = [file for file in bad if file.name.encode() in said or _folder_number(file) in said]
         if cut:
             for each in reversed(versions[number:]):
@@ -212,6 +213,6 @@ def _folder_number(file: Path) -> bytes:
 
 
 def _version(manifest: Path) -> int:
-    """The number of a version; newer tables count names down, so that the last version comes first."""
+    """The number of a version; in newer tables the numbers in names count down."""
     number = int(manifest.stem)
     return number if number < 2**63 else 2**64 - 1 - number

@@ -1,4 +1,4 @@
-"""What LanceDB raises, in our words: a wrong filter, a file that is lost, cut, damaged or of another version."""
+"""Translate errors of LanceDB into messages: a wrong filter, or a file that is lost, truncated, damaged or too new."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.index.disk.filters import HOW
 
 _LOST = re.compile(r"Not found: |LanceError\((?:IO|Arrow)\)|corrupt file|Protobuf message")
-"""What LanceDB says of a file that is not there, ends too early, or has other bytes than were written."""
+"""LanceDB's messages about a file that is missing, truncated or changed."""
 _LANCE = re.compile("lance error: |Invalid (?:user )?input")
-"""How all begins that it says; where nobody gave it a filter, its files are to blame."""
+"""The beginning of its other messages; without a filter they mean a damaged file."""
 _PAGE = re.compile(r"Column \d+ page \d+ has")
-"""Likewise, in a ValueError."""
+"""A damaged file, reported as a ValueError."""
 _PANICS = ("PanicException", "RustPanic")
-"""How Python calls what LanceDB, written in Rust, did not expect at all; the first is no `Exception`."""
+"""The Python names of panics in Rust; the first is no subclass of `Exception`."""
 FIELDS = {"string": "text", "int64": "int", "double": "float", "bool": "bool"}
 """Type of a column -> kind of a field."""
 _NO_FIELD = re.compile(r"No field named (.+?)\. Valid fields")
 _SYSTEM = re.compile(r"\(os error (\d+)\)")
-"""What it says where the system has refused; 2 is a file that is not there."""
+"""An error of the operating system; number 2 is a missing file."""
 
 
 def told(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method of a table say of what LanceDB raises that a file of it is lost or damaged, where it is that."""
+    """Decorate a method of a table so that LanceDB's errors about its files become a LusiferError with a fix."""
 
     @wraps(call)
     def run(table: Any, *words: Any, **named: Any) -> Any:
@@ -42,18 +42,18 @@ def told(call: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             if (number := _SYSTEM.search(str(error))) and number[1] != "2":
                 why = os.strerror(int(number[1]))
-                raise LusiferError(f"{table.folder}: {why}; the index is as it was: try again") from error
+                raise LusiferError(f"{table.folder}: {why}; the index is unchanged: try again") from error
             if not _damaged(error) and not _LANCE.match(str(error)):
                 raise
             if table.replaced:
-                raise LusiferError(f"{table.folder}: was embedded anew while it was read: ask again") from error
+                raise LusiferError(f"{table.folder}: was embedded again while it was read: try again") from error
             raise LusiferError(lost(table.folder, str(error))) from error
 
     return run
 
 
 def _damaged(error: BaseException) -> bool:
-    """Whether LanceDB could not read what it had written; of a wrong filter it says a ValueError, or names it."""
+    """Whether an error of LanceDB means a damaged file, and not a wrong filter."""
     said = str(error)
     if type(error).__name__ in _PANICS:
         return True
@@ -63,45 +63,61 @@ def _damaged(error: BaseException) -> bool:
 
 
 def about(folder: Path, schema: Any, key: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
-    """What a table says, under `key`, of the model that made it; nothing where no `lusifer index` did.
+    """Read the record of the model from the metadata of a table, and check its columns.
 
     Args:
-        folder: Of the index.
-        schema: Of the table.
-        key: In its metadata.
-        columns: Those that it must have -> how their type is called.
+        folder: The folder of the index.
+        schema: The schema of the table.
+        key: The key in its metadata.
+        columns: Required column -> the name of its type.
+
+    Returns:
+        The record; empty if `lusifer index` did not make the table.
 
     Raises:
-        LusiferError: It cannot be read, or has other columns.
+        LusiferError: The record cannot be read, or the table has other columns.
     """
     try:
         said = json.loads((schema.metadata or {}).get(key, "{}"))
     except ValueError as error:  # not UTF-8, or not JSON
-        raise LusiferError(lost(folder, f"what it says of its model: {error}")) from error
+        raise LusiferError(lost(folder, f"its record of the model: {error}")) from error
     if said and not isinstance(said, dict):
-        raise LusiferError(lost(folder, "what it says of its model is no object"))
+        raise LusiferError(lost(folder, "its record of the model is no object"))
     found = {one.name: re.sub(r"\[.*", "", str(one.type)) for one in schema}
     wrong = [f"{name} ({found.get(name, 'missing')})" for name, kind in columns.items() if found.get(name) != kind]
     wrong += [f"{name} ({kind})" for name, kind in found.items() if name not in columns and kind not in FIELDS]
     if said and wrong:
-        how = "make it anew with this one, or use the version that made it"
+        how = "make it again with this one, or use the version that made it"
         raise LusiferError(f"{folder}: has columns of another version of lusifer ({', '.join(wrong)}): {how}")
     return said
 
 
 def lost(folder: Path, said: str) -> str:
-    """What is said of a damaged file; `said` is what LanceDB says, with the lines of its own source."""
+    """Return the message for a damaged file.
+
+    Args:
+        folder: The folder of the index.
+        said: The error of LanceDB, which may have lines of its source code.
+    """
     file = re.search(r"\w+\.lance/[\w./-]*\w", said)
     what = file[0] if file else re.split(r", /\w+/", said.splitlines()[0])[0][:200]
     mend = "index the documents again into a new folder"
-    if "/_indices/" in what:  # the words alone: texts and vectors are whole
+    if "/_indices/" in what:  # only the full-text index: texts and vectors are undamaged
         mend = f"make it from the texts: `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
-    return f"{folder}: a file of the index is lost or damaged ({what}): put it back from a copy, or {mend}"
+    return f"{folder}: a file of the index is lost or damaged ({what}): restore it from a copy, or {mend}"
 
 
 @contextmanager
 def filtered(where: str | None, fields: Iterable[str]) -> Iterator[None]:
-    """Say of what LanceDB raises that the filter is wrong, where there is one; `fields` are those of the documents."""
+    """Raise errors of LanceDB in the block as errors of the filter.
+
+    Args:
+        where: The filter; with None errors pass through.
+        fields: The fields of the documents, for the message.
+
+    Raises:
+        UsageError: The filter is wrong.
+    """
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:

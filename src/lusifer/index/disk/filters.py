@@ -1,8 +1,8 @@
-"""The condition of a filter, read to its end before LanceDB gets it.
+"""Check the condition of a filter before LanceDB reads it.
 
-LanceDB reads a condition as far as its syntax goes and leaves out the rest, without a word. A deep one overflows its
-stack, which ends the process, and a function may ask for any memory. So what it gets is of a small grammar: the
-comparisons of SQL, joined and negated, over fields and values, with bounds.
+LanceDB silently ignores the rest of a condition after a syntax error. A deep condition overflows its stack, which kills
+the process, and a function may take any amount of memory. So only a small grammar is allowed: the comparisons of SQL,
+joined and negated, over fields and values, within limits.
 
     condition   test {AND test}, tests joined by OR, NOT test
     test        value [= == != <> < <= > >= value]    value [NOT] LIKE | ILIKE value
@@ -23,15 +23,15 @@ FUNCTIONS = frozenset(
     "abs ceil coalesce contains ends_with floor length lower ltrim now regexp_like".split()
     + "round rtrim starts_with trim upper".split()
 )
-"""Functions whose result is not larger than what they are given."""
+"""Functions whose result is not larger than their arguments."""
 TYPES = frozenset("int integer bigint float double string text varchar boolean bool date timestamp".split())
 LONGEST = 100_000
-"""Characters of a condition."""
+"""The most characters of a condition."""
 DEEPEST = 32
-"""Brackets, negations and signs inside each other."""
+"""The deepest nesting of brackets, negations and signs."""
 MOST = {"joined": 1_000, "computed": 32, "listed": 10_000}
-"""How often tests are joined, values computed, and values listed."""
-HOW = "an SQL condition on the fields, as in: lang = 'de' AND year > 2000"
+"""The most tests that are joined, values that are computed, and values that are listed."""
+HOW = "an SQL condition on the fields, such as: lang = 'de' AND year > 2000"
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
     r"|(?P<field>`[^`]+`)|(?P<word>[^\W\d]\w*(?:\.[^\W\d]\w*)*)|(?P<sign><=|>=|<>|!=|==|[=<>(),+\-*/%]))"
@@ -41,13 +41,13 @@ _RESERVED = frozenset("AND OR NOT IN BETWEEN LIKE ILIKE IS AS".split())
 
 
 def condition(where: str) -> str:
-    """Give a condition as LanceDB is to read it: the same words, and nothing behind them.
+    """Check a condition and return it for LanceDB: the same tokens, joined by single spaces.
 
     Raises:
-        UsageError: It is not of the grammar above, or too long or too deep.
+        UsageError: It does not follow the grammar above, or is too long or too deep.
     """
     if len(where) > LONGEST:
-        raise UsageError(f"filter: {len(where):,} characters: give {LONGEST:,} at most")
+        raise UsageError(f"filter: {len(where):,} characters: give at most {LONGEST:,}")
     return _Reader(where).whole()
 
 
@@ -62,14 +62,14 @@ class _Reader:
     def whole(self) -> str:
         self._condition()
         if self._at < len(self._tokens):
-            raise self._error(f"{self._next()} is left over")
+            raise self._error(f"{self._next()} does not belong here")
         return " ".join(text for _, text, _ in self._tokens)
 
     def _next(self) -> str:
         return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
 
     def _is(self, *words: str) -> bool:
-        """Whether one of these comes next; a field in backticks and a text are none of them."""
+        """Whether the next token is one of these words; fields in backticks and texts never are."""
         return self._at < len(self._tokens) and self._next().upper() in words
 
     def _take(self, *words: str) -> bool:
@@ -98,7 +98,7 @@ class _Reader:
 
     def _condition(self) -> None:
         self._negated()
-        while self._take("AND", "OR"):  # which binds closer is for LanceDB to know
+        while self._take("AND", "OR"):  # LanceDB decides on precedence
             self._count("joined")
             self._negated()
 
@@ -116,7 +116,7 @@ class _Reader:
         elif self._take("IS"):
             self._take("NOT")
             if not self._take("NULL", "TRUE", "FALSE"):
-                raise self._error("IS is followed by NULL, NOT NULL, TRUE or FALSE")
+                raise self._error("IS must be followed by NULL, NOT NULL, TRUE or FALSE")
         else:
             negated = self._take("NOT")
             if self._take("LIKE", "ILIKE"):
@@ -129,7 +129,7 @@ class _Reader:
                 self._demand("(")
                 self._listed()
             elif negated:
-                raise self._error("NOT is followed by LIKE, IN or BETWEEN")
+                raise self._error("NOT must be followed by LIKE, IN or BETWEEN")
 
     def _listed(self) -> None:
         """Values up to a closing bracket."""
@@ -171,7 +171,7 @@ class _Reader:
         return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
 
     def _call(self, name: str) -> None:
-        """What stands behind the name of a function and its bracket."""
+        """The arguments of a function, after its name and bracket."""
         if name in ("cast", "try_cast"):
             self._value()
             self._demand("AS")
@@ -180,7 +180,7 @@ class _Reader:
             self._at += 1
             self._demand(")")
         elif name not in FUNCTIONS:
-            raise self._error(f"{name}(...) is none of the functions {', '.join(sorted(FUNCTIONS))}")
+            raise self._error(f"{name}(...) is not allowed: use one of {', '.join(sorted(FUNCTIONS))}")
         elif not self._take(")"):
             self._listed()
 
@@ -194,7 +194,7 @@ def _tokens(where: str) -> list[tuple[str, str, int]]:
         if token is None:
             rest = text[end:].lstrip()
             place = f"character {text.index(rest, end) + 1:,}"
-            hint = ": a name stands in backticks, a text in single quotes" if rest[:1] in ('"', "'", "`") else ""
+            hint = ": put names in backticks, texts in single quotes" if rest[:1] in ('"', "'", "`") else ""
             raise _refusal(where, f"cannot be read from {rest[:20]!r} on ({place}){hint}")
         found.append((token.lastgroup or "", token[token.lastgroup or 0], token.start(token.lastgroup or 0)))
         end = token.end()
