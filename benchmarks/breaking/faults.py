@@ -103,7 +103,7 @@ def nan(bench: Bench, draw: random.Random) -> str:
     """A weight becomes NaN before a random step."""
     place = draw.randrange(2 * STEPS)
     ended = bench.attempt(hook=lambda: _nan_at(place))
-    bench.refused(ended, r"the loss is nan at step \d; the batch is in .*anew in another --output", (1,))
+    bench.refused(ended, r"the loss is nan at step \d; the batch is in .*start a new run in another --output", (1,))
     for file in bench.run.glob("checkpoints/*/checkpoint-*/trainable.safetensors"):
         if not all(torch.isfinite(tensor).all() for tensor in load_file(file).values()):
             raise WrongError(f"{file} has NaN")

@@ -95,7 +95,7 @@ def test_what_is_odd_is_named_by_whoever_reads_it(
     for place in (base, model):
         change(place / name, keys, value)
     said = refused(lambda: read_tokenizer(str(base)), LusiferError)
-    assert re.fullmatch(rf"{base / name}: damaged, {words}.*; correct it, or fetch the folder anew", said)
+    assert re.fullmatch(rf"{base / name}: damaged, {words}.*; correct it, or fetch the folder again", said)
     for quick in (False, True):
         said = refused(lambda quick=quick: folder.load(model, "cpu", vectors_only=quick), ModelFolderError)
         assert re.fullmatch(rf"{model / name}: damaged, {words}.*; copy or save the folder again", said)

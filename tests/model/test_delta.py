@@ -252,7 +252,7 @@ def test_a_truncated_one_is_told_by_its_file(load, trained):
 
 
 def test_a_revision_of_a_folder_is_refused(bases_folder):
-    with pytest.raises(UsageError, match=r"model\.llm\.revision='v2': .* lies on this machine, .*: leave it out"):
+    with pytest.raises(UsageError, match=r"model\.llm\.revision='v2': .* is on this machine, .*: remove the key"):
         read_backbone(Base(str(bases_folder[1]), "v2"), "llm")
 
 

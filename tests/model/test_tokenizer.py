@@ -126,10 +126,10 @@ def test_missing_tokens_are_named():
     check_tokenizers(encoder, llm)
     check_tokenizers(encoder)
     llm.eos_token = None
-    with pytest.raises(UsageError, match="model.llm: its tokenizer has no eos token; set eos_token"):
+    with pytest.raises(UsageError, match="model.llm: its tokenizer has no eos token: set eos_token"):
         check_tokenizers(encoder, llm)
     encoder.pad_token = None
-    with pytest.raises(UsageError, match="model.encoder: its tokenizer has no pad token; set pad_token"):
+    with pytest.raises(UsageError, match="model.encoder: its tokenizer has no pad token: set pad_token"):
         check_tokenizers(encoder)
 
 

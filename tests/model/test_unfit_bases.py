@@ -19,7 +19,7 @@ QUANTISED = {
     "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True},
     "gptq": {"quant_method": "gptq", "bits": 4},
     "fp8": {"quant_method": "fp8"},
-    "by a method that is not named": {"bits": 4},
+    "unknown method": {"bits": 4},
 }
 
 
@@ -34,7 +34,7 @@ def test_a_quantised_base_is_refused(method: str, tower: str, tmp_path: Path) ->
     path = base(tmp_path, tower)
     file = path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": QUANTISED[method]}))
-    words = rf"model\.{tower}\.path=.*: its weights are quantised \({method}\): give the model that it was made from"
+    words = rf"model\.{tower}\.path=.*: its weights are quantized \({method}\): give the original model"
     with pytest.raises(UsageError, match=words):
         build.read_config(Base(str(path)), tower)
     with pytest.raises(UsageError, match=words):

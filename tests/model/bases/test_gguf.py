@@ -179,7 +179,7 @@ def test_it_is_known_by_its_digest(small):
 @pytest.mark.parametrize("size", [4, 10, 100, 900, 3000])
 def test_a_truncated_file_is_refused_by_name(size, small, tmp_path):
     (tmp_path / "short.gguf").write_bytes(small[0].read_bytes()[:size])
-    with pytest.raises(UsageError, match=r"short\.gguf: cannot be read as GGUF \(.*\); fetch it anew") as caught:
+    with pytest.raises(UsageError, match=r"short\.gguf: cannot be read as GGUF \(.*\): fetch it again") as caught:
         build.read_config(build.Base(str(tmp_path / "short.gguf")), "llm")
     assert "\n" not in str(caught.value)
 

@@ -142,8 +142,8 @@ def test_a_truncated_file_is_refused_by_name(small, tmp_path_factory, share):
     ("place", "value", "words"),
     [
         (4, 2, "only version 1 is known"),
-        (8, 63, "its dimensions fit no BERT"),
-        (12, -1, "its dimensions fit no BERT"),
+        (8, 63, "its dimensions are not those of a BERT"),
+        (12, -1, "its dimensions are not those of a BERT"),
         (40, 64, "blocks of 64"),
         (48, 77, "its pieces do not fit their text"),
         (44, 10**9, "truncated or damaged"),

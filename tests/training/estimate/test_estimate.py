@@ -165,7 +165,7 @@ def test_without_the_gradient_cache_a_step_is_cheaper_and_holds_the_whole_batch(
 
 def test_what_only_the_llm_can_tell_is_refused(minilm_like_folder) -> None:  # noqa: ANN001
     llm = f"model.llm.path={minilm_like_folder}"
-    with pytest.raises(UsageError, match="bert has no LM head.*distill: 1"):
+    with pytest.raises(UsageError, match="needs an LM head, and bert has none.*distill: 1"):
         stages("tiny", llm)
     with pytest.raises(UsageError, match="matryoshka_dims: 9999 is more than"):
         stages("tiny", "stages.contrastive.matryoshka_dims=[8, 9999]")

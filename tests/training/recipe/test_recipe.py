@@ -373,5 +373,5 @@ def test_a_lowest_rate_of_a_constant_schedule_is_refused() -> None:
 
 
 def test_a_revision_of_a_model_on_this_machine_is_refused():
-    with pytest.raises(UsageError, match=r"model\.start\.revision='v2': mini lies on this machine, .*: leave it out"):
+    with pytest.raises(UsageError, match=r"model\.start\.revision='v2': mini is a local folder, .*: remove the key"):
         start.folder("mini", "v2")

@@ -44,7 +44,7 @@ def test_a_tokenizer_that_only_a_later_stage_would_miss_is_named_at_once(
     value["stages"].reverse()  # the stage that needs the token comes last
     turned = tmp_path / "turned.yaml"
     turned.write_text(write(value))
-    with pytest.raises(UsageError, match=r"model\.llm: its tokenizer has no eos token; set eos_token"):
+    with pytest.raises(UsageError, match=r"model\.llm: its tokenizer has no eos token: set eos_token"):
         train(turned, tmp_path / "run", overrides=[f"model.llm.path={llm}"])
     assert not (tmp_path / "run" / "checkpoints").exists()
 

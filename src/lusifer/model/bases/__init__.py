@@ -1,1 +1,1 @@
-"""A base as people have it: configuration, weights, LM head and tokenizer, from wherever its files lie."""
+"""Read a base from a folder, a file, a package or the Hub: configuration, weights, LM head and tokenizer."""

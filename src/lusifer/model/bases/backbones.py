@@ -1,6 +1,6 @@
-"""Which backbones were checked, how each is loaded, and how its layers are compiled.
+"""The supported backbones, how to load them, and how to compile their layers.
 
-An architecture that is not in `backbones.toml` is refused; the message says how to check it.
+An architecture that is not in `backbones.toml` is refused, with a message on how to add it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from lusifer.errors import UsageError
 
 COMPILE_OPTIONS = {"fallback_random": True}
-"""Dropout draws what it draws without compilation, in the same order."""
+"""Dropout draws the same random numbers as without compilation."""
 MOST_VARIANTS = 64
-"""Both towers share transformers' wrapper of a layer: with and without gradients, padding, and gradients of a layer's
-input they come to 15, more than torch's own limit of 8, beyond which it compiles no more and says so in one warning."""
+"""torch's limit of compiled variants of a function. Both backbones share transformers' wrapper of a layer, which has 15
+variants (with and without gradients, padding, and gradients of the layer's input). Torch's default limit is 8, after
+which it stops compiling with one warning."""
 
 
 class Backbone(NamedTuple):
-    """Facts about one architecture, as `backbones.toml` explains them."""
+    """The facts about an architecture; `backbones.toml` explains them."""
 
     lora_targets: list[str]
     kwargs: dict[str, Any] = {}
@@ -42,30 +43,38 @@ class Backbone(NamedTuple):
 
 @cache
 def table(tower: str) -> dict[str, Backbone]:
-    """Read the checked architectures of a tower, "encoder" or "llm", by `model_type`."""
+    """Read the supported architectures of a backbone, "encoder" or "llm": `model_type` -> facts."""
     text = resources.files("lusifer.model.bases").joinpath("backbones.toml").read_text(encoding="utf-8")
     return {model_type: Backbone(**facts) for model_type, facts in tomllib.loads(text)[tower].items()}
 
 
 def backbone(model_type: str, tower: str) -> Backbone:
-    """Facts about the architecture `model_type` as a tower, "encoder" or "llm".
+    """Return the facts about an architecture.
+
+    Args:
+        model_type: Its name in transformers.
+        tower: "encoder" or "llm".
 
     Raises:
-        UsageError: The architecture was not checked in that place.
+        UsageError: The architecture is not supported as this backbone.
     """
     known = table(tower)
     if model_type not in known:
         raise UsageError(
             f"model.{tower}: architecture {model_type!r} was never checked as {tower} (checked: "
-            f"{', '.join(sorted(known))}); to check it, add [{tower}.{model_type}] to "
-            "lusifer/model/bases/backbones.toml, run `pytest tests/model/test_backbones.py`, and keep it only if every "
-            "test passes"
+            f"{', '.join(sorted(known))}): use one of these, or add [{tower}.{model_type}] to "
+            "lusifer/model/bases/backbones.toml if `pytest tests/model/test_backbones.py` then passes"
         )
     return known[model_type]
 
 
 def model_class(model_type: str, tower: str) -> type:
-    """The class of transformers that holds just what LUSIFER runs."""
+    """Return the class of transformers without the parts that LUSIFER does not use.
+
+    Args:
+        model_type: The name of the architecture in transformers.
+        tower: "encoder" or "llm".
+    """
     name = backbone(model_type, tower).class_name
     if name is None:
         return AutoModel
@@ -74,7 +83,12 @@ def model_class(model_type: str, tower: str) -> type:
 
 
 def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
-    """An uninitialised backbone for `config`, without pooler or head."""
+    """Make a backbone without pooler and head from its configuration, with new weights.
+
+    Args:
+        config: The configuration.
+        tower: "encoder" or "llm".
+    """
     cls = model_class(config.model_type, tower)
     make = cls.from_config if cls is AutoModel else cls._from_config
     return make(config, **backbone(config.model_type, tower).kwargs)
@@ -82,13 +96,18 @@ def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
 
 @contextmanager
 def described() -> Iterator[None]:
-    """What is made in the block has shapes and no numbers, and none are drawn, which on "meta" imports sympy."""
+    """Make modules in the block on the meta device, without memory and without initialization, which imports sympy."""
     with torch.device("meta"), no_init_weights():
         yield
 
 
 def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """A copy of a configuration that has the first layers alone."""
+    """Copy a configuration with only the first layers.
+
+    Args:
+        config: The configuration.
+        layers: The number of layers.
+    """
     cut = copy.deepcopy(config)
     if getattr(cut, "layer_types", None):
         cut.layer_types = cut.layer_types[:layers]
@@ -97,35 +116,40 @@ def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give the parameters of a backbone another number format; `Module.to` would round its rotary frequencies too."""
+    """Cast the parameters of a backbone, in place. `Module.to` would also round its rotary frequencies.
+
+    Args:
+        module: The backbone.
+        dtype: The new dtype.
+    """
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
 def is_decoder(config: PreTrainedConfig) -> bool:
-    """Whether the LLM is a causal language model (it then has an LM head and can be aligned by reconstruction)."""
+    """Whether an LLM is a causal language model, with an LM head, which reconstruction and completion need."""
     return backbone(config.model_type, "llm").decoder
 
 
 def compile_layers(model: nn.Module) -> int:
-    """Have every layer of the backbones compiled at its first call (`torch.nn.Module.compile`), in place.
+    """Compile every layer of the backbones at its first call (`torch.nn.Module.compile`), in place.
 
-    What lies between the matrix products is fused. Layer by layer, since the layers of a model are alike: one is
-    compiled, the others use the same code. A model compiled whole takes longer, and is compiled again for every kind of
-    batch; accelerate's `compile_regions` renames weights. Sizes of batches may change without a new compilation.
+    This fuses the operations between matrix products. Layers are compiled separately, because the layers of a model are
+    equal and share the compiled code. Compiling the complete model takes longer and is repeated for every kind of
+    batch; accelerate's `compile_regions` renames weights. Batch sizes may change without a new compilation.
 
     Args:
-        model: A model, or an embedder around it, on the device where it will run.
+        model: A model, or an embedder with one, on the device where it will run.
 
     Returns:
-        How many layers.
+        The number of layers.
 
     Raises:
-        UsageError: Torch cannot compile here, or the model has no layers of transformers.
+        UsageError: Torch cannot compile on this device, or the model has no layers of transformers.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise UsageError("this model has no layers that can be compiled: leave compile out")
+        raise UsageError("this model has no layers that can be compiled: remove compile")
     refuse_without_compiler(next(model.parameters()).device)
     for layer in layers:
         layer.compile(dynamic=True, options=COMPILE_OPTIONS, recompile_limit=MOST_VARIANTS)
@@ -133,18 +157,16 @@ def compile_layers(model: nn.Module) -> int:
 
 
 def refuse_without_compiler(device: torch.device) -> None:
-    """Compile one small function: what is missing is said at once, and not at the first batch.
+    """Compile a small function, to report a missing compiler now and not at the first batch.
 
     Raises:
-        UsageError: Torch cannot compile on this device; the message has torch's reason.
+        UsageError: Torch cannot compile on this device.
     """
     try:
         torch.compile(lambda x: x.sin() + 1, options=COMPILE_OPTIONS)(torch.ones(8, device=device))
-    except RuntimeError as error:  # of torch's own kinds, all of which are this
-        needed = "a C++ compiler (g++, or what CXX names) and the headers of Python"
+    except RuntimeError as error:  # the base class of torch's errors
+        needed = "a C++ compiler (g++, or the one in CXX) and the headers of Python"
         if device.type == "cuda":
             needed = "the package triton, a C compiler and the headers of Python"
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UsageError(
-            f"torch cannot compile here ({reason:.200}): it needs {needed}; or leave compile out"
-        ) from error
+        raise UsageError(f"torch cannot compile here ({reason:.200}): install {needed}, or remove compile") from error

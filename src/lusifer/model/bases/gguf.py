@@ -1,7 +1,7 @@
-"""A base in one GGUF file, as llama.cpp's tools write it; transformers reads it with the package gguf.
+"""Read a base from a GGUF file, the format of llama.cpp; transformers reads it with the package gguf.
 
-Weights that are stored in few bits come out as ordinary numbers. Transformers knows the decoders of our table, and of
-the encoders T5 alone.
+Quantized weights are converted to floating-point numbers. transformers supports the decoders of `backbones.toml`, and
+of the encoders only T5.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _STUMBLES = (OSError, ValueError, LookupError, TypeError, ArithmeticError, Attri
 
 
 def where(file: Path) -> dict[str, Any]:
-    """Keywords by which transformers' `from_pretrained` finds the file."""
+    """Return the keywords of transformers' `from_pretrained` for a GGUF file."""
     return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
 
 
 def read_config(file: Path) -> PreTrainedConfig:
-    """The configuration; no weight is read. A large vocabulary, which lies before it, takes seconds.
+    """Read the configuration without the weights. A large vocabulary, which precedes it in the file, takes seconds.
 
     Raises:
-        UsageError: The file is damaged, or of an architecture that transformers does not read from such files.
+        UsageError: The file is damaged, or transformers does not support its architecture in GGUF.
         MissingExtraError: The package gguf is not installed.
     """
     state = file.stat()
@@ -42,16 +42,16 @@ def read_config(file: Path) -> PreTrainedConfig:
 
 @lru_cache(maxsize=4)
 def _config(file: Path, changed: int, size: int) -> PreTrainedConfig:
-    """Read once a process, while the file stays what it is: a run asks many times."""
+    """Read the configuration once a process while the file is unchanged, because a run needs it many times."""
     with reading(file):
         return AutoConfig.from_pretrained(**where(file), trust_remote_code=False)
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, which pads on the right. Its configuration is read before, once a process.
+    """Read the tokenizer, which pads on the right.
 
     Raises:
-        UsageError: The file is damaged, or has a tokenizer that transformers does not read.
+        UsageError: The file is damaged, or transformers does not support its tokenizer.
         MissingExtraError: The package gguf is not installed.
     """
     kind = read_config(file).model_type
@@ -76,10 +76,15 @@ def _typed(file: Path, kind: str) -> dict[str, str]:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Run a block that reads the file; what goes wrong is said of it."""
+    """Turn errors in a block that reads the file into errors that name it.
+
+    Raises:
+        UsageError: The file cannot be read.
+        MissingExtraError: The package gguf is not installed.
+    """
     need("gguf", "gguf")
     try:
         yield
-    # A damaged file is read as it comes: what the readers stumble over has many names.
+    # The readers do not check the file, so that a damaged one raises many kinds of errors.
     except (*_STUMBLES, struct.error) as error:
-        raise UsageError(f"{file}: cannot be read as GGUF ({hub.why(error)}); fetch it anew") from error
+        raise UsageError(f"{file}: cannot be read as GGUF ({hub.why(error)}): fetch it again") from error

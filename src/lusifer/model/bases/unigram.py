@@ -1,7 +1,6 @@
-"""A tokenizer of XLM-R's kind from its pieces, their scores, and what each character is replaced by.
+"""Build a tokenizer of XLM-R's kind from its pieces, their scores, and a table of character replacements.
 
-SentencePiece keeps the replacements as a double array of bytes (a trie), which `tokenizers` reads, and nothing in it
-writes one.
+SentencePiece stores the table as a double-array trie, which `tokenizers` can read but not write.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 _LOOKED_UP = 5
-"""Bytes of the longest base and marks that `tokenizers` looks up as one; of longer ones it looks up each character."""
+"""The most bytes of a base character with its marks that `tokenizers` looks up together; else it looks up each one."""
 
 
 def tokenizer(
     pieces: Sequence[tuple[str, float]], special: Mapping[str, int], characters: Mapping[str, str]
 ) -> Tokenizer:
-    """Build the tokenizer: characters replaced, spaces joined, pieces of the best sum, BOS and EOS around them.
+    """Build a unigram tokenizer that replaces characters, joins spaces, and adds BOS and EOS.
 
     Args:
-        pieces: Text and score, by id.
-        special: Ids of "bos", "eos", "pad" and "unk".
-        characters: Character -> what stands for it.
+        pieces: Text and score of each token of the vocabulary, by id.
+        special: The ids of "bos", "eos", "pad" and "unk".
+        characters: Character -> its replacement.
     """
     backend = Tokenizer(models.Unigram(list(pieces), unk_id=special["unk"], byte_fallback=False))
     charsmap = normalizers.Precompiled(_charsmap({**characters, **_composed(characters)}))
@@ -43,15 +42,19 @@ def tokenizer(
 
 
 def _composed(characters: Mapping[str, str]) -> dict[str, str]:
-    """Base and mark -> the character that they make, as the table replaces it: SentencePiece's own tables have these.
+    """Make the entries for a base character with a mark, which SentencePiece's own tables have.
 
-    `tokenizers` takes the shortest entry that begins a base with its marks, so only pairs whose base has none count.
+    `tokenizers` uses the shortest entry at the start of a base with its marks. So only pairs whose base has no entry
+    are needed.
+
+    Returns:
+        Base and mark -> the replacement of the character that they compose.
     """
     alike: dict[str, list[str]] = {}
     for character, replaced in characters.items():
         alike.setdefault(replaced, []).append(character)
     found = {}
-    for composed in map(chr, range(2**16)):  # parts of so few bytes make none beyond
+    for composed in map(chr, range(2**16)):  # `_LOOKED_UP` bytes compose no character above
         parts = unicodedata.normalize("NFD", composed)
         replaced = characters.get(composed, composed)
         if len(parts) == 2 and parts[0] not in characters and len(replaced) == 1:
@@ -61,7 +64,7 @@ def _composed(characters: Mapping[str, str]) -> dict[str, str]:
 
 
 def _charsmap(table: Mapping[str, str]) -> bytes:
-    """A table as SentencePiece writes it: bytes of the array (uint32), the array, what stands for each, ended by 0."""
+    """Encode a table as SentencePiece does: bytes of the array (uint32), the array, the replacements, each plus a 0."""
     texts, starts, size = [], {}, 0
     for key, value in table.items():
         starts[key.encode()] = size
@@ -72,10 +75,10 @@ def _charsmap(table: Mapping[str, str]) -> bytes:
 
 
 def _double_array(values: Mapping[bytes, int]) -> list[int]:
-    """A trie of bytes in the form of darts-clone.
+    """Make a trie of bytes in the format of darts-clone.
 
-    A unit has its label (bits 0 to 7), whether a key ends there (bit 8), and from bit 10 what its place is XORed with
-    for the place `base` of its children; the child of label c is at `base ^ c`, and at `base` itself the key's value.
+    A unit has its label (bits 0 to 7), whether a key ends there (bit 8), and from bit 10 the number that XORed with its
+    place gives `base`. The child with label c is at `base ^ c`, and the value of a key is at `base`.
     """
     root: dict[int, dict] = {}
     for key, value in values.items():
@@ -85,7 +88,7 @@ def _double_array(values: Mapping[bytes, int]) -> list[int]:
         node[0] = value  # no key has a byte 0
     units: list[int | None] = [0]
     bases: set[int] = set()
-    after: dict[tuple[int, ...], int] = {}  # where no more children with these labels fit before
+    after: dict[tuple[int, ...], int] = {}  # labels -> the first base that may still be free for them
     waiting = [(0, root)]
     while waiting:
         place, node = waiting.pop()
