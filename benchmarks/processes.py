@@ -92,7 +92,7 @@ MINUTES = processes.JOIN_MINUTES
 SECONDS = 30
 """Longest time from a death to the end of all, on a busy machine."""
 LONGEST = 120.0
-GONE = ("another process of this run has ended", "did not all meet", "the loss is nan")
+GONE = ("another process of this run has ended", "did not all join", "the loss is nan")
 """Our own lines: torchrun says much of any failure."""
 
 

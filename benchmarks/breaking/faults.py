@@ -85,7 +85,7 @@ def full_disk(bench: Bench, draw: random.Random) -> str:
     with disk(bench.run.parent, size):
         ended = bench.attempt()
         if ended.status:
-            bench.refused(ended, "No space left|cannot be written|are there for them|free some space")
+            bench.refused(ended, "No space left|cannot be written|are free for them|free some space")
         grow(bench.run.parent, 4 * bench.bytes)
         return bench.resumes()
 
@@ -178,7 +178,7 @@ def other_recipe(bench: Bench, draw: random.Random) -> str:
     change = draw.choice(("learning_rate=0.002", "batch_size=8", "max_steps=7", "warmup_steps=2", "max_length=40"))
     ended = bench.attempt("--resume", "--set", f"stages.align.{change}")
     key = change.partition("=")[0]
-    bench.refused(ended, rf"the recipe changed in stages\.align\.{key}; resume with the recipe of the run", (2,))
+    bench.refused(ended, rf"the recipe changed in stages\.align\.{key}: resume with that file as the recipe", (2,))
     return bench.resumes()
 
 

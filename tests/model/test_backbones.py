@@ -103,7 +103,7 @@ def test_adapters_reach_every_linear_layer_of_a_block(tower, pair, new_model):
 
 @pytest.mark.parametrize("tower", adapters.TOWERS)
 def test_what_was_not_checked_is_refused_with_the_way_to_check_it(tower):
-    with pytest.raises(UsageError, match=f"'gpt2' was never checked as {tower}.*to check it, add") as caught:
+    with pytest.raises(UsageError, match=f"'gpt2' was never checked as {tower}.*or add") as caught:
         backbones.backbone("gpt2", tower)
     assert caught.value.status == 2
 

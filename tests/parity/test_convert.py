@@ -210,7 +210,7 @@ def test_half_an_adapter_is_refused(copy_checkpoint, named_bases):
 def test_an_adapter_of_another_rank_is_refused(copy_checkpoint, change_json, named_bases):
     folder = copy_checkpoint("lusifer-lora")
     change_json(folder / "config.json", loar_r=8)
-    with pytest.raises(ModelFolderError, match="rank 16, config.json says loar_r=8"):
+    with pytest.raises(ModelFolderError, match="rank 16, and config.json has loar_r=8"):
         read(folder, **named_bases)
 
 

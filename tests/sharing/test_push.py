@@ -184,7 +184,7 @@ def test_a_link_out_of_the_folder_is_not_followed(plant, model, asked, tmp_path)
     (tmp_path / "home" / "notes.txt").write_text("private")
     name = plant(model, tmp_path)
     said = refused(str(model), "me/model", incomplete=True, kind=ModelFolderError)
-    assert f"{model / name}: is a link to " in said and "remove the link" in said
+    assert f"{model / name}: is a link to " in said and "replace the link by the file" in said
     assert not asked
     with pytest.raises(ModelFolderError, match="is a link to"):
         folder.export(model, tmp_path / "out")

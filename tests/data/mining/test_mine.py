@@ -258,7 +258,7 @@ def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(folder)
     scores = load_cross_encoder(str(folder), device="cpu")([("a question", "an answer"), ("a question", "a text")])
     assert scores.shape == (2,) and np.isfinite(scores).all()
-    with pytest.raises(LusiferError, match="no cross-encoder that can be loaded"):
+    with pytest.raises(LusiferError, match="cannot be loaded as a cross-encoder"):
         load_cross_encoder(str(tmp_path / "nothing"), device="cpu")
 
 

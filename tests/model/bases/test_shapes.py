@@ -235,7 +235,7 @@ def test_a_slow_tokenizer_is_refused_and_the_way_out_leads_out(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}))
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "M2M100Tokenizer"}))
-    with pytest.raises(UsageError, match=r"put a tokenizer\.json .*nllb-200"):
+    with pytest.raises(UsageError, match=r"add an equal tokenizer\.json .*nllb-200"):
         tokenizer.read_tokenizer(str(tmp_path))
     backend = Tokenizer(models.BPE({"<pad>": 0, "</s>": 1, "a": 2}, []))
     backend.save(str(tmp_path / "tokenizer.json"))

@@ -256,7 +256,7 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, r"x\.yaml line \d+: has more than 50,000 values"),
+        (BOMB, r"x\.yaml line \d+: more than 50,000 values"),
         ("a: " + "[" * 60 + "]" * 60, r"x\.yaml line 1: .* more than 50 levels"),
         # Which comes first depends on how deep Python may go here, which some libraries raise.
         ("a: " + "[" * 700, r"x\.yaml: is nested too deeply|x\.yaml line 1: not valid YAML"),
@@ -352,7 +352,7 @@ def test_parts_that_no_stage_trains_are_left_out_or_refused() -> None:
     trained = load_recipe(file, ["stages.contrastive.train.output_projection=true"])
     assert trained.model.output_projection is True and load_recipe("tiny").model.output_projection is True
     assert load_recipe("tiny", variant="alignment-only").model.output_projection is False
-    with pytest.raises(RecipeError, match=r"output_projection: no stage.*through it untrained: set model\.output"):
+    with pytest.raises(RecipeError, match=r"output_projection: no stage.*random weights: set model\.output"):
         load_recipe(file, ["model.output_projection=true"])
     untrained = [f"stages.{stage}.train.connector=false" for stage in ("alignment", "contrastive")]
     with pytest.raises(RecipeError, match=r"model\.connector: no stage trains it"):

@@ -48,7 +48,7 @@ def test_one_that_dies_ends_the_others_with_words(benchmark: ModuleType, tmp_pat
     recipe = benchmark.prepare(tmp_path, ("predict", "infonce"))
     death = benchmark.dies(processes.CONTEXT, place, way, 2, recipe, free_port(), 1)
     assert death.held, death
-    assert "start all of them again with --resume" in death.said[0] or way == "nan"
+    assert "start all processes again with --resume" in death.said[0] or way == "nan"
     kept = [file.name for file in tmp_path.rglob("bad-batch*")]
     assert kept.count("bad-batch-1.safetensors") == (way == "nan")  # of the process whose loss it was
 

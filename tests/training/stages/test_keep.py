@@ -107,5 +107,5 @@ REFUSED = {
 def test_what_it_cannot_do_is_refused_at_once(recipe: Path, tmp_path: Path, setting: str) -> None:
     with pytest.raises(UsageError, match=REFUSED[setting]):
         train(recipe, tmp_path / "run", overrides=[setting])
-    with pytest.raises(UsageError, match="distill whole vectors"):
+    with pytest.raises(UsageError, match="matryoshka_dims and distill do not work together"):
         train(recipe, tmp_path / "run", overrides=["stages.contrast.distill=1", "stages.contrast.matryoshka_dims=[8]"])

@@ -310,7 +310,7 @@ def test_pairs_that_every_model_answers_choose_no_weights(tmp_path):
     recipe = load_recipe("tiny", [f"stages.contrastive.evaluate={{data: [{{path: '{file}'}}]}}"], check_files=False)
     for rows in (["a,the answer"], ["a,the answer", "b,the answer"]):
         file.write_text("\n".join(["query,positive", *rows]))
-        with pytest.raises(UsageError, match=r"evaluate\.data: no query has .* 1 texts to search.*give more rows"):
+        with pytest.raises(UsageError, match=r"evaluate\.data: all texts are answers .* 1 texts .*give more rows"):
             read_held(recipe, recipe.stages[1], [], [])
     file.write_text("query,positive\na,one answer\nb,another answer")
     assert read_held(recipe, recipe.stages[1], [], []).rows == 2
