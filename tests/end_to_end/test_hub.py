@@ -201,7 +201,7 @@ def test_what_the_hub_refuses_is_one_line(runs: Runs) -> None:
         assert line(runs.online[f"data {name}"]).startswith(f"dataset own/{name}: ")
     assert line(runs.online["data unknown"]) == f"dataset own/unknown: {HAS_NOT}"
     assert "is a gated dataset on the Hub. You must be authenticated" in line(runs.online["data gated"])
-    no_revision = "the Hub has no such revision of it"
+    no_revision = "the Hub has no such revision of it: correct the revision"
     assert line(runs.online["base revision"]) == f"model.encoder.path='tiny/encoder' at revision 'third': {no_revision}"
     assert line(runs.online["data revision"]) == f"dataset own/prose: {no_revision}"
     assert "'poems' not found. Available: ['letters', 'diaries']" in line(runs.online["data config"])
