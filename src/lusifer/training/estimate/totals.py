@@ -1,4 +1,4 @@
-"""What all stages of a recipe come to, and the one change that makes them fit a card or halves their time."""
+"""The totals of all stages of a recipe, and one change that makes it fit a card or halves its time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from lusifer.training.recipe.recipe import Recipe
 
 GIB = 2**30
 FEWER = 6
-"""How often a number of rows is halved at most, to fit the memory."""
+"""How often the mini-batch is halved at most to fit the memory."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """All stages together.
+    """The totals of all stages.
 
-    `peak` is the largest memory of one GPU in bytes, in stage `peak_stage`; `here` that of this machine's device.
-    `hours` and `kwh` are by card (None: the steps of a stage are unknown, or the power of the card is).
+    Args:
+        peak: The largest memory of one GPU, in bytes.
+        peak_stage: The name of the stage with that memory.
+        here: The largest memory of this machine's device, in bytes.
+        hours: Name of a card -> hours. None if the steps of a stage are unknown.
+        kwh: Name of a card -> energy in kWh. None if the hours or the power of the card are unknown.
     """
 
     peak: int
@@ -30,10 +34,14 @@ class Totals:
 
 
 def total(stages: Sequence[StageEstimate], gpus: int = 1) -> Totals:
-    """Add up the stages of a recipe on `gpus` cards, each with the whole model.
+    """Add up the stages of a recipe on one or several cards, each with the complete model.
 
-    Their work is shared evenly and nothing is lost to what they send each other, so the energy is that of one card;
-    every card is assumed to draw the maker's figure all the time, and the computer around it nothing.
+    Assumptions: the work is divided evenly, communication takes no time (so the energy is that of one card), a card
+    always draws the power that its vendor states, and the rest of the computer draws none.
+
+    Args:
+        stages: The estimates of the stages.
+        gpus: The number of cards.
     """
     largest = max(stages, key=lambda stage: stage.memory.total)
     hours, kwh = {}, {}
@@ -47,15 +55,15 @@ def total(stages: Sequence[StageEstimate], gpus: int = 1) -> Totals:
 
 
 def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list[str]], Recipe], gib: float) -> str:
-    """Name one change by which the recipe fits a card of `gib`; where it fits, one by which it takes half of the time.
+    """Name one change that makes the recipe fit a card, or if it fits, one that halves its time.
+
+    Each change is estimated in one stage; the other stages stay unchanged.
 
     Args:
-        stages: The estimate of the recipe.
-        recipe: It.
-        load: Reads the recipe again with more `--set` values.
-        gib: Memory of the card, in GiB.
-
-    Every change is estimated as the recipe was, in one stage alone: the others are as they were.
+        stages: The estimates of the stages.
+        recipe: The recipe.
+        load: Reads the recipe again with additional `--set` values.
+        gib: The memory of the card, in GiB.
     """
     largest = max(stages, key=lambda stage: stage.memory.total)
     if largest.memory.total > gib * GIB:
@@ -88,7 +96,7 @@ def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list
 
 
 def _beside(stages: Sequence[StageEstimate], name: str, gib: float) -> str:
-    """The other stages that do not fit either."""
+    """Name the other stages that do not fit either."""
     others = [stage.name for stage in stages if stage.name != name and stage.memory.total > gib * GIB]
     return f"; too large as well: {', '.join(others)}" if others else ""
 
@@ -98,7 +106,7 @@ def _size(count: int) -> str:
 
 
 def _changed(load: Callable[[list[str]], Recipe], change: str, name: str) -> StageEstimate | None:
-    """The estimate of a stage after a change; None where the recipe refuses it."""
+    """Estimate a stage after a change; None if the recipe refuses the change."""
     try:
         return estimate(load([change]), [name])[0]
     except UsageError:
@@ -106,7 +114,7 @@ def _changed(load: Callable[[list[str]], Recipe], change: str, name: str) -> Sta
 
 
 def _smaller(recipe: Recipe, name: str) -> Iterator[str]:
-    """What takes less memory, what keeps the result of a step first."""
+    """Yield changes that save memory, first those that do not change the result of a step."""
     stage = next(stage for stage in recipe.stages if stage.name == name)
     before = f"stages.{name}"
     if not stage.gradient_checkpointing:
@@ -125,7 +133,7 @@ def _smaller(recipe: Recipe, name: str) -> Iterator[str]:
 
 
 def _shorter(recipe: Recipe, name: str) -> Iterator[str]:
-    """What takes less time, what keeps the result of a step first."""
+    """Yield changes that save time, first those that do not change the result of a step."""
     stage = next(stage for stage in recipe.stages if stage.name == name)
     if stage.gradient_checkpointing:
         yield f"stages.{name}.gradient_checkpointing=false"

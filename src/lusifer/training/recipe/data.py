@@ -171,7 +171,7 @@ class Evaluate(Settings):
 
 
 class Watch(Settings):
-    """Embed parallel text now and then with the model as it stands. Nothing is learned from that text."""
+    """Embed parallel text at intervals with the current model, which does not train on that text."""
 
     every: int = Field(default=100, ge=1)
     """Steps between two computations; the last step of the stage is included."""

@@ -145,7 +145,7 @@ class Variant(Settings):
 
 
 class Recipe(Settings):
-    """A whole training run."""
+    """A complete training run."""
 
     model_config = ConfigDict(title="recipe")
 
