@@ -92,10 +92,10 @@ def test_what_differs_is_said(tmp_path):
     (found,) = standings(made, TINY)
     assert found.notes == (
         "Not compared, metric map against map_at_1000: R.",
-        "Of 4 public scores of a model on a task, 3 are of another revision of the data, and of 1 it is unknown.",
-        "Of the 4 public scores of a model on a task, 1 are from mteb 1 or name no version, and mine was scored by "
+        "Of 4 public scores of a model on a task, 3 used another revision of the data; for 1 it is unknown.",
+        "Of the 4 public scores of a model on a task, 1 are from mteb 1 or name no version; mine was evaluated with "
         "mteb 2.26.24.",
-        "1 of them are what the model's own card says.",
+        "1 of them are from the model's own card.",
     )
 
 
@@ -144,7 +144,7 @@ def test_the_command_prints_a_table_with_its_rows_and_source(capsys):
     assert main(["public", "--languages", "swh_Latn", "--models", "harrier,e5-mistral"]) == 0
     said = capsys.readouterr().out
     assert "harrier-oss-v1-0.6b" in said and "e5-mistral-7b-instruct" in said and "Qwen" not in said
-    assert "3 models, over the 6 of 8 rows that all of them have." in said
+    assert "3 models, compared over the 6 of 8 rows that all of them have." in said
     assert said.endswith("more scores may be public.\n") and "f4cc6c8b365a" in said
     assert main(["public", "--languages", "sw", "--types", "Classification", "--by", "task", "--markdown"]) == 0
     said = capsys.readouterr().out
@@ -163,13 +163,13 @@ def test_the_command_places_a_model(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--models", "gpt"], "--models 'gpt': no public model has it in its name: use some of intfloat/"),
+        (["--models", "gpt"], "--models 'gpt': no public model has this in its name: use some of intfloat/"),
         (["--languages", "de"], "language 'de' is not in these rows: use some of "),
         (["--types", "Sts"], "type 'Sts' is not in these rows: use some of "),
-        (["--languages", "sw", "--tasks", "STS17"], "no row has such a language, type and task together"),
+        (["--languages", "sw", "--tasks", "STS17"], "no row has this language, type and task"),
         (["--suite", "offline"], "suite 'offline' is unknown: use one of paper"),
-        (["--suite", "quick", "--against", "{}"], "--suite: not with --against: the rows are those of the evaluation"),
-        (["--tasks", "XNLIV2"], "no score of these rows is public: other"),
+        (["--suite", "quick", "--against", "{}"], "--suite: not with --against, which takes the rows"),
+        (["--tasks", "XNLIV2"], "no score of these rows is public: choose other"),
         (
             ["--against", "{}", "--models", "gte-multi", "--tasks", "MassiveIntentClassification"],
             "no score of its rows",

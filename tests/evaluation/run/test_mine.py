@@ -141,7 +141,7 @@ def test_vectors_of_another_size_than_the_documents_have(own, tmp_path):
         tuple(SearchedDocument(f"en p{n}", None, "en") for n in range(4)), np.eye(4, 9, dtype=np.float32), np.arange(4)
     )
     asked = write(tmp_path / "asked.jsonl", [{"question": "en q 1", "right": "en p1", "language": "en"}])
-    with pytest.raises(LusiferError, match="questions have 64 numbers, documents 9: name the model"):
+    with pytest.raises(LusiferError, match="questions have 64 dimensions, those of documents 9: name the model"):
         evaluate(Oracle(), Options("mine", asked, documents=searched))
 
 

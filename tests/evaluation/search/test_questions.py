@@ -99,7 +99,7 @@ def test_a_misspelt_column_of_a_table_is_refused(tmp_path):
         pa.table({name: [*each, "x"] for name, each in columns.items()} | {"text": ["one", "two", None]}),
         tmp_path / "q.parquet",
     )
-    with pytest.raises(DataError, match="q.parquet row 3: key 'rigth' is not known"):
+    with pytest.raises(DataError, match="q.parquet row 3: key 'rigth' is unknown"):
         questions.read(tmp_path / "q.parquet")
 
 
@@ -119,8 +119,8 @@ def test_documents_come_from_another_file(tmp_path):
     ("rows", "words"),
     [
         ([*GOOD, {"question": "x?", "right": ["lost"]}], "line 5: right: no document has the id 'lost': correct"),
-        ([*GOOD, {"id": "a", "text": "x"}], r"line 5: id 'a' stands at .*line 1 already: give each"),
-        ([*GOOD, {"id": "q", "question": "x"}, {"id": "q", "question": "y"}], r"line 6: id 'q' stands at .*line 5"),
+        ([*GOOD, {"id": "a", "text": "x"}], r"line 5: id 'a' is already at .*line 1: give each"),
+        ([*GOOD, {"id": "q", "question": "x"}, {"id": "q", "question": "y"}], r"line 6: id 'q' is already at .*line 5"),
         (DOCUMENTS, "no question in it: add rows with `question`"),
         ([{"question": "x?", "right": ["a"]}], "no document to search.*--documents"),
         ([DOCUMENTS[0], GOOD[-1]], "one document to search"),
@@ -134,13 +134,13 @@ def test_documents_come_from_another_file(tmp_path):
         ([*GOOD, {"text": "x"}], r"line 5: no `id` \(found text\): a question has"),
         ([*GOOD, {"id": "z"}], r"line 5: no `text` \(found id\)"),
         ([*GOOD, {"other": "z"}], r"line 5: no `text` \(found nothing\)"),
-        ([*GOOD, {"id": "z", "text": "x", "question": "y"}], "line 5: `question` and `text`: a row is"),
-        ([*GOOD, {"right": ["a"], "text": "x", "id": "z"}], "line 5: `right` without a `question`"),
-        ([*GOOD, {"question": "x?", "right": ["a", "a"]}], "line 5: right: 'a' stands there twice"),
+        ([*GOOD, {"id": "z", "text": "x", "question": "y"}], "line 5: both `question` and `text`: a row is"),
+        ([*GOOD, {"right": ["a"], "text": "x", "id": "z"}], "line 5: `right` without `question`"),
+        ([*GOOD, {"question": "x?", "right": ["a", "a"]}], "line 5: right: 'a' is there twice"),
         ([*GOOD, {"question": "x?", "right": {"a": 1}}], "line 5: right is {'a': 1}: an id is"),
         ([*GOOD, {"question": "x?", "right": ["a"], "language": "qq"}], "line 5: language 'qq' is unknown"),
-        ([*GOOD, {"question": "x?", "right": ["a"], "language": 3}], "line 5: language is 3: give a code such as en"),
-        ([*GOOD, {"question": "x?", "rigth": ["a"]}], "line 5: key 'rigth' is not known, and looks like 'right'"),
+        ([*GOOD, {"question": "x?", "right": ["a"], "language": 3}], "line 5: language is 3: write a code such as en"),
+        ([*GOOD, {"question": "x?", "rigth": ["a"]}], "line 5: key 'rigth' is unknown and looks like 'right'"),
         ([*GOOD, {"question": "x?", "right": "a", "langauge": "de"}], "line 5: key 'langauge' .* 'language'"),
         ([*GOOD, {"question": "x?", "right": "a", "ID": "de"}], "line 5: key 'ID' .* 'id'"),
         ([*GOOD, ["question"]], "line 5: expected an object with columns, found a list"),
@@ -156,7 +156,7 @@ def test_questions_and_documents_in_the_wrong_file_are_refused(tmp_path):
     good, asked = write(tmp_path / "q.jsonl", GOOD), write(tmp_path / "d.jsonl", [{"question": "x?"}])
     with pytest.raises(DataError, match=r"q\.jsonl line 1: a row without `question` is a document, and --documents"):
         questions.read(good, write(tmp_path / "e.jsonl", DOCUMENTS))
-    with pytest.raises(DataError, match=r"d\.jsonl line 1: a question among the documents: name its file with --data"):
+    with pytest.raises(DataError, match=r"d\.jsonl line 1: a question in the file of documents: name the"):
         questions.read(write(tmp_path / "f.jsonl", [{"question": "x?", "right": "a"}]), asked)
 
 

@@ -1,1 +1,1 @@
-"""Scores that others published for public models, and where a model stands among them."""
+"""Published scores of public models, and the rank of a model among them."""

@@ -1,7 +1,7 @@
-"""Models beside each other over the rows that all of them have.
+"""Compare models over the rows that all of them have.
 
-Public scores have gaps: 29 models share few rows, and ten share many. So a comparison says which models take part, over
-which rows, and which stay out. What a model has not is never filled in, and no rank is over different rows.
+Public scores have gaps: 29 models share few rows, and ten models share many. So a comparison names its models and rows,
+and the models that are left out. Missing scores are never filled in, and no ranking mixes different rows.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from lusifer.evaluation.scores.results import Results
 
 By = Literal["language", "type", "task"]
 PLACES = 2
-"""Decimals of a mean: what is equal when rounded, as the paper's tables are, shares a rank."""
+"""Decimals of a mean, as in the paper's tables; models with equal rounded means share a rank."""
 
 
 @dataclass(frozen=True, eq=False)
 class League:
-    """Some models over the rows that they share.
+    """Some models, compared over the rows that they share.
 
     Attributes:
-        boards: Of all models that were asked for, by name.
-        models: Those that are compared.
-        keys: Language and task of the rows that all of these have.
-        asked: Those of all rows that were asked for.
-        cross_lingual: Whether rows are pairs of languages; then a mean weighs tasks equally, else languages.
+        boards: Name -> board of each requested model.
+        models: Names of the compared models.
+        keys: Language and task of the rows that all compared models have.
+        asked: Language and task of all requested rows.
+        cross_lingual: Whether rows are language pairs. A mean then gives tasks equal weights, otherwise languages.
     """
 
     boards: Mapping[str, Board]
@@ -40,22 +40,33 @@ class League:
 
     @property
     def apart(self) -> dict[str, int]:
-        """Models that are not compared -> how many of the rows asked for they have."""
+        """Models that are not compared -> how many of the requested rows they have."""
         return {name: len(_there(self.boards[name])) for name in self.boards if name not in self.models}
 
     def group(self, by: By) -> dict[str, list[Key]]:
-        """The rows by language, type or task, in the order of the paper's languages; only what is compared."""
+        """Group the compared rows by language, type or task, in the order of the paper's languages."""
         return grouped(next(iter(self.boards.values())), self.keys, by)
 
     def mean(self, name: str, keys: Iterable[Key]) -> Mean:
-        """One model's mean over some rows, with its interval where it has the examples of all of them."""
+        """Compute the mean of a model over some rows, with its interval if it has examples for all of them.
+
+        Args:
+            name: Name of the model.
+            keys: Language and task of the rows.
+        """
         return self.boards[name].mean(keys, TASK if self.cross_lingual else LANGUAGE)
 
     def means(self, keys: Iterable[Key]) -> dict[str, float]:
-        """Every compared model's mean over some of the shared rows, rounded, the best first.
+        """Compute the rounded mean of each compared model over some shared rows.
 
-        A mean over languages is over the means of their tasks, as in table 1 of the paper; cross-lingual it is over
-        tasks, as in table 2.
+        Monolingual rows are averaged over the tasks of a language, then over languages, as in table 1 of the paper;
+        cross-lingual rows over tasks, as in table 2.
+
+        Args:
+            keys: Language and task of the rows.
+
+        Returns:
+            Name -> mean in percent, best first.
         """
         keys = list(keys)
         found = {name: self.mean(name, keys).value for name in self.models}
@@ -71,17 +82,17 @@ def league(
     keys: Collection[Key] | None = None,
     seed: int = 0,
 ) -> League:
-    """Lay models beside each other; a row by another metric, split or subsets than the first model's is missing.
+    """Compare models; a row with another metric, split or subsets than the first model's is missing.
 
-    Without `keep_all` those are compared that give the most scores, models times rows that they share: they are taken
-    in the order of how many rows they have.
+    Models are added in the order of how many rows they have. Without `keep_all` the comparison keeps the number of
+    models that maximizes models times shared rows.
 
     Args:
-        models: Evaluations of the same rows, all of one language or all across languages.
-        keep_all: Whether every model that has any row takes part, however few rows they then share.
-        first: Whether the first model takes part in any case, and only its rows count.
-        keys: Rows that count; None for all.
-        seed: Of the resampling behind the intervals of models that have examples.
+        models: Evaluations of the same rows, all monolingual or all cross-lingual.
+        keep_all: Whether to compare every model with any row, even if they share few rows.
+        first: Whether the first model always takes part, and only its rows count.
+        keys: Language and task of the rows that count; None for all.
+        seed: Seed of the resampling, for models with examples.
 
     Raises:
         UsageError: Cross-lingual and monolingual rows are mixed.
@@ -91,7 +102,13 @@ def league(
 
 
 def again(found: League, keys: Collection[Key], *, first: bool = False) -> League:
-    """Choose anew for some of the rows: fewer rows may be shared by more models."""
+    """Choose the models again for some of the rows; more models may share fewer rows.
+
+    Args:
+        found: A comparison.
+        keys: Language and task of the rows that count.
+        first: Whether the first model always takes part, and only its rows count.
+    """
     return _among(found.boards, False, first, keys)
 
 
@@ -108,7 +125,7 @@ def _among(boards: Mapping[str, Board], keep_all: bool, first: bool, keys: Colle
     shared = {len(names): set.intersection(counted, *(has[name] for name in names)) for names in sets}
     if keep_all:
         sets = sets[-1:]
-    # Of equally many scores those of more models; a comparison of a model with none is no comparison.
+    # For equal numbers of scores, more models win: a model alone is no comparison.
     best = max(sets, key=lambda names: (len(names) * len(shared[len(names)]), len(names)), default=[])
     rows = shared.get(len(best), set())
     chosen = tuple(name for name in boards if name in best)
@@ -117,7 +134,13 @@ def _among(boards: Mapping[str, Board], keep_all: bool, first: bool, keys: Colle
 
 
 def grouped(board: Board, keys: Iterable[Key], by: By) -> dict[str, list[Key]]:
-    """Rows by their language, type or task; `keys` are some of the board's."""
+    """Group rows by language, type or task.
+
+    Args:
+        board: A board that has the rows.
+        keys: Language and task of the rows.
+        by: What to group by.
+    """
     name: dict[By, Callable[[Key], str]] = {
         "language": lambda key: key[LANGUAGE],
         "task": lambda key: key[TASK],
@@ -130,7 +153,7 @@ def grouped(board: Board, keys: Iterable[Key], by: By) -> dict[str, list[Key]]:
 
 
 def ranks(means: Mapping[str, float]) -> dict[str, int]:
-    """The place of each model, 1 for the best; equal means share the better place."""
+    """Give the rank of each model, 1 for the best; equal means share the better rank."""
     return {name: 1 + sum(other > value for other in means.values()) for name, value in means.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `lusifer public` prints: models, their means, ranks and rows, and a user's model's place."""
+"""The output of `lusifer public`: models with means, ranks and rows, and the rank of a user's model."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be shown; None is all there is, or for `suite` that of the paper.
+    """The rows and models to show; None means all, except for `suite`.
 
     Attributes:
-        suite: Whose rows; not with `against`.
-        languages: Codes, in any usual form.
+        suite: Suite with the rows; None for `paper`. Not allowed with `against`.
+        languages: Codes of languages, in any usual form.
         types: mteb's types of task.
         tasks: Names of tasks.
-        models: Public models, by name or part of it; all of these are compared, by however few rows.
-        against: An evaluation folder, whose rows and model count.
-        by: What the columns are.
+        models: Names of public models or parts of names; all of them are compared, even if they share few rows.
+        against: Evaluation folder of the user's model, whose rows are compared.
+        by: Columns of the table: language, type or task.
     """
 
     suite: str | None = None
@@ -47,9 +47,13 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is shown: a table for the monolingual rows and one for the cross-lingual ones, as far as there are any.
+    """The comparisons to show.
 
-    `places` are those of the user's model, empty without one; they are over all public models.
+    Attributes:
+        leagues: One for monolingual and one for cross-lingual rows, if there are any.
+        places: The ranks of the user's model among all public models; empty without such a model.
+        by: Columns of the table.
+        public: The table of public scores.
     """
 
     leagues: tuple[League, ...]
@@ -59,10 +63,10 @@ class Shown:
 
 
 def show(asked: Asked) -> Shown:
-    """Compare public models, and a user's with them.
+    """Compare public models with each other, and with a user's model.
 
     Raises:
-        UsageError: A suite, language, type, task or model is unknown, or nothing that is asked for is public.
+        UsageError: A suite, language, type, task or model is unknown, or no requested score is public.
         DataError: `against` is no evaluation folder.
     """
     public = table()
@@ -74,7 +78,7 @@ def show(asked: Asked) -> Shown:
         places: list[Standing] = []
     else:
         if asked.suite is not None:
-            raise UsageError("--suite: not with --against: the rows are those of the evaluation")
+            raise UsageError("--suite: not with --against, which takes the rows of the evaluation: leave it out")
         made = own_name(results.read(asked.against), public)
         made = replace(made, scores=tuple(_chosen(made.scores, asked)))
         found = [found for cross in (False, True) if (found := _beside(made.part(cross), named, public, asked))]
@@ -83,15 +87,15 @@ def show(asked: Asked) -> Shown:
     if not found:
         if asked.against:
             raise UsageError(
-                f"{asked.against}: no score of its rows is public: evaluate with --suite quick or paper, or take other "
-                "--languages, --tasks or --models"
+                f"{asked.against}: no score of its rows is public: evaluate with --suite quick or paper, or choose "
+                "other --languages, --tasks or --models"
             )
-        raise UsageError("no score of these rows is public: other --languages, --tasks or --models may have one")
+        raise UsageError("no score of these rows is public: choose other --languages, --tasks or --models")
     return Shown(tuple(found), tuple(places), asked.by, public)
 
 
 def _beside(mine: Results, names: Sequence[str], public: PublicTable, asked: Asked) -> League | None:
-    """The user's model beside public ones over its rows; None where they share none."""
+    """Compare the user's model with public models over its rows; None if they share no row."""
     rows = [entry for entry in mine.scores if entry.score is not None]
     if not rows:
         return None
@@ -103,15 +107,16 @@ def _beside(mine: Results, names: Sequence[str], public: PublicTable, asked: Ask
 
 
 def _matching(models: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The models whose names have any of the words in them."""
+    """Choose the models whose names contain one of the words."""
     for word in words:
         if not any(word.lower() in model.lower() for model in models):
-            raise UsageError(f"--models {word!r}: no public model has it in its name: use some of {', '.join(models)}")
+            known = ", ".join(models)
+            raise UsageError(f"--models {word!r}: no public model has this in its name: use some of {known}")
     return [model for model in models if any(word.lower() in model.lower() for word in words)]
 
 
 def _chosen(rows: Sequence[Row], asked: Asked) -> list[Row]:
-    """The rows of some languages, types and tasks."""
+    """Choose rows by language, type and task."""
     there = {row.language for row in rows}
     codes = None if asked.languages is None else [languages.among(code, there) for code in asked.languages]
     found = list(rows)
@@ -124,25 +129,30 @@ def _chosen(rows: Sequence[Row], asked: Asked) -> list[Row]:
             raise UsageError(f"{what} {unknown[0]!r} is not in these rows: use some of {', '.join(known)}")
         found = [row for row in found if getattr(row, what) in wanted]
     if not found:
-        raise UsageError("no row has such a language, type and task together")
+        raise UsageError("no row has this language, type and task: leave out --languages, --types or --tasks")
     return found
 
 
 def as_text(shown: Shown, as_markdown: bool = False) -> str:
-    """Lay out all tables and what must be known to read them, as plain text or as Markdown."""
+    """Write all tables with their notes, as plain text or as Markdown.
+
+    Args:
+        shown: The comparisons.
+        as_markdown: Whether to write Markdown.
+    """
     lay_out = markdown.table if as_markdown else _plain
     parts = []
     for found in shown.leagues:
         kind = ", cross-lingual" if found.cross_lingual else ""
-        title = f"Public scores{kind}: means in per cent over the rows that all of these models have"
+        title = f"Public scores{kind}: means in percent over the rows that all of these models have"
         parts += [_title(title, as_markdown), lay_out(*_means(found, shown, as_markdown)), *_said(found, shown)]
     for each in shown.places:
         kind = ", cross-lingual" if each.league.cross_lingual else ""
-        title = f"{each.model} among the public models{kind}; each line is over the rows that its models share"
-        head = ["", "rank", "of", "rows", each.model, "the best public model", "its mean"]
+        title = f"{each.model} among the public models{kind}; each line has its own models, and the rows they share"
+        head = ["", "rank", "of", "rows", each.model, "best public model", "its mean"]
         lines = [_place(place) for place in (each.whole, *each.languages, *each.types)]
         parts += [_title(title, as_markdown), lay_out(head, lines), *each.notes]
-        parts += [f"No public model has a row of: {', '.join(each.alone)}."] if each.alone else []
+        parts += [f"No public model has a score for: {', '.join(each.alone)}."] if each.alone else []
     return "\n\n".join([*parts, f"Source: {shown.public.source}; {shown.public.facts['left_out']}."]) + "\n"
 
 
@@ -151,7 +161,7 @@ def _title(words: str, as_markdown: bool) -> str:
 
 
 def _plain(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table in columns; the first is aligned to the left."""
+    """Write a table in aligned columns, the first one to the left."""
     lines = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))] for line in lines]
@@ -159,7 +169,7 @@ def _plain(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _means(found: League, shown: Shown, full: bool) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: rank and mean over everything, then the columns; the last line says how many rows each has."""
+    """Make head and lines: rank, mean over all rows, then the columns; the last line has the numbers of rows."""
     groups = found.group(shown.by)
     whole = found.means(found.keys)
     places, columns = ranks(whole), [found.means(keys) for keys in groups.values()]
@@ -172,7 +182,7 @@ def _means(found: League, shown: Shown, full: bool) -> tuple[list[str], list[lis
 
 
 def _name(name: str, shown: Shown, full: bool) -> str:
-    """On a terminal a public model goes without its organisation."""
+    """Give the name of a model, on a terminal without the organization of a public model."""
     return name if full or name not in shown.public.models else name.rpartition("/")[2]
 
 
@@ -181,16 +191,16 @@ def _cell(mean: float) -> str:
 
 
 def _said(found: League, shown: Shown) -> list[str]:
-    """Which rows and models are not in a table."""
-    how = "languages, of the means over their tasks"
+    """Say which rows and models are not in a table."""
+    how = "over the tasks of a language, then over languages"
     if found.cross_lingual:
-        how = "tasks, each over its pairs of languages"
+        how = "over the language pairs of a task, then over tasks"
     rows = f"the {len(found.keys)} of {len(found.asked)} rows that all of them have"
-    said = [f"{len(found.models)} models, over {rows}. A mean is over {how}."]
+    said = [f"{len(found.models)} models, compared over {rows}. A mean is {how}."]
     apart = sorted(found.apart.items(), key=lambda pair: -pair[1])
     if apart:
         words = ", ".join(f"{_name(name, shown, False)} {rows}" for name, rows in apart)
-        said.append(f"Not compared, with how many of the rows they have: {words}. --models compares any.")
+        said.append(f"Not compared (number of these rows): {words}. Use --models to compare them.")
     return said
 
 
@@ -203,7 +213,7 @@ def _place(place: Place) -> list[str]:
 
 
 def as_json(shown: Shown) -> dict[str, Any]:
-    """Give the same as values, with every score of the compared models."""
+    """Give the comparisons as values for JSON, with every score of the compared models."""
     tables = []
     for found in shown.leagues:
         groups = found.group(shown.by)

@@ -1,4 +1,4 @@
-"""Where a user's model stands among the public ones, by language and by type of task."""
+"""The rank of a user's model among public models, by language and by type of task."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lusifer.evaluation.scores.results import Results
 
 @dataclass(frozen=True)
 class Place:
-    """One line: a model's place over some rows.
+    """The rank of a model over some rows.
 
     Attributes:
-        label: Code of the language, or the type of task; "all" for everything.
-        rank: 1 for the best; equal means share the better place.
-        rows: How many rows all compared models have; the means are over these alone.
-        measured: How many of these the user's model has.
-        order: Compared models with their means in per cent, the best first, the user's among them.
-        model: The user's.
-        low: Lower end of the 95 % interval of the user's mean, by resampling its examples; None where it has none.
-            Examples of the public models are not published.
-        high: Upper end.
+        label: Code of the language, or the type of task; "all" for all rows.
+        rank: Rank of the user's model, 1 for the best; equal means share the better rank.
+        rows: Number of rows that all compared models have; the means are over these rows.
+        measured: Number of rows that the user's model has.
+        order: Name and mean in percent of the compared models, best first, with the user's model.
+        model: Name of the user's model.
+        low: Lower end of the 95 % interval of the user's mean, by resampling its examples; None without an interval.
+            Public models have none, because their examples are not published.
+        high: Upper end of that interval.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Place:
 
     @property
     def reach(self) -> tuple[int, int] | None:
-        """The ranks at the two ends of the interval, the better one first, the public means as they stand."""
+        """Ranks of the user's model at both ends of its interval, the better rank first; public means do not vary."""
         if self.low is None or self.high is None:
             return None
         others = [mean for name, mean in self.order if name != self.model]
@@ -49,34 +49,33 @@ class Place:
 
     @property
     def of(self) -> int:
-        """How many models are compared, the user's counted."""
+        """Number of compared models, with the user's."""
         return len(self.order)
 
     @property
     def mean(self) -> float:
-        """The user's model's mean, in per cent."""
+        """Mean of the user's model, in percent."""
         return dict(self.order)[self.model]
 
     @property
     def best(self) -> tuple[str, float]:
-        """The best public model and its mean."""
+        """Name and mean of the best public model."""
         return next(pair for pair in self.order if pair[0] != self.model)
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """One model among the public ones, over the monolingual rows or over the cross-lingual ones.
+    """The ranks of a user's model among public models, over monolingual or over cross-lingual rows.
 
     Attributes:
-        model: Its name, as in `League.models`.
-        league: All rows that it has, over the models that give the most scores.
-        whole: Its place over these.
-        languages: Its place by language, each over the models that give the most scores there: so two lines may be
-            over different models. Cross-lingual: by task.
-        types: Its place by type of task, likewise.
-        alone: Languages (cross-lingual: tasks) and types in which no public model has a row of its.
-        notes: What differs between its scores and the public ones, in sentences.
-        source: Of the public scores.
+        model: Name of the user's model, as in `League.models`.
+        league: The comparison over all its rows.
+        whole: Its rank over these.
+        languages: Its rank by language (cross-lingual: by task). Each line has its own set of compared models.
+        types: Its rank by type of task, with the same caveat.
+        alone: Languages (cross-lingual: tasks) and types without any row that a public model has too.
+        notes: Differences between its scores and the public ones, in sentences.
+        source: Source of the public scores.
     """
 
     model: str
@@ -90,18 +89,18 @@ class Standing:
 
 
 def standings(evaluation: Results, public: PublicTable | None = None, seed: int = 0) -> list[Standing]:
-    """Place an evaluation's model among the public ones.
+    """Rank the model of an evaluation among public models.
 
-    Only rows that agree in metric, split and subsets are compared. The public models did not run here: revisions of
-    data and versions of mteb may differ, and notes say how often.
+    Only rows with the same metric, split and subsets are compared. Public scores may come from other revisions of the
+    data and other versions of mteb; the notes report how many do.
 
     Args:
-        evaluation: Of any suite; what it shares with the public scores counts.
-        public: Another table than the packaged one.
-        seed: Of the resampling behind the intervals of the user's means.
+        evaluation: An evaluation of any suite; only rows with public scores count.
+        public: The table of public scores; None for the packaged one.
+        seed: Seed of the resampling for the intervals of the user's means.
 
     Returns:
-        One for its monolingual rows and one for its cross-lingual ones, each only where a public model has any of them.
+        One item for monolingual rows and one for cross-lingual rows, each only if a public model has any of them.
     """
     public = public or table()
     evaluation = own_name(evaluation, public)
@@ -111,7 +110,12 @@ def standings(evaluation: Results, public: PublicTable | None = None, seed: int 
 
 
 def own_name(evaluation: Results, public: PublicTable) -> Results:
-    """Tell a public model that was evaluated again from its public scores, by name."""
+    """Add "(yours)" to the name of an evaluated model that is also a public model.
+
+    Args:
+        evaluation: The evaluation.
+        public: The table of public scores.
+    """
     name = evaluation.model.name
     return (
         replace(evaluation, model=replace(evaluation.model, name=f"{name} (yours)"))
@@ -145,7 +149,7 @@ def _standing(mine: Results, public: PublicTable, seed: int) -> Standing | None:
 
 
 def _place(found: League, label: str, model: str) -> Place | None:
-    """None where there is nobody to compare with."""
+    """Give the rank over the rows of a comparison; None if there is no model to compare with."""
     if len(found.models) < 2 or not found.keys:
         return None
     means = found.means(found.keys)
@@ -156,7 +160,7 @@ def _place(found: League, label: str, model: str) -> Place | None:
 
 
 def _notes(found: League, model: str, mine: Results, public: PublicTable) -> list[str]:
-    """What differs: metrics, data, versions, who measured."""
+    """Say what differs between the user's and the public scores: metrics, data, versions and sources."""
     notes = [f"Not compared, {reason}: {', '.join(tasks)}." for reason, tasks in _not_comparable(found, model).items()]
     pairs = [(name, task) for name in found.models if name != model for task in {task for _, task in found.keys}]
     runs = [(task, public.runs[name, task]) for name, task in pairs]
@@ -166,26 +170,26 @@ def _notes(found: League, model: str, mine: Results, public: PublicTable) -> lis
     version = mine.versions.get("mteb")
     notes.append(
         f"Of the {len(runs)} public scores of a model on a task, {old} are from mteb 1 or name no version"
-        f"{f', and {model} was scored by mteb {version}' if version else ''}."
+        f"{f'; {model} was evaluated with mteb {version}' if version else ''}."
     )
     cards = sum(run.revision == "external" for _, run in runs)
-    notes += [f"{cards} of them are what the model's own card says."] if cards else []
+    notes += [f"{cards} of them are from the model's own card."] if cards else []
     return notes
 
 
 def _data(runs: Sequence[tuple[str, PublicRun]], revisions: dict[str, str]) -> str | None:
-    """How often the public scores are of other data; None where the user's data is not known."""
+    """Count public scores on other revisions of the data; None if the revision of the user's data is not known."""
     known = [(run.dataset_revision, revisions[task]) for task, run in runs if task in revisions]
     if not known:
         return None
     same = Counter("unknown" if not theirs else theirs[:12] == ours[:12] for theirs, ours in known)
-    unknown = f", and of {same['unknown']} it is unknown" if same["unknown"] else ""
+    unknown = f", and for {same['unknown']} the revision is unknown" if same["unknown"] else ""
     of = f"Of {len(known)} public scores of a model on a task"
-    return f"{of}, {same[False]} are of another revision of the data{unknown}."
+    return f"{of}, {same[False]} used another revision of the data{unknown}."
 
 
 def _not_comparable(found: League, model: str) -> dict[str, list[str]]:
-    """Why rows that both have are not compared -> the tasks."""
+    """Give the reasons why rows with both scores are not compared -> the tasks."""
     said: dict[str, list[str]] = {}
     for name, board in found.boards.items():
         for (_, task), entry in board.entries.items() if name != model else ():

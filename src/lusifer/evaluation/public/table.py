@@ -1,8 +1,8 @@
-"""The packaged scores of public models, cell by cell as they were published.
+"""The packaged scores of public models, as they were published.
 
-scores.csv.gz  one line a task, split and subset; a column a model: main score in per cent, empty where there is none
-runs.csv.gz    one line a model and task: revisions of model and data, version of mteb
-public.toml    repository, commit, date, licence
+scores.csv.gz  a line for each task, split and subset, a column for each model: main score in percent, or empty
+runs.csv.gz    a line for each model and task: revisions of model and data, version of mteb
+public.toml    repository, commit, date, license
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Cell = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class PublicRun:
-    """How a model was scored on a task, as published.
+    """How a public model was evaluated on a task.
 
     Attributes:
-        revision: Of the model, 12 digits; "external" where the score is from the model's own card.
-        dataset_revision: 12 digits, or "" where it was not said.
-        mteb_version: Of the library; "" where it was not said.
+        revision: Revision of the model, 12 digits; "external" for a score from the model's own card.
+        dataset_revision: Revision of the data, 12 digits; "" if it was not published.
+        mteb_version: Version of mteb; "" if it was not published.
     """
 
     revision: str
@@ -45,19 +45,19 @@ class PublicRun:
 
     @property
     def before_2(self) -> bool:
-        """Whether it was scored by mteb 1; what names no version is from model cards of that time."""
+        """Whether mteb 1 computed the score; scores without a version are from model cards of that time."""
         return not self.mteb_version or self.mteb_version.startswith("1.")
 
 
 @dataclass(frozen=True, eq=False)
 class PublicTable:
-    """All scores.
+    """All packaged scores.
 
     Attributes:
-        models: Names on the hub.
-        scores: Cell -> model -> main score in per cent; a model without a score is not there.
-        runs: Model and task -> how it was scored.
-        facts: Source, licence and what else `public.toml` says.
+        models: Names on the Hugging Face Hub.
+        scores: Cell -> model -> main score in percent; models without a score are absent.
+        runs: Model and task -> how it was evaluated.
+        facts: Content of `public.toml`, such as source and license.
     """
 
     models: tuple[str, ...]
@@ -67,13 +67,18 @@ class PublicTable:
 
     @property
     def source(self) -> str:
-        """Repository, commit, date and licence in one line."""
+        """Repository, commit, date and license in one line."""
         return "{repository} at commit {commit} ({date}), {licence}".format_map(self.facts)
 
     def results(self, model: str, rows: Iterable[SuiteRow | Entry], suite: str = "") -> Results:
-        """Give what is public of one model as an evaluation of these rows, without examples and intervals.
+        """Give the public scores of a model as an evaluation, without examples and intervals.
 
-        A row is the mean over its subsets, and is missing where one of them is.
+        A score is the mean over the subsets of a row; it is missing if one of them is.
+
+        Args:
+            model: Name of the model.
+            rows: Rows of a suite.
+            suite: Name of the suite.
         """
         return Results(suite, Model(model), tuple(self._entry(model, row) for row in rows))
 
@@ -90,7 +95,7 @@ class PublicTable:
         return Entry(*about, row.subsets, row.cross_lingual, score, missing)
 
     def _metric(self, model: str, row: SuiteRow | Entry) -> str:
-        """The row's, unless the score was measured by a version whose main metric had another name."""
+        """Give the metric of a row, under its older name if an older version of mteb computed the score."""
         run = self.runs.get((model, row.task))
         older = self.facts["metrics_before_2"].get(row.type)
         return older if older and run and run.before_2 else row.metric
@@ -98,7 +103,7 @@ class PublicTable:
 
 @cache
 def table() -> PublicTable:
-    """Read the packaged table; some 0.1 seconds, once in a process."""
+    """Read the packaged table, once a process; this takes about 0.1 seconds."""
     lines = _lines(SCORES)
     models = tuple(next(lines)[len(CELL) :])
     scores: dict[Cell, dict[str, float]] = {}

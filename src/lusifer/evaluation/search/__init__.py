@@ -1,1 +1,1 @@
-"""Tasks of questions and documents that measure themselves: all documents are searched, and every place is kept."""
+"""Retrieval tasks without mteb: all documents are searched for each question, and all ranks are stored."""

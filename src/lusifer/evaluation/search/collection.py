@@ -1,8 +1,8 @@
-"""Questions, the documents that are searched for them, and where every needed document stands.
+"""Questions, the documents that are searched for them, and the rank of every needed document.
 
-The search is exact: the cosine of a question with every passage, the best passage of a document counts. Cosines are
-compared to `DIGITS` decimals, so that texts that are the same stand beside each other whatever the order of a sum;
-documents with equal ones come in the order of the collection.
+The search is exact: the score of a document is the highest cosine of the question with one of its passages. Cosines are
+rounded to `DIGITS` decimals, so that equal texts get equal scores whatever the order of summation. Documents with equal
+scores are in the order of the collection.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import cached_property
 import numpy as np
 
 DIGITS = 6
-"""Decimals of a cosine that count: float32 has about seven."""
+"""Decimals of a cosine that are compared; float32 has about seven."""
 CELLS = 16_000_000
-"""Cosines of one block: 64 MB."""
+"""Cosines in one block (64 MB)."""
 UNKNOWN = "und"
-"""In place of a language that is not known; ISO 639 has this code for it."""
+"""Code of an unknown language in ISO 639."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question and the ids of the documents that it needs; none of a negative control, which nothing answers."""
+    """A question with the ids of its needed documents; a negative control, which nothing answers, has none."""
 
     id: str
     text: str
@@ -33,9 +33,13 @@ class Question:
 
 @dataclass(frozen=True)
 class SearchedDocument:
-    """A document: its passages are embedded, each as a whole; without any its text is.
+    """A document.
 
-    `text` is None only where vectors are given, as in an index of vectors alone.
+    Attributes:
+        id: Its id.
+        text: Its text; None only if vectors are given, as from an index without texts.
+        language: The code of its language.
+        passages: Texts that are embedded in place of the complete text.
     """
 
     id: str
@@ -46,16 +50,16 @@ class SearchedDocument:
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """Documents, all searched together.
+    """Documents that are searched together.
 
     Attributes:
-        documents: The documents, none twice.
-        vectors: Of passages that are embedded already, (p, d); None where the model embeds them.
-        owners: The place in `documents` of each of these vectors, (p,), ascending.
-        digests: SHA-256 by name of what they were read from.
-        prompt: From a model's saved prompts what stands before a question (None: the model's default); where it is
-            not given, what the evaluation has for it.
-        notes: What to say of them.
+        documents: The documents, with distinct ids.
+        vectors: Vectors of their passages, float, (p, d); None if the model still has to embed them.
+        owners: Position in `documents` of the document of each vector, (p,), ascending.
+        digests: Name of a source file -> its SHA-256.
+        prompt: Function that chooses the prompt of questions from the saved prompts of a model (its result None: the
+            default prompt). None for the prompt of the evaluation.
+        notes: Messages for the user.
     """
 
     documents: tuple[SearchedDocument, ...]
@@ -67,18 +71,23 @@ class Searched:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Id -> place in `documents`."""
+        """Id -> position in `documents`."""
         return {each.id: place for place, each in enumerate(self.documents)}
 
     @cached_property
     def texts(self) -> tuple[list[str], np.ndarray]:
-        """What is embedded where no vectors are given, and the place in `documents` of each, ascending."""
+        """The texts to embed if no vectors are given, and the position in `documents` of each, int, (p,), ascending."""
         parts = [each.passages or (each.text or "",) for each in self.documents]
         owners = np.repeat(np.arange(len(parts)), [len(each) for each in parts])
         return [text for each in parts for text in each], owners
 
     def share(self, language: str, without: Iterable[str] = ()) -> float:
-        """Which share of the documents of known language is in this one, but for those with the ids `without`."""
+        """Compute the share of a language among the documents of known language.
+
+        Args:
+            language: The code of the language.
+            without: Ids of documents that do not count.
+        """
         gone = [self.documents[self.places[id]].language for id in set(without)]
         left = len(self.documents) - self._counts.get(UNKNOWN, 0) - sum(code != UNKNOWN for code in gone)
         return (self._counts.get(language, 0) - gone.count(language)) / left if left else 0.0
@@ -93,23 +102,23 @@ class Searched:
 
 @dataclass(frozen=True, eq=False)
 class QuestionSet:
-    """Questions and what is searched for them."""
+    """Questions and the documents that are searched for them."""
 
     questions: tuple[Question, ...]
     searched: Searched
 
     def of(self, language: str) -> QuestionSet:
-        """The questions in a language, over the same documents."""
+        """Give the questions in a language, with the same documents."""
         return replace(self, questions=tuple(each for each in self.questions if each.language == language))
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a search gave for one question.
+    """The result of a search for one question.
 
     Attributes:
-        ranks: The place of each needed document, from 1, in the order of `Question.right`.
-        hits: The first documents, best first: place in the collection and cosine.
+        ranks: Rank of each needed document, from 1, in the order of `Question.right`.
+        hits: Position in the collection and cosine of the first documents, best first.
     """
 
     ranks: tuple[int, ...]
@@ -127,15 +136,15 @@ def rank(
     """Search all documents for each question.
 
     Args:
-        questions: Vectors (q, d).
-        passages: Vectors (p, d).
-        owners: The document of each passage, (p,), ascending from 0 without a gap.
-        needed: Of each question the documents that it needs.
-        depth: How many hits are kept.
-        cells: The most cosines of one block.
+        questions: Vectors of questions, float, (q, d).
+        passages: Vectors of passages, float, (p, d).
+        owners: Position of the document of each passage, int, (p,), ascending from 0 without a gap.
+        needed: Positions of the needed documents of each question.
+        depth: Number of hits to return for each question.
+        cells: Maximum number of cosines in one block.
 
     Returns:
-        One for each question.
+        One result for each question.
     """
     found: list[Ranked] = []
     units, starts = _units(passages), np.flatnonzero(np.diff(owners, prepend=-1))
@@ -148,37 +157,37 @@ def rank(
 
 
 def _ranked(scores: np.ndarray, needed: Sequence[int], depth: int) -> Ranked:
-    """One question: the scores of all documents."""
+    """Rank the documents of one question by their scores."""
     ranks = tuple(
         1 + int((scores > scores[place]).sum()) + int((scores[:place] == scores[place]).sum()) for place in needed
     )
     depth = min(depth, len(scores))
     least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-    near = np.flatnonzero(scores >= least)  # all that share the last place, so that their order decides
+    near = np.flatnonzero(scores >= least)  # includes all ties for the last place; the order of documents decides
     top = near[np.lexsort((near, -scores[near]))][:depth]
     return Ranked(ranks, tuple((int(place), round(float(scores[place]), DIGITS)) for place in top))
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:
-    """The same vectors, each of length 1; one without a direction stays."""
+    """Normalize vectors to length 1; a zero vector stays."""
     vectors = np.asarray(vectors, dtype=np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def judged(ranks: Sequence[Sequence[int]], measures: Sequence[str]) -> dict[str, list[float]]:
-    """Measures of each question, by the library that mteb uses as well.
+    """Compute metrics of each question with pytrec_eval, which mteb uses too.
 
     Args:
-        ranks: Of each question the places of the documents that it needs, at least one.
-        measures: As pytrec_eval has them: "ndcg_cut_10", "success_1".
+        ranks: Ranks of the needed documents of each question, at least one.
+        measures: Names of metrics in pytrec_eval, such as "ndcg_cut_10" and "success_1".
 
     Returns:
-        Measure -> a value for each question.
+        Metric -> its value for each question.
     """
     import pytrec_eval
 
-    # A document is named by its place, so that no tie is broken anew; what stands behind the last place that a measure
-    # looks at need not be in the list.
+    # The name of a document is its rank, so that pytrec_eval does not break ties again. Documents after the last rank
+    # that a metric reads can be left out.
     last = max(int(name.rpartition("_")[2]) for name in measures)
     listed = {str(place): -float(place) for place in range(1, last + 1)}
     wanted = {str(number): {str(place): 1 for place in each} for number, each in enumerate(ranks)}

@@ -1,8 +1,9 @@
-"""Where a model stops reading: XQuAD's paragraphs joined to longer documents, with the answer at a known place.
+"""The suite `long`: how far a model reads, by XQuAD paragraphs joined to longer documents.
 
-Every fifth English paragraph is asked about (in XQuAD five in a row are of one article, so one of each article is); it
-stands at the start, in the middle or at the end among paragraphs of other articles that nobody asks about. The number
-of documents is the same for all lengths, so scores of two lengths are comparable. Questions are in the language.
+Only every fifth English paragraph has questions. In XQuAD five paragraphs in a row are of one article, so that is one
+for each article. It is at the start, in the middle or at the end of a document; the rest are paragraphs without
+questions from other articles. The number of documents is the same for all lengths, so scores of two lengths are
+comparable. Questions are in the language of the row.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.evaluation.tasks.xquad import Questions
 
 ARTICLE = 5
-"""Paragraphs in a row that are of one article."""
+"""Number of successive paragraphs of one article."""
 LONGEST = 8
 PASSAGE = 512
-"""The most tokens of a passage of a model that reads more, or whatever is there."""
+"""Maximum length of a passage in tokens; shorter if the model reads less."""
 BETWEEN = "\n\n"
 
 
 class LongDocuments(RankedTask):
-    """The document that holds the answer should be the nearest.
+    """Retrieval of long documents: the nearest document should be the one with the answer.
 
     Attributes:
-        paragraphs: How many a document has.
-        place: Which of them is asked about, from 0.
-        in_passages: Whether a document is split as an index splits it, and counts by its best passage.
+        paragraphs: Number of paragraphs in a document.
+        place: Position of the paragraph with the answer, from 0.
+        in_passages: Whether documents are split into passages as in an index; the best passage of a document counts.
     """
 
     type, metric = "Retrieval", "accuracy"
@@ -56,14 +57,14 @@ class LongDocuments(RankedTask):
 
     @classmethod
     def row(cls, code: str) -> SuiteRow | None:
-        """A row a language; English asks English documents, and is not cross-lingual."""
+        """Give the row of a language; English has one too, which is not cross-lingual."""
         made = super().row(code)
         subsets = (ENGLISH,) if code == ENGLISH else made.subsets
         return replace(made, subsets=subsets, cross_lingual=code != ENGLISH, cost=300 + 48 * cls.paragraphs)
 
     @classmethod
     def files(cls, folder: Path, subset: str) -> list[Path]:
-        """That of the questions, and that of the paragraphs if it is another one."""
+        """List the file of the questions, and the English file of the paragraphs."""
         codes = dict.fromkeys([subset.split("-")[0], ENGLISH])
         return [xquad.file_of(folder, code) for code in codes]
 
@@ -71,8 +72,13 @@ class LongDocuments(RankedTask):
     def build(cls, subset: str, asked: Questions, answers: Questions | None = None) -> QuestionSet:
         """Join paragraphs to documents.
 
+        Args:
+            subset: The languages, such as "sw-en".
+            asked: The file of the questions.
+            answers: The file of the paragraphs; None for the same file.
+
         Raises:
-            DataError: There are too few.
+            DataError: There are too few paragraphs.
         """
         texts = (answers or asked).paragraphs
         ids = list(texts)
@@ -84,13 +90,18 @@ class LongDocuments(RankedTask):
             if paragraph in set(wanted)
         )
         if len(wanted) < 2 or len(ids) - len(wanted) - ARTICLE < LONGEST or not questions:
-            raise DataError(f"{subset}: {len(ids)} paragraphs are too few to join {LONGEST}: give all of XQuAD")
+            raise DataError(f"{subset}: {len(ids)} paragraphs are too few to join {LONGEST}: use all of XQuAD")
         documents = tuple(SearchedDocument(id, BETWEEN.join(cls.joined(id, texts)), ENGLISH) for id in wanted)
         return QuestionSet(questions, Searched(documents))
 
     @classmethod
     def joined(cls, id: str, texts: Mapping[str, str]) -> list[str]:
-        """The paragraphs of a document: a longer one has those of a shorter one, and others."""
+        """Give the paragraphs of a document; a longer document contains the paragraphs of a shorter one.
+
+        Args:
+            id: Id of the paragraph with the answer.
+            texts: Id -> paragraph.
+        """
         ids = list(texts)
         own = ids.index(id) // ARTICLE
         others = [each for number, each in enumerate(ids) if number % ARTICLE and number // ARTICLE != own]
@@ -99,7 +110,7 @@ class LongDocuments(RankedTask):
         return [texts[each] for each in found]
 
     def prepared(self, searched: Searched, model: SearchModel) -> Searched:
-        """Split the documents by what embeds them, if they are to be."""
+        """Split the documents into passages if `in_passages` is set, with the tokenizer of the documents' embedder."""
         if not self.in_passages:
             return searched
         if id(searched) not in self._split:
@@ -115,7 +126,7 @@ class LongDocuments(RankedTask):
     def details(
         self, asked: QuestionSet, found: Sequence[Ranked], prompt: Mapping[str, str | None]
     ) -> Mapping[str, Any]:
-        """How many words a document has, and how many stand before the paragraph with the answer, in the mean."""
+        """Describe the documents, such as the mean number of words, and of words before the answer."""
         parts = [each.text.split(BETWEEN) for each in asked.searched.documents]
         words = [[len(part.split()) for part in each] for each in parts]
         return {
@@ -136,7 +147,7 @@ WHERE = {
     **{n: {"Start": 0, "Middle": n // 2, "End": n - 1} for n in (4, LONGEST)},
     2: {"Start": 0, "End": 1},
 }
-"""Paragraphs of a document -> word for a place -> the place."""
+"""Paragraphs in a document -> name of a position -> the position."""
 
 
 def _kind(paragraphs: int, word: str, place: int, in_passages: bool) -> type[LongDocuments]:
@@ -149,6 +160,6 @@ def _kind(paragraphs: int, word: str, place: int, in_passages: bool) -> type[Lon
 
 TASKS = (
     *(_kind(n, word, place, False) for n, places in WHERE.items() for word, place in places.items()),
-    # Where the best passage counts its place does not matter: the end, where a whole text loses most, is enough.
+    # With passages the position does not matter. One is enough: the end, where a complete text loses most.
     *(_kind(n, "End", n - 1, True) for n in WHERE if n > 1),
 )

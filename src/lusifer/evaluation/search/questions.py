@@ -1,8 +1,8 @@
-"""A user's own questions: rows of questions with the ids of right documents, and rows of documents.
+"""The suite `mine`: a user's own questions with the ids of right documents, and the documents.
 
-A row with a question is one: `question`, `right` (an id, or a list of ids; none where nothing answers it: a negative
-control), and if there are any `id` and `language`. Any other row is a document: `id`, `text` and, if it is there,
-`language`. Where a language is not said it is told by py3langid (extra `languages`).
+A row with `question` is a question. It has `right` (an id or a list of ids; empty for a negative control, which nothing
+answers), and optionally `id` and `language`. Any other row is a document with `id`, `text` and optionally `language`.
+py3langid (extra `languages`) detects missing languages.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from lusifer.prompts import check_text
 
 COLUMNS = ("question", "right", "id", "text", "language")
 READ_CHARACTERS = 800
-"""Of a longer text the beginning is enough to tell its language."""
+"""The language is detected from this many characters at the start of a text."""
 FEWEST_LETTERS = 30
-"""A shorter text is told among the languages of the longer ones."""
+"""Shorter texts can only get a language that was detected in longer ones."""
 RARE = 0.02
-"""A language of no larger share of the texts is an error of the identifier."""
+"""A language with a smaller share of the texts is taken for an error of py3langid."""
 FEW, CERTAIN = 100, 0.99
-"""Among so few texts one in a language of its own counts where the identifier is so sure."""
+"""Among at most `FEW` texts a language with a single text counts if its probability is at least `CERTAIN`."""
 TITLE = "own questions"
 CLOSE = 0.75
-"""Likeness (difflib) from which on a key is a misspelt column: "rigth" is 0.8 like "right", "weight" 0.73."""
+"""Similarity (difflib) at which a key counts as a misspelled column: "rigth" and "right" have 0.8, "weight" 0.73."""
 
 
 class MyQuestions(RankedTask):
-    """All documents are searched for the questions in a language; a row a language."""
+    """The user's own questions: one row a language; all documents are searched for its questions."""
 
     title = TITLE
     instruction = "Given a question, find passages that answer it."
@@ -52,19 +52,22 @@ class MyQuestions(RankedTask):
         self._asked = asked
 
     def load_data(self, **_: Any) -> None:
-        """Take the questions of the languages that will be run."""
+        """Fill `dataset` with the questions of the languages that will be run."""
         self.dataset = {subset: self._asked.of(subset) for subset in self.hf_subsets}
         self.data_loaded = True
 
     def example_id(self, question: Question) -> str:
-        """The id with a digest of the text: most ids are lines, and two files have different questions in one line."""
+        """Give the id with a digest of the text: most ids are line numbers, which do not identify a question."""
         return f"{question.id} {hashlib.sha256(question.text.encode()).hexdigest()[:16]}"
 
 
 def survey(asked: QuestionSet) -> tuple[list[SuiteRow], list[str]]:
-    """The rows of a collection, a language each, in the order of the file; and what to say of those that are none.
+    """List the rows of a collection: one for each language with right documents.
 
-    A row is cross-lingual where a question needs a document in another language than its own.
+    A row is cross-lingual if a question needs a document in another language.
+
+    Returns:
+        The rows in the order of the file; and notes on questions that are in no row.
     """
     found: list[SuiteRow] = []
     notes: list[str] = []
@@ -72,7 +75,7 @@ def survey(asked: QuestionSet) -> tuple[list[SuiteRow], list[str]]:
     for code in dict.fromkeys(each.language for each in asked.questions):
         own = asked.of(code).questions
         if not any(each.right for each in own):
-            words = f"{len(own):,} in {code} left out: no question in it has a right document to compare with"
+            words = f"{len(own):,} in {code} left out: no question in this language has a right document"
             notes.append(f"negative controls: {words}")
             continue
         across = any(documents[places[id]].language not in (code, UNKNOWN) for each in own for id in each.right)
@@ -83,7 +86,7 @@ def survey(asked: QuestionSet) -> tuple[list[SuiteRow], list[str]]:
 
 @dataclass(frozen=True)
 class _OwnRow:
-    """One of both; of a CSV question `cell` is what spells its right documents."""
+    """A question or a document; `cell` is the CSV cell with the right documents of a question."""
 
     where: str
     question: Question | None = None
@@ -91,7 +94,7 @@ class _OwnRow:
     cell: str | None = None
 
     def asked(self, places: Collection[str]) -> Question | None:
-        """The question with its right documents, among the ids that there are."""
+        """Give the question with its right documents; the ids of documents decide how a CSV cell is split."""
         if self.question is None or self.cell is None:
             return self.question
         return replace(self.question, right=_right(_spelled(self.cell, places), self.where))
@@ -101,15 +104,15 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
     """Read questions and documents.
 
     Args:
-        file: Rows of questions, and of documents unless those come from elsewhere.
-        documents: Another file of documents, or documents as they are.
+        file: Rows of questions, and of documents if `documents` is None.
+        documents: Another file of documents, or the documents themselves.
 
     Returns:
-        The collection; SHA-256 of what was read, by name; and what to say of it.
+        The collection; name of a file -> its SHA-256; and notes for the user.
 
     Raises:
-        DataError: A row is malformed, an id stands there twice or belongs to no document, or there is nothing to ask
-            or to search.
+        DataError: A row is malformed, an id is there twice or belongs to no document, or there are no questions or
+            fewer than two documents.
     """
     found = _rows(file)
     own = [(row.where, row.document) for row in found if row.document is not None]
@@ -117,7 +120,7 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
     if documents is None:
         given = Searched(_distinct(own))
     elif own:
-        words = "is a document, and --documents names others: take it out, or leave --documents away"
+        words = "is a document, and --documents names other documents: remove the row, or leave --documents out"
         raise DataError(f"{own[0][0]}: a row without `question` {words}")
     else:
         given = documents if isinstance(documents, Searched) else _of_file(documents)
@@ -127,13 +130,13 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
         raise DataError(f"{file}: no question in it: add rows with `question` and `right`, the ids of its documents")
     if len(given.documents) < 2:
         many = "one document" if given.documents else "no document"
-        how = "give rows with `id` and `text`, two or more, or name them with --documents"
-        raise DataError(f"{file}: {many} to search, and any model would find it: {how}")
+        how = "add rows with `id` and `text`, or name a file of documents with --documents"
+        raise DataError(f"{file}: {many} to search, and a score needs two or more: {how}")
     asked = _distinct(questions)
     _refuse_lost(found, questions, given.places)
     bare = [where for where, each in questions if not each.right]
     if len(bare) == len(questions):
-        raise DataError(f"{file}: no question has a right document, so nothing can be scored: fill `right` of some")
+        raise DataError(f"{file}: no question has a right document, so there is no score: fill `right`")
     asked, searched, notes = _with_languages(asked, given.documents)
     if bare:
         many = "1 question has" if len(bare) == 1 else f"{len(bare):,} questions have"
@@ -143,33 +146,33 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
 
 
 def _refuse_lost(found: Iterable[_OwnRow], questions: Iterable[tuple[str, Question]], places: Collection[str]) -> None:
-    """Refuse a right document that is not there."""
+    """Raise DataError for a right document that does not exist."""
     cells = {row.where: row.cell for row in found if row.cell is not None}
     for where, each in questions:
         lost = next((id for id in each.right if id not in places), None)
         if lost is not None:
-            mend = "correct it, or add the document"
+            fix = "correct it, or add the document"
             if "|" not in cells.get(where, "|") and len(each.right) > 1:
-                mend = f"the cell was split at spaces; put | between ids that have some, else {mend}"
-            raise DataError(f"{where}: right: no document has the id {lost!r}: {mend}")
+                fix = f"the cell was split at spaces; put | between ids that contain spaces, otherwise {fix}"
+            raise DataError(f"{where}: right: no document has the id {lost!r}: {fix}")
 
 
 def _of_file(file: Path) -> Searched:
-    """The documents of a file."""
+    """Read a file of documents."""
     found = _rows(file)
     asked = next((row for row in found if row.question is not None), None)
     if asked is not None:
-        raise DataError(f"{asked.where}: a question among the documents: name its file with --data")
+        raise DataError(f"{asked.where}: a question in the file of documents: name the file of questions with --data")
     return Searched(_distinct((row.where, row.document) for row in found), digests={file.name: sha256(file)})
 
 
 def _distinct(found: Iterable[tuple[str, Any]]) -> tuple[Any, ...]:
-    """Questions or documents, refused where two have one id."""
+    """Give questions or documents; raise DataError if two have the same id."""
     first: dict[str, str] = {}
     kept = []
     for where, each in found:
         if each.id in first:
-            raise DataError(f"{where}: id {each.id!r} stands at {first[each.id]} already: give each row its own")
+            raise DataError(f"{where}: id {each.id!r} is already at {first[each.id]}: give each row its own id")
         first[each.id] = where
         kept.append(each)
     return tuple(kept)
@@ -181,7 +184,7 @@ def _rows(file: Path) -> list[_OwnRow]:
 
 
 def _checked(row: Any, where: str, form: str) -> _OwnRow:
-    """A row as a question or a document, its language "" where it is not said."""
+    """Read a row as a question or a document; its language is "" if the row has none."""
     rows.refuse_no_object(row, where)
     there = {name: value for name in COLUMNS if (value := row.get(name)) is not None}
     if form in (".csv", ".parquet"):  # every row of a table has every column
@@ -189,15 +192,15 @@ def _checked(row: Any, where: str, form: str) -> _OwnRow:
     language = code_of(there.get("language"), where)
     if "question" in there:
         if "text" in there:
-            raise DataError(f"{where}: `question` and `text`: a row is a question or a document: make two rows of it")
+            raise DataError(f"{where}: both `question` and `text`: a row is a question or a document: write two rows")
         id = _id(there["id"], f"{where}: id") if "id" in there else " ".join(where.split(" ")[-2:])
         text = check_text(there["question"], f"{where}: question")
         _refuse_misspelt(row, where)
-        if form == ".csv":  # what a cell says depends on the ids that there are
+        if form == ".csv":  # how a cell is split depends on the ids of documents
             return _OwnRow(where, question=Question(id, text, language), cell=there.get("right"))
         return _OwnRow(where, question=Question(id, text, language, _right(there.get("right"), where)))
     if "right" in there:
-        raise DataError(f"{where}: `right` without a `question`: fill `question`, or take `right` out")
+        raise DataError(f"{where}: `right` without `question`: fill `question`, or remove `right`")
     for name in ("text", "id"):
         if name not in there:
             found = ", ".join(map(str, there)) or "nothing"
@@ -208,40 +211,40 @@ def _checked(row: Any, where: str, form: str) -> _OwnRow:
 
 
 def _id(value: Any, where: str) -> str:
-    """An id as a text: a text or a whole number."""
+    """Read an id, which is a text or an integer, as a text."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{where} is {reprlib.repr(value)}: an id is a text or a whole number")
     return check_text(str(value), where).strip()
 
 
 def _refuse_misspelt(row: Mapping[str, Any], where: str) -> None:
-    """Refuse a key that is almost one of ours where ours is not there; other keys are the user's own."""
+    """Raise DataError for a key that is almost a known column which is missing; other unknown keys are ignored."""
     for key in row.keys() - set(COLUMNS):
         plain = str(key).strip().lower()
         near = ["id"] if plain == "id" else difflib.get_close_matches(plain, ("right", "language"), 1, CLOSE)
         if near and near[0] not in row:
-            words = f"key {key!r} is not known, and looks like {near[0]!r}, which is not there"
-            raise DataError(f"{where}: {words}: call it {near[0]!r}, or something else")
+            words = f"key {key!r} is unknown and looks like {near[0]!r}, which is missing"
+            raise DataError(f"{where}: {words}: rename it to {near[0]!r}, or to a name that is less similar")
 
 
 def _spelled(cell: str, places: Collection[str]) -> Any:
-    """What a cell of CSV says: the id of a document, a JSON list of ids, or ids with | or spaces between."""
+    """Read a CSV cell: the id of a document, a JSON list of ids, or ids with | or spaces between them."""
     if cell.strip() in places:
         return [cell]
     if cell.lstrip().startswith("["):
-        with suppress(ValueError):  # an id may begin like that as well
+        with suppress(ValueError):  # an id may begin with [ too
             return parse_json(cell.encode("utf-8", "surrogatepass"))
     return [part for part in (cell.split("|") if "|" in cell else cell.split()) if part.strip()]
 
 
 def _right(value: Any, where: str) -> tuple[str, ...]:
-    """The ids of right documents: one, or a list."""
+    """Read the ids of right documents: one id, or a list."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     ids = tuple(_id(each, f"{where}: right") for each in (value if isinstance(value, list | tuple) else [value]))
     twice = next((id for id, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
-        raise DataError(f"{where}: right: {twice!r} stands there twice: name each document once")
+        raise DataError(f"{where}: right: {twice!r} is there twice: name each document once")
     return ids
 
 
@@ -251,11 +254,22 @@ def _code(given: str) -> str:
 
 
 def code_of(value: Any, where: str) -> str:
-    """The code of a language as it is in tables; "" where none is given."""
+    """Read the code of a language.
+
+    Args:
+        value: A code in any usual form; None or "" for no language.
+        where: Place of the value, for the error message.
+
+    Returns:
+        Lusifer's code; "" for no language.
+
+    Raises:
+        DataError: The value is no text or no known code.
+    """
     if value is None or (isinstance(value, str) and not value.strip()):
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where}: language is {reprlib.repr(value)}: give a code such as en")
+        raise DataError(f"{where}: language is {reprlib.repr(value)}: write a code such as en")
     if value.strip().lower() == UNKNOWN:
         return UNKNOWN
     try:
@@ -267,7 +281,7 @@ def code_of(value: Any, where: str) -> str:
 def _with_languages(
     questions: Sequence[Question], documents: Sequence[SearchedDocument]
 ) -> tuple[tuple[Question, ...], tuple[SearchedDocument, ...], list[str]]:
-    """The same with the languages that nobody gave, and a note on them."""
+    """Detect the languages that are not given, and write a note about them."""
     both = [*questions, *documents]
     bare = [[each.text for each in kind if not each.language and each.text] for kind in (questions, documents)]
     if all(each.language for each in both):
@@ -279,27 +293,32 @@ def _with_languages(
     counts = Counter(now.language for each, now in zip(both, made, strict=True) if not each.language)
     many = f"{sum(counts.values()):,} of {len(both):,} rows have no `language`"
     if not there:
-        note = f"{many}, and are of none: fill it, or install what tells it: pip install 'lusifer[languages]'"
+        note = f"{many}, so it stays unknown: fill it, or detect it: pip install 'lusifer[languages]'"
     else:
         words = ", ".join(f"{code} {count:,}" for code, count in counts.most_common())
-        note = f"{many}; it was told by py3langid, which short texts mislead: {words}"
+        note = f"{many}; py3langid detected it, which is unreliable for short texts: {words}"
     return tuple(made[: len(questions)]), tuple(made[len(questions) :]), [note]
 
 
 def identify(groups: Sequence[Sequence[str]], given: Collection[str] = ()) -> dict[str, str]:
-    """Tell the languages of texts; `UNKNOWN` where none of the identifier's is one of ours.
+    """Detect the languages of texts.
 
-    The longer texts of each group are told among all languages. Those that are found more than now and then, or for
-    certain, and the `given` ones are what every text is then told among: a question of three words looks like many.
+    First the language of the longer texts in each group is detected. Then each text gets one of the languages that were
+    found often enough or with high probability, or that are in `given`. This helps short texts: a question of three
+    words looks like many languages.
+
+    Args:
+        groups: Groups of texts, such as questions and documents.
+        given: Codes of languages that the rows name.
 
     Returns:
-        Text -> code.
+        Text -> code; `UNKNOWN` if py3langid finds no known language.
 
     Raises:
         MissingExtraError: py3langid is not installed.
     """
     langid = extras.need("languages", f"{extras.IDENTIFIER}.langid")
-    # One of its own, not that of `serving.guard`: it will be told to know some languages alone.
+    # Not the identifier of `serving.guard`, because this one will be restricted to some languages.
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     known = {name: code for name in identifier.nb_classes if (code := _known(name)) is not None}
     likely = set(given)
@@ -318,7 +337,7 @@ def identify(groups: Sequence[Sequence[str]], given: Collection[str] = ()) -> di
 
 
 def _known(name: str) -> str | None:
-    """A language of the identifier by our code; None where it is none (zxx)."""
+    """Give Lusifer's code of a language of py3langid; None if it is no language (zxx)."""
     try:
         return _code(name)
     except UsageError:

@@ -1,6 +1,6 @@
-"""A task that searches documents for questions and measures itself, without mteb.
+"""Base class of retrieval tasks that Lusifer evaluates itself, without mteb.
 
-From `measure` come a score, its examples, and details from which a report makes what a mean hides: see `details`.
+`measure` returns a score, its examples, and details of each question for the report (see `details`).
 """
 
 from __future__ import annotations
@@ -17,45 +17,52 @@ from lusifer.evaluation.tasks.local import LocalTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 
 MEASURES = {"ndcg_at_10": "ndcg_cut_10", "accuracy": "success_1"}
-"""Metric of a task -> pytrec_eval's name. Accuracy is whether the first document is a needed one, however many are."""
+"""Metric of a task -> its name in pytrec_eval. Accuracy: the first document is one of the needed ones."""
 DETAILED = {"ndcg": "ndcg_cut_10", "first": "success_1", "recall_10": "recall_10"}
-"""What details say of each question, whatever the metric."""
+"""Metrics of each question in the details, for any metric of the task."""
 HITS = 5
-"""Documents that details keep of each question."""
+"""Documents of each question in the details."""
 WORST = 20
-"""Questions whose texts the details keep."""
+"""Number of questions with texts in the details."""
 EXCERPT = 400
-"""Characters of a document that they keep."""
+"""Characters of a document in the details."""
 
 
 class SearchModel(Protocol):
-    """What a task asks of the model that is scored (`evaluation.run.encoder.ScoredModel`)."""
+    """The interface of the evaluated model (`evaluation.run.encoder.ScoredModel`)."""
 
     prompts: Mapping[Any, str]
     embedder: Any
 
     @property
     def of_documents(self) -> Any:
-        """What embeds the documents: `vectors`, `token_counts` and `max_tokens` as of a `ScoredModel`."""
+        """The embedder of the documents, with `vectors`, `token_counts` and `max_tokens` as in `ScoredModel`."""
 
     def vectors(self, texts: Sequence[str], prefix: str | None = None) -> np.ndarray:
-        """Embed texts, (n, d); without a prefix the model's default one stands before them."""
+        """Embed texts.
+
+        Args:
+            texts: The texts.
+            prefix: Prompt before each text; None for the default prompt of the model.
+
+        Returns:
+            Vectors, float32, (n, d).
+        """
 
     def tested(self, texts: Sequence[str]) -> None:
-        """Take note of texts that are tested, to say which of them training has read."""
+        """Record test texts, to count those that are in the training data."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a row gave.
+    """The result of a row.
 
     Attributes:
-        score: In percent.
-        examples: What it is made of: kind, ids and values, as in the folder's `examples/`; None where the score is no
-            mean over examples.
-        details: What a report needs beside it, as it is kept in `details/`; None for nothing.
-        n: How many questions or examples the score is over; None where that is not known.
-        prompt: What stood before the texts, by role.
+        score: The score in percent.
+        examples: kind, ids and values behind the score, as in `examples/` of the folder; None without examples.
+        details: More results for the report, as in `details/` of the folder; None without any.
+        n: Number of questions or examples; None if it is not known.
+        prompt: Role -> prompt.
     """
 
     score: float
@@ -66,9 +73,10 @@ class Measured:
 
 
 class RankedTask(LocalTask):
-    """A task of questions and documents; `build` gives the `QuestionSet` of a subset.
+    """Base class of tasks with questions and documents.
 
-    Its metric is one of `MEASURES`. It takes part in `--against`: the documents are the other embedder's.
+    `build` returns the `QuestionSet` of a subset. The metric is one of `MEASURES`. With `--against` the other embedder
+    makes the vectors of the documents.
     """
 
     type, metric = "Retrieval", "ndcg_at_10"
@@ -80,29 +88,33 @@ class RankedTask(LocalTask):
         self.data_loaded = False
         self.dataset: dict[str, QuestionSet] = {}
         self._held: tuple[Searched, np.ndarray, int] | None = None
-        self._cut = 0  # documents that are longer than what the embedder reads
+        self._cut = 0  # documents that are longer than the embedder reads
 
     @classmethod
     def indexed(cls, code: str) -> bool:
-        """The documents of every language may be another embedder's."""
+        """Another embedder may make the vectors of documents in every language."""
         return True
 
     def unload_data(self) -> None:
-        """Forget the data and the vectors of documents."""
+        """Free the data and the vectors of documents."""
         self.dataset, self.data_loaded, self._held = {}, False, None
 
     def measure(self, row: SuiteRow, model: SearchModel) -> Measured:
         """Search all documents for the questions of a row.
 
+        Args:
+            row: The row.
+            model: The evaluated model.
+
         Raises:
-            DataError: No question needs a document, or the vectors of documents are not of this size.
+            DataError: No question needs a document, or the vectors of documents have another dimension.
         """
         asked = self.dataset[row.subsets[0]]
         asked = replace(asked, searched=self.prepared(asked.searched, model))
         questions, searched = asked.questions, asked.searched
         answered = [number for number, each in enumerate(questions) if each.right]
         if not answered:
-            raise DataError(f"{row.subsets[0]}: no question with a right document: give ids of documents in `right`")
+            raise DataError(f"{row.subsets[0]}: no question has a right document: write ids of documents in `right`")
         query: str | None = model.prompts["query"]
         if searched.prompt is not None:
             query = searched.prompt(model.embedder.prompts)
@@ -110,8 +122,8 @@ class RankedTask(LocalTask):
         model.tested([each.text for each in questions])
         vectors = model.vectors([each.text for each in questions], query)
         if vectors.shape[1] != passages.shape[1]:
-            sizes = f"questions have {vectors.shape[1]} numbers, documents {passages.shape[1]}"
-            raise DataError(f"vectors of {sizes}: name the model whose vectors the documents have")
+            sizes = f"vectors of questions have {vectors.shape[1]} dimensions, those of documents {passages.shape[1]}"
+            raise DataError(f"{sizes}: name the model that made the vectors of the documents")
         needed = [[searched.places[id] for id in each.right] for each in questions]
         found = rank(vectors, passages, owners, needed, HITS)
         name = MEASURES[row.metric]
@@ -123,15 +135,20 @@ class RankedTask(LocalTask):
         return Measured(score, examples, self.details(asked, found, prompt), len(values), prompt)
 
     def example_id(self, question: Question) -> str:
-        """By what the examples of two evaluations are paired: the same id must be the same question."""
+        """Give the id by which examples of two evaluations are paired; equal ids must be the same question."""
         return question.id
 
     def prepared(self, searched: Searched, model: SearchModel) -> Searched:
-        """The documents as they are searched, for a task that splits them."""
+        """Give the documents to search; a task that splits documents overrides this.
+
+        Args:
+            searched: The documents.
+            model: The evaluated model.
+        """
         return searched
 
     def _passages(self, searched: Searched, model: SearchModel) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of all passages and their documents; made once for all languages of the task."""
+        """Give the vectors of all passages and the positions of their documents; computed once a task."""
         if searched.vectors is not None and searched.owners is not None:
             self._cut = 0
             return searched.vectors, searched.owners
@@ -147,9 +164,17 @@ class RankedTask(LocalTask):
     def details(
         self, asked: QuestionSet, found: Sequence[Ranked], prompt: Mapping[str, str | None]
     ) -> Mapping[str, Any] | None:
-        """What a report needs beside the score, as JSON: each question with the places of what it needs, and its hits.
+        """Collect details for the report: each question with the ranks of its needed documents and its hits.
 
-        Of the `WORST` questions, those whose needed documents stand furthest behind, the texts are kept as well.
+        The `WORST` questions with the lowest-ranked needed documents also get their texts.
+
+        Args:
+            asked: The questions and documents.
+            found: The result of each question.
+            prompt: Role -> prompt.
+
+        Returns:
+            Values that can be written as JSON; None for no details.
         """
         searched = asked.searched
         documents = searched.documents
@@ -190,12 +215,12 @@ class RankedTask(LocalTask):
 
 
 def _chance(language: str, searched: Searched, right: Sequence[str]) -> float | None:
-    """The share of the wrong documents of known language that are in that of a question; None if it has none."""
+    """Compute the share of a question's language among the wrong documents; None if the language is unknown."""
     return None if language == UNKNOWN else round(searched.share(language, right), 6)
 
 
 def _excerpt(text: str | None) -> str | None:
-    """The beginning of a text, on one line; three dots say that there is more."""
+    """Shorten a text to one line; three dots mark that it is longer."""
     if text is None:
         return None
     words = " ".join(text.split())
