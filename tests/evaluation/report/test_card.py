@@ -83,8 +83,8 @@ def test_a_language_that_a_task_has_not_is_not_missing():
     text = page(results("mini", {}, entry("en", "A"), entry("en", "B"), entry("es", "B")))
     assert "Spanish (es)" not in block(text, "A (accuracy, %, dev)") and "missing:" not in text
     assert cells(averages(results("mini", {}, entry("en"), entry("es", "B"))), "Spanish (es)") == ["50.0", "1"]
-    assert "no interval of scores without examples: A (en), and of means over them" in text
-    assert "no interval of scores without examples: B (en, es), and of means over them" in text
+    assert "no interval for scores without examples: A (en), and for means over them" in text
+    assert "no interval for scores without examples: B (en, es), and for means over them" in text
 
 
 def test_means_by_type():
@@ -134,7 +134,7 @@ def test_published_rows_stand_beside_ours_where_the_same_tasks_were_run():
     assert cells(text, "language") == ["mini", "E5 (published)", "results"]
     assert cells(text, "English (en)")[1] == "61.2"
     assert cells(text, "all")[1] == "50.4"
-    assert "no published score" not in beside(BOTH)
+    assert "published score for" not in beside(BOTH)
     assert "E5" not in block(beside(BOTH), "Mean by task")
 
 
@@ -143,17 +143,17 @@ def test_published_rows_are_kept_away_from_other_tasks_with_the_reason():
     text = block(whole, "Mean by language")
     assert cells(text, "Spanish (es)")[1] == cells(text, "all")[1] == "not comparable"
     assert cells(text, "English (en)")[1] == "61.2"
-    assert "- no published score beside sw: not measured here: C" in whole
-    assert "- no published score beside es: not under the published mean: B" in whole
+    assert "- no comparable published score for sw: not measured here: C" in whole
+    assert "- no comparable published score for es: not in the published mean: B" in whole
     apart = beside(GAP)
-    assert "E5" not in apart and "- no published score beside sw: not measured here: A, B" in apart
+    assert "E5" not in apart and "- no comparable published score for sw: not measured here: A, B" in apart
     fewer = block(beside(BOTH, published={"E5": {"en": 61.25}}), "Mean by language")
     assert cells(fewer, "Spanish (es)")[1] == cells(fewer, "all")[1] == "not published"
 
 
 def test_no_model_has_all_that_a_published_mean_covers_although_all_was_run():
     halves = [results(name, {("en", task): right(*RIGHT)}) for name, task in (("one", "A"), ("two", "B"))]
-    assert "no published score beside en: not measured by every model: A, B" in beside(*halves)
+    assert "no comparable published score for en: not measured by every model: A, B" in beside(*halves)
 
 
 def test_published_scores_are_those_of_the_suite():
@@ -182,9 +182,11 @@ def test_names_with_bars_and_line_breaks_do_not_break_a_table():
 def test_texts_that_were_met_in_training_are_said():
     met = replace(BOTH, scores=(replace(BOTH.scores[0], seen=Seen(3, 99)), replace(BOTH.scores[1], seen=Seen(0, 99))))
     text = block(page(met), "A (accuracy, %, dev)")
-    assert text.endswith("- texts met in training: A (en): 3 of 99") and cells(text, "English (en)")[3] == "3 of 99"
-    assert "- mini: texts met in training: A (en): 3 of 99" in page(met, GAP)
-    assert "met in training" not in page(BOTH)
+    assert (
+        text.endswith("- test texts seen in training: A (en): 3 of 99") and cells(text, "English (en)")[3] == "3 of 99"
+    )
+    assert "- mini: test texts seen in training: A (en): 3 of 99" in page(met, GAP)
+    assert "seen in training" not in page(BOTH)
 
 
 def test_a_folder_in_which_nothing_was_measured_has_a_page_too():
@@ -206,7 +208,7 @@ def test_a_card_has_a_table_a_task_with_the_intervals():
     assert re.findall("^### .*", text, flags=re.MULTILINE) == [
         "### Suite offline, within each language", "### Suite offline, from one language to another",
     ]  # fmt: skip
-    assert cells(text, "language") == ["score", "95 % interval", "examples", "met in training"]
+    assert cells(text, "language") == ["score", "95 % interval", "examples", "seen in training"]
     assert cells(text, "English (en)") == ["75.0", "30.0 to 99.0", "1,200", "0 of 1200"]
     assert cells(text, "Spanish (es)")[1].endswith(" to 100.0")
     assert cells(text, "Hindi (hi)") == ["20.0", "", ""]

@@ -54,7 +54,7 @@ def test_models_stand_side_by_side_with_their_numbers(tmp_path):
     assert [title for title, _ in shown] == ["before", "after"]
     assert all("(by chance 33 %)" in label for _, label in shown)
     accuracy, _ = figures.language_told(models["before"])
-    assert f"its 7 nearest:\n{accuracy:.0f} % right" in shown[0][1]
+    assert f"the 7 nearest:\n{accuracy:.0f} % right" in shown[0][1]
     points = [sum(len(part.get_offsets()) for part in axis.collections) for axis in figure.axes]
     assert points == [24, 24]
     again = figures.islands(models, seed=3)

@@ -182,8 +182,8 @@ def test_the_verdict_counts_what_the_comparisons_say(facts):
     assert len(found) == 1 and len(found[0].languages(None)) == 1  # Korean, which MiniLM lacks
     rows = [row for row in found[0].rows if row.difference]
     better = sum(row.p < 0.05 and row.difference.value > 0 for row in rows)
-    assert f"of 12 results on the same examples, better beyond chance in {better}, worse in 0" in words
-    assert found[0].low > 0 and words.endswith("better in 1 of 1 task, worse in 0.")
+    assert f"of 12 results on the same examples (paired tests), {better} are significantly better, 0 sig" in words
+    assert found[0].low > 0 and words.endswith("is above 0 in 1 of 1 task, and below 0 in 0.")
 
 
 def test_cross_lingual_and_monolingual_scores_stay_apart(facts):
@@ -238,9 +238,9 @@ def test_what_training_has_seen_is_told(facts, page):
 def test_a_model_whose_training_nobody_knows_is_not_called_clean(tmp_path):
     folder = example.write(tmp_path / "a", codes=FEW, tasks=["Topics"], seen=None)
     facts = of_one_suite([folder])
-    assert verdict.sentences(facts)[-1] == "mini: whether its training has seen the test texts is not known."
+    assert verdict.sentences(facts)[-1] == "mini: it is not known whether training has seen the test texts."
     page = report.page([facts])
-    assert "<p>mini: not known; it can be told only of a model that lies in the folder of its training run.</p>" in page
+    assert "<p>mini: not known. Only a model in the folder of its training run has this information.</p>" in page
     assert "comparison" not in re.findall(r'<section id="([^"]*)"', page)
 
 
@@ -289,7 +289,7 @@ def test_where_nothing_can_be_measured_or_compared_the_verdict_says_so(tmp_path)
     other = example.write(tmp_path / "other", "other", codes=["fr", "qaa"], tasks=["Topics"])
     facts = of_one_suite([example.write(tmp_path / "some", "some", codes=FEW, tasks=["Topics"]), other])
     said = verdict.sentences(facts)
-    assert "Monolingual: the models share no result, so there is no mean to compare." in said
+    assert "Monolingual: the models share no result, so no mean can be compared." in said
     assert "Monolingual, some against other: no result is comparable example by example." in said
     page = report.page(report_facts.read([none, other]))
     missing = page[page.index('<section id="missing"') : page.index('<section id="seen"')]

@@ -183,7 +183,7 @@ def _data(runs: Sequence[tuple[str, PublicRun]], revisions: dict[str, str]) -> s
     if not known:
         return None
     same = Counter("unknown" if not theirs else theirs[:12] == ours[:12] for theirs, ours in known)
-    unknown = f", and for {same['unknown']} the revision is unknown" if same["unknown"] else ""
+    unknown = f"; for {same['unknown']} it is unknown" if same["unknown"] else ""
     of = f"Of {len(known)} public scores of a model on a task"
     return f"{of}, {same[False]} used another revision of the data{unknown}."
 

@@ -1,1 +1,1 @@
-"""Evaluation folders as one page, as Markdown and as a section of a model card, by the files in `templates/`."""
+"""Reports of evaluation folders: an HTML page, Markdown and a section of a model card; `templates/` has the layout."""

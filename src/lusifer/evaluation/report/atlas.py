@@ -1,4 +1,4 @@
-"""Many languages in one picture: a line each, in groups by published facts, a cell for each measure and model."""
+"""A figure of many languages: one line a language, grouped by published facts, one cell for each metric and model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME, CELL, GAP = 2.15, 0.44, 0.25  # inches: of a name with its script, of a cell, between two columns of languages
+NAME, CELL, GAP = 2.15, 0.44, 0.25  # widths in inches: name with script, cell, gap between two columns of languages
 LINE = 0.168  # inches
-HEAD = 9.0  # lines above the first language, for the names of the measures
+HEAD = 9.0  # lines above the first language, for the names of the metrics
 LONGEST = 24  # letters of a name
 SEEN = {True: "●", False: "○", None: ""}
 Row = Mapping[str, float | None]
@@ -27,7 +27,7 @@ Line = tuple[str, str | None]
 
 
 def lines(codes: Sequence[str]) -> list[Line]:
-    """Order languages: class by class from the most resources, those that XLM-R has seen first, by script and name."""
+    """Sort languages by resource class, languages seen by XLM-R first, then by script and name; with headings."""
     classes = languages.resource_classes()
 
     def place(code: str) -> tuple[int, bool, str, str]:
@@ -50,13 +50,13 @@ def atlas(scores: Mapping[str, Row], title: str, limits: tuple[float, float] = (
     """Draw the scores of many languages.
 
     Args:
-        scores: Language code -> measure -> percent. None is missing: hatched, never a colour of the scale. What a
-            language does not have at all stays empty.
-        title: What it shows.
-        limits: Of the colours, in percent.
+        scores: Language code -> metric -> percent. None is missing and is hatched. A metric that a language does not
+            have stays empty.
+        title: Title of the figure.
+        limits: Limits of the color scale, in percent.
 
     Raises:
-        UsageError: There is no cell.
+        UsageError: There are no scores.
     """
     measures = list(dict.fromkeys(measure for row in scores.values() for measure in row))
     if not measures:
@@ -99,7 +99,7 @@ def atlas(scores: Mapping[str, Row], title: str, limits: tuple[float, float] = (
 
 
 def _continued(found: Sequence[Line], height: int) -> list[Line]:
-    """The lines with the heading of a group once more where it goes on in the next column."""
+    """Repeat the heading of a group if it continues in the next column."""
     placed: list[Line] = []
     group = ""
     for name, code in found:
@@ -111,7 +111,7 @@ def _continued(found: Sequence[Line], height: int) -> list[Line]:
 
 
 def _language(axis: Axes, left: float, y: float, name: str, code: str) -> None:
-    """Write a name, whether XLM-R has seen the language, and its script."""
+    """Draw the name of a language, a mark for XLM-R and the script."""
     axis.text(left, y, SEEN[languages.seen_by_xlmr(code)], va="center", fontsize=6, color=figures.SOFT)
     axis.text(left + 0.12, y, name, va="center", fontsize=7.5, color=figures.INK)
     axis.text(left + NAME - 0.05, y, script_of(code), va="center", ha="right", fontsize=6.5, color=figures.SOFT)

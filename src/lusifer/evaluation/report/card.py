@@ -1,4 +1,4 @@
-"""Scores as Markdown: the tables of an evaluation, those of a model card, and the Hub's list of results."""
+"""Scores as Markdown: the tables of an evaluation and of a model card, and the `model-index` for the Hub."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def markdown(facts: Facts) -> str:
-    """Lay out the facts in Markdown: the verdict, then the tables of means, of scores and of the language gap.
+    """Write the facts as Markdown: the verdict, then the tables of means, of scores and of the language gap.
 
-    Headings are of the second level and below. It names no command: that would tell local folders to its readers.
+    Headings are of the second level and below. Commands are left out, because they contain local paths.
     """
     perturbed = losses.alone(facts)
     text = render(
@@ -46,7 +46,7 @@ def markdown(facts: Facts) -> str:
 
 
 def _questions(facts: Facts) -> list[tuple[QuestionReport, list[str]]]:
-    """What details say of questions: each report with its tables, which come before the worst questions."""
+    """Make the tables of each report on questions."""
     found = []
     for report in questions.reports(facts.evaluations, facts.names, facts.seed):
         pairs = report.pairs if len(report.pairs) > len(report.languages) else ()
@@ -57,38 +57,38 @@ def _questions(facts: Facts) -> list[tuple[QuestionReport, list[str]]]:
             "n",
             "nDCG@10",
             "first is right",
-            "among ten",
+            "recall@10",
             "MRR",
-            "Max@R, median",
+            "median Max@R",
         ]
-        tables = [table([*header, "worst", "errors in own language", "by chance"], rows, left=2)]
+        tables = [table([*header, "largest Max@R", "errors in own language", "by chance"], rows, left=2)]
         if report.controls:
             controls = [
                 [language_name(row.language), f"{row.answered:,}", f"{row.controls:,}", mean_cell(row.auc),
                  f"{row.threshold:.3f}", score_cell(row.passed)]
                 for row in report.controls
             ]  # fmt: skip
-            header = ["questions", "with an answer", "without", "told apart", "threshold", "passed"]
+            header = ["questions", "with an answer", "without", "AUC", "threshold", "passed"]
             tables.append(table(header, controls))
         found.append((report, tables))
     return found
 
 
 def _lengths(report: LengthReport) -> str:
-    """The table of how far a model reads: a row a length and place, a column a language."""
+    """Make the table of how far a model reads: one row for each length and position, one column for each language."""
     rows = []
     for row in report.rows:
         details = row.details
         known = [mean_cell(row.scores[code]) if code in row.scores else "" for code in report.languages]
-        about = [f"{details.paragraphs}", "in passages" if details.in_passages else "whole", details.position]
+        about = [f"{details.paragraphs}", "in passages" if details.in_passages else "complete", details.position]
         words = [f"{details.words:.0f}", f"{details.before:.0f}", f"{details.cut} of {details.passages}"]
         rows.append([*about, *words, *known])
-    header = ["paragraphs", "searched", "answer", "words", "before the answer", "cut"]
+    header = ["paragraphs", "embedded", "answer", "words", "words before the answer", "truncated"]
     return table([*header, *map(language_name, report.languages)], rows, left=3)
 
 
 def _question_row(row: QuestionRow, report: QuestionReport) -> list[str]:
-    """The cells of questions in a language, or of a pair of languages."""
+    """Make the cells of questions in a language, or of a pair of languages."""
     own = next(each for each in report.pairs if each.language == row.language)
     documents = row.documents or (own.documents if own.n == row.n else None)
     named = "all" if documents is None else ", ".join(map(language_name, documents.split("+")))
@@ -100,7 +100,7 @@ def _question_row(row: QuestionRow, report: QuestionReport) -> list[str]:
 
 
 def _means(means: MeanTable, scores: ScoreSet) -> str:
-    """A table of means: a row a language, type or task, a column a model and then a published one."""
+    """Make a table of means: one row for each language, type or task, one column for each model."""
     rows = [
         [row.label, *map(mean_cell, row.means), *(row.published if means.published else ()), row.size]
         for row in (*means.rows, *([means.whole] if means.whole else []))
@@ -110,7 +110,7 @@ def _means(means: MeanTable, scores: ScoreSet) -> str:
 
 
 def _by_language_and_type(scores: ScoreSet) -> MeanTable | None:
-    """Means by language and type, which a page shows as colours; None where each would be a single score."""
+    """Average by language and type, as the heat map of the page; None if each mean would be a single score."""
     rows = scores.rows(lambda key: f"{language_name(key[0])}, {scores.about(key).type}")
     if len(rows) == len(scores.keys):
         return None
@@ -119,19 +119,19 @@ def _by_language_and_type(scores: ScoreSet) -> MeanTable | None:
 
 
 def _plain(words: object) -> str:
-    """Escape what Markdown or HTML would read as markup, on one line."""
+    """Escape the markup characters of Markdown and HTML, and join lines."""
     plain = " ".join(str(words).split())
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", plain)
 
 
 def _without_tags(text: str) -> str:
-    """Escape what may begin a tag in Markdown that is laid out already: renderers let tags through."""
+    """Escape the beginnings of HTML tags in finished Markdown, because renderers pass tags on."""
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
 
 
 def eval_results(result: Results) -> list[EvalResult]:
-    """Give the scores as the Hub reads them in the front matter of a card (`model-index`); a missing score has none."""
+    """Give the scores for the front matter of a model card on the Hub (`model-index`), without missing ones."""
     from huggingface_hub import EvalResult
 
     return [
@@ -151,10 +151,15 @@ def eval_results(result: Results) -> list[EvalResult]:
 
 
 def model_card(result: Results, seed: int = 0, others: Sequence[Results] = ()) -> str:
-    """Lay out the scores of a model for its card: a table a task, with the interval of each language.
+    """Write the scores of a model for its card: one table a task, with the interval of each language.
 
-    Headings are of the third level; it holds no path and no date. `seed` is of the resampling. Of the `others` those
-    follow, each under a heading that names the embedder, in which the same model's queries met another one's documents.
+    Headings are of the third level. The text contains no path and no date.
+
+    Args:
+        result: The evaluation of the model.
+        seed: Seed of the resampling.
+        others: More evaluations. Those of the same model against documents of another embedder follow, each under a
+            heading that names this embedder.
     """
     blocks: list[str] = []
     mine = [each for each in others if each.model.against and each.model.identity == result.model.identity]
@@ -170,12 +175,12 @@ def model_card(result: Results, seed: int = 0, others: Sequence[Results] = ()) -
 
 
 def _tasks(scores: ScoreSet, seed: int) -> list[str]:
-    """Title, table and notes of each task."""
+    """Write title, table and notes of each task."""
     return [_task(scores, task, seed) for task in dict.fromkeys(key[TASK] for key in scores.keys)]
 
 
 def _task(scores: ScoreSet, task: str, seed: int) -> str:
-    """One task: a row a language; the columns of a single model, or one for each of several."""
+    """Write one task: one row a language, several columns for a single model, or one column a model."""
     keys = [key for key in scores.keys if key[TASK] == task]
     about = scores.about(keys[0])
     means = scores.groups(keys) if len(keys) > 1 else []
@@ -193,7 +198,7 @@ def _task(scores: ScoreSet, task: str, seed: int) -> str:
     columns["examples"] = ["" if entry.n is None else f"{entry.n:,}" for entry in entries] + [""] * len(means)
     if len(scores.boards) == 1 and any(entry.seen for entry in entries):
         seen = [f"{entry.seen.seen} of {entry.seen.of}" if entry.seen else "" for entry in entries]
-        columns["met in training"] = seen + [""] * len(means)
+        columns["seen in training"] = seen + [""] * len(means)
     blocks = [
         f"**{about.title} ({about.metric}, %, {about.split})**",
         table(columns, zip(*columns.values(), strict=True)),
@@ -203,7 +208,7 @@ def _task(scores: ScoreSet, task: str, seed: int) -> str:
 
 
 def _notes(scores: ScoreSet, task: str) -> list[str]:
-    """What stands beneath a table: missing scores with their reasons, scores without interval, texts in training."""
+    """List missing scores with their reasons, scores without interval, and test texts seen in training."""
     lines = []
     for name, board in zip(scores.names, scores.boards, strict=True):
         found: dict[tuple[str, str], list[str]] = {}
@@ -214,18 +219,18 @@ def _notes(scores: ScoreSet, task: str) -> list[str]:
             elif entry.key not in board.samples:
                 why = "without examples" if examples is None else "with too few examples"
                 if examples is not None and examples.kind == "draws":
-                    why = "whose values are the task's own resamplings"
-                found.setdefault((f"no interval of scores {why}: ", ", and of means over them"), []).append(code)
+                    why = "that are random draws of the task"
+                found.setdefault((f"no interval for scores {why}: ", ", and for means over them"), []).append(code)
             if entry.seen and entry.seen.seen:
                 numbers = f": {entry.seen.seen} of {entry.seen.of}"
-                found.setdefault(("texts met in training: ", numbers), []).append(code)
+                found.setdefault(("test texts seen in training: ", numbers), []).append(code)
         of = f"{name}: " if len(scores.names) > 1 else ""
         lines += [f"{of}{before}{task} ({', '.join(codes)}){after}" for (before, after), codes in found.items()]
     return [" ".join(line.split()) for line in lines]
 
 
 def _interval(board: Board, key: Key, seed: int) -> str:
-    """The interval of a score as it was written, else as its examples give it; of draws their spread."""
+    """Give the stored interval of a score, otherwise that of its examples; for draws their standard deviation."""
     entry, examples = board.entries[key], board.results.examples.get(key)
     if examples is not None and examples.kind == "draws":
         deviation = spread(examples)

@@ -1,4 +1,4 @@
-"""Which model for which use, language by language: what somebody asks who must choose one."""
+"""The best model for each use and language."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lusifer.evaluation.scores.bootstrap import Key, interval, percentiles
 from lusifer.evaluation.scores.results import Entry
 
 GOOD, POOR = 80.0, 50.0
-"""Percent: above the first with its whole interval a model is good for a use, below the second it is not."""
+"""A model is good for a use if the complete interval is at `GOOD` percent or more, and poor if it is below `POOR`."""
 NAMED = 6
-"""Languages that a sentence names before it counts them."""
-OTHERS = "mean of the languages measured, without English"
-UNMEASURED, UNDECIDED = "not measured", "no difference shown"
+"""A sentence names at most this number of languages and counts the others."""
+OTHERS = "mean of the measured languages without English"
+UNMEASURED, UNDECIDED = "not measured", "no significant difference"
 
 
 def _to(code: str) -> Callable[[Entry], bool]:
@@ -40,22 +40,21 @@ USES: dict[str, tuple[tuple[str, ...], Callable[[Entry], bool]]] = {
     "English questions over documents in the language": (SEARCH, _from(ENGLISH)),
     "questions and documents in the language": (SEARCH, _within),
     "finding the English translation of a sentence": (("BitextMining",), _to(ENGLISH)),
-    "sorting texts after learning on English ones": (("Classification",), lambda entry: entry.cross_lingual),
-    "sorting texts after learning in the language": (("Classification",), _within),
+    "classifying texts, trained on English": (("Classification",), lambda entry: entry.cross_lingual),
+    "classifying texts, trained in the language": (("Classification",), _within),
 }
-"""Use -> the types of mteb's tasks that tell of it, and which entries of them."""
+"""Use -> mteb's types of tasks that measure it, and a filter for their entries."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One language and use.
+    """The models for one language and use.
 
     Attributes:
-        language: Its code, or `OTHERS`.
+        language: The code of the language, or `OTHERS`.
         use: One of `USES`.
-        means: One a model, over the tasks that all of them have; None where there is no such task.
-        best: The models among which no difference is shown, by paired bootstrap, the highest mean first; with one
-            model that one.
+        means: One mean for each model, over the tasks that all models have; None if there are no such tasks.
+        best: The model with the highest mean, then those that do not differ significantly from it (paired bootstrap).
     """
 
     language: str
@@ -64,19 +63,21 @@ class Choice:
     best: tuple[str, ...] = ()
 
     def words(self, names: Sequence[str]) -> str:
-        """The verdict of a cell: a model, that no difference is shown, or that nothing was measured."""
+        """Give the text of a cell: the best model or models, `UNDECIDED` or `UNMEASURED`."""
         if self.means is None:
             return UNMEASURED
         return UNDECIDED if 1 < len(self.best) == len(names) else " or ".join(self.best)
 
 
 def choices(facts: Facts) -> dict[str, dict[str, Choice]]:
-    """Language -> use -> which model; uses that were measured in no language are left out.
+    """Find the best model for each language and use.
 
-    The last one, `OTHERS`, is the mean over the languages beside English in which the use was measured: what is known
-    where one's own language was not.
-    The difference of two models is over the tasks of the use in that language, by paired bootstrap; each has 95 %, and
-    they are not corrected for the number of rows.
+    The last row, `OTHERS`, is the mean over the languages other than English in which the use was measured. It is a
+    guess for languages that were not measured. Models are compared over the tasks of the use in a language, by paired
+    bootstrap at 95 %, without correction for multiple comparisons.
+
+    Returns:
+        Language -> use -> choice. Uses that were measured in no language are left out.
     """
     found: dict[str, dict[str, Choice]] = {}
     codes = list(dict.fromkeys(code for scores in facts.sets for code, _ in scores.keys))
@@ -92,7 +93,7 @@ def choices(facts: Facts) -> dict[str, dict[str, Choice]]:
 
 
 def _keys(facts: Facts, use: str, codes: Collection[str]) -> tuple[ScoreSet | None, list[Key]]:
-    """The scores of a use in some languages that all models have."""
+    """Find the scores of a use in some languages that all models have."""
     types, fits = USES[use]
     for scores in facts.sets:
         keys = [key for key in scores.keys if key[0] in codes and scores.about(key).type in types]
@@ -113,7 +114,7 @@ def _choice(facts: Facts, use: str, label: str, codes: Collection[str]) -> Choic
 
 
 def _mean(board: Board, keys: Sequence[Key], seed: int) -> Mean:
-    """The mean of a use; a single score has its own interval, as elsewhere on the page."""
+    """Compute the mean of a use; a single score has the same interval as elsewhere on the page."""
     found = board.mean(keys)
     if len(keys) > 1:
         return found
@@ -125,7 +126,7 @@ def _mean(board: Board, keys: Sequence[Key], seed: int) -> Mean:
 
 
 def _better(facts: Facts, scores: ScoreSet, keys: Sequence[Key], one: int, other: int) -> bool:
-    """Whether the mean difference of two models over some scores is above 0 with its whole interval."""
+    """Whether the complete interval of the mean difference of two models is above 0."""
     mine, theirs = (scores.boards[place].results.examples for place in (one, other))
     fit = [key for key in keys if key in mine and key in theirs and not compare.why_not(mine[key], theirs[key])]
     if len(fit) < len(keys):
@@ -136,7 +137,7 @@ def _better(facts: Facts, scores: ScoreSet, keys: Sequence[Key], one: int, other
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Say for each use which model is ahead in how many languages, where each may be used, and what nobody knows."""
+    """Write one sentence for each use: which model is ahead, where models are good or poor, what was not measured."""
     rows = choices(facts)
     means = rows.pop(OTHERS, {})
     found = []
@@ -146,22 +147,22 @@ def sentences(facts: Facts) -> list[str]:
         words = [*_ahead(there, means.get(use), facts.names), *_bounds(there, facts.names)]
         gone = [language_name(code) for code, cell in cells.items() if not cell.means and _may_have(use, code)]
         if gone:
-            words.append(f"not measured in {_some(gone)}, so nothing here says how well that goes there")
+            words.append(f"not measured in {_some(gone)}, so its quality there is unknown")
         found.append(f"{use[0].upper()}{use[1:]}: {'; '.join(words)}.")
     return found
 
 
 def _ahead(there: Mapping[str, Choice], mean: Choice | None, names: Sequence[str]) -> list[str]:
-    """Which model is ahead in how many languages, and the means over them."""
+    """Say which model is ahead in how many languages, with the means over them."""
     of = count_of(len(there), "language")
     if len(names) == 1:
-        return [f"{names[0]} {mean_cell(mean.means[0])} on the mean without English"] if _known(mean) else []
+        return [f"{names[0]} has a mean of {mean_cell(mean.means[0])} without English"] if _known(mean) else []
     alone = {name: sum(cell.best == (name,) for cell in there.values()) for name in names}
     parts = [f"{name} is ahead in {number} of {of}" for name, number in alone.items() if number]
-    words = [", ".join(parts) or f"no difference shown in any of {of}"]
+    words = [", ".join(parts) or f"no significant difference in any of {of}"]
     if _known(mean):
         each = (f"{name} {mean_cell(value)}" for name, value in zip(names, mean.means, strict=True))
-        words.append(f"on their mean, without English, {', '.join(each)}")
+        words.append(f"means without English: {', '.join(each)}")
     return words
 
 
@@ -170,30 +171,30 @@ def _known(mean: Choice | None) -> bool:
 
 
 def _bounds(there: Mapping[str, Choice], names: Sequence[str]) -> list[str]:
-    """Where the interval of each model lies above what may be used, and below what may not."""
+    """Say in which languages each model is good or poor."""
     words = []
     for place, name in enumerate(names):
         means = {code: cell.means[place] for code, cell in there.items()}
         good = [code for code, mean in means.items() if mean.low is not None and mean.low >= GOOD]
         poor = [code for code, mean in means.items() if mean.high is not None and mean.high < POOR]
         if good:
-            words.append(f"use {name} for it in {_named(good, means)}")
+            words.append(f"{name} is good in {_named(good, means)}")
         if poor:
-            words.append(f"not {name} in {_named(poor, means)}")
+            words.append(f"{name} is poor in {_named(poor, means)}")
         if not good and not poor and len(names) == 1:
-            words.append("neither surely good nor surely bad in any language")
+            words.append("neither clearly good nor clearly poor in any language")
     return words
 
 
 def _may_have(use: str, code: str) -> bool:
-    """Whether a use exists in a language: nobody looks for the English translation of English."""
+    """Whether a use exists in a language; uses that translate to or from English do not exist in English."""
     return code != ENGLISH or "English" not in use
 
 
 def _named(codes: Sequence[str], of: Mapping[str, Mean]) -> str:
-    """Some of the languages that a use was measured in."""
+    """Name languages with their means, or all measured ones."""
     if len(codes) == len(of) > 1:
-        return f"all {count_of(len(of), 'language')} measured"
+        return f"all {len(of)} measured languages"
     return f"{_some([f'{language_name(code)} {score_cell(of[code].value)}' for code in codes])}"
 
 

@@ -1,4 +1,4 @@
-"""What a report says, as values: means over what models share, what is missing, and what training has seen."""
+"""The facts of a report: means over shared scores, missing scores, and test texts seen in training."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class MeanRow:
 
     Attributes:
         label: The language, type, task or group.
-        of: How many scores should be under it.
-        shared: How many every model has that has any; the means are over these alone, so they can be compared.
-        means: One a model; the value is None where a model has none of the scores, or not all that the others share.
-        published: One a published model: its score as a cell, or why none stands here.
+        of: Number of scores that belong to it.
+        shared: Number of scores that all models with any of them have. The means are over these and comparable.
+        means: One mean for each model; its value is None if the model lacks any of the shared scores.
+        published: One cell for each published model: its score, or why there is none.
     """
 
     label: str
@@ -44,13 +44,13 @@ class MeanRow:
 
     @property
     def size(self) -> str:
-        """How many scores are under the means, and of how many: 12 of 14."""
+        """Number of scores in the means, such as "12 of 14"."""
         return f"{self.shared} of {self.of}" if self.shared < self.of else str(self.of)
 
 
 @dataclass(frozen=True)
 class MeanTable:
-    """A table of means; `whole` is its last line, and `published` names the columns of published scores."""
+    """A table of means; `whole` is its last row, and `published` has the heads of columns with published scores."""
 
     caption: str
     what: str
@@ -61,11 +61,14 @@ class MeanTable:
 
 @dataclass(frozen=True, eq=False)
 class ScoreSet:
-    """The monolingual scores of all models, or the cross-lingual ones: the two are never in one mean.
+    """The monolingual or the cross-lingual scores of all models; no mean contains both.
 
     Attributes:
+        boards: One board for each model.
+        names: Names of the models.
+        cross_lingual: Whether the scores are cross-lingual.
         published: Model -> language (cross-lingual: task) -> published score in percent.
-        covers: Language and task of every score under the published ones.
+        covers: Language and task of every score in the published averages.
     """
 
     boards: tuple[Board, ...]
@@ -77,33 +80,38 @@ class ScoreSet:
 
     @property
     def outer(self) -> int:
-        """What a mean weighs equally: languages, or tasks where they are cross-lingual, as the paper's tables do."""
+        """What a mean gives equal weights, as in the paper's tables: languages, or tasks if they are cross-lingual."""
         return TASK if self.cross_lingual else LANGUAGE
 
     @property
     def kind(self) -> str:
-        """The word for it: cross-lingual or monolingual."""
+        """Either "cross-lingual" or "monolingual"."""
         return "cross-lingual" if self.cross_lingual else "monolingual"
 
     @cached_property
     def keys(self) -> list[Key]:
-        """Language and task of all that any model was to be measured on, languages in the order of the paper."""
+        """Language and task of every row of any model, with languages in the order of the paper."""
         return list(self.boards[0].entries)
 
     def about(self, key: Key) -> Entry:
-        """What a language and task are: title, type, metric; of a model with a score if there is one."""
+        """Give an entry of a row for its title, type and metric, from a model with a score if there is one."""
         entries = [board.entries[key] for board in self.boards]
         return next((entry for entry in entries if entry.score is not None), entries[0])
 
     def shared(self, keys: Iterable[Key]) -> list[Key]:
-        """The keys of the scores that every model has that has any of them."""
+        """Choose the keys that all models have which have any of them."""
         keys = list(keys)
         known = [{key for key in keys if board.entries[key].score is not None} for board in self.boards]
         known = [each for each in known if each]
         return [key for key in keys if known and all(key in each for each in known)]
 
     def row(self, label: str, keys: Iterable[Key]) -> MeanRow:
-        """Average some scores, for every model over the same ones; each mean is computed once."""
+        """Average some scores, over the same scores for every model; each mean is computed once.
+
+        Args:
+            label: Label of the row.
+            keys: Language and task of the scores.
+        """
         keys = tuple(keys)
         if keys not in self._means:
             shared, nothing = self.shared(keys), Mean(None, None, None, False)
@@ -113,22 +121,22 @@ class ScoreSet:
         return MeanRow(label, len(keys), *self._means[keys])
 
     def _beside(self, members: set[str], shared: Iterable[Key]) -> tuple[str, ...]:
-        """The published means over these languages or tasks, where they are over the same scores as ours."""
+        """Give the published means over languages or tasks, if they are over the same scores as the measured means."""
         if set(shared) != {key for key in self.covers if key[self.outer] in members}:
             return (NOT_COMPARABLE,) * len(self.published)
         known = [[scores[each] for each in sorted(members) if each in scores] for scores in self.published.values()]
         return tuple(score_cell(float(np.mean(row))) if len(row) == len(members) else NOT_PUBLISHED for row in known)
 
     def not_comparable(self) -> list[str]:
-        """Why no published score stands beside a language, or beside a task where they are cross-lingual."""
+        """Say why a language (cross-lingual: a task) has no published score."""
         lines, outer = [], self.outer
         lacking = f"not measured {'by every model' if len(self.names) > 1 else 'here'}"
         for member in dict.fromkeys(key[outer] for key in self.keys) if self.published else ():
             run = {key[1 - outer] for key in self.shared(key for key in self.keys if key[outer] == member)}
             theirs = {key[1 - outer] for key in self.covers if key[outer] == member}
-            apart = {lacking: theirs - run, "not under the published mean": run - theirs}
+            apart = {lacking: theirs - run, "not in the published mean": run - theirs}
             why = [f"{words}: {', '.join(sorted(names))}" for words, names in apart.items() if names]
-            lines += [f"no published score beside {member}: {'; '.join(why)}"] if why else []
+            lines += [f"no comparable published score for {member}: {'; '.join(why)}"] if why else []
         return lines
 
     @property
@@ -137,32 +145,32 @@ class ScoreSet:
         return self.row("all", self.keys)
 
     def rows(self, label: Callable[[Key], str]) -> list[MeanRow]:
-        """Average by what `label` says of a key: its language, type or task."""
+        """Average by group; `label` gives the group of a key, such as its language, type or task."""
         groups: dict[str, list[Key]] = {}
         for key in self.keys:
             groups.setdefault(label(key), []).append(key)
         return [self.row(name, keys) for name, keys in groups.items()]
 
     groups_note = (
-        "Groups of languages: the class of resources, from 5 (most) to 0, is that of Joshi et al. 2020 (arXiv "
-        "2004.09095); seen by XLM-R are those on the list of what it was trained on (arXiv 1911.02116); scripts are by "
+        "Groups of languages: resource classes from 5 (most) to 0 are from Joshi et al. 2020 (arXiv 2004.09095). "
+        "Languages seen by XLM-R are those in the list of its training data (arXiv 1911.02116). Scripts are codes of "
         "ISO 15924."
     )
 
     @cached_property
     def many(self) -> bool:
-        """Whether there are so many languages that they are shown by groups."""
+        """Whether there are so many languages that the tables show groups."""
         return len({code for code, _ in self.keys}) > averages.MANY
 
     @cached_property
     def everywhere(self) -> list[str]:
-        """The tasks that were asked in every language: over these, groups of languages can be compared."""
+        """The tasks that every language has; groups of languages are comparable over these."""
         codes = {code for code, _ in self.keys}
         asked = {task: {code for code, each in self.keys if each == task} for _, task in self.keys}
         return [task for task, there in asked.items() if there == codes]
 
     def groups(self, keys: Iterable[Key]) -> list[MeanRow]:
-        """Average over the groups of languages: all, all but English, resource levels."""
+        """Average over groups of languages, such as all, all but English, and resource levels."""
         keys = list(keys)
         found = averages.groups({code for code, _ in keys})
         rows = []
@@ -172,7 +180,7 @@ class ScoreSet:
         return rows
 
     def tables(self) -> list[MeanTable]:
-        """The means in all their tables, those that weigh most first."""
+        """Make all tables of means, the most important first."""
         by = {
             "language": self.rows(lambda key: language_name(key[0])),
             "languages": self.groups(self.keys),
@@ -192,7 +200,7 @@ class ScoreSet:
         return [*self.grouped(), *(table for table in found if table.what != "languages")] if self.many else found
 
     def grouped(self) -> list[MeanTable]:
-        """The means of many languages: by group, a table for each task that all of them have."""
+        """Average many languages by group, with one table for each task that all of them have."""
         found = []
         for task in self.everywhere:
             keys = [key for key in self.keys if key[TASK] == task]
@@ -201,7 +209,7 @@ class ScoreSet:
         return found
 
     def missing(self) -> dict[tuple[str, str, str], list[str]]:
-        """Model, task and reason -> the languages in which the model has no score for that reason."""
+        """Give model, task and reason -> the languages in which the score is missing for that reason."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, board in zip(self.names, self.boards, strict=True):
             for (code, task), entry in board.entries.items():
@@ -212,7 +220,17 @@ class ScoreSet:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """The evaluations of a report; a set without scores is None, as is a gap that was not measured."""
+    """The evaluations of one suite in a report.
+
+    Attributes:
+        evaluations: The evaluations.
+        names: Names of the models.
+        own: Monolingual scores; None if there are none.
+        cross: Cross-lingual scores; None if there are none.
+        seed: Seed of the resampling.
+        gaps: Gap between languages of each model; None if it was not measured.
+        islands: Vectors of each model for the t-SNE figure; None without any.
+    """
 
     evaluations: tuple[Results, ...]
     names: tuple[str, ...]
@@ -224,27 +242,27 @@ class Facts:
 
     @property
     def title(self) -> str:
-        """What was measured: the suite, and the embedder of the documents where that is another one."""
+        """The suite, and the embedder of the documents if it is another one."""
         first = self.evaluations[0]
         against = f", documents by {first.model.against.name}" if first.model.against else ""
         return f"suite {first.suite}{against}"
 
     @property
     def sets(self) -> list[ScoreSet]:
-        """The monolingual and the cross-lingual scores, as far as there are any."""
+        """The monolingual and the cross-lingual scores, if there are any."""
         return [scores for scores in (self.own, self.cross) if scores is not None]
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The first model against each other one, task by task; none for a single model."""
+        """The first model compared with each other model, task by task; none for a single model."""
         return compare.compare_all(self.evaluations, self.seed) if len(self.evaluations) > 1 else []
 
     def seen(self, model: int) -> dict[Key, Seen | None]:
-        """Language and task of each score of a model -> test texts in its training data; None where it is unknown."""
+        """Give language and task of each score of a model -> test texts in its training data; None if unknown."""
         return {entry.key: entry.seen for entry in self.evaluations[model].scores if entry.score is not None}
 
     def differing(self, what: str) -> list[str] | None:
-        """Name the "data", "settings" or "versions" that differ; None for one model, and where nothing is known."""
+        """List the keys of "data", "settings" or "versions" that differ; None for one model or if nothing is known."""
         values: list[Mapping[str, Any]] = [getattr(each, what) for each in self.evaluations]
         keys = dict.fromkeys(key for value in values for key in value)
         if len(values) < 2 or not keys:
@@ -253,36 +271,36 @@ class Facts:
 
 
 def read(folders: Sequence[Path], seed: int = 0) -> list[Facts]:
-    """Read evaluation folders, and lay those beside each other that can be compared.
+    """Read evaluation folders and group those that can be compared.
 
     Args:
-        folders: What `lusifer evaluate` wrote.
-        seed: Of the resampling behind the intervals of means.
+        folders: Output folders of `lusifer evaluate`.
+        seed: Seed of the resampling.
 
     Returns:
-        The facts of each suite in the order of the folders. Scores against the documents of another embedder are apart
-        from those of a model alone, which has tasks that the others cannot have; what it has of theirs stands beside.
+        The facts of each suite, in the order of the folders. Scores against the documents of another embedder are
+        separate; the scores of the same models alone, in the same languages and tasks, are added to them.
 
     Raises:
-        UsageError: None is given, one is given twice, or two of a suite cannot be told apart by name.
-        DataError: One is no evaluation folder, or damaged.
+        UsageError: There are no folders, one is given twice, or two of a suite have the same model and folder name.
+        DataError: A folder is no evaluation folder, or it is damaged.
     """
     if not folders:
-        raise UsageError("name one evaluation folder or more: each is what `lusifer evaluate` writes")
+        raise UsageError("no evaluation folder: name one or more output folders of `lusifer evaluate`")
     evaluations: list[Results] = []
     for number, folder in enumerate(folders):
         if folder.expanduser().resolve() in [each.expanduser().resolve() for each in folders[:number]]:
-            raise UsageError(f"{folder}: this folder is given twice")
+            raise UsageError(f"{folder}: this folder is given twice: name it once")
         each = results.read(folder)
         known = [(e.suite, e.model.name, e.folder.name) for e in evaluations if e.folder]
         if (each.suite, each.model.name, folder.name) in known:
             raise UsageError(
-                f"{folder}: model {each.model.name!r} in a folder {folder.name!r} is given already, and a "
-                "reader could not tell the two apart: rename one of the folders"
+                f"{folder}: another folder has the same name {folder.name!r} and the same model "
+                f"{each.model.name!r}: rename one of the folders"
             )
         evaluations.append(each)
     if not any(each.scores for each in evaluations):
-        raise UsageError(f"{folders[0]}: nothing was evaluated in it: there is nothing to report")
+        raise UsageError(f"{folders[0]}: nothing was evaluated in it: evaluate again, or name another folder")
     parts: dict[tuple[str, str | None], list[Results]] = {}
     for each in evaluations:
         index = each.model.against
@@ -293,9 +311,9 @@ def read(folders: Sequence[Path], seed: int = 0) -> list[Facts]:
 
 
 def _alone(against: Sequence[Results], others: Sequence[Results]) -> list[Results]:
-    """What the same models have with documents of their own, in the languages and tasks of the scores against others'.
+    """Give the scores of the same models with their own documents, in the languages and tasks of `against`.
 
-    Beside these it says what an index of one's own would bring.
+    The comparison shows what an index of one's own would gain.
     """
     models = {each.model.identity for each in against}
     keys = {entry.key for each in against for entry in each.scores}
@@ -305,7 +323,7 @@ def _alone(against: Sequence[Results], others: Sequence[Results]) -> list[Result
 
 
 def _only(result: Results, keys: Collection[Key]) -> Results:
-    """The scores of some languages and tasks, with what else there is of these alone."""
+    """Give the results with only some languages and tasks."""
     settings = result.settings
     if worn := _worn(result):
         kept = {}
@@ -323,12 +341,16 @@ def _only(result: Results, keys: Collection[Key]) -> Results:
 
 
 def _worn(result: Results) -> Mapping[str, Any]:
-    """Task perturbed -> what the settings say of it; none in another suite than `robust`."""
+    """Give the perturbed tasks in the settings of the suite `robust`; none for other suites."""
     return {} if perturbed.least_share(result) is None else result.settings[perturbed.FACTS]["tasks"]
 
 
 def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
-    """Lay evaluations beside each other, as `read` does, but of any suites and names.
+    """Gather the facts of evaluations, whatever their suites and names.
+
+    Args:
+        evaluations: The evaluations.
+        seed: Seed of the resampling.
 
     Raises:
         DataError: A folder's `gap.json` or `islands.safetensors` is damaged.
@@ -348,12 +370,12 @@ def gather(evaluations: Sequence[Results], seed: int = 0) -> Facts:
 
 
 def english_lead(scores: ScoreSet) -> tuple[dict[str, tuple[float, float]], int, int]:
-    """Compare English over the tasks that all models have in English and in another language.
+    """Compare English with the other languages, over the tasks that all models have in English and another language.
 
     Returns:
-        Model -> means of English and of the other languages in percent; then how many other languages and tasks. The
-        mean of the others is over tasks, of the mean over a task's languages: a language that lacks a task changes
-        neither what a task weighs nor which tasks are compared.
+        Model -> means of English and of the other languages in percent; the number of other languages; the number of
+        tasks. The mean of the others is over the languages of a task, then over tasks, so that a language without a
+        task does not change the weight of the task.
     """
     shared = scores.shared(scores.keys)
     tasks = {task for code, task in shared if code == ENGLISH} & {task for code, task in shared if code != ENGLISH}
@@ -367,7 +389,7 @@ def english_lead(scores: ScoreSet) -> tuple[dict[str, tuple[float, float]], int,
 
 
 def in_all_languages(scores: ScoreSet) -> list[Key]:
-    """The shared results of those tasks that every language has: over these, languages can be compared."""
+    """Give the shared results of the tasks that every language has; languages are comparable over these."""
     shared = scores.shared(scores.keys)
     codes = {code for code, _ in shared}
     spoken = {task: {code for code, each in shared if each == task} for _, task in shared}

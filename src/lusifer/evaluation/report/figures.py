@@ -1,8 +1,8 @@
-"""The figures: a heat map of one model, bars with intervals, texts in the plane by t-SNE, all in one style.
+"""The figures of reports: heat maps, bars with intervals, and texts by t-SNE.
 
-Figures need matplotlib, of the extra `report`. Their labels are English names and codes: the font that matplotlib
-brings (DejaVu Sans) has no Devanagari, Bengali, Telugu or Hangul and does not join Arabic letters. Texts in their own
-script belong on the HTML page, where the browser's fonts and shaping do the work.
+Figures need matplotlib from the extra `report`. Their labels are English names and codes, because matplotlib's font
+(DejaVu Sans) has no Devanagari, Bengali, Telugu or Hangul and does not join Arabic letters. The HTML page shows texts
+in their own script, with the fonts of the browser.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b3a800")
-"""Told apart with any colour vision (Okabe and Ito, jfly.uni-koeln.de/color); the yellow is darkened, to be seen on
-white. Colour never stands alone: a marker or a pattern says the same."""
+"""Colors for any color vision (Okabe and Ito, jfly.uni-koeln.de/color); the yellow is darker, for contrast on white.
+Figures never use color alone: a marker or a pattern has the same meaning."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 INK, SOFT, LINE, PAPER = "#1c2430", "#5d6877", "#d9dee5", "#fefefe"
-"""On a page these become the variables of its style, so that a figure follows light and dark."""
+"""On a page these colors become variables of its style, for light and dark mode."""
 VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
-WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: as much where there is room, no less where there is not
+WIDE, NARROW = 1.3, 0.95  # pixels a point on a page: preferred and minimum
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure gives the same bytes
 HATCH = "////"
-EQUAL_CONTRAST = 0.469  # place in cividis at which black and white text are read equally well (WCAG 2, 1.4.3)
-STEPS = 24  # of the bar of colours: with 50 and more matplotlib makes an image of it, which a page may refuse
+EQUAL_CONTRAST = 0.469  # position in cividis where black and white text have the same contrast (WCAG 2, 1.4.3)
+STEPS = 24  # steps of the color bar: from 50 on matplotlib embeds an image, which a page may refuse
 NEIGHBOURS = 10
 LAYERS = 7
-LONG_LABEL = 14  # letters; longer names of columns are turned
+LONG_LABEL = 14  # letters; longer names of columns are rotated
 CELL_FONT = 9.0
 Box = tuple[float, float, float, float]
-"""Left, top, width and height of a cell in the units of its axes, whose y grows downwards."""
+"""Left, top, width and height of a cell in the units of its axes; y grows downwards."""
 Mark = dict[str, Any]
-"""How a group of points looks, in matplotlib's words: color and marker."""
+"""Color and marker of a group of points, as keyword arguments of matplotlib."""
 Estimate = tuple[float | None, float | None, float | None]
-"""A score in percent and its 95 % interval; a first value of None is missing, the others of None are unknown."""
+"""A score in percent and both ends of its 95 % interval; None for a missing score or an unknown interval."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save in this project's style, whatever the user's matplotlibrc says.
+    """Draw and save in the style of Lusifer, independent of the user's matplotlibrc.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -66,15 +66,16 @@ def style() -> Iterator[None]:
 
 
 def new(width: float, height: float) -> Figure:
-    """Make an empty figure, without pyplot and its list of open windows; sizes in inches."""
+    """Make an empty figure without pyplot; width and height are in inches."""
     return extras.need("report", "matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
 def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
-    """Give languages their marks: a colour a script, a marker a language in it, since 14 hues cannot be told apart.
+    """Choose a color for each script and a marker for each language in it, because 14 hues cannot be told apart.
 
     Returns:
-        Name of the script -> code -> mark, in the order of the table; no two alike while there are markers.
+        Name of the script -> code -> mark, in the order of the table of languages. Marks are distinct as long as there
+        are markers.
 
     Raises:
         UsageError: A language is unknown.
@@ -86,7 +87,7 @@ def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
     free = {colour: list(MARKERS) for colour in COLOURS}
     groups = {}
     for name, those in members.items():
-        # A colour of its own as long as there are any; then the one of which the most markers are left.
+        # Each script gets its own color as long as there are any, then the color with the most markers left.
         colour = max(COLOURS, key=lambda colour: len(free[colour]))
         marks = [{"color": colour, "marker": free[colour].pop(0) if free[colour] else "o"} for _ in those]
         groups[name] = dict(zip(those, marks, strict=True))
@@ -94,7 +95,12 @@ def language_marks(codes: Sequence[str]) -> dict[str, dict[str, Mark]]:
 
 
 def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]]) -> None:
-    """Put a legend of languages at the right, group by group."""
+    """Put a legend of languages on the right, group by group.
+
+    Args:
+        figure: The figure.
+        groups: Marks of languages, from `language_marks`.
+    """
     line = extras.need("report", "matplotlib.lines").Line2D
     handles = []
     for name, marks in groups.items():
@@ -108,19 +114,19 @@ def grouped_legend(figure: Figure, groups: Mapping[str, Mapping[str, Mark]]) -> 
 
 
 def svg(figure: Figure, slug: str, title: str) -> str:
-    """Give a figure as an `<svg>` element for an HTML page, in the colours and the font of the page.
+    """Convert a figure to an `<svg>` element for an HTML page, with the colors and the font of the page.
 
     Args:
-        figure: Drawn within `style()`.
-        slug: A name that no other figure of the page has; all ids in it begin with this.
-        title: What it shows and what is to be seen in it, for those who do not see it.
+        figure: A figure that was drawn within `style()`.
+        slug: A distinct name on the page; all ids in the element begin with it.
+        title: Description for readers who cannot see the figure.
     """
     buffer = io.StringIO()
     with style(), extras.need("report", "matplotlib").rc_context({"svg.hashsalt": slug}):
         figure.savefig(buffer, format="svg", metadata=NO_METADATA)
     found = re.search(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>(.*)</svg>', buffer.getvalue(), flags=re.DOTALL)
     box, content = found.groups()  # type: ignore[union-attr]
-    # Its <style> would count for the whole page, whose own style says the same for `svg *`.
+    # The <style> of the figure would apply to the complete page, which has the same rules for `svg *`.
     content = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", content, flags=re.DOTALL)
     content = re.sub(r" font-family: [^;\"]*;?", "", content)
     content = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{slug}-", content)
@@ -132,13 +138,13 @@ def svg(figure: Figure, slug: str, title: str) -> str:
 
 
 def write(figure: Figure, picture: Path) -> None:
-    """Write a figure as PNG, on white; the same figure gives the same bytes."""
+    """Write a figure as PNG on white; the same figure gives the same bytes."""
     with style(), write_file(picture) as temporary:
         figure.savefig(temporary, format="png", dpi=160, facecolor="white", metadata={"Software": None})
 
 
 def span(values: Sequence[float | None]) -> tuple[float, float]:
-    """Give limits of a scale that are multiples of 10; (0, 100) where there are no scores."""
+    """Choose limits of a scale that are multiples of 10; (0, 100) if there are no scores."""
     known = [value for value in values if value is not None]
     if not known:
         return 0.0, 100.0
@@ -152,16 +158,16 @@ def heat_map(
     """Draw the scores of one model, languages by types or tasks.
 
     Args:
-        scores: Language code -> type or task -> percent. None is missing: hatched and labelled, never a colour of the
-            scale. What a language does not have at all stays empty: it was not asked.
+        scores: Language code -> type or task -> percent. None is missing and is hatched. A type or task that a language
+            does not have stays empty.
         title: The model, and what the columns are.
-        limits: Of the colours, in percent; the same for models that are compared.
+        limits: Limits of the color scale, in percent; use the same for models that are compared.
 
     Returns:
-        The figure; colours are cividis, which dichromats read as well, and each cell has its number.
+        The figure, in the color map cividis, which is readable for dichromats; each cell has its number.
 
     Raises:
-        UsageError: There is no cell.
+        UsageError: There are no scores.
     """
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     if not columns:
@@ -192,11 +198,21 @@ def heat_map(
 def cell(
     axis: Axes, box: Box, value: float | None, norm: Normalize, colours: Colormap, size: float = CELL_FONT
 ) -> None:
-    """A score in its colour, with its number in a font of this size; None is hatched, and says so if it has room."""
+    """Draw a score as a colored cell with its number; a missing score is hatched, and labeled if there is room.
+
+    Args:
+        axis: The axes.
+        box: Place and size of the cell.
+        value: The score in percent; None if it is missing.
+        norm: Scale of the colors.
+        colours: Color map.
+        size: Font size of the number.
+    """
     rectangle = extras.need("report", "matplotlib.patches").Rectangle
     left, top, width, height = box
     centre = left + width / 2, top + height / 2
-    # The edge is the paper: a gap between cells. A hatch takes the edge's colour, so a missing cell has its own.
+    # The edge has the color of the paper, as a gap between cells. A hatch has the edge's color, so a missing cell needs
+    # another one.
     if value is None:
         hatched = {"fill": False, "hatch": HATCH, "edgecolor": LINE, "linewidth": 0}
         place = left + 0.04 * width, top + 0.06 * height
@@ -212,18 +228,18 @@ def cell(
 
 
 def bars(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
-    """Draw models by score with their 95 % intervals, a panel a score.
+    """Draw bars with 95 % intervals, one panel for each score and one bar for each model.
 
     Args:
-        scores: Name of the model -> name of the score -> estimate. A missing one has no bar and says so.
-        title: In words.
+        scores: Name of the model -> name of the score -> estimate. A missing score has the label "missing".
+        title: Title of the figure.
 
     Returns:
-        The figure. All panels share one scale that begins at 0 (lower where a score is negative): the length of a bar
-        is its meaning. The first model is what the others are compared with, so a line runs down from its end.
+        The figure. All panels share one scale from 0 (or lower for negative scores). A dotted line marks the first
+        model, with which the others are compared.
 
     Raises:
-        UsageError: There is nothing to draw.
+        UsageError: There are no scores.
     """
     panels = list(dict.fromkeys(panel for row in scores.values() for panel in row))
     if not panels:
@@ -260,41 +276,42 @@ def _bar(axis: Axes, place: int, estimate: Estimate, first: bool, width: float) 
 
 
 def language_told(vectors: Mapping[str, np.ndarray], neighbours: int = NEIGHBOURS) -> tuple[float, int]:
-    """Predict the language of each text from its nearest neighbours: `predicted` of the language gap.
+    """Predict the language of each text from its nearest neighbors, as `predicted` in the language gap.
 
     Args:
-        vectors: Language code -> vectors (n, d), compared by cosine; row i says the same in every language, `en` too.
-        neighbours: How many to ask; at most n - 1.
+        vectors: Language code -> vectors, float, (n, d), compared by cosine. Row i is the same text in every language;
+            English is one of them.
+        neighbours: Number of neighbors; at most n - 1 are used.
 
     Returns:
-        Percent of texts whose language is right, and how many neighbours were asked.
+        Percentage of texts with a correct prediction, and the number of neighbors used.
 
     Raises:
-        DataError: There are fewer than two languages or texts, no English, or languages with different counts.
+        DataError: There are fewer than two languages or texts, no English, or different numbers of texts.
     """
     asked = max(1, min([neighbours, *(len(rows) - 1 for rows in vectors.values())]))
     return language_gap.measure(np.asarray, vectors, k=asked).mean("predicted") or 0.0, asked
 
 
 def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Figure:
-    """Draw the texts of each model in the plane by t-SNE (as in the paper's figure 6), models side by side.
+    """Draw the texts of each model by t-SNE (as in the paper's figure 6), with models side by side.
 
-    Under each picture stands `language_told`, which is of the vectors themselves.
+    The label under each panel is `language_told`, which is computed from the vectors, not from the figure.
 
     Args:
-        models: Name -> language code -> vectors (n, d) of the same texts.
-        seed: Of t-SNE, the same for all models.
+        models: Name -> language code -> vectors of the same texts, float, (n, d).
+        seed: Seed of t-SNE, the same for all models.
 
     Returns:
-        The figure: a colour a script, a marker a language.
+        The figure; the color is the script, the marker the language.
 
     Raises:
-        UsageError: There is no model, or the models have other languages.
+        UsageError: There is no model, or the models have different languages.
         DataError: There are too few texts or languages.
     """
     codes = [list(vectors) for vectors in models.values()]
     if not models or any(set(each) != set(codes[0]) for each in codes):
-        raise UsageError("models are shown side by side on texts of the same languages")
+        raise UsageError("the models have different languages: give vectors of the same texts for each model")
     groups = language_marks(codes[0])
     columns = min(len(models), 3)
     rows = -(-len(models) // columns)
@@ -307,7 +324,7 @@ def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Fi
             _scatter(axis, places, {code: mark for group in groups.values() for code, mark in group.items()})
             axis.set(title=words.short(name), xticks=[], yticks=[])
             right = f"{accuracy:.0f} % right (by chance {100 / len(vectors):.0f} %)"
-            axis.set_xlabel(f"language of a text told by its {asked} nearest:\n{right}", fontsize=9.5)
+            axis.set_xlabel(f"language predicted from the {asked} nearest:\n{right}", fontsize=9.5)
             axis.spines[:].set(visible=True, color=LINE)
         for axis in axes[len(models) :]:
             axis.set_visible(False)
@@ -316,7 +333,7 @@ def islands(models: Mapping[str, Mapping[str, np.ndarray]], seed: int = 0) -> Fi
 
 
 def _scatter(axis: Axes, places: Mapping[str, np.ndarray], marks: Mapping[str, Mark]) -> None:
-    """Draw each language in several layers between those of the others: else the last one would cover the first."""
+    """Draw languages in alternating layers; otherwise the last language would cover the first one."""
     for number, (code, mark) in enumerate(marks.items()):
         layers = min(LAYERS, len(places[code]))
         for layer in range(layers):
@@ -326,9 +343,9 @@ def _scatter(axis: Axes, places: Mapping[str, np.ndarray], marks: Mapping[str, M
 
 
 def _places(vectors: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Code -> places (n, 2)."""
+    """Compute the t-SNE: language code -> float, (n, 2)."""
     everything = np.concatenate(list(vectors.values()))
-    # Cosine, since only directions carry meaning; a perplexity about the size of a group of translations.
+    # Cosine, because only directions have meaning; the perplexity is about the size of a group of translations.
     perplexity = min(len(vectors), len(everything) - 1)
     tsne = extras.need("eval", "sklearn.manifold").TSNE
     places = tsne(metric="cosine", init="random", perplexity=perplexity, random_state=seed).fit_transform(everything)

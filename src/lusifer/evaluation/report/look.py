@@ -1,4 +1,4 @@
-"""What `lusifer demo` compares: translations, topics and a search on the sentences that come with the package."""
+"""The measurements of `lusifer demo`: translations, topics and a search on the packaged sentences."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import numpy as np
 from lusifer.io.parallel_text import ENGLISH, Parallel
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts -> vectors (n, d) of length 1."""
+"""Function: texts -> vectors of length 1, float, (n, d)."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """One model: vectors (n, d) by language, and two accuracies in per cent by language other than English.
+    """The results of one model.
 
-    `found`: the nearest English sentence is the translation. `topic`: the English sentences of its topic are nearer on
-    average than those of any other, its own translation left out.
+    Attributes:
+        vectors: Language -> vectors, float, (n, d).
+        found: Language other than English -> translation retrieval accuracy in percent.
+        topic: Language other than English -> topic accuracy in percent: the English sentences of the same topic,
+            without the translation, are nearer on average than those of any other topic.
     """
 
     vectors: dict[str, np.ndarray]
@@ -28,17 +31,28 @@ class Look:
 
 @dataclass(frozen=True)
 class Hit:
-    """One result of a search."""
+    """One hit of a search.
+
+    Attributes:
+        code: The code of its language.
+        text: The sentence.
+        english: Its English translation.
+        similarity: Cosine with the query.
+    """
 
     code: str
     text: str
     english: str
-    """What it says."""
     similarity: float
 
 
 def look(embed: Embed, texts: Parallel) -> Look:
-    """Embed the sample and see what is near to what."""
+    """Embed the packaged sentences and measure translations and topics.
+
+    Args:
+        embed: Function that embeds texts.
+        texts: The packaged sentences.
+    """
     vectors = {code: embed(rows) for code, rows in texts.texts.items()}
     english, topics = vectors[ENGLISH], np.array(texts.topics)
     names = np.unique(topics)
@@ -53,7 +67,18 @@ def look(embed: Embed, texts: Parallel) -> Look:
 
 
 def search(embed: Embed, query: str, texts: Parallel, vectors: dict[str, np.ndarray], count: int) -> list[Hit]:
-    """The sentences of all languages that are nearest to a query, by a model and its `vectors` of them as in `Look`."""
+    """Search the sentences of all languages.
+
+    Args:
+        embed: Function that embeds texts.
+        query: The query.
+        texts: The packaged sentences.
+        vectors: Their vectors by the same model, as in `Look`.
+        count: Number of hits.
+
+    Returns:
+        The nearest sentences, best first.
+    """
     sentences = [(code, *pair) for code in vectors for pair in zip(texts.texts[code], texts.texts[ENGLISH])]
     similar = np.concatenate(list(vectors.values())) @ embed([query])[0]
     best = np.argsort(-similar, kind="stable")[:count]

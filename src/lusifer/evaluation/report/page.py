@@ -1,7 +1,7 @@
-"""The report page and the page of the demo: facts and figures, which the templates beside this file lay out.
+"""The report page and the demo page, laid out by `templates/`.
 
-A page is one HTML file that asks for no other file and no network. Templates escape every value; only figures, which
-are drawn here, are taken as markup.
+A page is one HTML file that loads no other file and needs no network. Templates escape every value; only the figures,
+which are drawn here, are inserted as markup.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ from lusifer.io import parallel_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HALF = 4  # columns of a heat map that fit into half of the page
+HALF = 4  # a heat map with at most this number of columns fits into half of the page
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a page says of one suite: its facts, and what only some suites have.
+    """The part of a page about one suite.
 
     Attributes:
-        facts: Scores, comparisons, gaps.
-        slug: Before the ids of its sections; empty for the first part. `label`: behind their titles.
-        verdict: In words.
-        choices: Language -> use -> which model.
-        changes: Model -> what each perturbation costs it; of the suite `robust`.
-        least_share: The share of a language's texts that a perturbation must change; None for other suites.
-        questions: What a mean over one's own questions hides; of the suite `mine`.
-        lengths: Where each model stops reading; of the suite `long`.
-        standings: Where the models stand among public ones.
+        facts: Scores, comparisons and language gaps.
+        slug: Prefix of the ids of its sections; empty for the first part.
+        label: Suffix of the titles of its sections.
+        verdict: The results in sentences.
+        choices: Language -> use -> best model.
+        changes: Model -> changes by perturbations; only for the suite `robust`.
+        least_share: Share of a language's texts that a perturbation must change to apply; None for other suites.
+        questions: Details of search results; only for the suite `mine`.
+        lengths: How far each model reads; only for the suite `long`.
+        standings: Ranks of the models among public models.
     """
 
     facts: Facts
@@ -72,10 +73,14 @@ class Part:
 
 
 def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
-    """Lay out the report as HTML; the same facts give the same bytes. `notes` stand behind the verdict.
+    """Write the report as HTML; the same facts give the same bytes.
+
+    Args:
+        facts: The facts of each suite.
+        notes: Sentences after the verdict.
 
     Raises:
-        MissingExtraError: matplotlib is not installed, or scikit-learn where models are compared.
+        MissingExtraError: matplotlib is not installed, or models are compared and scikit-learn is not installed.
     """
     parts = [_part(each, number, len(facts) > 1) for number, each in enumerate(facts)]
     names = dict.fromkeys(name for each in facts for name in each.names)
@@ -98,7 +103,7 @@ def page(facts: Sequence[Facts], notes: Sequence[str] = ()) -> str:
 
 
 def _part(facts: Facts, number: int, several: bool) -> Part:
-    """One suite of a page; the first has the plain names of sections."""
+    """Make the part of one suite; the sections of the first part have ids without a prefix."""
     named = list(zip(facts.names, facts.evaluations, strict=True))
     changes = {name: made for name, each in named if (made := perturbed.changes(each, facts.seed))}
     shares = [share for _, each in named if (share := perturbed.least_share(each)) is not None]
@@ -118,12 +123,12 @@ def _part(facts: Facts, number: int, several: bool) -> Part:
 
 
 def demo(looks: Mapping[str, Look], searches: Mapping[str, Mapping[str, Sequence[Hit]]], islands: Figure) -> str:
-    """Lay out the page of the demo as HTML.
+    """Write the page of the demo as HTML.
 
     Args:
-        looks: Name of a model -> what was measured.
-        searches: Query -> name of a model -> what it found, the best first.
-        islands: The figure of all models' vectors in the plane.
+        looks: Name of a model -> its results.
+        searches: Query -> name of a model -> its hits, best first.
+        islands: The figure with all models' vectors by t-SNE.
     """
     svg = Markup(figures.svg(islands, "islands", f"t-SNE of the sentences: {', '.join(looks)}"))
     title = "An English embedder learns languages"
@@ -138,7 +143,7 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
-    """Task, prompt of queries and prompt of documents, where they are known."""
+    """List task, prompt of queries and prompt of documents, as far as they are known."""
     known = [
         (entry.task, entry.prompt) for entry in each.scores if entry.prompt is not None and entry.score is not None
     ]
@@ -146,14 +151,14 @@ def _prompts(each: Results) -> list[tuple[str, str | None, str | None]]:
 
 
 def _figure(drawn: Figure, slug: str, caption: str, alternative: str = "", wide: bool = False) -> dict[str, Any]:
-    """A figure for the macro of this name; `alternative` says more to those who do not see it than the caption."""
+    """Make a figure for the macro of this name; `alternative` describes it for readers who cannot see it."""
     return {"svg": Markup(figures.svg(drawn, slug, alternative or caption)), "caption": caption, "wide": wide}
 
 
 def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
-    """A heat map a model: languages by types, or by tasks where they are cross-lingual; all on one scale.
+    """Draw one heat map a model on a common scale: languages by types of tasks, or by tasks if they are cross-lingual.
 
-    Of many languages it is one map of all models, with the tasks that were asked in every language.
+    For many languages, draw one map of all models instead, with the tasks that every language has.
     """
     if scores.many:
         return [_atlas(scores, slug)] if scores.everywhere else []
@@ -164,9 +169,9 @@ def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
     for number, (name, grid) in enumerate(zip(scores.names, grids, strict=True)):
         values = [(value, code, column) for code, row in grid.items() for column, value in row.items()]
         known = [each for each in values if each[0] is not None]
-        gone = "none is missing" if len(known) == len(values) else "hatched cells are missing, or lack a task"
-        caption = alternative = f"{name}: mean score by language and {what}, of what this model has; {gone}"
-        if known:  # what those who do not see the figure need beside the tables: its range
+        gone = "none is missing" if len(known) == len(values) else "hatched cells are missing or lack a task"
+        caption = alternative = f"{name}: mean score by language and {what}, over the results of this model; {gone}"
+        if known:  # the alternative text adds the range
             ends = [f"{each[2]} in {language_name(each[1])} {each[0]:.1f}" for each in (min(known), max(known))]
             alternative = f"{caption}. Lowest: {ends[0]}; highest: {ends[1]}."
         drawn = figures.heat_map(grid, f"{short(name, 40)}: languages by {what}", limits)
@@ -176,7 +181,7 @@ def _heat_maps(scores: ScoreSet, slug: str) -> list[dict[str, Any]]:
 
 
 def _atlas(scores: ScoreSet, slug: str) -> dict[str, Any]:
-    """Every language with every model, in the tasks that all languages have."""
+    """Draw every language with every model, for the tasks that all languages have."""
     several, cells = len(scores.names) > 1, {}
     for task in scores.everywhere:
         keys = [key for key in scores.keys if key[1] == task]
@@ -188,8 +193,8 @@ def _atlas(scores: ScoreSet, slug: str) -> dict[str, Any]:
     values = [value for row in cells.values() for value in row.values()]
     gone = values.count(None)
     caption = (
-        f"{len(cells)} languages by the class of their resources (Joshi et al. 2020); ● XLM-R was trained on it, ○ it "
-        f"was not; {f'{gone} hatched cells are missing' if gone else 'none is missing'}"
+        f"{len(cells)} languages by resource class (Joshi et al. 2020); ● XLM-R was trained on it, ○ it was not; "
+        f"{f'{gone} hatched cells are missing' if gone else 'none is missing'}"
     )
     title = "Every language" if several else f"{short(scores.names[0], 40)}: every language"
     drawn = atlas.atlas(cells, title, figures.span(values))
@@ -197,13 +202,13 @@ def _atlas(scores: ScoreSet, slug: str) -> dict[str, Any]:
 
 
 def _grid(scores: ScoreSet, board: Board) -> dict[str, dict[str, float | None]]:
-    """Language -> type or task -> mean of one model's own scores; None where it lacks one of those it should have."""
+    """Give language -> type or task -> mean of one model's scores; None if one of the scores is missing."""
     cells: dict[str, dict[str, list[float | None]]] = {}
     columns = {key: key[1] if scores.cross_lingual else scores.about(key).type for key in scores.keys}
     for (code, task), column in columns.items():
         cells.setdefault(code, {}).setdefault(column, []).append(board.entries[code, task].score)
     return {
-        # A mean over fewer than all would look like one over all: it is missing.
+        # An incomplete mean would look like a complete one, so it is missing.
         code: {
             column: None if None in row[column] else float(np.mean(row[column]))
             for column in dict.fromkeys(columns.values())
@@ -214,7 +219,7 @@ def _grid(scores: ScoreSet, board: Board) -> dict[str, dict[str, float | None]]:
 
 
 def _bars(facts: Facts, slug: str) -> dict[str, Any] | None:
-    """The overall means of all models; None for a single one."""
+    """Draw the overall means of all models; None for a single model."""
     if len(facts.names) < 2:
         return None
     bars: dict[str, dict[str, figures.Estimate]] = {name: {} for name in facts.names}
@@ -231,7 +236,7 @@ def _bars(facts: Facts, slug: str) -> dict[str, Any] | None:
 
 
 def _islands(facts: Facts, slug: str) -> dict[str, Any] | None:
-    """The texts of each model in the plane, where its folder has vectors of the same texts as the first; else None."""
+    """Draw the vectors of each model that has the same texts as the first one; None if there are no vectors."""
     known = {name: each for name, each in zip(facts.names, facts.islands, strict=False) if each is not None}
     if not known:
         return None
@@ -239,8 +244,8 @@ def _islands(facts: Facts, slug: str) -> dict[str, Any] | None:
     first = next(iter(sizes.values()))
     same = {name: each for name, each in known.items() if sizes[name] == first}
     caption = (
-        f"{sum(first.values())} texts in {len(first)} languages by t-SNE, the same seed for each model: where "
-        "languages are islands, a model tells languages apart before meanings. The number is of the vectors and not of "
-        "the picture"
+        f"{sum(first.values())} texts in {len(first)} languages by t-SNE, with the same seed for each model. If each "
+        "language forms a group of its own, the model separates texts by language more than by meaning. The number is "
+        "from the vectors, not from the figure"
     )
     return _figure(figures.islands(same, facts.seed), f"{slug}islands", caption)

@@ -1,4 +1,4 @@
-"""The verdict of a report: a few sentences that follow from the numbers and from nothing else."""
+"""The verdict of a report: the results in a few sentences, computed from the numbers alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lusifer.evaluation.report.words import count_of, language_name, mean_cell
 from lusifer.evaluation.scores.compare import BETTER, NOISE, WORSE
 from lusifer.evaluation.scores.questions import QuestionReport
 
-GOOD, POOR = 80, 50  # percent, between which a language counts as neither
-NAMED = 3  # tasks and languages that a sentence names before it counts the rest
+GOOD, POOR = 80, 50  # percent; a language between the two counts as neither
+NAMED = 3  # a sentence names at most this number of tasks and languages and counts the others
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Say how many scores there are, their means, what differs beyond chance, and what training has seen."""
+    """Say how many scores there are, their means, the significant differences, and the test texts seen in training."""
     entries = [entry for scores in facts.sets for board in scores.boards for entry in board.entries.values()]
     there = sum(entry.score is not None for entry in entries)
     tasks, codes = {entry.task for entry in entries}, {entry.language for entry in entries}
@@ -30,29 +30,34 @@ def sentences(facts: Facts) -> list[str]:
 
 
 def of_questions(facts: Facts, reports: Sequence[QuestionReport]) -> list[str]:
-    """Say how often each model finds what questions need, by language, and what differs beyond chance."""
+    """Say how often each model finds the needed documents, by language, and which differences are significant.
+
+    Args:
+        facts: The facts of the suite `mine`.
+        reports: The details of search results.
+    """
     found = []
     for each in reports:
         rows = sorted(each.languages, key=lambda row: -(row.first.value or 0))
         parts = [f"{language_name(row.language)} {mean_cell(row.first)}" for row in rows]
         found.append(
-            f"{each.name}: of {count_of(sum(row.n for row in rows), 'question')} the first document found is one that "
-            f"is needed, in per cent with the 95 % interval: {', '.join(parts)}."
+            f"{each.name}, {count_of(sum(row.n for row in rows), 'question')}: the first document is a needed one in "
+            f"(percent, 95 % confidence interval): {', '.join(parts)}."
         )
         bias = [row for row in rows if row.own and row.chance is not None and (row.own.low or 0) > row.chance]
         if bias:
             names = ", ".join(language_name(row.language) for row in bias)
             found.append(
-                f"{each.name}: wrong documents are in the question's own language more than by chance: {names}."
+                f"{each.name}: wrong documents are in the question's own language more often than by chance: {names}."
             )
         told = [row for row in each.controls if row.auc.low is not None]
         if told:
             words = ", ".join(f"{language_name(row.language)} {mean_cell(row.auc)}" for row in told)
             found.append(
-                f"{each.name}: the cosine tells questions with an answer from those without in {words} per cent of "
-                "the pairs; 50 is chance."
+                f"{each.name}: the cosine is higher for questions with an answer than for those without in {words} "
+                "percent of the pairs (AUC; 50 is chance)."
             )
-    # Before a difference is read: what so many questions can show.
+    # Readers need the statistical power before the differences.
     found += dict.fromkeys(line for each in reports for line in each.reach[:2])
     for scores in facts.sets:
         other = "another" if scores.cross_lingual else "their own"
@@ -64,7 +69,7 @@ def _means(scores: ScoreSet) -> str:
     kind, whole = scores.kind.capitalize(), scores.whole
     if not whole.shared:
         there = any(entry.score is not None for board in scores.boards for entry in board.entries.values())
-        why = "the models share no result, so there is no mean to compare" if there else "nothing could be measured"
+        why = "the models share no result, so no mean can be compared" if there else "nothing could be measured"
         return f"{kind}: {why}."
     means = [
         f"{name} {mean_cell(mean, '95 % interval ')}" for name, mean in zip(scores.names, whole.means, strict=True)
@@ -77,7 +82,7 @@ def _means(scores: ScoreSet) -> str:
 
 
 def _differences(facts: Facts, scores: ScoreSet, kind: str | None = None) -> list[str]:
-    """How often the first model is better or worse beyond chance, over all tasks."""
+    """Say how often the first model is significantly better or worse, over all tasks."""
     found = []
     for name in facts.names[1:]:
         mine = [c for c in facts.comparisons if c.names[1] == name and c.cross_lingual == scores.cross_lingual]
@@ -87,23 +92,23 @@ def _differences(facts: Facts, scores: ScoreSet, kind: str | None = None) -> lis
         if not compared:
             found.append(f"{against}: no result is comparable example by example.")
             continue
-        # Many languages that are each within noise may differ clearly in their mean.
+        # The mean over many languages may differ significantly even if no single language does.
         means = [c for c in mine if c.low is not None and c.high is not None]
         above, below = sum(c.low > 0 for c in means), sum(c.high < 0 for c in means)
         found.append(
-            f"{against}: of {count_of(compared, 'result')} on the same examples, better beyond chance in {better}, "
-            f"worse in {worse}, within noise in {noise}; not comparable in {apart}. By the mean difference over a "
-            f"task's languages, whose 95 % interval then excludes 0, better in {above} of "
-            f"{count_of(len(means), 'task')}, worse in {below}."
+            f"{against}: of {count_of(compared, 'result')} on the same examples (paired tests), {better} are "
+            f"significantly better, {worse} significantly worse, {noise} not significant; {apart} are not comparable. "
+            f"The 95 % interval of a task's mean difference is above 0 in {above} of {count_of(len(means), 'task')}, "
+            f"and below 0 in {below}."
         )
     return found
 
 
 def _best_and_weakest(scores: ScoreSet) -> list[str]:
-    """The best and the weakest language of each model, over the tasks that all languages have."""
+    """Name the best and the weakest language of each model, over the tasks that all languages have."""
     keys = report_facts.in_all_languages(scores)
     if len({task for _, task in keys}) != 1:
-        return []  # a mean over tasks of several uses says of none of them in which language it goes well
+        return []  # a mean over several tasks would not show in which language any of them is good
     codes = list(dict.fromkeys(code for code, _ in keys))
     found = []
     for name, board in zip(scores.names, scores.boards, strict=True):
@@ -117,7 +122,7 @@ def _best_and_weakest(scores: ScoreSet) -> list[str]:
 
 
 def _spread(scores: ScoreSet) -> list[str]:
-    """In how many of many languages a model does well, and in how many it fails, task by task."""
+    """Count the languages with good and with poor scores, task by task, if there are many languages."""
     found = []
     for task in scores.everywhere if scores.many else ():
         parts = []
@@ -133,7 +138,7 @@ def _spread(scores: ScoreSet) -> list[str]:
 
 
 def _english_lead(scores: ScoreSet) -> list[str]:
-    """How far English is ahead."""
+    """Say how far English is ahead of the other languages."""
     means, languages, tasks = report_facts.english_lead(scores)
     parts = [
         f"{abs(english - others):.1f} points {'ahead' if english >= others else 'behind'} in {name} "
@@ -145,11 +150,11 @@ def _english_lead(scores: ScoreSet) -> list[str]:
 
 
 def _seen(facts: Facts, model: int) -> str:
-    """How many test texts a model's training has seen."""
+    """Say how many test texts were in the training data of a model."""
     name, found = facts.names[model], facts.seen(model)
     known = {key: seen for key, seen in found.items() if seen is not None}
     if not known:
-        return f"{name}: whether its training has seen the test texts is not known."
+        return f"{name}: it is not known whether training has seen the test texts."
     seen, of = sum(each.seen for each in known.values()), sum(each.of for each in known.values())
     where = [f"{task} in {code}" for (code, task), each in known.items() if each.seen]
     more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""

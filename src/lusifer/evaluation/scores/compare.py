@@ -28,7 +28,7 @@ from lusifer.evaluation.scores.averages import ABSENT, order_of
 from lusifer.evaluation.scores.bootstrap import Examples, Key, blocks, percentiles, resample, score
 from lusifer.evaluation.scores.results import Entry, Results, difference, names
 
-BETTER, WORSE, NOISE = "better", "worse", "within noise"
+BETTER, WORSE, NOISE = "better", "worse", "not significant"
 ALPHA = 0.05
 FLIPS = 9999
 ROUNDING = 1e-9

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting by a column's head, with mouse or keys. Without this script the tables are read as they stand.
+// Sort a table by a click on the head of a column, or by keyboard. Without this script the tables are not sortable.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = Array.from(table.tHead.rows[0].cells);
   heads.forEach((head, column) => {
@@ -22,14 +22,14 @@ function sort(table, heads, column) {
   const compare = numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en");
   const rows = Array.from(values.keys()).sort((one, two) => {
     const [a, b] = [values.get(one), values.get(two)];
-    if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // missing stands last
+    if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // missing values come last
     return sign * compare(a, b);
   });
   table.tBodies[0].append(...rows);
   heads.forEach((head) => head.removeAttribute("aria-sort"));
   heads[column].setAttribute("aria-sort", direction);
 }
-// What is folded belongs on paper too.
+// Print folded details too.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = Array.from(document.querySelectorAll("details:not([open])"));
