@@ -63,7 +63,7 @@ def test_models_stand_side_by_side_with_their_numbers(tmp_path):
 
 
 def test_models_on_other_languages_are_refused():
-    with pytest.raises(UsageError, match="same languages"):
+    with pytest.raises(UsageError, match="different languages"):
         figures.islands({"a": islands(), "b": {"en": np.eye(6), "ko": np.eye(6)}})
-    with pytest.raises(UsageError, match="same languages"):
+    with pytest.raises(UsageError, match="different languages"):
         figures.islands({})

@@ -261,7 +261,7 @@ def test_folders_that_cannot_be_told_apart_or_compared_are_refused(tmp_path):
     with pytest.raises(UsageError, match="given twice"):
         report_facts.read([one, one / ".." / "a"])
     twin = example.write(tmp_path / "more" / "a", codes=FEW, tasks=["Topics"])
-    with pytest.raises(UsageError, match="could not tell the two apart: rename"):
+    with pytest.raises(UsageError, match="same model .*: rename"):
         report_facts.read([one, twin])
     with pytest.raises(UsageError, match="name one evaluation folder"):
         report_facts.read([])

@@ -183,11 +183,11 @@ def test_long_texts_are_shown_by_length_and_place():
         "seen",
         "reading",
     ]
-    (table,) = (rows for caption, rows in Cells(html).tables.items() if caption.startswith("mini: documents found"))
+    (table,) = (rows for caption, rows in Cells(html).tables.items() if caption.startswith("mini: accuracy by length"))
     assert [row[:6] for row in table[1:]] == [
-        ["whole", "1", "100", "alone", "0", "0"],
-        ["whole", "8", "800", "start", "0", "120"],
-        ["whole", "8", "800", "end", "700", "120"],
+        ["complete", "1", "100", "alone", "0", "0"],
+        ["complete", "8", "800", "start", "0", "120"],
+        ["complete", "8", "800", "end", "700", "120"],
     ]
     assert table[3][6] == "10.0 5.0 to 15.0" and table[3][7] == "10.0"
     assert "less than half. The model reads about 100 words." in html
