@@ -172,7 +172,7 @@ def test_published_scores_stand_beside_means_over_the_same_results(facts):
     assert "not published" in re.search(r"<bdi>Swahili \(sw\)</bdi>.*?</tr>", page, flags=re.DOTALL)[0]
     lacking = facts.own.keys[0]
     other = replace(facts.own, published=published, covers=[key for key in covers if key != lacking])
-    why = f"no published score beside {lacking[0]}: not under the published mean: {lacking[1]}"
+    why = f"no comparable published score for {lacking[0]}: not in the published mean: {lacking[1]}"
     assert f'<p class="note">{why}</p>' in report.page([replace(facts, own=other)])
 
 
@@ -263,7 +263,7 @@ def test_folders_that_cannot_be_told_apart_or_compared_are_refused(tmp_path):
     twin = example.write(tmp_path / "more" / "a", codes=FEW, tasks=["Topics"])
     with pytest.raises(UsageError, match="same model .*: rename"):
         report_facts.read([one, twin])
-    with pytest.raises(UsageError, match="name one evaluation folder"):
+    with pytest.raises(UsageError, match="no evaluation folder"):
         report_facts.read([])
     with pytest.raises(UsageError, match="nothing was evaluated"):
         of_one_suite([example.write(tmp_path / "c", codes=[])])
