@@ -261,7 +261,7 @@ def test_calibrated_scores_are_those_of_the_index(folder: Path, statistics: Path
         assert [hit["id"] for hit in near] == ["a"]
         for more, param, words in (
             ({"calibrated": True, "language": "no such"}, "language", "is unknown"),
-            ({"language": "sw"}, "language", "says something of calibrated scores or of an index with offsets"),
+            ({"language": "sw"}, "language", "has no effect without calibrated scores or an index with offsets"),
             ({"language": "sw", "mode": "words"}, "language", "set calibrated: true, or leave it out"),
             ({"calibrated": True, "language": "xx"}, "language", "is unknown"),
             ({"calibrated": True, "language": "x" * 5000}, "language", "at most 35 characters"),
