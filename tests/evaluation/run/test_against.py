@@ -85,7 +85,9 @@ def test_vectors_of_another_size_are_refused_before_anything_is_scored(data):
             return 32
 
     model = Oracle()
-    with pytest.raises(UsageError, match=r"--against in memory: its vectors have 32 numbers, those of mini 64: name"):
+    with pytest.raises(
+        UsageError, match=r"--against in memory: its vectors have 32 dimensions, those of mini 64: name"
+    ):
         evaluate(model, Options(data=data, languages=CODES, against=Short()), name="mini")
     assert not model.read
 

@@ -44,7 +44,10 @@ def test_two_calls_at_once_do_not_share_a_folder(data, tmp_path):
     from lusifer.io.files import locked
 
     (tmp_path / "scores").mkdir()
-    with locked(tmp_path / "scores" / ".lock", "held"), pytest.raises(UsageError, match="another process evaluates"):
+    with (
+        locked(tmp_path / "scores" / ".lock", "held"),
+        pytest.raises(UsageError, match="another process writes its evaluation"),
+    ):
         evaluate(Words(), Options(data=data, languages=["es"]), tmp_path / "scores")
 
 
@@ -229,7 +232,9 @@ def test_two_devices_give_the_vectors_of_one_and_the_death_of_one_is_said(data, 
     with model.spread(["cpu", "cpu"]):
         workers = list(model._workers)
         assert np.allclose(model.vectors(texts, ""), alone, atol=1e-6)
-        with pytest.raises(LusiferError, match=r"embeds on cpu \(status -9\) has died.*the same command goes on"):
+        with pytest.raises(
+            LusiferError, match=r"worker process on cpu \(status -9\) has died.*run the same command again"
+        ):
             run(replace(selection, make=dies), model, folder)
     assert len(workers) == 2 and model._pool is None
     assert [file.stem for file in (tmp_path / "scores" / "scores").glob("*.json")] == ["SIB200Topics"]

@@ -195,7 +195,9 @@ def test_a_field_of_an_index_that_is_no_language_is_named_and_leaves_the_languag
     capsys.readouterr()
     assert main(["evaluate", model, "--suite", "mine", "--data", str(asked), "--documents", index]) == 0
     said = capsys.readouterr().err
-    assert "1 document has a language that is no code, and counts as without one: field 'lang': 'prose'" in said
+    assert (
+        "1 document has a value that is no language code; the language counts as unknown: field 'lang': 'prose'" in said
+    )
     assert "1 of 3 rows have no `language`" in said
 
 

@@ -1,1 +1,1 @@
-"""A model in, an evaluation folder out."""
+"""Evaluate a model and write an evaluation folder."""

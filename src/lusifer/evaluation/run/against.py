@@ -1,4 +1,4 @@
-"""A model for the queries, and another embedder for what they are compared with: does an index have to be made anew?"""
+"""Evaluate a model for queries with documents of another embedder, to see whether an index has to be rebuilt."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from lusifer.evaluation.run.encoder import ScoredModel, model_meta
 from lusifer.evaluation.tasks.rows import SuiteRow
 
 PAIRED = ("BitextMining", "STS")
-"""Types of tasks for which mteb embeds one side and then the other, and calls neither of them documents."""
+"""Types of tasks for which mteb embeds one side and then the other, without marking either as documents."""
 
 
 class IndexedModel(ScoredModel):
-    """A scored model whose documents are another embedder's.
+    """An evaluated model with documents of another embedder.
 
-    What is searched, the second sentence of a pair, and the sentences that a classifier learns from are embedded by the
-    other one, as its documents.
+    The other embedder encodes searched documents, the second sentences of pairs, and the training sentences of
+    classifiers, all as documents.
     """
 
     def __init__(self, queries: ScoredModel, index: ScoredModel) -> None:
-        """Take a model and the embedder of an index.
+        """Combine a model and the embedder of an index.
+
+        Args:
+            queries: The model that encodes queries.
+            index: The embedder that encodes documents.
 
         Raises:
-            UsageError: Their vectors have different sizes.
+            UsageError: Their vectors have different dimensions.
         """
         sizes = [each.embedder.get_embedding_dimension() for each in (queries, index)]
         if sizes[0] != sizes[1]:
             raise UsageError(
-                f"--against {index.name}: its vectors have {sizes[1]} numbers, those of {queries.name} {sizes[0]}: "
+                f"--against {index.name}: its vectors have {sizes[1]} dimensions, those of {queries.name} {sizes[0]}: "
                 "name the embedder whose space the model learned"
             )
         super().__init__(
@@ -49,30 +53,40 @@ class IndexedModel(ScoredModel):
 
     @property
     def of_documents(self) -> ScoredModel:
-        """The other embedder."""
+        """The embedder of the documents."""
         return self.index
 
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:
-        """As of one model, for both."""
+        """Embed on several devices, for both models."""
         with ExitStack() as held:
             held.enter_context(super().spread(devices))
             held.enter_context(self.index.spread(devices))
             yield
 
     def use(self, row: SuiteRow) -> None:
-        """As of one model; what stands before a document is what the other embedder has for it."""
+        """Use the prompts of a row; the prompt of documents is that of the other embedder."""
         super().use(row)
         self.index.use(row)
         self.prompts = {"query": self.prompts["query"], "document": self.index.prompts["document"]}
         self._type, self._calls = row.type, 0
 
     def encode(self, inputs: Any, *, prompt_type: Any = None, hf_split: str = "", **more: Any) -> np.ndarray:
-        """As of one model; texts of the index go to the other one."""
+        """Embed texts as `ScoredModel.encode` does; the other embedder encodes the documents.
+
+        Args:
+            inputs: Batches with the key "text".
+            prompt_type: mteb's type of prompt: query, document or None.
+            hf_split: Split of the texts.
+            **more: Ignored.
+
+        Returns:
+            Vectors, float32, (n, d).
+        """
         self._calls += 1
         if self._type in PAIRED:
             of_index = self._calls % 2 == 0
-        else:  # a classifier learns from another split than is tested
+        else:  # the training texts of a classifier are of another split
             of_index = hf_split != self._split or getattr(prompt_type, "value", None) == "document"
         if of_index:
             return self.index.vectors([text for batch in inputs for text in batch["text"]], self.prompts["document"])

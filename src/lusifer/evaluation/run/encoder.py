@@ -1,4 +1,4 @@
-"""The model that is scored: what identifies it, and how mteb calls it: our prompts, each distinct text once."""
+"""The evaluated model: its identity and mteb's interface to it, with the prompts of a row and a cache of vectors."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from lusifer.model.lusifer import LusiferModel
 from lusifer.prompts import ROLES, Role, check_room
 
 CACHE_BYTES = 2**30
-"""Bytes of vectors that are kept in memory for texts that another task has as well."""
+"""Size of the cache of vectors in bytes, for texts that several tasks share."""
 
 
 class WorkerError(LusiferError):
-    """A process that embeds for one of several devices is gone: nothing more can be measured."""
+    """A worker process for one of several devices has died, so the evaluation cannot continue."""
 
 
 class ScoredModel:
-    """mteb's `EncoderProtocol` over a sentence-transformers model, and by what name and hash its scores are kept.
+    """A sentence-transformers model with mteb's `EncoderProtocol`, and the name and hash that identify its scores.
 
-    A text is embedded by `SentenceTransformer.encode`, with the prefix that `lusifer.prompts` gives for the row, and
-    once: what was embedded for another task is in memory.
+    `SentenceTransformer.encode` embeds the texts with the prompts of the current row. Vectors are cached, so that tasks
+    with the same texts embed them once.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class ScoredModel:
         unit: bool = False,
         seen: SeenTexts | None = None,
     ) -> None:
-        """Take a model.
+        """Wrap a model.
 
         Args:
             embedder: The model.
-            name: What tables call it.
-            identity: A hash of its weights and prompts, by which its scores are kept.
-            instructed: Whether queries get the instruction of their row; else the model's own prompts count.
-            unit: Whether vectors are brought to length 1: a classifier's strength would else depend on their length.
-            seen: The texts that the model was trained on, where they are known.
+            name: Name of the model in tables.
+            identity: Hash of its weights and prompts, which identifies its scores.
+            instructed: Whether queries get the instruction of their row; otherwise the model's own prompts are used.
+            unit: Whether to normalize vectors to length 1. The regularization of a classifier depends on their length.
+            seen: The training texts of the model; None if they are not known.
         """
         self.embedder, self.name, self.identity, self.instructed = embedder, name, identity, instructed
         self.mteb_model_meta = model_meta(name, identity)
@@ -68,13 +68,13 @@ class ScoredModel:
         self._pool: dict[str, Any] | None = None
         self._workers: dict[Any, str] = {}  # process -> device
         self._cache: dict[tuple[str, str], np.ndarray] = {}  # by prefix and text
-        self.prompts: dict[Role, str] = {"query": "", "document": ""}  # what stands before the texts of the row
+        self.prompts: dict[Role, str] = {"query": "", "document": ""}  # prompts of the row
         self._split = ""
         self._read: dict[int, bool] = {}
 
     @property
     def dtype(self) -> str:
-        """Number format of the weights, the first of them where there are several."""
+        """Dtype of the weights, that of the first tensor if there are several."""
         if _is_int8(self.embedder):
             return "int8"
         first = next(self.embedder.parameters(), None)
@@ -82,12 +82,12 @@ class ScoredModel:
 
     @property
     def of_documents(self) -> ScoredModel:
-        """What embeds documents: the model itself, where no other embedder does."""
+        """The embedder of documents: the model itself."""
         return self
 
     @property
     def max_tokens(self) -> int | None:
-        """How many tokens of a text it reads, prompt and special tokens included; None: no limit that is known."""
+        """Maximum length of a text in tokens, with prompt and special tokens; None if it is not known."""
         return self.embedder.max_seq_length if hasattr(self._tokenizer, "model_max_length") else None
 
     @property
@@ -95,14 +95,19 @@ class ScoredModel:
         return getattr(self.embedder, "tokenizer", None)
 
     def token_counts(self, texts: Sequence[str], prefix: str) -> list[int]:
-        """Tokens of each text behind a prefix, special tokens included, uncut; of a model with a tokenizer."""
+        """Count the tokens of texts without truncation, with special tokens; the model must have a tokenizer.
+
+        Args:
+            texts: The texts.
+            prefix: Prompt before each text.
+        """
         full = [prefix + text for text in texts]
         ids = self._tokenizer(full, truncation=False, padding=False, verbose=False)["input_ids"]
         return [len(row) for row in ids]
 
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:
-        """Embed on several devices while the context lasts, in a process for each; one device changes nothing."""
+        """Embed on several devices while the context lasts, with one process a device; one device changes nothing."""
         if len(devices) < 2:
             yield
             return
@@ -118,10 +123,10 @@ class ScoredModel:
             self.embedder.to(before)
 
     def use(self, row: SuiteRow) -> None:
-        """Use the prompts of a row from now on, and forget which texts were read.
+        """Use the prompts of a row, and reset the count of test texts.
 
-        They are the row's instruction for a model that is instructed; else the model's own prompts named "query" and
-        "document" (or "passage"), and where it has none of them its default one.
+        A model with instructions gets the instruction of the row. Other models use their own prompts named "query" and
+        "document" (or "passage"), and their default prompt if they have none of these.
         """
         default, own = default_prompt(self.embedder), self.embedder.prompts
         theirs = {"query": own.get("query"), "document": own.get("document") or own.get("passage")}
@@ -132,16 +137,22 @@ class ScoredModel:
         self._read = {}
 
     def seen_in_training(self) -> dict[str, int] | None:
-        """Count the row's distinct texts of the tested split, and those that training has met; None if unknown."""
+        """Count the distinct test texts of the row ("of"), and those in the training data ("seen"); None if unknown."""
         if self._seen is None or not self._read:
             return None
         return {"seen": sum(self._read.values()), "of": len(self._read)}
 
     def encode(self, inputs: Any, *, prompt_type: Any = None, hf_split: str = "", **_: Any) -> np.ndarray:
-        """Embed what mteb's data loader holds, batches with the key "text": vectors (n, d), float32.
+        """Embed the texts of mteb's data loader.
 
-        Without a `prompt_type`, as in tasks of one kind of text, they are queries. `hf_split` is the split that they
-        are of; a classifier learns from another one than is tested.
+        Args:
+            inputs: Batches with the key "text".
+            prompt_type: mteb's type of prompt: query or document; None for tasks with one kind of text, as queries.
+            hf_split: Split of the texts; only texts of the tested split count as test texts.
+            **_: Ignored.
+
+        Returns:
+            Vectors, float32, (n, d).
 
         Raises:
             LusiferError: A vector is not finite.
@@ -154,12 +165,20 @@ class ScoredModel:
         return self.vectors(texts, self.prompts[role])
 
     def tested(self, texts: Sequence[str]) -> None:
-        """Take note of texts that are tested, for `seen_in_training`."""
+        """Record test texts for `seen_in_training`."""
         if self._seen is not None:
             self._read.update((hash(text), text in self._seen) for text in texts)
 
     def vectors(self, texts: Sequence[str], prefix: str | None = None) -> np.ndarray:
-        """Embed texts, (n, d) float32; without a prefix the model's default one stands before them."""
+        """Embed texts; each distinct text is embedded once.
+
+        Args:
+            texts: The texts.
+            prefix: Prompt before each text; None for the default prompt of the model.
+
+        Returns:
+            Vectors, float32, (n, d).
+        """
         prefix = default_prompt(self.embedder) if prefix is None else prefix
         distinct = dict.fromkeys(texts)
         found = {text: self._cache[prefix, text] for text in distinct if (prefix, text) in self._cache}
@@ -168,14 +187,14 @@ class ScoredModel:
             made = self._embed(new, prefix)
             found |= zip(new, made, strict=True)
             room = max(1, CACHE_BYTES // made[0].nbytes)
-            # Copies: a view of one row would hold the vectors of all.
+            # Copies, because a view of one row would keep all vectors in memory.
             self._cache |= {(prefix, text): found[text].copy() for text in new[-room:]}
             for key in list(islice(self._cache, max(0, len(self._cache) - room))):  # the oldest
                 del self._cache[key]
         return np.stack([found[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
 
     def _embed(self, texts: list[str], prefix: str) -> np.ndarray:
-        """Embed texts by the library, (n, d) float32."""
+        """Embed texts with sentence-transformers: float32, (n, d)."""
         self._check_workers()
         self._check_room(prefix)
         try:
@@ -191,7 +210,7 @@ class ScoredModel:
             self._check_workers()
             raise
         if not np.isfinite(made).all():
-            raise LusiferError("the model gives vectors that are not finite; see what `lusifer doctor` says of it")
+            raise LusiferError("the model gives vectors that are not finite (NaN): check it with `lusifer doctor`")
         return made
 
     def _check_room(self, prefix: str) -> None:
@@ -201,32 +220,48 @@ class ScoredModel:
         dead = [f"{device} (status {each.exitcode})" for each, device in self._workers.items() if not each.is_alive()]
         if dead:
             raise WorkerError(
-                f"the process that embeds on {', '.join(dead)} has died; -9 often means that memory ran out; finished "
-                "rows are kept: the same command goes on"
+                f"the worker process on {', '.join(dead)} has died; -9 often means that memory ran out: finished "
+                "rows are saved, run the same command again to resume"
             )
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosine similarity of all vectors of one side with all of the other."""
+        """Compute the cosine of each vector of one side with each vector of the other.
+
+        Args:
+            embeddings1: Vectors, (n, d).
+            embeddings2: Vectors, (m, d).
+
+        Returns:
+            Cosines, (n, m).
+        """
         from mteb.similarity_functions import cos_sim
 
         return cos_sim(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosine similarity of each vector of one side with the one at its place on the other."""
+        """Compute the cosine of each vector of one side with the vector at the same position of the other.
+
+        Args:
+            embeddings1: Vectors, (n, d).
+            embeddings2: Vectors, (n, d).
+
+        Returns:
+            Cosines, (n,).
+        """
         from mteb.similarity_functions import pairwise_cos_sim
 
         return pairwise_cos_sim(embeddings1, embeddings2)
 
 
 def default_prompt(embedder: SentenceTransformer) -> str:
-    """Give the prefix that the model itself puts before a text without a prompt; most models have none."""
+    """Give the prompt that the model puts before texts by default; empty for most models."""
     name = embedder.default_prompt_name
     return embedder.prompts[name] if name else ""
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C: whoever started them ends them, and they print no traceback."""
+    """Let started processes ignore Ctrl-C, so that they print no traceback; the parent process ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set this
         return
@@ -242,10 +277,14 @@ def _is_int8(embedder: SentenceTransformer) -> bool:
 
 
 def model_meta(name: str, identity: str) -> Any:
-    """Make mteb's record of a model: its name in tables, and as revision the hash of its weights and prompts.
+    """Make mteb's record of a model, with its identity as the revision.
 
-    mteb keeps scores by name and revision. A folder on disk has no revision there, so that one model could get another
-    one's cached score.
+    mteb stores scores by name and revision. Without a revision, a model folder could get the cached score of another
+    model.
+
+    Args:
+        name: Name of the model.
+        identity: Hash of its weights and prompts.
     """
     from mteb.models.model_meta import ModelMeta
 
@@ -261,23 +300,23 @@ def load_model(
     dtype: str | None = None,
     unit: bool = False,
 ) -> ScoredModel:
-    """Load a model.
+    """Load a model for evaluation.
 
     Args:
-        model: A folder or hub name, or the embedder itself.
-        name: What to call it in tables; None takes the folder's name.
-        device: Where to load it; None takes the best one.
-        instructed: Whether queries get the instruction of their task; None: if it is one of ours with any prompt.
-        dtype: Number format to load it in; None takes that of the folder.
-        unit: Whether its vectors are brought to length 1.
+        model: A folder, a name on the Hugging Face Hub, or the embedder itself.
+        name: Name of the model in tables; None for the name of the folder.
+        device: Device to load it on; None for the best one.
+        instructed: Whether queries get the instruction of their task; None: only Lusifer models with any prompt.
+        dtype: Dtype to load it in; None for that of the folder.
+        unit: Whether to normalize vectors to length 1.
 
     Raises:
-        ModelFolderError: No such folder, or a file of it is missing or damaged.
-        UsageError: A number format for a model that is loaded already.
+        ModelFolderError: There is no such folder, or a file of it is missing or damaged.
+        UsageError: A dtype is given for a model that is already loaded.
     """
     if isinstance(model, SentenceTransformer):
         if dtype is not None:
-            raise UsageError(f"dtype {dtype}: this model is loaded already: give its folder, or leave dtype out")
+            raise UsageError(f"dtype {dtype}: this model is already loaded: give its folder, or leave dtype out")
         embedder, place, called = model, None, "in memory"
     else:
         embedder = model_folder.load(model, device=device, dtype=dtype)
@@ -287,7 +326,7 @@ def load_model(
     if dtype not in (None, place and _saved_dtype(place)):  # other vectors than in the folder's own format
         digest = f"{digest}-{dtype}"
     if instructed is None:
-        # The prompts of a model that was not trained here are its own, and our instructions are none of them.
+        # Other models were not trained with Lusifer's instructions; they have their own prompts.
         ours = isinstance(getattr(embedder[0], "model", None), (LusiferModel, Int8Model))
         instructed = ours and any(embedder.prompts.values())
     seen = training_texts.of_model(place) if place else None
@@ -295,7 +334,7 @@ def load_model(
 
 
 def _saved_dtype(folder: Path) -> str | None:
-    """Number format that a folder's configuration names, and in which it is loaded where none is asked for."""
+    """Read the dtype in the configuration of a folder, which is the default for loading."""
     file = folder / "config.json"
     config = read_json(file, "save the model again", ModelFolderError, dict) if file.is_file() else {}
     return config.get("dtype") or config.get("torch_dtype")

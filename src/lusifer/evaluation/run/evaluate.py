@@ -1,4 +1,4 @@
-"""Score a model on a suite: a model in, an evaluation folder out."""
+"""Evaluate a model on a suite and write an evaluation folder."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from lusifer.io import names
 from lusifer.io.files import locked
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "scikit-learn", "numpy")
-DRAWN = 200  # texts of all languages together in a picture of the vectors, as in the paper's figure 6
+DRAWN = 200  # texts of all languages together in the t-SNE figure, as in the paper's figure 6
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is scored.
+    """Options of an evaluation.
 
     Attributes:
-        suite: One of `suite.names()`.
-        data: Folder with the files of the offline suite, or the file of the suite "mine"; None for the others.
-        documents: Of the suite "mine", where its documents come from; None: they are in `data`.
-        languages: Codes; None takes the 14 of the paper, of the suite "mine" all that are there.
-        tasks: Names of tasks; None takes all of the suite.
-        instructed: Whether queries get the instruction of their task; None: if the model is one of ours and its folder
-            has any prompt. Else its own prompts named "query" and "document" or "passage" stand before the texts.
-        minutes: Rows that are not begun by then are left for the next run.
-        devices: Where to embed, in a process for each if there are several; empty takes the best one here.
-        against: An embedder that makes the vectors of documents in place of the model; None leaves them to the model.
-        dtype: Number format to load the model in, as in "bfloat16"; None takes that of its folder.
-        seed: Of the bootstrap intervals.
-        command: What was typed, for the record.
-        chosen: What `select` gives, where that was asked before; None: it is asked now.
-        language_gap: Whether the gap between languages is measured after the rows, where the suite has parallel text.
+        suite: Name of the suite, one of `suite.names()`.
+        data: Folder of evaluation files, or the file of questions of the suite `mine`; None for suites without files.
+        languages: Codes of languages; None for the 14 of the paper (suite `mine`: all).
+        tasks: Names of tasks; None for all of the suite.
+        instructed: Whether queries get the instruction of their task; None: only Lusifer models with any prompt. Other
+            models use their own prompts named "query" and "document" (or "passage").
+        minutes: Time budget; rows that have not begun by then are left for the next call. None for no limit.
+        devices: Devices to embed on, with one process each if there are several; empty for the best one.
+        dtype: Dtype to load the model in, such as "bfloat16"; None for that of its folder.
+        against: Embedder that makes the vectors of documents; None for the model itself.
+        seed: Seed of the bootstrap intervals.
+        command: The command line, for the record.
+        documents: The documents of the suite `mine`; None if they are in `data`.
+        chosen: Result of an earlier call of `select`; None to call it.
+        language_gap: Whether to measure the gap between languages after the rows, if the suite has parallel text.
     """
 
     suite: str = "offline"
@@ -73,7 +73,7 @@ class Options:
     language_gap: bool = True
 
     def select(self) -> Selection:
-        """Choose what is measured, before a model is loaded or trained; errors as of `suite.choose`."""
+        """Choose the rows before a model is loaded or trained; raises the errors of `suite.choose`."""
         return suite.choose(self.suite, self.data, self.languages, self.tasks, self.against is not None, self.documents)
 
 
@@ -86,27 +86,27 @@ def evaluate(
     progress: Callable[[int, int, float | None], None] | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Score a model, going on where an earlier run into the same folder stopped.
+    """Evaluate a model, or resume an evaluation in the same folder.
 
     Args:
-        model: A folder or hub name, or the embedder itself.
-        options: What to measure and how.
-        output: The evaluation folder; None keeps nothing.
-        name: What to call the model in tables; None takes the folder's name.
-        progress: Called after each row and, behind the rows, each language of the gap: how many so far, of how many,
-            and the seconds left of all of it, None where unknown.
-        note: Called with a sentence for every file that has to be made again, and for files and scripts that were
-            taken for a language.
+        model: A folder, a name on the Hugging Face Hub, or the embedder itself.
+        options: The options.
+        output: The evaluation folder; None to store nothing.
+        name: Name of the model in tables; None for the name of the folder.
+        progress: Function that is called after each row, and after each language of the gap: steps done, steps in all,
+            and the remaining seconds (None if unknown).
+        note: Function that gets a message for every file whose rows are measured again, and for files and scripts that
+            are read as a language.
 
     Returns:
-        The summary, as `summary.json` in the folder holds it.
+        The summary, as in `summary.json` of the folder.
 
     Raises:
-        DataError: A file of the offline suite is damaged, or there is none.
-        LusiferError: Nothing at all could be measured.
+        DataError: A file of a local suite is damaged, or the folder has none.
+        LusiferError: Nothing could be measured.
         MissingExtraError: mteb is not installed.
-        UsageError: A language, task or suite is unknown, the output folder holds another evaluation, or the embedder
-            `against` which the model is scored has vectors of another size.
+        UsageError: A language, task or suite is unknown, the output folder holds another evaluation, or the vectors of
+            `against` have another dimension.
     """
     extras.need("eval", "mteb")
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
@@ -118,7 +118,7 @@ def evaluate(
     if options.against is not None:
         scored = IndexedModel(scored, _embedder_of_index(options, device))
     if not scored.instructed and chosen.rows:
-        scored.use(chosen.rows[0])  # its own prompts serve every row: a bad one is said before anything is measured
+        scored.use(chosen.rows[0])  # all rows have the same prompts; a prompt that is too long is reported now
     with _held(output) as path, scored.spread(options.devices):
         folder = EvaluationFolder(path, note)
         folder.claim(_owner(chosen, scored))
@@ -138,7 +138,7 @@ def evaluate(
 
 
 def _owner(chosen: Selection, model: ScoredModel) -> dict[str, Any]:
-    """Whose an evaluation folder is, in words that a message can name."""
+    """Give the keys that identify an evaluation; error messages name them."""
     return {
         "suite": chosen.suite,
         "model": model.identity,
@@ -152,14 +152,14 @@ def _owner(chosen: Selection, model: ScoredModel) -> dict[str, Any]:
 
 
 def _index(model: ScoredModel) -> dict[str, str] | None:
-    """Name and identity of the embedder of the documents, where that is another one."""
+    """Give name and identity of the embedder of the documents; None for the model itself."""
     if not isinstance(model, IndexedModel):
         return None
     return {"name": model.index.name, "identity": model.index.identity}
 
 
 def _embedder_of_index(options: Options, device: str | None) -> ScoredModel:
-    """What embeds the documents, by the last part of its name; a package without the word for it."""
+    """Load the embedder of the documents; its name is the last part of its path, without the prefix of packages."""
     other = options.against
     name = None
     if not isinstance(other, SentenceTransformer):
@@ -175,9 +175,9 @@ def _measure_gap(
     pace: runner.Pace,
     deadline: float | None,
 ) -> None:
-    """Measure the gap between languages; where that fails, scores are still scores."""
+    """Measure the gap between languages; the scores are valid even if this fails."""
     if deadline is not None and time.monotonic() >= deadline:
-        note(f"the gap between languages: not measured: {runner.LATE}; the next call goes on")
+        note(f"the gap between languages: not measured: {runner.LATE}; run the same command again to resume")
         return
 
     def embed(rows: Sequence[str]) -> Any:
@@ -191,7 +191,7 @@ def _measure_gap(
     except LusiferError as error:
         note(f"the gap between languages: not measured: {error}")
         return
-    # A picture with a mark for each of many languages cannot be read.
+    # A figure with a mark for each of many languages would be unreadable.
     paper = [row.code for row in languages.paper()]
     drawn = [code for code in texts if code in paper or len(texts) <= MANY]
     folder.write_gap(gap, {code: model.vectors(texts[code][:few]) for code in drawn})
@@ -241,14 +241,14 @@ def _with_intervals(entries: list[Result], folder: EvaluationFolder, seed: int) 
 
 @contextmanager
 def _held(output: Path | None) -> Iterator[Path]:
-    """The output folder, held by this process, or one that is gone afterwards."""
+    """Lock the output folder for this process, or use a temporary one."""
     if output is None:
         with tempfile.TemporaryDirectory(prefix="lusifer-evaluation-") as path:
             yield Path(path)
         return
     made = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    refusal = f"{output}: another process evaluates into it: wait for it, or choose another --output"
+    refusal = f"{output}: another process writes its evaluation here: wait for it, or choose another --output"
     try:
         with locked(output / ".lock", refusal, remove=True):
             yield output

@@ -1,4 +1,4 @@
-"""Run rows, with mteb or by tasks that measure themselves: cheapest first, within a budget of time."""
+"""Measure rows with mteb or with Lusifer's own tasks, cheapest first, within a time budget."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from lusifer.io import hub
 Result = dict[str, Any]
 """An entry of `summary.json`: the fields of `Entry`."""
 
-UNKNOWN_COST = 5_000  # texts, where a task does not tell: between the small and the large ones
+UNKNOWN_COST = 5_000  # number of texts to assume if it is not known, between small and large tasks
 AGREEMENT = 1e-4  # mteb rounds its scores to six digits
-LATE = "the time budget was spent before it"
+LATE = "the time budget was used up before it"
 
 
 class Pace:
-    """Tells how far an evaluation is, and for how long it goes on by the texts a second so far.
+    """Reports progress, and estimates the remaining time from the texts per second so far.
 
     Args:
-        chosen: What is measured: a step for each row.
-        later: Texts that are embedded after the rows, a step for each number.
-        tell: Called after each step: how many are done, of how many, and the seconds left, None before anything was
-            measured.
+        chosen: The rows; each is a step.
+        later: Numbers of texts that are embedded after the rows; each is a step.
+        tell: Function that is called after each step: steps done, steps in all, and the remaining seconds (None before
+            anything was measured).
     """
 
     def __init__(
@@ -54,7 +54,12 @@ class Pace:
         self._left, self._done = sum(map(_cost, chosen.rows)) + sum(later), 0
 
     def step(self, texts: int, measured: bool = True) -> None:
-        """Count a step; one that was read or missing says nothing about the speed."""
+        """Count a step.
+
+        Args:
+            texts: Number of texts of the step.
+            measured: Whether the texts were embedded now; only then does the step count for the speed.
+        """
         self._steps += 1
         self._left -= texts
         self._done += texts if measured else 0
@@ -70,23 +75,23 @@ def run(
     deadline: float | None = None,
     pace: Pace | None = None,
 ) -> list[Result]:
-    """Measure rows, or read those that are done; what is finished is kept in the folder.
+    """Measure rows and store them in the folder; finished rows are read from it.
 
-    The cheapest task comes first, and in a task the cheapest language. After a hub was not reached, only its cache is
-    used.
+    The cheapest task comes first, and within a task the cheapest language. If the Hub cannot be reached, only its cache
+    is used from then on.
 
     Args:
-        chosen: What to measure.
+        chosen: The rows.
         model: The model.
-        folder: Where finished rows are kept; it must have been claimed.
-        deadline: Of `time.monotonic()`; no row is begun after it.
-        pace: Is told of each row, also of one that was finished before or cannot be run.
+        folder: The evaluation folder, after `claim`.
+        deadline: Time of `time.monotonic()` after which no row begins; None for no limit.
+        pace: Gets a step for each row, also for finished rows and those that cannot be run.
 
     Returns:
-        An entry a row, as in `summary.json`, in the order of `chosen.rows`; one that could not be measured says why.
+        One entry for each row, as in `summary.json`, in the order of `chosen.rows`. Missing scores have a reason.
 
     Raises:
-        WorkerError: A process of one of several devices has died.
+        WorkerError: A worker process of one of several devices has died.
     """
     found: dict[tuple[str, str], Result] = {}
     pace = pace or Pace(chosen)
@@ -97,7 +102,7 @@ def run(
 
 
 def by_task(rows: Iterable[SuiteRow]) -> list[list[SuiteRow]]:
-    """Group rows by task: the cheapest task comes first, and in a task the cheapest language."""
+    """Group rows by task; the cheapest task comes first, and within a task the cheapest language."""
     groups: dict[str, list[SuiteRow]] = {}
     for row in sorted(rows, key=_cost):
         groups.setdefault(row.task, []).append(row)
@@ -105,7 +110,7 @@ def by_task(rows: Iterable[SuiteRow]) -> list[list[SuiteRow]]:
 
 
 def _cost(row: SuiteRow) -> int:
-    """Texts to embed, a guess where that is not known."""
+    """Give the number of texts to embed, or a guess."""
     return row.cost if row.cost is not None else UNKNOWN_COST
 
 
@@ -123,7 +128,7 @@ def _results(
             yield from ((row, done[row.language], False) for row in group if row.language in done)
             left = [row for row in group if row.language not in done]
             for row, entry in _task(left, chosen, model, folder, deadline):
-                if cut and entry["missing"]:  # it was not the user who set it
+                if cut and entry["missing"]:  # offline mode was set here, not by the user
                     entry["missing"] = entry["missing"].replace(hub.OFFLINE, hub.UNREACHABLE)
                 unreachable = unreachable or hub.UNREACHABLE in (entry["missing"] or "")
                 yield row, entry, entry["missing"] is None
@@ -149,11 +154,11 @@ def _task(
                 loaded._eval_splits = list(dict.fromkeys(row.split for row in runnable))
                 loaded.load_data()
             except Exception as error:
-                if isinstance(error, DataError) and len(runnable) > 1:  # of one language: the others can be measured
+                if isinstance(error, DataError) and len(runnable) > 1:  # other languages may still be measured
                     for each in runnable:
                         yield from _task([each], chosen, model, folder, deadline)
                     return
-                # A hub that is down, a gated data set, a task that another mteb does not have: reported, not hidden
+                # The Hub is down, a dataset is gated, or this version of mteb lacks the task: report it and continue.
                 reason = f"cannot be loaded: {_short(error)}"
                 yield from ((row, _entry(row, instructed, missing=reason)) for row in runnable)
                 return
@@ -161,7 +166,7 @@ def _task(
             entry, made, details = _row(row, loaded, model, folder)
         except WorkerError:
             raise
-        except Exception as error:  # the other rows of a long run are still worth having
+        except Exception as error:  # an error in one row must not end a long evaluation
             yield row, _entry(row, instructed, missing=f"failed: {_short(error)}")
             continue
         folder.keep(row.task, row.language, entry, made, details)
@@ -173,7 +178,7 @@ def _task(
 def _row(
     row: SuiteRow, loaded: Any, model: ScoredModel, folder: EvaluationFolder
 ) -> tuple[Result, Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Measure one row: its entry, its examples, and its details where the task has any."""
+    """Measure one row: its entry, its examples and its details."""
     started = time.monotonic()
     model.use(row)
     made = loaded.measure(row, model) if isinstance(loaded, RankedTask) else _scored(row, loaded, model, folder)
@@ -184,7 +189,7 @@ def _row(
 
 def _scored(row: SuiteRow, loaded: Any, model: ScoredModel, folder: EvaluationFolder) -> Measured:
     """Measure one row with mteb."""
-    # A task made anew has its random generator at the start: a row's score does not depend on the rows before it.
+    # A new task has a fresh random generator, so that the score of a row does not depend on earlier rows.
     task = type(loaded)()
     task.dataset, task.data_loaded = loaded.dataset, True
     task.hf_subsets, task._eval_splits = list(row.subsets), [row.split]
@@ -205,13 +210,13 @@ def _scored(row: SuiteRow, loaded: Any, model: ScoredModel, folder: EvaluationFo
 
 
 def _by_mteb(row: SuiteRow, task: Any, model: ScoredModel, folder: EvaluationFolder) -> tuple[Any, dict[str, Any]]:
-    """What mteb makes of a row, and what the model predicted by subset and split, of some tasks nothing."""
+    """Evaluate a row with mteb; give its result, and predictions by subset and split, which some tasks lack."""
     import mteb
     from mteb.cache import ResultCache
 
     cache = ResultCache(folder.path)
     folder.forget(cache.get_task_result_path(row.task, model.mteb_model_meta), row.split, row.subsets)
-    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)  # the caller says what is undefined
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)  # the caller reports undefined metrics
     with tempfile.TemporaryDirectory() as predicted, quiet:
         found = mteb.evaluate(
             model,
@@ -227,7 +232,7 @@ def _by_mteb(row: SuiteRow, task: Any, model: ScoredModel, folder: EvaluationFol
 
 
 def _size(parts: Iterable[Any]) -> int | None:
-    """How many examples or queries were tested."""
+    """Count the tested examples or queries."""
     try:
         return sum(len(part["queries"]) if isinstance(part, dict) else len(part) for part in parts)
     except (KeyError, TypeError):
@@ -235,14 +240,14 @@ def _size(parts: Iterable[Any]) -> int | None:
 
 
 def _entry(row: SuiteRow, instructed: bool, **more: Any) -> Result:
-    """The entry of a row: what the two have in common, and the score or what is `missing`."""
+    """Make the entry of a row, with a score or the reason why it is missing."""
     plain = {each.name: getattr(row, each.name, None) for each in fields(Entry)}
     made = {"title": row.title or row.task, "subsets": list(row.subsets), "prompt": row.prompts(instructed)}
     return {**plain, **made, **more}
 
 
 def _short(error: Exception) -> str:
-    """The first line of an error, with its kind where it is none of ours; of a hub's refusal the reason."""
+    """Give the first line of an error, with its type if it is not Lusifer's; for an error of the Hub the reason."""
     line = (str(error).strip().splitlines() or ["no message"])[0][:300]
     if isinstance(error, LusiferError):
         return line
@@ -253,18 +258,19 @@ def _short(error: Exception) -> str:
 def examples_of(
     row: SuiteRow, scores: Mapping[str, Any], predictions: Mapping[str, Any], data: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Give what a score is made of, example by example, from what mteb predicted: for intervals and paired tests.
+    """Compute the examples behind a score from mteb's predictions, for intervals and paired tests.
 
-    The score of several subsets is the mean of theirs: for subsets of unlike size it is no mean over examples.
+    The score of several subsets is the mean of their scores. If the subsets have different sizes, this is no mean over
+    examples.
 
     Args:
         row: The row.
-        scores: What mteb reports, by subset.
-        predictions: What it predicted, by subset and split; of some tasks it keeps nothing.
-        data: The split that was tested as mteb holds it, by subset.
+        scores: Subset -> mteb's scores.
+        predictions: Subset -> split -> predictions; some tasks have none.
+        data: Subset -> the tested split in mteb's form.
 
     Returns:
-        None where the metric is no mean over examples or they do not give the score.
+        kind, ids, values and gold; None if the score is no mean over examples, or the examples do not give it.
     """
     parts = []
     for subset in row.subsets:
@@ -310,7 +316,7 @@ def _made(row: SuiteRow, scores: Mapping[str, Any], predictions: Any, data: Any,
 def _ranked(
     metric: str, predictions: Mapping[str, Mapping[str, float]], relevant: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The metric of each query, by the library that mteb uses as well."""
+    """Compute the metric of each query with pytrec_eval, which mteb uses too."""
     name = "recall_at_1" if metric == "accuracy" else metric
     known = re.fullmatch(r"(ndcg|map|recall)_at_(\d+)", name)
     if known is None:
@@ -330,7 +336,7 @@ def _mean(ids: Sequence[str], values: Any) -> dict[str, Any]:
 
 
 def _ids(data: Any, subset: str) -> list[str]:
-    """Ids of the data, else places: those of two subsets have nothing to do with each other."""
+    """Give the ids in the data; without ids, positions with the name of the subset, because subsets share no texts."""
     if "id" in data.column_names:
         return [str(number) for number in data["id"]]
     return [f"{subset}:{number}" for number in range(len(data))]
