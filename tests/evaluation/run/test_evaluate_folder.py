@@ -207,7 +207,7 @@ def test_another_number_format_is_another_evaluation_with_nearly_the_same_scores
     assert lusifer_model(load_model(model_folder, None, dtype="bfloat16").embedder).llm.dtype == torch.bfloat16
     with pytest.raises(UsageError, match=r"holds another evaluation \(model '.*-bfloat16' there"):
         evaluate(model_folder, Options(**options), tmp_path / "half")
-    with pytest.raises(UsageError, match="dtype bfloat16: this model is loaded already"):
+    with pytest.raises(UsageError, match="dtype bfloat16: this model is already loaded"):
         evaluate(Words(), Options(**options, dtype="bfloat16"))
 
 
