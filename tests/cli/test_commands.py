@@ -138,15 +138,17 @@ def test_evaluate_takes_devices_in_capitals(model_folder, folder, capsys, monkey
 
 
 def test_convert_replaces_a_model_and_nothing_else(folder, capsys):
+    # A Hub id: the output is refused before the Hub is asked. A name that can be no model comes first (test_early.py).
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("mine")
-    assert main(["convert", "published", "mine"]) == 2
+    assert main(["convert", "nobody/published", "mine"]) == 2
     assert "OUT mine: has files that would be lost (no modules.json): name a new folder" in one_line(capsys)
     assert Path("mine/thesis.txt").is_file()
 
 
 @pytest.mark.parametrize(
-    "words", [["convert", "published", "file/out"], ["evaluate", "model", "--data", ".", "--output", "file/out"]]
+    "words",
+    [["convert", "nobody/published", "file/out"], ["evaluate", "nobody/model", "--data", ".", "--output", "file/out"]],
 )
 def test_a_place_that_cannot_be_written_is_said_before_the_work(folder, capsys, words):
     Path("file").write_text("mine")

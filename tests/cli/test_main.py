@@ -40,7 +40,7 @@ def test_every_command_explains_itself(command, capsys):
     [
         (["embedd"], "No such command 'embedd'"),
         (["embed"], "Missing argument 'MODEL'"),
-        (["embed", "m", "--input", "a.txt"], "Missing option '--output'"),
+        (["embed", "mini", "--input", "a.txt"], "Missing option '--output'"),
         (["embed", "m", "--input", "a", "--output", "b", "--role", "both"], "'--role': 'both' is not one of"),
         (["embed", "m", "--input", "a", "--output", "b", "--batch-tokens", "0"], "greater than or equal to 1"),
         (["train", "tiny", "--output", "o", "--sett", "x"], "No such option: --sett"),

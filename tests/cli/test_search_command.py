@@ -100,7 +100,7 @@ def test_texts_are_cut_where_a_passage_ends_and_split_by_a_later_call(capsys):
     hits = Index.open("i").search("fire fire")[0]
     assert hits[0].score == pytest.approx(hits[1].score) and {len(hit.text) for hit in hits} == {126, 128}
     assert "0 replaced, 2 unchanged" in run(capsys, *words, "--on-long", "cut")[1][0]
-    assert "a passage has 20" in refused(capsys, 1, *words, "--on-long", "error")
+    assert "tokens, but a passage has at most 20" in refused(capsys, 1, *words, "--on-long", "error")
     assert "0 added, 2 replaced, 0 unchanged" in run(capsys, *words)[1][0] and len(Index.open("i")) > 2
     assert "0 replaced, 2 unchanged" in run(capsys, *words)[1][0]
 
@@ -111,7 +111,7 @@ def test_texts_and_questions_in_a_script_without_a_score_are_said_or_refused(cap
     command = ["index", "carded", "--input", "notes", "--output", "i"]
     words = "of 3 texts 2 may get bad vectors from carded: "
     words += "Cyrillic 1, Japanese 1 without a score on its card; the first is "
-    assert words + "notes/b/c.md: leave them out" in refused(capsys, 1, *command, "--unscored", "error")
+    assert words + "notes/b/c.md: leave these texts out" in refused(capsys, 1, *command, "--unscored", "error")
     assert not Path("i").exists()
     assert run(capsys, *command)[1][1:] == [f"lusifer: {words}notes/b/c.md"]
     assert len(run(capsys, *command, "--unscored", "off")[1]) == 1
@@ -272,7 +272,7 @@ def test_an_index_with_offsets_as_typed(capsys, statistics):
     error = refused(capsys, 2, *command, "--offsets", "s.safetensors", "--language-field", "tongue")
     assert "--language-field: the index was made otherwise: leave it out, or embed anew" in error
     error = refused(capsys, 2, *command, "--offsets", "none.safetensors")
-    assert "none.safetensors: no such file: make it: `lusifer calibrate" in error
+    assert "none.safetensors: no such file: make it with `lusifer calibrate" in error
     said = run(capsys, "reindex", "o", "--model", "model", "--offsets", "none")[1]
     assert "-> none" in said[0]
 
