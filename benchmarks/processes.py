@@ -34,7 +34,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file
 
-from lusifer.model.adapters import TRAINABLE
+from lusifer.io.weights import TRAINABLE
 from lusifer.model.build import make_tiny_bases
 from lusifer.training import processes
 

@@ -32,8 +32,8 @@ from lusifer.model import build
 from lusifer.model.adapters import lora_targets
 from lusifer.model.build import Base
 from lusifer.training.recipe.load import load_recipe
+from lusifer.training.recipe.parts import LoRA
 from lusifer.training.recipe.recipe import ContrastiveStage, Recipe
-from lusifer.training.recipe.stage import LoRA
 from lusifer.training.stages import contrastive
 from lusifer.training.stages.contrastive import PairCollator, PairRows
 from lusifer.training.stages.losses import loss

@@ -229,11 +229,12 @@ def test_a_text_too_long_for_the_positions_is_refused(int8_folder):
         load(int8_folder)[0].model(torch.zeros(1, 9999, dtype=torch.long))
 
 
-def test_few_texts_are_refused_before_a_model_is_loaded(tmp_path, capsys):
+def test_few_texts_are_refused_before_a_model_is_loaded(int8_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lusifer.embedder.folder.load", lambda *args, **kwargs: pytest.fail("a model was loaded"))
     (tmp_path / "two.txt").write_text("one\ntwo\n", encoding="utf-8")
     with pytest.raises(DataError, match="two.txt: 2 texts"):
         int8.sample(TextSource(str(tmp_path / "two.txt")).rows(), "two.txt")
-    command = ["export", "nowhere", "--input", str(tmp_path / "two.txt"), "--output", str(tmp_path / "out")]
+    command = ["export", str(int8_folder), "--input", str(tmp_path / "two.txt"), "--output", str(tmp_path / "out")]
     assert cli.main(command) == 1
     assert "2 texts" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

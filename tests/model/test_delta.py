@@ -360,7 +360,7 @@ def test_a_base_of_a_package_is_wanted_in_its_version(tmp_path):
 
 @pytest.mark.parametrize("path", ("nowhere.bin", "nowhere", "./nowhere"))
 def test_a_path_of_a_base_where_nothing_is_is_told_as_that(path, trained):
-    words = f"its encoder cannot be had: {path}: no such folder or file: correct the path$"
+    words = f"its encoder: {path}: no such folder or file: correct the path$"
     with pytest.raises(ModelFolderError, match=words):
         lusifer.load(trained()[0], device="cpu", bases={"encoder": path})
 

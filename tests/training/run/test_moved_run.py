@@ -129,8 +129,8 @@ def was_of_the_hub(home: Path) -> None:
         (change_base, r"model\.encoder: config\.json has changed since"),
         (change_parallel, r"watch\.parallel: parallel\.jsonl has changed since"),
         (forget, r"changed in model\.encoder\.path, model\.llm\.path, stages\.align\.data\.1\.path"),
-        (forget_one, r"changed in stages\.align\.data\.2\.path;"),
-        (was_of_the_hub, r"changed in model\.llm\.path;"),
+        (forget_one, r"changed in stages\.align\.data\.2\.path:"),
+        (was_of_the_hub, r"changed in model\.llm\.path:"),
     ],
 )
 def test_what_is_not_known_to_be_the_same_is_refused(home: Path, change: Callable[[Path], None], words: str) -> None:
@@ -145,7 +145,7 @@ def test_a_file_of_another_name_is_another_source(home: Path) -> None:
     """A set's draws are made of its name."""
     run = begun(home)
     (home / "data" / "texts.jsonl").rename(home / "data" / "sentences.jsonl")
-    with pytest.raises(UsageError, match=r"changed in stages\.align\.data\.1\.path;"):
+    with pytest.raises(UsageError, match=r"changed in stages\.align\.data\.1\.path:"):
         resume(recipe_of(home, f"stages.align.data.1.path={home / 'data' / 'sentences.jsonl'}"), run)
 
 
