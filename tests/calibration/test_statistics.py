@@ -133,7 +133,7 @@ def test_a_file_gives_back_what_was_written(statistics, tmp_path):
 
 
 def test_a_file_that_is_none_is_refused(statistics, tmp_path):
-    with pytest.raises(UsageError, match=r"none.safetensors: no such file: make it: `lusifer calibrate MODEL"):
+    with pytest.raises(UsageError, match=r"none.safetensors: no such file: make it with `lusifer calibrate MODEL"):
         read(tmp_path / "none.safetensors")
     file = tmp_path / "s.safetensors"
     statistics.write(file)
@@ -152,7 +152,9 @@ def test_a_file_that_is_none_is_refused(statistics, tmp_path):
         {"query_means": means[:, :0], "document_means": means[:, :0]}, {"query_means": means.astype(np.int32)},
     ):  # fmt: skip
         save_file(arrays | change, file, metadata=about)
-        with pytest.raises(DataError, match="s.safetensors: damaged, numbers for 2 languages are .*lusifer calibrate"):
+        with pytest.raises(
+            DataError, match="s.safetensors: damaged, expected numbers for 2 languages, found .*lusifer calibrate"
+        ):
             read(file)
 
 

@@ -80,7 +80,7 @@ def test_conditions_let_through_what_they_say(table, where, ids):
     ],
 )
 def test_what_is_no_condition_is_refused_with_the_place(where, said):
-    with pytest.raises(UsageError, match=f"^filter .*{said}.*: give an SQL condition on the fields, as in: "):
+    with pytest.raises(UsageError, match=f"^filter .*{said}.*: give an SQL condition on the fields, such as: "):
         condition(where)
 
 

@@ -112,7 +112,7 @@ def test_a_question_that_is_none_is_refused(shared):
         with pytest.raises(TextError, match="^question 2: "):
             shared.search(["water", text])
     for wrong in ({"mode": "magic"}, {"top_k": 0}):
-        with pytest.raises(UsageError, match="use vector, hybrid, words, and 1 or more"):
+        with pytest.raises(UsageError, match="use one of vector, hybrid, words, and 1 or more"):
             shared.search("water", **wrong)
     assert shared.search([]) == []
 
@@ -192,7 +192,7 @@ def test_an_id_that_is_there_is_refused_by_add_and_nothing_of_that_commit_stays(
     fresh.add(DOCUMENTS[:2])
     with pytest.raises(DataError, match="^document 2: the id 'd1' is already in the index"):
         fresh.add([{"id": "new", "text": "new"}, DOCUMENTS[1]])
-    with pytest.raises(DataError, match="^document 2: the id 'x' is there twice"):
+    with pytest.raises(DataError, match="^document 2: the id 'x' occurs twice: give each document its own"):
         fresh.update([{"id": "x", "text": "one"}, {"id": "x", "text": "two"}])
     assert fresh.ids() == {"d0", "d1"}
 
@@ -340,7 +340,7 @@ def test_a_place_that_is_none_is_refused(tmp_path, model_folder, shared):
     [
         ({"text": "a"}, "no field 'id' (found text): name it with --id"),
         ({"id": "a"}, "no field 'text' (found id): name it with --field"),
-        ({"id": "", "text": "a"}, "its 'id' is an empty text: an id is a text or a whole number"),
+        ({"id": "", "text": "a"}, "its 'id' is an empty text: give a text or an integer as id"),
         ({"id": 1.5, "text": "a"}, "its 'id' is a number"),
         ({"id": True, "text": "a"}, "its 'id' is true or false"),
         ({"id": "a", "text": " "}, "the text is empty"),

@@ -119,12 +119,12 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
         (["--vectors", "two.parquet"], "2 columns can be the vector (a, b): name it with --vector-field"),
         (
             ["--vectors", "v.parquet", "--vector-field", "x"],
-            "--vector-field x: v.parquet has id, text, lang, embedding",
+            "--vector-field x: no such column in v.parquet: use one of id, text, lang, embedding",
         ),
         (["--vectors", "ids.npy"], "an array of 1 dimensions"),
         (["--vectors", "nan.npy"], "nan.npy row 2: its vector is not finite"),
-        (["--vectors", "v.npy", "--ids", "few.txt"], "4 vectors, and few.txt has 2 rows"),
-        (["--vectors", "v.npy", "--ids", "many.txt"], "4 vectors, and many.txt has more rows"),
+        (["--vectors", "v.npy", "--ids", "few.txt"], "4 vectors, but few.txt has 2 rows"),
+        (["--vectors", "v.npy", "--ids", "many.txt"], "4 vectors, but many.txt has more rows"),
         (["--vectors", "v.npy", "--ids", "latin.txt"], "latin.txt: not UTF-8 (byte 1): save the file as UTF-8"),
         (["--vectors", "bad.npy"], "bad.npy: not a readable array"),
         (["--vectors", "bad.faiss"], "bad.faiss: not a readable FAISS index"),
@@ -134,7 +134,10 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_taken_in_is_named_before_a_model_is_loaded(folder, capsys, words, message):
+def test_what_cannot_be_taken_in_is_named_before_a_model_is_loaded(
+    folder, model_folder, capsys, monkeypatch, words, message
+):
+    monkeypatch.setattr("lusifer.cli.search.load_to_embed", lambda *_, **__: pytest.fail("a model is loaded"))
     vectors = np.load("v.npy")
     vectors[2, 5] = np.nan
     np.save("nan.npy", vectors)
@@ -143,6 +146,6 @@ def test_what_cannot_be_taken_in_is_named_before_a_model_is_loaded(folder, capsy
     Path("many.txt").write_text("a\nb\nc\nd\ne\n")
     Path("bad.npy").write_bytes(b"\x93NUMPY no")
     Path("bad.faiss").write_bytes(b"no index")
-    assert main(["index", "nowhere", "--output", "i", *words]) in (1, 2)
+    assert main(["index", str(model_folder), "--output", "i", *words]) in (1, 2)
     assert message in one_line(capsys)
     assert not Path("i").exists()

@@ -135,8 +135,8 @@ def test_the_same_model_keeps_prompts_and_number_format_unless_they_are_given(mo
     reindex(folder, model_folder, embedder=embedder, tokens=40, task="retrieval", dtype="float32", say=said.append)
     newest = Index.open(folder).model
     assert newest.query not in (None, new.query) and newest.document == "" and newest.dtype == "float32"
-    assert "before a question" in said[1] and "number format: 'bfloat16' -> 'float32'" in said[1] and len(said) == 2
-    with pytest.raises(UsageError, match="no room for a text"):
+    assert "prompt of questions" in said[1] and "dtype: 'bfloat16' -> 'float32'" in said[1] and len(said) == 2
+    with pytest.raises(UsageError, match="passages of 2 tokens: the prompt and special tokens take 2: raise the size"):
         reindex(folder, model_folder, embedder=embedder, tokens=2)
 
 
@@ -144,7 +144,7 @@ def test_another_model_has_its_own_prompts_and_the_change_is_said(old, trained_i
     said: list[str] = []
     reindex(old.folder, model_folder, embedder=embedder, prompt="Find answers", say=said.append)
     reindex(old.folder, trained_into, embedder=embedder, say=said.append)
-    assert said[1].startswith("what stands before a question: 'Find answers") and said[1].endswith(" -> nothing")
+    assert said[1].startswith("prompt of questions: 'Find answers") and said[1].endswith(" -> nothing")
 
 
 def test_a_model_without_its_golden_vectors_embeds_nothing(old, model_folder, embedder, tmp_path):

@@ -32,7 +32,11 @@ def test_a_full_queue_refuses_one_text_and_a_list_alike(embedder: Any) -> None:
         for content in ("a", ["a"] * 50):
             answer = client.post("/v1/embeddings", json={"input": content})
             said = error(answer)
-            assert answer.status_code == 429 and said["code"] == "queue_full" and "at most 60 may" in said["message"]
+            assert (
+                answer.status_code == 429
+                and said["code"] == "queue_full"
+                and "(at most 60, --queue-tokens)" in said["message"]
+            )
             assert int(answer.headers["Retry-After"]) >= 1
         slow.free.set()
         assert np.abs(vectors(first.result()) - embedder.encode(some_texts(40, seed=3))).max() < 1e-6

@@ -224,7 +224,7 @@ def test_ids_are_of_one_kind_or_left_out(tmp_path, ids, found):
     table = parquet.read_table(tmp_path / "o.parquet")
     assert (table["id"].to_pylist() if "id" in table.column_names else None) == found
     if found is None:
-        with pytest.raises(DataError, match=r"line [12]: its 'id' is .*: an id is a text or a whole number"):
+        with pytest.raises(DataError, match=r"line [12]: its 'id' is .*: give a text or an integer as id"):
             TextSource(str(file), id_field="id").check()
 
 

@@ -200,6 +200,6 @@ def test_another_model_embeds_an_index_anew_in_what_suits_the_processor(finished
 
 def test_other_commands_know_no_auto(finished, capsys):
     assert main(["evaluate", str(finished), "--dtype", "auto"]) == 2
-    assert "--dtype auto: no number format" in capsys.readouterr().err
+    assert "--dtype auto: unknown dtype" in capsys.readouterr().err
     with pytest.raises(UsageError):
         folder.load(finished, dtype="auto")

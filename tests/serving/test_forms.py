@@ -77,7 +77,7 @@ def test_dimensions_are_those_the_model_was_trained_for(nested, model_folder, te
     assert main(["embed", str(nested), "--input", "in.txt", "--output", "p.npy", "--dimensions", "16"]) == 2
     assert "--dimensions 16: this model was trained for 8, 24, 48: use one of them" in capsys.readouterr().err
     assert main(["embed", str(model_folder), "--input", "in.txt", "--output", "p.npy", "--dimensions", "8"]) == 2
-    assert "--dimensions 8: this model was trained for all 48 numbers" in capsys.readouterr().err
+    assert "--dimensions 8: this model was trained for all 48 dimensions only" in capsys.readouterr().err
     assert not Path("p.npy").exists()
 
 

@@ -79,7 +79,7 @@ def test_a_command_says_it_of_a_card(model_folder, tmp_path, capsys):
     (folder / "README.md").write_bytes(b"---\nlanguage: [\n\xff\n---\n")
     (tmp_path / "t.txt").write_text("Water.\n")
     assert main(["embed", str(folder), "--input", str(tmp_path / "t.txt"), "--output", str(tmp_path / "v.npy")]) == 0
-    assert capsys.readouterr().err.count("its front matter is no YAML") == 1
+    assert capsys.readouterr().err.count("its languages cannot be read, the front matter is no YAML") == 1
 
 
 VALUES = st.recursive(
@@ -177,7 +177,7 @@ def test_embed_says_it_once_and_refuses_if_asked(model_folder, tmp_path, monkeyp
     assert main([*call, "--unscored", "error"]) == 1
     said = capsys.readouterr().err
     assert "of 112 texts 52 may get bad vectors from model: Greek 2, German 50 without a score on its card" in said
-    assert "the first is in.jsonl line 61: leave them out" in said and not Path("o.npy").exists()
+    assert "the first is in.jsonl line 61: leave these texts out" in said and not Path("o.npy").exists()
     assert main(call) == 0
     assert capsys.readouterr().err.count("may get bad vectors") == 1
     assert main([*call, "--unscored", "off"]) == 0

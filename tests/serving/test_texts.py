@@ -105,7 +105,7 @@ def test_standard_input_of_each_form(form, field, content, monkeypatch, tmp_path
     [
         (b'{"text": "a"}\n\n{"te', "jsonl", "standard input line 3: not JSON"),
         (b'{"text": "a", "text": "b"}', "jsonl", r"standard input line 1: .*\(key 'text' is there twice"),
-        (b"text,text\na,b\n", "csv", "standard input line 1: column 'text' is there twice"),
+        (b"text,text\na,b\n", "csv", "standard input line 1: duplicate column 'text': rename one of the two"),
         (b"\xef\xbb\xbf" + ROWS, "jsonl", "standard input line 1: no field 'text' \\(found id, body\\)"),
         (gzip.compress(ROWS, mtime=0)[:30], "jsonl", "standard input: is damaged gzip"),
         (b"one\rtwo\r", None, "standard input line 1: a carriage return without a line feed after it"),

@@ -90,7 +90,7 @@ def test_the_card_of_a_run_wants_a_licence_and_scores(model, asked):
 def test_a_delta_whose_bases_nobody_else_has(bases_folder, tmp_path, asked):
     delta = tiny_delta(bases_folder, tmp_path / "delta")
     said = refused(str(delta), "me/model", incomplete=True)
-    assert f"config.json: bases.encoder.path='{bases_folder[0]}' lies on this machine" in said
+    assert f"config.json: bases.encoder.path='{bases_folder[0]}' is on this machine only" in said
     assert "push with --whole, or train with a base that is named by its Hub id or as package:NAME" in said
     assert not asked
     with pytest.raises(pytest.fail.Exception):
