@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from lusifer.index.reindex import reindex
 from lusifer.model.bases.backbones import cast_weights
 from lusifer.processor import multiplies
 from lusifer.server import run
+from lusifer.server.metrics import Metrics
+from lusifer.server.run import Limits
 from lusifer.serving import dtypes
 from support.tiny_folder import tiny_embedder
 
@@ -133,7 +136,7 @@ def test_without_golden_vectors_it_stays_as_saved_and_says_so(left, finished, pr
     processor(WITH)
     found, choice = load(finished)
     assert choice.dtype is None and found[0].model.llm.dtype == torch.float32
-    assert "as saved: no golden vectors in the folder of" in choice.line and "--dtype bfloat16" in choice.line
+    assert "has no golden vectors that can be read" in choice.line and "--dtype bfloat16" in choice.line
     processor(WITHOUT)
     assert load(finished)[1] == dtypes.FormatChoice(None)
 
@@ -196,6 +199,45 @@ def test_another_model_embeds_an_index_anew_in_what_suits_the_processor(finished
     folder.save(other, "other", finished=True)
     reindex("INDEX", "other", device="cpu", dtype="auto", say=said.append)
     assert Index.open("INDEX").model.dtype == "bfloat16" and said[0].startswith("number format: bfloat16")
+
+
+def test_an_interrupted_reindex_keeps_the_format_in_which_it_began(finished, processor, monkeypatch, bases_folder):
+    processor(WITHOUT)
+    assert index(finished) == 0
+    other = tiny_embedder(bases_folder)
+    with torch.no_grad():
+        next(other[0].model.connector.parameters()).mul_(1.1)
+    folder.save(other, "other", finished=True)
+
+    def stop(*counts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reindex("INDEX", "other", device="cpu", dtype="auto", progress=stop)
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(WITH)
+    report = reindex("INDEX", "other", device="cpu", dtype="auto")
+    assert Index.open("INDEX").model.dtype is None and (report.added, report.unchanged) == (0, 3)
+
+
+def test_a_server_asks_the_index_of_another_model_in_the_saved_format(finished, processor, monkeypatch):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(WITH)
+    assert index(finished) == 0
+    made = Index.open("INDEX").model
+    loaded, real = [], folder.load
+    monkeypatch.setattr(folder, "load", lambda *at, **how: loaded.append(how["dtype"]) or real(*at, **how))
+    for records in ([], [made], [replace(made, identity="another")]):
+        run.load(str(finished), Metrics(), Limits(), device="cpu", dtype="auto", indexes=records)
+    assert loaded == ["bfloat16", "bfloat16", None]
+
+
+@pytest.mark.parametrize(
+    ("config", "saved"), [({"dtype": "bfloat16"}, BF16), ({"torch_dtype": "float32"}, F32), ({}, frozenset())]
+)
+def test_the_saved_format_of_another_model_is_that_of_its_configuration(config, saved, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | config), encoding="utf-8")
+    assert dtypes.formats(tmp_path) == saved
 
 
 def test_other_commands_know_no_auto(finished, capsys):

@@ -145,12 +145,12 @@ def embed(
     wish = _Wish(model, (prompt, task, role), batch_tokens, on_long == "error", dtype, compiled, devices)
     with ExitStack() as stack:
         long = job.in_shards or job.survey.windows > 1
+        before = job.begun() if long and dtype == "auto" else None
+        wish = wish if before is None else replace(wish, dtype=before.get("dtype"))
         if engine_name == "ray":
-            wish = replace(wish, dtype=None if dtype == "auto" else dtype)  # workers may be on other processors
+            wish = replace(wish, dtype=None if wish.dtype == "auto" else wish.dtype)  # on other processors, perhaps
             engine = _in_workers(wish, dimensions, workers)
         else:
-            before = job.begun() if long and dtype == "auto" else None
-            wish = wish if before is None else replace(wish, dtype=before.get("dtype"))
             wish, engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
         if long:
             job.about, job.refuse_long = wish.said(), wish.refuse_long

@@ -80,7 +80,7 @@ def reindex(
         source.verify()  # a damaged text would be embedded without an error
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, which cannot be embedded: index the texts")
-        embedder = _suited(old.model, model, embedder, device, settings, say)
+        embedder = _suited(folder, old.model, model, embedder, device, settings, say)
         made, loaded, offsets = _described(folder, old.model, model, embedder, device, settings)
         if say is not None and (line := _change(old.model, made)):
             say(line)
@@ -105,6 +105,7 @@ def reindex(
 
 
 def _suited(
+    folder: Path,
     before: IndexModel,
     model: str | os.PathLike[str] | Embedder,
     embedder: Embedder | None,
@@ -119,11 +120,25 @@ def _suited(
     named = isinstance(model, (str, os.PathLike)) and embedder is None
     if not named or known(model).identity == before.identity:
         return embedder
+    if (format_begun := _format_begun(folder, known(model).identity)) is not None:
+        settings["dtype"] = format_begun[0]
+        return embedder
     made, choice = dtypes.load(model, device, lambda dtype: model_folder.load(model, device=device, dtype=dtype))
     settings["dtype"] = choice.dtype
     if say is not None and choice.line:
         say(choice.line)
     return made
+
+
+def _format_begun(folder: Path, identity: str) -> tuple[str | None] | None:
+    """The format in which an interrupted call began to embed with a model, on whatever processor; None if none did."""
+    if not _place(folder, UNFINISHED).exists():
+        return None
+    try:
+        about = PassageTable(folder, UNFINISHED).about
+    except LusiferError:  # killed before the table could be read
+        return None
+    return (about.get("dtype"),) if about.get("identity") == identity else None
 
 
 def _begun(folder: Path, made: IndexModel) -> bool:

@@ -99,7 +99,7 @@ def load(
         limits: The limits of requests.
         device: "cpu", "cuda", ...; None takes the best one.
         dtype: The dtype of the model; None is the one it was saved in, "auto" that of the first index that the model
-            made, else the one that suits the processor.
+            made, the saved one if it made none of them, and without indexes the one that suits the processor.
         unscored: What happens with texts in a language for which the model has no score.
         indexes: The records of the indexes of the server, for "auto".
 
@@ -110,8 +110,8 @@ def load(
     """
     identity = identities.of_model(model) if indexes else None
     made_by_it = [index for index in indexes if index.identity == identity]
-    if dtype == dtypes.AUTO and made_by_it:
-        dtype = made_by_it[0].dtype
+    if dtype == dtypes.AUTO and indexes:  # a model that asks another model's index loads as saved, as in `search`
+        dtype = made_by_it[0].dtype if made_by_it else None
     if dtype == dtypes.AUTO:
         embedder, choice = dtypes.load(model, device, lambda found: folder.load(model, device=device, dtype=found))
         dtype = choice.dtype

@@ -99,21 +99,26 @@ def load(
     except ModelFolderError:  # whoever checks the folder says what is wrong with it
         texts = ()
     if not texts:
-        words = f"as saved: no golden vectors in the folder of {model} to check {wanted} by"
+        words = f"as saved: the folder of {model} has no golden vectors that can be read, to check {wanted}"
         return make(None), FormatChoice(None, f"number format: {words}; --dtype {wanted} sets it, which is faster here")
     made = make(wanted)
     limit = golden.FARTHEST_IN_HALF if half else FARTHEST
     choice = choose(wanted, golden.farthest(made, texts, vectors, thorough=thorough), limit)
-    return (made if choice.dtype else make(None)), choice
+    if choice.dtype is None:
+        del made  # before the same model is loaded a second time
+        return make(None), choice
+    return made, choice
 
 
 def formats(folder: Path) -> frozenset[str]:
-    """The formats that the backbones of a model of ours are saved in; empty where that is not known."""
+    """The formats that the weights of a model are saved in, as its `config.json` has them; empty if it has none."""
     try:
-        if not contents.is_ours(folder) or contents.is_int8(folder):
+        if contents.is_int8(folder):
             return frozenset()
-        saved = contents.read(folder / "config.json").get("tower_dtypes") or {}
-        return frozenset(saved.values())
+        config = contents.read(folder / "config.json")
+        if contents.is_ours(folder):
+            return frozenset((config.get("tower_dtypes") or {}).values())
+        return frozenset(filter(None, [config.get("dtype") or config.get("torch_dtype")]))
     except (ModelFolderError, AttributeError, KeyError, TypeError):
         return frozenset()  # `folder.load` says what is wrong
 
@@ -129,7 +134,7 @@ def same(model: str | os.PathLike[str], one: str | None, other: str | None) -> b
 def _on_processor(device: str | None) -> bool:
     import torch
 
-    return device.lower() == "cpu" if device is not None else not torch.accelerator.is_available()
+    return device.lower().split(":")[0] == "cpu" if device is not None else not torch.accelerator.is_available()
 
 
 def _folder(model: str | os.PathLike[str]) -> Path | None:
