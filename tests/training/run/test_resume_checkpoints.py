@@ -162,7 +162,7 @@ def test_a_damaged_model_of_a_stage_is_made_anew(recipe: Path, finished: Path, t
         str(stage / "model/model.safetensors")
     ]
     assert same(finished, broken) and (stage / "damaged-model").is_dir()
-    with pytest.raises(LusiferError, match=r"model\.safetensors: missing or damaged; resume the run of one"):
+    with pytest.raises(LusiferError, match=r"model\.safetensors: missing or damaged: resume the run of one"):
         _damage(stage / "model" / "model.safetensors", damage)
         share.begin(load_recipe(recipe), tmp_path / "other", {"one": broken})
 
@@ -209,7 +209,7 @@ def test_a_stage_that_has_not_begun_can_be_mended(recipe: Path, finished: Path, 
     said = json.loads(folder.read_text())
     folder.write_text(json.dumps({**said, "prompts": {**said["prompts"], "Find it": "Find it\n"}}))  # before the mend
     mended = ["stages.contrast.learning_rate=0.002", "stages.contrast.data.0.instruction=Find the answer"]
-    with pytest.raises(UsageError, match=r"changed in stages\.align\.learning_rate; .* stages that have not begun"):
+    with pytest.raises(UsageError, match=r"changed in stages\.align\.learning_rate: .* stages that have not begun"):
         train(recipe, broken, overrides=[*mended, "stages.align.learning_rate=0.002"], resume=True)
     model = train(recipe, broken, overrides=mended, resume=True)
     assert not same(finished, broken)

@@ -126,7 +126,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(recipe: Path, finished: Pa
 
 def test_resume_needs_a_run(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"no run to resume: give a run folder .* --output"):
+    with pytest.raises(UsageError, match=r"no run to resume: give a run folder, .* --output"):
         train(recipe, tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -52,7 +52,7 @@ def test_prompts_stay_and_the_card_says_where_it_began(finished: Path, more: Pat
     ]
     assert prompts[0]["prompts"].items() <= prompts[1]["prompts"].items()
     card = (more / "model" / "README.md").read_text()
-    assert re.search(r"It started from the finished model `(model|delta)`", card)
+    assert re.search(r"It began with the finished model `(model|delta)`", card)
 
 
 def test_what_the_model_had_seen_is_known_of_the_run(finished: Path, more: Path) -> None:
