@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
 
 from lusifer.errors import LusiferError, UsageError
+from lusifer.index.disk import commits
 from lusifer.index.disk.damage import told
 from lusifer.index.index import Index
 from support.small_disk import small_disk
@@ -90,9 +92,12 @@ def test_what_the_system_refuses_is_no_damage(made, monkeypatch):
         made.search("Text 1")
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("work", ["add", "optimize"])
-def test_a_file_that_a_full_disk_cut_is_not_committed(model_folder, embedder, tmp_path, work):
+def test_a_file_that_a_full_disk_cut_is_not_committed(model_folder, embedder, tmp_path, monkeypatch, work, large):
     """LanceDB loses the error of the last bytes of a file: what is committed then cannot be read."""
+    if large:
+        monkeypatch.setattr(commits, "AT_ONCE", 0)
 
     def begun(name: str) -> Index:
         made = Index.create(tmp_path / name, model_folder, embedder=embedder)
@@ -113,6 +118,23 @@ def test_a_file_that_a_full_disk_cut_is_not_committed(model_folder, embedder, tm
     assert len(again.ids()) == 80 and again.search("Text 1 7")[0] and len(again.held()[0]) == 80
     run(again)
     assert len(Index.open(made.folder, embedder=embedder).held()[0]) == len(whole.held()[0])
+
+
+def test_a_truncated_file_that_no_version_has_is_no_damage(made, embedder, monkeypatch):
+    """Neither at first, nor when a later commit has given it a checksum."""
+    monkeypatch.setattr(commits, "AT_ONCE", 0)
+    place = made.folder / "documents.lance"
+    used = next((place / "_indices").rglob("*.lance"))
+    for orphan in (place / "data" / "orphan.lance", place / "_indices" / str(uuid.uuid4()) / used.name):
+        orphan.parent.mkdir(exist_ok=True)
+        orphan.write_bytes(bytes(1000))
+    again = Index.open(made.folder, embedder=embedder)
+    again.add([{"id": "new", "text": "More"}])
+    assert "data/orphan.lance" in (place / commits.CHECKSUMS).read_text(encoding="utf-8")
+    assert len(Index.open(made.folder, embedder=embedder).ids()) == 5
+    used.write_bytes(used.read_bytes()[:-10])
+    with pytest.raises(LusiferError, match=f"lost or damaged .*{used.parent.name}/{used.name}"):
+        Index.open(made.folder, embedder=embedder)
 
 
 class RustPanic(Exception):  # noqa: N818 - as pyo3 calls it

@@ -124,7 +124,9 @@ def check(place: Path, parts: Sequence[str] = ROWS) -> Checked:
 
 
 def look(place: Path) -> bool:
-    """Check a small table completely; of a larger one only the list of versions and the end of each file.
+    """Check a small table completely; of a larger one the list of versions, and the end of each file of the newest one.
+
+    Other files do not count: a full disk may have truncated them, or a writer is at work on them.
 
     Returns:
         Whether it was checked completely.
@@ -136,12 +138,14 @@ def look(place: Path) -> bool:
         check(place)
         return True
     _refuse_older(place, _noted(place))
+    newest = max((place / "_versions").glob("*.manifest"), key=_version, default=None)
+    said = newest.read_bytes() if newest else b""  # before the files, which are complete when a version names them
     for file in _files(place, ("data", *INDICES)):
         try:
             cut = file.suffix in (".lance", ".idx") and not _ends_well(file)
         except FileNotFoundError:  # a writer has just removed it
             continue
-        if cut:
+        if cut and _names(said, file):
             raise LusiferError(damage.lost(place.parent, file.relative_to(place.parent).as_posix()))
     return False
 
@@ -191,8 +195,7 @@ def _take_back(place: Path, before: set[Path]) -> Path | None:
     bad = [file for file in new if file.suffix in (".lance", ".idx") and not _ends_well(file)]
     for number, version in enumerate(versions):
         said = version.read_bytes()
-        # A manifest has the names of data files, and the bytes of the UUID that names the folder of a search index.
-        cut = [file for file in bad if file.name.encode() in said or _folder_number(file) in said]
+        cut = [file for file in bad if _names(said, file)]
         if cut:
             for each in reversed(versions[number:]):
                 each.unlink()
@@ -205,11 +208,12 @@ def _ends_well(file: Path) -> bool:
         return file.stat().st_size > len(_MAGIC) and stream.seek(-len(_MAGIC), os.SEEK_END) and stream.read() == _MAGIC
 
 
-def _folder_number(file: Path) -> bytes:
+def _names(manifest: bytes, file: Path) -> bool:
+    """Whether a version has a file: the name of a data file, or the bytes of the UUID of a search index's folder."""
     try:
-        return uuid.UUID(file.parent.name).bytes
+        return uuid.UUID(file.parent.name).bytes in manifest
     except ValueError:
-        return file.name.encode()
+        return file.name.encode() in manifest
 
 
 def _version(manifest: Path) -> int:
