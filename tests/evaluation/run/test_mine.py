@@ -165,12 +165,12 @@ def test_the_documents_of_a_folder_and_of_an_index(handbook, model_folder, tmp_p
     call = ["evaluate", model, "--suite", "mine", "--data", str(asked), "--documents"]
     assert main([*call, str(folder), "--output", str(tmp_path / "folder")]) == 0
     shown = capsys.readouterr().out
-    assert "2 documents searched." in shown and "Longer than what the embedder reads: 1;" in shown
+    assert "2 documents searched." in shown and " 1 are longer than the embedder reads" in shown
     assert "**Questions without an answer**" in shown
     assert main(["index", model, "--input", str(folder), "--output", str(index)]) == 0
     assert main([*call, str(index), "--output", str(tmp_path / "index")]) == 0
     shown = capsys.readouterr().out
-    assert "2 documents searched in " in shown and "Longer than what" not in shown
+    assert "2 documents searched in " in shown and "longer than the embedder" not in shown
     made = results.read(tmp_path / "index")
     assert set(made.data) == {"asked.jsonl", "texts.index"}
     report = questions.reports([made], ["m"])[0]
@@ -210,7 +210,7 @@ def test_an_index_is_asked_by_whom_it_allows_with_its_own_prompt(handbook, model
     assert results.read(tmp_path / "scores").scores[0].prompt == {"query": "Find it.\n", "document": None}
     capsys.readouterr()
     wrong = {
-        "--instructions": "what stands before",
+        "--instructions": "has its own prompt of questions",
         "--dtype=bfloat16": "made in",
         f"--against={model}": "have vectors",
     }
