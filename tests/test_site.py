@@ -54,6 +54,25 @@ def test_nothing_is_fetched_when_the_site_is_read() -> None:
 PAGES = [page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))] + links.linked_pages()
 
 
+def anchors(page: Path) -> set[str]:
+    """The ids of a page's headings, as GitHub and MkDocs make them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in plain}
+
+
+def test_links_into_a_page_name_one_of_its_headings() -> None:
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("models/*/README.md"), *ROOT.glob("examples/**/*.md")]
+    checked = 0
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+\.md#[^)\s]+|#[^)\s]+)\)", page.read_text(encoding="utf-8")):
+            place, _, anchor = target.partition("#")
+            if "://" not in place:
+                checked += 1
+                assert anchor in anchors(page.parent / place if place else page), f"{page}: {target}"
+    assert checked > 100
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_of_the_site_lead_to_its_pages(page: str) -> None:
     markdown = links.repository_path(page).read_text(encoding="utf-8")
