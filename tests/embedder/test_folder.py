@@ -1,6 +1,7 @@
 """The model folder: saved and loaded without a difference, known by its content."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_no_such_folder(name):
     said = "no such folder; give a model folder, mini, package:NAME of an installed package, or an id on"
     with pytest.raises(UsageError, match=said):
         lusifer.load(name)
+
+
+def test_a_model_of_an_unfinished_run_is_named_with_the_call_that_continues(tmp_path):
+    run = tmp_path / "a run"
+    run.mkdir()
+    (run / "recipe.yaml").touch()
+    said = f"has not finished: continue it with `lusifer train '{run}/recipe.yaml' --output '{run}' --resume`"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        lusifer.load(run / "model")
 
 
 def test_a_folder_of_an_earlier_version_is_loaded_unless_it_leaves_the_prompt_out(copy):

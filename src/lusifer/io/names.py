@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,12 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     found = shipped_model(text)
     if found is not None:
         return found
+    if path.name in ("model", "delta") and (path.parent / "recipe.yaml").is_file():
+        run = path.parent
+        resume = shlex.join(["lusifer", "train", f"{run}/recipe.yaml", "--output", f"{run}", "--resume"])
+        raise UsageError(
+            f"{name}: no such folder, since the run in {run} has not finished: continue it with `{resume}`"
+        )
     if _is_path(text) or text.count("/") != 1:
         shipped = shipped_models()
         near = difflib.get_close_matches(text, shipped, n=1)
