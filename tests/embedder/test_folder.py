@@ -146,7 +146,7 @@ def test_a_model_of_an_unfinished_run_is_named_with_the_call_that_continues(tmp_
     run = tmp_path / "a run"
     run.mkdir()
     (run / "recipe.yaml").touch()
-    said = f"has not finished: continue it with `lusifer train '{run}/recipe.yaml' --output '{run}' --resume`"
+    said = f"is not finished: continue it with `lusifer train '{run}/recipe.yaml' --output '{run}' --resume`"
     with pytest.raises(UsageError, match=re.escape(said)):
         lusifer.load(run / "model")
 

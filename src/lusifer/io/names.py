@@ -61,7 +61,7 @@ def model(name: str | os.PathLike[str]) -> Path | str:
         run = path.parent
         resume = shlex.join(["lusifer", "train", f"{run}/recipe.yaml", "--output", f"{run}", "--resume"])
         raise UsageError(
-            f"{name}: no such folder, since the run in {run} has not finished: continue it with `{resume}`"
+            f"{name}: no such folder, for the run in {run} is not finished: continue it with `{resume}`"
         )
     if _is_path(text) or text.count("/") != 1:
         shipped = shipped_models()
