@@ -54,7 +54,7 @@ def test_the_last_stage_says_where_its_vectors_may_be_cut(run: Path) -> None:
     stages = sorted((run / "checkpoints").iterdir())
     said = [json.loads((model / "config.json").read_text()) for model in (stages[0] / "model", run / "model")]
     assert "matryoshka_dims" not in said[0] and said[1]["matryoshka_dims"] == [8]
-    assert describe(run / "model")["shorter"].startswith("the first 8 numbers")
+    assert describe(run / "model")["shorter"] == "trained to be shortened to 8 dimensions"
 
 
 def test_it_is_kept_in_copies_said_to_readers_and_makes_no_other_model(
