@@ -67,7 +67,7 @@ CASES = {
     "reindex i --model nowhere": "nowhere: no such folder",
     "calibrate mini --parallel absent.csv --output s.safetensors": "absent.csv: no such file",
     "calibrate mini --parallel sample --output s.npy": "--output s.npy: unknown ending",
-    "calibrate mini --parallel sample --output file/s.safetensors": "file/s.safetensors: nothing can be",
+    "calibrate mini --parallel sample --output file/s.safetensors": "--output file/s.safetensors: cannot write to",
     "calibrate mini --parallel sample --output s.safetensors --task Nothing": "task 'Nothing' is unknown",
     "serve mini --port TAKEN": "127.0.0.1 port TAKEN: ",
     "serve nowhere --port 0": "nowhere: no such folder",
