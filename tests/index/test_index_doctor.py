@@ -113,6 +113,42 @@ def test_of_a_large_index_what_can_be_seen_at_once_is_named_when_it_is_opened(fo
         Index.open(folder, embedder=embedder)
 
 
+@pytest.mark.parametrize("sizes", [[1], [1, 1], [5], [3, 1, 1, 40, 2], [7] * 9, [1000, 1, 999_000]])
+def test_the_first_and_last_row_of_each_part_are_found_by_few_reads(sizes):
+    numbers = [(part * 7 % 10 << 32) + 2 * row for part, size in enumerate(sizes) for row in range(size)]
+    reads = []
+
+    def read(places: list[int]) -> list[int]:
+        reads.append(len(places))
+        return [numbers[place] for place in places]
+
+    wanted = {row for part in {n >> 32 for n in numbers} for row in _first_and_last(numbers, part)}
+    assert commits.ends(len(numbers), read) == wanted
+    assert len(reads) <= 21 and max(reads) <= 2 * len(sizes)
+    assert commits.ends(0, read) == set()
+
+
+def _first_and_last(numbers: list[int], part: int) -> tuple[int, int]:
+    own = [number for number in numbers if number >> 32 == part]
+    return own[0], own[-1]
+
+
+def test_opening_a_large_index_takes_only_the_ends_of_its_parts(folder, embedder, monkeypatch):
+    monkeypatch.setattr(commits, "AT_ONCE", 0)
+    index = Index.open(folder, embedder=embedder)
+    for number in range(3):
+        index.add([{"id": f"{number}-{each}", "text": f"More {each}"} for each in range(5)])
+    index.delete(["n0", "n39", "1-0", "1-4"])
+    rows = PassageTable(folder).snapshot().rows.tolist()
+    real, taken = PassageTable.take, []
+    monkeypatch.setattr(
+        PassageTable, "take", lambda self, rows, vectors: real(self, taken.append(rows) or rows, vectors)
+    )
+    PassageTable(folder)
+    assert len(rows) == 50 and len(taken) == 1 and len(taken[0]) > 6
+    assert taken[0] == {row for part in {n >> 32 for n in rows} for row in _first_and_last(rows, part)}
+
+
 def test_damage_of_what_is_made_of_the_texts_is_mended_from_them(folder, embedder):
     flip(folder, "_indices", 0.5)
     assert [detail for detail in red(folder) if "lusifer reindex" in detail]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,40 @@ def look(place: Path) -> bool:
         if cut and _names(said, file):
             raise LusiferError(damage.lost(place.parent, file.relative_to(place.parent).as_posix()))
     return False
+
+
+def ends(count: int, read: Callable[[Sequence[int]], Sequence[int]]) -> set[int]:
+    """Find the first and the last row of each part by halving the ranges that have more than one part.
+
+    For 100 million rows `read` is called 28 times, with at most two places per part.
+
+    Args:
+        count: How many rows there are.
+        read: Returns the numbers of the rows at some places, one or more in ascending order; deleted rows have no
+            place. The upper half of a number is that of the part. The rows of a part are next to each other; parts may
+            be in any order.
+
+    Returns:
+        The numbers of the rows.
+    """
+    if not count:
+        return set()
+    rows: dict[int, int] = {}
+
+    def known(places: set[int]) -> None:
+        ordered = sorted(places)
+        rows.update(zip(ordered, read(ordered), strict=True))
+
+    known({0, count - 1})
+    found, ranges = {0, count - 1}, [(0, count - 1)]
+    while ranges := [(low, high) for low, high in ranges if rows[low] >> 32 != rows[high] >> 32]:
+        found.update(place for low, high in ranges if high - low == 1 for place in (low, high))
+        wide = [(low, (low + high) // 2, high) for low, high in ranges if high - low > 1]
+        if not wide:
+            break
+        known({middle for _, middle, _ in wide})
+        ranges = [half for low, middle, high in wide for half in ((low, middle), (middle, high))]
+    return {rows[place] for place in found}
 
 
 def _refuse_older(place: Path, known: Mapping[str, str]) -> None:
