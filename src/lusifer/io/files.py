@@ -154,13 +154,14 @@ def _said(code: int, message: str) -> bool:
 
 
 @contextmanager
-def locked(file: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
+def locked(file: Path, refusal: str, *, remove: bool = False, wait: float = 0) -> Iterator[None]:
     """Hold a lock while the block runs; the system releases it when the process ends, also if it is killed.
 
     Args:
         file: The lock file; its folder must exist.
         refusal: The message if another process holds the lock.
         remove: Whether to remove the file at the end.
+        wait: How many seconds to wait for another process.
 
     Raises:
         UsageError: Another process holds the lock.
@@ -169,7 +170,7 @@ def locked(file: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
 
     lock = FileLock(file)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait)
     except Timeout:
         raise UsageError(refusal) from None
     try:

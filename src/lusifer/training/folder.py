@@ -30,6 +30,7 @@ INPUTS = "inputs.json"
 DELTA = "delta"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
+BUSY = "another process trains in this folder: wait for it, or stop it"
 DATA = "data.json"  # in a stage: the rows of each source
 STEPS = "steps.jsonl"  # in a contrastive stage: the composition of each step
 BAD_BATCH = "bad-batch*.safetensors"  # see `bad_batch`
@@ -79,8 +80,8 @@ class RunFolder:
             run.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{output}: cannot be written to ({error.strerror}): choose another --output") from error
-        with locked(run.root / LOCK, f"{output}: another process trains in this folder: wait for it, or stop it"):
-            run.refuse(output, resume)  # another process may have started a run since the first check
+        with locked(run.root / LOCK, f"{output}: {BUSY}"):
+            run._refuse(output, resume)  # another process may have started a run since the first check
             if run.has_learned:
                 run._refuse_changes(recipe, file)
             elif file.is_file():
@@ -102,8 +103,20 @@ class RunFolder:
             resume: Whether to continue a run.
 
         Raises:
-            UsageError: As `start`, except for a changed recipe and other processes.
+            UsageError: As `start`, except for a changed recipe. If another process trains there, only that is said of
+                a folder that is refused, because its content is that process's.
         """
+        try:
+            self._refuse(output, resume)
+        except UsageError:
+            if (self.root / LOCK).is_file():
+                # The processes of a launcher may ask at the same moment. Without permission to write, nobody is asked.
+                with suppress(OSError), locked(self.root / LOCK, f"{output}: {BUSY}", wait=0.5):
+                    pass
+            raise
+
+    def _refuse(self, output: str | Path, resume: bool) -> None:
+        """Refuse as `refuse`, without a look at the lock."""
         file = self.root / RECIPE
         if self.root.is_file():
             raise UsageError(f"{output}: is a file; give a folder")

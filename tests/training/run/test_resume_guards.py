@@ -41,6 +41,12 @@ def test_two_processes_cannot_train_in_one_folder(recipe: Path, finished: Path) 
     with folder.RunFolder.start(finished, settings, resume=True):
         with pytest.raises(UsageError, match="another process trains in this folder"):
             train(recipe, finished, resume=True)
+        with pytest.raises(UsageError, match="another process trains in this folder"):
+            train(recipe, finished)
+        with pytest.raises(UsageError, match="another process trains in this folder"):
+            folder.RunFolder(finished).refuse(finished, resume=False)
+    with pytest.raises(UsageError, match="contains a run already"):
+        folder.RunFolder(finished).refuse(finished, resume=False)
     train(recipe, finished, resume=True)  # the lock went with its holder
 
 
