@@ -1,39 +1,45 @@
-"""SIGTERM within a block asks a trainer to stop; what else ends the block is not lost."""
+"""SIGTERM within training: what it must not swallow, and what it does behind the last step; each in its own process."""
 
 import signal
-from collections.abc import Iterator
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lusifer.errors import LusiferError
 from lusifer.training.stages.stopping import on_sigterm
+from support.processes import Started
+
+pytestmark = pytest.mark.slow
+
+TRAINER = SimpleNamespace(accelerator=None, add_callback=lambda callback: None)
 
 
-@pytest.fixture
-def got() -> Iterator[list[int]]:
-    """The signals that come outside of the block, which would end a process."""
-    found = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: found.append(number))
-    yield found
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def trainer() -> SimpleNamespace:
-    return SimpleNamespace(accelerator=None, add_callback=lambda callback: None)
-
-
-def test_an_error_of_the_step_in_which_it_came_is_not_swallowed(got: list[int], trainer: SimpleNamespace) -> None:
-    with pytest.raises(LusiferError, match="the loss is nan"), on_sigterm(trainer) as callback:
-        signal.raise_signal(signal.SIGTERM)  # of this thread, at once: a late one would end the worker
+def get_one_and_fail() -> None:
+    """What a process does that gets SIGTERM in a step that ends with an error."""
+    with on_sigterm(TRAINER) as callback:
+        signal.raise_signal(signal.SIGTERM)
         assert callback.asked
         raise LusiferError("the loss is nan")
-    assert not got
 
 
-def test_behind_the_last_step_it_ends_the_process(got: list[int], trainer: SimpleNamespace) -> None:
-    with on_sigterm(trainer):
-        signal.raise_signal(signal.SIGTERM)  # of this thread, at once: a late one would end the worker
-        assert not got
-    assert got == [signal.SIGTERM]
+def get_one_behind_the_last_step() -> None:
+    """What a process does that gets SIGTERM when no step follows."""
+    with on_sigterm(TRAINER):
+        signal.raise_signal(signal.SIGTERM)
+        sys.stdout.write("still here")
+        sys.stdout.flush()
+    sys.stdout.write("never written")
+
+
+def test_an_error_of_the_step_in_which_it_came_is_not_swallowed(tmp_path: Path) -> None:
+    started = Started(get_one_and_fail, (), tmp_path, "error")
+    assert started.wait() == 1, started.stderr
+    assert started.stderr.endswith("LusiferError: the loss is nan\n")
+
+
+def test_behind_the_last_step_it_ends_the_process(tmp_path: Path) -> None:
+    started = Started(get_one_behind_the_last_step, (), tmp_path, "late")
+    assert started.wait() == -signal.SIGTERM, started.stderr
+    assert started.stdout == "still here"
