@@ -27,8 +27,10 @@ def versions(session: nox.Session, resolution: str) -> None:
     pinned = f"{folder}/torch.txt"
     with open(pinned, "w", encoding="utf-8") as stream:
         stream.write(os.environ.get("TORCH", "torch==2.13.0") + "\n")
-    wheel = f"lusifer[{EXTRAS}] @ file://{folder}/lusifer-{VERSION}-py3-none-any.whl"
-    session.install("--resolution", resolution, "--override", pinned, wheel)
+    # Of a wheel, lusifer alone would be direct, and all that it needs as new as it comes.
+    extras = [f"--extra={name}" for name in EXTRAS.split(",")]
+    session.install("--resolution", resolution, "--override", pinned, "-r", "pyproject.toml", *extras)
+    session.install("--no-deps", f"{folder}/lusifer-{VERSION}-py3-none-any.whl")
     session.run("uv", "pip", "list", external=True)
     # Of the clone, src/ is not on the path: what is tested is the wheel.
     session.run("pytest", "-q", "-m", "not slow", *(session.posargs or CHOSEN), env={"HF_HUB_OFFLINE": "1"})

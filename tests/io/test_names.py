@@ -95,8 +95,8 @@ def test_a_name_that_is_nowhere_lists_what_there_is(root: Path) -> None:
 
 
 def test_mini_is_small_and_finds_translations_where_an_english_embedder_does_not() -> None:
-    folder = Path(__file__).parents[2] / "models" / "lusifer-mini"
-    assert names.shipped_model("mini") == folder
+    folder = names.shipped_model("mini")  # of the clone, or of an installed wheel
+    assert folder is not None and folder.parts[-2:] == ("models", "lusifer-mini")
     assert contents.is_delta(folder)
     with zipfile.ZipFile(io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as wheel:  # which has the package's code as well
         for file in folder.rglob("*"):
