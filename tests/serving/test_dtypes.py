@@ -161,6 +161,23 @@ def test_a_call_that_goes_on_keeps_its_format(finished, processor, capsys, monke
     assert json.loads(Path("shards/_manifest.json").read_text())["settings"]["dtype"] == "bfloat16"
 
 
+def test_workers_continue_begun_work_in_its_format(finished, processor, monkeypatch):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(WITH)
+    told = ["embed", str(finished), "--input", "texts.jsonl", "--output", "shards", "--device", "cpu"]
+    assert main([*told, "--shard-format", "npy"]) == 0
+    wishes = []
+
+    def stop(wish, *more):
+        wishes.append(wish.dtype)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("lusifer.cli.embed._in_workers", stop)
+    assert main([*told, "--shard-format", "npy", "--engine", "ray"]) == 2
+    assert main([*told[:4], "--output", "other", "--device", "cpu", "--shard-format", "npy", "--engine", "ray"]) == 2
+    assert wishes == ["bfloat16", None]
+
+
 @pytest.mark.parametrize(("first", "later", "format_"), [(WITHOUT, WITH, None), (WITH, WITHOUT, "bfloat16")])
 def test_an_index_keeps_its_format(first, later, format_, finished, processor, capsys, monkeypatch):
     monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
