@@ -78,6 +78,20 @@ def test_a_pickle_that_was_planted_is_named_and_the_checkpoint_before_is_used(fi
     assert told == [stage / "checkpoint-4" / "optimizer.pt"] and not (tmp_path / "ran").exists()
 
 
+def test_a_resumed_run_runs_no_pickle_and_comes_to_the_same_weights(
+    recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    broken = unfinish(finished, tmp_path / "broken", "02-contrast", 4)
+    stage, ran = broken / "checkpoints" / "02-contrast", tmp_path / "ran"
+    for file in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin"):
+        torch.save(Planted(ran), stage / "checkpoint-4" / file)
+    checkpoints.seal_checkpoint(stage / "checkpoint-4")  # as somebody would who knows of the checksums
+    torch.save(Planted(ran), broken / "checkpoints" / "01-align" / "model" / "pytorch_model.bin")
+    train(recipe, broken, resume=True)
+    assert same(broken, finished) and not ran.exists()
+    assert (stage / "damaged-checkpoint-4").is_dir()
+
+
 class Planted:
     def __init__(self, file: Path) -> None:
         self.file = file
