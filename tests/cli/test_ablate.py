@@ -35,7 +35,7 @@ def test_variants_are_trained_scored_and_compared_and_a_second_call_trains_nothi
     assert '"dtype": "bfloat16"' in Path("out/frozen-encoder/scores/summary.json").read_text(encoding="utf-8")
     table = Path("out/ablation.md").read_text(encoding="utf-8")
     assert "| task | connector-only | frozen-encoder |" in table and "Swahili (sw)" in table
-    once = "- frozen-encoder: alignment taken over from connector-only, which trained the same\n"
+    once = "- frozen-encoder: alignment copied from connector-only, which trained the same\n"
     assert table.endswith(f"\nStages that were trained once:\n\n{once}")
     assert not list(Path("out/frozen-encoder/run/checkpoints/01-alignment").glob("checkpoint-*"))
     assert once[2:].strip() in Path("out/ablation.html").read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def test_a_finished_run_of_another_recipe_is_refused(tmp_path, monkeypatch, capf
 
 def test_wrong_calls_are_said_before_anything_trains(here, capsys):
     assert main([*CALL, "--only", "half"]) == 2
-    assert "--only half: no such variant: use some of full, alignment-only" in capsys.readouterr().err
+    assert "--only half: no such variant: choose from full, alignment-only" in capsys.readouterr().err
     assert main([*CALL, "--only", ","]) == 2
     assert "--only ',': expected names with commas between them" in capsys.readouterr().err
     assert main([*CALL, "--set", "stages.alignment.max_stepz=2"]) == 2
@@ -82,7 +82,7 @@ def test_wrong_calls_are_said_before_anything_trains(here, capsys):
         'data: [{path: "sample:pairs"}]}]\n'
     )
     assert main(["ablate", "plain.yaml", "--output", "out"]) == 2
-    assert "the recipe has no variants to compare with" in capsys.readouterr().err
+    assert "the recipe has no variants to compare" in capsys.readouterr().err
     assert here == [] and not Path("out").exists()
 
 
@@ -129,4 +129,4 @@ def test_an_interrupted_run_says_how_to_go_on_if_it_has_begun(begun, tmp_path, m
     monkeypatch.setattr("lusifer.training.run.run.train", interrupted)
     assert main(["train", "tiny", "--output", str(tmp_path / "run")]) == 130
     said = capsys.readouterr().err
-    assert ("the same command with --resume goes on from there" in said) == begun and "interrupted" in said
+    assert ("repeat the command with --resume to continue from it" in said) == begun and "interrupted" in said

@@ -115,7 +115,7 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines(tmp_path):
     assert process(tmp_path, program, TERM="dumb") == (
         1,
         [
-            "lusifer: align: 40 steps, 10 done already",
+            "lusifer: align: 40 steps, of which 10 are already done",
             "lusifer: align: step 11 of 40: loss 1.5, 0.25 s a step",
             "lusifer: error: no",
         ],

@@ -48,7 +48,7 @@ def test_results_that_have_no_place_to_go_are_missed(
     monkeypatch.setattr(sys, "stdout", None)
     for words in (["data", "inspect", str(tmp_path / "a.jsonl")], ["--version"], ["data", "sets"]):
         assert main(words) == 1 and sys.stdout is None
-        line = "lusifer: error: standard output is closed, and what belongs there is lost: connect it (> FILE)\n"
+        line = "lusifer: error: standard output is closed, so the result is lost: redirect it to a file (> FILE)\n"
         assert capsys.readouterr().err == line
     assert main(["data", "inspect", str(tmp_path / "none.jsonl")]) == 2
     assert "standard output" not in capsys.readouterr().err
@@ -60,7 +60,7 @@ def test_a_run_that_is_done_is_done_wherever_its_words_go(tmp_path: Path, monkey
     monkeypatch.setattr(run, "train", lambda *_, **__: tmp_path / "model")
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["train", "tiny", "--output", str(tmp_path)]) == 0
-    assert "model: done; check it with" in capsys.readouterr().err
+    assert "model: trained; check it with" in capsys.readouterr().err
 
 
 def test_what_is_written_to_a_closed_error_stream_is_in_no_file(tmp_path: Path, monkeypatch) -> None:

@@ -119,7 +119,7 @@ def losses(
     written["one"] = (one.stdout, one.stderr)
     rows = {}
     for name, (said, told) in written.items():
-        assert told.count("done; check it with") == 1 and not said  # the first process speaks for all
+        assert told.count("trained; check it with") == 1 and not said  # the first process speaks for all
         assert told.count(f"lusifer: {stage}: connector: ") == 1
         assert "[transformers]" not in told
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())

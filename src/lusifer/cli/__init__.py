@@ -1,7 +1,7 @@
-"""The command line: words in, words out; what they mean is done in the other rooms.
+"""The command line: it reads arguments and prints results; the other packages do the work.
 
-Commands import what they need when they run, so `lusifer --help` answers at once. What goes wrong becomes one line on
-standard error and an exit status here, in `main`, and nowhere else.
+Commands import what they need when they run, so `lusifer --help` answers at once. `main` is the only place where an
+error becomes one line on standard error and an exit status.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells give it
 
 app = typer.Typer(
     name="lusifer",
-    help="LUSIFER: many languages for an English-centric embedder, learned from English text alone.",
+    help="LUSIFER: give an English-centric embedder other languages, with English training text alone.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,16 +35,14 @@ for command in (
     report.public, report.demo,
 ):  # fmt: skip
     app.command()(command)
-data_app = typer.Typer(
-    name="data", help="Look at training data, clean it, mine negatives, cluster it.", no_args_is_help=True
-)
+data_app = typer.Typer(name="data", help="Inspect, clean, mine and cluster training data.", no_args_is_help=True)
 for command in (data.inspect, data.dedup, data.sets, data.fetch, data.mine, data.cluster):
     data_app.command()(command)
 app.add_typer(data_app)
 
 
 def _print_version(wanted: bool) -> None:
-    """Print the version and end, whatever else is on the line."""
+    """Print the version and exit, whatever the other arguments are."""
     if wanted:
         from lusifer import __version__
 
@@ -59,17 +57,17 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """LUSIFER: many languages for an English-centric embedder, learned from English text alone."""
+    """LUSIFER: give an English-centric embedder other languages, with English training text alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after `lusifer`; None takes those of this process. `--debug` counts wherever it stands.
+        arguments: The arguments after `lusifer`; None takes those of this process. `--debug` may be anywhere in them.
 
     Returns:
-        The exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted, 143 stopped by SIGTERM.
+        The exit status: 0 success, 1 failure, 2 wrong arguments, 130 interrupted, 143 stopped by SIGTERM.
     """
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -78,30 +76,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     context = OWN_PROCESS if arguments is None else None
     if sys.stdout is not None:
         return _run(words, debug, context)
-    sys.stdout = lost = io.StringIO()  # closed (>&-): the work is done, and what it says is missed
+    sys.stdout = lost = io.StringIO()  # closed (>&-): the command runs, and its output is lost
     try:
         status = _run(words, debug, context)
         if status or not lost.getvalue():
             return status
-        return _fail("standard output is closed, and what belongs there is lost: connect it (> FILE)", 1, debug=False)
+        return _fail("standard output is closed, so the result is lost: redirect it to a file (> FILE)", 1, debug=False)
     finally:
         sys.stdout = None
 
 
 def _run(words: list[str], debug: bool, context: str | None) -> int:
-    """Run one command, and make a line and an exit status of what goes wrong."""
+    """Run one command; turn an error into one line and an exit status."""
     try:
         status = app(args=words, prog_name="lusifer", standalone_mode=False, obj=context) or 0
         return _fail("interrupted", INTERRUPTED, debug=False) if status == INTERRUPTED else status
     except LusiferError as error:
         return _fail(str(error), error.status, debug)
-    except KeyboardInterrupt:  # typer makes a status of it, which is told above; not before a command has begun
+    except KeyboardInterrupt:  # raised before a command began; later typer returns a status, see above
         return _fail("interrupted", INTERRUPTED, debug=False)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed the pipe, as `head` does
         sys.stdout = None
         return 1
     except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own: an unknown command or option, a value of the wrong kind
+        if hasattr(error, "format_message"):  # of typer: an unknown command or option, or a value of the wrong type
             return _usage(error, debug)
         if isinstance(error, OSError):
             return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, debug)
@@ -110,10 +108,10 @@ def _run(words: list[str], debug: bool, context: str | None) -> int:
 
 
 def _open_streams() -> None:
-    """Put nothing in the place of standard streams that are closed (2>&-).
+    """Connect standard streams that are closed (2>&-) to the null device.
 
-    The next file that is opened would get the number of a closed one, and what libraries write to standard error would
-    stand in it.
+    Otherwise the next opened file would get the descriptor of a closed stream, and libraries would write their messages
+    for standard error into that file.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -123,7 +121,7 @@ def _open_streams() -> None:
 
 
 def _usage(error: Exception, debug: bool) -> int:
-    """Report a call that typer refused, with the command whose help says what is allowed."""
+    """Report arguments that typer refused, and name the help that lists the allowed ones."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lusifer"
     if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: the message is the help
@@ -134,7 +132,7 @@ def _usage(error: Exception, debug: bool) -> int:
 
 
 def _fail(message: str, status: int, debug: bool) -> int:
-    """Print the one line; with `debug` the traceback before it."""
+    """Print one error line, after the traceback if `debug` is set."""
     if debug:
         traceback.print_exc()
     terminal.say(f"lusifer: error: {one_line(message)}", err=True)

@@ -1,4 +1,4 @@
-"""Commands on training data: data inspect, dedup, mine, cluster, sets, fetch."""
+"""Commands for training data: data inspect, dedup, mine, cluster, sets, fetch."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ if TYPE_CHECKING:
 
 Input = Annotated[
     list[str],
-    typer.Argument(metavar="FILE...", help="Rows: .jsonl or .csv (also .gz), .parquet, pattern, sample:NAME."),
+    typer.Argument(metavar="FILE...", help="Rows: .jsonl or .csv (also .gz), .parquet, a pattern, or sample:NAME."),
 ]
 Output = Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.")]
-SkipBad = Annotated[int, typer.Option(min=0, help="Most bad rows to leave out and list; one more stops the command.")]
+SkipBad = Annotated[int, typer.Option(min=0, help="Number of bad rows to skip and list; one more stops the command.")]
 Fields = Annotated[
     list[str] | None,
-    typer.Option("--field", metavar="OURS=THEIRS", help="Name of a column in the files, as in query=question."),
+    typer.Option("--field", metavar="OURS=THEIRS", help="Rename a column of the files, as in query=question."),
 ]
 Retrieving = Annotated[
     str,
     typer.Option(
         "--model",
         callback=model_name,
-        help="Retriever: folder, a model that comes along (mini), hub name, package:NAME.",
+        help="Retriever: a model folder, a packaged model (mini), an id on the Hub, or package:NAME.",
     ),
 ]
-QueryPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a query ('query: ').")]
-DocumentPrompt = Annotated[str, typer.Option(help="Text that the retriever expects before a document ('passage: ').")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Number of texts that the retriever embeds at once.")]
+QueryPrompt = Annotated[str, typer.Option(help="Prompt of the retriever for queries ('query: ').")]
+DocumentPrompt = Annotated[str, typer.Option(help="Prompt of the retriever for documents ('passage: ').")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts in a mini-batch of the retriever.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 LabelRanks = Annotated[
     tuple[int, int],
-    typer.Option(min=0, help="With labels: first and last rank of a negative among other labels' texts."),
+    typer.Option(min=0, help="With labels: lowest and highest rank of a negative among the texts with other labels."),
 ]
-Margin = Annotated[float | None, typer.Option(help="Least difference of similarity between positive and negative.")]
+Margin = Annotated[float | None, typer.Option(help="Minimum difference of similarity between positive and negative.")]
 Percentage = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Highest similarity of a negative, as a share of the positive's.")
+    float | None, typer.Option(min=0, max=1, help="Maximum similarity of a negative, relative to the positive.")
 ]
 CrossEncoder = Annotated[
-    str | None, typer.Option(help="Cross-encoder (folder or hub name) that must rank negatives below positives.")
+    str | None, typer.Option(help="Cross-encoder (folder or id on the Hub); it must rank negatives below positives.")
 ]
-CrossMargin = Annotated[float, typer.Option(help="Least difference of cross-encoder scores, positive to negative.")]
+CrossMargin = Annotated[float, typer.Option(help="Minimum difference of their cross-encoder scores.")]
 HowToChoose = Annotated[
     Literal["random", "top"],
-    typer.Option(help="Take negatives at random from the texts of --keep, or the nearest of them."),
+    typer.Option(help="Take negatives at random from the texts of --keep, or the nearest ones."),
 ]
 Corpus = Annotated[
-    list[str] | None, typer.Option(help="File of passages to take negatives from, in place of the rows' own texts.")
+    list[str] | None, typer.Option(help="File of passages to take negatives from, instead of the texts of the rows.")
 ]
 AllSources = Annotated[
-    bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the row's own.")
+    bool, typer.Option("--all-sources", help="Take negatives from all sources, not only from the source of the row.")
 ]
 
 
 def inspect(
     files: Input,
-    max_length: Annotated[int, typer.Option(min=1, help="Tokens that a model reads; longer texts are counted.")] = 512,
-    seen: Annotated[Path | None, typer.Option(help="Run folder: count the texts that its training has seen.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Maximum length of a model in tokens, for counts.")] = 512,
+    seen: Annotated[Path | None, typer.Option(help="Run folder: count the texts that it trained on.")] = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
-    """Read every row and say what is in the files; a bad row stops the command, which says what to correct."""
+    """Read every row and describe the files; a bad row stops the command and is named."""
     from lusifer.data import overview
     from lusifer.io import seen as seen_texts
 
@@ -91,16 +91,16 @@ def dedup(
     output: Output,
     threshold: Annotated[
         float,
-        typer.Option(min=0.5, help="Jaccard similarity of 5-grams that makes two rows one; 2: exact repeats only."),
+        typer.Option(min=0.5, help="Jaccard similarity of near-duplicates, over 5-grams; 2: only exact duplicates."),
     ] = 0.8,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Evaluation file or folder: rows with a text of it are dropped; may be repeated."),
+        typer.Option(help="Evaluation file or folder: drop rows that contain one of its texts; may be repeated."),
     ] = None,
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
-    """Normalise Unicode; drop rows that repeat or nearly repeat another, or hold a text of an evaluation file."""
+    """Normalize Unicode; drop duplicates, near-duplicates, and rows with a text of an evaluation file."""
     from lusifer.data import dedup as cleaning
     from lusifer.data import tables
 
@@ -119,9 +119,9 @@ def mine(
     files: Input,
     model: Retrieving,
     output: Output,
-    negatives: Annotated[int, typer.Option(min=1, help="Negatives of each row, including the ones that it has.")] = 7,
-    skip: Annotated[int, typer.Option(min=0, help="Nearest texts to skip: many are answers not marked as such.")] = 30,
-    keep: Annotated[int, typer.Option(min=1, help="Texts, after the skipped ones, to take negatives from.")] = 128,
+    negatives: Annotated[int, typer.Option(min=1, help="Negatives of each row, including existing ones.")] = 7,
+    skip: Annotated[int, typer.Option(min=0, help="Nearest texts to skip: many of them are unmarked answers.")] = 30,
+    keep: Annotated[int, typer.Option(min=1, help="Texts after the skipped ones to take negatives from.")] = 128,
     label_ranks: LabelRanks = (20, 140),
     margin: Margin = None,
     percentage: Percentage = None,
@@ -129,10 +129,10 @@ def mine(
     cross_margin: CrossMargin = 0.0,
     choose: HowToChoose = "random",
     corpus: Corpus = None,
-    corpus_column: Annotated[str, typer.Option(help="Column of --corpus that is searched.")] = "text",
-    labels: Annotated[bool, typer.Option("--labels", help="Take negatives with another label than the pair.")] = False,
+    corpus_column: Annotated[str, typer.Option(help="Column of --corpus with the text.")] = "text",
+    labels: Annotated[bool, typer.Option("--labels", help="Only take negatives with another label.")] = False,
     all_sources: AllSources = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that the rows have.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the negatives that rows already have.")] = False,
     query_prompt: QueryPrompt = "",
     document_prompt: DocumentPrompt = "",
     batch_size: BatchSize = 64,
@@ -142,7 +142,7 @@ def mine(
     field: Fields = None,
     device: Device = None,
 ) -> None:
-    """Find hard negatives for each row. Repeat the call to go on with a stopped one."""
+    """Find hard negatives for each row; repeat a call to resume an interrupted one."""
     from lusifer.data import sources, tables
     from lusifer.data.mining import mine as mining
     from lusifer.data.mining.corpus import CorpusFiles
@@ -151,7 +151,7 @@ def mine(
 
     opened = _open(files, skip_bad, field, labels)
     if opened.kind == "passages":
-        raise UsageError(f"{files[0]}: rows of text alone have no positive: give pairs, or texts with a label")
+        raise UsageError(f"{files[0]}: rows with only a text have no positive: give pairs, or texts with labels")
     corpus_files = [file for name in corpus or () for file in sources.files(name)]
     page = tables.check_output(output, [*opened.files, *corpus_files])
     settings = MineSettings(
@@ -175,9 +175,9 @@ def cluster(
     files: Input,
     model: Retrieving,
     output: Output,
-    clusters: Annotated[int, typer.Option(min=1, help="Highest number of clusters of a source.")] = 1024,
-    min_points: Annotated[int, typer.Option(min=1, help="Least number of rows of a cluster.")] = 20,
-    cap: Annotated[int | None, typer.Option(min=1, help="Most rows of a source to keep, drawn from all alike.")] = None,
+    clusters: Annotated[int, typer.Option(min=1, help="Maximum number of clusters of a source.")] = 1024,
+    min_points: Annotated[int, typer.Option(min=1, help="Minimum number of rows of a cluster.")] = 20,
+    cap: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows of a source, drawn at random.")] = None,
     query_prompt: QueryPrompt = "",
     batch_size: BatchSize = 64,
     dtype: DtypeOption = None,
@@ -186,13 +186,13 @@ def cluster(
     field: Fields = None,
     device: Device = None,
 ) -> None:
-    """Number the queries of each source by k-means, so that a batch of stage 2 can hold rows of one cluster."""
+    """Cluster the queries of each source by k-means, so that batches of stage 2 can have rows of one cluster."""
     from lusifer.data import tables
     from lusifer.data.mining import cluster as clustering
 
     opened = _open(files, skip_bad, field)
     if opened.kind != "pairs":
-        raise UsageError(f"{files[0]}: clusters are of queries: give pairs (columns query, positive)")
+        raise UsageError(f"{files[0]}: only pairs have queries to cluster: give columns query and positive")
     page = tables.check_output(output, opened.files)
     encoder, _ = _models(model, batch_size, dtype, device)
     with terminal.phases() as show:
@@ -205,20 +205,20 @@ def cluster(
 
 
 def sets(
-    english_only: Annotated[bool, typer.Option("--english-only", help="Leave out sets in other languages.")] = False,
+    english_only: Annotated[bool, typer.Option("--english-only", help="Omit datasets in other languages.")] = False,
 ) -> None:
-    """List the published training sets: what each is used for, and how."""
+    """List the published training datasets and how each one is used."""
     from lusifer.data import sources
 
     terminal.say(sources.published_page(english_only), nl=False)
 
 
 def fetch(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or one that comes along.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be fetched.")] = False,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged recipe.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the datasets without fetching them.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key.")] = None,
 ) -> None:
-    """Fetch a recipe's data sets into the cache and check every row, without training."""
+    """Download the datasets of a recipe into the cache and check every row, without training."""
     terminal.quiet()
     from lusifer.training.recipe.load import load_recipe
     from lusifer.training.run import inputs
@@ -242,16 +242,16 @@ def _open(names: list[str], skip_bad: int, fields: list[str] | None, labels: boo
     opened = sources.open_files(names, skip_bad, sources.fields(fields or ()), labels)
     if opened.ignored:
         columns = ", ".join(opened.ignored)
-        terminal.note(f"{opened.files[0]}: columns that rows of {opened.kind} do not have are left out: {columns}")
+        terminal.note(f"{opened.files[0]}: ignored columns, which rows of {opened.kind} do not have: {columns}")
     return opened
 
 
 def _models(
     model: str, batch_size: int, dtype: str | None, device: str | None, cross_encoder: str | None = None
 ) -> tuple[Callable[[str], Any], Any]:
-    """The retriever as a function of a prompt, and the cross-encoder or None."""
-    # oneDNN and torch each keep a kernel and its reordered weights for every shape of batch, gigabytes of them in
-    # bfloat16. Both limits are read when torch is imported.
+    """Load the retriever, as a function of a prompt, and the cross-encoder, or None."""
+    # oneDNN and torch each cache a kernel and its reordered weights for every batch shape: gigabytes in bfloat16.
+    # Both limits are read when torch is imported.
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "16")
     terminal.quiet()
@@ -275,9 +275,9 @@ def _list_left_out(messages: list[str]) -> None:
 
 
 def _finish(counts: RowCounts, output: Path, page: Path, bad: BadRows) -> None:
-    """List the rows that were left out, print the counts and write their page."""
+    """List the skipped rows, print the counts and write the page of counts."""
     _list_left_out(bad.messages)
     counts.write(page)
     for line in counts.lines():
         terminal.say(line)
-    terminal.note(f"{output} written; examples of every count in {page}")
+    terminal.note(f"{output} written; {page} has examples of every count")

@@ -1,4 +1,4 @@
-"""How commands talk: libraries silent, progress as a bar on a terminal and as plain lines elsewhere."""
+"""Output of commands: libraries are silent; progress is a bar on a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def quiet() -> None:
-    """Silence progress bars, load reports and advice of the libraries; errors still come through as exceptions."""
+    """Silence progress bars, load reports and warnings of the libraries; errors are exceptions and still arrive."""
     import logging
 
-    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: some bars of the libraries have no other switch
-    os.environ["DATASETS_VERBOSITY"] = "error"  # likewise: its logger is set up anew when it is imported
-    # tqdm's lock in a process that embeds for one of several devices, and is ended: Python says that it is lost.
+    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported; some bars have no other switch
+    os.environ["DATASETS_VERBOSITY"] = "error"  # likewise: the import sets up its logger
+    # Python warns of tqdm's lock in the worker process of a device when that process is ended.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    # And these by transformers, which takes most of a second to import, and more with torch.
+    # Read by transformers, which is not imported for this: that takes most of a second, and more with torch.
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -45,17 +45,17 @@ def quiet() -> None:
 
 
 def say(message: str, err: bool = False, nl: bool = True) -> None:
-    """Print text that may come from others: what would steer a terminal is shown, as `visible` spells it."""
+    """Print text that may come from others; `visible` escapes control characters in it."""
     typer.echo(visible(message), err=err, nl=nl)
 
 
 def note(message: str) -> None:
-    """Say something on standard error: standard output is for results."""
+    """Print a message on standard error; standard output is for results."""
     say(f"lusifer: {message}", err=True)
 
 
 def duration(hours: float | None) -> str:
-    """Hours in the unit that fits: 2.50 h, 12.0 min or 40.0 s; "unknown" for None."""
+    """Write hours in a fitting unit: 2.50 h, 12.0 min or 40.0 s; "unknown" for None."""
     if hours is None:
         return "unknown"
     if hours >= 0.1:
@@ -64,20 +64,20 @@ def duration(hours: float | None) -> str:
 
 
 def interactive() -> bool:
-    """Whether somebody looks at standard error, on a terminal that can redraw a line."""
+    """Whether standard error is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
 def phases(transient: bool = False) -> Iterator[Callable[..., None]]:
-    """Show work of several phases, on standard error.
+    """Show the progress of work in several phases, on standard error.
 
     Args:
-        transient: Whether the bar goes when the work is done.
+        transient: Whether the bar disappears at the end.
 
     Yields:
-        A function to call with (phase, done, total) and perhaps words on what is left; total may be None. A bar for
-        each phase on a terminal; elsewhere a line every ten seconds at most, and none for work that is shorter.
+        A function to call with (phase, done, total) and optionally a text on the remaining time; total may be None.
+        On a terminal it shows a bar for each phase; elsewhere it prints at most one line in ten seconds.
     """
     last, now = time.monotonic(), ""
     with StageBar(transient) as bar:
@@ -99,15 +99,15 @@ def phases(transient: bool = False) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[..., None]]:
-    """Show how far a piece of work is, as `phases` does for one of its phases, without the name of the phase."""
+    """Show the progress of work in one phase; call the yielded function with (done, total)."""
     with phases(transient=True) as show:
         yield partial(show, what)
 
 
 class StageBar:
-    """A bar for each stage of a long work, one at a time; it stays on the screen when its stage is done.
+    """A progress bar for each stage of a long job, one at a time; a finished bar stays on the screen.
 
-    As a context it closes the bar however the work ends, so that an error is printed on a line of its own.
+    Use it as a context manager: it also closes the bar after an error, which is then printed on a line of its own.
     """
 
     def __init__(self, transient: bool = False) -> None:
@@ -121,7 +121,7 @@ class StageBar:
         self.close()
 
     def open(self, what: str, total: int | None, done: int = 0) -> None:
-        """Begin a stage; `done` steps of it were done before."""
+        """Open the bar of a stage of which `done` steps are already done."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -134,7 +134,7 @@ class StageBar:
             TextColumn("{task.fields[words]}", markup=False),
             console=Console(stderr=True),
             transient=self._transient,
-            redirect_stdout=False,  # what goes to a pipe must not turn up on the screen
+            redirect_stdout=False,  # output for a pipe must not appear on the screen
             refresh_per_second=2,
             speed_estimate_period=3600,  # a step may take minutes
         )
@@ -142,13 +142,13 @@ class StageBar:
         self._progress.start()
 
     def update(self, **values: int | str | None) -> None:
-        """Show how many steps are done (`completed`), of how many (`total`), or `words` behind the numbers."""
+        """Update the steps that are done (`completed`), their `total`, or the text behind the numbers (`words`)."""
         if self._progress is not None:
             shown = {name: visible(value) if isinstance(value, str) else value for name, value in values.items()}
             self._progress.update(self._progress.task_ids[0], **shown)
 
     def close(self) -> None:
-        """Leave the bar as it stands; what is printed next begins on a new line."""
+        """Stop the bar and leave it on the screen; later output begins on a new line."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -1,4 +1,4 @@
-"""Commands that train: `train`, and `ablate` over the variants of a recipe."""
+"""`lusifer train`, and `lusifer ablate` for the variants of a recipe."""
 
 from __future__ import annotations
 
@@ -25,34 +25,32 @@ if TYPE_CHECKING:
     from lusifer.training.run.share import SharedStages
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that comes along.")
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged recipe.")
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.align.max_steps=100."),
 ]
-VariantOption = Annotated[
-    str | None, typer.Option("--variant", help="One of the recipe's variants, in place of the recipe as it stands.")
-]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="Train this variant of the recipe.")]
 SAMPLE = "sample:"
 FIRST_ROWS = 1000
-"""Rows of each file that are read before torch is imported; all of them are read before the bases."""
+"""Rows of each file that are read before torch is imported; all others are read before the bases."""
 _SCORE = "eval_ndcg@10"
-_LARGER_CLUSTERS = ": most clusters are smaller than a batch; number them with `--min-points` of batch_size or more"
+_LARGER_CLUSTERS = ": most clusters are smaller than a batch; cluster again with `--min-points` of batch_size or more"
 
 
 def train(
     recipe: RecipeArgument,
     output: Annotated[Path, typer.Option(help="The run folder.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output.")] = False,
     set_: SetOption = None,
     variant: VariantOption = None,
 ) -> None:
-    """Train a model by a recipe, stage after stage."""
+    """Train a model from a recipe, one stage after another."""
     from lusifer.training.folder import RunFolder
     from lusifer.training.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, set_ or [], variant=variant)  # what is wrong is reported before torch is imported
+    loaded = load_recipe(recipe, set_ or [], variant=variant)  # errors in it are reported before torch is imported
     RunFolder(output.expanduser().resolve()).refuse(output, resume)
     refuse_unwritable(output, "folder")
     if not resume:
@@ -61,7 +59,7 @@ def train(
     from lusifer.training import processes
     from lusifer.training.run import run
 
-    first = processes.start().is_main_process  # a launcher brings every process here
+    first = processes.start().is_main_process  # a launcher starts several processes
     if first and not resume and (slow := slow_stages(loaded)) is not None:
         terminal.note(slow)
     if first and not resume and (sample := on_the_sample(loaded)) is not None:
@@ -70,18 +68,18 @@ def train(
         with listener() as listen:
             model = run.train(loaded, output, resume=resume, listen=listen)
     except KeyboardInterrupt:
-        if first and (output / "recipe.yaml").is_file():  # else nothing has begun that could go on
-            terminal.note(f"{output}: has what was saved; the same command with --resume goes on from there")
+        if first and (output / "recipe.yaml").is_file():  # otherwise nothing can be resumed
+            terminal.note(f"{output}: has the last checkpoint; repeat the command with --resume to continue from it")
         raise
     if first:
-        terminal.note(f"{model}: done; check it with `lusifer doctor {model}`")
+        terminal.note(f"{model}: trained; check it with `lusifer doctor {model}`")
 
 
 def refuse_first_rows(recipe: Recipe) -> None:
-    """Read the first rows of every local file of a recipe: a column that is missing shows in them.
+    """Read the first rows of every local file of a recipe, which show a missing column.
 
     Raises:
-        DataError: A row is not what it should be; the message names file, line and column.
+        DataError: A row is wrong; the message names file, line and column.
     """
     from lusifer.data import sources
     from lusifer.io.rows import BadRows
@@ -96,17 +94,17 @@ def refuse_first_rows(recipe: Recipe) -> None:
 
 
 def on_the_sample(recipe: Recipe) -> str | None:
-    """Say which stages learn from the text in the package, which is easily taken for one's own."""
+    """Say which stages train on the packaged sample, because users may take it for their own data."""
     stages = [each for each in recipe.stages if any((source.path or "").startswith(SAMPLE) for source in each.data)]
     if not stages:
         return None
     names = ", ".join(stage.name for stage in stages)
     own = f"--set stages.{stages[-1].name}.data.0.path=FILE"
-    return f"{names}: trains on the sample that comes with the package; on rows of your own with {own}"
+    return f"{names}: trains on the packaged sample; to train on your own rows add {own}"
 
 
 def slow_stages(recipe: Recipe) -> str | None:
-    """Say which stages ask for bfloat16 where the processor has no instructions for it."""
+    """Say which stages use bfloat16 although the processor has no instructions for it."""
     from lusifer.serving.encode import slow_format
     from lusifer.training import processes
 
@@ -120,21 +118,25 @@ def slow_stages(recipe: Recipe) -> str | None:
 
 def ablate(
     recipe: RecipeArgument,
-    output: Annotated[Path, typer.Option(help="Folder: a run and an evaluation for each variant, and the tables.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for the run and the evaluation of each variant, and the tables.")
+    ],
     data: Data = None,
-    suite: Annotated[str, typer.Option(help="As for `lusifer evaluate`.")] = "offline",
-    languages: Annotated[str | None, typer.Option(help="Codes, as in en,es; by default the 14 of the paper.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Names of tasks; by default all of the suite.")] = None,
-    only: Annotated[str | None, typer.Option(help="Variants, as in full,alignment-only; by default all.")] = None,
+    suite: Annotated[str, typer.Option(help="Suite, as for `lusifer evaluate`.")] = "offline",
+    languages: Annotated[
+        str | None, typer.Option(help="Codes of languages (en,es); by default the 14 of the paper.")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names of tasks (STS17,XNLI); by default all of the suite.")] = None,
+    only: Annotated[str | None, typer.Option(help="Variants (full,alignment-only); by default all.")] = None,
     dtype: DtypeOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Train and score every variant of a recipe. The same call goes on where one was stopped."""
+    """Train and evaluate every variant of a recipe; repeat a call to resume an interrupted one."""
     from lusifer.training.recipe.load import load_recipe
 
     every = load_recipe(recipe, check_files=False).variant_names
     names = _chosen(every, only)
-    # What is wrong with the last one is said before the first one trains.
+    # An error in the last variant is reported before the first one trains.
     recipes = {name: load_recipe(recipe, set_ or [], variant=name) for name in names}
     refuse_unwritable(output, "folder")
     from lusifer.evaluation.suites import suite as suites
@@ -153,7 +155,7 @@ def ablate(
         others = {each: output / each / "run" for each in every if each != name}
         if (shared := share.begin(recipes[name], run, others)) is not None:
             terminal.note(f"{name}: {_shared_line(shared)}")
-        # A finished run is soon done with, and one of another recipe is refused.
+        # Resuming a finished run takes seconds; a run of another recipe is refused.
         resume = ["--resume"] if (run / "recipe.yaml").is_file() else []
         _command(["train", recipe, "--output", str(run), "--variant", name, *changes, *resume])
         terminal.note(f"{name}: scoring")
@@ -162,32 +164,32 @@ def ablate(
 
 
 def _chosen(known: Sequence[str], only: str | None) -> list[str]:
-    """The variants that are run, in the recipe's order."""
+    """Give the variants to run, in the order of the recipe."""
     asked = listed(only, "--only") or list(known)
     unknown = [name for name in asked if name not in known]
     if unknown:
-        raise UsageError(f"--only {unknown[0]}: no such variant: use some of {', '.join(known)}")
+        raise UsageError(f"--only {unknown[0]}: no such variant: choose from {', '.join(known)}")
     if len(known) < 2:
-        raise UsageError("the recipe has no variants to compare with: add `variants:` to it (docs/how-to/evaluate.md)")
+        raise UsageError("the recipe has no variants to compare: add `variants:` to it (docs/how-to/evaluate.md)")
     return [name for name in known if name in asked]
 
 
 def _command(words: list[str], quiet: bool = False) -> None:
-    """Run a command of ours in a process of its own, so that a model's memory is free before the next one."""
+    """Run a Lusifer command in a process of its own, which frees the memory of a model before the next one."""
     done = subprocess.run(
         [sys.executable, "-m", "lusifer.cli", *words], stdout=subprocess.DEVNULL if quiet else None, check=False
     )
     if done.returncode:
-        raise LusiferError(f"lusifer {' '.join(words)}: ended with status {done.returncode}; see above")
+        raise LusiferError(f"lusifer {' '.join(words)}: failed with status {done.returncode}; its error is above")
 
 
 def _shared_line(shared: SharedStages) -> str:
-    """Say which stages a run took over."""
-    return f"{', '.join(shared.stages)} taken over from {shared.run}, which trained the same"
+    """Say which stages a run took from another one."""
+    return f"{', '.join(shared.stages)} copied from {shared.run}, which trained the same"
 
 
 def _compare(names: list[str], output: Path) -> None:
-    """The table with the stages that were trained once, and the page with the bars."""
+    """Print and write the table, with the stages that were trained once, and write the page with the charts."""
     from lusifer.evaluation.report import card, facts, page
     from lusifer.training.run.share import SharedStages
 
@@ -206,12 +208,12 @@ def _compare(names: list[str], output: Path) -> None:
 
 @contextmanager
 def listener() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give what listens to a training run: a bar a stage on a terminal, `say` and its plain lines elsewhere."""
+    """Give a listener for a training run: a bar for each stage on a terminal, the plain lines of `say` elsewhere."""
     if not terminal.interactive():
         yield say
         return
     with terminal.StageBar() as bar:
-        words = {}  # what stands behind the numbers of the bar
+        words = {}  # the texts behind the numbers of the bar
 
         def show(event: dict[str, Any]) -> None:
             match event:
@@ -229,7 +231,7 @@ def listener() -> Iterator[Callable[[dict[str, Any]], None]]:
                         words["score"] = f"ndcg@10 {event[_SCORE]:.3f}"
                     bar.update(words=", ".join(words.values()))
                 case _:
-                    bar.close()  # the stage is over, or has not begun
+                    bar.close()  # between two stages
                     say(event)
 
         yield show
@@ -250,7 +252,7 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
         case {"event": "data"}:
             yield from _data_lines(event)
         case {"event": "stage", "steps": steps}:
-            yield f"{steps} steps" + (f", {event['done']} done already" if event.get("done") else "")
+            yield f"{steps} steps" + (f", of which {event['done']} are already done" if event.get("done") else "")
         case {"event": "log", "loss": _}:
             keys = [key for key in ("loss", "learning_rate", "grad_norm") if key in event]
             numbers = ", ".join(f"{key} {event[key]:.4g}" for key in keys)
@@ -263,26 +265,26 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
             )
             yield f"step {rest['step']} of {rest['steps']}: held pairs: {scores}"
         case {"event": "damaged", "file": file, "kept": kept}:
-            yield f"{file}: missing or damaged: going on from what was saved before; its folder is kept as {kept}"
+            yield f"{file}: missing or damaged: resuming from the checkpoint before it; its folder is now {kept}"
         case {"event": "processes", "before": before, "now": now}:
-            yield f"its checkpoint is of {before} processes, this run has {now}: the same batches, other dropout"
+            yield f"the checkpoint was made with {before} processes, this run has {now}: same batches, other dropout"
         case {"event": "best gone", "step": step}:
-            yield f"the weights of step {step}, the best so far, are gone: the best of the steps to come is kept"
+            yield f"the weights of step {step}, the best so far, are gone: the best of the later steps will be saved"
         case {"event": "best", "step": step, "score": score, "first": first, "last": last, "kept": kept}:
-            taken = "" if kept else "; the last weights are kept"
+            taken = "" if kept else "; the last weights are saved"
             yield f"best at step {step}: ndcg@10 {score:.3f}; last {last:.3f}; before training {first:.3f}{taken}"
         case {"event": "saved", "adapted_layers": layers, "folder": folder}:
             yield f"{layers} layers with adapters, {folder} written"
 
 
 def _data_lines(event: dict[str, Any]) -> Iterator[str]:
-    """What a reader should know of the rows of a stage."""
+    """Give warnings and counts for the rows of a stage."""
     for source in event["sources"]:
         if source["dropped"]:
-            dropped = f"{source['dropped']:,} more dropped: no negative could be found for them"
+            dropped = f"{source['dropped']:,} more dropped: no negative was found for them"
             yield f"{source['name']}: {source['rows']:,} rows, {dropped}"
         if removed := source.get("removed"):
-            yield f"{source['name']}: {removed:,} negatives taken out, which answer their query in this or another row"
+            yield f"{source['name']}: {removed:,} negatives removed, which answer their query in this or another row"
         if mixed := source.get("mixed"):
             advice = "" if mixed * 2 <= source["steps"] else _LARGER_CLUSTERS
             yield f"{source['name']}: {mixed:,} of {source['steps']:,} steps mix clusters{advice}"
@@ -295,19 +297,21 @@ def _data_lines(event: dict[str, Any]) -> Iterator[str]:
     for message in event["skipped"]:
         yield f"bad row left out: {message}"
     for source in event["left_out"]:
-        yield f"{source['name']}: left out: its language is {source['language']}, and english_only is on"
+        yield f"{source['name']}: left out: its language is {source['language']}, and english_only is set"
 
 
 def _held_line(counts: dict[str, int] | None) -> str:
-    """What a stage is scored on."""
+    """Describe the rows that a stage is scored on."""
     if counts is None:
-        return "evaluate: no 10 rows can be held back: all rows train, nothing is scored, the last weights are kept"
-    left_out = f"; {counts['left_out']:,} more left out, which training reads" if counts["left_out"] else ""
+        return "evaluate: fewer than 10 rows can be held out: all train, nothing is scored, the last weights are saved"
+    left_out = (
+        f"; {counts['left_out']:,} more are not used, because training reads their texts" if counts["left_out"] else ""
+    )
     sizes = f"{counts['queries']:,} queries among {counts['documents']:,} texts"
-    return f"evaluate: {counts['rows']:,} held rows are not trained on: {sizes}{left_out}"
+    return f"evaluate: {counts['rows']:,} held-out rows, which do not train: {sizes}{left_out}"
 
 
 def _watched(row: dict[str, Any]) -> str:
-    """Say one measurement of the gap between languages."""
+    """Write one measurement of the gap between languages."""
     means = row["means"]
     return f"retrieval {means['retrieval']:.4g} %, margin {means['margin']:.4g}, shift {means['shift']:.4g}"

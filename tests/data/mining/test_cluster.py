@@ -73,7 +73,7 @@ def test_command_writes_clusters_and_stage_2_reads_them(tmp_path: Path, capsys: 
     share = sum(size // 32 * 32 for size in sizes) / len(made)
     assert f"rows that fit into batches of one cluster: {share:.0%} at batch_size 32, " in capsys.readouterr().out
     assert main(["data", "cluster", "sample:passages", "--model", "mini", "--output", str(output)]) == 2
-    assert "clusters are of queries" in capsys.readouterr().err
+    assert "only pairs have queries to cluster" in capsys.readouterr().err
 
 
 def table(count: int, positives: int | None = None) -> Dataset:

@@ -244,7 +244,7 @@ def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsy
     assert all(len(row["negative"]) == 7 for row in read(output))
     assert "rows with all negatives" in capsys.readouterr().out
     assert main(["data", "mine", "sample:passages", "--model", "mini", "--output", str(output)]) == 2
-    assert "rows of text alone have no positive" in capsys.readouterr().err
+    assert "rows with only a text have no positive" in capsys.readouterr().err
 
 
 def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path: Path) -> None:

@@ -323,9 +323,9 @@ def test_the_language_gap_is_shown_where_it_was_measured(tmp_path):
 
 
 def test_notes_stand_behind_the_verdict(facts):
-    html = report.page([facts], ["warm: align taken over from <full>"])
+    html = report.page([facts], ["warm: align copied from <full>"])
     part = html.partition('id="verdict"')[2].partition("</ul>")[0]
-    assert part.rstrip().endswith("<li>warm: align taken over from &lt;full&gt;</li>")
+    assert part.rstrip().endswith("<li>warm: align copied from &lt;full&gt;</li>")
 
 
 def test_suites_are_parts_of_one_page(tmp_path):

@@ -98,9 +98,9 @@ def test_training_says_what_it_leaves_out_and_keeps_it(
 ) -> None:
     assert main(["train", str(recipe), "--output", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert "lusifer: contrast: half: 5 rows, 5 more dropped: no negative could be found for them" in said
-    assert "lusifer: contrast: v1.0/lost: 0 rows, 1 more dropped: no negative could be found for them" in said
-    assert "lusifer: contrast: chinese: left out: its language is zh, and english_only is on" in said
+    assert "lusifer: contrast: half: 5 rows, 5 more dropped: no negative was found for them" in said
+    assert "lusifer: contrast: v1.0/lost: 0 rows, 1 more dropped: no negative was found for them" in said
+    assert "lusifer: contrast: chinese: left out: its language is zh, and english_only is set" in said
     kept = json.loads((tmp_path / "run" / "checkpoints" / "01-contrast" / describe.DATA).read_text())
     assert sorted(source["rows"] for source in kept["sources"]) == [0, 4, 5]
     assert str(tmp_path) not in json.dumps(kept)
