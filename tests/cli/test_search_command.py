@@ -7,10 +7,12 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lusifer.cli import main
 from lusifer.index.index import Index
+from lusifer.io import names
 from lusifer.serving import guard
 from support.processes import lusifer
 
@@ -77,7 +79,8 @@ def test_rows_are_filtered_by_their_fields_and_reindexed_in_other_passages(capsy
     assert said[0] == "lusifer: tokens of a passage: 64 -> 32"
     assert said[1].startswith("lusifer: 3 documents -> i: 3 added") and len(Index.open("i")) > before
     refusal = refused(capsys, 2, "index", "model", *words[:-2], "--tokens", "40")
-    assert "--tokens: the index was made otherwise: leave it out, or embed anew: `lusifer reindex i --model" in refusal
+    wanted = "--tokens: the index was made otherwise: leave it out; to embed the texts again: `lusifer reindex i "
+    assert wanted in refusal
     run(capsys, "index", "model", *words[:-2], "--tokens", "32")
 
 
@@ -134,6 +137,35 @@ def test_a_model_without_its_golden_vectors_embeds_nothing_and_leaves_nothing(ca
     assert wrong in refused(capsys, 1, *command[:-1], "new") and not Path("new").exists()
     assert wrong in refused(capsys, 1, *command)
     assert wrong in refused(capsys, 1, "reindex", "i", "--model", "bad")
+
+
+def test_a_question_to_an_index_of_an_embedder_is_told_of_the_model_that_was_trained_in_its_space(
+    capsys, folder, monkeypatch
+):
+    run(capsys, "index", "model", "--input", "notes", "--output", "i")
+    assert run(capsys, "search", "i", "vatn")[1] == []
+    made, models = Index.open("i").model, folder / "shipped"
+    for name, whose in (("lusifer-else", "another"), ("lusifer-many", made.identity)):
+        (models / name).mkdir(parents=True)
+        (models / name / "config.json").write_text(json.dumps({"space": {"name": "model", "identity": whose}}))
+    monkeypatch.setattr(names, "roots", lambda kind: [models])
+    (line,) = run(capsys, "search", "i", "vatn")[1]
+    assert f"{made.name} embedded the question" in line and line.endswith("add `--model many`")
+    assert run(capsys, "search", "i", "vatn", "--model", "model")[1] == []  # who names it has chosen
+    assert len(run(capsys, "search", "i", "station", "--mode", "words")[1]) == 0
+
+
+def test_advice_to_embed_an_index_again_is_quoted_and_only_given_where_it_has_texts(capsys, folder):
+    words = ["index", "model", "--input", "notes", "--output", "my index"]
+    run(capsys, *words)
+    again = "to embed the texts again: `lusifer reindex 'my index' --model model"
+    assert f"{again} --dtype bfloat16`" in refused(capsys, 2, *words, "--dtype", "bfloat16")
+    assert f"{again}`" in refused(capsys, 2, *words, "--tokens", "20")
+    np.save("v.npy", np.eye(2, 48, dtype=np.float32))
+    words = ["index", "model", "--vectors", "v.npy", "--output", "bare"]
+    run(capsys, *words)
+    said = refused(capsys, 2, *words, "--dtype", "bfloat16")
+    assert "reindex" not in said and "has no texts to embed again: for other vectors, make a new index" in said
 
 
 def test_an_index_whose_model_was_moved_names_both_and_is_asked_by_it_in_its_new_place(capsys, model_folder):
@@ -268,9 +300,9 @@ def test_an_index_with_offsets_as_typed(capsys, statistics):
     for more in (["--language-field", "lang"], ["--offsets", "s.safetensors"]):  # as it was made
         assert run(capsys, *command, *more)[1][-1].endswith("2 unchanged; 0 passages embedded")
     error = refused(capsys, 2, *command, "--language-field", "tongue")
-    assert "--language-field: the index was made otherwise: leave it out, or embed anew" in error
+    assert "--language-field: the index was made otherwise: leave it out; to embed the texts again" in error
     error = refused(capsys, 2, *command, "--offsets", "s.safetensors", "--language-field", "tongue")
-    assert "--language-field: the index was made otherwise: leave it out, or embed anew" in error
+    assert "--language-field: the index was made otherwise: leave it out; to embed the texts again" in error
     error = refused(capsys, 2, *command, "--offsets", "none.safetensors")
     assert "none.safetensors: no such file: make it with `lusifer calibrate" in error
     said = run(capsys, "reindex", "o", "--model", "model", "--offsets", "none")[1]

@@ -194,6 +194,9 @@ def test_an_index_keeps_its_format(first, later, format_, finished, processor, c
     loaded, real = [], folder.load
     monkeypatch.setattr(folder, "load", lambda *at, **how: loaded.append(how["dtype"]) or real(*at, **how))
     assert main(["search", "INDEX", "water", "--device", "cpu", "--unscored", "off"]) == 0
+    said = capsys.readouterr().err
+    assert ("INDEX: its vectors are in bfloat16: this processor" in said) == (format_ is not None)
+    assert ("`lusifer reindex INDEX --model " in said) == (format_ is not None)
     run.make([str(finished)], indexes=[Path("INDEX")], device="cpu", dtype="auto")
     assert loaded == [format_, format_]
     other = "float32" if format_ else "bfloat16"

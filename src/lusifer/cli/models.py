@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from lusifer.errors import LusiferError, MissingExtraError, UsageError
 from lusifer.io import names
 
 if TYPE_CHECKING:
+    from lusifer.index.index import Index
     from lusifer.serving.guard import LanguageGuard
 
 OWN_PROCESS = "own process"
@@ -147,7 +149,15 @@ def quick_imports() -> Iterator[None]:
         gc.enable()
 
 
-def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: bool, thorough: bool = True) -> Any:
+def load_to_embed(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    *,
+    alone: bool,
+    thorough: bool = True,
+    index: Index | None = None,
+) -> Any:
     """Load what embeds: of one of our models on a CPU no more than that, where nothing else runs in this process.
 
     Gives the model and the format it was asked for in, None as saved. Where `auto` chose it, a line says so.
@@ -158,6 +168,7 @@ def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: b
         dtype: As `DtypeOption` or `AutoDtype`.
         thorough: As `serving.dtypes.load`.
         alone: Whether the process ends with this command, and compiles nothing.
+        index: The index whose format `dtype` is; a slow one is then no choice of the call.
 
     Raises:
         LusiferError: As `folder.load`.
@@ -174,7 +185,9 @@ def load_to_embed(model: str, device: str | None, dtype: str | None, *, alone: b
 
         made = make(dtype)
         if slow := slow_format(made.device, dtype):
-            terminal.note(slow)
+            own = "" if index is None else f"{index.folder}: its vectors are in {dtype}: "
+            advice = "" if index is None else f"; {embed_again(index.folder, index.asks, '--dtype', 'float32')}"
+            terminal.note(f"{own}{slow}{advice}")
         return made, dtype
     from lusifer.serving import dtypes
 
@@ -195,8 +208,23 @@ def settle_dtype(settings: dict[str, Any], index: Path, model: str, before: str 
     dtype = settings.pop("dtype")
     if dtype != _AUTO and not dtypes.same(model, dtype, before):
         words = f"the vectors of the index are in {before or 'the format that the model was saved in'}"
-        anew = f"`lusifer reindex {index} --model {model} --dtype {dtype}`"
-        raise UsageError(f"--dtype {dtype}: {words}: leave the option out, or embed anew: {anew}")
+        anew = embed_again(index, model, "--dtype", dtype)
+        raise UsageError(f"--dtype {dtype}: {words}: leave the option out; {anew}")
+
+
+def embed_again(index: Path, model: str, *more: str) -> str:
+    """How the documents of an index get other vectors: from their texts, or from new vectors if it has no texts.
+
+    Args:
+        index: The folder of the index.
+        model: The model, as it is named in a call.
+        *more: Further words of the call.
+    """
+    from lusifer.index.table import PassageTable
+
+    if PassageTable(index.expanduser()).lacks_text:
+        return "the index has no texts to embed again: for other vectors, make a new index (`lusifer index`)"
+    return f"to embed the texts again: `{shlex.join(['lusifer', 'reindex', str(index), '--model', model, *more])}`"
 
 
 def demand(embedder: Any, model: str) -> None:

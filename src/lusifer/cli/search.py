@@ -17,6 +17,7 @@ from lusifer.cli.models import (
     Model,
     Unscored,
     demand,
+    embed_again,
     guard_for,
     load_to_embed,
     model_name,
@@ -133,10 +134,7 @@ def _refuse_place(output: Path) -> None:
 
 
 def _survey(source: Any, model: str, unscored: str) -> tuple[Survey, LanguageGuard | None]:
-    """Read all documents before the model is loaded: a bad last line must not cost the work on the others.
-
-    Gives what has looked at their languages as well.
-    """
+    """Read all documents, and look at their languages, before the model is loaded: a bad last line costs no work."""
     from lusifer.index import documents
     from lusifer.serving import guard
 
@@ -209,7 +207,7 @@ def _opened(
         made = Index.open(output, model)
         made.require_own()
         settle_dtype(settings, output, model, made.model.dtype)
-        made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone)[0])
+        made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone, index=made)[0])
     # Without offsets there is no field to describe: it is compared with that of the index as it is.
     alone_said = {"language_field"} & settings.keys() if "offsets" not in settings else set()
     described = {name: value for name, value in settings.items() if name not in alone_said}
@@ -217,8 +215,8 @@ def _opened(
     asked = replace(asked, **{name: settings[name] for name in alone_said})
     for option, names in MADE_WITH.items():
         if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
-            words = "the index was made otherwise: leave it out, or embed anew"
-            raise UsageError(f"--{option.replace('_', '-')}: {words}: `lusifer reindex {output} --model {model}`")
+            words = "the index was made otherwise: leave it out"
+            raise UsageError(f"--{option.replace('_', '-')}: {words}; {embed_again(output, model)}")
     if kept:
         _compare(made.embedder, made.model, sample)
     else:
@@ -294,8 +292,8 @@ def search(
         looked = []
 
         def load(place: str, dtype: str | None) -> Embedder:
-            looked.append(_looked(query, place, found.asks, unscored))
-            return load_to_embed(place, device, dtype, alone=context.obj is OWN_PROCESS)[0]
+            looked.extend(_looked(query, place, found, unscored, model is None))
+            return load_to_embed(place, device, dtype, alone=context.obj is OWN_PROCESS, index=found)[0]
 
         if mode != "words":  # for words no vector is made
             found.use(load)
@@ -310,7 +308,7 @@ def search(
         terminal.note(
             f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g} or more")
         )
-    if any(looked) and (line := looked[0].line(found.asks)):
+    for line in filter(None, looked):
         terminal.note(line)
 
 
@@ -336,16 +334,17 @@ def _judging(
     return {"calibrated": calibrated, "languages": [code], "statistics": known}
 
 
-def _looked(query: str, place: str, model: str, unscored: str) -> LanguageGuard | None:
-    """What has looked at the language of a question, by the card of a model, and refused it if that is asked for."""
+def _looked(query: str, place: str, index: Index, unscored: str, by_default: bool) -> list[str | None]:
+    """What to say of the language of a question, by the card of a model; refused if that is asked for."""
+    from lusifer.index.models import shipped_line
     from lusifer.serving import guard
 
     mine = guard_for(place, unscored)
     if mine is not None:
         mine.see(query)
         if unscored == "error":
-            guard.refuse(mine, model)
-    return mine
+            guard.refuse(mine, index.asks)
+    return [mine and mine.line(index.asks), shipped_line(index.model) if by_default else None]
 
 
 def _as_json(hit: Found) -> str:

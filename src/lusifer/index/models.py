@@ -163,6 +163,20 @@ def maker(made_by: IndexModel, index: str | os.PathLike[str]) -> Known:
         raise UsageError(f"{index}: {words}: {how}; {anew}") from error
 
 
+def shipped_line(made_by: IndexModel) -> str | None:
+    """Name the model of the library that was trained in the vector space of an index, for questions; None if none was.
+
+    An index of an English embedder answers questions in other languages badly, and nothing in the scores shows it.
+    """
+    for name in names.shipped_models():
+        file = names.shipped_model(name) / "config.json"
+        space = contents.read(file, dict).get("space") if file.is_file() else None
+        if isinstance(space, dict) and space.get("identity") == made_by.identity:
+            words = f"{made_by.name} embedded the question, as it did the documents"
+            return f"{words}: if it does not know the language of the question, add `--model {name}`"
+    return None
+
+
 def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
     """Check that a model may search an index.
 
