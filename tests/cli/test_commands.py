@@ -31,7 +31,7 @@ def test_doctor_is_green_and_status_0_or_red_and_status_1(model_folder, folder, 
     assert main(["doctor", str(model_folder)]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out.splitlines()[-1].endswith("all 14 checks hold")
+    assert said.out.splitlines()[-1].endswith("all 14 checks passed")
     broken = shutil.copytree(model_folder, folder / "broken")
     config = json.loads((broken / "config.json").read_text(encoding="utf-8"))
     config["bidirectional"] = config["llm"]["is_causal"] = False

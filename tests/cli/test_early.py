@@ -49,7 +49,7 @@ CASES = {
     "embed mini --input good.txt --output v.npy --task Nothing": "task 'Nothing' is unknown",
     "export nowhere --output new": "nowhere: no such folder",
     "export mini --output taken": "--output taken: has files",
-    "export mini --output new --field text": "say how to read --input",
+    "export mini --output new --field text": "--field and --input-format need --input",
     "export mini --output new --input words.csv": "words.csv line 2: no field 'text'",
     "push nowhere me/model": "nowhere: no such folder",
     "convert nowhere new": "nowhere: no such folder",

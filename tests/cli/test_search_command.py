@@ -51,7 +51,7 @@ def test_a_folder_of_texts_is_indexed_searched_and_brought_up_to_date(capsys):
     out, err = run(capsys, "search", "i", "水は命です。", "--top-k", "2")
     assert out[:2] == ["1  1.000  d.txt", "   水は命です。"] and len(out) == 4 and err == []
     err = run(capsys, "search", "i", "water " * 100)[1]
-    assert err == ["lusifer: the question has 203 tokens, of which the first 64 are read"]
+    assert err == ["lusifer: the query has 203 tokens; the model reads the first 64"]
     out, _ = run(capsys, "search", "i", "ВОДА", "--mode", "words", "--json")
     text = TEXTS["b/c.md"]
     expected = {"id": "b/c.md", "score": None, "text": text, "start": 0, "end": len(text), "fields": {}}
@@ -61,7 +61,7 @@ def test_a_folder_of_texts_is_indexed_searched_and_brought_up_to_date(capsys):
     Path("notes/empty.txt").write_text("\n")
     assert run(capsys, *command, "--prune")[1] == [
         "lusifer: 1 empty file is left out",
-        "lusifer: 2 documents -> i: 0 added, 1 replaced, 1 unchanged, 1 taken out; 1 passage embedded",
+        "lusifer: 2 documents -> i: 0 added, 1 replaced, 1 unchanged, 1 deleted; 1 passage embedded",
     ]
     assert run(capsys, "search", "i", "station", "--mode", "words") == ([], ["lusifer: i: nothing found"])
 
@@ -79,7 +79,7 @@ def test_rows_are_filtered_by_their_fields_and_reindexed_in_other_passages(capsy
     assert said[0] == "lusifer: tokens of a passage: 64 -> 32"
     assert said[1].startswith("lusifer: 3 documents -> i: 3 added") and len(Index.open("i")) > before
     refusal = refused(capsys, 2, "index", "model", *words[:-2], "--tokens", "40")
-    wanted = "--tokens: the index was made otherwise: leave it out; to embed the texts again: `lusifer reindex i "
+    wanted = "another value: leave the option out; to embed the texts again: `lusifer reindex i "
     assert wanted in refusal
     run(capsys, "index", "model", *words[:-2], "--tokens", "32")
 
@@ -92,7 +92,7 @@ def test_on_long_and_prompts_reach_the_index(capsys):
     assert "1 of 1 text is longer than the 64 tokens" in said[0]
     model = Index.open("i").model
     assert model.query.endswith("\n") and model.document == ""
-    assert "--task: the index was made otherwise" in refused(capsys, 2, "index", "model", *words[:-1], "sts")
+    assert "--task: the index was made with another value" in refused(capsys, 2, "index", "model", *words[:-1], "sts")
 
 
 def test_texts_are_cut_where_a_passage_ends_and_split_by_a_later_call(capsys):
@@ -233,14 +233,15 @@ def statistics(capsys, folder: Path) -> Path:
     """What `lusifer calibrate` makes of the sample, which says how little that is."""
     assert main(["calibrate", "model", "--parallel", "sample", "--output", "s.safetensors"]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[0].startswith("at one threshold for all languages, counted on the half")
+    assert said.out.splitlines()[0].startswith("at one threshold for all languages, on the half")
     assert [line.split()[0] for line in said.out.splitlines()[3:]][:2] == ["es", "ru"]
     taken, first, second = said.err.splitlines()
     assert taken.startswith("lusifer: sample: 28 sentences, each in 14 languages: English (en), ")
     assert "Swahili (sw)" in taken
-    assert "28 sentences in 14 languages -> s.safetensors; the zero of a score is known to " in first
+    assert "28 sentences in 14 languages -> s.safetensors; the zero of a score is precise to " in first
     assert (
-        second == "lusifer: fewer than 200 sentences show how it works: for a threshold to rely on, take some hundred"
+        second
+        == "lusifer: fewer than 200 sentences are only a demonstration: take a few hundred for a threshold to rely on"
     )
     return folder / "s.safetensors"
 
@@ -255,7 +256,7 @@ def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics, m
     assert hits[0]["id"] == "d.txt" and err == [] and all("calibrated" in hit for hit in hits)
     least = f"{hits[0]['calibrated'] - 0.001:.3f}"
     with monkeypatch.context() as patched:
-        for told, said in (("ja", ""), (None, ", by all languages")):
+        for told, said in (("ja", ""), (None, ", with all languages")):
             patched.setattr(guard, "told", lambda text, codes, told=told: told)
             out, _ = run(capsys, "search", "i", "水は命です。", *more, "--language", "ko", "--top-k", "1", "--json")
             hit = json.loads(out[0])
@@ -268,13 +269,13 @@ def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics, m
     assert out == [] and err == ["lusifer: i: nothing found with a score of 1.1 or more"]
     err = run(capsys, "search", "i", "水は命です。", *more)[1]
     assert err == [
-        "lusifer: the language of the question could not be told: scores are calibrated by all languages together "
-        "(--language names it)"
+        "lusifer: the language of the query was not identified: scores are calibrated with all languages together "
+        "(set it with --language)"
     ]
     err = run(capsys, "search", "i", "Wasser", *more, "--language", "de")[1]
-    assert err[0].startswith("lusifer: the language of the question (de) is not among the 14 known: scores are")
+    assert err[0].startswith("lusifer: the language of the query (de) is not among the 14 known: scores are")
     error = refused(capsys, 2, "search", "i", "Wasser", "--language", "de")
-    assert "--language de: says something of calibrated scores or of an index with offsets: add --calibrated" in error
+    assert "--language de: is for calibrated scores or an index with offsets: add --calibrated" in error
     error = refused(capsys, 2, "search", "i", "Wasser", *more, "--language", "deutsch!")
     assert "is unknown" in error
     assert "gives no scores" in refused(capsys, 2, "search", "i", "Wasser", "--mode", "words", "--min-score", "1")
@@ -286,23 +287,23 @@ def test_an_index_with_offsets_as_typed(capsys, statistics):
     command = ["index", "model", "--input", "rows.jsonl", "--output", "o"]
     said = run(capsys, *command, "--offsets", "s.safetensors", "--language-field", "lang")[1]
     assert said[0] == (
-        "lusifer: of 1 of 2 documents the language could not be told, or is not among those of the offsets: they have "
-        "none taken out; the first is rows.jsonl line 2"
+        "lusifer: the language of 1 of 2 documents was not identified or has no offset: their vectors are stored "
+        "without an offset; the first is rows.jsonl line 2"
     )
     assert run(capsys, *command)[1][-1].endswith("2 unchanged; 0 passages embedded")
     out, err = run(capsys, "search", "o", "Maji ni uhai.", "--language", "sw", "--calibrated")
     assert out[0].startswith("1  1.000 (") and err == []
     err = run(capsys, "search", "o", "Νερό", "--language", "el")[1]
     assert (
-        "(el) is not among the 14 known: no offset is taken out of the vector of the question (--language names it)"
+        "(el) is not among the 14 known: no offset is subtracted from the vector of the query (set it with --language)"
         in err[0]
     )
     for more in (["--language-field", "lang"], ["--offsets", "s.safetensors"]):  # as it was made
         assert run(capsys, *command, *more)[1][-1].endswith("2 unchanged; 0 passages embedded")
     error = refused(capsys, 2, *command, "--language-field", "tongue")
-    assert "--language-field: the index was made otherwise: leave it out; to embed the texts again" in error
+    assert "--language-field: the index was made with another value: leave the option out; to embed" in error
     error = refused(capsys, 2, *command, "--offsets", "s.safetensors", "--language-field", "tongue")
-    assert "--language-field: the index was made otherwise: leave it out; to embed the texts again" in error
+    assert "--language-field: the index was made with another value: leave the option out; to embed" in error
     error = refused(capsys, 2, *command, "--offsets", "none.safetensors")
     assert "none.safetensors: no such file: make it with `lusifer calibrate" in error
     said = run(capsys, "reindex", "o", "--model", "model", "--offsets", "none")[1]
@@ -318,7 +319,7 @@ def test_where_the_statistics_go(capsys, folder, model_folder):
     run(capsys, "index", "own", "--input", "notes", "--output", "own.index")
     assert run(capsys, "search", "own.index", "water", "--calibrated", "--language", "en")[0]
     error = refused(capsys, 2, "calibrate", "mini", "--parallel", "sample")
-    assert error.startswith("lusifer: error: --output: mini is no folder of yours: name a file")
+    assert error.startswith("lusifer: error: --output: needed, because mini is not a folder: name a file")
     Path("two.jsonl").write_text('{"en": "a", "sw": "b"}\n{"en": "a"}\n')
     assert "two.jsonl" in refused(capsys, 1, "calibrate", "own", "--parallel", "two.jsonl", "--output", "x.safetensors")
     assert not Path("x.safetensors").exists()

@@ -112,7 +112,7 @@ def test_an_upload_that_may_not_ask_the_hub_is_refused(
 
 def test_a_new_repository_is_private_and_the_upload_one_commit(pushed: Pushed) -> None:
     assert pushed.found["new"]["status"] == 0, pushed.found["new"]
-    assert "fetched back, the same" in pushed.said("new")
+    assert "and checked; embed with it" in pushed.said("new")
     assert pushed._of("me/new").private and not pushed._of("me/delta").private
     assert pushed.commits("me/new") == 2 and pushed.commits("me/delta") == 1
 

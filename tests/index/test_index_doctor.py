@@ -218,7 +218,7 @@ def test_a_model_that_is_gone_or_another_one_is_named(embedder, model_folder, tm
 
 def test_the_command_reads_indexes_as_well_as_models(folder, tmp_path):
     run = CliRunner().invoke(app, ["doctor", str(folder)])
-    assert run.exit_code == 0 and run.stdout.count("green") == 5 and "all 5 checks hold" in run.stdout
+    assert run.exit_code == 0 and run.stdout.count("green") == 5 and "all 5 checks passed" in run.stdout
     flip(folder, "data", 0.5)
     run = CliRunner().invoke(app, ["doctor", str(folder)])
     assert run.exit_code != 0 and run.stdout.startswith("red") and "restore it from a copy" in run.stdout

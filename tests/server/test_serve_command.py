@@ -29,10 +29,10 @@ from support.processes import lusifer
         (["MODEL", "--port", "70000"], "less than or equal to 65535"),
         (["MODEL", "--queue-tokens", "10"], "--queue-tokens 10: less than the tokens of a batch (1024)"),
         (["MODEL", "MODEL"], "two models have the name"),
-        (["MODEL", "--api-keys", "empty"], "empty: no API key in it"),
+        (["MODEL", "--api-keys", "empty"], "empty: has no API key"),
         (["MODEL", "--api-keys", "absent"], "absent: cannot be read"),
-        (["MODEL", "--api-keys", "bom"], "bom line 2: an API key may have printable characters of ASCII alone"),
-        (["MODEL", "--api-keys", "latin"], "latin: is no text in UTF-8"),
+        (["MODEL", "--api-keys", "bom"], "bom line 2: an API key may only have printable ASCII characters"),
+        (["MODEL", "--api-keys", "latin"], "latin: not UTF-8 text"),
         (["MODEL", "--port", "TAKEN"], "give another --host or --port"),
     ],
 )
@@ -62,7 +62,7 @@ def test_a_key_is_what_its_file_shows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("secret", ["k\udcff", "käse", "k\x1b[2J"])
 def test_a_key_of_the_environment_that_no_header_can_hold(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUSIFER_API_KEYS", f"first,{secret}")
-    with pytest.raises(UsageError, match="LUSIFER_API_KEYS: key 2: an API key may have") as error:
+    with pytest.raises(UsageError, match="LUSIFER_API_KEYS: key 2: an API key may only have") as error:
         _keys(None)
     assert secret not in str(error.value)
 

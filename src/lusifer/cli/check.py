@@ -1,4 +1,4 @@
-"""`lusifer check`: what a recipe will train and cost, before anything is downloaded."""
+"""`lusifer check`: what a recipe trains and costs, without a download."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 GIB = 2**30
 WIDTH = 110
 NOTE = (
-    "Parameters are exact. Memory and FLOPs are counted by running a step on tensors without memory: estimates, "
-    "not measurements. Memory is for texts of full length on one device: first on a GPU, with `auto` as 16 bit, "
-    "then on the device of this machine. With --gpus N each card needs as much. The libraries come on top (about "
-    "half a GiB), and on a CPU the system's allocator may hold 1.3 to 1.7 times as much as it is asked for. Hours "
-    "are on one device at the utilisation shown, which is assumed; --gpus N divides them by N, as if cards lost "
-    "no time to each other. Energy is that of the cards alone, at the power of their data sheets all the time. A "
-    "run says in its first lines what a step takes (training/estimate: memory.py, cost.py, totals.py, "
-    "cards.toml)."
+    "Parameters are exact. Memory and FLOPs are estimates, not measurements: one step is run on tensors without "
+    "memory (the meta device). Memory is for texts of maximum length on one device: first on a GPU, where `auto` is "
+    "16 bit, then on the device of this machine. With --gpus N each card needs as much. The libraries need about half "
+    "a GiB more, and on a CPU the allocator of the system may hold 1.3 to 1.7 times the requested memory. Hours are "
+    "for one device at the assumed utilization that is shown; --gpus N divides them by N, as if communication took no "
+    "time. Energy is that of the cards alone, always at the power of their data sheets. The first lines of a run show "
+    "the real time of a step. Sources: training/estimate (memory.py, cost.py, totals.py, cards.toml)."
 )
 
 
@@ -36,15 +35,17 @@ def check(
     recipe: RecipeArgument,
     set_: SetOption = None,
     variant: VariantOption = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Cards that share the work, each with the whole model.")] = 1,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="Number of cards that share the work, each with the complete model.")
+    ] = 1,
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0.001, help="GiB of a card: name one change that makes the recipe fit it, or halves its time."
+            min=0.001, help="GiB of a card; suggests one change that makes the recipe fit, or halves its time."
         ),
     ] = None,
 ) -> None:
-    """Say what a recipe would train, and what it needs, before anything is downloaded."""
+    """Show what a recipe trains and what it needs, without a download."""
     terminal.quiet()
     terminal.say(describe(recipe, set_ or [], variant, gpus, memory))
 
@@ -56,7 +57,7 @@ def describe(
     gpus: int = 1,
     memory: float | None = None,
 ) -> str:
-    """Read a recipe (see `load_recipe`) and say what trains, memory, hours and steps per source. Downloads nothing.
+    """Read a recipe (see `load_recipe`) and report parameters, memory, hours and steps; downloads nothing.
 
     Raises:
         UsageError: The recipe is wrong, or a base is unknown on this machine.
@@ -88,14 +89,14 @@ def describe(
 
 
 def _again(recipe: str, overrides: Sequence[str], variant: str | None, more: list[str]) -> Recipe:
-    """The recipe with more changes."""
+    """Read the recipe again with more changes."""
     from lusifer.training.recipe.load import load_recipe
 
     return load_recipe(recipe, [*overrides, *more], variant=variant)
 
 
 def _totals(found: Totals, gpus: int) -> Table:
-    """Memory, hours and energy of all stages."""
+    """Make the table of memory, hours and energy of all stages."""
     from lusifer.training.estimate.cost import cards
 
     where = f"peak memory of a GPU (stage {found.peak_stage})"
@@ -110,17 +111,17 @@ def _totals(found: Totals, gpus: int) -> Table:
 
 
 def _unmeasured(stages: Sequence[StageEstimate]) -> list[str]:
-    """One line on sources whose texts are counted at full length, since they are not here."""
+    """Give a line on sources that are not on this machine, whose texts are counted at maximum length."""
     loads = [source for stage in stages for source in stage.load.sources]
     names = {source.name for source in loads if not source.measured}
     if not names:
         return []
     words = f"{len(names)} of {len({source.name for source in loads})} sources are not on this machine"
-    return [f"{words}: each of their texts is counted at full length, so hours and energy are upper bounds"]
+    return [f"{words}: their texts are counted at maximum length, so hours and energy are upper bounds"]
 
 
 def _parts(stage: StageEstimate) -> Table:
-    """Parameters by part."""
+    """Make the table of parameters by part."""
     rows = [
         (part.part, f"{part.parameters:,}", f"{part.trainable:,}" if part.trainable else "-")
         for part in stage.parts
@@ -128,11 +129,11 @@ def _parts(stage: StageEstimate) -> Table:
     ]
     parameters, trainable = (sum(getattr(part, key) for part in stage.parts) for key in ("parameters", "trainable"))
     rows.append(("all", f"{parameters:,}", f"{trainable:,}"))
-    return _table(("part", "parameters", "trains"), rows, f"stage {stage.name} ({stage.kind})")
+    return _table(("part", "parameters", "trainable"), rows, f"stage {stage.name} ({stage.kind})")
 
 
 def _cost(stage: StageEstimate) -> Table:
-    """Memory and hours."""
+    """Make the table of memory and hours of a stage."""
     from lusifer.training.estimate.cost import cards
 
     rows = [
@@ -146,7 +147,7 @@ def _cost(stage: StageEstimate) -> Table:
             if stage.scoring is None or not stage.load.steps
             else (f", {stage.scoring / (stage.scoring + stage.load.steps * stage.flops):.0%} of the FLOPs")
         )
-        rows.append(("scores on held pairs", f"{_number(scores.times)} of {_number(scores.rows)} rows{share}"))
+        rows.append(("scores on held-out pairs", f"{_number(scores.times)} of {_number(scores.rows)} rows{share}"))
     for name, card in cards().items():
         fits = not card["gib"] or stage.memory.total <= card["gib"] * GIB or stage.hours[name] is None
         words = terminal.duration(stage.hours[name]) + ("" if fits else ", does not fit")
@@ -155,17 +156,17 @@ def _cost(stage: StageEstimate) -> Table:
 
 
 def _sources(stage: StageEstimate) -> Table:
-    """Rows and steps by source."""
+    """Make the table of rows and steps by source."""
     rows = []
     for source in stage.load.sources:
         tokens = f"{source.tokens:.0f}" if source.measured else f"up to {source.tokens:.0f}"
         cut = f"{source.cut:.1%}" if source.measured else "unknown"
         rows.append((source.name, _number(source.rows), tokens, cut, _number(source.steps)))
-    return _table(("source", "rows", "tokens a text", "texts cut", "steps"), rows)
+    return _table(("source", "rows", "tokens a text", "truncated", "steps"), rows)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
-    """A table with words on the left and numbers on the right."""
+    """Make a table whose first column is on the left and the others on the right."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None)

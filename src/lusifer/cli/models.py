@@ -1,4 +1,4 @@
-"""The MODEL argument, its device and number format, which several commands take; and its start in a short process."""
+"""The argument MODEL, its device and dtype for several commands, and a fast start for short processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from lusifer.serving.guard import LanguageGuard
 
 OWN_PROCESS = "own process"
-"""The object of typer's context where nothing but one command runs in this process."""
+"""The object of typer's context if this process runs only one command."""
 
 
 def model_name(name: str | None) -> str | None:
-    """The name of a model as it was given; one that can be none is refused before anything else is read.
+    """Return the name of a model; refuse an impossible name before anything is read.
 
     Raises:
-        UsageError: It is no folder, no model that comes with the library, no installed package and no hub id.
+        UsageError: It is no folder, no packaged model, no installed package and no id of the Hub.
     """
     if name is not None:
         names.model(name)
@@ -42,18 +42,20 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         callback=model_name,
-        help="A model folder, a model that comes with the library (mini), a hub id, or package:NAME.",
+        help="A model folder, a packaged model (mini), an id on the Hugging Face Hub, or package:NAME.",
     ),
 ]
-Field = Annotated[str | None, typer.Option(help="Field or column of the text (JSON lines, CSV, Parquet); else text.")]
+Field = Annotated[
+    str | None, typer.Option(help="Field or column with the text (JSON lines, CSV, Parquet); by default text.")
+]
 InputFormat = Annotated[
     Literal["txt", "jsonl", "csv"] | None,
-    typer.Option(help="What the input is; by default by its ending, and a text a line on standard input."),
+    typer.Option(help="Format of the input; by default from its suffix, and txt for standard input."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one here.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one.")]
 Unscored = Annotated[
     Literal["warn", "error", "off"],
-    typer.Option(help="Texts in a language or script without a score on the model's card: say so, refuse, or nothing."),
+    typer.Option(help="Texts in a language or script that the model card has no score for: warn, stop, or do nothing."),
 ]
 
 
@@ -69,7 +71,7 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(
         callback=_number_format,
-        help="Number format of the model: float32, bfloat16 or float16; by default as saved.",
+        help="Dtype of the model: float32, bfloat16 or float16; by default as saved.",
     ),
 ]
 
@@ -79,24 +81,24 @@ def _number_format_or_auto(name: str | None) -> str | None:
 
 
 _AUTO = "auto"
-"""`serving.dtypes.AUTO`, which takes torch to import."""
+"""The value of `serving.dtypes.AUTO`, whose module imports torch."""
 AutoDtype = Annotated[
     str,
     typer.Option(
         callback=_number_format_or_auto,
-        help="Number format of the model: auto, float32, bfloat16 or float16. On a CPU, auto takes the fastest one "
-        "that keeps the golden vectors of the model; elsewhere the one saved. An index keeps its own.",
+        help="Dtype of the model: auto, float32, bfloat16 or float16. On a CPU, auto is the fastest one that gives the "
+        "golden vectors of the model; elsewhere it is the saved one. An existing index keeps its dtype.",
     ),
 ]
 
 
 def guard_for(model: str, unscored: str) -> LanguageGuard | None:
-    """What looks at the languages of texts for a model, as `Unscored` says; None where nothing is looked at.
+    """Give the language guard of a model for `--unscored`; None without one.
 
-    Of a model that is nowhere, its loading tells.
+    A model that does not exist also gives None: loading it raises the error.
 
     Raises:
-        MissingExtraError: Texts are to be refused, and py3langid is not installed.
+        MissingExtraError: `--unscored error`, and py3langid is not installed.
     """
     from lusifer.serving import guard
 
@@ -113,10 +115,10 @@ def guard_for(model: str, unscored: str) -> LanguageGuard | None:
 def refuse_words(
     prompt: str | None, task: str | None, statistics: str | Path | None = None, language: str | None = None
 ) -> None:
-    """Refuse options that are wrong whatever the model: it need not be loaded to say so.
+    """Refuse options that are wrong for every model, before one is loaded.
 
     Raises:
-        UsageError: Both prompt and task, an unknown task or language, or no file of language statistics there.
+        UsageError: Both prompt and task, an unknown task or language, or a missing file of language statistics.
         DataError: That file is damaged.
     """
     from lusifer import languages
@@ -131,7 +133,7 @@ def refuse_words(
 
 
 def usable(device: str | None) -> str | None:
-    """The device in small letters; one that this machine does not have is refused as `embedder.place.usable` does."""
+    """Return the device in lower case; refuse one that this machine does not have, as `embedder.place.usable`."""
     if device is None:
         return None
     from lusifer.embedder import place
@@ -141,7 +143,7 @@ def usable(device: str | None) -> str | None:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Look for no garbage meanwhile: what imports and a loaded model make stays, and the search is a seventh of it."""
+    """Pause garbage collection: imports and a loaded model leave no garbage, and collection takes 1/7 of the time."""
     gc.disable()
     try:
         yield
@@ -158,17 +160,17 @@ def load_to_embed(
     thorough: bool = True,
     index: Index | None = None,
 ) -> Any:
-    """Load what embeds: of one of our models on a CPU no more than that, where nothing else runs in this process.
+    """Load a model to embed, without its other parts if it is a Lusifer model on a CPU in a process of its own.
 
-    Gives the model and the format it was asked for in, None as saved. Where `auto` chose it, a line says so.
+    Gives the model and its dtype, None if it is the saved one. A note names the dtype that `auto` chose.
 
     Args:
         model: As `Model`.
         device: As `Device`.
         dtype: As `DtypeOption` or `AutoDtype`.
         thorough: As `serving.dtypes.load`.
-        alone: Whether the process ends with this command, and compiles nothing.
-        index: The index whose format `dtype` is; a slow one is then no choice of the call.
+        alone: Whether the process ends after this command and compiles nothing.
+        index: The index whose dtype is given as `dtype`; a slow one is then not a choice of this call.
 
     Raises:
         LusiferError: As `folder.load`.
@@ -198,27 +200,27 @@ def load_to_embed(
 
 
 def settle_dtype(settings: dict[str, Any], index: Path, model: str, before: str | None) -> None:
-    """Take the option out of settings for an index whose vectors are in the format `before` (None: as saved).
+    """Remove the dtype from the settings of an index whose vectors are in the dtype `before` (None: as saved).
 
     Raises:
-        UsageError: Another one is asked for.
+        UsageError: The option names another dtype.
     """
     from lusifer.serving import dtypes
 
     dtype = settings.pop("dtype")
     if dtype != _AUTO and not dtypes.same(model, dtype, before):
-        words = f"the vectors of the index are in {before or 'the format that the model was saved in'}"
-        anew = embed_again(index, model, "--dtype", dtype)
-        raise UsageError(f"--dtype {dtype}: {words}: leave the option out; {anew}")
+        words = f"the vectors of the index are in {before or 'the dtype that the model was saved in'}"
+        again = embed_again(index, model, "--dtype", dtype)
+        raise UsageError(f"--dtype {dtype}: {words}: leave the option out; {again}")
 
 
 def embed_again(index: Path, model: str, *more: str) -> str:
-    """How the documents of an index get other vectors: from their texts, or from new vectors if it has no texts.
+    """Say how to replace the vectors of an index: embed its texts again, or make a new index if it has no texts.
 
     Args:
         index: The folder of the index.
-        model: The model, as it is named in a call.
-        *more: Further words of the call.
+        model: The model, as it was given.
+        *more: More arguments of the command.
     """
     from lusifer.index.table import PassageTable
 
@@ -228,22 +230,22 @@ def embed_again(index: Path, model: str, *more: str) -> str:
 
 
 def demand(embedder: Any, model: str) -> None:
-    """Refuse a loaded model that does not give its golden vectors, as `golden.demand`."""
-    from lusifer.embedder import golden  # not before the model is loaded, which may keep libraries out of the process
+    """Refuse a loaded model that does not give its golden vectors; see `golden.demand`."""
+    from lusifer.embedder import golden  # after the model is loaded, which may keep out libraries
 
     golden.demand(embedder, model)
 
 
 def start_light(model: str, device: str | None) -> bool:
-    """Keep out of this process what transformers imports for other work than embedding one of our models on a CPU.
+    """Skip imports of transformers that embedding with a Lusifer model on a CPU does not need.
 
-    Three things take half of the time from the command to the first vector: the compiler of torch, parameters that
-    several processes share, and scipy and accelerate. A process that compiles nothing and runs alone needs none of
-    them, so they are absent as in an installation without them; the compiler is imported once it is asked for. Only for
-    a process of our own that ends with the command: in it transformers has been imported without these parts.
+    Three things take half of the time from the command to the first vector: the compiler of torch, torch.distributed,
+    and scipy and accelerate. A process that compiles nothing and runs alone does not need them. They are hidden, as if
+    they were not installed; the compiler is imported at its first use. Call this only in a process that ends with the
+    command, because transformers is then imported without these parts.
 
     Returns:
-        Whether it was done: not for models of others, another device, or after transformers was imported.
+        Whether it was done: not for other models or devices, or after transformers was imported.
     """
     from lusifer.embedder import contents
     from lusifer.errors import ModelFolderError
@@ -252,7 +254,7 @@ def start_light(model: str, device: str | None) -> bool:
         folder = names.model(model)
         ours = isinstance(folder, Path) and (contents.is_int8(folder) or contents.is_plain(folder))
     except (ModelFolderError, AttributeError, KeyError, TypeError):
-        return False  # `folder.load` says what is wrong
+        return False  # `folder.load` reports the error
     if not ours or "transformers.modeling_utils" in sys.modules:
         return False
     import torch
@@ -269,21 +271,21 @@ def start_light(model: str, device: str | None) -> bool:
 
 
 _NOT_NEEDED = ("scipy", "accelerate")
-"""Libraries that transformers can do without; None in `sys.modules` is Python's way to say that there is none."""
+"""Libraries that transformers does not need; with None in `sys.modules` an import fails as if they were absent."""
 
 
 class _Compiler(ModuleType):
-    """Torch's compiler before it is imported. It only lets functions be marked, which means nothing until then."""
+    """Placeholder for the compiler of torch: it only has the decorators, which do nothing before the real import."""
 
     @staticmethod
     def disable(function: Any = None, *_: Any, **__: Any) -> Any:
-        """Mark nothing, as a decorator with or without arguments."""
+        """Return the function unchanged; works as a decorator with or without arguments."""
         return function if function is not None else lambda given: given
 
     allow_in_graph = assume_constant_result = disable
 
     def __getattr__(self, name: str) -> Any:
-        """Become the module itself at the first other use, as `importlib.util.LazyLoader` does."""
+        """Import the real module at the first other use, as `importlib.util.LazyLoader` does."""
         if name.startswith("__"):
             raise AttributeError(name)
         self.__class__ = ModuleType

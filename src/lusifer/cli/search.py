@@ -1,4 +1,4 @@
-"""Commands on an index: index, search, reindex."""
+"""Commands for an index: index, search, reindex."""
 
 from __future__ import annotations
 
@@ -39,43 +39,49 @@ if TYPE_CHECKING:
     from lusifer.serving.guard import LanguageGuard
 
 EXCERPT = 240
-"""Characters of a passage that are shown."""
+"""Number of characters of a passage that are shown."""
 MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
     name: (name,) for name in ("tokens", "overlap", "offsets", "language_field")
 }
-"""Option -> what an index keeps of it."""
-Where = Annotated[str | None, typer.Option(help="SQL condition on the fields, as in: lang = 'de' AND year > 2000.")]
+"""Option -> the fields of an index that it sets."""
+Where = Annotated[str | None, typer.Option(help="SQL condition on the fields (lang = 'de' AND year > 2000).")]
 Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
-Prompt = Annotated[str | None, typer.Option(help="Instruction of questions, as in training.")]
-Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of a passage; by default what the model reads.")]
+Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
+Tokens = Annotated[
+    int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default the maximum length of the model.")
+]
 Offsets = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="What `calibrate` wrote: its offset from English is taken out of all vectors."),
+    typer.Option(metavar="FILE", help="File of `calibrate`: its language offsets are subtracted from all vectors."),
 ]
 LanguageField = Annotated[
-    str | None, typer.Option(help="With --offsets: field of the language; else it is identified.")
+    str | None, typer.Option(help="With --offsets: field with the language; by default the language is identified.")
 ]
 Asks = Annotated[
     str | None,
     typer.Option(
         callback=model_name,
-        help="Model of the question, trained into the space of the index; else that of the index.",
+        help="Model for the query, trained into the space of the index; by default the model of the index.",
     ),
 ]
-Overlap = Annotated[int | None, typer.Option(min=0, help="Tokens that a passage may share with the next one; else 0.")]
+Overlap = Annotated[
+    int | None, typer.Option(min=0, help="Maximum tokens that a passage shares with the next one; by default 0.")
+]
 
 
 def index(
     context: typer.Context,
     model: Model,
-    output: Annotated[Path, typer.Option(metavar="INDEX", help="Folder of the index; one that is there is updated.")],
+    output: Annotated[Path, typer.Option(metavar="INDEX", help="Folder of the index; an existing index is updated.")],
     input: Annotated[
         str | None,
-        typer.Option(help="A folder of .txt and .md files, or texts as for `embed`; other fields are kept."),
+        typer.Option(help="A folder of .txt and .md files, or a file as for `embed`, whose other fields are stored."),
     ] = None,
     field: Field = None,
     input_format: InputFormat = None,
-    id: Annotated[str | None, typer.Option(help="Field or column of the id; else id, or file and line.")] = None,
+    id: Annotated[
+        str | None, typer.Option(help="Field or column with the id; by default id, or else file and line.")
+    ] = None,
     task: Task = None,
     prompt: Prompt = None,
     tokens: Tokens = None,
@@ -84,22 +90,22 @@ def index(
     language_field: LanguageField = None,
     on_long: Annotated[
         Literal["split", "cut", "error"],
-        typer.Option(help="Texts longer than a passage: split at sentences, cut and report, or refuse."),
+        typer.Option(help="Texts longer than a passage: split at sentences, truncate and report, or stop."),
     ] = "split",
     vectors: Annotated[
         str | None,
-        typer.Option(
-            help="Vectors that MODEL made before: .npy or .faiss with --input or --ids, .parquet, NAME.lance."
-        ),
+        typer.Option(help="Existing vectors of MODEL: .npy or .faiss with --input or --ids, .parquet, NAME.lance."),
     ] = None,
-    ids: Annotated[str | None, typer.Option(help="With --vectors: ids alone, .txt (one a line) or .npy.")] = None,
-    vector_field: Annotated[str | None, typer.Option(help="With --vectors: the column of the vectors.")] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Take out documents that the input does not have.")] = False,
+    ids: Annotated[
+        str | None, typer.Option(help="With --vectors: ids of the vectors, .txt (one a line) or .npy.")
+    ] = None,
+    vector_field: Annotated[str | None, typer.Option(help="With --vectors: column with the vectors.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete documents that are not in the input.")] = False,
     dtype: AutoDtype = "auto",
     device: Device = None,
     unscored: Unscored = "warn",
 ) -> None:
-    """Put documents into an index on disk, for `search`; what is there and unchanged is not embedded again."""
+    """Put documents into an index on disk, for `search`; unchanged documents are not embedded again."""
     _refuse_place(output)
     refuse_words(prompt, task, offsets)
     source = _source(input, field, input_format, id, vectors, ids, vector_field)
@@ -120,7 +126,7 @@ def index(
     if getattr(source, "empty", 0):
         are = "file is" if source.empty == 1 else "files are"
         terminal.note(f"{source.empty:,} empty {are} left out")
-    _say(report, output, "taken in" if vectors else "embedded", f", {gone:,} taken out" if prune else "")
+    _say(report, output, "stored" if vectors else "embedded", f", {gone:,} deleted" if prune else "")
     if mine is not None and (line := mine.line(model)):
         terminal.note(line)
 
@@ -134,7 +140,10 @@ def _refuse_place(output: Path) -> None:
 
 
 def _survey(source: Any, model: str, unscored: str) -> tuple[Survey, LanguageGuard | None]:
-    """Read all documents, and look at their languages, before the model is loaded: a bad last line costs no work."""
+    """Read all documents before the model is loaded, so that a bad last line does not cost the work on the others.
+
+    Also gives the language guard that has seen the documents; None without one.
+    """
     from lusifer.index import documents
     from lusifer.serving import guard
 
@@ -159,13 +168,13 @@ def _source(
     ids: str | None,
     vector_field: str | None,
 ) -> Any:
-    """Where documents come from, with their vectors or without."""
+    """Give the source of the documents, with or without their vectors."""
     from lusifer.index import documents
 
     if vectors is None:
         for option, value in (("--ids", ids), ("--vector-field", vector_field)):
             if value is not None:
-                raise UsageError(f"{option} {value}: says something of --vectors: give them, or leave it out")
+                raise UsageError(f"{option} {value}: needs --vectors: add that option, or leave this one out")
         if input is None:
             raise UsageError("--input: name a folder or a file of texts")
         return documents.source(input, field, form, id)
@@ -184,10 +193,10 @@ def _opened(
     kept: bool,
     sample: Sequence[TextDocument],
 ) -> Index:
-    """The index, made or there, with its model loaded.
+    """Create or open the index and load its model.
 
-    A model that embeds is checked by its golden vectors; where vectors were `kept`, those of `sample` are compared with
-    the model's.
+    A model that embeds is checked by its golden vectors. With existing vectors (`kept`), those of `sample` are compared
+    with vectors of the model.
     """
     with quick_imports():
         from lusifer.index.index import Index
@@ -196,7 +205,7 @@ def _opened(
 
         alone = context.obj is OWN_PROCESS
         if not is_table(output):
-            # Vectors that were made before are of the format that the model was saved in, as far as anybody knows.
+            # Existing vectors are assumed to be in the dtype that the model was saved in.
             asked = None if kept and settings["dtype"] == "auto" else settings["dtype"]
             embedder, settings["dtype"] = load_to_embed(model, device, asked, alone=alone)
             if kept:
@@ -208,14 +217,14 @@ def _opened(
         made.require_own()
         settle_dtype(settings, output, model, made.model.dtype)
         made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone, index=made)[0])
-    # Without offsets there is no field to describe: it is compared with that of the index as it is.
+    # Without offsets `describe` takes no language field: the option itself is compared with that of the index.
     alone_said = {"language_field"} & settings.keys() if "offsets" not in settings else set()
     described = {name: value for name, value in settings.items() if name not in alone_said}
     asked = describe(model, made.embedder, **described)[0] if described else made.model
     asked = replace(asked, **{name: settings[name] for name in alone_said})
     for option, names in MADE_WITH.items():
         if option in settings and any(getattr(asked, name) != getattr(made.model, name) for name in names):
-            words = "the index was made otherwise: leave it out"
+            words = "the index was made with another value: leave the option out"
             raise UsageError(f"--{option.replace('_', '-')}: {words}; {embed_again(output, model)}")
     if kept:
         _compare(made.embedder, made.model, sample)
@@ -225,12 +234,12 @@ def _opened(
 
 
 def _compare(embedder: Embedder, model: IndexModel, sample: Sequence[TextDocument]) -> None:
-    """Say what is known of where kept vectors come from."""
+    """Report whether existing vectors come from the model."""
     from lusifer.index import kept
 
     median = kept.check(embedder, model.name, model.document, sample)
     if median is None:
-        terminal.note(f"no texts beside the vectors: that {model.name} made them cannot be checked")
+        terminal.note(f"there are no texts with the vectors, so Lusifer cannot check that {model.name} made them")
     else:
         texts = "text" if len(sample) == 1 else "texts"
         terminal.note(f"{len(sample)} {texts} embedded again by {model.name}: cosine {median:.3f} with their vectors")
@@ -243,8 +252,8 @@ def _say(report: Added, output: Path, done: str = "embedded", more: str = "") ->
     if report.offsets is not None and report.offsets.unknown:
         embedded = report.added + report.replaced
         terminal.note(
-            f"of {report.offsets.unknown:,} of {embedded:,} documents the language could not be told, or is not among "
-            f"those of the offsets: they have none taken out; the first is {report.offsets.first_unknown}"
+            f"the language of {report.offsets.unknown:,} of {embedded:,} documents was not identified or has no "
+            f"offset: their vectors are stored without an offset; the first is {report.offsets.first_unknown}"
         )
     passages = "passage" if report.embedded.rows == 1 else "passages"
     terminal.note(
@@ -255,32 +264,32 @@ def _say(report: Added, output: Path, done: str = "embedded", more: str = "") ->
 
 def search(
     context: typer.Context,
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `index` wrote.")],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in any language.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The query, in any language.")],
     model: Asks = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many documents.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of documents.")] = 10,
     where: Where = None,
     mode: Annotated[
         Literal["vector", "hybrid", "words"],
-        typer.Option(help="By meaning; by meaning and by the question's own words; by words alone."),
+        typer.Option(help="Search by vectors, by vectors and the words of the query, or by words alone."),
     ] = "vector",
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Show the score that can be compared between languages as well.")
+        bool, typer.Option("--calibrated", help="Also show the score that can be compared between languages.")
     ] = False,
     min_score: Annotated[
-        float | None, typer.Option(help="Only hits with this score at least: the calibrated one with --calibrated.")
+        float | None, typer.Option(help="Minimum score of a hit; with --calibrated, minimum calibrated score.")
     ] = None,
-    language: Annotated[str | None, typer.Option(help="Language of the question; by default identified.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the query; by default it is identified.")] = None,
     statistics: Annotated[
-        str | None, typer.Option(metavar="FILE", help="What `calibrate` wrote; by default that in the model's folder.")
+        str | None, typer.Option(metavar="FILE", help="File of `calibrate`; by default the one in the model folder.")
     ] = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="An object a line, with all fields.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with all fields.")] = False,
     device: Device = None,
     unscored: Unscored = "warn",
 ) -> None:
-    """Find the documents of an index that answer a question, whatever the languages of both."""
+    """Find the documents of an index that answer a query, in any language."""
     terminal.quiet()
-    check_text(query, "the question")  # what is wrong with the words is said before a model is loaded
+    check_text(query, "the query")  # errors in the arguments are reported before a model is loaded
     if (where or "").strip():
         condition(where)
     refuse_words(None, None, statistics, language)
@@ -295,13 +304,13 @@ def search(
             looked.extend(_looked(query, place, found, unscored, model is None))
             return load_to_embed(place, device, dtype, alone=context.obj is OWN_PROCESS, index=found)[0]
 
-        if mode != "words":  # for words no vector is made
+        if mode != "words":  # a search by words needs no vector
             found.use(load)
     report = EmbedReport()
     judging = _judging(found, query, calibrated, language, statistics, mode)
     hits = found.search(query, top_k=top_k, where=where, mode=mode, report=report, min_score=min_score, **judging)[0]
     if report.cut:
-        terminal.note(f"the question has {report.first_tokens:,} tokens, of which the first {report.limit} are read")
+        terminal.note(f"the query has {report.first_tokens:,} tokens; the model reads the first {report.limit}")
     for place, hit in enumerate(hits, start=1):
         terminal.say(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:
@@ -315,27 +324,29 @@ def search(
 def _judging(
     index: Index, query: str, calibrated: bool, language: str | None, statistics: str | None, mode: str
 ) -> dict[str, Any]:
-    """What a search needs where the language of the question counts; says of one that is not known what is done."""
+    """Give the arguments of a search that depend on the language of the query; report an unknown language."""
     from lusifer.calibration import asking
 
     if mode == "words" or not (calibrated or index.model.offsets):
         for option, value in (("language", language), ("statistics", statistics)):
             if value is not None:
-                words = "says something of calibrated scores or of an index with offsets: add --calibrated"
+                words = "is for calibrated scores or an index with offsets: add --calibrated"
                 raise UsageError(f"--{option} {value}: {words}, or leave it out")
         return {"calibrated": calibrated}
     known = index.statistics(statistics)
     code = asking.languages_of([query], language, known)[0]
     if code is None:
-        why = "could not be told" if language is None else f"({language}) is not among the {len(known.languages)} known"
-        done = ["scores are calibrated by all languages together"] if calibrated else []
-        done += ["no offset is taken out of the vector of the question"] if index.model.offsets else []
-        terminal.note(f"the language of the question {why}: {', and '.join(done)} (--language names it)")
+        why = (
+            "was not identified" if language is None else f"({language}) is not among the {len(known.languages)} known"
+        )
+        done = ["scores are calibrated with all languages together"] if calibrated else []
+        done += ["no offset is subtracted from the vector of the query"] if index.model.offsets else []
+        terminal.note(f"the language of the query {why}: {', and '.join(done)} (set it with --language)")
     return {"calibrated": calibrated, "languages": [code], "statistics": known}
 
 
 def _looked(query: str, place: str, index: Index, unscored: str, by_default: bool) -> list[str | None]:
-    """What to say of the language of a question, by the card of a model; refused if that is asked for."""
+    """Give notes on the language of the query and the model; with `--unscored error` refuse an unscored query."""
     from lusifer.index.models import shipped_line
     from lusifer.serving import guard
 
@@ -356,7 +367,7 @@ def _as_json(hit: Found) -> str:
 def _as_text(place: int, hit: Found) -> str:
     """A hit in two lines: where it is, and how its passage begins."""
     score = "" if hit.score is None else f"  {hit.score:.3f}"
-    pooled = "" if hit.language else ", by all languages"
+    pooled = "" if hit.language else ", with all languages"
     score += "" if hit.calibrated is None else f" ({hit.calibrated:.2f}{pooled})"
     text = " ".join((hit.text or "").split())
     shown = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " ..."
@@ -364,29 +375,29 @@ def _as_text(place: int, hit: Found) -> str:
 
 
 def reindex(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `index` wrote.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", callback=model_name, help="What embeds from now on.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", callback=model_name, help="New model of the index.")],
     task: Task = None,
     prompt: Prompt = None,
     tokens: Tokens = None,
     overlap: Overlap = None,
     offsets: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="As for `index`, or `none`; the model of the index keeps its own."),
+        typer.Option(metavar="FILE", help="As for `index`, or `none`; by default unchanged if the model is the same."),
     ] = None,
     language_field: LanguageField = None,
     dtype: AutoDtype = "auto",
     device: Device = None,
 ) -> None:
-    """Embed the texts of an index anew; until that is done it is searched as before. A call that stopped goes on."""
+    """Embed all texts of an index again; the index stays searchable. Repeat a call to resume an interrupted one."""
     refuse_words(prompt, task, None if offsets == "none" else offsets)
     terminal.quiet()
-    from lusifer.index.reindex import reindex as embed_anew
+    from lusifer.index.reindex import reindex as embed_again
 
     settings = {"task": task, "prompt": prompt, "tokens": tokens, "overlap": overlap, "dtype": dtype}
     settings |= {"offsets": offsets, "language_field": language_field}
     with terminal.progress("documents") as show:
-        report = embed_anew(
+        report = embed_again(
             index,
             model,
             device=device,

@@ -263,7 +263,7 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
             scores = ", ".join(
                 f"{key.removeprefix('eval_')} {rest[key]:.3f}" for key in rest if key.startswith("eval_")
             )
-            yield f"step {rest['step']} of {rest['steps']}: held pairs: {scores}"
+            yield f"step {rest['step']} of {rest['steps']}: held-out pairs: {scores}"
         case {"event": "damaged", "file": file, "kept": kept}:
             yield f"{file}: missing or damaged: resuming from the checkpoint before it; its folder is now {kept}"
         case {"event": "processes", "before": before, "now": now}:

@@ -1,4 +1,4 @@
-"""Commands on a trained model: doctor, info, serve, calibrate, export, push, convert."""
+"""Commands for a trained model: doctor, info, serve, calibrate, export, push, convert."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from lusifer.model.probes import Probe
 
 MANY = 200
-"""Sentences from which on `calibrate` calls its numbers good for use."""
+"""Number of sentences below which `calibrate` warns that its numbers are rough."""
 KEYS = "LUSIFER_API_KEYS"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL", help="Models, as in `embed`; with two the page shows them side by side."),
+    typer.Argument(metavar="MODEL", help="Models, as for `embed`; the page shows two of them side by side."),
 ]
 
 
 def doctor(model: Model, device: Device = None) -> None:
-    """Check on a model's own weights that it is what it says, or that an index is whole; status 1 if a check fails."""
+    """Check that a model or an index is complete and gives the expected results; status 1 if a check fails."""
     terminal.quiet()
     probes = _index_probes(model) or _model_probes(model, device)
     for probe in probes:
@@ -55,7 +55,7 @@ def doctor(model: Model, device: Device = None) -> None:
     if failed:
         cause = next((probe.error for probe in probes if probe.error), None)
         raise LusiferError(f"{model}: {failed} of {len(probes)} checks failed") from cause
-    terminal.say(f"{model}: all {len(probes)} checks hold")
+    terminal.say(f"{model}: all {len(probes)} checks passed")
 
 
 def _model_probes(model: str, device: str | None) -> list[Probe]:
@@ -65,7 +65,7 @@ def _model_probes(model: str, device: str | None) -> list[Probe]:
 
 
 def _index_probes(folder: str) -> list[Probe]:
-    """The checks on an index; none where the folder is no index."""
+    """Run the checks of an index; give an empty list if the folder is not an index."""
     if not Path(folder).expanduser().is_dir():
         return []
     from lusifer.index.table import is_table
@@ -78,7 +78,7 @@ def _index_probes(folder: str) -> list[Probe]:
 
 
 def info(model: Model) -> None:
-    """Say what a model is made of."""
+    """Show the parts, sizes and settings of a model."""
     terminal.quiet()
     from lusifer.embedder.info import describe
 
@@ -93,16 +93,14 @@ def export(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     input: Annotated[
         str | None,
-        typer.Option(
-            help="For int8: some hundred texts like those to embed, a file as in `embed`; they set its scales."
-        ),
+        typer.Option(help="For int8: a file, as for `embed`, of a few hundred texts like yours, to choose the scales."),
     ] = None,
     field: Field = None,
     input_format: InputFormat = None,
 ) -> None:
-    """Write a copy of a model: whole, where it was a delta; with --input in int8, smaller, and faster with AMX."""
+    """Write a copy of a model: a delta with its bases; with --input in int8: smaller, and faster with AMX."""
     if input is None and (field is not None or input_format is not None):
-        raise UsageError("--field and --input-format say how to read --input: give it, or leave them out")
+        raise UsageError("--field and --input-format need --input: add it, or leave them out")
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
     from lusifer.serving.files import TextSource
 
@@ -114,7 +112,7 @@ def export(
 
     if source is None:
         folder.export(model, output)
-        terminal.note(f"{output}: written, whole; embed with it: `lusifer embed {output} ...`")
+        terminal.note(f"{output}: written, with all weights; embed with it: `lusifer embed {output} ...`")
         return
     from lusifer.embedder import contents, golden, int8
     from lusifer.io import names
@@ -131,15 +129,17 @@ def export(
 
 def push(
     model: Model,
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub: OWNER/NAME.")],
-    whole: Annotated[bool, typer.Option("--whole", help="Of a delta: with the weights of its bases.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="For everyone; by default a new one is private.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that REPO has.")] = False,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hugging Face Hub: OWNER/NAME.")],
+    whole: Annotated[bool, typer.Option("--whole", help="Of a delta: include the weights of its bases.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public; by default it is private.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files in REPO.")] = False,
     incomplete_card: Annotated[
-        bool, typer.Option("--incomplete-card", help="Go on where the card has no licence or no scores.")
+        bool, typer.Option("--incomplete-card", help="Upload although the card has no license or no scores.")
     ] = False,
 ) -> None:
-    """Upload a model to the hub, tried before and fetched back after; private unless --public."""
+    """Upload a model to the Hub, with a test before and a check of the uploaded files; private unless --public."""
     terminal.quiet()
     from lusifer.sharing.push import push as upload
 
@@ -152,19 +152,25 @@ def push(
         incomplete=incomplete_card,
         listen=terminal.note,
     )
-    terminal.note(f"{repository}: uploaded as {commit[:12]}, fetched back, the same: `lusifer embed {repository} ...`")
+    terminal.note(
+        f"{repository}: uploaded as {commit[:12]} and checked; embed with it: `lusifer embed {repository} ...`"
+    )
 
 
 def convert(
-    published: Annotated[str, typer.Argument(metavar="PUBLISHED", help="The authors' checkpoint: folder or hub name.")],
+    published: Annotated[
+        str, typer.Argument(metavar="PUBLISHED", help="The authors' checkpoint: a folder or an id on the Hub.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     compat: Annotated[
-        bool, typer.Option("--compat", help="Reproduce the published arithmetic and its oddities.")
+        bool, typer.Option("--compat", help="Reproduce the numbers of the authors' code, including its faults.")
     ] = False,
-    encoder: Annotated[str | None, typer.Option(help="Encoder folder, in place of the one named there.")] = None,
-    llm: Annotated[str | None, typer.Option(help="LLM folder, in place of the one named there.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder of the encoder, instead of the one in the checkpoint.")
+    ] = None,
+    llm: Annotated[str | None, typer.Option(help="Folder of the LLM, instead of the one in the checkpoint.")] = None,
 ) -> None:
-    """Turn a checkpoint of the authors' code into a model folder."""
+    """Convert a checkpoint of the authors' code to a model folder."""
     model_name(published)
     refuse_unwritable(out, "folder", "OUT", replaces="modules.json")
     terminal.quiet()
@@ -178,30 +184,33 @@ def serve(
     models: Models,
     index: Annotated[
         list[Path] | None,
-        typer.Option(metavar="INDEX", help="Index to search, of one of the models; can be given several times."),
+        typer.Option(metavar="INDEX", help="Index of one of the models, for searches; may be repeated."),
     ] = None,
     statistics: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="What `calibrate` wrote, for a model without such a file in its folder."),
+        typer.Option(
+            metavar="FILE", help="File of `calibrate`, for a model without one in its folder; may be repeated."
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 is every one of this machine.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is all addresses of this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     api_keys: Annotated[
-        Path | None, typer.Option(help=f"File of API keys, one a line; or the variable {KEYS}, with commas between.")
+        Path | None, typer.Option(help=f"File of API keys, one a line; or set {KEYS}, with commas between keys.")
     ] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a batch, padding included; by default what suits the device.")
+        int | None, typer.Option(min=1, help="Tokens in a batch, with padding; by default chosen for the device.")
     ] = None,
-    queue_tokens: Annotated[int, typer.Option(min=1, help="While so many wait, requests get status 429.")] = 2**18,
-    texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 8192,
-    body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 2**24,
+    queue_tokens: Annotated[int, typer.Option(min=1, help="Tokens that may wait; further requests get status 429.")] = 2
+    ** 18,
+    texts: Annotated[int, typer.Option(min=1, help="Maximum texts of a request.")] = 8192,
+    body_bytes: Annotated[int, typer.Option(min=1, help="Maximum bytes of a request.")] = 2**24,
     unscored: Unscored = "warn",
     dtype: AutoDtype = "auto",
     device: Device = None,
 ) -> None:
-    """Answer over HTTP as OpenAI's embeddings do, with a page to try it; stop with Ctrl-C."""
+    """Serve embeddings and search over HTTP, like OpenAI's API, with a search page; stop with Ctrl-C."""
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         extras.need("serve", module)
     keys = _keys(api_keys)
@@ -216,20 +225,20 @@ def serve(
     lines.setFormatter(LogLine())
     logging.basicConfig(handlers=[lines], level=logging.WARNING)
     logging.getLogger("lusifer").setLevel(logging.INFO)
-    with connections.listen(host, port) as found:  # before torch is imported: an address that is taken is said at once
+    with connections.listen(host, port) as found:  # before torch is imported, so that a used port is reported at once
         from lusifer.server import run
 
         limits = run.Limits(batch_tokens, queue_tokens, texts, body_bytes)
         more = {"device": usable(device), "dtype": dtype, "unscored": unscored}
         app = run.make(models, limits, indexes=index or [], statistics=statistics or [], keys=keys, **more)
         if not keys and host not in LOCAL:
-            terminal.note(f"whoever reaches {host} can use this server: it has no API key (--api-keys)")
+            terminal.note(f"everyone who can reach {host} can use this server: it has no API key (--api-keys)")
         run.serve(app, found, lambda address: terminal.note(f"{', '.join(models)} at {address} (stop with Ctrl-C)"))
     terminal.note("stopped")
 
 
 def _refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Path]) -> None:
-    """Refuse names of models, folders of indexes and files of statistics that are not there."""
+    """Refuse models, indexes and files of statistics that do not exist."""
     from lusifer.index.table import refuse_none
 
     for model in models:
@@ -244,25 +253,28 @@ def calibrate(
     model: Model,
     parallel: Annotated[
         str,
-        typer.Option(metavar="FILE|sample", help="Rows of a sentence by language code, or the sample in the package."),
+        typer.Option(
+            metavar="FILE|sample",
+            help="Rows with one sentence by language code, or `sample` for the packaged sentences.",
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .safetensors file; by default one in the folder of MODEL.")
+        Path | None, typer.Option(metavar="FILE", help="A .safetensors file; by default in the folder of MODEL.")
     ] = None,
     documents: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
             callback=model_name,
-            help="What made an index that MODEL asks, trained into the space of its vectors.",
+            help="Model of the index, if MODEL only embeds queries and was trained into its space.",
         ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `index`.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Instruction of questions, as for `index`.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Instruction for queries, as for `index`.")] = None,
     dtype: DtypeOption = None,
     device: Device = None,
 ) -> None:
-    """Measure how a model treats each language, for scores that can be compared between them and for offsets."""
+    """Measure each language of a model, for language offsets and scores that can be compared between languages."""
     terminal.quiet()
     from lusifer.calibration import fit
     from lusifer.io import parallel_text
@@ -272,7 +284,7 @@ def calibrate(
     output = _statistics_file(model, output, documents)
     refuse_output(output, (".safetensors",), [Path(parallel)])
     text = parallel_text.read(parallel)
-    codes = fit.codes(text.texts, parallel)  # what is wrong with it is said before a model is loaded
+    codes = fit.codes(text.texts, parallel)  # errors in it are reported before a model is loaded
     named = ", ".join(f"{language(code).name} ({key})" for code, key in codes.items())
     terminal.note(f"{parallel}: {text.sentences:,} sentences, each in {len(codes)} languages: {named}")
     from lusifer.embedder import folder, golden
@@ -302,23 +314,25 @@ def calibrate(
 
 
 def _statistics_file(model: str, output: Path | None, documents: str | None) -> Path:
-    """Where the statistics go: into the folder of a model of the user's own, or where they say."""
+    """Give the file of the statistics: --output, or a file in the model folder."""
     from lusifer.embedder.contents import LANGUAGES
 
     if output is not None:
         return output
     if documents is not None:
-        raise UsageError(f"--output: what is of two models lies in the folder of none: name a file, as {LANGUAGES}")
+        raise UsageError(
+            f"--output: needed with --documents, because the statistics are of two models: name a file, as {LANGUAGES}"
+        )
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        raise UsageError(f"--output: {model} is no folder of yours: name a file, as {LANGUAGES}")
+        raise UsageError(f"--output: needed, because {model} is not a folder: name a file, as {LANGUAGES}")
     return folder / LANGUAGES
 
 
 def _say_calibrated(statistics: LanguageStatistics, table: dict[str, Accepted], output: Path) -> None:
-    """What one threshold for all languages does, in a table; and how well it is known."""
+    """Print a table of one threshold for all languages, and how precise the statistics are."""
     if table:
-        terminal.say("at one threshold for all languages, counted on the half of the sentences that was not fitted on:")
+        terminal.say("at one threshold for all languages, on the half of the sentences that was held out:")
         terminal.say("          mean cosine     wrong accepted, %   right missed, %")
         terminal.say("language  right   wrong   cosine  calibrated  cosine  calibrated")
     for code, row in table.items():
@@ -329,17 +343,19 @@ def _say_calibrated(statistics: LanguageStatistics, table: dict[str, Accepted], 
     error, pair = statistics.worst
     terminal.note(
         f"{statistics.sentences:,} sentences in {len(statistics.languages)} languages -> {output}; the zero of a score "
-        f"is known to {error:.2f} standard deviations of wrong pairs, or better ({pair} is the worst)"
+        f"is precise to {error:.2f} standard deviations of wrong pairs or better (worst: {pair})"
     )
     if statistics.sentences < MANY:
-        terminal.note(f"fewer than {MANY} sentences show how it works: for a threshold to rely on, take some hundred")
+        terminal.note(
+            f"fewer than {MANY} sentences are only a demonstration: take a few hundred for a threshold to rely on"
+        )
 
 
 def _keys(file: Path | None) -> list[str]:
-    """The API keys of a file, or of the environment.
+    """Read the API keys from a file or the environment.
 
     Raises:
-        UsageError: The file cannot be read, there is no key where there should be one, or one that no client can send.
+        UsageError: The file cannot be read, it has no key, or a key has characters that no client can send.
     """
     if file is None:
         if KEYS not in os.environ:
@@ -350,13 +366,13 @@ def _keys(file: Path | None) -> list[str]:
             where, found = str(file), file.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise UsageError(f"{file}: cannot be read ({error}): give a file of API keys, one a line") from error
-        except UnicodeDecodeError:  # whose words hold a byte of a key
-            raise UsageError(f"{file}: is no text in UTF-8: give a file of API keys, one a line") from None
+        except UnicodeDecodeError:  # its message has a byte of a key
+            raise UsageError(f"{file}: not UTF-8 text: give a file of API keys, one a line") from None
     for number, key in enumerate(map(str.strip, found), 1):
-        if not (key.isascii() and key.isprintable()):  # a header holds no other, and nobody sees what is wrong
+        if not (key.isascii() and key.isprintable()):  # other characters cannot be in a header
             place = f"{where}: key {number}" if file is None else f"{where} line {number}"
-            raise UsageError(f"{place}: an API key may have printable characters of ASCII alone: write another")
+            raise UsageError(f"{place}: an API key may only have printable ASCII characters: choose another key")
     keys = [key.strip() for key in found if key.strip()]
     if not keys:
-        raise UsageError(f"{where}: no API key in it: write one a line, or leave it out")
+        raise UsageError(f"{where}: has no API key: write one a line, or leave the option out")
     return keys

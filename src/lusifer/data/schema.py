@@ -223,8 +223,8 @@ def _number(value: Any, where: str) -> int | None:
         raise DataError(f"{where}: the number has more than 18 digits: number clusters from 0")
     if isinstance(value, bool) or not isinstance(value, int):
         found = {float: str, str: repr}.get(type(value), kind_of_value)(value)
-        mend = f"write {value:.0f}" if isinstance(value, float) and value.is_integer() else "number clusters from 0"
-        raise DataError(f"{where}: expected an integer, found {found:.40}: {mend}")
+        fix = f"write {value:.0f}" if isinstance(value, float) and value.is_integer() else "number clusters from 0"
+        raise DataError(f"{where}: expected an integer, found {found:.40}: {fix}")
     return value
 
 

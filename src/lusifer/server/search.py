@@ -124,8 +124,8 @@ class Searcher:
         """The error for a client if languages cannot be identified; the install command is only for the log."""
         self._log(f"languages cannot be identified: {error}")
         # Calibrated scores also need the languages of the documents, so naming that of the question is not enough.
-        mend = "" if body.calibrated else "give the language of the question, or "
-        words = f"languages cannot be identified on this server: {mend}ask its operator to install lusifer[languages]"
+        fix = "" if body.calibrated else "give the language of the question, or "
+        words = f"languages cannot be identified on this server: {fix}ask its operator to install lusifer[languages]"
         param = "calibrated" if body.calibrated else "language"
         return ApiError(400, f"{param}: {words}", param, code="no_identifier")
 
@@ -165,11 +165,11 @@ class Searcher:
         try:
             await self._in_pool(self.index.__len__)
         except UsageError as error:
-            mend = "restore it, or restart the server"
+            fix = "restore it, or restart the server"
             what = str(error).rpartition(": ")[0]  # without its advice, which does not fit a running server
-            self._log(f"{what}: {mend}: /search answers 503 until then")
+            self._log(f"{what}: {fix}: /search answers 503 until then")
             words = f"the index {self.name} is missing or was embedded again since the server started"
-            raise ApiError(503, f"{words}: ask the operator to {mend}") from error
+            raise ApiError(503, f"{words}: ask the operator to {fix}") from error
         except LusiferError as error:
             raise self._unreadable(error) from error
 

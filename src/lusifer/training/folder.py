@@ -125,8 +125,8 @@ class RunFolder:
         others = self.root.is_dir() and any(not path.name.startswith(".") for path in self.root.iterdir())
         if others and not (file.is_file() and (resume or (self.root / LOCK).is_file())):
             if resume:
-                mend = f"give a run folder, which has a {RECIPE}, or choose another --output"
-                raise UsageError(f"{output}: contains files but no run to resume: {mend}")
+                fix = f"give a run folder, which has a {RECIPE}, or choose another --output"
+                raise UsageError(f"{output}: contains files but no run to resume: {fix}")
             raise UsageError(f"{output}: is not empty and contains no run: choose another --output")
         if resume and not file.is_file():
             raise UsageError(f"{output}: no run to resume: correct the name, or start one without --resume")

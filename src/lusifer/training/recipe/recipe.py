@@ -228,9 +228,9 @@ class Recipe(Settings):
         new = {"connector": True, "output_projection": self.model.output_projection}
         for part in (name for name, there in new.items() if there):
             if not any(getattr(stage.train, part) for stage in self.stages):
-                mend = "set model.output_projection: false, or " if part == "output_projection" else ""
+                fix = "set model.output_projection: false, or " if part == "output_projection" else ""
                 raise ValueError(
-                    f"model.{part}: no stage trains it, and it starts with random weights: {mend}set train.{part}: "
+                    f"model.{part}: no stage trains it, and it starts with random weights: {fix}set train.{part}: "
                     "true in a stage"
                 )
         return self
