@@ -45,7 +45,7 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Show what a recipe trains and what it needs, without a download."""
+    """Show what a recipe trains and needs, without a download."""
     terminal.quiet()
     terminal.say(describe(recipe, set_ or [], variant, gpus, memory))
 

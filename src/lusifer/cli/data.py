@@ -73,7 +73,7 @@ def inspect(
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
-    """Read every row and describe the files; a bad row stops the command and is named."""
+    """Read every row and describe the files. A bad row stops the command."""
     from lusifer.data import overview
     from lusifer.io import seen as seen_texts
 
@@ -100,7 +100,10 @@ def dedup(
     skip_bad: SkipBad = 0,
     field: Fields = None,
 ) -> None:
-    """Normalize Unicode; drop duplicates, near-duplicates, and rows with a text of an evaluation file."""
+    """Drop duplicates, near-duplicates and test texts.
+
+    Unicode is normalized. With --against, rows that contain a text of an evaluation file are dropped.
+    """
     from lusifer.data import dedup as cleaning
     from lusifer.data import tables
 
@@ -142,7 +145,7 @@ def mine(
     field: Fields = None,
     device: Device = None,
 ) -> None:
-    """Find hard negatives for each row; repeat a call to resume an interrupted one."""
+    """Find hard negatives for each row. Repeat a call to resume an interrupted one."""
     from lusifer.data import sources, tables
     from lusifer.data.mining import mine as mining
     from lusifer.data.mining.corpus import CorpusFiles
@@ -186,7 +189,7 @@ def cluster(
     field: Fields = None,
     device: Device = None,
 ) -> None:
-    """Cluster the queries of each source by k-means, so that batches of stage 2 can have rows of one cluster."""
+    """Cluster the queries of each source by k-means. Stage 2 can then take each batch from one cluster."""
     from lusifer.data import tables
     from lusifer.data.mining import cluster as clustering
 
@@ -218,7 +221,7 @@ def fetch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the datasets without fetching them.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key.")] = None,
 ) -> None:
-    """Download the datasets of a recipe into the cache and check every row, without training."""
+    """Download the datasets of a recipe. They go into the cache, and every row is checked."""
     terminal.quiet()
     from lusifer.training.recipe.load import load_recipe
     from lusifer.training.run import inputs

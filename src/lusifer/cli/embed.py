@@ -128,7 +128,7 @@ def embed(
     workers: Workers = 2,
     unscored: Unscored = "warn",
 ) -> None:
-    """Embed texts in their order; repeat a call to resume an interrupted one."""
+    """Embed the texts of a file. Repeat a call to resume an interrupted one."""
     from lusifer.serving import encode, forms
     from lusifer.serving.files import TextSource
 

@@ -104,7 +104,7 @@ def evaluate(
     device: Devices = None,
     dtype: DtypeOption = None,
 ) -> None:
-    """Evaluate a model in every language; a score that cannot be measured is missing, never 0."""
+    """Evaluate a model in every language. A score that cannot be measured is missing, never 0."""
     terminal.quiet()
     if data is not None and suite != "mine" and not data.is_dir():
         raise UsageError(f"--data {data}: no such folder: name the folder of evaluation files")

@@ -46,7 +46,10 @@ def report(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of intervals and tests.")] = 0,
 ) -> None:
-    """Compare evaluations on one page: means, intervals, paired tests, missing scores, texts seen in training."""
+    """Compare evaluations on one page.
+
+    It shows means, intervals, paired tests, missing scores, and test texts that were seen in training.
+    """
     checked = (("--output", output, ".html"), ("--markdown", markdown, ".md"), ("--card", card, ".md"))
     for option, file, suffix in checked:
         if file is not None:
@@ -119,7 +122,7 @@ def public(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every score.")] = False,
 ) -> None:
-    """Show published scores of public models: means and ranks over the rows that the compared models share."""
+    """Show published scores of public models. Means and ranks are over the rows that all of them have."""
     terminal.quiet()
     if markdown and as_json:
         raise UsageError("--markdown and --json: give one of them")
@@ -139,7 +142,7 @@ def public(
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the page and the figure.")] = Path("lusifer-demo"),
 ) -> None:
-    """Compare an English embedder with and without LUSIFER in 14 languages: a table, a search and a page."""
+    """Compare an English embedder with and without LUSIFER. Gives a table, a search and a page in 14 languages."""
     terminal.quiet()
     started = time.monotonic()
     refuse_unwritable(output, "folder")

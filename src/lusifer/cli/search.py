@@ -79,9 +79,7 @@ def index(
     ] = None,
     field: Field = None,
     input_format: InputFormat = None,
-    id: Annotated[
-        str | None, typer.Option(help="Field or column with the id; by default id, or else file and line.")
-    ] = None,
+    id: Annotated[str | None, typer.Option(help="Field or column with the id; by default id, or file, line.")] = None,
     task: Task = None,
     prompt: Prompt = None,
     tokens: Tokens = None,
@@ -105,7 +103,7 @@ def index(
     device: Device = None,
     unscored: Unscored = "warn",
 ) -> None:
-    """Put documents into an index on disk, for `search`; unchanged documents are not embedded again."""
+    """Put documents into an index on disk. Documents that are in it and unchanged are not embedded again."""
     _refuse_place(output)
     refuse_words(prompt, task, offsets)
     source = _source(input, field, input_format, id, vectors, ids, vector_field)
@@ -287,7 +285,7 @@ def search(
     device: Device = None,
     unscored: Unscored = "warn",
 ) -> None:
-    """Find the documents of an index that answer a query, in any language."""
+    """Find the documents of an index that answer a query. Both may be in any language."""
     terminal.quiet()
     check_text(query, "the query")  # errors in the arguments are reported before a model is loaded
     if (where or "").strip():

@@ -131,7 +131,7 @@ def ablate(
     dtype: DtypeOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Train and evaluate every variant of a recipe; repeat a call to resume an interrupted one."""
+    """Train and evaluate every variant of a recipe. Repeat a call to resume an interrupted one."""
     from lusifer.training.recipe.load import load_recipe
 
     every = load_recipe(recipe, check_files=False).variant_names

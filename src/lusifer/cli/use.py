@@ -43,7 +43,7 @@ Models = Annotated[
 
 
 def doctor(model: Model, device: Device = None) -> None:
-    """Check that a model or an index is complete and gives the expected results; status 1 if a check fails."""
+    """Check a model or an index. The exit status is 1 if a check fails."""
     terminal.quiet()
     probes = _index_probes(model) or _model_probes(model, device)
     for probe in probes:
@@ -98,7 +98,10 @@ def export(
     field: Field = None,
     input_format: InputFormat = None,
 ) -> None:
-    """Write a copy of a model: a delta with its bases; with --input in int8: smaller, and faster with AMX."""
+    """Write a complete copy of a model, or one in int8.
+
+    The copy of a delta has the weights of its bases. With --input the copy is in int8: smaller, and faster with AMX.
+    """
     if input is None and (field is not None or input_format is not None):
         raise UsageError("--field and --input-format need --input: add it, or leave them out")
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
@@ -139,7 +142,10 @@ def push(
         bool, typer.Option("--incomplete-card", help="Upload although the card has no license or no scores.")
     ] = False,
 ) -> None:
-    """Upload a model to the Hub, with a test before and a check of the uploaded files; private unless --public."""
+    """Upload a model to the Hugging Face Hub, by default as private.
+
+    The model is tested before the upload, and the uploaded files are compared with it afterwards.
+    """
     terminal.quiet()
     from lusifer.sharing.push import push as upload
 
@@ -210,7 +216,7 @@ def serve(
     dtype: AutoDtype = "auto",
     device: Device = None,
 ) -> None:
-    """Serve embeddings and search over HTTP, like OpenAI's API, with a search page; stop with Ctrl-C."""
+    """Serve embeddings and search over HTTP. The API is that of OpenAI, with a search page; stop with Ctrl-C."""
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         extras.need("serve", module)
     keys = _keys(api_keys)
@@ -274,7 +280,7 @@ def calibrate(
     dtype: DtypeOption = None,
     device: Device = None,
 ) -> None:
-    """Measure each language of a model, for language offsets and scores that can be compared between languages."""
+    """Measure each language of a model. The result is for language offsets and for comparable scores."""
     terminal.quiet()
     from lusifer.calibration import fit
     from lusifer.io import parallel_text
