@@ -273,7 +273,7 @@ def test_scores_that_can_be_compared_are_shown_where_asked(capsys, statistics, m
         "(set it with --language)"
     ]
     err = run(capsys, "search", "i", "Wasser", *more, "--language", "de")[1]
-    assert err[0].startswith("lusifer: the language of the query (de) is not among the 14 known: scores are")
+    assert err[0].startswith("lusifer: the language of the query (de) is not one of 14 known: scores are")
     error = refused(capsys, 2, "search", "i", "Wasser", "--language", "de")
     assert "--language de: is for calibrated scores or an index with offsets: add --calibrated" in error
     error = refused(capsys, 2, "search", "i", "Wasser", *more, "--language", "deutsch!")
@@ -295,7 +295,7 @@ def test_an_index_with_offsets_as_typed(capsys, statistics):
     assert out[0].startswith("1  1.000 (") and err == []
     err = run(capsys, "search", "o", "Νερό", "--language", "el")[1]
     assert (
-        "(el) is not among the 14 known: no offset is subtracted from the vector of the query (set it with --language)"
+        "(el) is not one of 14 known: no offset is subtracted from the vector of the query (set it with --language)"
         in err[0]
     )
     for more in (["--language-field", "lang"], ["--offsets", "s.safetensors"]):  # as it was made

@@ -47,9 +47,7 @@ MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
 Where = Annotated[str | None, typer.Option(help="SQL condition on the fields (lang = 'de' AND year > 2000).")]
 Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
 Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
-Tokens = Annotated[
-    int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default the maximum length of the model.")
-]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default of the model.")]
 Offsets = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="File of `calibrate`: its language offsets are subtracted from all vectors."),
@@ -64,9 +62,7 @@ Asks = Annotated[
         help="Model for the query, trained into the space of the index; by default the model of the index.",
     ),
 ]
-Overlap = Annotated[
-    int | None, typer.Option(min=0, help="Maximum tokens that a passage shares with the next one; by default 0.")
-]
+Overlap = Annotated[int | None, typer.Option(min=0, help="Maximum tokens shared with the next passage; by default 0.")]
 
 
 def index(
@@ -94,9 +90,7 @@ def index(
         str | None,
         typer.Option(help="Existing vectors of MODEL: .npy or .faiss with --input or --ids, .parquet, NAME.lance."),
     ] = None,
-    ids: Annotated[
-        str | None, typer.Option(help="With --vectors: ids of the vectors, .txt (one a line) or .npy.")
-    ] = None,
+    ids: Annotated[str | None, typer.Option(help="With --vectors: their ids, .txt (one a line) or .npy.")] = None,
     vector_field: Annotated[str | None, typer.Option(help="With --vectors: column with the vectors.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete documents that are not in the input.")] = False,
     dtype: AutoDtype = "auto",
@@ -334,9 +328,7 @@ def _judging(
     known = index.statistics(statistics)
     code = asking.languages_of([query], language, known)[0]
     if code is None:
-        why = (
-            "was not identified" if language is None else f"({language}) is not among the {len(known.languages)} known"
-        )
+        why = "was not identified" if language is None else f"({language}) is not one of {len(known.languages)} known"
         done = ["scores are calibrated with all languages together"] if calibrated else []
         done += ["no offset is subtracted from the vector of the query"] if index.model.offsets else []
         terminal.note(f"the language of the query {why}: {', and '.join(done)} (set it with --language)")
