@@ -259,10 +259,7 @@ def calibrate(
     model: Model,
     parallel: Annotated[
         str,
-        typer.Option(
-            metavar="FILE|sample",
-            help="Rows with one sentence by language code, or `sample` for the packaged sentences.",
-        ),
+        typer.Option(metavar="FILE|sample", help="Rows with a sentence by language code, or the packaged sample."),
     ],
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .safetensors file; by default in the folder of MODEL.")
