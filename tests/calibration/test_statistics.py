@@ -14,8 +14,11 @@ from safetensors.numpy import load_file, save_file
 from calibration.conftest import ASKED, ENGLISH, SWAHILI
 from lusifer.calibration.fit import accepted, codes, fit, measure, wrong_pairs
 from lusifer.calibration.statistics import ERROR, RIGHT, SPREAD, WRONG, read, unit
+from lusifer.embedder import folder
 from lusifer.errors import DataError, UsageError
+from lusifer.io import parallel_text
 from lusifer.io.parallel_text import Parallel
+from lusifer.serving import encode
 
 
 def test_wrong_pairs_by_hand(statistics):
@@ -213,3 +216,22 @@ def test_statistics_of_another_model_or_prompt_are_refused(statistics, others):
 def test_three_sentences_are_the_fewest():
     with pytest.raises(DataError, match="few: 2 sentences"):
         fit({"en": ENGLISH[:2], "sw": SWAHILI[:2]}, {"en": ENGLISH[:2], "sw": SWAHILI[:2]}, ASKED, "few")
+
+
+@pytest.mark.slow
+def test_those_of_float32_vectors_serve_bfloat16_ones():
+    """The shift is far below the standard error of the zero; so the file need not name a dtype."""
+    text, made = parallel_text.read("sample"), {}
+    for dtype in ("float32", "bfloat16"):
+        embedder = folder.load("mini", device="cpu", dtype=dtype)
+        report = encode.EmbedReport(limit=embedder.max_seq_length)
+
+        def embed(texts, embedder=embedder, report=report):
+            return encode.embed_rows(embedder, [("", each) for each in texts], report, prompt="")
+
+        made[dtype] = measure(text, embed, None, ASKED, "sample")[0].pairs
+    one, other = made.values()
+    spread = one[..., SPREAD]
+    assert not np.array_equal(one[..., WRONG], other[..., WRONG])
+    assert (abs(one[..., WRONG] - other[..., WRONG]) < one[..., ERROR] / 2).all()
+    assert (abs(other[..., SPREAD] / spread - 1) < 0.01).all()

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lusifer.cli import main, train
 from lusifer.errors import DataError
+from lusifer.training.recipe.load import load_recipe
 from lusifer.training.run.share import SHARED, SharedStages
 
 CALL = ["ablate", "tiny", "--suite", "sample", "--languages", "en,sw", "--output", "out"]
@@ -120,13 +122,31 @@ def test_what_says_nothing_of_shared_stages_is_damaged(said, tmp_path):
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_an_interrupted_run_says_how_to_go_on_if_it_has_begun(begun, tmp_path, monkeypatch, capsys):
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupted(*_: object, listen: Any, **__: object) -> None:
         if begun:
-            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "checkpoints" / "01-alignment" / "checkpoint-10").mkdir(parents=True)
             (tmp_path / "run" / "recipe.yaml").write_text("")
+            listen({"event": "stage", "stage": "alignment", "steps": 20, "done": 0})
+            listen({"event": "step", "stage": "alignment", "step": 13})
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lusifer.training.run.run.train", interrupted)
     assert main(["train", "tiny", "--output", str(tmp_path / "run")]) == 130
     said = capsys.readouterr().err
-    assert ("repeat the command with --resume to continue from it" in said) == begun and "interrupted" in said
+    words = f"{tmp_path / 'run'}: stopped at step 13 of 20 of stage alignment, saved up to step 10; repeat the command "
+    assert (f"{words}with --resume to continue from there" in said) == begun and "interrupted" in said
+
+
+def test_where_a_run_stopped_is_said_also_before_its_first_checkpoint(tmp_path):
+    assert train.stopped(tmp_path, {}) == "stopped before a step"
+    at = {"stage": "alignment", "steps": 20, "step": 3}
+    assert train.stopped(tmp_path, at).endswith("step 3 of 20 of stage alignment, before its first checkpoint")
+
+
+def test_rows_that_a_stage_never_reads_are_no_matter_in_the_packaged_sample(capsys, tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"text": "water"}\n')
+    reads = {"reconstruction": {"rows": 510, "unread": 350, "steps": 10, "most": 1}}
+    event = {"event": "data", "stage": "alignment", "sources": [], "objectives": reads, "skipped": [], "left_out": []}
+    for changes, count in (([], 0), ([f"stages.alignment.data.0.path={tmp_path / 'own.jsonl'}"], 1)):
+        train.follow(load_recipe("tiny", changes), {}, train.say)(event)
+        assert capsys.readouterr().err.count("350 of its 510 rows are never read") == count

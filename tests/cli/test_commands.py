@@ -61,8 +61,9 @@ def test_info_of_no_folder(folder, capsys):
 def test_check_says_what_trains(capsys):
     assert main(["check", "tiny"]) == 0
     said = capsys.readouterr().out
-    assert "tiny: the recipe is valid" in said
-    assert "connector" in said
+    assert "tiny: the recipe is valid" in said and "connector" not in said
+    assert main(["check", "tiny", "--details"]) == 0
+    assert "connector" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [["check", "r.yaml"], ["train", "r.yaml", "--output", "run"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,6 +48,9 @@ CASES = {
     "embed mini --input good.txt --output file/v.npy": "--output file/v.npy: cannot write to",
     "embed mini --input good.txt --output file/shards": "--output file/shards: cannot write to",
     "embed mini --input good.txt --output v.npy --task Nothing": "task 'Nothing' is unknown",
+    "embed mini --input taken --output v.npy": "taken: is a folder: name a file in it",
+    "embed mini --input image.txt --output v.npy": "image.txt: is a PNG image, not text: give a text file",
+    "embed gone --input good.txt --output v.npy": "gone/model.safetensors: missing;",
     "export nowhere --output new": "nowhere: no such folder",
     "export mini --output taken": "--output taken: has files",
     "export mini --output new --field text": "--field and --input-format need --input",
@@ -56,6 +60,7 @@ CASES = {
     "convert taken file": "OUT file: is a file",
     "index nowhere --input good.txt --output i": "nowhere: no such folder",
     "index mini --input words.csv --output i": "words.csv line 2: ",
+    "index gone --input good.txt --output i": "gone/model.safetensors: missing;",
     "index mini --input broken.csv --field question --output i": "broken.csv after line",
     "index mini --input good.txt --output taken": "taken: has other files and is no index",
     "index mini --input good.txt --output file/i": "file/i: cannot write to",
@@ -70,6 +75,7 @@ CASES = {
     "calibrate mini --parallel sample --output file/s.safetensors": "--output file/s.safetensors: cannot write to",
     "calibrate mini --parallel sample --output s.safetensors --task Nothing": "task 'Nothing' is unknown",
     "serve mini --port TAKEN": "127.0.0.1 port TAKEN: ",
+    "serve gone --port 0": "gone/model.safetensors: missing;",
     "serve nowhere --port 0": "nowhere: no such folder",
     "serve mini --port 0 --index i": "i: no index there",
     "serve mini --port 0 --statistics absent": "absent: no such file",
@@ -77,6 +83,9 @@ CASES = {
     "evaluate mini --suite nothing": "--suite 'nothing' is unknown",
     "evaluate mini --suite sample --languages xx": "'xx'",
     "evaluate mini --suite paper --tasks Nothing": "'Nothing'",
+    "evaluate mini --suite sample --tasks Nothing": "'Nothing'",
+    "evaluate mini --suite robust --tasks Nothing": "'Nothing'",
+    "evaluate gone --suite sample": "gone/model.safetensors: missing;",
     "evaluate mini --suite sample --output taken": "--output taken: has files",
     "evaluate mini --suite sample --output file/e": "--output file/e: cannot write to",
     "evaluate mini --suite sample --compare absent": "absent",
@@ -87,17 +96,25 @@ CASES = {
     "data dedup words.csv --output d.jsonl": "words.csv",
     "data mine pairs.jsonl --model mini --output file/m.jsonl": "--output file/m.jsonl: cannot write to",
     "data mine pairs.jsonl --model nowhere --output m.jsonl": "nowhere: no such folder",
+    "data mine late.jsonl --model mini --output m.jsonl": "late.jsonl line 1501: ",
+    "data mine pairs.jsonl --model mini --output m.jsonl --corpus texts.jsonl": "texts.jsonl line 1501: ",
+    "data mine pairs.jsonl --model gone --output m.jsonl": "gone/model.safetensors: missing;",
+    "data cluster late.jsonl --model mini --output m.jsonl": "late.jsonl line 1501: ",
     "data cluster pairs.jsonl --model mini --output file/m.jsonl": "--output file/m.jsonl: cannot write to",
 }
 
 
 @pytest.mark.slow
-def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: Path, model_folder: Path) -> None:
     (tmp_path / "good.txt").write_text("Water.\n")
     (tmp_path / "words.csv").write_text("question,answer\na,b\n")
     (tmp_path / "broken.csv").write_bytes(b"question,query,positive\na,a,b\nb,b,\xff\n")
     (tmp_path / "pairs.jsonl").write_bytes(sources.files("sample:pairs")[0].read_bytes())
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "image.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    for name, row in (("late", {"query": "a", "positive": "b"}), ("texts", {"text": "a"})):
+        (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * 1500 + "{\n")
+    (shutil.copytree(model_folder, tmp_path / "gone") / "model.safetensors").unlink()
     for place in ("taken", "run/model"):
         (tmp_path / place).mkdir(parents=True)
     (tmp_path / "taken" / "thesis.txt").write_text("mine")

@@ -116,3 +116,11 @@ def test_debug_shows_the_traceback_wherever_it_stands(raises, capsys, words):
     raises(ValueError("odd"))
     assert main(words) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"]])
+def test_the_list_of_commands_shows_each_summary_complete(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(words)
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert len(listed) > 5 and all(line.endswith(".") and not line.endswith("..") for line in listed)

@@ -112,7 +112,7 @@ def test_numbers_and_texts_of_numpy_are_those_of_python():
 
 def test_an_id_that_is_there_twice_and_no_documents_are_refused():
     Path("r.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}\n')
-    with pytest.raises(DataError, match="^r.jsonl line 2: the id '1' occurs twice: give each document its own"):
+    with pytest.raises(DataError, match="^r.jsonl line 2: duplicate id '1': give each document its own"):
         survey(source("r.jsonl"))
     Path("r.jsonl").write_text("\n")
     with pytest.raises(DataError, match="^r.jsonl: no texts: give"):

@@ -192,7 +192,7 @@ def test_an_id_that_is_there_is_refused_by_add_and_nothing_of_that_commit_stays(
     fresh.add(DOCUMENTS[:2])
     with pytest.raises(DataError, match="^document 2: the id 'd1' is already in the index"):
         fresh.add([{"id": "new", "text": "new"}, DOCUMENTS[1]])
-    with pytest.raises(DataError, match="^document 2: the id 'x' occurs twice: give each document its own"):
+    with pytest.raises(DataError, match="^document 2: duplicate id 'x': give each document its own"):
         fresh.update([{"id": "x", "text": "one"}, {"id": "x", "text": "two"}])
     assert fresh.ids() == {"d0", "d1"}
 

@@ -34,7 +34,7 @@ READERS: dict[str, tuple[list[str], Callable[[Path], object]]] = {
 }
 TOO_LONG = "line 2: JSON that cannot be read (a number has thousands of digits): write one plain object per line"
 TOO_DEEP = "line 2: JSON that cannot be read (brackets nest too deep): write one plain object per line"
-TWICE = "line 2: JSON that cannot be read (key 'en' is there twice in one object): write one plain object per line"
+TWICE = "line 2: JSON that cannot be read (duplicate key 'en' in one object): write one plain object per line"
 JOINED = "line 2: a byte-order mark inside the file, as after joining files: remove it"
 RETURNS = "line 1: a carriage return without a line feed after it: save the file with line feeds"
 POINTER = (CASES / "lfs-pointer.txt").read_bytes()
@@ -110,14 +110,14 @@ QUESTIONS = {"paragraphs": [{"id": "p", "text": "a"}], "questions": [{"id": "q",
     [
         (b'{"paragraphs": ' + b"9" * 5000 + b"}", "a number has thousands of digits"),
         (b"[" * 10**5, "brackets nest too deep"),
-        (b'{"paragraphs": [], "paragraphs": []}', "key 'paragraphs' is there twice in one object"),
+        (b'{"paragraphs": [], "paragraphs": []}', "duplicate key 'paragraphs' in one object"),
         (POINTER, "is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"),
         (b'{"a": "\xff"}', "can't decode byte 0xff"),
         (
             json.dumps({**QUESTIONS, "paragraphs": QUESTIONS["paragraphs"] * 2}).encode(),
-            "paragraphs: id p is there",
+            "paragraphs: duplicate id 'p'",
         ),
-        (json.dumps({**QUESTIONS, "questions": QUESTIONS["questions"] * 3}).encode(), "questions: id q is there twice"),
+        (json.dumps({**QUESTIONS, "questions": QUESTIONS["questions"] * 3}).encode(), "questions: duplicate id 'q'"),
     ],
 )
 def test_whole_files_of_json_have_the_same_words(content: bytes, words: str, tmp_path: Path) -> None:
@@ -248,6 +248,25 @@ def test_a_carriage_return_alone_in_lines_of_text_is_refused(content: bytes, lin
         file.write_bytes(pack(content))
         with pytest.raises(DataError, match=f"{name} line {line}: a carriage return without a line feed after it"):
             TextSource(str(file)).check()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "is a PNG image, not text: give a text file"),
+        (b"%PDF-1.7\r%\xe2\xe3\r", "is PDF, not text"),
+        (b"PK\x03\x04\r\0", "is a ZIP archive"),
+        (b"\r\0\xfe\x01\r\n", "line 1: not UTF-8 (byte 2): the file is binary, not text: give a text file"),
+    ],
+)
+def test_a_binary_file_is_not_told_to_mend_its_lines(content: bytes, words: str, tmp_path: Path) -> None:
+    for name in ("a.txt", "a.csv", "a.jsonl"):
+        file = tmp_path / name
+        file.write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            TextSource(str(file)).check()
+        assert words in str(caught.value) or name == "a.csv"
+        assert "carriage" not in str(caught.value)
 
 
 def test_a_carriage_return_as_a_space_of_json_breaks_no_line(tmp_path: Path) -> None:

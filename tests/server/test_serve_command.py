@@ -19,6 +19,7 @@ from lusifer.cli.use import _keys
 from lusifer.embedder import golden
 from lusifer.errors import UsageError
 from lusifer.model.probes import Probe
+from lusifer.server.connections import listen
 from support.processes import lusifer
 
 
@@ -33,7 +34,8 @@ from support.processes import lusifer
         (["MODEL", "--api-keys", "absent"], "absent: cannot be read"),
         (["MODEL", "--api-keys", "bom"], "bom line 2: an API key may only have printable ASCII characters"),
         (["MODEL", "--api-keys", "latin"], "latin: not UTF-8 text"),
-        (["MODEL", "--port", "TAKEN"], "give another --host or --port"),
+        (["MODEL", "--port", "TAKEN"], "TAKEN: in use by another program: give another --host or --port"),
+        (["MODEL", "--host", "192.0.2.1"], "192.0.2.1 port 8000: Cannot assign requested address: give another --host"),
     ],
 )
 def test_a_call_that_cannot_work_is_refused_in_a_line(
@@ -50,7 +52,21 @@ def test_a_call_that_cannot_work_is_refused_in_a_line(
         real = {"MODEL": str(model_folder), "TAKEN": str(taken.getsockname()[1])}
         assert main(["serve", *(real.get(word, word) for word in words)]) == 2
     told = capsys.readouterr().err
-    assert said in told and "cret" not in told and "xfc" not in told
+    assert (
+        said.replace("TAKEN", real["TAKEN"]) in told
+        and "Errno" not in told
+        and "cret" not in told
+        and "xfc" not in told
+    )
+
+
+def test_a_second_server_is_refused_while_the_first_loads_whose_early_clients_wait() -> None:
+    with listen("127.0.0.1", 0) as found:
+        port = found.getsockname()[1]
+        with pytest.raises(UsageError, match=rf"127\.0\.0\.1 port {port}: in use by another program: give another"):
+            listen("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            assert found.accept()[1] == client.getsockname()
 
 
 def test_a_key_is_what_its_file_shows(tmp_path: Path) -> None:

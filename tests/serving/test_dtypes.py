@@ -115,17 +115,41 @@ def test_half_precision_becomes_float32_where_it_is_only_emulated(bases_folder, 
     assert load(tmp_path / "model")[1] == dtypes.FormatChoice(None)
 
 
-def load(model, device="cpu", **how):
-    return dtypes.load(model, device, lambda dtype: folder.load(model, device="cpu", dtype=dtype), **how)
+def load(model, device="cpu"):
+    return dtypes.load(model, device, lambda dtype: folder.load(model, device="cpu", dtype=dtype))
 
 
-@pytest.mark.parametrize("thorough", [True, False])
-def test_a_model_that_goes_astray_stays_as_saved(thorough, finished, processor, monkeypatch):
+def test_a_model_that_goes_astray_stays_as_saved(finished, processor, monkeypatch):
     processor(WITH)
     monkeypatch.setattr(dtypes, "FARTHEST", 0.0)
-    found, choice = load(finished, thorough=thorough)
+    found, choice = load(finished)
     assert choice.dtype is None and found[0].model.llm.dtype == torch.float32
-    assert choice.line.startswith("number format: as saved: in bfloat16 a golden vector is ")
+    assert choice.line.startswith("number format: as saved: in bfloat16 a test text of the model gets another")
+    assert not choice.checked
+
+
+def test_golden_vectors_are_computed_once_and_those_of_all_texts(finished, processor, monkeypatch, bases_folder):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(WITHOUT)
+    assert index(finished) == 0
+    other = tiny_embedder(bases_folder)
+    with torch.no_grad():
+        next(other[0].model.connector.parameters()).mul_(1.1)
+    folder.save(other, "other", finished=True)
+    processor(WITH)
+    counts, real = [], golden.vectors
+    monkeypatch.setattr(golden, "vectors", lambda embedder, texts: counts.append(len(texts)) or real(embedder, texts))
+    embed(finished, "short.npy")
+    words = ["--input", "texts.jsonl", "--device", "cpu", "--unscored", "off"]
+    assert main(["embed", str(finished), "--output", "shards", *words]) == 0
+    assert main(["index", str(finished), "--output", "NEW", *words]) == 0
+    run.load(str(finished), Metrics(), Limits(), device="cpu", dtype="auto")
+    reindex("INDEX", "other", device="cpu", dtype="auto")
+    assert counts == [20] * 5
+    del counts[:]
+    embed(finished, "float32.npy", "--dtype", "float32")
+    assert main(["index", "other", "--output", "OTHER", *words, "--dtype", "float32"]) == 0
+    assert counts == [20]  # a short job in a format of the call is not checked
 
 
 @pytest.mark.parametrize("left", ["nothing", "damaged"])
@@ -136,7 +160,7 @@ def test_without_golden_vectors_it_stays_as_saved_and_says_so(left, finished, pr
     processor(WITH)
     found, choice = load(finished)
     assert choice.dtype is None and found[0].model.llm.dtype == torch.float32
-    assert "has no golden vectors that can be read" in choice.line and "--dtype bfloat16" in choice.line
+    assert "has no golden vectors (golden.json) that can be read" in choice.line and "--dtype bfloat16" in choice.line
     processor(WITHOUT)
     assert load(finished)[1] == dtypes.FormatChoice(None)
 

@@ -104,7 +104,7 @@ def test_standard_input_of_each_form(form, field, content, monkeypatch, tmp_path
     ("content", "form", "message"),
     [
         (b'{"text": "a"}\n\n{"te', "jsonl", "standard input line 3: not JSON"),
-        (b'{"text": "a", "text": "b"}', "jsonl", r"standard input line 1: .*\(key 'text' is there twice"),
+        (b'{"text": "a", "text": "b"}', "jsonl", r"standard input line 1: .*\(duplicate key 'text'"),
         (b"text,text\na,b\n", "csv", "standard input line 1: duplicate column 'text': rename one of the two"),
         (b"\xef\xbb\xbf" + ROWS, "jsonl", "standard input line 1: no field 'text' \\(found id, body\\)"),
         (gzip.compress(ROWS, mtime=0)[:30], "jsonl", "standard input: is damaged gzip"),

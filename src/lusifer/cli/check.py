@@ -31,6 +31,12 @@ NOTE = (
 )
 
 
+SHORT_NOTE = (
+    "Parameters are exact. The rest is estimated, not measured: memory for texts of full length, hours at an assumed "
+    "utilisation. `--details` shows the parts, memory and sources of each stage, and what the numbers mean."
+)
+
+
 def check(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -44,10 +50,13 @@ def check(
             min=0.001, help="GiB of a card; suggests one change that makes the recipe fit, or halves its time."
         ),
     ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also print parts, memory and sources of each stage.")
+    ] = False,
 ) -> None:
     """Show what a recipe trains and needs, without a download."""
     terminal.quiet()
-    terminal.say(describe(recipe, set_ or [], variant, gpus, memory))
+    terminal.say(describe(recipe, set_ or [], variant, gpus, memory, details))
 
 
 def describe(
@@ -56,6 +65,7 @@ def describe(
     variant: str | None = None,
     gpus: int = 1,
     memory: float | None = None,
+    details: bool = False,
 ) -> str:
     """Read a recipe (see `load_recipe`) and report parameters, memory, hours and steps; downloads nothing.
 
@@ -74,17 +84,18 @@ def describe(
     with console.capture() as text:
         console.print(f"{loaded.name}: the recipe is valid")
         stages = estimate(loaded)
+        console.print("", _totals(totals.total(stages, gpus), gpus), "", _stages(stages), sep="\n")
         for stage in stages:
-            console.print("", _parts(stage), _cost(stage), _sources(stage), sep="\n")
+            if details:
+                console.print("", _parts(stage), _cost(stage), _sources(stage), sep="\n")
             if stage.load.dropped:
-                console.print(f"dropped by english_only: {', '.join(stage.load.dropped)}")
-        console.print("", _totals(totals.total(stages, gpus), gpus), sep="\n")
+                console.print(f"stage {stage.name}: dropped by english_only: {', '.join(stage.load.dropped)}")
         for line in _unmeasured(stages):
             console.print(line)
         if memory is not None:
             again = partial(_again, recipe, overrides, variant)
             console.print(totals.advise(stages, loaded, again, memory))
-        console.print(f"\n{NOTE}")
+        console.print(f"\n{NOTE if details else SHORT_NOTE}")
     return "\n".join(line.rstrip() for line in text.get().splitlines())
 
 
@@ -110,6 +121,22 @@ def _totals(found: Totals, gpus: int) -> Table:
     return _table(("all stages", "value", "energy"), rows)
 
 
+def _stages(stages: Sequence[StageEstimate]) -> Table:
+    """A row for each stage."""
+    rows = []
+    for stage in stages:
+        parameters, trainable = _counts(stage)
+        sizes = (_size(stage.memory.total), _size(stage.here.total))
+        name = stage.name if stage.name == stage.kind else f"{stage.name} ({stage.kind})"
+        rows.append((name, f"{parameters:,}", f"{trainable:,}", *sizes, _number(stage.load.steps)))
+    return _table(("stage", "parameters", "trains", "memory of a GPU", "memory here", "steps"), rows)
+
+
+def _counts(stage: StageEstimate) -> tuple[int, int]:
+    """Parameters, and how many of them train."""
+    return sum(part.parameters for part in stage.parts), sum(part.trainable for part in stage.parts)
+
+
 def _unmeasured(stages: Sequence[StageEstimate]) -> list[str]:
     """Give a line on sources that are not on this machine, whose texts are counted at maximum length."""
     loads = [source for stage in stages for source in stage.load.sources]
@@ -127,7 +154,7 @@ def _parts(stage: StageEstimate) -> Table:
         for part in stage.parts
         if part.parameters
     ]
-    parameters, trainable = (sum(getattr(part, key) for part in stage.parts) for key in ("parameters", "trainable"))
+    parameters, trainable = _counts(stage)
     rows.append(("all", f"{parameters:,}", f"{trainable:,}"))
     return _table(("part", "parameters", "trainable"), rows, f"stage {stage.name} ({stage.kind})")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, model_name, usable
+from lusifer.cli.models import Device, DtypeOption, model_name, refuse_damaged, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -161,6 +161,10 @@ def mine(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose, replace,
         by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
     )  # fmt: skip
+    if not output.with_name(output.name + ".work").is_dir():  # a stopped call has read the rows
+        opened = _read_first(opened, files, skip_bad, field, labels)
+        for _ in CorpusFiles(corpus_files, corpus_column, BadRows(skip_bad))():
+            pass
     corpus_bad = BadRows(skip_bad)
     candidates = CorpusFiles(corpus_files, corpus_column, corpus_bad) if corpus else None
     encoder, rescore = _models(model, batch_size, dtype, device, cross_encoder)
@@ -197,6 +201,7 @@ def cluster(
     if opened.kind != "pairs":
         raise UsageError(f"{files[0]}: only pairs have queries to cluster: give columns query and positive")
     page = tables.check_output(output, opened.files)
+    opened = _read_first(opened, files, skip_bad, field)
     encoder, _ = _models(model, batch_size, dtype, device)
     with terminal.phases() as show:
         kept, counts = clustering.cluster(
@@ -249,6 +254,18 @@ def _open(names: list[str], skip_bad: int, fields: list[str] | None, labels: boo
     return opened
 
 
+def _read_first(
+    opened: OpenedFiles, names: list[str], skip_bad: int, fields: list[str] | None, labels: bool = False
+) -> OpenedFiles:
+    """Read every row, and open the files again: a bad row is reported before a model is loaded."""
+    from lusifer.data import sources
+
+    with terminal.progress("rows checked") as show:
+        for number, _ in enumerate(opened.rows, start=1):
+            show(number, None)
+    return sources.open_files(names, skip_bad, sources.fields(fields or ()), labels)
+
+
 def _models(
     model: str, batch_size: int, dtype: str | None, device: str | None, cross_encoder: str | None = None
 ) -> tuple[Callable[[str], Any], Any]:
@@ -258,6 +275,7 @@ def _models(
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "16")
     terminal.quiet()
+    refuse_damaged(model)
     from lusifer.embedder import folder
     from lusifer.prompts import check_room
 

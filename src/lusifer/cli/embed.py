@@ -220,8 +220,8 @@ def _here(
     with quick_imports():
         first = wish.devices[0] if wish.devices else None
         alone = alone and not wish.compiled and not several
-        embedder, dtype = load_to_embed(wish.model, first, wish.dtype, alone=alone, thorough=long)
-    wish = replace(wish, dtype=dtype)
+        embedder, choice = load_to_embed(wish.model, first, wish.dtype, alone=alone)
+    wish = replace(wish, dtype=choice.dtype)
     if wish.compiled:
         from lusifer.model.bases.backbones import compile_layers
 
@@ -232,7 +232,7 @@ def _here(
         settings["pool"] = stack.enter_context(encode.spread(embedder, wish.devices))
     if dimensions is not None:
         forms.check_dimensions(dimensions, encode.dimensions(embedder))
-    if long:
+    if long and (wish.compiled or not choice.checked):
         from lusifer.embedder import golden
 
         golden.demand(embedder, wish.model)

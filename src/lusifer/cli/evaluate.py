@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import DtypeOption, Model, model_name, usable
+from lusifer.cli.models import DtypeOption, Model, model_name, refuse_damaged, usable
 from lusifer.errors import DataError, UsageError
 from lusifer.io.files import refuse_unwritable, write_file
 
@@ -106,6 +106,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model in every language. A score that cannot be measured is missing, never 0."""
     terminal.quiet()
+    for name_given in filter(None, (model, against)):
+        refuse_damaged(name_given)
     if data is not None and suite != "mine" and not data.is_dir():
         raise UsageError(f"--data {data}: no such folder: name the folder of evaluation files")
     if output is not None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.errors import LusiferError, MissingExtraError, UsageError
+from lusifer.errors import LusiferError, MissingExtraError, ModelFolderError, UsageError
 from lusifer.io import names
 
 if TYPE_CHECKING:
     from lusifer.index.index import Index
+    from lusifer.serving.dtypes import FormatChoice
     from lusifer.serving.guard import LanguageGuard
 
 OWN_PROCESS = "own process"
@@ -132,6 +133,22 @@ def refuse_words(
         languages.language(language)
 
 
+def refuse_damaged(model: str) -> None:
+    """Refuse a model folder in which a file is missing or damaged, before libraries are imported to load it.
+
+    Raises:
+        ModelFolderError: The message names the file.
+    """
+    from lusifer.embedder import contents
+    from lusifer.io import weights
+
+    folder = names.model(model)
+    if not isinstance(folder, Path) or not folder.is_dir() or not contents.check(folder):
+        return
+    if file := next((each for each in weights.files(folder, contents.ADVICE) if not each.is_file()), None):
+        raise ModelFolderError(f"{file}: missing; {contents.ADVICE}")
+
+
 def usable(device: str | None) -> str | None:
     """Return the device in lower case; refuse one that this machine does not have, as `embedder.place.usable`."""
     if device is None:
@@ -157,9 +174,8 @@ def load_to_embed(
     dtype: str | None,
     *,
     alone: bool,
-    thorough: bool = True,
     index: Index | None = None,
-) -> Any:
+) -> tuple[Any, FormatChoice]:
     """Load a model to embed, without its other parts if it is a Lusifer model on a CPU in a process of its own.
 
     Gives the model and its dtype, None if it is the saved one. A note names the dtype that `auto` chose.
@@ -168,16 +184,17 @@ def load_to_embed(
         model: As `Model`.
         device: As `Device`.
         dtype: As `DtypeOption` or `AutoDtype`.
-        thorough: As `serving.dtypes.load`.
         alone: Whether the process ends after this command and compiles nothing.
         index: The index whose dtype is given as `dtype`; a slow one is then not a choice of this call.
 
     Raises:
         LusiferError: As `folder.load`.
     """
+    refuse_damaged(model)
     device = usable(device)
     light = alone and start_light(model, device)
     from lusifer.embedder import folder
+    from lusifer.serving import dtypes
 
     def make(dtype: str | None) -> Any:
         return folder.load(model, device=device, dtype=dtype, vectors_only=light)
@@ -190,13 +207,11 @@ def load_to_embed(
             own = "" if index is None else f"{index.folder}: its vectors are in {dtype}: "
             advice = "" if index is None else f"; {embed_again(index.folder, index.asks, '--dtype', 'float32')}"
             terminal.note(f"{own}{slow}{advice}")
-        return made, dtype
-    from lusifer.serving import dtypes
-
-    made, choice = dtypes.load(model, device, make, thorough=thorough)
+        return made, dtypes.FormatChoice(dtype)
+    made, choice = dtypes.load(model, device, make)
     if choice.line:
         terminal.note(choice.line)
-    return made, choice.dtype
+    return made, choice
 
 
 def settle_dtype(settings: dict[str, Any], index: Path, model: str, before: str | None) -> None:

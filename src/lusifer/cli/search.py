@@ -199,10 +199,11 @@ def _opened(
         if not is_table(output):
             # Existing vectors are assumed to be in the dtype that the model was saved in.
             asked = None if kept and settings["dtype"] == "auto" else settings["dtype"]
-            embedder, settings["dtype"] = load_to_embed(model, device, asked, alone=alone)
+            embedder, choice = load_to_embed(model, device, asked, alone=alone)
+            settings["dtype"] = choice.dtype
             if kept:
                 _compare(embedder, describe(model, embedder, **settings)[0], sample)
-            else:
+            elif not choice.checked:
                 demand(embedder, model)
             return Index.create(output, model, embedder=embedder, **settings)
         made = Index.open(output, model)

@@ -64,15 +64,47 @@ def train(
         terminal.note(slow)
     if first and not resume and (sample := on_the_sample(loaded)) is not None:
         terminal.note(sample)
+    at: dict[str, Any] = {}
     try:
         with listener() as listen:
-            model = run.train(loaded, output, resume=resume, listen=listen)
+            model = run.train(loaded, output, resume=resume, listen=follow(loaded, at, listen))
     except KeyboardInterrupt:
         if first and (output / "recipe.yaml").is_file():  # otherwise nothing can be resumed
-            terminal.note(f"{output}: has the last checkpoint; repeat the command with --resume to continue from it")
+            terminal.note(f"{output}: {stopped(output, at)}; repeat the command with --resume to continue from there")
         raise
     if first:
         terminal.note(f"{model}: trained; check it with `lusifer doctor {model}`")
+
+
+def follow(
+    recipe: Recipe, at: dict[str, Any], listen: Callable[[dict[str, Any]], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Record the stage and the step of a run in `at`, and pass its events on.
+
+    How many rows a stage never reads matters for data of the user: for the packaged sample the line is left out.
+    """
+    own = {each.name for each in recipe.stages if not all((one.path or "").startswith(SAMPLE) for one in each.data)}
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "stage":
+            at.update(stage=event["stage"], steps=event["steps"], step=event.get("done", 0))
+        elif event["event"] == "step":
+            at["step"] = event["step"]
+        elif event["event"] == "data" and event["stage"] not in own:
+            event = event | {"objectives": {}}
+        listen(event)
+
+    return hear
+
+
+def stopped(output: Path, at: dict[str, Any]) -> str:
+    """Say at which step a run was interrupted, and which step its last checkpoint has."""
+    if not at:
+        return "stopped before a step"
+    place = f"stopped at step {at['step']:,} of {at['steps']:,} of stage {at['stage']}"
+    saved = [each.name for each in output.glob(f"checkpoints/*-{at['stage']}/checkpoint-*")]
+    steps = [int(step) for name in saved if (step := name.rpartition("-")[2]).isdigit()]
+    return f"{place}, saved up to step {max(steps):,}" if steps else f"{place}, before its first checkpoint"
 
 
 def refuse_first_rows(recipe: Recipe) -> None:

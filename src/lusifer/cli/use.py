@@ -19,6 +19,7 @@ from lusifer.cli.models import (
     Model,
     Unscored,
     model_name,
+    refuse_damaged,
     refuse_words,
     usable,
 )
@@ -248,7 +249,7 @@ def _refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Pa
     from lusifer.index.table import refuse_none
 
     for model in models:
-        model_name(model)
+        refuse_damaged(model)
     for place in indexes:
         refuse_none(place.expanduser())
     for file in statistics:
@@ -368,7 +369,8 @@ def _keys(file: Path | None) -> list[str]:
         try:
             where, found = str(file), file.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
-            raise UsageError(f"{file}: cannot be read ({error}): give a file of API keys, one a line") from error
+            words = f"cannot be read ({error.strerror}): give a file of API keys, one a line"
+            raise UsageError(f"{file}: {words}") from error
         except UnicodeDecodeError:  # its message has a byte of a key
             raise UsageError(f"{file}: not UTF-8 text: give a file of API keys, one a line") from None
     for number, key in enumerate(map(str.strip, found), 1):

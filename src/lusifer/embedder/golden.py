@@ -102,22 +102,21 @@ def check(embedder: Embedder, folder: Path) -> Probe:
     found = vectors(embedder, texts)
     if found.shape != wanted.shape:
         return Probe(name, False, f"vectors have {found.shape[1]} dimensions, and {wanted.shape[1]} in {FILE}")
-    limit = FARTHEST_IN_HALF if half or _is_half(embedder) else FARTHEST
+    limit = limit_for(embedder, half)
     worst = distance(found, wanted)
     advice = "" if worst < limit else f", over {limit:.0e}: the folder, a base or a library has changed"
     return Probe(name, worst < limit, f"largest cosine distance {worst:.1e} over {len(texts)} texts{advice}")
 
 
-def farthest(embedder: Embedder, texts: tuple[str, ...], wanted: torch.Tensor, *, thorough: bool = True) -> float:
-    """The largest cosine distance of a model's vectors from `wanted` ones (n, d); infinite where the sizes differ.
-
-    Not `thorough`, only the shorter half of the texts is embedded.
-    """
-    rows = list(range(len(texts)))
-    if not thorough:
-        rows = sorted(rows, key=lambda row: len(texts[row]))[: -(-len(rows) // 2)]
-    found, wanted = vectors(embedder, tuple(texts[row] for row in rows)), wanted[rows]
+def farthest(embedder: Embedder, texts: tuple[str, ...], wanted: torch.Tensor) -> float:
+    """The largest cosine distance of a model's vectors from `wanted` ones (n, d); infinite where the sizes differ."""
+    found = vectors(embedder, texts)
     return max(0.0, distance(found, wanted)) if found.shape == wanted.shape else math.inf
+
+
+def limit_for(embedder: Embedder, half: bool) -> float:
+    """The largest cosine distance from golden vectors that `check` allows; `half` as `read` returns it."""
+    return FARTHEST_IN_HALF if half or _is_half(embedder) else FARTHEST
 
 
 def demand(embedder: Embedder, model: str | os.PathLike[str]) -> Probe:

@@ -291,7 +291,7 @@ def survey(found: Any, look: Callable[[TextDocument], None] | None = None) -> Su
     seen, chance = Survey(), random.Random(0)
     for each in found.documents():
         if each.id in seen.ids:
-            raise DataError(f"{each.place}: the id {each.id!r} occurs twice: give each document its own")
+            raise DataError(f"{each.place}: duplicate id {each.id!r}: give each document its own")
         seen.ids.add(each.id)
         seen.count += 1
         widen(seen.fields, each.fields)

@@ -80,11 +80,11 @@ def reindex(
         source.verify()  # a damaged text would be embedded without an error
         if source.lacks_text:
             raise UsageError(f"{path}: has documents without a text, which cannot be embedded: index the texts")
-        embedder = _suited(folder, old.model, model, embedder, device, settings, say)
+        embedder, checked = _suited(folder, old.model, model, embedder, device, settings, say)
         made, loaded, offsets = _described(folder, old.model, model, embedder, device, settings)
         if say is not None and (line := _change(old.model, made)):
             say(line)
-        if isinstance(model, (str, os.PathLike)):
+        if isinstance(model, (str, os.PathLike)) and not checked:
             golden.demand(loaded, model)
         if offsets is not None:
             asking.keep(folder, offsets)
@@ -112,22 +112,25 @@ def _suited(
     device: str | None,
     settings: dict[str, Any],
     say: Callable[[str], None] | None,
-) -> Embedder | None:
-    """Another model than that of the index, where "auto" is asked for: its format goes into `settings` instead."""
+) -> tuple[Embedder | None, bool]:
+    """Another model than that of the index, where "auto" is asked for: its format goes into `settings` instead.
+
+    Also whether its golden vectors were compared.
+    """
     if settings.get("dtype") != dtypes.AUTO:
-        return embedder
+        return embedder, False
     del settings["dtype"]
     named = isinstance(model, (str, os.PathLike)) and embedder is None
     if not named or known(model).identity == before.identity:
-        return embedder
+        return embedder, False
     if (format_begun := _format_begun(folder, known(model).identity)) is not None:
         settings["dtype"] = format_begun[0]
-        return embedder
+        return embedder, False
     made, choice = dtypes.load(model, device, lambda dtype: model_folder.load(model, device=device, dtype=dtype))
     settings["dtype"] = choice.dtype
     if say is not None and choice.line:
         say(choice.line)
-    return made
+    return made, choice.checked
 
 
 def _format_begun(folder: Path, identity: str) -> tuple[str | None] | None:

@@ -106,8 +106,9 @@ def _commit(
     met: set[str] = set()
     for each in window:
         if each.id in met or (each.id in there and not may_replace):
-            words = "occurs twice" if each.id in met else "is already in the index (`update` replaces it)"
-            raise DataError(f"{each.place}: the id {each.id!r} {words}: give each document its own")
+            again = f"the id {each.id!r} is already in the index (`update` replaces it)"
+            words = f"duplicate id {each.id!r}" if each.id in met else again
+            raise DataError(f"{each.place}: {words}: give each document its own")
         met.add(each.id)
     # With on_long="cut" a document that was truncated before is unchanged, and one that was split stays split.
     fresh = [

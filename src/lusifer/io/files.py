@@ -329,7 +329,7 @@ def parse_json(data: bytes) -> Any:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"key {first_twice(key for key, _ in pairs)!r} is there twice in one object")
+        raise ValueError(f"duplicate key {first_twice(key for key, _ in pairs)!r} in one object")
     return found
 
 

@@ -28,6 +28,11 @@ PARQUET_ROWS = 10_000  # in memory at once
 BINARY_ROWS = 500  # the same where all columns are read, which may have pictures
 BOM = b"\xef\xbb\xbf"
 _UTF16, GZIP, PARQUET = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b", b"PAR1\x15"  # the first bytes of such files
+_BINARY = {
+    b"%PDF-": "PDF", b"PK\x03\x04": "a ZIP archive (so are .docx and .xlsx)", b"\xd0\xcf\x11\xe0": "an Office file",
+    b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"\x93NUMPY": "a NumPy array",
+}  # fmt: skip
+"""The first bytes of files that are often taken for texts -> their kind."""
 _RETURNS = "a carriage return without a line feed after it: save the file with line feeds"
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # separators of files that are called CSV
 
@@ -133,6 +138,8 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
                 named = ending(file) == ".parquet"
                 mend = "leave out the option for the format" if named else "rename it to end in .parquet"
                 raise DataError(f"{file}: is Parquet, not text: {mend}")
+            if kind := next((kind for start, kind in _BINARY.items() if stream.peek(8).startswith(start)), None):
+                raise DataError(f"{file}: is {kind}, not text: give a text file ({', '.join(SUFFIXES)} or .txt)")
             yield stream
     except FileNotFoundError:
         raise DataError(f"{file}: no such file: correct the name") from None
@@ -186,14 +193,14 @@ def text_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | DataErr
     for number, line in enumerate(lines(stream, name), start=1):
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line
-        if b"\r" in line.removesuffix(b"\r\n"):
-            yield where, DataError(f"{where}: {_RETURNS}")
-            continue
         try:
             # Lone surrogates pass here: `check_text` names them.
-            yield where, text.decode("utf-8", "surrogatepass").removesuffix("\n").removesuffix("\r")
+            words: str | DataError = text.decode("utf-8", "surrogatepass").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
-            yield where, DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
+            words = DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
+        if isinstance(words, str) and b"\r" in line.removesuffix(b"\r\n"):
+            words = DataError(f"{where}: {_RETURNS}")
+        yield where, words
 
 
 def _json(line: bytes, where: str, first: bool) -> Any:
@@ -364,4 +371,6 @@ def _hint(start: bytes) -> str:
         return "the file is gzip: rename it to end in .gz"
     if start.startswith(_UTF16):
         return "the file is UTF-16: save it as UTF-8"
+    if b"\0" in start:
+        return "the file is binary, not text: give a text file"
     return "save the file as UTF-8"

@@ -6,6 +6,7 @@ longest without a complete request is closed.
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import sys
@@ -26,6 +27,8 @@ FEW_CHUNKS, CHUNK = 4096, 2**8
 takes h11 as long as a large one."""
 _END = re.compile(rb"\n\r?\n")
 """The end of the headers, as h11 finds it."""
+WAITING = 2048
+"""How many clients may wait for the server to begin; uvicorn takes as many."""
 READ = 2**15
 """The most bytes that are read from one client before it is another's turn."""
 WORKING = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
@@ -208,7 +211,10 @@ class Connection(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket at an address.
+    """Open a listening socket at an address, before models are loaded.
+
+    It listens at once, so that a second server at the address is refused now and not after it has loaded its models.
+    Clients that connect meanwhile wait, and are answered when the server runs.
 
     Args:
         host: The host name or address.
@@ -222,7 +228,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        made.listen(WAITING)
     except (OSError, OverflowError) as error:
         made.close()
-        raise UsageError(f"{host} port {port}: {error}: give another --host or --port") from error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "in use by another program" if taken else getattr(error, "strerror", None) or error
+        raise UsageError(f"{host} port {port}: {why}: give another --host or --port") from error
     return made

@@ -112,6 +112,7 @@ def load(
     made_by_it = [index for index in indexes if index.identity == identity]
     if dtype == dtypes.AUTO and indexes:  # a model that asks another model's index loads as saved, as in `search`
         dtype = made_by_it[0].dtype if made_by_it else None
+    choice = dtypes.FormatChoice(dtype)
     if dtype == dtypes.AUTO:
         embedder, choice = dtypes.load(model, device, lambda found: folder.load(model, device=device, dtype=found))
         dtype = choice.dtype
@@ -124,7 +125,8 @@ def load(
     for other in {index.dtype for index in made_by_it if not dtypes.same(model, index.dtype, dtype)}:
         words = "%s: is served in %s, and vectors of an index that it made are in %s"
         LOG.warning(words, public_name(model), dtype or "the format saved", other or "the format saved")
-    golden.demand(embedder, model)
+    if not choice.checked:
+        golden.demand(embedder, model)
     made = start(public_name(model), identity or identities.of_model(model), embedder, metrics, limits)
     made.look, made.refuse_unscored = _look(model, made.name, unscored), unscored == "error"
     return made

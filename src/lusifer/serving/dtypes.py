@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +34,16 @@ precision, since they are as far off themselves."""
 
 @dataclass(frozen=True)
 class FormatChoice:
-    """The format of a model, None as saved, and a line for the user, empty where there is nothing to say."""
+    """The format of a model.
+
+    dtype: The format; None: as saved.
+    line: A line for the user, empty where there is nothing to say.
+    checked: Whether the model in this format gave its golden vectors as `golden.demand` asks for: once is enough.
+    """
 
     dtype: str | None
     line: str = ""
+    checked: bool = False
 
 
 def fastest(has_bfloat16: bool | None, saved: frozenset[str]) -> str | None:
@@ -60,30 +66,29 @@ def choose(wanted: str, distance: float, limit: float) -> FormatChoice:
     """Take a format if no golden vector is farther off in it than `limit` (cosine distance); else as saved."""
     near = distance <= limit
     if not near:
-        words = f"as saved: in {wanted} a golden vector is {distance:.0e} off (cosine distance; limit {limit:.0e})"
-        return FormatChoice(None, f"number format: {words}; --dtype {wanted} sets it all the same")
-    why = (
-        "this processor multiplies it fastest" if wanted == "bfloat16" else "this processor does not multiply bfloat16"
-    )
-    kept = f"golden vectors within {distance:.0e} (cosine distance; limit {limit:.0e})"
+        words = f"in {wanted} a test text of the model gets another vector (cosine distance {distance:.0e}"
+        return FormatChoice(
+            None, f"number format: as saved: {words}, limit {limit:.0e}); --dtype {wanted} sets it all the same"
+        )
+    why = "fastest on this processor" if wanted == "bfloat16" else "this processor does not multiply bfloat16"
+    kept = f"vectors of the model's test texts change by {distance:.0e} at most (cosine distance; limit {limit:.0e})"
     other = "float32" if wanted == "bfloat16" else "bfloat16"
-    return FormatChoice(wanted, f"number format: {wanted}: {why}; {kept}; choose another by --dtype {other}")
+    return FormatChoice(wanted, f"number format: {wanted}: {why}; {kept}; --dtype {other} chooses another")
 
 
 def load(
     model: str | os.PathLike[str],
     device: str | None,
     make: Callable[[str | None], Embedder],
-    *,
-    thorough: bool = True,
 ) -> tuple[Embedder, FormatChoice]:
     """Load a model in the format that suits the processor.
+
+    All golden texts are compared, also for a job of few texts: a job of many would choose another format else.
 
     Args:
         model: A name as for `lusifer.load`.
         device: Where it will be; None: the best one here. Elsewhere than on a processor the format is as saved.
         make: Loads it in a format; None is the one it was saved in.
-        thorough: Whether all golden texts are compared; else the shorter half, for a job that may have few texts.
 
     Raises:
         LusiferError: As `make`.
@@ -99,15 +104,18 @@ def load(
     except ModelFolderError:  # whoever checks the folder says what is wrong with it
         texts = ()
     if not texts:
-        words = f"as saved: the folder of {model} has no golden vectors that can be read, to check {wanted}"
+        words = (
+            f"as saved: the folder of {model} has no golden vectors (golden.json) that can be read, to check {wanted}"
+        )
         return make(None), FormatChoice(None, f"number format: {words}; --dtype {wanted} sets it, which is faster here")
     made = make(wanted)
     limit = golden.FARTHEST_IN_HALF if half else FARTHEST
-    choice = choose(wanted, golden.farthest(made, texts, vectors, thorough=thorough), limit)
+    distance = golden.farthest(made, texts, vectors)
+    choice = choose(wanted, distance, limit)
     if choice.dtype is None:
         del made  # before the same model is loaded a second time
         return make(None), choice
-    return made, choice
+    return made, replace(choice, checked=distance < golden.limit_for(made, half))
 
 
 def formats(folder: Path) -> frozenset[str]:

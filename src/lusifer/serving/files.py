@@ -64,11 +64,11 @@ class TextSource:
             self._data = _standard_input()
         elif not self.path.exists():
             raise UsageError(f"{path}: no such file or folder: correct the name")
+        elif not self.path.is_file():
+            raise UsageError(f"{path}: is a folder: name a file in it (only `lusifer index` reads folders)")
         elif form is None and rows.ending(self.path) not in ENDINGS:
             words = f"use {', '.join(ENDINGS)}, give the format (--input-format), or - (standard input)"
             raise UsageError(f"{path}: unknown ending {self.path.suffix!r}: {words}")
-        elif not self.path.is_file():
-            raise UsageError(f"{path}: is a folder: name a file in it")
         self.form = f".{form}" if form else ".txt" if path == STDIN else rows.ending(self.path).removesuffix(".gz")
         for option, name in (("--field", field), ("--id", id_field)):
             if name is not None and self.form == ".txt":

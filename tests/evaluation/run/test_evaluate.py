@@ -228,7 +228,7 @@ def test_what_any_model_would_find_is_no_score(data):
     [
         ('{"text": "x", "label": "y"}', "line 1: expected an object with text, label and index_id"),
         ('{"text": "", "label": "y", "index_id": 1}', "line 1: the text is empty"),
-        ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: index_id 1 is there twice"),
+        ('{"text": "x", "label": "y", "index_id": 1}\n' * 2, "line 2: duplicate index_id 1"),
         ('{"text": "x", "label": "y", "index_id": "1"}', "line 1: index_id is '1', not an integer"),
         ("{", "line 1: not JSON"),
         ("", "no rows"),

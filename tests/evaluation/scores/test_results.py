@@ -65,7 +65,7 @@ def change(file, at, value):
         (["scores", 4, "high"], None, "STS in fr: 30.0 to None is no interval"),
         (["scores", 4, "low"], 60.0, "STS in fr: 60.0 to 50.5 is no interval"),
         (["scores", 3, "task"], "../x", "cannot be the name of a file"),
-        (["scores", 3, "language"], "sw", "Topics in sw: is there twice"),
+        (["scores", 3, "language"], "sw", "Topics in sw: duplicate score"),
         (["scores", 4, "subsets"], [], "a score without subsets"),
         (["scores", 0, "seen"], {"seen": 1}, r"scores\[0\].seen.of: Field required"),
         (["scores"], {}, "scores: Input should be a valid array"),
@@ -83,7 +83,7 @@ def test_a_damaged_summary_is_refused_with_its_place(folder, at, value, message)
 @pytest.mark.parametrize(
     ("name", "at", "value", "message"),
     [
-        ("Topics", ["sw", "ids"], ["a", "a", "b", "c"], "sw: examples: id 'a' is there twice"),
+        ("Topics", ["sw", "ids"], ["a", "a", "b", "c"], "sw: examples: duplicate id 'a'"),
         ("Topics", ["sw", "values"], [1, 0, 1], "sw: examples: 4 ids for 3 values"),
         ("Topics", ["sw", "values"], [1, 0, 0, 1], "give 50.00, summary.json has 75.00: they are from two evaluations"),
         ("Topics", ["fr"], {"kind": "mean", "ids": ["a"], "values": [1]}, "fr: summary.json has no score"),

@@ -159,7 +159,7 @@ def test_draws_have_a_spread_and_are_not_resampled():
         (("median", ("a",), [1]), "kind 'median' is unknown: use one of"),
         (("mean", ("a", "b"), [1]), "2 ids for 1 values"),
         (("mean", (), []), "0 ids"),
-        (("mean", ("a", "a"), [1, 2]), "id 'a' is there twice"),
+        (("mean", ("a", "a"), [1, 2]), "duplicate id 'a'"),
         (("mean", ("a",), [np.nan]), "not a finite number"),
         (("mean", ("a",), [1], [1]), "needs gold values"),
         (("spearman", ("a",), [1]), "needs gold values"),

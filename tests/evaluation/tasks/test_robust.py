@@ -10,7 +10,7 @@ from lusifer.errors import DataError, MissingExtraError, UsageError
 from lusifer.evaluation.run.evaluate import Options, evaluate
 from lusifer.evaluation.scores import perturbed, results
 from lusifer.evaluation.suites import suite
-from lusifer.evaluation.tasks import perturbations, robust, sib200
+from lusifer.evaluation.tasks import local, perturbations, robust, sib200
 from support.offline_files import write_questions, write_split
 from support.words import Words
 
@@ -193,3 +193,7 @@ def test_an_evaluation_goes_on_when_the_romaniser_was_installed_later(monkeypatc
     monkeypatch.setattr(robust, "romaniser", lambda: None)
     again = evaluate(Words(), options, tmp_path / "scores")
     assert not any(entry["missing"] for entry in again["scores"])
+
+
+def test_the_names_that_are_known_without_mteb_are_those_of_the_tasks():
+    assert {suite: [task.__name__ for task in local.tasks(suite)] for suite in local.MODULES} == local.NAMES

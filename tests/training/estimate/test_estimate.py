@@ -174,7 +174,11 @@ def test_what_only_the_llm_can_tell_is_refused(minilm_like_folder) -> None:  # n
 
 
 def test_output_says_what_is_exact_and_what_is_not() -> None:
-    text = describe("tiny", ["stages.alignment.max_steps=8"])
+    short = describe("tiny", ["stages.alignment.max_steps=8"])
+    assert "is estimated, not measured" in " ".join(short.split()) and len(short.splitlines()) <= 25
+    assert all(name in short for name in (*cards(), "alignment", "contrastive", "17,024", "46,304", "`--details`"))
+    text = describe("tiny", ["stages.alignment.max_steps=8"], details=True)
+    assert text.splitlines()[:12] == short.splitlines()[:12]
     assert "estimates, not measurements" in " ".join(text.split())
     assert all(name in text for name in (*cards(), "passages", "pairs", "alignment", "contrastive"))
     assert max(map(len, text.splitlines())) <= 110

@@ -68,7 +68,7 @@ class Examples:
         elif not self.ids or any(row.shape != (len(self.ids),) for row in rows):
             problem = f"{len(self.ids)} ids for {' and '.join(str(row.size) for row in rows)} values: one id a value"
         elif len(set(self.ids)) < len(self.ids):
-            problem = f"id {first_twice(self.ids)!r} is there twice"
+            problem = f"duplicate id {first_twice(self.ids)!r}"
         elif not all(np.isfinite(row).all() for row in rows):
             problem = "a value is not a finite number"
         if problem:

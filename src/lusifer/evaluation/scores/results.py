@@ -242,7 +242,7 @@ def _check_entries(file: Path, entries: Sequence[Entry]) -> None:
         elif entry.score is not None and not entry.subsets:
             problem = "a score without subsets"
         elif entry.key in found:
-            problem = "is there twice"
+            problem = "duplicate score"
         if problem:
             raise DataError(f"{file}: {entry.task} in {entry.language}: {problem}; {AGAIN}")
         found.add(entry.key)

@@ -111,7 +111,7 @@ def read(file: Path, documents: Path | Searched | None = None) -> tuple[Question
         The collection; name of a file -> its SHA-256; and notes for the user.
 
     Raises:
-        DataError: A row is malformed, an id is there twice or belongs to no document, or there are no questions or
+        DataError: A row is malformed, an id is a duplicate or of no document, or there are no questions or
             fewer than two documents.
     """
     found = _rows(file)
@@ -213,7 +213,7 @@ def _checked(row: Any, where: str, form: str) -> _OwnRow:
 def _id(value: Any, where: str) -> str:
     """Read an id, which is a text or an integer, as a text."""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{where} is {reprlib.repr(value)}: an id is a text or a whole number")
+        raise DataError(f"{where} is {reprlib.repr(value)}: an id is a text or an integer")
     return check_text(str(value), where).strip()
 
 
@@ -244,7 +244,7 @@ def _right(value: Any, where: str) -> tuple[str, ...]:
     ids = tuple(_id(each, f"{where}: right") for each in (value if isinstance(value, list | tuple) else [value]))
     twice = next((id for id, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
-        raise DataError(f"{where}: right: {twice!r} is there twice: name each document once")
+        raise DataError(f"{where}: right: duplicate id {twice!r}: name each document once")
     return ids
 
 

@@ -114,6 +114,7 @@ def _from_files(
     """Choose the rows of a local suite, in some languages or in every language with data (None)."""
     if suite not in PACKAGED and data is None:
         raise UsageError(f"--suite {suite} reads files: name their folder with --data")
+    local.refuse_unknown(suite, tasks or ())
     folder, kinds = local.DataFolder(data), local.tasks(suite)
     if data is None:
         kinds = [kind for kind in kinds if not kind.files(Path(), kind.subset.format(local.ENGLISH))]

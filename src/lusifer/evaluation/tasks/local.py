@@ -28,6 +28,25 @@ MODULES: dict[str, list[str]] = {
     "long": ["lusifer.evaluation.search.long:TASKS"],
 }
 """Suite -> where its tasks are defined, as "module:name of a tuple"."""
+_PERTURBED = "WithoutDiacritics Capitals TypingErrors Decomposed Invisible Emoji OtherDigits"
+_ARABIC = "Mesopotamian TaizziAdeni Tunisian SouthLevantine NorthLevantine Najdi Moroccan Egyptian"
+NAMES: dict[str, list[str]] = {
+    "offline": (
+        "SIB200Topics SIB200Clusters SIB200ZeroShotTopics SIB200TranslationToEnglish SIB200TranslationFromEnglish "
+        "SIB200TranslationToEnglishDev XQuADParagraphs XQuADToEnglish XQuADFromEnglish STSFile"
+    ).split(),
+    "sample": ["SampleTranslationToEnglish", "SampleTranslationFromEnglish"],
+    "robust": [
+        *(f"{start}{name}" for start in ("Sample", "SIB200") for name in f"Clean Romanised {_PERTURBED}".split()),
+        *(f"SIB200In{name}Arabic" for name in _ARABIC.split()),
+        *(f"XQuAD{name}" for name in f"Clean Romanised CodeMixed CodeMixedRomanised {_PERTURBED}".split()),
+    ],
+    "long": (
+        "Long1 Long4Start Long4Middle Long4End Long8Start Long8Middle Long8End Long2Start Long2End Long4EndPassages "
+        "Long8EndPassages Long2EndPassages"
+    ).split(),
+}
+"""Suite -> the names of its tasks, so that a wrong name is refused before mteb is imported; a test compares them."""
 _ADDED: list[type[LocalTask]] = []
 
 
@@ -287,6 +306,18 @@ def tasks(suite: str) -> list[type[LocalTask]]:
     extras.need("eval", "mteb")
     known = [task for place in MODULES[suite] for task in pkgutil.resolve_name(place)]
     return [*known, *(_ADDED if suite == "offline" else [])]
+
+
+def refuse_unknown(suite: str, names: Iterable[str]) -> None:
+    """Refuse names that no task of a local suite has, without importing mteb.
+
+    Raises:
+        UsageError: The message lists the names of the suite.
+    """
+    known = [*NAMES[suite], *(task.__name__ for task in (_ADDED if suite == "offline" else ()))]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"task {name!r} is not in this suite: use one of {', '.join(known)}")
 
 
 def survey(

@@ -60,7 +60,7 @@ def read(file: Path) -> Sentences:
     found: dict[int, tuple[str, str]] = {}
     for number, text, label, where in rows.read(file, _row):
         if number in found:
-            raise DataError(f"{where}: index_id {number} is there twice: remove one of the two rows")
+            raise DataError(f"{where}: duplicate index_id {number}: remove one of the two rows")
         found[number] = (text, label)
     if not found:
         raise DataError(f"{file}: no rows in it: download it again")

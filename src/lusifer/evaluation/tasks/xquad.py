@@ -51,9 +51,9 @@ def read(file: Path) -> Questions:
         ids = Counter((part, row["id"]) for part in ("paragraphs", "questions") for row in value[part])
     except (KeyError, TypeError) as error:
         raise DataError(f"{file}: expected paragraphs (id, text) and questions (id, text, paragraph_id)") from error
-    twice = next((f"{part}: id {number}" for (part, number), count in ids.items() if count > 1), None)
+    twice = next((f"{part}: duplicate id {number!r}" for (part, number), count in ids.items() if count > 1), None)
     if twice:
-        raise DataError(f"{file}: {twice} is there twice: remove one of the two")
+        raise DataError(f"{file}: {twice}: remove one of the two")
     if lost is not None:
         raise DataError(f"{file}: question {lost} has no paragraph: add the paragraph or remove the question")
     if not questions:
