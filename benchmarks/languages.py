@@ -5,10 +5,10 @@
 DATA holds `sib200-xx-dev.jsonl.gz`, sentences that are translations of each other where `index_id` is the same. Only
 sentences that every language has are counted. Time is processor time of one thread, the languages taken in turn.
 
-Computed for the published pair, XLM-R large and Mistral 7B, without padding or word embeddings: a tower of P weights, n
-layers and hidden size h takes 2 P T + 4 T^2 h n operations for T positions. LUSIFER: the encoder and the connector over
-XLM-R's tokens, the LLM over as many and one soft token. Alone: the LLM over its own tokens. An instruction before the
-text would add about the same to both.
+Computed for the published pair, XLM-R large and Mistral 7B, without padding or word embeddings: a backbone of P weights,
+n layers and hidden size h takes 2 P T + 4 T^2 h n operations for T positions. LUSIFER: the encoder and the connector
+over XLM-R's tokens, the LLM over as many and one soft token. Alone: the LLM over its own tokens. An instruction before
+the text would add about the same to both.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ CONNECTOR = 1024**2 + 1024 * 4096
 PACKAGES = ("torch", "transformers", "tokenizers")
 
 
-def tower(positions: float, sizes: tuple[int, int, int]) -> float:
-    """Operations of one text through a tower."""
+def backbone(positions: float, sizes: tuple[int, int, int]) -> float:
+    """Operations of one text through a backbone."""
     weights, hidden, layers = sizes
     return 2 * weights * positions + 4 * positions**2 * hidden * layers
 
 
 def lusifer_work(tokens: int) -> float:
     """Operations of the published pair for a text of XLM-R tokens."""
-    return tower(tokens, ENCODER) + 2 * CONNECTOR * tokens + tower(tokens + 1, LLM)
+    return backbone(tokens, ENCODER) + 2 * CONNECTOR * tokens + backbone(tokens + 1, LLM)
 
 
 def sentences(data: Path) -> dict[str, list[str]]:
@@ -125,7 +125,7 @@ def measure(texts: dict[str, list[str]], model: Path, rounds: int) -> dict[str, 
         line |= {f"{name}_unknown": unknown(each, rows) for name, each in folders.items() if each is not None}
         line["ms"] = 1000 * taken[code] / len(rows)
         line["lusifer_tflop"] = _mean(counts["xlmr"], lambda n: lusifer_work(n) / 1e12)
-        line["llm_tflop"] = _mean(counts["mistral"], lambda n: tower(n, LLM) / 1e12)
+        line["llm_tflop"] = _mean(counts["mistral"], lambda n: backbone(n, LLM) / 1e12)
         both = line["lusifer_tflop"], line["llm_tflop"]
         line["lusifer_of_llm"] = None if None in both else both[0] / both[1]
         found[code] = line

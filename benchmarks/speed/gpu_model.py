@@ -32,12 +32,12 @@ def configs(small: bool) -> dict[str, Any]:
     known = _table("known_bases.toml")
     names = {"encoder": "FacebookAI/xlm-roberta-large", "llm": "mistralai/Mistral-7B-Instruct-v0.3"}
     words = {"vocab_size": 1000} if small else {}
-    more = {tower: (SMALL[tower] if small else {}) | words for tower in names}
-    return {tower: AutoConfig.for_model(**{**known[name], **more[tower]}) for tower, name in names.items()}
+    more = {backbone: (SMALL[backbone] if small else {}) | words for backbone in names}
+    return {backbone: AutoConfig.for_model(**{**known[name], **more[backbone]}) for backbone, name in names.items()}
 
 
 def build(device: str, small: bool, attention: str, dtype: torch.dtype, lora: Sequence[str] = ()) -> LusiferModel:
-    """A model whose backbones are in `dtype`; `lora` names the towers that train, and then the connector does too."""
+    """A model with backbones in `dtype`; `lora` names those that train, and then the connector trains too."""
     config = LusiferConfig(**configs(small), num_soft_tokens=1, attn_implementation=attention)
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
@@ -49,9 +49,9 @@ def build(device: str, small: bool, attention: str, dtype: torch.dtype, lora: Se
     for part in (model.connector, model.output_projection):
         part.float()
     adapters.freeze(model, {"connector": bool(lora), "output_projection": len(lora) > 1})
-    for tower in lora:
-        backbones.cast_weights(getattr(model, tower), dtype)
-        adapters.attach(model, tower, 16, 32)
+    for backbone in lora:
+        backbones.cast_weights(getattr(model, backbone), dtype)
+        adapters.attach(model, backbone, 16, 32)
     return model.to(device).train(bool(lora))
 
 

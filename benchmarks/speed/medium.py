@@ -1,8 +1,8 @@
 """The medium random model and its texts: shapes of XLM-R and Mistral, small enough for a CPU.
 
 Encoder: 6 layers of 384 (feed-forward 1,536, 6 heads). LLM: 8 layers of 512 (feed-forward 1,408, 8 heads, 4 key-value
-heads). 32,000 words each, one soft token, adapters of rank 16 on both towers. Weights are random: speed does not depend
-on them, and equal seeds give every peer the same ones.
+heads). 32,000 words each, one soft token, adapters of rank 16 on both backbones. Weights are random: speed does not
+depend on them, and equal seeds give every peer the same ones.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ def adapted(
         dropout: of the adapters.
     """
     parts = {"encoder": encoder, "llm": body}
-    for tower, part in parts.items():
+    for backbone, part in parts.items():
         if part is None:
-            parts[tower] = build.read_backbone(build.Base(str(target / tower)), tower)
+            parts[backbone] = build.read_backbone(build.Base(str(target / backbone)), backbone)
     model = build.join(**parts, num_soft_tokens=1)
     adapters.freeze(model, {"connector": True, "output_projection": True})
-    for tower in adapters.TOWERS[: 1 + llm]:
-        adapters.attach(model, tower, RANK, 2 * RANK, dropout)
+    for backbone in adapters.BACKBONES[: 1 + llm]:
+        adapters.attach(model, backbone, RANK, 2 * RANK, dropout)
     if trained:
         kept = load_file(target / "adapters.safetensors")
         adapters.load_trainable_state_dict(

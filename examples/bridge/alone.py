@@ -1,14 +1,14 @@
-"""One tower of a recipe alone, finetuned by the recipe's last stage: what a model of two towers must beat.
+"""Train one backbone of a recipe alone with the last stage of the recipe, as a baseline for its model.
 
-    python examples/bridge/alone.py bridge --tower llm --output runs/llm-alone
-    python examples/bridge/alone.py bridge --tower encoder --output runs/encoder-alone
-    python examples/bridge/alone.py bridge --tower encoder --train linear --output runs/linear
+    python examples/bridge/alone.py bridge --backbone llm --output runs/llm-alone
+    python examples/bridge/alone.py bridge --backbone encoder --output runs/encoder-alone
+    python examples/bridge/alone.py bridge --backbone encoder --train linear --output runs/linear
     lusifer evaluate runs/llm-alone --data DATA/eval --output scores/llm-alone
 
-The tower reads texts by its own tokenizer, an LLM in both directions, and its mean state is the vector. It sees the
-same batches, by the same loss, rate and number of steps, as the recipe's model in its last stage. What trains: adapters
-with the settings that the recipe has for the LLM (`lora`), a linear map behind the frozen tower (`linear`), or nothing
-(`none`). The folder is one of sentence-transformers.
+The backbone reads texts with its own tokenizer (an LLM in both directions); the mean of its hidden states is the vector.
+It trains like the recipe's model in its last stage: with the same batches, loss, learning rate and number of steps.
+`--train` chooses what trains: adapters with the settings that the recipe has for the LLM (`lora`), a linear map after
+the frozen backbone (`linear`), or nothing (`none`). The output is a folder of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ class Trainer(SentenceTransformerTrainer):
 
 def main() -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description="Finetune one tower of a recipe alone, by the recipe's last stage.")
+    parser = argparse.ArgumentParser(
+        description="Train one backbone of a recipe alone with the last stage of the recipe."
+    )
     parser.add_argument("recipe", help="a file, or the name of a recipe")
-    parser.add_argument("--tower", choices=("encoder", "llm"), required=True)
+    parser.add_argument("--backbone", choices=("encoder", "llm"), required=True)
     parser.add_argument("--train", choices=("lora", "linear", "none"), default="lora")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for `lusifer train`")
     parser.add_argument("--output", type=Path, required=True, help="a new folder")
@@ -67,20 +69,20 @@ def main() -> int:
         stage = recipe.stages[-1]
         if not isinstance(stage, ContrastiveStage):
             raise UsageError(f"{options.recipe}: its last stage is no contrastive one")
-        finetune(recipe, stage, options.tower, options.train, options.output)
+        finetune(recipe, stage, options.backbone, options.train, options.output)
     except LusiferError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.status
     return 0
 
 
-def finetune(recipe: Recipe, stage: ContrastiveStage, tower: str, train: str, output: Path) -> None:
+def finetune(recipe: Recipe, stage: ContrastiveStage, backbone: str, train: str, output: Path) -> None:
     """Train as the stage says, and write the folder."""
     seed = recipe.seed + len(recipe.stages)  # as in a run: the rows come in the same order
     transformers.set_seed(seed)
-    embedder = alone(recipe, tower)
+    embedder = alone(recipe, backbone)
     embedder.max_seq_length = recipe.longest(stage)
-    what_trains(embedder, tower, train, stage.lora.llm or LoRA())
+    what_trains(embedder, backbone, train, stage.lora.llm or LoRA())
     if train != "none":
         rows = contrastive.examples(recipe, stage, seed)
         with tempfile.TemporaryDirectory(prefix="lusifer-") as folder:
@@ -93,13 +95,13 @@ def finetune(recipe: Recipe, stage: ContrastiveStage, tower: str, train: str, ou
     embedder.float().save(str(output), create_model_card=False)
 
 
-def alone(recipe: Recipe, tower: str) -> SentenceTransformer:
-    """The tower, the mean of its states, and vectors of length 1."""
-    entry = getattr(recipe.model, tower)
+def alone(recipe: Recipe, backbone: str) -> SentenceTransformer:
+    """Make an embedder of the backbone, the mean of its hidden states, and normalization."""
+    entry = getattr(recipe.model, backbone)
     dtype = recipe.model.dtype.frozen if recipe.model.dtype.frozen != "auto" else "float32"
     base = Base(entry.path, entry.revision, getattr(torch, dtype), layers=entry.layers)
-    model = build.read_backbone(base, tower)
-    if tower == "llm":
+    model = build.read_backbone(base, backbone)
+    if backbone == "llm":
         model.config.is_causal = False  # read by the masks of transformers
     with tempfile.TemporaryDirectory(prefix="lusifer-") as folder:  # the library reads modules from folders alone
         model.save_pretrained(folder)
@@ -113,18 +115,18 @@ def alone(recipe: Recipe, tower: str) -> SentenceTransformer:
     return SentenceTransformer(modules=[read, Pooling(width, "mean"), Normalize()])
 
 
-def what_trains(embedder: SentenceTransformer, tower: str, train: str, lora: LoRA) -> None:
+def what_trains(embedder: SentenceTransformer, backbone: str, train: str, lora: LoRA) -> None:
     """Freeze all but the adapters or the map, which are added."""
     embedder.requires_grad_(False)
     read, pooling, normalize = embedder
     if train == "lora":
-        targets = lora_targets(read.model, tower)
+        targets = lora_targets(read.model, backbone)
         config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
         read.model = get_peft_model(read.model, config)
     elif train == "linear":
         width = read.model.config.hidden_size
         dense = Dense(width, width, activation_function=torch.nn.Identity())
-        torch.nn.init.eye_(dense.linear.weight)  # begins as the tower alone
+        torch.nn.init.eye_(dense.linear.weight)  # starts as the backbone alone
         torch.nn.init.zeros_(dense.linear.bias)
         embedder.pop(2)
         embedder.append(dense)

@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Every row of the table of recipe `bridge` (docs/experiments.md): its variants, and each tower alone.
+# Makes every row of the table of recipe `bridge` (docs/experiments.md): its variants, and each backbone alone.
 #
 #   bash examples/bridge/rows.sh DATA OUTPUT [SEED ...]
 #
-# DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. Seeds are 0 and 1 unless
-# some are given. A row takes about two hours of one CPU core with bfloat16; on a GPU none was timed. The same call goes on where
-# one was stopped. ONLY=full,connector-ff takes some of the variants; ONLY=none leaves them all out, and TOWERS=none the
-# towers. SET="KEY=VALUE ..." changes the recipe for every row, DTYPE the number format of scoring (bfloat16). The
-# tables: python examples/bridge/table.py OUTPUT
+# DATA has the English text of the recipe and, in eval/, the sentences of `lusifer evaluate`. The default seeds are 0 and
+# 1. A row takes about two hours of one CPU core with bfloat16; no row was timed on a GPU. Repeat the call to resume an
+# interrupted one.
+#
+#   ONLY=full,connector-ff   only these variants; ONLY=none: no variants
+#   BACKBONES=none           no backbones alone
+#   SET="KEY=VALUE ..."      changes of the recipe for every row
+#   DTYPE=float32            dtype of the evaluation (bfloat16 by default)
+#
+# Make the tables with: python examples/bridge/table.py OUTPUT
 set -euo pipefail
 data=$1 output=$2
 shift 2
@@ -17,7 +22,7 @@ read -ra keys <<< "${SET:-}"
 settings=("${keys[@]/#/--set=}")
 [ $# -gt 0 ] || set -- 0 1
 
-tower() {  # NAME OPTION...: one tower, trained and scored
+backbone() {  # NAME OPTION...: one backbone, trained and scored
   local folder=$output/seed-$seed/$1
   if [ ! -d "$folder/model" ]; then
     rm -rf "$folder/half"
@@ -34,13 +39,13 @@ for seed in "$@"; do
     lusifer ablate bridge --output "$output/seed-$seed" "${score[@]}" ${ONLY:+--only "$ONLY"} \
       "${settings[@]}" --set seed="$seed" --set data_root="$data"
   fi
-  if [ "${TOWERS:-}" != none ]; then
-    tower llm-alone --tower llm
-    tower encoder-alone --tower encoder
-    tower encoder-linear --tower encoder --train linear
-    tower encoder-as-read --tower encoder --train none
+  if [ "${BACKBONES:-}" != none ]; then
+    backbone llm-alone --backbone llm
+    backbone encoder-alone --backbone encoder
+    backbone encoder-linear --backbone encoder --train linear
+    backbone encoder-as-read --backbone encoder --train none
     for layers in 4 8 12; do
-      tower "encoder-alone-$layers" --tower encoder --set model.encoder.layers=$layers
+      backbone "encoder-alone-$layers" --backbone encoder --set model.encoder.layers=$layers
     done
   fi
 done

@@ -45,7 +45,7 @@ def test_the_parts_are_those_of_the_model(embedder):
 
 
 @pytest.mark.parametrize("connector", ("embedding_table", "latent_attention"))
-def test_every_connector_and_a_bf16_tower_have_words(connector, bases_folder):
+def test_every_connector_and_a_bf16_backbone_have_words(connector, bases_folder):
     kwargs = {"latent_attention": {"num_heads": 4}}.get(connector)
     embedder = tiny_embedder(bases_folder, connector_type=connector, connector_kwargs=kwargs, output_projection=False)
     embedder[0].model.llm.bfloat16()

@@ -62,8 +62,8 @@ def test_green_on_every_kind_of_connector(bases_folder, settings):
 def test_green_with_adapters_and_says_that_merging_changes_nothing(bases_folder):
     embedder = tiny_embedder(bases_folder)
     model = lusifer_model(embedder)
-    for tower in adapters.TOWERS:
-        adapters.attach(model, tower, 4, 8)
+    for backbone in adapters.BACKBONES:
+        adapters.attach(model, backbone, 4, 8)
     with torch.no_grad():  # an adapter starts as nothing: make it something
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

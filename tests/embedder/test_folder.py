@@ -59,31 +59,31 @@ def test_saved_and_loaded_the_vectors_differ_by_nothing(connector, adapted, base
 @pytest.mark.parametrize("encoder", ("float32", "bfloat16"))
 @pytest.mark.parametrize("llm", ("float32", "bfloat16"))
 @pytest.mark.parametrize("adapted", (False, True))
-def test_each_tower_keeps_its_dtype(encoder, llm, adapted, bases_folder, tmp_path):
-    """config.json holds one dtype; a tower with adapters is merged in float32."""
+def test_each_backbone_keeps_its_dtype(encoder, llm, adapted, bases_folder, tmp_path):
+    """config.json holds one dtype; a backbone with adapters is merged in float32."""
     embedder = tiny_embedder(bases_folder)
     model = lusifer_model(embedder)
     dtypes = {"encoder": getattr(torch, encoder), "llm": getattr(torch, llm)}
-    for tower, dtype in dtypes.items():
-        backbones.cast_weights(getattr(model, tower), dtype)
+    for backbone, dtype in dtypes.items():
+        backbones.cast_weights(getattr(model, backbone), dtype)
     if adapted:
         adapters.attach(model, "llm", 2, 4)
         dtypes["llm"] = torch.float32
     folder.save(embedder, tmp_path / "model")
     adapters.merge(model)
     loaded = lusifer.load(tmp_path / "model", device="cpu")
-    for tower, dtype in dtypes.items():
-        assert {p.dtype for p in getattr(lusifer_model(loaded), tower).parameters()} == {dtype}
+    for backbone, dtype in dtypes.items():
+        assert {p.dtype for p in getattr(lusifer_model(loaded), backbone).parameters()} == {dtype}
     assert lusifer_model(loaded).connector.mapping.ff[0].weight.dtype == torch.float32
     assert np.abs(embedder.encode(TEXTS) - loaded.encode(TEXTS)).max() == 0
     folder.save(loaded, tmp_path / "again")
     assert identity(tmp_path / "again") == identity(tmp_path / "model")
 
 
-def test_a_dtype_asked_for_goes_to_both_towers_and_leaves_what_must_be_precise(model_folder):
+def test_a_dtype_asked_for_goes_to_both_backbones_and_leaves_what_must_be_precise(model_folder):
     model = lusifer_model(lusifer.load(model_folder, device="cpu", dtype="bfloat16"))
-    for tower in (model.encoder, model.llm):
-        assert {p.dtype for p in tower.parameters()} == {torch.bfloat16}
+    for backbone in (model.encoder, model.llm):
+        assert {p.dtype for p in backbone.parameters()} == {torch.bfloat16}
     assert model.connector.mapping.ff[0].weight.dtype == torch.float32
     assert model.llm.rotary_emb.inv_freq.dtype == torch.float32
 

@@ -50,7 +50,7 @@ def test_vectors_are_those_of_the_library_to_the_bit(model_folder, prompt):
 
 @pytest.fixture
 def small_delta(bases_folder, tmp_path):
-    """A model without its bases, with adapters on both towers; `small_delta("bfloat16", merged=...)`."""
+    """A model without its bases, with adapters on both backbones; `small_delta("bfloat16", merged=...)`."""
 
     def make(dtype="float32", bases=bases_folder):
         return tiny_delta(bases, tmp_path / "delta", dtype)

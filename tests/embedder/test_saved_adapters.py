@@ -74,13 +74,13 @@ def peft_around(model: SentenceTransformer) -> None:
     model[0].model = get_peft_model(model[0].model, config())
 
 
-def around_a_tower(model: SentenceTransformer) -> None:
+def around_a_backbone(model: SentenceTransformer) -> None:
     model[0].model.encoder = get_peft_model(model[0].model.encoder, config())
 
 
 def around_each_part(model: SentenceTransformer) -> None:
     whole = model[0].model
-    for part in (*adapters.TOWERS, "connector"):
+    for part in (*adapters.BACKBONES, "connector"):
         targets = r"(.*\.)?(query|q_proj|ff\.[02])"
         lora = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
         setattr(whole, part, get_peft_model(getattr(whole, part), lora))
@@ -116,8 +116,8 @@ def trainable_tokens(model: SentenceTransformer) -> None:
 
 
 def our_own(model: SentenceTransformer) -> None:
-    for tower in adapters.TOWERS:
-        adapters.attach(model[0].model, tower, 2, 4.0)
+    for backbone in adapters.BACKBONES:
+        adapters.attach(model[0].model, backbone, 2, 4.0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -128,7 +128,7 @@ ROADS = (
     of_sentence_transformers, of_transformers, with_whole_modules, with_a_whole_projection, around_the_projection,
     trainable_tokens, dora, ia3, loha, vera,
     in_the_connector,
-    peft_in_place, peft_around, around_a_tower, around_each_part, our_own,
+    peft_in_place, peft_around, around_a_backbone, around_each_part, our_own,
 )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def test_adapters_of_a_part_inside_an_adapted_whole_are_refused_where_they_would
     model_folder: Path, tmp_path: Path
 ) -> None:
     model = lusifer.load(model_folder, device="cpu")
-    around_a_tower(model)
+    around_a_backbone(model)
     model[0].model = get_peft_model(model[0].model, LoraConfig(r=2, target_modules=["q_proj"]))
     model.save_pretrained(str(tmp_path / "out"))
     with pytest.raises(

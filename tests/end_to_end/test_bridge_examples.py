@@ -1,4 +1,4 @@
-"""A tower alone, finetuned by a recipe's last stage (examples/bridge/alone.py), and all rows of a table (rows.sh)."""
+"""One backbone trained alone (examples/bridge/alone.py), and all rows of a table (rows.sh)."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def run(alone: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> i
     return alone.main()
 
 
-@pytest.mark.parametrize(("tower", "train"), [("llm", "lora"), ("encoder", "lora"), ("encoder", "linear")])
-def test_what_trains_moves_the_vectors_of_a_tower(
-    tower: str, train: str, alone: ModuleType, bases: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("backbone", "train"), [("llm", "lora"), ("encoder", "lora"), ("encoder", "linear")])
+def test_what_trains_moves_the_vectors_of_a_backbone(
+    backbone: str, train: str, alone: ModuleType, bases: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for how in ("none", train):
-        words = ("tiny", "--tower", tower, "--train", how, "--output", tmp_path / how, *bases)
+        words = ("tiny", "--backbone", backbone, "--train", how, "--output", tmp_path / how, *bases)
         assert run(alone, monkeypatch, *words, "--set", "stages.contrastive.max_steps=4") == 0
     before, after = (SentenceTransformer(str(tmp_path / how), device="cpu").encode(TEXTS) for how in ("none", train))
     assert np.allclose(np.linalg.norm(after, axis=1), 1, atol=1e-5) and np.isfinite(after).all()
@@ -60,7 +60,9 @@ def test_what_trains_moves_the_vectors_of_a_tower(
 def test_the_llm_alone_attends_in_both_directions(
     alone: ModuleType, bases: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(alone, monkeypatch, "tiny", "--tower", "llm", "--train", "none", "--output", tmp_path / "m", *bases) == 0
+    assert (
+        run(alone, monkeypatch, "tiny", "--backbone", "llm", "--train", "none", "--output", tmp_path / "m", *bases) == 0
+    )
     model = SentenceTransformer(str(tmp_path / "m"), device="cpu")
     ids = model.tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
     other = ids.clone()
@@ -73,9 +75,9 @@ def test_the_llm_alone_attends_in_both_directions(
 def test_a_wrong_call_is_refused(
     alone: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(alone, monkeypatch, "tiny", "--tower", "llm", "--output", tmp_path) == 2
+    assert run(alone, monkeypatch, "tiny", "--backbone", "llm", "--output", tmp_path) == 2
     assert f"{tmp_path} exists: choose a new folder" in capsys.readouterr().err
-    words = ("mini", "--tower", "llm", "--output", tmp_path / "m", "--set", "data_root=nowhere")
+    words = ("mini", "--backbone", "llm", "--output", tmp_path / "m", "--set", "data_root=nowhere")
     assert run(alone, monkeypatch, *words) == 2 and "no such file" in capsys.readouterr().err
 
 
@@ -104,7 +106,7 @@ def test_every_row_is_trained_once_and_scored(tmp_path: Path) -> None:
     again = rows(ONLY="full")
     assert not [call for call in again if call.startswith("python")]
     assert all("--only full" in call for call in again if "ablate" in call)
-    assert rows("3", TOWERS="none", TASKS="STS17")[0].count("STS17") == 1
+    assert rows("3", BACKBONES="none", TASKS="STS17")[0].count("STS17") == 1
     shorter = rows(
         "3", ONLY="full,none", SET="stages.contrastive.max_steps=60 model.dtype.frozen=float32", DTYPE="float32"
     )

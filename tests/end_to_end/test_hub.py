@@ -151,9 +151,9 @@ def test_a_damaged_model_is_not_loaded(runs: Runs) -> None:
 
 
 def test_a_published_checkpoint_by_its_name(runs: Runs, tmp_path: Path) -> None:
-    bases = {tower: NUMBERS / "backbones" / f"tiny-{name}" for tower, name in BASES.items()}
+    bases = {backbone: NUMBERS / "backbones" / f"tiny-{name}" for backbone, name in BASES.items()}
     local = tmp_path / "local"
-    convert(NUMBERS / "lusifer-lora", local, **{tower: str(path) for tower, path in bases.items()})
+    convert(NUMBERS / "lusifer-lora", local, **{backbone: str(path) for backbone, path in bases.items()})
     for name in ("converted", "public"):
         assert same_weights(runs.root / "online" / name, local)
         assert (runs.root / "online" / name / TOKENIZER).read_bytes() == (local / TOKENIZER).read_bytes()

@@ -151,16 +151,16 @@ def test_the_check_of_a_recipe_runs_nothing_of_a_base(planted, bases_folder, for
     assert not planted.ran.exists() and (status == 0) == (not foreign)
 
 
-@pytest.mark.parametrize("tower", ["encoder", "llm"])
+@pytest.mark.parametrize("backbone", ["encoder", "llm"])
 @pytest.mark.parametrize("foreign", [True, False])
-def test_a_base_is_read_without_its_code_and_its_pickles(planted, bases_folder, tower, foreign):
-    own = bases_folder[("encoder", "llm").index(tower)]
+def test_a_base_is_read_without_its_code_and_its_pickles(planted, bases_folder, backbone, foreign):
+    own = bases_folder[("encoder", "llm").index(backbone)]
     folder = planted.into(Path(shutil.copytree(own, planted.place / "base")), foreign)
     (folder / "model.safetensors").unlink()
     for read in (
-        lambda: read_config(Base(str(folder)), tower),
+        lambda: read_config(Base(str(folder)), backbone),
         lambda: read_tokenizer(str(folder)),
-        lambda: read_backbone(Base(str(folder)), tower),
+        lambda: read_backbone(Base(str(folder)), backbone),
         lambda: load_cross_encoder(str(folder)),
         lambda: lusifer.load(folder, "cpu"),
     ):

@@ -59,9 +59,9 @@ class Pushed:
         """Put the bases of the delta on the hub, and say so in it."""
         file = self.delta / "config.json"
         config = json.loads(file.read_text())
-        for tower, path in zip(("encoder", "llm"), bases, strict=True):
-            commit = hub.add(f"tiny/{tower}", path)
-            config["bases"][tower] = {"path": f"tiny/{tower}", "revision": commit, "files": {}}
+        for backbone, path in zip(("encoder", "llm"), bases, strict=True):
+            commit = hub.add(f"tiny/{backbone}", path)
+            config["bases"][backbone] = {"path": f"tiny/{backbone}", "revision": commit, "files": {}}
         file.write_text(json.dumps(config))
 
     @staticmethod

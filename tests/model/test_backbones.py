@@ -81,30 +81,30 @@ def test_the_probe_of_attention_finds_a_causal_mask(pair, new_model, source):
 def test_adapters_fit_and_everything_trains(pair, new_model, source):
     model = new_model(*pair, num_soft_tokens=1)
     adapters.freeze(model, {"connector": True, "output_projection": True})
-    for tower in adapters.TOWERS:
-        adapters.attach(model, tower, 2, 4)
+    for backbone in adapters.BACKBONES:
+        adapters.attach(model, backbone, 2, 4)
     model(*source).embedding.square().sum().backward()
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     assert not [name for name in names if model.get_parameter(name).grad is None]
-    for tower in adapters.TOWERS:
-        assert any(name.startswith(tower) for name in names)
+    for backbone in adapters.BACKBONES:
+        assert any(name.startswith(backbone) for name in names)
 
 
-@pytest.mark.parametrize("tower", adapters.TOWERS)
-def test_adapters_reach_every_linear_layer_of_a_block(tower, pair, new_model):
+@pytest.mark.parametrize("backbone", adapters.BACKBONES)
+def test_adapters_reach_every_linear_layer_of_a_block(backbone, pair, new_model):
     """The table's names of layers are complete: what it does not name is no weight matrix of attention or MLP."""
     model = new_model(*pair)
-    module = getattr(model, tower)
+    module = getattr(model, backbone)
     linear = {name for name, part in module.named_modules() if type(part) is torch.nn.Linear}
-    adapters.attach(model, tower, 2, 4)
+    adapters.attach(model, backbone, 2, 4)
     adapted = {name for name, _ in adapters.adapted_layers(module)}
     assert adapted == linear
 
 
-@pytest.mark.parametrize("tower", adapters.TOWERS)
-def test_what_was_not_checked_is_refused_with_the_way_to_check_it(tower):
-    with pytest.raises(UsageError, match=f"'gpt2' was never checked as {tower}.*or add") as caught:
-        backbones.backbone("gpt2", tower)
+@pytest.mark.parametrize("backbone", adapters.BACKBONES)
+def test_what_was_not_checked_is_refused_with_the_way_to_check_it(backbone):
+    with pytest.raises(UsageError, match=f"'gpt2' was never checked as {backbone}.*or add") as caught:
+        backbones.find("gpt2", backbone)
     assert caught.value.status == 2
 
 
@@ -119,7 +119,7 @@ def test_gradient_checkpointing_changes_no_gradient(pair, new_model, source):
         model = without_dropout(new_model(*pair, num_soft_tokens=1)).train()
         if checkpointing:
             model.gradient_checkpointing_enable()
-            assert all(tower.is_gradient_checkpointing for tower in (model.encoder, model.llm))
+            assert all(backbone.is_gradient_checkpointing for backbone in (model.encoder, model.llm))
         model(*source).embedding.square().sum().backward()
         found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()

@@ -12,7 +12,7 @@ from lusifer.model.probes import run_probes
 
 
 @pytest.fixture
-def towers(encoder_folder, llm_folder):
+def read_both(encoder_folder, llm_folder):
     return lambda: (
         build.read_backbone(Base(str(encoder_folder)), "encoder"),
         build.read_backbone(Base(str(llm_folder)), "llm"),
@@ -20,9 +20,9 @@ def towers(encoder_folder, llm_folder):
 
 
 @pytest.mark.parametrize("connector", ("ff", "mlp", "embedding_table", "latent_attention"))
-def test_joined_bases_pass_the_probes(connector, towers, batch):
+def test_joined_bases_pass_the_probes(connector, read_both, batch):
     settings = {"num_heads": 4} if connector == "latent_attention" else None
-    model = build.join(*towers(), connector_type=connector, connector_kwargs=settings, num_soft_tokens=1)
+    model = build.join(*read_both(), connector_type=connector, connector_kwargs=settings, num_soft_tokens=1)
     assert not model.training
     assert not [name for name, p in model.named_parameters() if p.is_meta]
     assert not [name for name, b in model.named_buffers() if b.is_meta]
@@ -30,8 +30,8 @@ def test_joined_bases_pass_the_probes(connector, towers, batch):
         assert probe.ok, probe
 
 
-def test_the_bases_weights_are_those_of_the_folders(towers, encoder_folder, llm_folder):
-    model = build.join(*towers())
+def test_the_bases_weights_are_those_of_the_folders(read_both, encoder_folder, llm_folder):
+    model = build.join(*read_both())
     encoder, llm = (load_file(folder / "model.safetensors") for folder in (encoder_folder, llm_folder))
     for name, tensor in model.encoder.state_dict().items():
         assert torch.equal(tensor, encoder[name]), name
@@ -39,18 +39,18 @@ def test_the_bases_weights_are_those_of_the_folders(towers, encoder_folder, llm_
         assert torch.equal(tensor, llm[f"model.{name}"]), name
 
 
-def test_the_seed_decides_the_new_parts_and_leaves_the_generator_alone(towers):
+def test_the_seed_decides_the_new_parts_and_leaves_the_generator_alone(read_both):
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    a, b, other = (build.join(*towers(), seed=seed, num_soft_tokens=1) for seed in (0, 0, 1))
+    a, b, other = (build.join(*read_both(), seed=seed, num_soft_tokens=1) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     for name, tensor in a.connector.state_dict().items():
         assert torch.equal(tensor, b.connector.state_dict()[name])
         assert not torch.equal(tensor, other.connector.state_dict()[name])
 
 
-def test_the_embedding_table_starts_as_the_words_of_the_llm(towers):
-    model = build.join(*towers(), connector_type="embedding_table")
+def test_the_embedding_table_starts_as_the_words_of_the_llm(read_both):
+    model = build.join(*read_both(), connector_type="embedding_table")
     assert torch.equal(model.connector.mapping.table, model.llm.get_input_embeddings().weight)
 
 

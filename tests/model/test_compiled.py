@@ -52,8 +52,8 @@ def gradients(model, *inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 def test_vectors_gradients_and_dropout_are_those_of_plain_layers(new_model, batch):
     model = new_model(num_soft_tokens=1)
     adapters.freeze(model, {"connector": True})
-    for tower, targets in ADAPTED.items():
-        adapters.attach(model, tower, 4, 8, 0.3, targets)
+    for backbone, targets in ADAPTED.items():
+        adapters.attach(model, backbone, 4, 8, 0.3, targets)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(0))

@@ -33,16 +33,16 @@ LORA = {"encoder": LoRA(r=2, alpha=4, dropout=0.0), "llm": LoRA(r=2, alpha=4, dr
 
 def _records(bases):
     return {
-        tower: known_bases.record(str(base), known_bases.fingerprint(str(base)))
-        for tower, base in zip(("encoder", "llm"), bases, strict=True)
+        backbone: known_bases.record(str(base), known_bases.fingerprint(str(base)))
+        for backbone, base in zip(("encoder", "llm"), bases, strict=True)
     }
 
 
 def _train(model, stage, seed, train=TRAIN, lora=LORA):
     """Adapters as a stage would leave them: numbers that count."""
-    for tower, settings in lora.items():
+    for backbone, settings in lora.items():
         if settings is not None:
-            adapters.attach(model, tower, settings.r, settings.alpha)
+            adapters.attach(model, backbone, settings.r, settings.alpha)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -59,15 +59,15 @@ def trained(bases_folder, tmp_path):
     def make(dtype="float32", second=TRAIN):
         embedder = tiny_embedder(bases_folder)
         model = lusifer_model(embedder)
-        for tower in adapters.TOWERS:
-            backbones.cast_weights(getattr(model, tower), getattr(torch, dtype))
+        for backbone in adapters.BACKBONES:
+            backbones.cast_weights(getattr(model, backbone), getattr(torch, dtype))
         model.delta = Delta(_records(bases_folder))
         _train(model, "one", 1)
         folder.save(embedder, tmp_path / "one")
         embedder = folder.load(tmp_path / "one", "cpu", merge_adapters=False)
         model = lusifer_model(embedder)
         model.delta = Delta.of_folder(tmp_path / "one")
-        lora = {tower: LORA[tower] if way == "lora" else None for tower, way in second.items()}
+        lora = {backbone: LORA[backbone] if way == "lora" else None for backbone, way in second.items()}
         _train(model, "two", 2, second, lora)
         folder.save(embedder, tmp_path / "two")
         model.delta = None
@@ -80,10 +80,10 @@ def trained(bases_folder, tmp_path):
 def test_it_has_no_weights_of_its_bases_and_names_them(trained, bases_folder):
     delta, whole, _ = trained()
     names = load_file(delta / "model.safetensors")
-    towers = [name for name in names if adapters.part_of(name) in adapters.TOWERS]
-    assert towers
-    assert all(adapters.is_adapter(name) for name in towers)
-    assert {name.split(".lora_A.")[1].split(".")[0] for name in towers if ".lora_A." in name} == {
+    found = [name for name in names if adapters.part_of(name) in adapters.BACKBONES]
+    assert found
+    assert all(adapters.is_adapter(name) for name in found)
+    assert {name.split(".lora_A.")[1].split(".")[0] for name in found if ".lora_A." in name} == {
         "stage-one",
         "stage-two",
     }
@@ -116,11 +116,11 @@ def test_a_loaded_one_is_a_plain_model_and_is_saved_as_one(trained, tmp_path):
     assert max(float((again[name].float() - before[name].float()).abs().max()) for name in again) == 0
 
 
-def test_a_tower_in_half_precision_keeps_its_adapters_beside_it(trained):
+def test_a_backbone_in_half_precision_keeps_its_adapters_beside_it(trained):
     delta, whole, _ = trained("bfloat16")
     embedder = folder.load(delta, "cpu", merge_adapters=False)
     model = lusifer_model(embedder)
-    assert adapters.adapted_towers(model) == ["encoder", "llm"]
+    assert adapters.adapted_backbones(model) == ["encoder", "llm"]
     assert model.llm.dtype == torch.bfloat16
     assert not any(p.requires_grad for name, p in model.named_parameters() if adapters.is_adapter(name))
     assert {p.dtype for name, p in model.named_parameters() if adapters.is_adapter(name)} == {torch.float32}
@@ -135,12 +135,12 @@ def test_a_tower_in_half_precision_keeps_its_adapters_beside_it(trained):
     assert ((after * lusifer.load(whole, device="cpu").encode(TEXTS)).sum(1)).min() > 0.995
 
 
-def test_a_tower_in_float32_has_them_merged(trained):
+def test_a_backbone_in_float32_has_them_merged(trained):
     delta, _, _ = trained("float32")
-    assert not adapters.adapted_towers(lusifer_model(folder.load(delta, "cpu", merge_adapters=False)))
+    assert not adapters.adapted_backbones(lusifer_model(folder.load(delta, "cpu", merge_adapters=False)))
 
 
-def test_a_tower_that_trained_whole_lies_in_the_delta(trained):
+def test_a_backbone_that_trained_whole_lies_in_the_delta(trained):
     delta, whole, _ = trained(second={"encoder": "full", "llm": "lora"})
     config = json.loads((delta / "config.json").read_text())
     assert list(config["bases"]) == ["llm"]
@@ -224,7 +224,7 @@ def test_files_of_a_base_that_nobody_reads_do_not_count(name, trained, bases_fol
     assert folder.load(delta, "cpu", bases={"llm": str(elsewhere)}) is not None
 
 
-def test_settings_of_a_tower_that_are_not_its_bases_are_refused(trained):
+def test_settings_of_a_backbone_that_are_not_its_bases_are_refused(trained):
     delta, _, _ = trained()
     config = json.loads((delta / "config.json").read_text())
     config["llm"]["rms_norm_eps"] = 0.5
@@ -372,11 +372,11 @@ def test_a_path_of_a_base_where_nothing_is_is_told_as_that(path, trained):
 )
 def test_settings_of_every_architecture_agree_with_those_of_its_base(encoder, llm, tmp_path):
     """Classes of transformers change their configuration when they are made, and a base is written by another one."""
-    towers = {"encoder": tiny_encoder_config(encoder), "llm": tiny_llm_config(llm)}
-    for tower, config in towers.items():
-        build.tiny_model(config, tower).save_pretrained(tmp_path / tower)
-    bases = {tower: str(tmp_path / tower) for tower in towers}
-    model = build.join(*(read_backbone(Base(path), tower) for tower, path in bases.items()))
+    found = {"encoder": tiny_encoder_config(encoder), "llm": tiny_llm_config(llm)}
+    for backbone, config in found.items():
+        build.tiny_model(config, backbone).save_pretrained(tmp_path / backbone)
+    bases = {backbone: str(tmp_path / backbone) for backbone in found}
+    model = build.join(*(read_backbone(Base(path), backbone) for backbone, path in bases.items()))
     model.delta = Delta(_records(bases.values()))
     model.save_pretrained(str(tmp_path / "delta"))
     again = LusiferModel.from_pretrained(tmp_path / "delta")

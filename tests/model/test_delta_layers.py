@@ -34,8 +34,8 @@ def test_layers_that_an_expression_chose_are_named_in_the_folder(bases_folder, t
     chosen = LoRA(r=2, alpha=4, dropout=0.0, targets=r".*layers\.(0|1)\..*(q|v)_proj")
     embedder = tiny_embedder(bases_folder)
     model = lusifer_model(embedder)
-    where = dict(zip(adapters.TOWERS, map(str, bases_folder), strict=True))
-    records = {tower: known_bases.record(base, known_bases.fingerprint(base)) for tower, base in where.items()}
+    where = dict(zip(adapters.BACKBONES, map(str, bases_folder), strict=True))
+    records = {backbone: known_bases.record(base, known_bases.fingerprint(base)) for backbone, base in where.items()}
     model.delta = Delta(records)
     adapters.attach(model, "llm", 2, 4, name="stage-before")  # on all layers, and no part of what is named
     adapters.attach(model, "llm", 2, 4, targets=chosen.targets)

@@ -108,7 +108,7 @@ def test_saved_and_loaded_it_gives_the_same_vectors(connector, shared_model, bat
         assert getattr(loaded.config, key) == getattr(model.config, key)
 
 
-def test_a_frozen_tower_is_checkpointed_and_has_no_noise(new_model, batch):
+def test_a_frozen_backbone_is_checkpointed_and_has_no_noise(new_model, batch):
     model = new_model()
     adapters.freeze(model, {"connector": True, "output_projection": True})
     ids, mask = batch([5, 9], 0, 0)
@@ -129,7 +129,7 @@ def test_a_frozen_tower_is_checkpointed_and_has_no_noise(new_model, batch):
     assert not any(module.training for module in model.eval().modules())
 
 
-def test_a_frozen_tower_stays_in_evaluation_mode(new_model):
+def test_a_frozen_backbone_stays_in_evaluation_mode(new_model):
     model = new_model()
     model.requires_grad_(True)
     model.encoder.requires_grad_(False)
@@ -142,7 +142,7 @@ def test_a_frozen_tower_stays_in_evaluation_mode(new_model):
     assert not model.eval().llm.training
 
 
-def test_half_precision_towers_are_loaded_as_saved(new_model, batch, tmp_path):
+def test_half_precision_backbones_are_loaded_as_saved(new_model, batch, tmp_path):
     """One dtype stands in config.json: the connector's float32 must survive it."""
     model = new_model(num_soft_tokens=1)
     halve(model.encoder)
@@ -170,7 +170,7 @@ def test_impossible_settings_are_refused(setting, message):
         LusiferConfig(**setting)
 
 
-def test_the_input_limit_is_what_both_towers_can_read(shared_model):
+def test_the_input_limit_is_what_both_backbones_can_read(shared_model):
     assert shared_model().config.max_position_embeddings == 256
     config = copy.deepcopy(shared_model().config)
     limits = {"ff": 32 - 2, "latent_attention": 256}

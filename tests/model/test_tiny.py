@@ -15,7 +15,9 @@ from lusifer.model import build
 from lusifer.model.bases import backbones
 from support import tiny_bases
 
-TOWERS = [("encoder", name) for name in backbones.table("encoder")] + [("llm", name) for name in backbones.table("llm")]
+BACKBONES = [("encoder", name) for name in backbones.table("encoder")] + [
+    ("llm", name) for name in backbones.table("llm")
+]
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -32,11 +34,11 @@ def test_two_processes_make_the_same_bases(bases_folder, tmp_path):
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 2_000_000
 
 
-@pytest.mark.parametrize(("tower", "model_type"), [("encoder", "xlm-roberta"), ("llm", "mistral")])
-def test_the_tokenizers_in_the_package_are_those_that_the_sentences_make(tower, model_type, tmp_path):
+@pytest.mark.parametrize(("backbone", "model_type"), [("encoder", "xlm-roberta"), ("llm", "mistral")])
+def test_the_tokenizers_in_the_package_are_those_that_the_sentences_make(backbone, model_type, tmp_path):
     tiny_bases.tiny_tokenizer(model_type).save_pretrained(tmp_path)
     for file in ("tokenizer.json", "tokenizer_config.json"):
-        assert (tmp_path / file).read_bytes() == (build.TINY / tower / file).read_bytes()
+        assert (tmp_path / file).read_bytes() == (build.TINY / backbone / file).read_bytes()
 
 
 def test_the_seed_matters_and_torch_is_left_as_it_was():
@@ -48,20 +50,20 @@ def test_the_seed_matters_and_torch_is_left_as_it_was():
     assert not torch.equal(one[name], other[name])
 
 
-@pytest.mark.parametrize(("tower", "model_type"), TOWERS)
-def test_every_checked_architecture_has_a_tiny_one(tower, model_type, tmp_path):
-    folder = tiny_bases.make_tiny_base(tmp_path, tower, model_type)
+@pytest.mark.parametrize(("backbone", "model_type"), BACKBONES)
+def test_every_checked_architecture_has_a_tiny_one(backbone, model_type, tmp_path):
+    folder = tiny_bases.make_tiny_base(tmp_path, backbone, model_type)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) <= tiny_bases.VOCABULARY
     batch = [tokenizer(text)["input_ids"] for text in tiny_bases.sentences()]
     assert max(max(ids) for ids in batch) < tiny_bases.VOCABULARY
-    size = 32 if tower == "encoder" else 48
+    size = 32 if backbone == "encoder" else 48
     config = (
-        tiny_bases.tiny_encoder_config(model_type) if tower == "encoder" else tiny_bases.tiny_llm_config(model_type)
+        tiny_bases.tiny_encoder_config(model_type) if backbone == "encoder" else tiny_bases.tiny_llm_config(model_type)
     )
     assert config.hidden_size == size
-    model = build.tiny_model(config, tower)
-    model = model.model if tower == "llm" and backbones.is_decoder(config) else model
+    model = build.tiny_model(config, backbone)
+    model = model.model if backbone == "llm" and backbones.is_decoder(config) else model
     with torch.no_grad():
         states = [model(input_ids=torch.tensor([ids])).last_hidden_state.mean(1) for ids in batch[:2]]
     assert states[0].shape == (1, size)

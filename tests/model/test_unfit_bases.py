@@ -23,22 +23,22 @@ QUANTISED = {
 }
 
 
-def base(tmp_path: Path, tower: str) -> Path:
-    shutil.copytree(build.TINY / tower, tmp_path / tower)
-    return tmp_path / tower
+def base(tmp_path: Path, backbone: str) -> Path:
+    shutil.copytree(build.TINY / backbone, tmp_path / backbone)
+    return tmp_path / backbone
 
 
-@pytest.mark.parametrize("tower", ["encoder", "llm"])
+@pytest.mark.parametrize("backbone", ["encoder", "llm"])
 @pytest.mark.parametrize("method", QUANTISED)
-def test_a_quantised_base_is_refused(method: str, tower: str, tmp_path: Path) -> None:
-    path = base(tmp_path, tower)
+def test_a_quantised_base_is_refused(method: str, backbone: str, tmp_path: Path) -> None:
+    path = base(tmp_path, backbone)
     file = path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": QUANTISED[method]}))
-    words = rf"model\.{tower}\.path=.*: its weights are quantized \({method}\): give the original model"
+    words = rf"model\.{backbone}\.path=.*: its weights are quantized \({method}\): give the original model"
     with pytest.raises(UsageError, match=words):
-        build.read_config(Base(str(path)), tower)
+        build.read_config(Base(str(path)), backbone)
     with pytest.raises(UsageError, match=words):
-        build.read_backbone(Base(str(path)), tower)
+        build.read_backbone(Base(str(path)), backbone)
 
 
 @pytest.mark.parametrize("under", ["owner/base-on-the-hub", "/gone/base", None])

@@ -74,18 +74,20 @@ def test_a_connector_that_starts_from_words_is_the_map(bases_folder: tuple[Path,
     assert (found.map(scale) * cross).sum() > 0
 
 
-def test_a_slow_tokenizer_is_refused_by_its_tower() -> None:
-    with pytest.raises(UsageError, match="start_from_words: the llm has a slow tokenizer"):
+def test_a_slow_tokenizer_is_refused_by_its_backbone() -> None:
+    with pytest.raises(UsageError, match="start_from_words: the tokenizer of the llm is a slow one"):
         words.refuse_slow(encoder=SimpleNamespace(is_fast=True), llm=SimpleNamespace(is_fast=False))
 
 
 def test_a_run_refuses_it_before_its_folder_is_there(
     recipe: Path, bases_folder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [f"model.{tower}.path={path}" for tower, path in zip(("encoder", "llm"), bases_folder, strict=True)]
+    settings = [
+        f"model.{backbone}.path={path}" for backbone, path in zip(("encoder", "llm"), bases_folder, strict=True)
+    ]
     slow = SimpleNamespace(is_fast=False)
     monkeypatch.setattr("lusifer.training.run.bases.read_tokenizer", lambda *args: slow)
-    with pytest.raises(UsageError, match="start_from_words: the encoder has a slow tokenizer"):
+    with pytest.raises(UsageError, match="start_from_words: the tokenizer of the encoder is a slow one"):
         train(recipe, tmp_path / "run", overrides=[*settings, "model.connector={type: mlp, start_from_words: true}"])
     assert not (tmp_path / "run").exists()
 

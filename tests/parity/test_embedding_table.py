@@ -59,22 +59,22 @@ def plain_weights(folder, prefix):
 
 def restated(folder, ids, mask):
     """What the published code does with a table: softmax over the words of the LLM, times the table."""
-    towers = []
+    models = []
     for prefix, name in (("universal_learner.", "tiny-xlm-roberta"), ("encoder.", "tiny-mistral")):
         config = AutoConfig.from_pretrained(folder.parent / "backbones" / name)
         weights = plain_weights(folder, prefix)
         config.vocab_size = next(len(t) for k, t in weights.items() if k.endswith(("word_embeddings.weight", WORDS)))
-        tower = AutoModel.from_config(config, attn_implementation="eager").eval()
-        assert tower.load_state_dict(weights, strict=False).missing_keys == []
-        towers.append(tower)
+        model = AutoModel.from_config(config, attn_implementation="eager").eval()
+        assert model.load_state_dict(weights, strict=False).missing_keys == []
+        models.append(model)
     own = load_file(folder / "model.safetensors")
     with torch.no_grad():
-        states = towers[0](input_ids=ids, attention_mask=mask).last_hidden_state
+        states = models[0](input_ids=ids, attention_mask=mask).last_hidden_state
         scores = states @ own["connection_module.ff.0.weight"].T + own["connection_module.ff.0.bias"]
         words = scores.softmax(-1) @ own[TABLE]
         both_ways = torch.where(mask.bool(), 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
         both_ways = both_ways.expand(-1, 1, ids.shape[1], -1)
-        states = towers[1](inputs_embeds=words, attention_mask=both_ways).last_hidden_state
+        states = models[1](inputs_embeds=words, attention_mask=both_ways).last_hidden_state
         vectors = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         hidden = (vectors @ own["output_projection.0.weight"].T + own["output_projection.0.bias"]).relu()
         return (hidden @ own["output_projection.2.weight"].T + own["output_projection.2.bias"]).numpy()

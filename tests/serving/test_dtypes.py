@@ -104,8 +104,8 @@ def test_embed_takes_what_suits_the_processor(flags, format_, finished, processo
 
 def test_half_precision_becomes_float32_where_it_is_only_emulated(bases_folder, tmp_path, processor):
     made = tiny_embedder(bases_folder)
-    for tower in ("encoder", "llm"):
-        cast_weights(getattr(made[0].model, tower), torch.bfloat16)
+    for backbone in ("encoder", "llm"):
+        cast_weights(getattr(made[0].model, backbone), torch.bfloat16)
     folder.save(made, tmp_path / "model", finished=True)
     processor(WITHOUT)
     found, choice = load(tmp_path / "model")

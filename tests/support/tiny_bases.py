@@ -208,19 +208,19 @@ def _special_ids(model_type: str, style: Style) -> dict[str, int | None]:
     }
 
 
-def make_tiny_base(folder: Path, tower: str, model_type: str, seed: int = 0) -> Path:
+def make_tiny_base(folder: Path, backbone: str, model_type: str, seed: int = 0) -> Path:
     """Write a tiny base as a folder of transformers: configuration, weights and tokenizer.
 
     Args:
         folder: Where to; made if missing.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
         model_type: A key of `backbones.table("encoder")` or `backbones.table("llm")`.
         seed: Of the weights.
 
     Returns:
         `folder`.
     """
-    config = tiny_encoder_config(model_type) if tower == "encoder" else tiny_llm_config(model_type)
-    tiny_model(config, tower, seed).save_pretrained(folder)
+    config = tiny_encoder_config(model_type) if backbone == "encoder" else tiny_llm_config(model_type)
+    tiny_model(config, backbone, seed).save_pretrained(folder)
     tiny_tokenizer(model_type).save_pretrained(folder)
     return folder

@@ -27,7 +27,7 @@ def tiny_embedder(bases: tuple[Path, Path], limit: int = 64, **settings: Any) ->
 
 
 def tiny_delta(bases: tuple[Any, Any], target: Path, dtype: str = "float32") -> Path:
-    """A folder of a model without its bases, with adapters on both towers that are in a number format."""
+    """A folder of a model without its bases, with adapters on both backbones that are in a number format."""
     import torch
 
     from lusifer.embedder import folder
@@ -41,17 +41,17 @@ def tiny_delta(bases: tuple[Any, Any], target: Path, dtype: str = "float32") -> 
 
     embedder = tiny_embedder(tuple(names.base(str(base)) for base in bases), limit=60)
     model = lusifer_model(embedder)
-    towers = dict(zip(adapters.TOWERS, map(str, bases), strict=True))
-    records = {tower: known_bases.record(base, known_bases.fingerprint(base)) for tower, base in towers.items()}
-    for tower in towers:
-        backbones.cast_weights(getattr(model, tower), getattr(torch, dtype))
-        adapters.attach(model, tower, 2, 4)
+    paths = dict(zip(adapters.BACKBONES, map(str, bases), strict=True))
+    records = {backbone: known_bases.record(base, known_bases.fingerprint(base)) for backbone, base in paths.items()}
+    for backbone in paths:
+        backbones.cast_weights(getattr(model, backbone), getattr(torch, dtype))
+        adapters.attach(model, backbone, 2, 4)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if adapters.is_adapter(name):
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    lora = dict.fromkeys(towers, LoRA(r=2, alpha=4, dropout=0.0))
-    model.delta = Delta(records).during(model, "one", dict.fromkeys(towers, "lora"), lora)
+    lora = dict.fromkeys(paths, LoRA(r=2, alpha=4, dropout=0.0))
+    model.delta = Delta(records).during(model, "one", dict.fromkeys(paths, "lora"), lora)
     folder.save(embedder, target)
     return target

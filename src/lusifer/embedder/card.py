@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "lusifer")
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "peft", "accelerate", "datasets")
-_TOWERS = {"encoder": "the encoder", "llm": "the LLM"}
+_BACKBONES = {"encoder": "the encoder", "llm": "the LLM"}
 SCORES = ("<!-- scores:begin -->", "<!-- scores:end -->")
 """The lines before and after the scores of a card."""
 DELTA_BEGINS = "This folder holds what training added."
@@ -82,7 +82,7 @@ def text(
         versions={"lusifer": __version__, **{library: version(library) for library in LIBRARIES}},
         scores=SCORES,
         delta_begins=DELTA_BEGINS,
-        apart=[_TOWERS[tower] for tower in (model.delta.bases if model.delta else ())],
+        apart=[_BACKBONES[backbone] for backbone in (model.delta.bases if model.delta else ())],
         **facts,
     )
     return f"---\n{front_matter(base_models, datasets, languages)}---\n\n{body.rstrip()}\n"

@@ -148,7 +148,9 @@ def _own_words(content: Any) -> Any:
         content = {key: value for key, value in content.items() if key not in ("space", "matryoshka_dims")}
     if isinstance(content, dict) and isinstance(content.get("bases"), dict):
         places = ("path", "version")
-        bases = {tower: {k: v for k, v in base.items() if k not in places} for tower, base in content["bases"].items()}
+        bases = {
+            backbone: {k: v for k, v in base.items() if k not in places} for backbone, base in content["bases"].items()
+        }
         content["bases"] = bases
     return content
 

@@ -84,8 +84,8 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
     kind = said["connector_type"]
     if said["connector_kwargs"]:
         kind += " (" + ", ".join(f"{key} {value}" for key, value in dict(said["connector_kwargs"]).items()) + ")"
-    encoder, llm = (_hidden_size(root, config, tower) for tower in ("encoder", "llm"))
-    counts = {tower: _of_tower(shapes, config, tower) for tower in ("encoder", "llm")}
+    encoder, llm = (_hidden_size(root, config, backbone) for backbone in ("encoder", "llm"))
+    counts = {backbone: _of_backbone(shapes, config, backbone) for backbone in ("encoder", "llm")}
     return {
         "encoder": f"{config['encoder']['model_type']}, {counts['encoder']}, hidden size {encoder}",
         "connector": f"{kind}, {_count(shapes, 'connector.')}, {said['num_soft_tokens']} soft tokens",
@@ -97,25 +97,25 @@ def _composite(root: Path, config: dict[str, Any], shapes: dict[str, tuple[int, 
     }
 
 
-def _of_tower(shapes: dict[str, tuple[int, ...]], config: dict[str, Any], tower: str) -> str:
+def _of_backbone(shapes: dict[str, tuple[int, ...]], config: dict[str, Any], backbone: str) -> str:
     """Describe the parameters of a backbone: their number, and in a delta where the base is."""
-    here = _count(shapes, f"{tower}.")
-    base = (config.get("bases") or {}).get(tower)
+    here = _count(shapes, f"{backbone}.")
+    base = (config.get("bases") or {}).get(backbone)
     if base is None:
         return here
     layers = f"the first {base['layers']} layers of " if base.get("layers") else ""
     state = base.get("revision") or base.get("version")
     where = f"{layers}{base['path']}{f' ({state})' if state else ''}"
-    has_adapters = any(about["tower"] == tower for about in config.get("adapters") or [])
+    has_adapters = any(about["tower"] == backbone for about in config.get("adapters") or [])
     return f"{here} of adapters in this folder, the others in {where}" if has_adapters else where
 
 
-def _hidden_size(root: Path, config: dict[str, Any], tower: str) -> int:
+def _hidden_size(root: Path, config: dict[str, Any], backbone: str) -> int:
     """The hidden size of a backbone; T5 names the setting `d_model`."""
-    backbone = config.get(tower)
-    size = (backbone.get("hidden_size") or backbone.get("d_model")) if isinstance(backbone, dict) else None
-    if not isinstance(size, int) or "model_type" not in backbone:
-        words = f"damaged, no model_type or hidden_size of the {tower}; {contents.ADVICE}"
+    settings = config.get(backbone)
+    size = (settings.get("hidden_size") or settings.get("d_model")) if isinstance(settings, dict) else None
+    if not isinstance(size, int) or "model_type" not in settings:
+        words = f"damaged, no model_type or hidden_size of the {backbone}; {contents.ADVICE}"
         raise ModelFolderError(f"{root / 'config.json'}: {words}")
     return size
 

@@ -20,7 +20,7 @@ from lusifer.embedder import contents
 from lusifer.errors import ModelFolderError
 from lusifer.io import tokenizer_files, weights
 from lusifer.model import delta
-from lusifer.model.adapters import TOWERS
+from lusifer.model.adapters import BACKBONES
 from lusifer.model.bases.backbones import cast_weights
 from lusifer.model.lusifer import LusiferModel
 
@@ -135,11 +135,11 @@ def load(
     files = weights.files(folder, contents.ADVICE)
     if model.config.bases:
         tensors = weights.tensors(files, contents.ADVICE)
-        delta.load(model.with_towers, model.config, tensors, where=str(folder), paths=bases, made=model)
+        delta.load(model.with_backbones, model.config, tensors, where=str(folder), paths=bases, made=model)
     for file in files if not model.config.bases else ():
         model.load_state_dict(load_file(file), strict=False)
-    for tower in TOWERS if dtype else ():
-        cast_weights(getattr(model, tower), getattr(torch, dtype))
+    for backbone in BACKBONES if dtype else ():
+        cast_weights(getattr(model, backbone), getattr(torch, dtype))
     saved, found = contents.read(folder / "config_sentence_transformers.json"), tokenizer(folder)
     refuse_unread(folder, model, found)
     return PlainEmbedder(

@@ -150,12 +150,12 @@ def check_settings(said: Mapping[str, Any]) -> None:
         return
     if not isinstance(bases, dict) or not set(bases) <= {"encoder", "llm"}:
         raise ValueError("bases: expected encoder and llm, each with path and files")
-    for tower, base in bases.items():
+    for backbone, base in bases.items():
         known = isinstance(base, dict) and isinstance(base.get("path"), str) and isinstance(base.get("files"), dict)
         if not known or not (base["files"] or isinstance(base.get("revision"), str)):
-            raise ValueError(f"bases.{tower}: expected path, and files with their SHA-256 or a revision on the Hub")
+            raise ValueError(f"bases.{backbone}: expected path, and files with their SHA-256 or a revision on the Hub")
         if base.get("layers") is not None and not (type(base["layers"]) is int and base["layers"] > 0):
-            raise ValueError(f"bases.{tower}.layers={base['layers']!r}: must be 1 or more")
+            raise ValueError(f"bases.{backbone}.layers={base['layers']!r}: must be 1 or more")
     adapters = said.get("adapters") or []
     for about in adapters if isinstance(adapters, list) else [None]:
         if not isinstance(about, dict) or not {"name", "tower", "r", "alpha", "targets"} <= about.keys():

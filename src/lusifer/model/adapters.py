@@ -19,14 +19,14 @@ from torch import nn
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import weights
-from lusifer.model.bases.backbones import backbone
+from lusifer.model.bases import backbones
 
 # peft is imported where it is used: it imports transformers' Auto classes, whose loading imports the model class
 # (`lusifer/__init__.py`), which imports this file.
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-TOWERS = ("encoder", "llm")
+BACKBONES = ("encoder", "llm")
 PARTS = ("encoder", "connector", "llm", "output_projection")
 
 
@@ -52,7 +52,7 @@ STAGE = "stage-"
 
 def attach(
     model: nn.Module,
-    tower: str,
+    backbone: str,
     r: int,
     alpha: float,
     dropout: float = 0.0,
@@ -63,7 +63,7 @@ def attach(
 
     Args:
         model: A LusiferModel, changed in place.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
         r: Rank.
         alpha: The update is multiplied by alpha / r.
         dropout: Dropout on the adapter's input, in [0, 1).
@@ -75,20 +75,20 @@ def attach(
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    module = getattr(model, tower)
+    module = getattr(model, backbone)
     layers = [layer for _, layer in adapted_layers(module)]
     before = list(dict.fromkeys(one for layer in layers for one in layer.active_adapters))
     if name in before or not all(hasattr(layer, "lora_A") for layer in layers):
-        raise UsageError(f"the {tower} already has adapters: merge them first")
+        raise UsageError(f"the {backbone} already has adapters: merge them first")
     if targets is None:
-        targets = lora_targets(module, tower)
+        targets = lora_targets(module, backbone)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of earlier adapters
             inject_adapter_in_model(config, module, name)
     except ValueError as error:
-        words = f"lora.{tower}.targets={targets!r}: matches no linear layer of the {tower}: correct the names"
+        words = f"lora.{backbone}.targets={targets!r}: matches no linear layer of the {backbone}: correct the names"
         raise UsageError(f"{words} ({error})") from error
     for _, layer in adapted_layers(module):
         layer.train(module.training)  # peft's new layers are in training mode, with dropout, whatever the model's mode
@@ -102,9 +102,9 @@ def attach(
             layer.register_forward_pre_hook(_cast_once)
 
 
-def lora_targets(module: nn.Module, tower: str) -> list[str]:
+def lora_targets(module: nn.Module, backbone: str) -> list[str]:
     """The default names of the layers that get LoRA adapters in a backbone."""
-    return backbone(module.config.model_type, tower).lora_targets
+    return backbones.find(module.config.model_type, backbone).lora_targets
 
 
 def shapes(model: nn.Module, about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -222,9 +222,9 @@ def load_trainable_state_dict(model: nn.Module, tensors: dict[str, torch.Tensor]
         parameter.copy_(tensors[name])
 
 
-def adapted_towers(model: nn.Module) -> list[str]:
+def adapted_backbones(model: nn.Module) -> list[str]:
     """The backbones that have adapters of any kind: "encoder", "llm" or both."""
-    return [tower for tower in TOWERS if any(adapted_layers(getattr(model, tower)))]
+    return [backbone for backbone in BACKBONES if any(adapted_layers(getattr(model, backbone)))]
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -257,7 +257,7 @@ def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[
             `nn.MultiheadAttention`, which ignores it.
     """
     layers = {name: layer for name, layer in _mergeable(model) if part_of(name) in parts}
-    towers = adapted_towers(model)
+    adapted = adapted_backbones(model)
     inside = tuple(f"{name}." for name in layers)
     merged = {
         name: tensor
@@ -275,7 +275,7 @@ def merged_state_dict(model: nn.Module, parts: Collection[str] = PARTS) -> dict[
             if key.startswith(around) or not key.startswith(own)
         }
     for name, tensor in merged.items():
-        whole = part_of(name) in towers and tensor.is_floating_point()
+        whole = part_of(name) in adapted and tensor.is_floating_point()
         merged[name] = (tensor.float() if whole else tensor).detach().cpu().contiguous()
     return merged
 
@@ -306,9 +306,9 @@ def merge(model: nn.Module, parts: Collection[str] = PARTS) -> int:
     """
     layers = [(name, layer) for name, layer in _mergeable(model) if part_of(name) in parts]
     wrappers = [name for name in _wrappers(model) if part_of(name) in parts]
-    for tower in adapted_towers(model):
-        if tower in parts:
-            getattr(model, tower).float()
+    for backbone in adapted_backbones(model):
+        if backbone in parts:
+            getattr(model, backbone).float()
     for name, layer in layers:
         model.set_submodule(name, _merged_layer(name, layer))
     for name in reversed(wrappers):

@@ -63,12 +63,12 @@ def join(encoder: nn.Module, llm: nn.Module, seed: int = 0, **settings: Any) -> 
     return model.eval()
 
 
-def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTrainedModel:
+def tiny_model(config: PreTrainedConfig, backbone: str, seed: int = 0) -> PreTrainedModel:
     """Make a backbone with random float32 weights from its configuration, without changing torch's global generator.
 
     Args:
         config: The configuration.
-        tower: "encoder" or "llm". A decoder as "llm" gets an LM head.
+        backbone: "encoder" or "llm". A decoder as "llm" gets an LM head.
         seed: The seed of the weights.
 
     Raises:
@@ -76,9 +76,9 @@ def tiny_model(config: PreTrainedConfig, tower: str, seed: int = 0) -> PreTraine
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if tower == "llm" and backbones.is_decoder(config):
+        if backbone == "llm" and backbones.is_decoder(config):
             return AutoModelForCausalLM.from_config(config).eval()
-        return backbones.from_config(config, tower).eval()
+        return backbones.from_config(config, backbone).eval()
 
 
 def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
@@ -91,10 +91,10 @@ def make_tiny_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     Returns:
         The folders of the encoder and of the LLM.
     """
-    for number, tower in enumerate(("encoder", "llm")):
+    for number, backbone in enumerate(("encoder", "llm")):
         tiny_model(
-            AutoConfig.from_pretrained(TINY / tower, trust_remote_code=False), tower, seed + number
-        ).save_pretrained(folder / tower)
+            AutoConfig.from_pretrained(TINY / backbone, trust_remote_code=False), backbone, seed + number
+        ).save_pretrained(folder / backbone)
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(TINY / tower / file, folder / tower / file)
+            shutil.copyfile(TINY / backbone / file, folder / backbone / file)
     return folder / "encoder", folder / "llm"

@@ -129,9 +129,11 @@ class LusiferConfig(PreTrainedConfig):
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens}: must be 0 or more")
         _ = self.connector_settings
         check_settings({name: getattr(self, name) for name in IF_SET})
-        for tower, dtype in (self.tower_dtypes or {}).items():
-            if tower not in ("encoder", "llm") or dtype not in DTYPES:
-                raise ValueError(f"tower_dtypes: {tower}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")
+        for backbone, dtype in (self.tower_dtypes or {}).items():
+            if backbone not in ("encoder", "llm") or dtype not in DTYPES:
+                raise ValueError(
+                    f"tower_dtypes: {backbone}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}"
+                )
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:

@@ -25,7 +25,7 @@ from lusifer.io import weights
 from lusifer.io.files import read_json
 from lusifer.io.weights import misfit
 from lusifer.model import adapters
-from lusifer.model.adapters import TOWERS, TRAINS
+from lusifer.model.adapters import BACKBONES, TRAINS
 from lusifer.model.bases import backbones
 from lusifer.model.bases.reading import Base, fill, place, read_backbone, read_config
 
@@ -66,7 +66,7 @@ class Delta:
 
     def at(self, records: Mapping[str, dict[str, Any]]) -> Delta:
         """Return the delta with new records of its bases, which may have moved since the folder was written."""
-        return replace(self, bases={tower: records[tower] for tower in self.bases})
+        return replace(self, bases={backbone: records[backbone] for backbone in self.bases})
 
     def during(self, model: nn.Module, stage: str, train: Mapping[str, str], lora: Mapping[str, Any]) -> Delta:
         """Return the delta for a stage: a backbone that is trained in full is no base any more.
@@ -77,19 +77,19 @@ class Delta:
             train: Backbone -> "lora", "full" or "frozen".
             lora: Backbone -> settings of its adapters (r, alpha, targets), or None.
         """
-        kept = {tower: base for tower, base in self.bases.items() if train[tower] != "full"}
+        kept = {backbone: base for backbone, base in self.bases.items() if train[backbone] != "full"}
         names = {each["name"] for each in self.adapters}
         stage = f"{adapters.STAGE}{stage}"
         numbered = (f"{stage}-{number}" for number in itertools.count(2))
         stage = next(name for name in itertools.chain([stage], numbered) if name not in names)
         new = []
-        for tower in kept:
-            if (settings := lora[tower]) is not None:
-                targets = settings.targets or adapters.lora_targets(getattr(model, tower), tower)
+        for backbone in kept:
+            if (settings := lora[backbone]) is not None:
+                targets = settings.targets or adapters.lora_targets(getattr(model, backbone), backbone)
                 if isinstance(targets, str) and targets != "all-linear":  # so that readers need no regular expression
-                    layers = adapters.adapted_layers(getattr(model, tower))
+                    layers = adapters.adapted_layers(getattr(model, backbone))
                     targets = [name for name, layer in layers if TRAINS in getattr(layer, "lora_A", ())]
-                about = {"name": stage, "tower": tower, "r": settings.r, "alpha": settings.alpha, "targets": targets}
+                about = {"name": stage, "tower": backbone, "r": settings.r, "alpha": settings.alpha, "targets": targets}
                 new.append(about)
         old = [each for each in self.adapters if each["tower"] in kept]
         tensors = {name: t for name, t in self.tensors.items() if adapters.part_of(name) in kept}
@@ -158,26 +158,26 @@ def load(
     """
     if strange := sorted(set(paths or {}) - set(config.bases)):
         raise UsageError(f"bases: {where} has no base {strange[0]!r}: use {' and '.join(config.bases)}")
-    towers = {}
-    for tower in TOWERS:
-        known, own = config.bases.get(tower), getattr(config, tower)
-        dtype = getattr(torch, (config.tower_dtypes or {}).get(tower, "float32"))
+    modules = {}
+    for backbone in BACKBONES:
+        known, own = config.bases.get(backbone), getattr(config, backbone)
+        dtype = getattr(torch, (config.tower_dtypes or {}).get(backbone, "float32"))
         if known is None:
-            inside = {n.partition(".")[2]: t for n, t in tensors.items() if adapters.part_of(n) == tower}
-            towers[tower] = _whole(own, tower, inside, dtype, device, attn_implementation)
+            inside = {n.partition(".")[2]: t for n, t in tensors.items() if adapters.part_of(n) == backbone}
+            modules[backbone] = _whole(own, backbone, inside, dtype, device, attn_implementation)
             continue
-        path = os.fspath((paths or {}).get(tower, known["path"]))
+        path = os.fspath((paths or {}).get(backbone, known["path"]))
         base = Base(path, known.get("revision"), dtype, device, known.get("layers"))
         try:
-            known_bases.refuse_other(known, path, f"{where}: its {tower}", ModelFolderError)
-            _refuse_other_settings(own, read_config(base, tower), f"{where}/config.json: {tower}")
-            module = made and fill(getattr(made, tower), base, tower)
-            towers[tower] = module or read_backbone(base, tower, attn_implementation)
+            known_bases.refuse_other(known, path, f"{where}: its {backbone}", ModelFolderError)
+            _refuse_other_settings(own, read_config(base, backbone), f"{where}/config.json: {backbone}")
+            module = made and fill(getattr(made, backbone), base, backbone)
+            modules[backbone] = module or read_backbone(base, backbone, attn_implementation)
         except ModelFolderError:
             raise
         except LusiferError as error:
-            raise ModelFolderError(f"{where}: its {tower} cannot be loaded: {error}") from error
-    model = around(towers["encoder"], towers["llm"])
+            raise ModelFolderError(f"{where}: its {backbone} cannot be loaded: {error}") from error
+    model = around(modules["encoder"], modules["llm"])
     _refuse_misfit(model, tensors, config, where)
     _add(model, tensors, config, merge, where)
     model.connector.to(device)
@@ -192,7 +192,7 @@ def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedC
     Raises:
         ModelFolderError: A merged weight is not finite.
     """
-    beside = [tower for tower in TOWERS if not merge and getattr(model, tower).dtype != torch.float32]
+    beside = [backbone for backbone in BACKBONES if not merge and getattr(model, backbone).dtype != torch.float32]
     for about in config.adapters or []:
         if about["tower"] in beside:
             adapters.attach(model, about["tower"], about["r"], about["alpha"], 0.0, about["targets"], about["name"])
@@ -202,7 +202,7 @@ def _add(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedC
         except LusiferError as error:
             raise ModelFolderError(f"{where}: {error}; {ADVICE}") from error
     for name, tensor in model.state_dict().items():
-        if adapters.part_of(name) not in TOWERS or adapters.is_adapter(name):
+        if adapters.part_of(name) not in BACKBONES or adapters.is_adapter(name):
             tensor.copy_(tensors[name])
 
 
@@ -216,12 +216,12 @@ def _refuse_other_settings(said: PreTrainedConfig, base: PreTrainedConfig, where
 
 
 def _whole(
-    config: Any, tower: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype, device: str, kernel: str | None
+    config: Any, backbone: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype, device: str, kernel: str | None
 ) -> nn.Module:
     """Make a backbone whose weights are in the delta."""
     with backbones.described():
-        cls = type(backbones.from_config(config, tower))
-    kwargs = backbones.backbone(config.model_type, tower).kwargs | place(device)
+        cls = type(backbones.from_config(config, backbone))
+    kwargs = backbones.find(config.model_type, backbone).kwargs | place(device)
     return cls.from_pretrained(
         None, config=config, state_dict=tensors, dtype=dtype, attn_implementation=kernel, **kwargs
     )
@@ -230,7 +230,7 @@ def _whole(
 def _refuse_misfit(model: nn.Module, tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: str) -> None:
     """Check the tensors of connector, projection and adapters; `model` has no adapters yet."""
     added = expected(model, config).items()
-    wanted = {n: shape for n, shape in added if adapters.part_of(n) not in TOWERS or adapters.is_adapter(n)}
+    wanted = {n: shape for n, shape in added if adapters.part_of(n) not in BACKBONES or adapters.is_adapter(n)}
     found = {n: tuple(t.shape) for n, t in tensors.items() if adapters.part_of(n) in config.bases or n in wanted}
     if wrong := misfit(wanted, found):
         raise ModelFolderError(f"{where}: the weights do not fit config.json: tensors {wrong}; {ADVICE}")

@@ -77,9 +77,9 @@ class LusiferModel(LusiferPreTrainedModel):
         self.output_projection = None
         if config.output_projection:
             self.output_projection = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
-        for tower, dtype in (config.tower_dtypes or {}).items():
+        for backbone, dtype in (config.tower_dtypes or {}).items():
             # transformers loads each weight in the dtype that the module has.
-            backbones.cast_weights(getattr(self, tower), getattr(torch, dtype))
+            backbones.cast_weights(getattr(self, backbone), getattr(torch, dtype))
         self.post_init()
 
     @classmethod
@@ -96,9 +96,9 @@ class LusiferModel(LusiferPreTrainedModel):
         for part in (model.connector, model.output_projection):
             if part is not None:
                 part.to_empty(device="cpu").to(torch.float32)
-        return model.with_towers(encoder, llm)
+        return model.with_backbones(encoder, llm)
 
-    def with_towers(self, encoder: nn.Module, llm: nn.Module) -> LusiferModel:
+    def with_backbones(self, encoder: nn.Module, llm: nn.Module) -> LusiferModel:
         """Replace the backbones of this model, and their configurations, by loaded ones.
 
         Args:
@@ -141,8 +141,8 @@ class LusiferModel(LusiferPreTrainedModel):
             loaded = super().from_pretrained(name_or_path, *args, **own)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        for tower in adapters.TOWERS if dtype not in (None, "auto") else ():
-            backbones.cast_weights(getattr(model, tower), getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        for backbone in adapters.BACKBONES if dtype not in (None, "auto") else ():
+            backbones.cast_weights(getattr(model, backbone), getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return loaded
 
     @classmethod
@@ -180,8 +180,8 @@ class LusiferModel(LusiferPreTrainedModel):
     def train(self, mode: bool = True) -> LusiferModel:
         """Switch the mode as in torch, but keep a frozen backbone in evaluation mode: its dropout would add noise."""
         super().train(mode)
-        for tower in adapters.TOWERS:
-            module = getattr(self, tower)
+        for backbone in adapters.BACKBONES:
+            module = getattr(self, backbone)
             if not any(p.requires_grad for p in module.parameters()):
                 module.eval()
                 for layer in module.modules():
@@ -281,16 +281,18 @@ class LusiferModel(LusiferPreTrainedModel):
         Raises:
             LusiferError: The tensors are not those of a plain model, so the folder could not be loaded.
         """
-        dtypes = {tower: getattr(self, tower).dtype for tower in adapters.TOWERS}
+        dtypes = {backbone: getattr(self, backbone).dtype for backbone in adapters.BACKBONES}
         settings = self.delta.settings() if self.delta else {"bases": None, "adapters": None}
         changed = bool(settings["bases"]) or any(adapters.adapted_layers(self))
         if changed:
             state_dict = self.delta.state_dict(self) if settings["bases"] else adapters.merged_state_dict(self)
-            merged = [tower for tower in adapters.adapted_towers(self) if tower not in (settings["bases"] or ())]
+            merged = [
+                backbone for backbone in adapters.adapted_backbones(self) if backbone not in (settings["bases"] or ())
+            ]
             dtypes |= dict.fromkeys(merged, torch.float32)
-        self.config.tower_dtypes = {tower: str(dtype).removeprefix("torch.") for tower, dtype in dtypes.items()}
-        for tower, dtype in self.config.tower_dtypes.items():
-            config = getattr(self.config, tower)
+        self.config.tower_dtypes = {backbone: str(dtype).removeprefix("torch.") for backbone, dtype in dtypes.items()}
+        for backbone, dtype in self.config.tower_dtypes.items():
+            config = getattr(self.config, backbone)
             config.dtype = dtype
             if Path(config.name_or_path).is_dir():
                 config.name_or_path = ""  # a local path is private; an id on the Hub stays

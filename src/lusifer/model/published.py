@@ -193,14 +193,14 @@ def read(
         with weights.opened(file, ADVICE) as opened:
             tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     tensors, lora = sort_tensors(tensors, settings, folder)
-    bases, towers = {}, {}
-    for tower, given in (("encoder", encoder), ("llm", llm)):
-        words = word_embeddings(tower, tensors, folder).shape
-        bases[tower] = find_base(settings, tower, given, folder, words)
-        towers[tower] = read_config(bases[tower], tower)
-        towers[tower].vocab_size = words[0]  # the authors add special tokens to some
+    bases, configs = {}, {}
+    for backbone, given in (("encoder", encoder), ("llm", llm)):
+        words = word_embeddings(backbone, tensors, folder).shape
+        bases[backbone] = find_base(settings, backbone, given, folder, words)
+        configs[backbone] = read_config(bases[backbone], backbone)
+        configs[backbone].vocab_size = words[0]  # the authors add special tokens to some
     config = LusiferConfig(
-        **towers,
+        **configs,
         connector_type=settings["connection_type"],
         num_soft_tokens=settings["num_added_tokens"],
         pooling=settings["pooling_method"],
@@ -251,7 +251,7 @@ def published_tokenizer(path: str) -> PreTrainedTokenizerBase:
         )
 
 
-def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: Path, words: torch.Size) -> Base:
+def find_base(settings: dict[str, Any], backbone: str, given: str | None, folder: Path, words: torch.Size) -> Base:
     """Find the configuration and tokenizer of a backbone.
 
     These are tried in order: the user's choice; the name in the checkpoint, as a path (from the current folder, the
@@ -259,7 +259,7 @@ def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: P
 
     Args:
         settings: From `read_settings`.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
         given: The user's choice, or None.
         folder: The checkpoint.
         words: The shape of the word embeddings.
@@ -269,28 +269,28 @@ def find_base(settings: dict[str, Any], tower: str, given: str | None, folder: P
     """
     if given is not None:
         return Base(given)
-    name = settings[NAMES[tower]]
+    name = settings[NAMES[backbone]]
     for root in (Path(), folder, folder.parent):
         if (root / name / "config.json").is_file():
             return Base(str((root / name).resolve()))
     reasons = []
-    for candidate in dict.fromkeys((name, PUBLIC.get((settings[TYPES[tower]], *words), name))):
+    for candidate in dict.fromkeys((name, PUBLIC.get((settings[TYPES[backbone]], *words), name))):
         try:
-            read_config(Base(candidate), tower)
+            read_config(Base(candidate), backbone)
             return Base(candidate)
         except UsageError as error:
             reasons.append(str(error))
     raise UsageError(
-        f"the checkpoint's {tower} is named {name!r}, and its configuration cannot be read ({reasons[0]}): "
-        f"pass --{tower} with a folder or an id on the Hub that has its configuration and tokenizer"
+        f"the checkpoint's {backbone} is named {name!r}, and its configuration cannot be read ({reasons[0]}): "
+        f"pass --{backbone} with a folder or an id on the Hub that has its configuration and tokenizer"
     )
 
 
-def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) -> torch.Tensor:
+def word_embeddings(backbone: str, tensors: dict[str, torch.Tensor], folder: Path) -> torch.Tensor:
     """Find the word embeddings of a backbone.
 
     Args:
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
         tensors: The plain weights of `sort_tensors`.
         folder: The checkpoint, for the error message.
 
@@ -302,9 +302,9 @@ def word_embeddings(tower: str, tensors: dict[str, torch.Tensor], folder: Path) 
     """
     ends = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
     for key, tensor in tensors.items():
-        if key.startswith(f"{tower}.") and key.endswith(ends):
+        if key.startswith(f"{backbone}.") and key.endswith(ends):
             return tensor
-    raise ModelFolderError(f"{folder}: the weights of the {tower} are missing; {ADVICE}")
+    raise ModelFolderError(f"{folder}: the weights of the {backbone} are missing; {ADVICE}")
 
 
 def fill(config: LusiferConfig, tensors: dict[str, torch.Tensor], folder: Path) -> LusiferModel:
@@ -345,11 +345,11 @@ def attach(model: LusiferModel, lora: Adapters, settings: dict[str, Any]) -> Non
         lora: The adapters of `sort_tensors`.
         settings: From `read_settings`.
     """
-    for tower in adapters.TOWERS:
-        layers = [name.removeprefix(f"{tower}.") for name in lora if name.startswith(f"{tower}.")]
+    for backbone in adapters.BACKBONES:
+        layers = [name.removeprefix(f"{backbone}.") for name in lora if name.startswith(f"{backbone}.")]
         if layers:
             adapters.attach(
-                model, tower, settings["loar_r"], settings["lora_alpha"], settings.get("dropout", 0.0), layers
+                model, backbone, settings["loar_r"], settings["lora_alpha"], settings.get("dropout", 0.0), layers
             )
     with torch.no_grad():
         for name, (down, up) in lora.items():

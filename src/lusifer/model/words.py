@@ -65,11 +65,11 @@ def refuse_slow(**tokenizers: PreTrainedTokenizerBase) -> None:
     Raises:
         UsageError: A tokenizer is a slow one.
     """
-    for tower, tokenizer in tokenizers.items():
+    for backbone, tokenizer in tokenizers.items():
         if not tokenizer.is_fast:
             raise UsageError(
-                f"model.connector.start_from_words: the {tower} has a slow tokenizer, which does not give the place of "
-                "a token in a text: set it to false"
+                f"model.connector.start_from_words: the tokenizer of the {backbone} is a slow one and does not give the "
+                "positions of tokens in a text: set start_from_words to false"
             )
 
 

@@ -62,7 +62,10 @@ def convert(
     name = _public_name(os.fspath(src))
     text = card.text(
         embedder,
-        {tower: f"`{_public_name(path or published.settings[NAMES[tower]])}`" for tower, path in given.items()},
+        {
+            backbone: f"`{_public_name(path or published.settings[NAMES[backbone]])}`"
+            for backbone, path in given.items()
+        },
         name.rpartition("/")[2],
         "converted.md",
         base_models=[os.fspath(src)] if card.is_hub_id(os.fspath(src)) and not Path(src).exists() else [],

@@ -112,10 +112,10 @@ def _refuse_held(name: str, old: list[str] | None, overwrite: bool, public: bool
 
 def _refuse_local_bases(found: Path) -> None:
     """Refuse a delta with a base that is only on this machine."""
-    for tower, base in contents.read(found / "config.json", dict)["bases"].items():
+    for backbone, base in contents.read(found / "config.json", dict)["bases"].items():
         if not (base["path"].startswith(names.PACKAGE) or base.get("revision")):
             raise UsageError(
-                f"{found / 'config.json'}: bases.{tower}.path={base['path']!r} is on this machine only: push with "
+                f"{found / 'config.json'}: bases.{backbone}.path={base['path']!r} is on this machine only: push with "
                 "--whole, or train with a base that is named by its Hub id or as package:NAME"
             )
 

@@ -22,7 +22,7 @@ from lusifer.io.files import locked, parse_json, read_json, write_file
 from lusifer.training.checkpoints import MODEL, holds_any
 from lusifer.training.recipe.load import MAY_CHANGE, WHEN_DONE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
-from lusifer.training.recipe.start import TOWERS
+from lusifer.training.recipe.start import BACKBONES
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
@@ -167,7 +167,7 @@ class RunFolder:
             return isinstance(files, dict) and bool(files.keys() - {"commit"})
 
         found = {"data_root"}  # has no effect in a resolved recipe, whose data paths are absolute
-        found |= {f"model.{name}.path" for name in (*TOWERS, "start") if by_content(f"model.{name}")}
+        found |= {f"model.{name}.path" for name in (*BACKBONES, "start") if by_content(f"model.{name}")}
         for one, other in zip(old.stages, new.stages, strict=False):
             key = f"stages.{one.name}"
             number = 0

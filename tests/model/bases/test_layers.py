@@ -8,17 +8,17 @@ from lusifer.model.bases import backbones, reading
 from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 
 CONFIGS = {"encoder": tiny_encoder_config, "llm": tiny_llm_config}
-ALL = [(tower, kind) for tower in CONFIGS for kind in backbones.table(tower)]
+ALL = [(backbone, kind) for backbone in CONFIGS for kind in backbones.table(backbone)]
 
 
 @pytest.fixture(params=ALL, ids=lambda pair: "-".join(pair))
 def base(request, tmp_path_factory):
-    """A tower, and a base of it on disk."""
-    tower, kind = request.param
+    """A backbone, and a base of it on disk."""
+    backbone, kind = request.param
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
-    backbones.from_config(CONFIGS[tower](kind), tower).save_pretrained(folder)
-    return tower, str(folder)
+    backbones.from_config(CONFIGS[backbone](kind), backbone).save_pretrained(folder)
+    return backbone, str(folder)
 
 
 def depth(module):
@@ -34,9 +34,9 @@ def states(module, ids):
 
 
 def test_the_first_layers_are_kept_as_they_are(base):
-    tower, folder = base
-    whole = reading.read_backbone(reading.Base(folder), tower)
-    cut = reading.read_backbone(reading.Base(folder, layers=1), tower)
+    backbone, folder = base
+    whole = reading.read_backbone(reading.Base(folder), backbone)
+    cut = reading.read_backbone(reading.Base(folder, layers=1), backbone)
     assert cut.config.num_hidden_layers == depth(cut) == 1 < depth(whole) == whole.config.num_hidden_layers
     kept = dict(whole.named_parameters())
     for name, parameter in cut.named_parameters():
@@ -52,14 +52,14 @@ def test_the_first_layers_are_kept_as_they_are(base):
 
 
 def test_lists_with_a_word_for_each_layer_are_cut_too(base):
-    tower, folder = base
-    config = reading.read_config(reading.Base(folder, layers=1), tower)
+    backbone, folder = base
+    config = reading.read_config(reading.Base(folder, layers=1), backbone)
     words = [value for key, value in config.to_dict().items() if key.endswith("layer_types") and value]
     assert all(len(value) == 1 for value in words)
 
 
 @pytest.mark.parametrize("layers", [3, 100])
 def test_more_layers_than_there_are_are_refused(layers, base):
-    tower, folder = base
-    with pytest.raises(UsageError, match=rf"model\.{tower}\.layers={layers}: .* has 2 layers"):
-        reading.read_backbone(reading.Base(folder, layers=layers), tower)
+    backbone, folder = base
+    with pytest.raises(UsageError, match=rf"model\.{backbone}\.layers={layers}: .* has 2 layers"):
+        reading.read_backbone(reading.Base(folder, layers=layers), backbone)

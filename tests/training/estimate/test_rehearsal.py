@@ -31,20 +31,20 @@ def held(make, setting: Setting, kind: str = "cpu") -> float:  # noqa: ANN001
 
 @pytest.fixture
 def make(bases_folder: tuple[Path, Path]):  # noqa: ANN201
-    """Builds the tiny model with adapters on both towers, on a device."""
+    """Builds the tiny model with adapters on both backbones, on a device."""
     from lusifer.model.config import LusiferConfig
     from lusifer.model.lusifer import LusiferModel
 
     encoder, llm = (
-        build.read_config(build.Base(str(p)), t) for p, t in zip(bases_folder, adapters.TOWERS, strict=True)
+        build.read_config(build.Base(str(p)), t) for p, t in zip(bases_folder, adapters.BACKBONES, strict=True)
     )
 
-    def made(device: str = "meta", towers: tuple[str, ...] = adapters.TOWERS) -> LusiferModel:
+    def made(device: str = "meta", lora: tuple[str, ...] = adapters.BACKBONES) -> LusiferModel:
         with torch.device(device):
             model = LusiferModel(LusiferConfig(encoder=encoder, llm=llm, num_soft_tokens=1))
             adapters.freeze(model, {"connector": True})
-            for tower in towers:
-                adapters.attach(model, tower, 4, 8, 0.1)
+            for backbone in lora:
+                adapters.attach(model, backbone, 4, 8, 0.1)
         return model
 
     return made
@@ -90,7 +90,7 @@ def test_a_rehearsal_counts_as_real_tensors_do(make) -> None:  # noqa: ANN001
 
 def test_a_part_that_is_not_the_first_finds_the_gradients_of_those_before(make) -> None:  # noqa: ANN001
     def whole(device: str = "meta"):  # noqa: ANN202
-        model = make(device, towers=())
+        model = make(device, lora=())
         adapters.freeze(model, {"encoder": True, "connector": True})
         return model
 

@@ -1,4 +1,4 @@
-"""What lies between the stages: adapters beside a tower in half precision, and folders without the bases."""
+"""What lies between the stages: adapters beside a backbone in half precision, and folders without the bases."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def half(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_the_second_stage_trains_beside_a_tower_in_half_precision(half: Path) -> None:
+def test_the_second_stage_trains_beside_a_backbone_in_half_precision(half: Path) -> None:
     counts = [e for e in json.loads((half.parent / "events.json").read_text()) if e["event"] == "counts"]
     encoder = [next(part for part in event["parts"] if part["part"] == "encoder") for event in counts]
     assert encoder[1]["parameters"] == encoder[0]["parameters"] + encoder[0]["trainable"]  # the first adapter stays
     assert encoder[1]["trainable"] == encoder[0]["trainable"]
     between = lusifer_model(folder.load(half / "checkpoints" / "01-align" / "model", "cpu", merge_adapters=False))
     assert between.encoder.dtype == torch.bfloat16
-    assert adapters.adapted_towers(between) == ["encoder"]
+    assert adapters.adapted_backbones(between) == ["encoder"]
 
 
 def test_the_adapter_of_the_first_stage_is_not_moved_by_the_second(half: Path) -> None:

@@ -41,8 +41,8 @@ stages:
 def home(tmp_path: Path, bases_folder: tuple[Path, Path]) -> Path:
     """A folder with bases, data and a recipe."""
     home = tmp_path / "home"
-    for tower, base in zip(("encoder", "llm"), bases_folder, strict=True):
-        shutil.copytree(base, home / "bases" / tower)
+    for backbone, base in zip(("encoder", "llm"), bases_folder, strict=True):
+        shutil.copytree(base, home / "bases" / backbone)
     (home / "data" / "more").mkdir(parents=True)
     texts = [{"text": f"Sentence number {number} of a few."} for number in range(9)]
     pairs = [{"query": f"What is {number}?", "positive": [f"It is number {number}."]} for number in range(9)]

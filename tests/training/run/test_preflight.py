@@ -89,8 +89,8 @@ def test_a_run_inside_the_folder_of_a_base_is_refused(
 def test_probes_can_be_left_out_and_the_card_says_so(
     recipe: Path, bases_folder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
-    towers = zip(("encoder", "llm"), bases_folder, strict=True)
-    settings = [*(f"model.{tower}.path={path}" for tower, path in towers), f"model.probes={str(wanted).lower()}"]
+    both = zip(("encoder", "llm"), bases_folder, strict=True)
+    settings = [*(f"model.{backbone}.path={path}" for backbone, path in both), f"model.probes={str(wanted).lower()}"]
     loaded = bases.concrete(load_recipe(recipe, settings))
     embedder = bases.build_model(loaded, torch.float32)
     words = re.sub(r"\s+", " ", card.card(RunFolder(tmp_path, loaded), 1, embedder))

@@ -62,7 +62,7 @@ def test_the_attention_kernel_of_the_recipe_serves_every_stage(
     assert found == ["eager"] * 4
 
 
-def test_a_tower_that_trains_whole_is_never_rounded(recipe: Path, tmp_path: Path) -> None:
+def test_a_backbone_that_trains_whole_is_never_rounded(recipe: Path, tmp_path: Path) -> None:
     whole = ["stages.align.train.encoder=full", "stages.align.max_steps=1", "stages.align.learning_rate=1e-7"]
     short = [*whole, "stages.contrast.max_steps=1", "model.dtype.frozen=bfloat16"]
     train(recipe, tmp_path / "run", overrides=short)

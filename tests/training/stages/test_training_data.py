@@ -59,7 +59,9 @@ def test_nothing_is_made_for_the_librarys_model_card(
     made: list[str] = []
     for name in ("set_widget_examples", "extract_dataset_metadata", "set_losses"):
         monkeypatch.setattr(BaseModelCardData, name, lambda *args, name=name, **keywords: made.append(name))
-    overrides = [f"model.{tower}.path={path}" for tower, path in zip(("encoder", "llm"), bases_folder, strict=True)]
+    overrides = [
+        f"model.{backbone}.path={path}" for backbone, path in zip(("encoder", "llm"), bases_folder, strict=True)
+    ]
     recipe = load_recipe("tiny", overrides, variant="contrastive-only")
     (stage,) = recipe.stages
     rows = contrastive.examples(recipe, stage, seed=1)

@@ -42,56 +42,56 @@ class Backbone(NamedTuple):
 
 
 @cache
-def table(tower: str) -> dict[str, Backbone]:
+def table(backbone: str) -> dict[str, Backbone]:
     """Read the supported architectures of a backbone, "encoder" or "llm": `model_type` -> facts."""
     text = resources.files("lusifer.model.bases").joinpath("backbones.toml").read_text(encoding="utf-8")
-    return {model_type: Backbone(**facts) for model_type, facts in tomllib.loads(text)[tower].items()}
+    return {model_type: Backbone(**facts) for model_type, facts in tomllib.loads(text)[backbone].items()}
 
 
-def backbone(model_type: str, tower: str) -> Backbone:
+def find(model_type: str, backbone: str) -> Backbone:
     """Return the facts about an architecture.
 
     Args:
         model_type: Its name in transformers.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
 
     Raises:
         UsageError: The architecture is not supported as this backbone.
     """
-    known = table(tower)
+    known = table(backbone)
     if model_type not in known:
         raise UsageError(
-            f"model.{tower}: architecture {model_type!r} was never checked as {tower} (checked: "
-            f"{', '.join(sorted(known))}): use one of these, or add [{tower}.{model_type}] to "
+            f"model.{backbone}: architecture {model_type!r} was never checked as {backbone} (checked: "
+            f"{', '.join(sorted(known))}): use one of these, or add [{backbone}.{model_type}] to "
             "lusifer/model/bases/backbones.toml if `pytest tests/model/test_backbones.py` then passes"
         )
     return known[model_type]
 
 
-def model_class(model_type: str, tower: str) -> type:
+def model_class(model_type: str, backbone: str) -> type:
     """Return the class of transformers without the parts that LUSIFER does not use.
 
     Args:
         model_type: The name of the architecture in transformers.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
     """
-    name = backbone(model_type, tower).class_name
+    name = find(model_type, backbone).class_name
     if name is None:
         return AutoModel
     module, _, name = f"transformers.{name}".rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
-def from_config(config: PreTrainedConfig, tower: str) -> PreTrainedModel:
+def from_config(config: PreTrainedConfig, backbone: str) -> PreTrainedModel:
     """Make a backbone without pooler and head from its configuration, with new weights.
 
     Args:
         config: The configuration.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
     """
-    cls = model_class(config.model_type, tower)
+    cls = model_class(config.model_type, backbone)
     make = cls.from_config if cls is AutoModel else cls._from_config
-    return make(config, **backbone(config.model_type, tower).kwargs)
+    return make(config, **find(config.model_type, backbone).kwargs)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
 
 def is_decoder(config: PreTrainedConfig) -> bool:
     """Whether an LLM is a causal language model, with an LM head, which reconstruction and completion need."""
-    return backbone(config.model_type, "llm").decoder
+    return find(config.model_type, "llm").decoder
 
 
 def compile_layers(model: nn.Module) -> int:

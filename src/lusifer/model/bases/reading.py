@@ -55,12 +55,12 @@ def frozen_dtype() -> torch.dtype:
     return torch.float32
 
 
-def read_config(base: Base, tower: str) -> PreTrainedConfig:
+def read_config(base: Base, backbone: str) -> PreTrainedConfig:
     """Read the configuration of a base, with the number of layers that `base` requests.
 
     Args:
         base: The base.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
 
     Raises:
         UsageError: It is not found, a Git LFS pointer, a delta, adapters alone, quantized or not supported; it is local
@@ -70,41 +70,41 @@ def read_config(base: Base, tower: str) -> PreTrainedConfig:
     path = names.base(base.path)
     if base.revision and Path(path).exists():
         words = f"{base.path} is on this machine, and only an id on the Hub has revisions: remove the key"
-        raise UsageError(f"model.{tower}.revision={base.revision!r}: {words}")
+        raise UsageError(f"model.{backbone}.revision={base.revision!r}: {words}")
     _refuse_pointers(Path(path))
     kind = names.base_file(path)
     if kind is not None:
         config = (packed if kind == "packed" else gguf).read_config(Path(path))
     else:
-        with hub.asking(_key(base, tower), UsageError):
+        with hub.asking(_key(base, backbone), UsageError):
             commit = hub.commit(path, base.revision)
             config = AutoConfig.from_pretrained(path, revision=commit, trust_remote_code=False)
         if config.model_type == names.OWN_TYPE:
             if config.bases:
                 words = "is a delta, which does not contain its bases: give the base itself, or use model.start"
-                raise UsageError(f"{_key(base, tower)}: {words}")
-            config = getattr(config, tower)
-    return checked(config, base, tower)
+                raise UsageError(f"{_key(base, backbone)}: {words}")
+            config = getattr(config, backbone)
+    return checked(config, base, backbone)
 
 
-def checked(config: PreTrainedConfig, base: Base, tower: str) -> PreTrainedConfig:
+def checked(config: PreTrainedConfig, base: Base, backbone: str) -> PreTrainedConfig:
     """Check a configuration, apply the settings of its architecture, and reduce it to the layers of `base`.
 
     Args:
         config: The configuration.
         base: The base.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
 
     Raises:
         UsageError: The base is quantized, not supported, or has fewer layers.
     """
-    refuse_quantised(config, _key(base, tower))
-    config.update(backbones.backbone(config.model_type, tower).settings)
+    refuse_quantised(config, _key(base, backbone))
+    config.update(backbones.find(config.model_type, backbone).settings)
     if base.layers is None:
         return config
     if base.layers > config.num_hidden_layers:
         has = f"{base.path} has {config.num_hidden_layers} layers: give a smaller number"
-        raise UsageError(f"model.{tower}.layers={base.layers}: {has}")
+        raise UsageError(f"model.{backbone}.layers={base.layers}: {has}")
     return backbones.with_layers(config, base.layers)
 
 
@@ -132,22 +132,22 @@ def _refuse_pointers(path: Path) -> None:
         refuse_pointer(file, UsageError)
 
 
-def read_backbone(base: Base, tower: str, attn_implementation: str | None = None) -> nn.Module:
+def read_backbone(base: Base, backbone: str, attn_implementation: str | None = None) -> nn.Module:
     """Load a base without pooler and head, with the layers that `base` requests.
 
     Args:
         base: The base.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
         attn_implementation: "sdpa" or "eager". None leaves it to transformers.
 
     Raises:
         UsageError: The base is not found or cannot be used.
         LusiferError: Weights are missing or damaged.
     """
-    config = read_config(base, tower)
-    cls, facts = backbones.model_class(config.model_type, tower), backbones.backbone(config.model_type, tower)
+    config = read_config(base, backbone)
+    cls, facts = backbones.model_class(config.model_type, backbone), backbones.find(config.model_type, backbone)
     renamed = {"key_mapping": facts.renamed} if facts.renamed else {}
-    return _read_weights(cls, base, tower, attn_implementation=attn_implementation, **facts.kwargs, **renamed)
+    return _read_weights(cls, base, backbone, attn_implementation=attn_implementation, **facts.kwargs, **renamed)
 
 
 @contextmanager
@@ -167,9 +167,9 @@ def _without_report() -> Iterator[None]:
 
 
 @_without_report()
-def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
+def _read_weights(cls: Any, base: Base, backbone: str, **kwargs: Any) -> nn.Module:
     """Load a model of class `cls`, and refuse missing tensors, which transformers fills with random numbers."""
-    place_of, config = names.base(base.path), read_config(base, tower)
+    place_of, config = names.base(base.path), read_config(base, backbone)
     kind, file = names.base_file(place_of), Path(place_of)
     kwargs |= {"config": config, "dtype": base.dtype, "output_loading_info": True, **place(base.device)}
     kwargs |= {"trust_remote_code": False}
@@ -180,13 +180,13 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
         kwargs |= {"quantization_config": GgufConfig(dequantize=True)}
         with gguf.reading(file):
             module, info = cls.from_pretrained(**gguf.where(file), **kwargs)
-    elif (tensors := _of_own(base, tower)) is not None:
+    elif (tensors := _of_own(base, backbone)) is not None:
         with backbones.described():
-            cls = type(backbones.from_config(config, tower))  # an auto class would need a folder
+            cls = type(backbones.from_config(config, backbone))  # an auto class would need a folder
         module, info = cls.from_pretrained(None, state_dict=tensors, **kwargs)
     else:
         try:
-            with hub.asking(_key(base, tower), UsageError):
+            with hub.asking(_key(base, backbone), UsageError):
                 module, info = cls.from_pretrained(place_of, revision=hub.commit(place_of, base.revision), **kwargs)
         except SafetensorError as error:
             raise LusiferError(
@@ -199,7 +199,7 @@ def _read_weights(cls: Any, base: Base, tower: str, **kwargs: Any) -> nn.Module:
     return module
 
 
-def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
+def fill(module: nn.Module, base: Base, backbone: str) -> nn.Module | None:
     """Fill a module with the weights of a base, as `read_backbone` would, if its tensors need no renaming.
 
     `read_backbone` makes a second module. Without it, a small model starts in two thirds of the time.
@@ -207,7 +207,7 @@ def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
     Args:
         module: A module of the base's configuration, on the CPU. Its tensors are replaced.
         base: The base.
-        tower: "encoder" or "llm".
+        backbone: "encoder" or "llm".
 
     Returns:
         The module; None if `read_backbone` is needed, and the module is unchanged.
@@ -218,7 +218,7 @@ def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
     path, wanted = Path(names.base(base.path)), module.state_dict()
     kind, file = names.base_file(path), path / weights.WEIGHTS
     # With float16, transformers keeps some parts in float32.
-    if base.dtype == torch.float16 or backbones.backbone(module.config.model_type, tower).renamed:
+    if base.dtype == torch.float16 or backbones.find(module.config.model_type, backbone).renamed:
         return None
     if kind == "packed":
         tensors = packed.read_weights(path, module.config, base.dtype, wanted)
@@ -235,12 +235,12 @@ def fill(module: nn.Module, base: Base, tower: str) -> nn.Module | None:
     return module
 
 
-def is_own(base: Base, tower: str) -> bool:
+def is_own(base: Base, backbone: str) -> bool:
     """Whether a base is a LUSIFER model, by its `config.json`; one of its backbones is then the base.
 
     Args:
         base: The base.
-        tower: "encoder" or "llm", for the error message.
+        backbone: "encoder" or "llm", for the error message.
 
     Raises:
         UsageError: The base is not found.
@@ -248,14 +248,14 @@ def is_own(base: Base, tower: str) -> bool:
     path = names.base(base.path)
     if names.base_file(path) is not None:
         return False
-    with hub.asking(_key(base, tower), UsageError):
+    with hub.asking(_key(base, backbone), UsageError):
         file = cached_file(path, "config.json", revision=hub.commit(path, base.revision))
     return json.loads(Path(file).read_text("utf-8")).get("model_type") == names.OWN_TYPE
 
 
-def _of_own(base: Base, tower: str) -> dict[str, torch.Tensor] | None:
+def _of_own(base: Base, backbone: str) -> dict[str, torch.Tensor] | None:
     """Read the tensors of a backbone in a LUSIFER model; None for any other base."""
-    if not is_own(base, tower):
+    if not is_own(base, backbone):
         return None
     path = names.base(base.path)
     folder = Path(path)
@@ -264,7 +264,7 @@ def _of_own(base: Base, tower: str) -> dict[str, torch.Tensor] | None:
     found: dict[str, torch.Tensor] = {}
     for file in weights.files(folder, "copy the folder again"):
         with weights.opened(file, "copy the folder again") as tensors:
-            own = [name for name in tensors.keys() if name.startswith(f"{tower}.")]  # noqa: SIM118
+            own = [name for name in tensors.keys() if name.startswith(f"{backbone}.")]  # noqa: SIM118
             found |= {name.partition(".")[2]: tensors.get_tensor(name) for name in own}
     return found
 
@@ -317,7 +317,7 @@ def _one_tensor(base: Base, name: str) -> torch.Tensor | None:
         return None  # loading the complete LLM reports the damage
 
 
-def _key(base: Base, tower: str) -> str:
+def _key(base: Base, backbone: str) -> str:
     """Return the name of a base in messages: its key in a recipe."""
     at = f" at revision {base.revision!r}" if base.revision else ""
-    return f"model.{tower}.path={base.path!r}{at}"
+    return f"model.{backbone}.path={base.path!r}{at}"

@@ -268,13 +268,13 @@ def _count(file: Path) -> int:
     return count if ".jsonl" in ending(file) else max(count - 1, 0)
 
 
-def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
+def _config(base: BaseSettings, backbone: str) -> PreTrainedConfig:
     """Read the configuration of a base: from disk, from the Hub's cache on disk, or from `known_bases.toml`."""
     wanted = base.base()
     if base.path.startswith("tiny:"):
-        return build.read_config(replace(wanted, path=str(build.TINY / tower)), tower)
+        return build.read_config(replace(wanted, path=str(build.TINY / backbone)), backbone)
     if base.path.startswith(("package:", "/")):
-        return build.read_config(wanted, tower)
+        return build.read_config(wanted, backbone)
     known = _table("known_bases.toml")
     try:
         config = AutoConfig.from_pretrained(
@@ -283,11 +283,11 @@ def _config(base: BaseSettings, tower: str) -> PreTrainedConfig:
     except (OSError, ValueError):
         if base.path not in known:
             raise UsageError(
-                f"model.{tower}.path: the configuration of {base.path} is not on this machine: fetch it with "
+                f"model.{backbone}.path: the configuration of {base.path} is not on this machine: fetch it with "
                 f"`hf download {base.path} config.json`, or give a folder"
             ) from None
         config = AutoConfig.for_model(**known[base.path])
-    return build.checked(config, wanted, tower)
+    return build.checked(config, wanted, backbone)
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:

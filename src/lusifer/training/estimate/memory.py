@@ -68,17 +68,17 @@ def prepare(model: LusiferModel, stage: StageSettings) -> None:
     Raises:
         UsageError: Adapters match no layer.
     """
-    whole = {tower: getattr(stage.train, tower) == "full" for tower in adapters.TOWERS}
-    for tower, trains in whole.items():
+    whole = {backbone: getattr(stage.train, backbone) == "full" for backbone in adapters.BACKBONES}
+    for backbone, trains in whole.items():
         if trains:
-            getattr(model, tower).float()
+            getattr(model, backbone).float()
     adapters.freeze(
         model, whole | {"connector": stage.train.connector, "output_projection": stage.train.output_projection}
     )
-    for tower in adapters.TOWERS:
-        lora = getattr(stage.lora, tower)
+    for backbone in adapters.BACKBONES:
+        lora = getattr(stage.lora, backbone)
         if lora is not None:
-            adapters.attach(model, tower, lora.r, lora.alpha, lora.dropout, lora.targets)
+            adapters.attach(model, backbone, lora.r, lora.alpha, lora.dropout, lora.targets)
 
 
 def skeleton(
@@ -108,9 +108,11 @@ def skeleton(
                 name = f"{adapters.STAGE}start-{number}"
                 adapters.attach(model, each["tower"], each["r"], each["alpha"], 0.0, each["targets"], name)
         for before in recipe.stages[: recipe.stages.index(stage)]:
-            for tower in half:
-                if (lora := getattr(before.lora, tower)) is not None:
-                    adapters.attach(model, tower, lora.r, lora.alpha, 0.0, lora.targets, adapters.STAGE + before.name)
+            for backbone in half:
+                if (lora := getattr(before.lora, backbone)) is not None:
+                    adapters.attach(
+                        model, backbone, lora.r, lora.alpha, 0.0, lora.targets, adapters.STAGE + before.name
+                    )
         prepare(model, stage)
     return model
 
@@ -138,7 +140,7 @@ class Estimator:
         """
         llm = self.configs[1]
         trainable = sum(part.trainable for part in parts)
-        sizes = {tower: self._dtype(tower, kind).itemsize for tower in adapters.TOWERS}
+        sizes = {backbone: self._dtype(backbone, kind).itemsize for backbone in adapters.BACKBONES}
         weights = sum(4 * p.float32 + sizes.get(p.part, 4) * (p.parameters - p.float32) for p in parts)
         if any(each.predicts for each in stage.passes):
             weights += sizes["llm"] * llm.hidden_size * llm.vocab_size
@@ -181,7 +183,7 @@ class Estimator:
             predicts=part.predicts,
             teacher=part.teacher,
             repeated=stage.batch_size * stage.columns > stage.rows_at_once(length),
-            dtypes={tower: self._dtype(tower, kind) for tower in adapters.TOWERS},
+            dtypes={backbone: self._dtype(backbone, kind) for backbone in adapters.BACKBONES},
             bf16=kind == "cuda" if stage.bf16 == "auto" else stage.bf16,
             checkpointing=stage.gradient_checkpointing,
             chunk=part.chunk,
@@ -189,15 +191,15 @@ class Estimator:
         whole = [config.num_hidden_layers for config in self.configs]
         few = [1 if layers > 2 else layers for layers in whole]
         base = total = self._rehearse(stage, setting, few, kind)
-        for tower in (0, 1):
-            if whole[tower] > 2:
-                more = [2 if place == tower else number for place, number in enumerate(few)]
-                total += (self._rehearse(stage, setting, more, kind) - base) * (whole[tower] - 1)
+        for backbone in (0, 1):
+            if whole[backbone] > 2:
+                more = [2 if place == backbone else number for place, number in enumerate(few)]
+                total += (self._rehearse(stage, setting, more, kind) - base) * (whole[backbone] - 1)
         return total
 
     def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Counted:
         half, before = self.half(kind), self.recipe.stages[: self.recipe.stages.index(stage)]
-        beside = tuple((tower, repr(getattr(each.lora, tower))) for each in before for tower in half)
+        beside = tuple((backbone, repr(getattr(each.lora, backbone))) for each in before for backbone in half)
         key = (setting, tuple(layers), kind, beside, stage.train.model_dump_json(), stage.lora.model_dump_json())
         if key not in self._rehearsed:
             small = [backbones.with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
@@ -206,11 +208,11 @@ class Estimator:
 
     def half(self, kind: Kind) -> list[str]:
         """The half-precision backbones on a kind of device."""
-        return [tower for tower in adapters.TOWERS if self._dtype(tower, kind) != torch.float32]
+        return [backbone for backbone in adapters.BACKBONES if self._dtype(backbone, kind) != torch.float32]
 
-    def _dtype(self, tower: str, kind: Kind) -> torch.dtype:
+    def _dtype(self, backbone: str, kind: Kind) -> torch.dtype:
         """The dtype of a backbone's weights; a backbone that a stage trains in full is float32."""
-        whole = any(getattr(each.train, tower) == "full" for each in self.recipe.stages)
+        whole = any(getattr(each.train, backbone) == "full" for each in self.recipe.stages)
         return torch.float32 if whole or self._frozen_bytes(kind) == 4 else torch.bfloat16
 
     def _frozen_bytes(self, kind: Kind) -> int:

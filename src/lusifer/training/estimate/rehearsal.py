@@ -153,8 +153,8 @@ def rehearse(make: Callable[[], LusiferModel], setting: Setting, kind: Kind) -> 
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model = make()
-    for tower in adapters.TOWERS:
-        _cast(getattr(model, tower), setting.dtypes[tower])
+    for backbone in adapters.BACKBONES:
+        _cast(getattr(model, backbone), setting.dtypes[backbone])
     with FakeTensorMode(), torch.device("cpu"):
         _take_off_meta(model)
         llm = model.config.llm
@@ -209,10 +209,10 @@ def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
     return network._token_loss(states, ids.flatten()).sum()
 
 
-def _cast(tower: nn.Module, dtype: torch.dtype) -> None:
+def _cast(backbone: nn.Module, dtype: torch.dtype) -> None:
     """Cast the weights of a backbone, and keep its adapters in float32."""
-    backbones.cast_weights(tower, dtype)
-    for name, parameter in tower.named_parameters():
+    backbones.cast_weights(backbone, dtype)
+    for name, parameter in backbone.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
 
@@ -237,8 +237,8 @@ def _as_on_a_gpu(model: LusiferModel) -> None:
         for key in ("attention_dropout", "dropout_prob", "dropout_p"):
             if isinstance(getattr(module, key, None), float):
                 setattr(module, key, 0.0)
-    for tower in adapters.TOWERS:
-        for module in getattr(model, tower).modules():
+    for backbone in adapters.BACKBONES:
+        for module in getattr(model, backbone).modules():
             dropout = getattr(module, "dropout", None)
             if isinstance(dropout, _MaskDropout) and hasattr(module, "is_causal"):
                 dropout.p = 0.0

@@ -167,7 +167,12 @@ def _started(value: dict[str, Any], document: Document) -> dict[str, Any]:
         if key == "dtype" or model.get(key) is None:
             continue
         asked, has = _one(key, model[key]), _one(key, own)
-        if asked is not None and key in start.TOWERS and own["path"] != found["folder"] and Path(asked.path).exists():
+        if (
+            asked is not None
+            and key in start.BACKBONES
+            and own["path"] != found["folder"]
+            and Path(asked.path).exists()
+        ):
             asked = asked.model_copy(update={"path": has.path})  # the base of a delta is compared by its content
         if asked is not None and asked != has:
             with document.at("model", key):
@@ -203,10 +208,10 @@ def _take_variant(document: Document, recipe: Recipe, name: str) -> None:
 
 def _check_files(recipe: Recipe, document: Document) -> None:
     """Refuse missing local files and folders. Ids on the Hub are not checked."""
-    for tower in ("encoder", "llm"):
-        path = ("model", tower, "path")
+    for backbone in ("encoder", "llm"):
+        path = ("model", backbone, "path")
         with document.at(*path):
-            _check_base(getattr(recipe.model, tower).path, document.spoken(path))
+            _check_base(getattr(recipe.model, backbone).path, document.spoken(path))
     for number, stage in enumerate(recipe.stages):
         scored = stage.evaluate.data if stage.evaluate else []
         for key, each in ((("data",), stage.data), (("evaluate", "data"), scored)):

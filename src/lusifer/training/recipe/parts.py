@@ -24,7 +24,7 @@ class LoRA(Settings):
     blocks; for Mistral and Llama these are the published q, k, v, o, gate, up and down. Set it for fewer adapters."""
 
 
-class TowerLoRA(Settings):
+class BackboneLoRA(Settings):
     """Adapters by backbone; null where a backbone has none."""
 
     encoder: LoRA | None = None

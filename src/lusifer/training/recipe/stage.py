@@ -11,7 +11,7 @@ from lusifer.errors import UsageError
 from lusifer.training.objectives import BUILT_IN, OBJECTIVES
 from lusifer.training.objectives.objective import PAIRED_ROLES, Objective
 from lusifer.training.recipe.data import AlignmentSource, Evaluate, PairSource, Settings, Watch
-from lusifer.training.recipe.parts import Pass, TowerLoRA, Train
+from lusifer.training.recipe.parts import BackboneLoRA, Pass, Train
 
 MIN_LEARNING_RATE = 1e-7  # published code
 
@@ -23,7 +23,7 @@ class StageSettings(Settings):
     """Name of the stage, for `--set stages.NAME.KEY=VALUE`, log lines and folder names."""
     train: Train
     """What trains in this stage."""
-    lora: TowerLoRA = TowerLoRA()
+    lora: BackboneLoRA = BackboneLoRA()
     """Adapters of the backbones that train by `lora`."""
     batch_size: int = Field(default=256, ge=1)
     """Rows of one optimizer step, over all processes. In a contrastive stage a larger batch has more negatives."""
@@ -81,8 +81,8 @@ class StageSettings(Settings):
         if not isinstance(lora, dict):
             return value
         defaults = {"encoder": "lora", "llm": "frozen"}
-        wanted = [tower for tower in defaults if value["train"].get(tower, defaults[tower]) == "lora"]
-        return {**value, "lora": {**lora, **{tower: {} for tower in wanted if lora.get(tower) is None}}}
+        wanted = [backbone for backbone in defaults if value["train"].get(backbone, defaults[backbone]) == "lora"]
+        return {**value, "lora": {**lora, **{backbone: {} for backbone in wanted if lora.get(backbone) is None}}}
 
     @model_validator(mode="before")
     @classmethod
@@ -113,11 +113,11 @@ class StageSettings(Settings):
             )
         if self.schedule == "constant" and self.min_learning_rate != MIN_LEARNING_RATE:
             raise ValueError("min_learning_rate has no effect with schedule: constant: remove it")
-        for tower in ("encoder", "llm"):
-            if getattr(self.lora, tower) is not None and getattr(self.train, tower) != "lora":
+        for backbone in ("encoder", "llm"):
+            if getattr(self.lora, backbone) is not None and getattr(self.train, backbone) != "lora":
                 raise ValueError(
-                    f"lora.{tower} is given, but train.{tower} is {getattr(self.train, tower)}: "
-                    f"set train.{tower}: lora, or remove lora.{tower}"
+                    f"lora.{backbone} is given, but train.{backbone} is {getattr(self.train, backbone)}: "
+                    f"set train.{backbone}: lora, or remove lora.{backbone}"
                 )
         if {self.train.encoder, self.train.llm} == {"frozen"} and not (
             self.train.connector or self.train.output_projection

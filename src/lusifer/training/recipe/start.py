@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lusifer.training.recipe.recipe import StartSettings
 
 ADVICE = "give a complete model folder"
-TOWERS = ("encoder", "llm")
+BACKBONES = ("encoder", "llm")
 
 
 def folder(path: str, revision: str | None = None) -> Path:
@@ -74,7 +74,7 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
         "folder": _base(None, path, revision)["path"],
         "max_length": min(int(length) for length in lengths if length),
         "model": {
-            **{tower: _base((config.bases or {}).get(tower), path, revision) for tower in TOWERS},
+            **{backbone: _base((config.bases or {}).get(backbone), path, revision) for backbone in BACKBONES},
             "connector": {
                 "type": config.connector_type,
                 "num_soft_tokens": config.num_soft_tokens,

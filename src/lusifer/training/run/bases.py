@@ -38,8 +38,10 @@ def build_model(recipe: Recipe, frozen: torch.dtype) -> SentenceTransformer:
     """
     settings = recipe.model
     # A backbone that a stage trains in full stays float32, so that it is never rounded.
-    whole = {tower: any(getattr(s.train, tower) == "full" for s in recipe.stages) for tower in adapters.TOWERS}
-    dtypes = {tower: torch.float32 if trains else frozen for tower, trains in whole.items()}
+    whole = {
+        backbone: any(getattr(s.train, backbone) == "full" for s in recipe.stages) for backbone in adapters.BACKBONES
+    }
+    dtypes = {backbone: torch.float32 if trains else frozen for backbone, trains in whole.items()}
     device = str(processes.state().device)
     encoder = settings.encoder.base(dtype=dtypes["encoder"], device=device)
     llm = settings.llm.base(dtype=dtypes["llm"], device=device)
@@ -88,8 +90,8 @@ def start_model(recipe: Recipe) -> SentenceTransformer:
     kernel = settings.attn_implementation
     embedder = folder.load(where, device, attn_implementation=kernel, bases=paths(recipe, where), merge_adapters=False)
     model = assemble.lusifer_model(embedder)
-    for tower in adapters.TOWERS if settings.dtype.frozen == "float32" else ():
-        getattr(model, tower).float()
+    for backbone in adapters.BACKBONES if settings.dtype.frozen == "float32" else ():
+        getattr(model, backbone).float()
     embedder.max_seq_length = min(recipe.max_length, embedder.max_seq_length)
     embedder.prompts = prompts(recipe)
     if settings.probes:
@@ -132,19 +134,19 @@ def refuse_unreadable(recipe: Recipe, output: Path) -> None:
         where = start.folder(recipe.model.start.path, recipe.model.start.revision)
         if output.is_relative_to(where.resolve()):
             raise UsageError(f"{output}: is in the folder of model.start: choose an --output outside it")
-    for tower in adapters.TOWERS:
-        base = getattr(recipe.model, tower)
+    for backbone in adapters.BACKBONES:
+        base = getattr(recipe.model, backbone)
         if base.path.startswith("tiny:"):
             continue
-        build.read_config(base.base(), tower)
+        build.read_config(base.base(), backbone)
         if output.is_relative_to(Path(names.base(base.path)).resolve()):
-            raise UsageError(f"{output}: is in the folder of model.{tower}: choose an --output outside it")
+            raise UsageError(f"{output}: is in the folder of model.{backbone}: choose an --output outside it")
     if recipe.model.start is None and getattr(recipe.model.connector, "start_from_words", False):
-        given = {tower: getattr(recipe.model, tower) for tower in adapters.TOWERS}
+        given = {backbone: getattr(recipe.model, backbone) for backbone in adapters.BACKBONES}
         words.refuse_slow(
             **{
-                tower: read_tokenizer(names.base(base.path), base.revision)
-                for tower, base in given.items()
+                backbone: read_tokenizer(names.base(base.path), base.revision)
+                for backbone, base in given.items()
                 if not base.path.startswith("tiny:")
             }
         )
@@ -175,8 +177,8 @@ def with_tiny(recipe: Recipe, run: RunFolder) -> Recipe:
         return recipe
     made = dict(zip(("tiny:encoder", "tiny:llm"), build.make_tiny_bases(run.root / "bases", recipe.seed), strict=True))
     bases = {
-        tower: getattr(recipe.model, tower).model_copy(update={"path": str(made.get(path, path))})
-        for tower, path in paths.items()
+        backbone: getattr(recipe.model, backbone).model_copy(update={"path": str(made.get(path, path))})
+        for backbone, path in paths.items()
     }
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=bases)})
 
@@ -192,7 +194,7 @@ def paths(recipe: Recipe, model: Path) -> dict[str, str]:
         Backbone -> path. Empty for a model with all weights.
     """
     apart = contents.read(model / "config.json", dict).get("bases") or {}
-    return {tower: getattr(recipe.model, tower).path for tower in apart}
+    return {backbone: getattr(recipe.model, backbone).path for backbone in apart}
 
 
 def space(recipe: Recipe, stage: Stage) -> dict[str, str] | None:

@@ -159,11 +159,11 @@ def card(run: RunFolder, number: int, embedder: SentenceTransformer) -> str:
     return cards.text(
         embedder,
         {
-            tower: (f"the {'LLM' if tower == 'llm' else tower} of " if whole else "")
+            backbone: (f"the {'LLM' if backbone == 'llm' else backbone} of " if whole else "")
             + (f"the first {base.layers} layers of " if base.layers else "")
             + f"`{cards.public_name(base.path)}`"
             + (f" at revision `{base.revision}`" if base.revision else "")
-            for tower, base in bases.items()
+            for backbone, base in bases.items()
         },
         recipe.name if number == len(recipe.stages) else f"{recipe.name}, after stage {stages[-1].name}",
         "trained.md",

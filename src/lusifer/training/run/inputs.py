@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lusifer.data.sources import SourceSpec
     from lusifer.training.folder import RunFolder  # imports torch, which `lusifer fetch` does not need
 
-TOWERS = ("encoder", "llm")
+BACKBONES = ("encoder", "llm")
 
 Fingerprints = dict[str, dict[str, str]]
 """Key (`model.llm`, `stages.NAME.data.0`, `stages.NAME.evaluate.data.0`, `stages.NAME.watch.parallel`) -> file ->
@@ -118,7 +118,7 @@ def fingerprints(recipe: Recipe) -> Fingerprints:
     """
     found: Fingerprints = {}
     looked: dict[tuple[str, str | None], dict[str, str]] = {}  # both backbones may be in one model folder
-    for name in (*TOWERS, "start"):
+    for name in (*BACKBONES, "start"):
         base, key = getattr(recipe.model, name), f"model.{name}"
         if base is None or names.is_tiny(base.path):
             continue
@@ -158,10 +158,10 @@ def records(recipe: Recipe, run: RunFolder) -> dict[str, dict[str, Any]]:
         Backbone -> record.
     """
     known, found = _read(run), {}
-    for tower in TOWERS:
-        base, key = getattr(recipe.model, tower), f"model.{tower}"
+    for backbone in BACKBONES:
+        base, key = getattr(recipe.model, backbone), f"model.{backbone}"
         files = known.get(key) or bases.fingerprint(base.path, base.revision, key)
-        found[tower] = bases.record(base.path, files) | ({"layers": base.layers} if base.layers else {})
+        found[backbone] = bases.record(base.path, files) | ({"layers": base.layers} if base.layers else {})
     return found
 
 
@@ -216,7 +216,7 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
         run: The run.
     """
     known = _read(run)
-    towers = {name: _pin(getattr(recipe.model, name), known, f"model.{name}") for name in (*TOWERS, "start")}
+    pinned = {name: _pin(getattr(recipe.model, name), known, f"model.{name}") for name in (*BACKBONES, "start")}
     stages = []
     for stage in recipe.stages:
         keys = (f"stages.{stage.name}.data.{number}" for number in itertools.count())
@@ -227,7 +227,7 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
             each = [_pin(source, known, f"{key}.{number}") for number, source in enumerate(scored.data)]
             scored = scored.model_copy(update={"data": each})
         stages.append(stage.model_copy(update={"data": data, "evaluate": scored}))
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=towers), "stages": stages})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=pinned), "stages": stages})
 
 
 def _pin(settings: Any, known: Mapping[str, Mapping[str, str]], key: str) -> Any:

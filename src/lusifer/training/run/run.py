@@ -134,8 +134,8 @@ def _refuse_settings(recipe: Recipe, stage: StageSettings) -> None:
             refuse_without_compiler(torch.device(here()))
         except UsageError as error:
             raise UsageError(f"stages.{stage.name}.compile: {error}") from error
-    towers = (("encoder", recipe.model.encoder), ("llm", recipe.model.llm))
-    encoder, llm = (build.read_config(base.base(), tower) for tower, base in towers)
+    both = (("encoder", recipe.model.encoder), ("llm", recipe.model.llm))
+    encoder, llm = (build.read_config(base.base(), backbone) for backbone, base in both)
     stage.refuse_llm(llm, backbones.is_decoder(llm))
     try:
         skeleton(recipe, stage, encoder, llm)
@@ -190,7 +190,7 @@ def _publish(recipe: Recipe, run: RunFolder, last: Path) -> None:
         found = contents.read(temporary / "config.json", dict)
         found["bases"] = Delta.of_folder(last).at(inputs.records(recipe, run)).bases
         if recipe.model.dtype.finished != "auto":
-            found["tower_dtypes"] = dict.fromkeys(adapters.TOWERS, recipe.model.dtype.finished)
+            found["tower_dtypes"] = dict.fromkeys(adapters.BACKBONES, recipe.model.dtype.finished)
         write_json(temporary / "config.json", found)
         if recipe.model.dtype.added == "float16":
             halve(temporary, contents.ADVICE)

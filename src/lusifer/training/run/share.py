@@ -61,7 +61,7 @@ def same_stages(one: Recipe, other: Recipe) -> int:
 
     def common(recipe: Recipe) -> tuple[object, set[str]]:
         # A backbone that a later stage trains in full is float32 from the start.
-        whole = {each for each in adapters.TOWERS for stage in recipe.stages if getattr(stage.train, each) == "full"}
+        whole = {each for each in adapters.BACKBONES for stage in recipe.stages if getattr(stage.train, each) == "full"}
         return recipe.model_dump(exclude=_APART), whole
 
     if common(one) != common(other):

@@ -275,7 +275,7 @@ def free_space_for(folder: Path, stage: StageSettings, model: torch.nn.Module) -
         LusiferError: There is too little space.
     """
     left_out = model.delta.bases if model.delta else ()
-    whole = [tower for tower in adapters.adapted_towers(model) if tower not in left_out]
+    whole = [backbone for backbone in adapters.adapted_backbones(model) if backbone not in left_out]
     size = sum(
         p.numel() * (4 if adapters.part_of(name) in whole else p.element_size())
         for name, p in model.named_parameters()
