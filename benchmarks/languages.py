@@ -5,10 +5,10 @@
 DATA holds `sib200-xx-dev.jsonl.gz`, sentences that are translations of each other where `index_id` is the same. Only
 sentences that every language has are counted. Time is processor time of one thread, the languages taken in turn.
 
-Computed for the published pair, XLM-R large and Mistral 7B, without padding or word embeddings: a backbone of P weights,
-n layers and hidden size h takes 2 P T + 4 T^2 h n operations for T positions. LUSIFER: the encoder and the connector
-over XLM-R's tokens, the LLM over as many and one soft token. Alone: the LLM over its own tokens. An instruction before
-the text would add about the same to both.
+Computed for the published pair, XLM-R large and Mistral 7B, without padding or word embeddings: a backbone of P
+weights, n layers and hidden size h takes 2 P T + 4 T^2 h n operations for T positions. LUSIFER: the encoder and the
+connector over XLM-R's tokens, the LLM over as many and one soft token. Alone: the LLM over its own tokens. An
+instruction before the text would add about the same to both.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def refuse_slow(**tokenizers: PreTrainedTokenizerBase) -> None:
     for backbone, tokenizer in tokenizers.items():
         if not tokenizer.is_fast:
             raise UsageError(
-                f"model.connector.start_from_words: the tokenizer of the {backbone} is a slow one and does not give the "
-                "positions of tokens in a text: set start_from_words to false"
+                f"model.connector.start_from_words: the tokenizer of the {backbone} is a slow one and does not give "
+                "the positions of tokens in a text: set start_from_words to false"
             )
 
 
