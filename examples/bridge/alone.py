@@ -6,9 +6,9 @@
     lusifer evaluate runs/llm-alone --data DATA/eval --output scores/llm-alone
 
 The backbone reads texts with its own tokenizer (an LLM in both directions); the mean of its hidden states is the
-vector. It trains like the recipe's model in its last stage: with the same batches, loss, learning rate and number of steps.
-`--train` chooses what trains: adapters with the settings that the recipe has for the LLM (`lora`), a linear map after
-the frozen backbone (`linear`), or nothing (`none`). The output is a folder of sentence-transformers.
+vector. It trains like the recipe's model in its last stage: with the same batches, loss, learning rate and number of
+steps. `--train` chooses what trains: adapters with the settings that the recipe has for the LLM (`lora`), a linear map
+after the frozen backbone (`linear`), or nothing (`none`). The output is a folder of sentence-transformers.
 """
 
 from __future__ import annotations
