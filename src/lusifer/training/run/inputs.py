@@ -216,7 +216,7 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
         run: The run.
     """
     known = _read(run)
-    pinned = {name: _pin(getattr(recipe.model, name), known, f"model.{name}") for name in (*BACKBONES, "start")}
+    settled = {name: _pin(getattr(recipe.model, name), known, f"model.{name}") for name in (*BACKBONES, "start")}
     stages = []
     for stage in recipe.stages:
         keys = (f"stages.{stage.name}.data.{number}" for number in itertools.count())
@@ -227,7 +227,7 @@ def pinned(recipe: Recipe, run: RunFolder) -> Recipe:
             each = [_pin(source, known, f"{key}.{number}") for number, source in enumerate(scored.data)]
             scored = scored.model_copy(update={"data": each})
         stages.append(stage.model_copy(update={"data": data, "evaluate": scored}))
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=pinned), "stages": stages})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=settled), "stages": stages})
 
 
 def _pin(settings: Any, known: Mapping[str, Mapping[str, str]], key: str) -> Any:
