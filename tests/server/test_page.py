@@ -65,7 +65,7 @@ def ask(page: Any, query: str) -> list[str]:
 
 
 def test_both_models_show_what_they_find_with_its_language(page: Any) -> None:
-    assert page.inner_text("#said") == "one over towns, two over towns"
+    assert page.inner_text("#said") == "one searches towns, two searches towns"
     found = ask(page, "Where is the station?")
     assert sorted(found) == sorted(document["text"] for document in DOCUMENTS)
     assert page.locator("section").count() == 2 and page.locator("h2").all_inner_texts() == ["one", "two"]
@@ -114,7 +114,7 @@ def test_without_an_index_it_ranks_texts_that_are_typed_and_says_what_is_wrong(
         other.fill("#query", "maji")
         other.press("#query", "Enter")
         other.wait_for_selector("#said.wrong")
-        assert other.inner_text("#said") == "write some texts to search, one a line"
+        assert other.inner_text("#said") == "enter some texts to search, one per line"
         other.fill("#texts", "نهر\n\nmaji\n水")
         other.press("#query", "Enter")
         other.wait_for_selector("li")
