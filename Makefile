@@ -8,7 +8,7 @@ TEXTS ?= docs/how-to
 QUERY ?= ¿Cómo uso varias GPU?
 export TEXTS QUERY
 
-.PHONY: recipe-keys help demo test search quick check bench siege fuzz check-versions docs clean
+.PHONY: commands recipe-keys help demo test search quick check bench siege fuzz check-versions docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,9 @@ check-versions: $(INSTALLED)  ## fast tests on the oldest and the newest package
 
 docs: $(VENV)/.docs  ## the documentation as a site that needs no network: site-output/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+commands: $(INSTALLED)  ## docs/commands.md, written from the help of the commands
+	$(BIN)/python docs/site/commands.py
 
 recipe-keys: $(INSTALLED)  ## docs/recipe-keys.md, written from the schema of recipes
 	$(BIN)/python docs/site/recipe_keys.py

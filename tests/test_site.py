@@ -120,6 +120,12 @@ def test_the_page_of_recipe_keys_is_what_the_schema_gives() -> None:
     assert keys.PAGE.read_text(encoding="utf-8") == keys.page()
 
 
+def test_the_page_of_commands_is_what_their_help_says() -> None:
+    """So every option of `--help` is on the site. After a change of an option: make commands."""
+    made = script("commands")
+    assert made.PAGE.read_text(encoding="utf-8") == made.page()
+
+
 def test_a_recipe_key_without_a_description_is_an_error() -> None:
     keys = script("recipe_keys")
     with pytest.raises(KeyError, match="description"):
@@ -150,3 +156,52 @@ def test_commands_and_options_in_the_text_of_a_page_exist(page: str) -> None:
         if span.startswith(("lusifer ", "make ")) and "COMMAND" not in span:
             wrong += rules.unknown_commands(span, f"```sh\n{span}\n```", group, targets)
     assert wrong == []
+
+
+FOLDERS = ("src", "tests", "docs", "recipes", "examples", "benchmarks", "models")
+
+
+def names_that_are_gone(markdown: str) -> list[str]:
+    """Files of the repository, Python names of the package and recipes that a page names and that do not exist."""
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`\n]+)`", markdown)]
+    files = [span for span in spans if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]+", span)]
+    wrong = [file for file in files if not (ROOT / file).exists()]
+    dotted = [found[0] for span in spans if (found := re.match(r"lusifer(?:\.\w+)+", span))]
+    wrong += [name for name in re.findall(r"^(?:from|import) (lusifer[\w.]*)", markdown, re.MULTILINE) + dotted
+              if not exists(name)]  # fmt: skip
+    called = re.findall(r"lusifer (?:train|check|ablate|data fetch) ([a-z][\w.-]*)(?=[\s`])", markdown)
+    return wrong + [name for name in called if not (ROOT / "recipes" / f"{name.removesuffix('.yaml')}.yaml").exists()]
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module of the package, or a name at the top of one; nothing is imported."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        place = ROOT.joinpath("src", *parts[:count])
+        module = next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.exists()), None)
+        if module is not None:
+            wanted = parts[count : count + 1]
+            source = module.read_text(encoding="utf-8")
+            return (
+                not wanted or re.search(rf"^(?:(?:class|def) )?{wanted[0]}\b|\"{wanted[0]}\"", source, re.M) is not None
+            )
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_modules_and_recipes_that_a_page_names_exist(page: str) -> None:
+    assert names_that_are_gone(links.repository_path(page).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("markdown", "gone"),
+    [
+        ("See `src/lusifer/lost.py` and `docs/terms.md`.", ["src/lusifer/lost.py"]),
+        ("Call `lusifer.load(...)`, not `lusifer.lost.load`.", ["lusifer.lost.load"]),
+        ("`lusifer.errors.Lost`, `lusifer.errors.UsageError`", ["lusifer.errors.Lost"]),
+        ("```python\nfrom lusifer.lost import a\n```", ["lusifer.lost"]),
+        ("`lusifer train lost` and `lusifer train tiny --output runs/a`", ["lost"]),
+    ],
+)
+def test_names_that_are_gone_are_found(markdown: str, gone: list[str]) -> None:
+    assert names_that_are_gone(markdown) == gone

