@@ -165,12 +165,12 @@ def names_that_are_gone(markdown: str) -> list[str]:
     """Files of the repository, Python names of the package and recipes that a page names and that do not exist."""
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`\n]+)`", markdown)]
     files = [span for span in spans if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]+", span)]
-    wrong = [file for file in files if not (ROOT / file).exists()]
+    wrong = [file for file in files if "NAME" not in file and not (ROOT / file).exists()]
     dotted = [found[0] for span in spans if (found := re.match(r"lusifer(?:\.\w+)+", span))]
     wrong += [name for name in re.findall(r"^(?:from|import) (lusifer[\w.]*)", markdown, re.MULTILINE) + dotted
               if not exists(name)]  # fmt: skip
-    called = re.findall(r"lusifer (?:train|check|ablate|data fetch) ([a-z][\w.-]*)(?=[\s`])", markdown)
-    return wrong + [name for name in called if not (ROOT / "recipes" / f"{name.removesuffix('.yaml')}.yaml").exists()]
+    called = re.findall(r"lusifer (?:train|check|ablate|data fetch) ([a-z][\w-]*)(?=[\s`])", markdown)
+    return wrong + [name for name in called if not (ROOT / "recipes" / f"{name}.yaml").exists()]
 
 
 def exists(dotted: str) -> bool:

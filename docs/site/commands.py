@@ -69,9 +69,7 @@ def section(name: str, command: Any) -> str:
     hints = get_type_hints(command.callback)
     lines = [row(each, hints.get(each.name)) for each in command.params if each.name != "help"]
     table = ["| Argument or option | Value | Meaning |", "|---|---|---|", *lines] if lines else []
-    return "\n".join(
-        [f"## {name.removeprefix('lusifer ')}", "", inspect.cleandoc(command.callback.__doc__), "", *table, ""]
-    )
+    return "\n".join([f"## `{name}`", "", inspect.cleandoc(command.callback.__doc__), "", *table, ""])
 
 
 def page() -> str:
