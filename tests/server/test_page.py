@@ -80,6 +80,28 @@ def test_both_models_show_what_they_find_with_its_language(page: Any) -> None:
     assert page.title() == "Lusifer: search in any language"  # markup in a text is text
 
 
+def test_an_empty_question_shows_no_old_results(page: Any) -> None:
+    ask(page, "Where is the station?")
+    assert page.locator("section").count() == 2
+    page.fill("#query", " ")
+    assert page.locator("section").count() == 0 and page.inner_text("#said") == ""
+    page.keyboard.press("Enter")
+    assert page.inner_text("#said") == ""
+
+
+def test_hits_below_a_score_are_left_out_and_calibrated_ones_are_offered_with_statistics(page: Any) -> None:
+    found = ask(page, "Kituo kiko kaskazini mwa mji.")
+    page.fill("#least", "0.999")
+    assert found[0] == "Kituo kiko kaskazini mwa mji." and ask(page, found[0]) == found[:1] and len(found) > 1
+    page.fill("#least", "")
+    assert page.is_hidden("#comparable")
+    shown = """([model, result]) => { models = [model]; return show(model, [result], new Headers()).textContent; }"""
+    kept = page.evaluate("models")
+    text = page.evaluate(shown, [kept[0], {"text": "Maji", "score": 0.5, "calibrated": 2.345, "language": "sw"}])
+    page.evaluate("kept => { models = kept; }", kept)
+    assert "score 0.500calibrated 2.35" in text.replace("2.34", "2.35") and "Swahili" in text
+
+
 def test_text_runs_in_its_own_direction(page: Any) -> None:
     ask(page, "أين المحطة؟")
     direction = "element => getComputedStyle(element).direction"
@@ -119,4 +141,8 @@ def test_without_an_index_it_ranks_texts_that_are_typed_and_says_what_is_wrong(
         other.press("#query", "Enter")
         other.wait_for_selector("li")
         assert other.locator("li p").first.inner_text() == "maji" and other.locator("li").count() == 3
+        assert other.locator(".language").all_inner_texts().count("Latin script") == 0
+        other.fill("#least", "0.999")
+        other.press("#query", "Enter")
+        other.wait_for_selector("li:only-child")
         other.close()

@@ -229,6 +229,24 @@ def test_an_index_keeps_its_format(first, later, format_, finished, processor, c
     assert index(finished, "--dtype", format_ or "float32") == 0  # the same as saved
 
 
+def test_embed_index_and_search_agree_on_a_processor_with_bfloat16(finished, processor, monkeypatch, capsys):
+    monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
+    processor(WITH)
+    made = embed(finished, "v.npy")
+    assert index(finished) == 0
+    rows, vectors = Index.open("INDEX").held()
+    order = [[json.loads(text)["id"] for text in TEXTS].index(row["id"]) for row in rows]
+    assert (made[order] * vectors).sum(axis=1) == pytest.approx(1, abs=1e-3)
+    capsys.readouterr()
+    loaded, real = [], folder.load
+    monkeypatch.setattr(folder, "load", lambda *at, **how: loaded.append(how["dtype"]) or real(*at, **how))
+    question = "the lake is full of water"
+    assert main(["search", "INDEX", question, "--device", "cpu", "--unscored", "off", "--json", "--top-k", "1"]) == 0
+    said = capsys.readouterr()
+    hit = json.loads(said.out)
+    assert (hit["id"], loaded, said.err) == ("lake", ["bfloat16"], "") and hit["score"] == pytest.approx(1, abs=1e-3)
+
+
 def test_another_model_embeds_an_index_anew_in_what_suits_the_processor(finished, processor, monkeypatch, bases_folder):
     monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
     processor(WITHOUT)

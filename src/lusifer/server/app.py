@@ -74,7 +74,8 @@ class Site:
     def about(self, served: Served) -> dict[str, Any]:
         """Return the model's entry in `/v1/models`, with its index."""
         searcher = self.searchers.get(served.name)
-        return served.about() | {"index": searcher and searcher.name}
+        index = {"index": searcher and searcher.name, "calibrated": bool(searcher and searcher.calibrates)}
+        return served.about() | index
 
     async def ask(self, request: Request, work: Awaitable[Result]) -> Result:
         """Wait for the work of a request; if the client disconnects, the work is cancelled.

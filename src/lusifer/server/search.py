@@ -56,6 +56,11 @@ class Searcher:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lusifer-search")  # one search at a time per index
         self._waiting, self._seconds, self._told = 0, 0.0, ""
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether searches can have calibrated scores."""
+        return self._statistics is not None and extras.tells_languages()
+
     def close(self) -> None:
         """Finish waiting searches and end the thread."""
         self._pool.shutdown()
