@@ -47,7 +47,7 @@ MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
 Where = Annotated[str | None, typer.Option(help="SQL condition on the fields (lang = 'de' AND year > 2000).")]
 Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
 Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
-Tokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default of the model.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default that of the model.")]
 Offsets = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="File of `calibrate`: its language offsets are subtracted from all vectors."),

@@ -32,7 +32,7 @@ from lusifer.training.recipe.load import resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import StageSettings
 
-MEND = "lower the learning rate or set bf16: false, and start a new run in another --output; the checkpoints stay"
+FIX = "lower the learning rate or set bf16: false, and start a new run in another --output; the checkpoints stay"
 SCHEDULES: dict[str, tuple[str, Callable[[float], dict[str, float]]]] = {
     "cosine": ("cosine_with_min_lr", lambda least: {"min_lr": least}),
     "linear": ("polynomial", lambda least: {"lr_end": least, "power": 1.0}),
@@ -94,7 +94,7 @@ class StageTrainer:
         broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if broken:
             raise LusiferError(
-                f"{broken[0]} is NaN or infinite at step {self.state.global_step}, so no checkpoint is written: {MEND}"
+                f"{broken[0]} is NaN or infinite at step {self.state.global_step}, so no checkpoint is written: {FIX}"
             )
         trained_on, self.embedder.max_seq_length = self.embedder.max_seq_length, self.max_seq_length
         try:
@@ -121,7 +121,7 @@ class StageTrainer:
             tensors = {key: value.cpu().contiguous() for key, value in inputs.items() if torch.is_tensor(value)}
             save_file(tensors, file)
             raise LusiferError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}: {MEND}"
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the batch is in {file}: {FIX}"
             )
         return loss
 
