@@ -25,7 +25,7 @@ def _points(value: float) -> str:
 
 
 def reach(n: int, percent: float, languages: int = 1) -> list[str]:
-    """Describe what this number of questions can show: the precision of a percentage, and the differences that a test can detect.
+    """Describe what `n` questions can show: the precision of a percentage, and the differences that a test can detect.
 
     Args:
         n: Number of questions.
