@@ -22,10 +22,10 @@ from lusifer.data import sources as data_sources
 from lusifer.data.held import FEWEST
 from lusifer.errors import UsageError
 from lusifer.io.rows import BadRows, ending, lines, open_bytes
-from lusifer.model import adapters, build
+from lusifer.model import build
 from lusifer.model.adapters import PartReport
 from lusifer.model.bases import backbones
-from lusifer.training.estimate.memory import Estimator, Memory, here, skeleton
+from lusifer.training.estimate.memory import Estimator, Memory, here
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import draw_objectives
 from lusifer.training.recipe.data import Evaluate, PairSource, Source
@@ -145,10 +145,7 @@ def estimate(recipe: Recipe, only: Collection[str] | None = None) -> list[StageE
 def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreTrainedConfig) -> StageEstimate:
     stage.refuse_llm(llm, backbones.is_decoder(llm))
     load = stage_load(recipe, stage)
-    parts = {
-        kind: adapters.report(skeleton(recipe, stage, *estimator.configs, estimator.half(kind)))
-        for kind in ("cuda", here())
-    }
+    parts = {kind: estimator.parts(stage, kind) for kind in ("cuda", here())}
     flops = estimator.flops(stage, load.tokens)
     scores = load.scores
     known = scores is None or None not in (scores.times, scores.texts)

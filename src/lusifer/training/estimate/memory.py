@@ -11,15 +11,20 @@ The bytes of one device, which has the complete model (data parallelism):
                  with texts of full length; and three copies of the vectors of the gradient cache (embeddings, sorted
                  by row, their gradients)
 
-All layers are equal: a backbone is run with 1 and with 2 layers, and the difference is that of each further layer. The
-FLOPs of a step are counted in the same way, for texts of mean length.
+If all layers after the first have the same weights and adapters, a backbone is built and run with 1 and with 2 layers,
+and the difference is that of each further layer; otherwise it is built and run with all layers. Parameters, and the
+FLOPs of a step for texts of mean length, are counted in the same way.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -33,6 +38,8 @@ from lusifer.training.estimate.rehearsal import Counted, Kind, Setting, rehearse
 from lusifer.training.recipe import start
 from lusifer.training.recipe.recipe import Recipe
 from lusifer.training.recipe.stage import Pass, StageSettings
+
+COUNTS = ("parameters", "trainable", "trainable_tensors", "float32")
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,20 @@ def skeleton(
     return model
 
 
+_RUNS: dict[object, Run] = {}
+"""The rehearsals of this process, by everything that they depend on: stages and changed recipes share them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A rehearsal, and the parameters of its model by part."""
+
+    counted: Counted
+    parts: list[PartReport]
+
+
 class Estimator:
-    """Estimates memory and FLOPs of the stages of a recipe. Equal rehearsals run once.
+    """Estimates parameters, memory and FLOPs of the stages of a recipe. Equal rehearsals run once.
 
     Args:
         recipe: The recipe.
@@ -128,7 +147,19 @@ class Estimator:
 
     def __init__(self, recipe: Recipe, encoder: PreTrainedConfig, llm: PreTrainedConfig) -> None:
         self.recipe, self.configs = recipe, (encoder, llm)
-        self._rehearsed: dict[object, Counted] = {}
+
+    def parts(self, stage: StageSettings, kind: Kind) -> list[PartReport]:
+        """Count the parameters of each part of a stage's model, exactly.
+
+        Args:
+            stage: The stage.
+            kind: The kind of device.
+        """
+        runs = self._runs(stage, self._setting(stage, stage.passes[0], self.recipe.longest(stage), kind), kind)
+        return [
+            PartReport(part, *(sum(times * getattr(run.parts[place], key) for times, run in runs) for key in COUNTS))
+            for place, part in enumerate(adapters.PARTS)
+        ]
 
     def memory(self, stage: StageSettings, parts: list[PartReport], kind: Kind) -> Memory:
         """Estimate the memory of a stage on one device, for texts of full length.
@@ -175,10 +206,14 @@ class Estimator:
         return count.forward / count.rows
 
     def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Counted:
-        """Count bytes and FLOPs of one kind of pass, from rehearsals with few layers."""
-        rows = min(stage.rows_at_once(length), stage.batch_size * stage.columns)
-        setting = Setting(
-            rows=rows,
+        """Count bytes and FLOPs of one kind of pass."""
+        runs = self._runs(stage, self._setting(stage, part, length, kind), kind)
+        first, *others = (run.counted * times for times, run in runs)
+        return sum(others, start=first)
+
+    def _setting(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Setting:
+        return Setting(
+            rows=min(stage.rows_at_once(length), stage.batch_size * stage.columns),
             length=length,
             predicts=part.predicts,
             teacher=part.teacher,
@@ -188,23 +223,51 @@ class Estimator:
             checkpointing=stage.gradient_checkpointing,
             chunk=part.chunk,
         )
-        whole = [config.num_hidden_layers for config in self.configs]
-        few = [1 if layers > 2 else layers for layers in whole]
-        base = total = self._rehearse(stage, setting, few, kind)
-        for backbone in (0, 1):
-            if whole[backbone] > 2:
-                more = [2 if place == backbone else number for place, number in enumerate(few)]
-                total += (self._rehearse(stage, setting, more, kind) - base) * (whole[backbone] - 1)
-        return total
 
-    def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Counted:
+    def _runs(self, stage: StageSettings, setting: Setting, kind: Kind) -> list[tuple[int, Run]]:
+        """Rehearse a step with few layers; the complete model is the sum of the runs, each that many times."""
+        whole = [config.num_hidden_layers for config in self.configs]
+        few = [1 if equal else layers for equal, layers in zip(self._equal_layers, whole, strict=True)]
+        runs = []
+        for backbone in (0, 1):
+            if few[backbone] < whole[backbone]:
+                more = [2 if place == backbone else number for place, number in enumerate(few)]
+                runs.append((whole[backbone] - 1, self._rehearse(stage, setting, more, kind)))
+        return [(1 - sum(times for times, _ in runs), self._rehearse(stage, setting, few, kind)), *runs]
+
+    def _rehearse(self, stage: StageSettings, setting: Setting, layers: list[int], kind: Kind) -> Run:
         half, before = self.half(kind), self.recipe.stages[: self.recipe.stages.index(stage)]
         beside = tuple((backbone, repr(getattr(each.lora, backbone))) for each in before for backbone in half)
-        key = (setting, tuple(layers), kind, beside, stage.train.model_dump_json(), stage.lora.model_dump_json())
-        if key not in self._rehearsed:
+        trains = (stage.train.model_dump_json(), stage.lora.model_dump_json())
+        key = (self._model, setting, tuple(layers), kind, tuple(half), beside, trains)
+        if key not in _RUNS:
             small = [backbones.with_layers(config, number) for config, number in zip(self.configs, layers, strict=True)]
-            self._rehearsed[key] = rehearse(lambda: skeleton(self.recipe, stage, *small, half), setting, kind)
-        return self._rehearsed[key]
+            model = skeleton(self.recipe, stage, *small, half)
+            parts = adapters.report(model)
+            _RUNS[key] = Run(rehearse(lambda: model, setting, kind), parts)
+        return _RUNS[key]
+
+    @cached_property
+    def _model(self) -> str:
+        """Everything in the recipe on which the model depends, apart from its stages."""
+        model = self.recipe.model
+        settings = (model.join_settings(), start.kept_adapters(model.start))
+        bases = ((config.to_json_string(use_diff=False), config._attn_implementation) for config in self.configs)
+        return repr((*settings, *bases))
+
+    @cached_property
+    def _equal_layers(self) -> list[bool]:
+        """Whether a backbone has more than 2 layers, and the second counts for all that follow, adapters included."""
+        adapted = [*start.kept_adapters(self.recipe.model.start)]
+        for stage in self.recipe.stages:
+            for backbone in adapters.BACKBONES:
+                if (lora := getattr(stage.lora, backbone)) is not None:
+                    adapted.append({"tower": backbone, "r": lora.r, "targets": lora.targets})
+        return [
+            config.num_hidden_layers > 2
+            and _equal_layers(config, backbone, [a for a in adapted if a["tower"] == backbone])
+            for backbone, config in zip(adapters.BACKBONES, self.configs, strict=True)
+        ]
 
     def half(self, kind: Kind) -> list[str]:
         """The half-precision backbones on a kind of device."""
@@ -219,3 +282,22 @@ class Estimator:
         """The bytes of a frozen weight."""
         auto = 2 if kind == "cuda" else 4
         return {"float32": 4, "bfloat16": 2, "auto": auto}[self.recipe.model.dtype.frozen]
+
+
+def _equal_layers(config: PreTrainedConfig, backbone: str, adapted: list[Mapping[str, Any]]) -> bool:
+    """Whether each layer from the second on adds the same shapes of weights and adapters to a backbone."""
+    layers = config.num_hidden_layers
+    one, two, whole = (_shapes(backbones.with_layers(config, number), backbone, adapted) for number in (1, 2, layers))
+    return all(whole[shape] == one[shape] + (layers - 1) * (two[shape] - one[shape]) for shape in whole | two)
+
+
+def _shapes(config: PreTrainedConfig, backbone: str, adapted: list[Mapping[str, Any]]) -> Counter[object]:
+    """Count the shapes of the weights of a backbone, and for each of its adapters the shapes of the adapter."""
+    with backbones.described():
+        module = backbones.from_config(config, backbone)
+    counts: Counter[object] = Counter((None, tuple(weight.shape)) for weight in module.parameters())
+    for number, about in enumerate(adapted):
+        targets = about["targets"] or adapters.lora_targets(module, backbone)
+        shapes = adapters.shapes(SimpleNamespace(**{backbone: module}), {**about, "name": "", "targets": targets})
+        counts.update((number, shape) for shape in shapes.values())
+    return counts
