@@ -16,7 +16,7 @@ from lusifer.errors import DataError, LusiferError
 
 ENGLISH = "en"
 K = 10
-"""The number of nearest neighbours; the k of Radovanović et al. 2010."""
+"""The number of nearest neighbors; the k of Radovanović et al. 2010."""
 TIE = 1e-6
 _CELLS = 2**24  # similarities in memory at once: 64 MB, next to one copy of the vectors; changes no number
 
@@ -30,7 +30,7 @@ class Within:
 
     anisotropy: The mean cosine of two different sentences of the language, over all pairs. 0 if directions are spread
         evenly (Ethayarajh 2019, arXiv 1909.00512, who samples pairs).
-    own_language: The share of a text's k nearest neighbours, among the texts of all languages, that are in its own
+    own_language: The share of a text's k nearest neighbors, among the texts of all languages, that are in its own
         language. Near 100 the languages form separate groups (the language bias of Roy et al. 2020, arXiv 2004.05484).
     predicted: The share of texts whose language is the most frequent one among their k nearest. A tie between m
         languages counts 1 / m. At chance the vectors carry no language (Libovický et al. 2020, arXiv 2004.05160).
@@ -48,7 +48,7 @@ class Within:
 class Against:
     """The numbers of one language compared with English. Accuracies and `shift_share` are in per cent.
 
-    to_english, from_english: The share of texts whose nearest neighbour in the other language is their translation:
+    to_english, from_english: The share of texts whose nearest neighbor in the other language is their translation:
         accuracy at 1 (Artetxe and Schwenk 2019, arXiv 1812.10464).
     shift: The distance of the two languages' mean vectors, from 0 to 2 (the gap of Liang et al. 2022, arXiv
         2203.02053).
@@ -81,7 +81,7 @@ class Against:
 
 @dataclass(frozen=True)
 class Gap:
-    """All numbers of a model on parallel text of `sentences` per language, with `k` nearest neighbours.
+    """All numbers of a model on parallel text of `sentences` per language, with `k` nearest neighbors.
 
     within: Language code -> its own numbers, English included.
     against: Language code -> its numbers compared with English, without English.
@@ -114,7 +114,7 @@ def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K) -> 
     Args:
         embed: The model: texts -> vectors (n, d), of any length.
         texts: Language code -> texts. Text i is the same sentence in every language. `en` must be among them.
-        k: The number of nearest neighbours.
+        k: The number of nearest neighbors.
 
     Raises:
         DataError: English is missing or alone, the languages have different counts, or there are k sentences or fewer.
@@ -131,7 +131,7 @@ def measure(embed: Embed, texts: Mapping[str, Sequence[str]], *, k: int = K) -> 
     by_code = dict(zip(texts, pool))
     english = by_code[ENGLISH]
     against = {code: _against(rows, english, k, block) for code, rows in by_code.items() if code != ENGLISH}
-    own, predicted = neighbours(pool, k, block)
+    own, predicted = neighbors(pool, k, block)
     within = {
         code: Within(_anisotropy(by_code[code]), 100 * float(own[place]), 100 * float(predicted[place]))
         for place, code in enumerate(texts)
@@ -150,7 +150,7 @@ def _sentences(counts: Mapping[str, int], k: int) -> int:
             raise DataError(f"parallel text: {words}: give each sentence in every language")
     if wanted <= k:
         words = f"{wanted:,} sentences in each language"
-        raise DataError(f"parallel text: {words}: give {k + 1} or more, for {k} nearest neighbours")
+        raise DataError(f"parallel text: {words}: give {k + 1} or more, for {k} nearest neighbors")
     return wanted
 
 
@@ -224,19 +224,19 @@ def _nearest(similar: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.nd
     return certain, tied, (k - certain.sum(axis=1)) / tied.sum(axis=1)
 
 
-def neighbours(pool: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Count the languages of the k nearest neighbours of every text, among the texts of all languages.
+def neighbors(pool: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Count the languages of the k nearest neighbors of every text, among the texts of all languages.
 
     The text's own sentence is left out in every language.
 
     Args:
         pool: Vectors of length 1, (L, n, d): languages, sentences, dimensions.
-        k: The number of nearest neighbours.
+        k: The number of nearest neighbors.
         block: How many texts are compared with all others at once.
 
     Returns:
-        Per language, from 0 to 1, each (L,): the mean share of neighbours in the text's own language, and the share of
-        texts whose language is the most frequent one among their neighbours (a tie between m languages counts 1 / m).
+        Per language, from 0 to 1, each (L,): the mean share of neighbors in the text's own language, and the share of
+        texts whose language is the most frequent one among their neighbors (a tie between m languages counts 1 / m).
     """
     count, sentences, _ = pool.shape
     flat = pool.reshape(count * sentences, -1)

@@ -91,8 +91,8 @@ def kept(folder: Path, digest: str) -> LanguageStatistics:
     """
     file = folder / KEPT.format(digest)
     if not file.is_file():
-        mend = f"restore it from a copy, or run `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
-        raise UsageError(f"{file}: missing, the index needs it for its offsets: {mend}")
+        fix = f"restore it from a copy, or run `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
+        raise UsageError(f"{file}: missing, the index needs it for its offsets: {fix}")
     return read(file)
 
 

@@ -1,8 +1,8 @@
-"""Plan the batches of stage 2: which rows of which set make up each optimizer step.
+"""Plan the batches of stage 2: which rows of which dataset make up each optimizer step.
 
 The plan depends only on the seed, over the batch of all processes. A step has the same rows with one process or many,
-resumed or not. All rows of a step are from one set, and from one cluster if clusters are known. Processes with rows of
-different sets would wait for each other forever, or use texts of another set as negatives.
+resumed or not. All rows of a step are from one dataset, and from one cluster if clusters are known. Processes with
+rows of different datasets would wait for each other forever, or use texts of another dataset as negatives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TURNS, _ORDER, _MIX = range(3)  # purposes of random numbers, so that no two of them share a generator
 _KEPT = 8  # batches of rows that may wait because of a conflict with the batch; others wait for the next epoch
-_TRIES = 100  # how many orders of a set's rows are tried to fill a batch
+_TRIES = 100  # how many orders of a dataset's rows are tried to fill a batch
 _SOME = 5_000  # rows that are read at once
 _MANY = 200_000  # in larger sets one order is enough to tell whether a batch can be filled
 
@@ -65,7 +65,7 @@ def hashes(rows: Dataset) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepRows:
-    """One step: the name of its set, its row numbers in the set, and their cluster if they share one."""
+    """One step: the name of its dataset, its row numbers in the dataset, and their cluster if they share one."""
 
     name: str
     rows: list[int]
@@ -75,8 +75,8 @@ class StepRows:
 class PairBatches:
     """A batch sampler for torch: batches of row numbers, counted over all sets in order.
 
-    Sets take turns in proportion to their size. In a set with in-batch negatives no text of a row is a known answer of
-    another row in its batch. A set without them is only shuffled, since its few labels must repeat.
+    Datasets take turns in proportion to their size. In a dataset with in-batch negatives no text of a row is a known
+    answer of another row in its batch. A dataset without them is only shuffled, since its few labels must repeat.
     """
 
     drop_last = True
@@ -104,7 +104,7 @@ class PairBatches:
             answers: The known answers over all rows of the stage; None takes only each row's own positive.
 
         Raises:
-            UsageError: A set with in-batch negatives cannot fill one batch.
+            UsageError: A dataset with in-batch negatives cannot fill one batch.
         """
         # Copies: the library's trainer adds columns of its own to the sets, in place.
         self.sets = {name: rows.with_format(None) for name, rows in sets.items()}
@@ -132,7 +132,7 @@ class PairBatches:
             yield [offsets[name] + row for row in next(streams[name])]
 
     def make_up(self) -> Iterator[StepRows]:
-        """Yield the set, rows and cluster of each step."""
+        """Yield the dataset, rows and cluster of each step."""
         starts = list(accumulate(map(len, self.sets.values()), initial=0))
         names = list(self.sets)
         for batch in self:
@@ -146,21 +146,21 @@ class PairBatches:
         """Do nothing: the plan is one epoch with all steps."""
 
     def _turns(self) -> Iterator[str]:
-        """The set of each step: in each round a set comes as often as it fills batches, in a random order."""
+        """The dataset of each step: in each round a dataset comes as often as it fills batches, in a random order."""
         number = 0
         while True:
-            # The rest of a set's last batch counts in a later round, so that no set is read more often than another.
+            # The rest of a dataset's last batch counts in a later round, so that none is read more often than others.
             often = [name for name in self.sets for _ in range(self._full(name, number + 1) - self._full(name, number))]
             for place in np.random.default_rng([self.seed, _TURNS, number]).permutation(len(often)):
                 yield often[place]
             number += 1
 
     def _full(self, name: str, rounds: int) -> int:
-        """The number of batches of a set in its first `rounds` rounds, rounded up."""
+        """The number of batches of a dataset in its first `rounds` rounds, rounded up."""
         return -(-len(self.sets[name]) * rounds // self.batch_size)
 
     def _of(self, name: str) -> Iterator[list[int]]:
-        """Yield batches of one set without end, with its rows in a new order each epoch."""
+        """Yield batches of one dataset without end, with its rows in a new order each epoch."""
         if name in self.clusters:
             yield from self._of_clusters(name)
         epochs = self._epochs(name)
@@ -253,8 +253,9 @@ def join_small(
 ) -> list[PairSet]:
     """Join the sets of one source that are too small for a batch.
 
-    Alone, a small set could not be trained on, or without in-batch negatives would repeat in every batch. The smallest
-    sets with the same prompts are joined until they fill a batch. A joined set is named after its largest part.
+    Alone, a small dataset could not be trained on, or without in-batch negatives would repeat in every batch. The
+    smallest datasets with the same prompts are joined until they fill a batch. A joined dataset is named after its
+    largest part.
 
     Args:
         sets: The sets of one source.
@@ -263,7 +264,7 @@ def join_small(
         answers: The known answers over all rows of the stage.
 
     Returns:
-        The sets; `parts` of a joined set has the number of rows of each part.
+        The datasets; `parts` of a joined dataset has the number of rows of each part.
     """
 
     def fills(some: Sequence[PairSet]) -> bool:
@@ -309,7 +310,7 @@ def _one(sets: Sequence[PairSet]) -> PairSet:
 
 
 def _joined_clusters(sets: Sequence[PairSet]) -> np.ndarray | None:
-    """The clusters of joined sets: each set gets its own range, since numbers are comparable within one set only."""
+    """The clusters of joined datasets: each one gets its own range, because numbers are only comparable within one."""
     if all(each.clusters is None for each in sets):
         return None
     parts, start = [], 0

@@ -334,7 +334,7 @@ def near_pairs(
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs (later, earlier) of near-duplicates within one dataset, in ascending order, each once.
 
-    In a bucket of many texts each is compared with the first one and with its neighbours, not with all.
+    In a bucket of many texts each is compared with the first one and with its neighbors, not with all.
 
     Args:
         table: The `bands` of all texts.

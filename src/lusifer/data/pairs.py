@@ -66,7 +66,7 @@ def columns(
     A row gets one positive, sampled from its list, and the first `negatives` of its list that are no known answers of
     its query. All rows need the same number, so missing negatives are filled up:
 
-    * With in-batch negatives: with sampled positives of other rows of the set.
+    * With in-batch negatives: with sampled positives of other rows of the dataset.
     * Without them, if rows have a `label`: with sampled positives of rows with another label.
     * Without them and without labels: with the row's own negatives again. A row without negatives is dropped.
 
@@ -105,10 +105,10 @@ def columns(
             raise DataError(f"{name}: weight {source.weight} leaves none of its {len(rows)} rows: raise it")
         removed = sum(group.removed for group in made)
         why = f" ({removed:,} that answer their query were removed)" if removed else ""
-        mend = "set in_batch_negatives: true, or mine negatives first"
+        fix = "set in_batch_negatives: true, or mine negatives first"
         if source.in_batch_negatives:
-            mend = f"its {len(rows):,} rows have no other possible text: add rows, or mine negatives first"
-        raise DataError(f"{name}: no row has a negative{why}: {mend}")
+            fix = f"its {len(rows):,} rows have no other possible text: add rows, or mine negatives first"
+        raise DataError(f"{name}: no row has a negative{why}: {fix}")
     return made
 
 
@@ -164,7 +164,7 @@ class _Filler:
         label = self.cells.get("label", number)
         if not self.in_batch and label is None:
             return None
-        # Rows of the same set first: texts of other sets are easier negatives.
+        # Rows of the same dataset first: texts of other datasets are easier negatives.
         for pool in (self.group, self.cells.numbers):
             # In a large pool sampling fails only if nearly all rows share the label; a small one is searched fully.
             small = len(pool) <= _SMALL

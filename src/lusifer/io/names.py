@@ -200,9 +200,9 @@ def _package_roots(name: str) -> list[Path]:
     if not found:
         extra = next((extra for extra, modules in EXTRAS.items() if package in modules), None)
         near = difflib.get_close_matches(package, [each for modules in EXTRAS.values() for each in modules], n=1)
-        mend = f"pip install 'lusifer[{extra}]'" if extra else "correct the name, or install the package"
+        fix = f"pip install 'lusifer[{extra}]'" if extra else "correct the name, or install the package"
         asked = f" (did you mean {PACKAGE}{near[0]}?)" if near and not extra else ""
-        raise UsageError(f"{name}: package {package!r} is not installed{asked}: {mend}")
+        raise UsageError(f"{name}: package {package!r} is not installed{asked}: {fix}")
     return found
 
 

@@ -136,8 +136,8 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
         with gzip.open(file, "rb") if ending(file).endswith(".gz") else file.open("rb") as stream:
             if stream.peek(len(PARQUET)).startswith(PARQUET):
                 named = ending(file) == ".parquet"
-                mend = "leave out the option for the format" if named else "rename it to end in .parquet"
-                raise DataError(f"{file}: is Parquet, not text: {mend}")
+                fix = "leave out the option for the format" if named else "rename it to end in .parquet"
+                raise DataError(f"{file}: is Parquet, not text: {fix}")
             if kind := next((kind for start, kind in _BINARY.items() if stream.peek(8).startswith(start)), None):
                 raise DataError(f"{file}: is {kind}, not text: give a text file ({', '.join(SUFFIXES)} or .txt)")
             yield stream

@@ -96,7 +96,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.left = len(self.texts)
-        self.waiting = sorted(range(self.left), key=lambda row: -self.lengths[row])  # similar lengths are neighbours
+        self.waiting = sorted(range(self.left), key=lambda row: -self.lengths[row])  # similar lengths are neighbors
 
 
 Row = tuple[Job, int]

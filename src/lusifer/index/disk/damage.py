@@ -101,10 +101,10 @@ def lost(folder: Path, said: str) -> str:
     """
     file = re.search(r"\w+\.lance/[\w./-]*\w", said)
     what = file[0] if file else re.split(r", /\w+/", said.splitlines()[0])[0][:200]
-    mend = "index the documents again into a new folder"
+    fix = "index the documents again into a new folder"
     if "/_indices/" in what:  # only the full-text index: texts and vectors are undamaged
-        mend = f"make it from the texts: `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
-    return f"{folder}: a file of the index is lost or damaged ({what}): restore it from a copy, or {mend}"
+        fix = f"make it from the texts: `lusifer reindex {shlex.quote(str(folder))} --model MODEL`"
+    return f"{folder}: a file of the index is lost or damaged ({what}): restore it from a copy, or {fix}"
 
 
 @contextmanager
