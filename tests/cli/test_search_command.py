@@ -175,7 +175,8 @@ def test_an_index_whose_model_was_moved_names_both_and_is_asked_by_it_in_its_new
     Path("old").rename("new")
     said = refused(capsys, 2, "search", "i", "水は命です。")
     assert f"i: its model {Path('old').resolve()} (identity {whose}) is gone: if you have" in said
-    assert "name its folder: `--model PATH`" in said and "`lusifer reindex i --model MODEL`" in said
+    assert "name its folder: `--model PATH`" in said
+    assert "else embed its texts again, if it has them: `lusifer reindex i --model MODEL`" in said
     out, _ = run(capsys, "search", "i", "水は命です。", "--model", "new", "--top-k", "1")
     assert out[0] == "1  1.000  d.txt"
     (Path("new") / "config.json").write_text("{")

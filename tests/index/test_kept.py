@@ -14,6 +14,7 @@ import pytest
 
 from lusifer.cli import main
 from lusifer.index.index import Index
+from lusifer.serving.dtypes import FormatChoice
 
 TEXTS = ["Water is life.", "Вода — это жизнь.", "水は命です。", "Maji ni uhai."]
 
@@ -74,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder) -> Path:
 def test_an_index_of_others_is_asked_by_a_model_of_its_space(
     folder, model_folder, trained_into, capsys, monkeypatch, embedder, words, first, with_text
 ):
-    monkeypatch.setattr("lusifer.cli.search.load_to_embed", lambda *_, **__: (embedder, None))
+    monkeypatch.setattr("lusifer.cli.search.load_to_embed", lambda *_, **__: (embedder, FormatChoice(None)))
     assert main(["index", str(model_folder), "--output", "i", *words]) == 0
     said = capsys.readouterr().err
     assert ("4 texts embedded again by" in said and "cosine 1.000 with their vectors" in said) == with_text
@@ -97,7 +98,7 @@ def one_line(capsys) -> str:
 def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
     folder, model_folder, embedder, capsys, monkeypatch
 ):
-    monkeypatch.setattr("lusifer.cli.search.load_to_embed", lambda *_, **__: (embedder, None))
+    monkeypatch.setattr("lusifer.cli.search.load_to_embed", lambda *_, **__: (embedder, FormatChoice(None)))
     vectors = np.load("v.npy")
     np.save("other.npy", np.roll(vectors, 7, axis=1))
     assert main(["index", str(model_folder), "--output", "i", "--vectors", "other.npy", "--input", "rows.jsonl"]) == 1

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Embedder = SentenceTransformer | PlainEmbedder
 
 IN_MEMORY = "a model in memory"
+_AGAIN = "embed its texts again, if it has them"
+"""Advice about an index; one of vectors alone has no texts, and `reindex` refuses it."""
 NO_LIMIT = 512
 """The tokens of a passage if the model has no limit."""
 
@@ -159,7 +161,7 @@ def maker(made_by: IndexModel, index: str | os.PathLike[str]) -> Known:
         gone = "is gone" if place.is_absolute() and not place.exists() else f"cannot be read ({error})"
         words = f"its model {made_by.name} (identity {made_by.identity}) {gone}"
         how = "if you have that model elsewhere, name its folder: `--model PATH`, in Python `Index.open(INDEX, PATH)`"
-        anew = f"else embed again: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
+        anew = f"else {_AGAIN}: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
         raise UsageError(f"{index}: {words}: {how}; {anew}") from error
 
 
@@ -198,9 +200,9 @@ def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
     trained = f", trained in the vector space of {asks.space}" if asks.space else ""
     made, asked = f"{made_by.name} ({made_by.identity})", f"{asks.name} ({asks.identity}{trained})"
     if asks.name != IN_MEMORY:
-        anew = f"embed again: `lusifer reindex {shlex.quote(index)} --model {shlex.quote(asks.name)}`"
+        anew = f"{_AGAIN}: `lusifer reindex {shlex.quote(index)} --model {shlex.quote(asks.name)}`"
     else:
-        anew = f"embed again: `lusifer.index.reindex.reindex({index!r}, model)`"
+        anew = f"{_AGAIN}: `lusifer.index.reindex.reindex({index!r}, model)`"
     if asks.name == IN_MEMORY != made_by.name:  # a loaded model cannot be compared with the identity of the files
         how = f"`Index.open({index!r}, {made_by.name!r}, embedder=model)`"
         words = f"its files are unknown: if it is that model, use {how}; if not, {anew}"
