@@ -46,8 +46,8 @@ check-versions: $(INSTALLED)  ## fast tests on the oldest and the newest package
 	.nox/tools/bin/pip install --quiet nox uv
 	PATH="$(CURDIR)/.nox/tools/bin:$$PATH" .nox/tools/bin/nox --session versions
 
-docs: $(VENV)/.docs  ## the documentation as a site that needs no network: site-output/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(VENV)-docs/.installed  ## the documentation as a site that needs no network: site-output/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 
 commands: $(INSTALLED)  ## docs/commands.md, written from the help of the commands
 	$(BIN)/python docs/site/commands.py
@@ -55,12 +55,15 @@ commands: $(INSTALLED)  ## docs/commands.md, written from the help of the comman
 recipe-keys: $(INSTALLED)  ## docs/recipe-keys.md, written from the schema of recipes
 	$(BIN)/python docs/site/recipe_keys.py
 
-$(VENV)/.docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	touch $(VENV)/.docs
+# The packages of the extra docs without Lusifer and torch: the site is made from the source, which is not imported.
+$(VENV)-docs/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > $(VENV)-docs/requirements.txt
+	$(VENV)-docs/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(VENV)-docs/requirements.txt
+	touch $(VENV)-docs/.installed
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo-output search-output site-output
+	rm -rf $(VENV) $(VENV)-docs demo-output search-output site-output
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
