@@ -77,7 +77,7 @@ def test_pages_name_only_commands_that_exist():
 
 
 def test_pages_name_only_files_that_exist():
-    files = [str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if ".venv" not in file.parts]
+    files = [str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if "site-packages" not in file.parts]
     wrong = []
     for page in PAGES:
         wrong += rules.unknown_files(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8"), files)
