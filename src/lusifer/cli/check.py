@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from lusifer.cli.train import RecipeArgument, SetOption, VariantOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lusifer.training.estimate.cost import StageEstimate
+    from lusifer.training.estimate.cost import SourceLoad, StageEstimate
     from lusifer.training.estimate.totals import Totals
     from lusifer.training.recipe.recipe import Recipe
 
@@ -26,8 +26,10 @@ NOTE = (
     "16 bit, then on the device of this machine. With --gpus N each card needs as much. The libraries need about half "
     "a GiB more, and on a CPU the allocator of the system may hold 1.3 to 1.7 times the requested memory. Hours are "
     "for one device at the assumed utilization that is shown; --gpus N divides them by N, as if communication took no "
-    "time. Energy is that of the cards alone, always at the power of their data sheets. The first lines of a run show "
-    "the real time of a step. Sources: training/estimate (memory.py, cost.py, totals.py, cards.toml)."
+    "time. Energy is that of the cards alone, always at the power of their data sheets. Where the LLM "
+    "reads texts and its tokenizer cannot be read quickly here, they are counted in tokens of the encoder. The first "
+    "lines of a run show the real time of a step. Sources: training/estimate (memory.py, cost.py, lengths.py, "
+    "totals.py, cards.toml)."
 )
 
 
@@ -90,7 +92,7 @@ def describe(
                 console.print("", _parts(stage), _cost(stage), _sources(stage), sep="\n")
             if stage.load.dropped:
                 console.print(f"stage {stage.name}: dropped by english_only: {', '.join(stage.load.dropped)}")
-        for line in _unmeasured(stages):
+        for line in _lengths(stages):
             console.print(line)
         if memory is not None:
             again = partial(_again, recipe, overrides, variant)
@@ -137,14 +139,30 @@ def _counts(stage: StageEstimate) -> tuple[int, int]:
     return sum(part.parameters for part in stage.parts), sum(part.trainable for part in stage.parts)
 
 
-def _unmeasured(stages: Sequence[StageEstimate]) -> list[str]:
-    """Give a line on sources that are not on this machine, whose texts are counted at maximum length."""
-    loads = [source for stage in stages for source in stage.load.sources]
-    names = {source.name for source in loads if not source.measured}
-    if not names:
-        return []
-    words = f"{len(names)} of {len({source.name for source in loads})} sources are not on this machine"
-    return [f"{words}: their texts are counted at maximum length, so hours and energy are upper bounds"]
+def _lengths(stages: Sequence[StageEstimate]) -> list[str]:
+    """Give a line for each way in which the lengths of texts were found, with the number of sources and rows."""
+    loads = {source.name: source for stage in stages for source in stage.load.sources}
+    counted = [source for source in loads.values() if source.counted]
+    guessed = [source for source in loads.values() if source.measured and not source.counted]
+    missing = [source for source in loads.values() if not source.measured]
+    lines = []
+    if counted:
+        lines.append(f"{_of(counted, loads)}: lengths counted in tokens, from {_looked(counted)}")
+    if guessed:
+        words = f"{_of(guessed, loads)}: lengths estimated from characters, from {_looked(guessed)}"
+        lines.append(f"{words}: the tokenizer of the encoder is not on this machine, or has no fast form")
+    if missing:
+        words = f"{_of(missing, loads)} are not on this machine"
+        lines.append(f"{words}: their texts are counted at maximum length, so hours and energy are upper bounds")
+    return lines
+
+
+def _of(some: Sequence[SourceLoad], loads: Mapping[str, SourceLoad]) -> str:
+    return f"{len(some)} of {len(loads)} sources"
+
+
+def _looked(sources: Sequence[SourceLoad]) -> str:
+    return f"the first {sum(source.looked for source in sources):,} rows"
 
 
 def _parts(stage: StageEstimate) -> Table:

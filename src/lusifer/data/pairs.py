@@ -206,15 +206,26 @@ def groups(rows: Dataset, source: PairSettings, split: bool) -> dict[tuple[str, 
     for part in tables.chunks(rows):
         columns = (tables.values(rows, name, part) for name in ("source", "task", "instruction"))
         for number, (place, task, instruction) in enumerate(zip(*columns, strict=True), start=part.start):
-            prefix = _instruction(number, task, instruction, source, tasks)
+            prefix = instruction_of(number, task, instruction, source, tasks)
             found.setdefault((place or "" if split else "", *prefix), array("q")).append(number)
     return {key: np.asarray(numbers) for key, numbers in found.items()}
 
 
-def _instruction(
+def instruction_of(
     number: int, task: str | None, own: str | None, source: PairSettings, tasks: Mapping[str, dict[str, Any]]
 ) -> tuple[str | None, bool]:
-    """The instruction of a row's query, and whether its documents get it too."""
+    """Return the instruction of a row's query, and whether its documents get it too.
+
+    Args:
+        number: The number of the row, from 0, for error messages.
+        task: The row's task.
+        own: The row's instruction.
+        source: The settings of the recipe.
+        tasks: The tasks of `prompts.toml`.
+
+    Raises:
+        DataError: The task is unknown, or the instruction is the name of a role.
+    """
     instruction = source.instruction or own
     known = tasks.get(task) if task is not None else None
     if task is not None and known is None and not instruction:

@@ -84,12 +84,13 @@ def fetch(name: str, files: Sequence[str], revision: str | None = None) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(files), revision=revision))
 
 
-def cached(name: str, files: Sequence[str]) -> Path | None:
+def cached(name: str, files: Sequence[str], revision: str | None = None) -> Path | None:
     """Find a model in the cache of this machine, without asking the Hub.
 
     Args:
         name: A model on the Hub.
         files: Patterns of file names.
+        revision: A commit, tag or branch on the Hub; None is the newest that was downloaded.
 
     Returns:
         The folder in the cache; None if the model is not there.
@@ -102,7 +103,8 @@ def cached(name: str, files: Sequence[str]) -> Path | None:
 
     with asking(f"{name}: no such folder, and not a name on the Hub", ModelFolderError):
         try:
-            return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
+            folder = snapshot_download(name, allow_patterns=list(files), revision=revision, local_files_only=True)
+            return Path(folder)
         except LocalEntryNotFoundError:
             return None
 

@@ -18,7 +18,8 @@ F32 = {"encoder": torch.float32, "llm": torch.float32}
 
 def setting(**changes: object) -> Setting:
     plain = {
-        "rows": 4, "length": 24, "predicts": False, "teacher": False, "repeated": True,
+        "rows": 4, "length": 24, "target": changes.get("length", 24), "predicts": False, "teacher": False,
+        "repeated": True,
         "dtypes": F32, "bf16": False, "checkpointing": False,
         "chunk": 16,
     }  # fmt: skip
@@ -110,7 +111,7 @@ def test_rows_and_length_and_labels_cost(make) -> None:  # noqa: ANN001
     few = held(make, setting())
     assert held(make, setting(rows=8)) > 1.8 * few
     target = held(make, setting(predicts=True))
-    assert target > few
+    assert held(make, setting(predicts=True, target=12)) < target > few
     # One (chunk, vocabulary) array of floats at a time.
     assert held(make, setting(predicts=True, chunk=96)) - target <= 80 * 1024 * 4 * 3
 

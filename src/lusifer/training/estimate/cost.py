@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,17 @@ from transformers import AutoConfig, PreTrainedConfig
 from lusifer.data import sources as data_sources
 from lusifer.data.held import FEWEST
 from lusifer.errors import UsageError
-from lusifer.io.rows import BadRows, ending, lines, open_bytes
+from lusifer.io.rows import ending, lines, open_bytes
 from lusifer.model import build
 from lusifer.model.adapters import PartReport
 from lusifer.model.bases import backbones
+from lusifer.training.estimate import lengths
 from lusifer.training.estimate.memory import Estimator, Memory, here
 from lusifer.training.objectives import OBJECTIVES
 from lusifer.training.objectives.examples import draw_objectives
 from lusifer.training.recipe.data import Evaluate, PairSource, Source
 from lusifer.training.recipe.recipe import AlignmentStage, BaseSettings, Recipe, Stage
 from lusifer.training.recipe.stage import StageSettings
-
-CHARACTERS_PER_TOKEN = 4  # English prose under a subword tokenizer, roughly
-_LOOK = 500  # the number of rows whose lengths are read
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,14 @@ class SourceLoad:
     Args:
         name: The name of the source.
         rows: The rows after `limit` and `weight`. None if they are unknown before the download.
-        tokens: The tokens of a text: the mean of the first rows of a local file, else the maximum.
-        measured: Whether `tokens` comes from a local file.
+        tokens: The encoder's tokens of a text: the mean of the first rows of local files, else the maximum.
+        measured: Whether `tokens` comes from local files.
         steps: The steps of the stage that use the source. None if they are unknown.
         cut: The share of texts in the first rows that are truncated.
         texts: The number of texts of a row in the file.
+        target: The LLM's tokens of a text, if the LLM reads it and its tokenizer is on this machine.
+        looked: The number of rows that were read for the lengths.
+        counted: Whether lengths were counted with the encoder's tokenizer, not estimated from characters.
     """
 
     name: str
@@ -57,6 +57,9 @@ class SourceLoad:
     steps: float | None = None
     cut: float = 0.0
     texts: float = 2.0
+    target: float | None = None
+    looked: int = 0
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,18 @@ class StageLoad:
     @property
     def tokens(self) -> float:
         """The mean number of tokens of a text, weighted by rows; the largest mean if any rows are unknown."""
-        known = [source for source in self.sources if source.rows]
-        if len(known) < len(self.sources):
-            return max(source.tokens for source in self.sources)
-        return sum(source.tokens * source.rows for source in known) / sum(source.rows for source in known)
+        return self._mean([source.tokens for source in self.sources])
+
+    @property
+    def target(self) -> float:
+        """The same for the LLM's tokens, where they are known."""
+        return self._mean([source.tokens if source.target is None else source.target for source in self.sources])
+
+    def _mean(self, lengths: Sequence[float]) -> float:
+        rows = [source.rows or 0 for source in self.sources]
+        if 0 in rows:
+            return max(lengths)
+        return sum(length * count for length, count in zip(lengths, rows, strict=True)) / sum(rows)
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,7 @@ def _stage(recipe: Recipe, stage: StageSettings, estimator: Estimator, llm: PreT
     stage.refuse_llm(llm, backbones.is_decoder(llm))
     load = stage_load(recipe, stage)
     parts = {kind: estimator.parts(stage, kind) for kind in ("cuda", here())}
-    flops = estimator.flops(stage, load.tokens)
+    flops = estimator.flops(stage, load.tokens, load.target)
     scores = load.scores
     known = scores is None or None not in (scores.times, scores.texts)
     scoring = estimator.forward_flops(stage, scores.tokens) * scores.times * scores.texts if scores and known else None
@@ -169,7 +180,7 @@ def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
     Raises:
         DataError: One of the first rows of a local file is bad.
     """
-    loads = [_source_load(source, recipe.longest(stage)) for source in recipe.sources(stage)]
+    loads = [_source_load(recipe, stage, source) for source in recipe.sources(stage)]
     rows = [load.rows for load in loads]
     total = sum(rows) if None not in rows else None
     scored, held = stage.evaluate, 0
@@ -182,7 +193,7 @@ def stage_load(recipe: Recipe, stage: Stage) -> StageLoad:
     dropped = [source.name for source in stage.data if not recipe.reads(source)]
     if scored is None:
         return StageLoad(shared, dropped, steps)
-    apart = [_source_load(source, recipe.longest(stage)) for source in scored.data] or loads
+    apart = [_source_load(recipe, stage, source) for source in scored.data] or loads
     return StageLoad(shared, dropped, steps, _score_load(scored, apart, steps))
 
 
@@ -224,33 +235,27 @@ def _score_load(scored: Evaluate, apart: list[SourceLoad], steps: int | None) ->
     return ScoreLoad(times, rows, texts, tokens)
 
 
-def _source_load(source: Source, max_length: int) -> SourceLoad:
+def _source_load(recipe: Recipe, stage: Stage, source: Source) -> SourceLoad:
     """Compute the load of one source."""
     weight = source.weight if isinstance(source, PairSource) else 1.0
     if source.path is None:
         rows = None if source.limit is None else round(source.limit * weight)
-        return SourceLoad(source.name, rows, max_length, measured=False)
+        return SourceLoad(source.name, rows, recipe.longest(stage), measured=False)
     files = data_sources.files(source.path)
     rows = sum(map(_count, files))
-    rows = rows if source.limit is None else min(rows, source.limit)
-    lengths, looked = _lengths(source, files[0])
-    tokens = min(float(max_length), sum(lengths) / max(len(lengths), 1) / CHARACTERS_PER_TOKEN + 2)
-    cut = sum(length > max_length * CHARACTERS_PER_TOKEN for length in lengths) / max(len(lengths), 1)
-    texts = len(lengths) / max(looked, 1)
-    return SourceLoad(source.name, round(rows * weight), tokens, measured=True, cut=cut, texts=texts)
-
-
-def _lengths(source: Source, file: Path) -> tuple[list[int], int]:
-    """Return the numbers of characters of the texts in the first rows of a file, and the number of these rows."""
-    rows = data_sources.read_file(file, source.row_kind, source.fields, BadRows(source.skip_bad))
-    lengths: list[int] = []
-    count = 0
-    for row in islice(rows, _LOOK):
-        count += 1
-        paired = source.row_kind == "pairs"
-        texts = [row["query"], *row["positive"][:1], *row["negative"]] if paired else [row["text"]]
-        lengths += map(len, texts)
-    return lengths, count
+    rows = round((rows if source.limit is None else min(rows, source.limit)) * weight)
+    found = lengths.read(recipe, stage, source, files)
+    return SourceLoad(
+        source.name,
+        rows,
+        found.tokens,
+        measured=True,
+        cut=found.cut,
+        texts=found.texts,
+        target=found.target,
+        looked=found.rows,
+        counted=found.counted,
+    )
 
 
 def _count(file: Path) -> int:

@@ -182,16 +182,19 @@ class Estimator:
         step = max(self._count(stage, each, length, kind).bytes for each in stage.passes)
         return Memory(weights, 4 * trainable, 2 * 4 * trainable, round(max(0, step - 4 * trainable)) + cache)
 
-    def flops(self, stage: StageSettings, tokens: float) -> float:
+    def flops(self, stage: StageSettings, tokens: float, target: float | None = None) -> float:
         """Count the FLOPs of one optimizer step, with gradient checkpointing and gradient cache.
 
         Args:
             stage: The stage.
             tokens: The tokens of a text.
+            target: The tokens of a text for the LLM, if it predicts or reads the text itself; None: the same number.
         """
+        length = max(2, round(tokens))
+        own = length if target is None else max(2, round(target))
         total = 0.0
         for each in stage.passes:
-            count = self._count(stage, each, max(2, round(tokens)), "cuda")
+            count = self._count(stage, each, length, "cuda", own)
             total += each.share * (count.flops + count.forward * stage.embeds_twice) / count.rows
         return total * stage.batch_size * stage.columns
 
@@ -205,16 +208,17 @@ class Estimator:
         count = self._count(stage, Pass(), max(2, round(tokens)), "cuda")
         return count.forward / count.rows
 
-    def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Counted:
+    def _count(self, stage: StageSettings, part: Pass, length: int, kind: Kind, target: int | None = None) -> Counted:
         """Count bytes and FLOPs of one kind of pass."""
-        runs = self._runs(stage, self._setting(stage, part, length, kind), kind)
+        runs = self._runs(stage, self._setting(stage, part, length, kind, target), kind)
         first, *others = (run.counted * times for times, run in runs)
         return sum(others, start=first)
 
-    def _setting(self, stage: StageSettings, part: Pass, length: int, kind: Kind) -> Setting:
+    def _setting(self, stage: StageSettings, part: Pass, length: int, kind: Kind, target: int | None = None) -> Setting:
         return Setting(
             rows=min(stage.rows_at_once(length), stage.batch_size * stage.columns),
             length=length,
+            target=target if target is not None and (part.predicts or part.teacher) else length,
             predicts=part.predicts,
             teacher=part.teacher,
             repeated=stage.batch_size * stage.columns > stage.rows_at_once(length),

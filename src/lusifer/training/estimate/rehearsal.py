@@ -39,8 +39,9 @@ class Setting:
 
     Args:
         rows: The rows in memory at once.
-        length: Their length in tokens.
-        predicts: Whether the LLM predicts a target of the same length.
+        length: Their length in the encoder's tokens.
+        target: Their length in the LLM's tokens, where it predicts or reads the text itself.
+        predicts: Whether the LLM predicts a target.
         teacher: Whether the LLM also reads the text itself.
         repeated: Whether a step has several mini-batches, so that gradients exist while activations do.
         dtypes: Backbone -> dtype of its weights.
@@ -51,6 +52,7 @@ class Setting:
 
     rows: int
     length: int
+    target: int
     predicts: bool
     teacher: bool
     repeated: bool
@@ -216,7 +218,7 @@ def _step(network: LusiferForAlignment, setting: Setting, live: Live) -> tuple[i
     with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
         loss = _loss(network, setting)
     if setting.predicts:  # torch's operation hides the product with the LM head in the forward pass
-        live.flops += 2 * setting.rows * setting.length * network.lm_head.weight.numel()
+        live.flops += 2 * setting.rows * setting.target * network.lm_head.weight.numel()
     forward = live.flops
     loss.backward()
     return forward, live.flops
@@ -227,21 +229,25 @@ def _loss(network: LusiferForAlignment, setting: Setting) -> torch.Tensor:
     model = network.model
     ids = torch.ones(setting.rows, setting.length, dtype=torch.long)
     mask = torch.ones_like(ids)
+    own, own_mask = ids, mask
+    if setting.target != setting.length:
+        own = torch.ones(setting.rows, setting.target, dtype=torch.long)
+        own_mask = torch.ones_like(own)
     words = model.llm.get_input_embeddings()
     if setting.teacher:
-        places = torch.arange(setting.length).expand(setting.rows, -1)
+        places = torch.arange(setting.target).expand(setting.rows, -1)
         with torch.no_grad():
-            model.run_llm(words(ids), mask, places)
+            model.run_llm(words(own), own_mask, places)
     if not setting.predicts:
         return model(ids, mask).embedding.sum()
     # `predict` selects the positions with labels, which needs numbers. Here all positions have labels.
     prompt = model.soft_prompt(ids, mask)
-    embeds = torch.cat([prompt.inputs_embeds, words(ids).to(prompt.inputs_embeds.dtype)], dim=1)
-    keys = torch.cat([prompt.attention_mask, mask], dim=1)
-    places = target_positions(prompt, mask, 0)
+    embeds = torch.cat([prompt.inputs_embeds, words(own).to(prompt.inputs_embeds.dtype)], dim=1)
+    keys = torch.cat([prompt.attention_mask, own_mask], dim=1)
+    places = target_positions(prompt, own_mask, 0)
     visible = prefix_mask(keys, prompt.attention_mask.shape[1], model.llm.dtype)
-    states = model.run_llm(embeds, visible, places)[:, -setting.length :].flatten(0, 1)
-    return network._token_loss(states, ids.flatten()).sum()
+    states = model.run_llm(embeds, visible, places)[:, -setting.target :].flatten(0, 1)
+    return network._token_loss(states, own.flatten()).sum()
 
 
 def _cast(backbone: nn.Module, dtype: torch.dtype) -> None:
