@@ -78,6 +78,33 @@ def test_where_it_fits_a_change_that_halves_the_time_is_named(monkeypatch):
     assert "unknown" in found
 
 
+def test_half_the_encoder_is_the_last_change_and_said_to_be_another_model(monkeypatch):
+    stages = [stage("alignment", 26, 1.0, 3.0), stage("contrastive", 30, 1.0, 9.0)]
+    asked: list[object] = []
+
+    def changed(change: list[str], names: list[str] | None) -> list[StageEstimate]:
+        asked.append(names)
+        return [stage("alignment", 12, 1.0, 2.0), stage("contrastive", 14, 1.0, 4.0)]
+
+    def load(more: list[str]) -> list[str]:
+        if more != ["model.encoder.layers=1"]:  # the tiny encoder has two
+            raise UsageError("refused")
+        return more
+
+    monkeypatch.setattr(totals, "estimate", changed)
+    recipe = load_recipe("tiny")
+    found = totals.advise(stages, recipe, load, 24)
+    sizes = "(stage contrastive: 30.0 GiB -> 14.0 GiB; another model: fewer encoder layers, so train and score it anew)"
+    assert found == f"to fit in 24 GiB: --set model.encoder.layers=1 {sizes}"  # and alignment fits as well
+    assert "nearest: --set model.encoder.layers=1, 14.0 GiB; another model" in totals.advise(stages, recipe, load, 8)
+    assert totals.advise(stages, recipe, load, 40).startswith(
+        "to halve the time: --set model.encoder.layers=1 (50% of the FLOPs, in 40 GiB; another model"
+    )
+    assert asked == [None] * 3  # all stages
+    one = load_recipe("tiny", ["model.encoder.layers=1"])
+    assert not [change for change in totals._smaller(one, "contrastive") if "layers" in change]
+
+
 @pytest.mark.slow
 def test_the_command_says_both():
     text = describe("tiny", gpus=2, memory=8.0)

@@ -147,7 +147,7 @@ def estimate(recipe: Recipe, only: Collection[str] | None = None) -> list[StageE
         UsageError: A base is neither on disk nor in `known_bases.toml`, its architecture is not supported, or an
             objective needs an LM head and the LLM has none.
     """
-    encoder, llm = _config(recipe.model.encoder, "encoder"), _config(recipe.model.llm, "llm")
+    encoder, llm = base_config(recipe.model.encoder, "encoder"), base_config(recipe.model.llm, "llm")
     estimator = Estimator(recipe, encoder, llm)
     wanted = [stage for stage in recipe.stages if only is None or stage.name in only]
     return [_stage(recipe, stage, estimator, llm) for stage in wanted]
@@ -270,8 +270,16 @@ def _count(file: Path) -> int:
     return count if ".jsonl" in ending(file) else max(count - 1, 0)
 
 
-def _config(base: BaseSettings, backbone: str) -> PreTrainedConfig:
-    """Read the configuration of a base: from disk, from the Hub's cache on disk, or from `known_bases.toml`."""
+def base_config(base: BaseSettings, backbone: str) -> PreTrainedConfig:
+    """Read the configuration of a base: from disk, from the Hub's cache on disk, or from `known_bases.toml`.
+
+    Args:
+        base: The settings of the base; `layers` counts.
+        backbone: "encoder" or "llm".
+
+    Raises:
+        UsageError: The configuration is not on this machine.
+    """
     wanted = base.base()
     if base.path.startswith("tiny:"):
         return build.read_config(replace(wanted, path=str(build.TINY / backbone)), backbone)

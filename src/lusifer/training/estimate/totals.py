@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lusifer.errors import UsageError
-from lusifer.training.estimate.cost import StageEstimate, cards, estimate
+from lusifer.training.estimate.cost import StageEstimate, base_config, cards, estimate
 from lusifer.training.recipe.recipe import Recipe
 
 GIB = 2**30
 FEWER = 6
 """How often the mini-batch is halved at most to fit the memory."""
+_MODEL = "model."
+"""The start of a change that concerns all stages."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def total(stages: Sequence[StageEstimate], gpus: int = 1) -> Totals:
 def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list[str]], Recipe], gib: float) -> str:
     """Name one change that makes the recipe fit a card, or if it fits, one that halves its time.
 
-    Each change is estimated in one stage; the other stages stay unchanged.
+    A change of a stage is estimated in that stage, a change of the model in all. The last change that is tried is
+    half the layers of the encoder, which trains another model: the text says so.
 
     Args:
         stages: The estimates of the stages.
@@ -69,14 +72,16 @@ def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list
     if largest.memory.total > gib * GIB:
         best = None
         for change in _smaller(recipe, largest.name):
-            found = _changed(load, change, largest.name)
-            if found is None:
+            after = _changed(load, change, largest.name, stages)
+            if after is None:
                 continue
+            found = next(stage for stage in after if stage.name == largest.name)
             if found.memory.total <= gib * GIB:
                 sizes = f"stage {largest.name}: {_size(largest.memory.total)} -> {_size(found.memory.total)}"
-                return f"to fit in {gib:g} GiB: --set {change} ({sizes}{_beside(stages, largest.name, gib)})"
+                sizes += _beside(after, largest.name, gib) + _other_model(change)
+                return f"to fit in {gib:g} GiB: --set {change} ({sizes})"
             best = min(best or (found.memory.total, change), (found.memory.total, change))
-        nearest = "" if best is None else f"; nearest: --set {best[1]}, {_size(best[0])}"
+        nearest = "" if best is None else f"; nearest: --set {best[1]}, {_size(best[0])}{_other_model(best[1])}"
         return f"stage {largest.name} does not fit in {gib:g} GiB by one change{nearest}"
     known = [stage for stage in stages if stage.work is not None]
     if len(known) < len(stages):
@@ -84,14 +89,17 @@ def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list
     longest, whole = max(known, key=lambda stage: stage.work), sum(stage.work for stage in known)
     best = None
     for change in _shorter(recipe, longest.name):
-        found = _changed(load, change, longest.name)
-        if found is None or found.work is None or found.memory.total > gib * GIB:
+        after = _changed(load, change, longest.name, stages)
+        if after is None or any(stage.work is None or stage.memory.total > gib * GIB for stage in after):
             continue
-        share = (whole - longest.work + found.work) / whole
+        share = sum(stage.work for stage in after) / whole
         best = min(best or (share, change), (share, change))
         if share <= 0.5:
-            return f"to halve the time: --set {change} ({share:.0%} of the FLOPs, in {gib:g} GiB)"
-    nearest = "" if best is None or best[0] > 0.99 else f"; most saves --set {best[1]} ({best[0]:.0%} of the FLOPs)"
+            told = f"{share:.0%} of the FLOPs, in {gib:g} GiB{_other_model(change)}"
+            return f"to halve the time: --set {change} ({told})"
+    nearest = ""
+    if best is not None and best[0] <= 0.99:
+        nearest = f"; most saves --set {best[1]} ({best[0]:.0%} of the FLOPs{_other_model(best[1])})"
     return f"fits in {gib:g} GiB; no one change in stage {longest.name} halves the time{nearest}"
 
 
@@ -105,12 +113,28 @@ def _size(count: int) -> str:
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 
-def _changed(load: Callable[[list[str]], Recipe], change: str, name: str) -> StageEstimate | None:
-    """Estimate a stage after a change; None if the recipe refuses the change."""
+def _other_model(change: str) -> str:
+    """Warn of a change that trains another model, with other scores."""
+    return "; another model: fewer encoder layers, so train and score it anew" if change.startswith(_MODEL) else ""
+
+
+def _changed(
+    load: Callable[[list[str]], Recipe], change: str, name: str, stages: Sequence[StageEstimate]
+) -> list[StageEstimate] | None:
+    """Estimate the stages after a change of one stage or of the model; None if the recipe refuses the change."""
     try:
-        return estimate(load([change]), [name])[0]
+        found = estimate(load([change]), None if change.startswith(_MODEL) else [name])
     except UsageError:
         return None
+    new = {stage.name: stage for stage in found}
+    return [new.get(stage.name, stage) for stage in stages]
+
+
+def _fewer_layers(recipe: Recipe) -> Iterator[str]:
+    """Yield the change to half the layers of the encoder, the one change here that trains another model."""
+    layers = base_config(recipe.model.encoder, "encoder").num_hidden_layers
+    if layers > 1:
+        yield f"{_MODEL}encoder.layers={layers // 2}"
 
 
 def _smaller(recipe: Recipe, name: str) -> Iterator[str]:
@@ -130,6 +154,7 @@ def _smaller(recipe: Recipe, name: str) -> Iterator[str]:
     if stage.bf16 is False:
         yield f"{before}.bf16=auto"
     yield f"{before}.max_length={max(8, recipe.longest(stage) // 2)}"
+    yield from _fewer_layers(recipe)
 
 
 def _shorter(recipe: Recipe, name: str) -> Iterator[str]:
@@ -140,3 +165,4 @@ def _shorter(recipe: Recipe, name: str) -> Iterator[str]:
     if getattr(stage, "gradient_cache", False):
         yield f"stages.{name}.gradient_cache=false"
     yield f"stages.{name}.max_length={max(8, recipe.longest(stage) // 2)}"
+    yield from _fewer_layers(recipe)
