@@ -92,6 +92,7 @@ def test_a_language_outside_the_table_is_named(code: str, row: Language) -> None
         ("zxx", USUAL),
         ("topic", USUAL),
         ("a", USUAL),
+        ("\ud800", USUAL),
         ("-en", "did you mean en (English)?"),
         ("中文", "did you mean zh (Chinese)?"),
     ],
@@ -105,7 +106,10 @@ def test_what_is_no_language_is_refused_with_the_nearest(code: str, nearest: str
 
 
 @given(
-    st.one_of(st.text(max_size=12), st.from_regex(r"[a-zA-Z]{2,3}([-_][a-zA-Z]{4})?([-_][A-Z]{2})?", fullmatch=True))
+    st.one_of(
+        st.text(st.characters(exclude_categories=()), max_size=12),
+        st.from_regex(r"[a-zA-Z]{2,3}([-_][a-zA-Z]{4})?([-_][A-Z]{2})?", fullmatch=True),
+    )
 )
 def test_any_word_is_a_language_or_refused(code: str) -> None:
     try:

@@ -147,7 +147,7 @@ def _nearest(code: str) -> str:
         if code.isascii() and len(code.strip()) < 4:  # too short for a name: langcodes knows languages called A or En
             raise LookupError(code)
         found = language(str(langcodes.find(code.strip())))
-    except (LookupError, UsageError):
+    except (LookupError, UnicodeEncodeError, UsageError):  # langcodes cannot look a lone surrogate up
         names = {name.lower(): row for row in table().values() for name in (row.name, row.code3, row.code)}
         words = (code.strip().lower(), *code.lower().replace("_", "-").split("-")[:1])
         near = [name for word in words for name in difflib.get_close_matches(word, names, 1, 0.7)]
