@@ -169,7 +169,11 @@ def edit_modules(path: Path, change) -> None:
     [
         ("sentence_bert_config.json", "{}", "KeyError: 'sentence_embedding'"),
         ("tokenizer_config.json", "{}", "ValueError: Asking to pad"),
-        ("modules.json", '[{"name": "0", "path": "", "type": "no.such.Thing"}]', "ValueError: The model "),
+        (
+            "modules.json",
+            '[{"name": "0", "path": "", "type": "no.such.Thing"}]',
+            "modules.json: names the class 'no.such.Thing'",
+        ),
     ],
 )
 def test_red_in_one_line_when_a_whole_folder_does_not_load_or_embed(copy, name, content, words):

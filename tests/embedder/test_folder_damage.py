@@ -79,6 +79,24 @@ def test_json_of_another_shape_is_named(name, content, copy):
     assert [probe.ok for probe in examine(copy)] == [False]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("sentence_transformers.base.", "sentence_transformers.bse.", "damaged, sentence-transformers has no class"),
+        ("Normalize", "Normalise", "damaged, sentence-transformers has no class"),
+        ("sentence_transformers.base.", "ssentence_transformers.base.", "names the class .* is not part of"),
+    ],
+)
+def test_a_class_that_sentence_transformers_lacks_is_named(old, new, words, copy):
+    file = copy / "modules.json"
+    assert old in file.read_text()
+    modules = [module | {"type": module["type"].replace(old, new)} for module in json.loads(file.read_text())]
+    file.write_text(json.dumps(modules))
+    with pytest.raises(ModelFolderError, match=rf"modules\.json: {words}.*copy or save the folder again") as caught:
+        lusifer.load(copy)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [{"encoder": 3}, {"tower_dtypes": 3}, {"num_soft_tokens": "x"}])
 def test_a_value_of_another_kind_is_named(change, copy):
     config = json.loads((copy / "config.json").read_text())

@@ -142,7 +142,7 @@ def _told(folder: Path, what: str) -> Iterator[None]:
     except (LusiferError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # tokenizers raises a bare Exception, and peft many kinds
-        said = contents.fault(folder) or tokenizer_files.fault(folder, contents.ADVICE)
+        said = contents.fault(folder) or _of_modules(folder) or tokenizer_files.fault(folder, contents.ADVICE)
         file = folder / contents.ADAPTERS
         if said is None and file.is_file():
             said = _of_adapters(folder, error)
@@ -152,6 +152,22 @@ def _told(folder: Path, what: str) -> Iterator[None]:
             if said is None:
                 raise
         raise ModelFolderError(said or f"{what}: {_why(error)}") from error
+
+
+def _of_modules(folder: Path) -> str | None:
+    """Describe the first class in modules.json that sentence-transformers does not load; None if it loads them all."""
+    from sentence_transformers.util.misc import import_from_string
+
+    file = folder / "modules.json"
+    for name in [module["type"] for module in contents.read(file)] if file.is_file() else ():
+        if not name.startswith("sentence_transformers."):
+            words = f"names the class {name!r}, which is not part of sentence-transformers"
+            return f"{file}: {words}: Lusifer runs no code of a model folder; {contents.ADVICE}"
+        try:
+            import_from_string(name)
+        except ImportError:
+            return f"{file}: damaged, sentence-transformers has no class {name!r}; {contents.ADVICE}"
+    return None
 
 
 def _why(error: Exception) -> str:
