@@ -1,8 +1,9 @@
 """`lusifer ablate` on the toy recipe."""
 
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -134,13 +135,20 @@ def test_an_interrupted_run_says_how_to_go_on_if_it_has_begun(begun, tmp_path, m
     assert main(["train", "tiny", "--output", str(tmp_path / "run")]) == 130
     said = capsys.readouterr().err
     words = f"{tmp_path / 'run'}: stopped at step 13 of 20 of stage alignment, saved up to step 10; repeat the command "
-    assert (f"{words}with --resume to continue from there" in said) == begun and "interrupted" in said
+    assert (f"{words}with --resume to continue" in said) == begun and "interrupted" in said
+
+
+def test_the_example_in_the_help_of_set_changes_a_recipe():
+    (example,) = re.findall(r"as in (\S+)\.$", get_args(train.SetOption)[1].help)
+    assert load_recipe("tiny", [example]).stages[1].max_steps == 100
 
 
 def test_where_a_run_stopped_is_said_also_before_its_first_checkpoint(tmp_path):
     assert train.stopped(tmp_path, {}) == "stopped before a step"
     at = {"stage": "alignment", "steps": 20, "step": 3}
-    assert train.stopped(tmp_path, at).endswith("step 3 of 20 of stage alignment, before its first checkpoint")
+    (tmp_path / "checkpoints" / "01-pre-alignment" / "checkpoint-10").mkdir(parents=True)
+    words = "step 3 of 20 of stage alignment, before the first checkpoint of this stage, which begins again"
+    assert train.stopped(tmp_path, at).endswith(words)
 
 
 def test_rows_that_a_stage_never_reads_are_no_matter_in_the_packaged_sample(capsys, tmp_path):

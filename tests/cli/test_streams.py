@@ -60,7 +60,7 @@ def test_a_run_that_is_done_is_done_wherever_its_words_go(tmp_path: Path, monkey
     monkeypatch.setattr(run, "train", lambda *_, **__: tmp_path / "model")
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["train", "tiny", "--output", str(tmp_path)]) == 0
-    assert "model: trained; check it with" in capsys.readouterr().err
+    assert "model: was trained already, nothing was done; check it with" in capsys.readouterr().err
 
 
 def test_what_is_written_to_a_closed_error_stream_is_in_no_file(tmp_path: Path, monkeypatch) -> None:

@@ -29,7 +29,9 @@ RecipeArgument = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.align.max_steps=100."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.contrastive.max_steps=100."
+    ),
 ]
 VariantOption = Annotated[str | None, typer.Option("--variant", help="Train this variant of the recipe.")]
 SAMPLE = "sample:"
@@ -70,10 +72,11 @@ def train(
             model = run.train(loaded, output, resume=resume, listen=follow(loaded, at, listen))
     except KeyboardInterrupt:
         if first and (output / "recipe.yaml").is_file():  # otherwise nothing can be resumed
-            terminal.note(f"{output}: {stopped(output, at)}; repeat the command with --resume to continue from there")
+            terminal.note(f"{output}: {stopped(output, at)}; repeat the command with --resume to continue")
         raise
     if first:
-        terminal.note(f"{model}: trained; check it with `lusifer doctor {model}`")
+        done = "trained" if at else "was trained already, nothing was done"
+        terminal.note(f"{model}: {done}; check it with `lusifer doctor {model}`")
 
 
 def follow(
@@ -102,9 +105,12 @@ def stopped(output: Path, at: dict[str, Any]) -> str:
     if not at:
         return "stopped before a step"
     place = f"stopped at step {at['step']:,} of {at['steps']:,} of stage {at['stage']}"
-    saved = [each.name for each in output.glob(f"checkpoints/*-{at['stage']}/checkpoint-*")]
+    found = output.glob("checkpoints/*/checkpoint-*")
+    saved = [each.name for each in found if each.parent.name.partition("-")[2] == at["stage"]]  # 01-STAGE
     steps = [int(step) for name in saved if (step := name.rpartition("-")[2]).isdigit()]
-    return f"{place}, saved up to step {max(steps):,}" if steps else f"{place}, before its first checkpoint"
+    if not steps:
+        return f"{place}, before the first checkpoint of this stage, which begins again"
+    return f"{place}, saved up to step {max(steps):,}"
 
 
 def refuse_first_rows(recipe: Recipe) -> None:

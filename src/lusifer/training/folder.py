@@ -132,6 +132,8 @@ class RunFolder:
             raise UsageError(f"{output}: no run to resume: correct the name, or start one without --resume")
         if self.has_learned and not resume:
             words = "contains a run already: continue it with --resume, or choose another --output"
+            if self.model.is_dir():
+                words = f"contains a finished run, with its model in {self.model.name}: choose another --output"
             raise UsageError(f"{output}: {words}")
 
     def _clear(self) -> None:

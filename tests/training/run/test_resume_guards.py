@@ -45,7 +45,7 @@ def test_two_processes_cannot_train_in_one_folder(recipe: Path, finished: Path) 
             train(recipe, finished)
         with pytest.raises(UsageError, match="another process trains in this folder"):
             folder.RunFolder(finished).refuse(finished, resume=False)
-    with pytest.raises(UsageError, match="contains a run already"):
+    with pytest.raises(UsageError, match="contains a finished run, with its model in model: choose"):
         folder.RunFolder(finished).refuse(finished, resume=False)
     train(recipe, finished, resume=True)  # the lock went with its holder
 

@@ -98,7 +98,8 @@ def _stages(recipe: Recipe, run: RunFolder, listen: Listener) -> Path:
         if not (target / MODEL).is_dir():
             embedder = _load(before, recipe, run)
             finished = False
-            _stage(recipe, stage, number, run, embedder, rows.pop(number, None), listen)
+            with processes.threads_for(sum(each.numel() for each in embedder.parameters())):
+                _stage(recipe, stage, number, run, embedder, rows.pop(number, None), listen)
             del embedder
             gc.collect()  # frees trainer and optimizer, which refer to each other, for the next stage
         before = target / MODEL
