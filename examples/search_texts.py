@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lusifer.cli import terminal
+from lusifer.errors import LusiferError
 from lusifer.index import documents
 from lusifer.index.index import Index
 from lusifer.io import parallel_text
@@ -20,17 +22,25 @@ from lusifer.languages import language
 
 
 def main() -> None:
-    """Index the texts, and print the best ones for each question."""
+    """Read the options, search, and print an error as one line."""
     parser = argparse.ArgumentParser(description="Search your own texts with questions in any language.")
     parser.add_argument("questions", nargs="*", metavar="QUESTION")
     parser.add_argument("--texts", metavar="FOLDER", help="your texts; by default the packaged English sentences")
     parser.add_argument("--index", type=Path, default=Path("texts.index"), help="folder of the index")
-    parser.add_argument("--model", default="mini", help="model of the index")
+    parser.add_argument("--model", default="mini", help="model of a new index")
     parser.add_argument("--top-k", type=int, default=1, help="number of texts for each question")
     options = parser.parse_args()
     if options.texts and not options.questions:
         parser.error("give a question after the options")
+    terminal.quiet()  # no progress bars and warnings of the libraries
+    try:
+        search(options)
+    except LusiferError as error:
+        raise SystemExit(f"error: {error}") from None
 
+
+def search(options: argparse.Namespace) -> None:
+    """Index the texts, and print the best ones for each question."""
     sample = parallel_text.sample().texts  # language -> 28 sentences, which are translations of each other
     questions = {question: question for question in options.questions}
     if not questions:

@@ -48,17 +48,64 @@ def test_texts_of_a_folder_are_searched(script, model_folder: Path, tmp_path: Pa
         script("search_texts.py", *words)
 
 
+def test_a_wrong_call_ends_in_one_line(script, tmp_path: Path) -> None:
+    with pytest.raises(
+        SystemExit, match=r"^error: none\.csv: no such file; give a CSV file with the columns query and"
+    ):
+        script("train_on_csv.py", "none.csv")
+    pairs(tmp_path / "pairs.csv", 0, 3)
+    with pytest.raises(SystemExit, match=r"^error: nowhere: no such [^\n]*$"):
+        script("train_on_csv.py", "pairs.csv", "--start", "nowhere")
+    (tmp_path / "runs" / "pairs").mkdir(parents=True)
+    (tmp_path / "runs" / "pairs" / "notes.txt").write_text("mine")
+    with pytest.raises(
+        SystemExit, match=r"^error: runs/pairs: is not empty and contains no run: choose another --outp"
+    ):
+        script("train_on_csv.py", "pairs.csv", "--start", "mini")
+    with pytest.raises(SystemExit, match=r"^error: nothing: no such [^\n]*$"):
+        script("search_texts.py", "--texts", "nothing", "Where is the station?")
+    with pytest.raises(SystemExit, match=r"^error: nowhere: no such [^\n]*$"):
+        script("search_texts.py", "--model", "nowhere")
+
+
+def pairs(file: Path, first: int, last: int) -> None:
+    """Write rows of the packaged pairs to a CSV file."""
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["query", "positive", "note"])
+        for pair in islice(sources.open_files(["sample:pairs"], 0, {}).rows, first, last):
+            rows.writerow([pair["query"], pair["positive"][0], ""])
+
+
+def small(**values: object) -> list[str]:
+    """The options of a short run."""
+    changes = {"epochs": 1, "batch_size": 8, "mini_batch_size": 8, "bf16": "false"} | values
+    return [word for key, value in changes.items() for word in ("--set", f"stages.contrastive.{key}={value}")]
+
+
 @pytest.mark.slow
 def test_a_csv_file_trains_a_model(script, model_folder: Path, tmp_path: Path) -> None:
-    with (tmp_path / "pairs.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["query", "positive", "note"])
-        for pair in islice(sources.open_files(["sample:pairs"], 0, {}).rows, 120):
-            rows.writerow([pair["query"], pair["positive"][0], ""])
-    changes = ("epochs=1", "batch_size=8", "mini_batch_size=8", "bf16=false")
-    settings = [word for change in changes for word in ("--set", f"stages.contrastive.{change}")]
-    printed = script("train_on_csv.py", "pairs.csv", "--start", model_folder, *settings)
+    pairs(tmp_path / "pairs.csv", 0, 120)
+    printed = script("train_on_csv.py", "pairs.csv", "--start", model_folder, *small())
+    assert "12 rows are held out for the score" in printed
     assert any(line.startswith("step ") and "loss" in line for line in printed)
     assert any(line.startswith("nDCG@10 on held-out rows: ") for line in printed)
-    assert "runs/mine/model: cosine of two sentences " in printed[-1]
-    assert (tmp_path / "runs" / "mine" / "model" / "config.json").is_file()
+    assert "runs/pairs/model: cosine of two sentences " in printed[-1]
+    assert (tmp_path / "runs" / "pairs" / "model" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_few_rows_train_without_a_score(script, model_folder: Path, tmp_path: Path) -> None:
+    pairs(tmp_path / "few.csv", 0, 36)
+    pairs(tmp_path / "others.csv", 36, 72)
+    words = ("--start", model_folder, *small())
+    printed = script("train_on_csv.py", "few.csv", *words)
+    assert printed[0].startswith("fewer than 100 rows") and printed[0].endswith("there is no score")
+    assert printed[1] == "5 steps" and printed[2].startswith("mean loss of all steps: ")
+    again = script("train_on_csv.py", "few.csv", *words)
+    assert len(again) == 2 and again[0].endswith("few/model: already trained; to train again give another --output")
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*another --output$"):
+        script("train_on_csv.py", "few.csv", "--start", model_folder, *small(batch_size=6))
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*another --output$"):
+        script("train_on_csv.py", "others.csv", *words, "--output", "runs/few")
+    assert "runs/others/model: cosine" in script("train_on_csv.py", "others.csv", *words)[-1]
