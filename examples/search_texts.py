@@ -26,12 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Search your own texts with questions in any language.")
     parser.add_argument("questions", nargs="*", metavar="QUESTION")
     parser.add_argument("--texts", metavar="FOLDER", help="your texts; by default the packaged English sentences")
-    parser.add_argument("--index", type=Path, default=Path("texts.index"), help="folder of the index")
+    parser.add_argument("--index", type=Path, help="folder of the index; by default FOLDER.index here, or texts.index")
     parser.add_argument("--model", default="mini", help="model of a new index")
     parser.add_argument("--top-k", type=int, default=1, help="number of texts for each question")
     options = parser.parse_args()
     if options.texts and not options.questions:
         parser.error("give a question after the options")
+    if options.index is None:  # the packaged sentences and your texts stay apart
+        options.index = Path(f"{Path(options.texts).resolve().stem if options.texts else 'texts'}.index")
     terminal.quiet()  # no progress bars and warnings of the libraries
     try:
         search(options)

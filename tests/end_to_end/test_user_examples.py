@@ -44,6 +44,7 @@ def test_texts_of_a_folder_are_searched(script, model_folder: Path, tmp_path: Pa
     assert script("search_texts.py", *words, "Where is the station?")[1:] == [
         "Where is the station?", "  1.000  a.txt: Where is the station?",
     ]  # fmt: skip
+    assert (tmp_path / "notes.index").is_dir() and not (tmp_path / "texts.index").exists()
     with pytest.raises(SystemExit):
         script("search_texts.py", *words)
 
