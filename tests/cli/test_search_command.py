@@ -324,3 +324,11 @@ def test_where_the_statistics_go(capsys, folder, model_folder):
     Path("two.jsonl").write_text('{"en": "a", "sw": "b"}\n{"en": "a"}\n')
     assert "two.jsonl" in refused(capsys, 1, "calibrate", "own", "--parallel", "two.jsonl", "--output", "x.safetensors")
     assert not Path("x.safetensors").exists()
+
+
+def test_index_with_another_model_than_that_of_the_index_advises_another_output(capsys, minilm_like_folder):
+    run(capsys, "index", "model", "--input", "notes", "--output", "i")
+    said = refused(capsys, 2, "index", str(minilm_like_folder), "--input", "notes", "--output", "i")
+    assert "gives other vectors: choose another --output, name the first model, or embed its texts again" in said
+    said = refused(capsys, 2, "search", "i", "water", "--model", str(minilm_like_folder))
+    assert "gives other vectors: search with the first, or embed its texts again" in said

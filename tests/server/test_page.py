@@ -22,6 +22,7 @@ DOCUMENTS = [
     {"id": "ja", "text": "駅は町の北にあります。", "language": ""},
     {"id": "<b>", "text": "<img src=x onerror=document.title='broken'> & more", "language": "en"},
 ]
+MODEL = {"id": "one", "index": "towns", "max_tokens": 64}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,28 @@ def test_hits_below_a_score_are_left_out_and_calibrated_ones_are_offered_with_st
     text = page.evaluate(shown, [kept[0], {"text": "Maji", "score": 0.5, "calibrated": 2.345, "language": "sw"}])
     page.evaluate("kept => { models = kept; }", kept)
     assert "score 0.500calibrated 2.35" in text.replace("2.34", "2.35") and "Swahili" in text
+
+
+def test_the_calibrated_box_asks_for_calibrated_scores(page: Any) -> None:
+    asked: list[bool] = []
+
+    def record(route: Any) -> None:
+        asked.append(route.request.post_data_json["calibrated"])
+        route.continue_() if not asked[-1] else route.fulfill(json={"results": []})
+
+    other = page.context.new_page()
+    other.route("**/v1/models", lambda route: route.fulfill(json={"data": [dict(MODEL, calibrated=True)]}))
+    other.route("**/search", record)
+    other.goto(page.url)
+    other.wait_for_selector("#comparable:not([hidden])")
+    other.fill("#query", "Kituo")
+    for ticked in (False, True):
+        other.set_checked("#calibrated", ticked)
+        other.evaluate("document.getElementById('columns').replaceChildren()")
+        other.press("#query", "Enter")
+        other.wait_for_selector("section")
+    assert asked == [False, True]
+    other.close()
 
 
 def test_text_runs_in_its_own_direction(page: Any) -> None:

@@ -38,7 +38,10 @@ def test_csv_and_its_column(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text('id,body\n1,"two\nlines"\n2,x\n', encoding="utf-8")
     assert read(file, "body") == ["two\nlines", "x"]
-    with pytest.raises(DataError, match=r"a\.csv line 3: no field 'text' \(found id, body\): name it with --field"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.csv line 3: no field 'text' \(found id, body; line 1 must be the header\): name it with --field",
+    ):
         read(file)
 
 

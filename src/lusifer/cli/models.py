@@ -134,7 +134,9 @@ def refuse_words(
 
 
 def refuse_damaged(model: str) -> None:
-    """Refuse a model folder in which a file is missing or damaged, before libraries are imported to load it.
+    """Refuse a model folder that lacks a file or has damaged settings, before libraries are imported to load it.
+
+    Weights are not read: damage inside them is found when they are loaded.
 
     Raises:
         ModelFolderError: The message names the file.
@@ -147,6 +149,22 @@ def refuse_damaged(model: str) -> None:
         return
     if file := next((each for each in weights.files(folder, contents.ADVICE) if not each.is_file()), None):
         raise ModelFolderError(f"{file}: missing; {contents.ADVICE}")
+
+
+def open_to_add(output: Path, model: str) -> Index:
+    """Open an index with the model that is to add documents.
+
+    Raises:
+        UsageError: As for `Index.open`; for another model than that of the index the message advises another --output.
+    """
+    from lusifer.index.index import Index
+    from lusifer.index.models import OtherModelError
+
+    try:
+        return Index.open(output, model)
+    except OtherModelError as error:
+        how = "gives other vectors: choose another --output, name the first model, or"
+        raise UsageError(str(error).replace(error.SEARCH, how)) from error
 
 
 def usable(device: str | None) -> str | None:

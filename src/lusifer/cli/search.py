@@ -21,6 +21,7 @@ from lusifer.cli.models import (
     guard_for,
     load_to_embed,
     model_name,
+    open_to_add,
     quick_imports,
     refuse_words,
     settle_dtype,
@@ -206,7 +207,7 @@ def _opened(
             elif not choice.checked:
                 demand(embedder, model)
             return Index.create(output, model, embedder=embedder, **settings)
-        made = Index.open(output, model)
+        made = open_to_add(output, model)
         made.require_own()
         settle_dtype(settings, output, model, made.model.dtype)
         made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone, index=made)[0])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from lusifer.errors import DataError
-from lusifer.io.rows import kind_of_value, refuse_no_object
+from lusifer.io.rows import columns, kind_of_value, refuse_no_object
 from lusifer.prompts import INVISIBLE, check_text
 
 Row = dict[str, Any]
@@ -131,19 +131,15 @@ def kind_of(row: Any, where: str) -> str:
         return "pairs"
     if "text" in row:
         return "labelled" if "label" in row else "passages"
-    found = ", ".join(map(str, row)) or "none"
-    raise DataError(
-        f"{where}: neither a column query (pairs) nor text (passages) (found {found}): rename the columns, or map them "
-        "with fields"
-    )
+    words = "neither a column query (pairs) nor text (passages)"
+    raise DataError(f"{where}: {words} (found {columns(row)}): rename the columns, or map them with fields")
 
 
 def _refuse_missing(row: Any, where: str, column: str, name: str, rename: str | None) -> None:
     refuse_no_object(row, where)
     if name not in row:
-        there = ", ".join(map(str, row)) or "none"
         how = f"{rename}{column}=NAME" if rename else f"fields: {{{column}: NAME}} in the recipe"
-        raise DataError(f"{where}: column {name} is missing (found {there}): add it, or give its name: {how}")
+        raise DataError(f"{where}: column {name} is missing (found {columns(row)}): add it, or give its name: {how}")
 
 
 def _texts(value: Any, where: str, lists: Lists) -> list[str]:

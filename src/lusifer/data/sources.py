@@ -131,6 +131,8 @@ def _missing(path: str) -> str:
         return f"{path}: no such sample in the package: use one of {samples}"
     if Path(path).is_dir():
         return f"{path}: is a folder: name its files, such as '{path.rstrip('/')}/*.jsonl'"
+    if Path(path).exists():
+        return f"{path}: is a pipe or a device: save its rows as a file ({', '.join(SUFFIXES)})"
     if glob.has_magic(path):
         return f"{path}: no such file: nothing matches the pattern: correct it"
     if _HUB_ID.fullmatch(path) and row_files.ending(Path(path)) not in SUFFIXES:
@@ -256,7 +258,8 @@ def _kind(file: Path, fields: Mapping[str, str]) -> str:
     back = {theirs: ours for ours, theirs in fields.items()}
 
     def of(row: Any, where: str) -> str:
-        return schema.kind_of({back.get(key, key): None for key in row} if isinstance(row, Mapping) else row, where)
+        renamed = {back.get(key, key): None for key in row} if isinstance(row, Mapping) else row
+        return schema.kind_of(row_files.CsvRow(renamed) if isinstance(row, row_files.CsvRow) else renamed, where)
 
     first = list(islice(row_files.read(file, of, BadRows(_LOOK), columns=()), _LOOK))
     if not first:

@@ -79,8 +79,7 @@ def document(row: Any, where: str, text: str = "text", id: str = "id", default: 
     rows.refuse_no_object(row, where)
     for name, option in ((text, "--field"), *(() if default is not None else ((id, "--id"),))):
         if name not in row:
-            has = ", ".join(map(str, row)) or "none"
-            raise DataError(f"{where}: no field {name!r} (found {has}): name it with {option}")
+            raise DataError(f"{where}: no field {name!r} (found {rows.columns(row)}): name it with {option}")
     name = row.get(id)
     if name is None and default is not None:
         name = default
@@ -225,9 +224,10 @@ class DocumentFolder:
             try:
                 if file.stat().st_size > rows.MOST_IN_A_LINE:
                     raise DataError(f"{file}: more than {rows.MOST_IN_A_LINE:,} bytes: split it, or remove it")
-                text = file.read_bytes().decode("utf-8-sig")  # with its line ends, so that places of passages are right
+                data = file.read_bytes()
+                text = data.decode("utf-8-sig")  # with its line ends, so that places of passages are right
             except UnicodeDecodeError as error:
-                raise DataError(f"{file}: not UTF-8 (byte {error.start}): save the file as UTF-8") from None
+                raise DataError(f"{file}: not UTF-8 (byte {error.start}): {rows.not_utf8(data[: rows.HEAD])}") from None
             except OSError as error:
                 raise DataError(f"{file}: cannot be read ({error.strerror}): fix that, or remove the file") from None
             if not text.strip():

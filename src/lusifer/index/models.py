@@ -179,6 +179,12 @@ def shipped_line(made_by: IndexModel) -> str | None:
     return None
 
 
+class OtherModelError(UsageError):
+    """The model gives other vectors than those of the index; the message has `SEARCH`, with the advice for searches."""
+
+    SEARCH = "gives other vectors: search with the first, or"
+
+
 def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
     """Check that a model may search an index.
 
@@ -207,7 +213,7 @@ def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:
         how = f"`Index.open({index!r}, {made_by.name!r}, embedder=model)`"
         words = f"its files are unknown: if it is that model, use {how}; if not, {anew}"
         raise UsageError(f"{index}: was made by {made}, but you gave {asked}; {words}")
-    raise UsageError(f"{index}: was made by {made}, but {asked} gives other vectors: search with the first, or {anew}")
+    raise OtherModelError(f"{index}: was made by {made}, but {asked} {OtherModelError.SEARCH} {anew}")
 
 
 def describe(

@@ -26,6 +26,7 @@ MOST_IN_A_LINE = 64 * 2**20
 small compressed file could have an endless one."""
 PARQUET_ROWS = 10_000  # in memory at once
 BINARY_ROWS = 500  # the same where all columns are read, which may have pictures
+HEAD = 8192  # so many first bytes of a file that is not UTF-8 tell whether it is binary
 BOM = b"\xef\xbb\xbf"
 _UTF16, GZIP, PARQUET = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b", b"PAR1\x15"  # the first bytes of such files
 _BINARY = {
@@ -35,6 +36,10 @@ _BINARY = {
 """The first bytes of files that are often taken for texts -> their kind."""
 _RETURNS = "a carriage return without a line feed after it: save the file with line feeds"
 _OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # separators of files that are called CSV
+
+
+class CsvRow(dict[str, Any]):
+    """A row of CSV; its keys are the first line of the file, which may be no header."""
 
 
 @dataclass
@@ -176,10 +181,11 @@ def json_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     Raises:
         DataError: As `lines`.
     """
+    head = _head(stream)
     for number, line in enumerate(lines(stream, name), start=1):
         if (line.removeprefix(BOM) if number == 1 else line).strip():
             where = f"{name} line {number}"
-            yield where, _json(line, where, first=number == 1)
+            yield where, _json(line, where, head, first=number == 1)
 
 
 def text_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | DataError]]:
@@ -190,6 +196,7 @@ def text_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | DataErr
     Raises:
         DataError: As `lines`.
     """
+    head = _head(stream)
     for number, line in enumerate(lines(stream, name), start=1):
         where = f"{name} line {number}"
         text = line.removeprefix(BOM) if number == 1 else line
@@ -197,20 +204,20 @@ def text_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | DataErr
             # Lone surrogates pass here: `check_text` names them.
             words: str | DataError = text.decode("utf-8", "surrogatepass").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
-            words = DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
+            words = DataError(f"{where}: not UTF-8 (byte {error.start}): {not_utf8(head, line)}")
         if isinstance(words, str) and b"\r" in line.removesuffix(b"\r\n"):
             words = DataError(f"{where}: {_RETURNS}")
         yield where, words
 
 
-def _json(line: bytes, where: str, first: bool) -> Any:
+def _json(line: bytes, where: str, head: bytes, first: bool) -> Any:
     """The value of a line, or what is wrong with the line."""
     if not first and line.startswith(BOM):
         return DataError(f"{where}: a byte-order mark inside the file, as after joining files: remove it")
     try:
         return parse_json(line)
     except UnicodeDecodeError as error:
-        return DataError(f"{where}: not UTF-8 (byte {error.start}): {_hint(line)}")
+        return DataError(f"{where}: not UTF-8 (byte {error.start}): {not_utf8(head, line)}")
     except json.JSONDecodeError as error:
         if b"\r" in line.strip():
             return DataError(f"{where}: {_RETURNS}")
@@ -219,6 +226,11 @@ def _json(line: bytes, where: str, first: bool) -> Any:
         return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): write one object per line")
     except ValueError as error:
         return DataError(f"{where}: JSON that cannot be read ({error}): write one plain object per line")
+
+
+def columns(row: Mapping[Any, Any]) -> str:
+    """Return the names of a row's columns, for messages; for CSV with the reminder that line 1 is the header."""
+    return (", ".join(map(str, row)) or "none") + ("; line 1 must be the header" if isinstance(row, CsvRow) else "")
 
 
 def refuse_no_object(row: Any, where: str) -> None:
@@ -268,7 +280,7 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
     """Rows of a CSV file; broken quotes or a cell over the limit of Python's reader end the reading."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     reader = csv.DictReader(lines(text, file), strict=True)
-    start = 1
+    start, head = 1, _head(stream)
     try:
         names = next((row for row in reader.reader if "".join(row).strip()), [])
         reader.fieldnames = names  # blank lines, and lines of commas as Excel writes them, may come before the header
@@ -282,10 +294,11 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
             if None in row or None in row.values():
                 yield where, DataError(f"{where}: expected {len(names)} columns as in the header: fix the commas")
             else:
-                yield where, row
+                yield where, CsvRow(row)
     except UnicodeDecodeError as error:
-        hint = _hint(bytes(error.object))
-        raise DataError(f"{file} after line {reader.line_num}: not UTF-8 ({error.reason}): {hint}") from None
+        read = bytes(error.object)  # the block behind the last complete line and the start of the next one
+        where = f"{file} line {reader.reader.line_num + 1 + read.count(10, 0, error.start)}"
+        raise DataError(f"{where}: not UTF-8 ({error.reason}): {not_utf8(head, read)}") from None
     except csv.Error as error:
         if "limit" in str(error):
             words = f"a cell of more than {csv.field_size_limit():,} characters: close its quote, or split the text"
@@ -365,12 +378,19 @@ def _values(batch: Any, name: str, file: Path) -> list[Any]:
         raise DataError(f"{file}: column {name!r} ({kind}) cannot be read ({error}): write it as text") from error
 
 
-def _hint(start: bytes) -> str:
-    """The fix for a file that is not UTF-8, by its first bytes."""
+def _head(stream: BinaryIO) -> bytes:
+    """At most `HEAD` first bytes of a stream that was not read yet; they stay unread."""
+    if isinstance(stream, io.BytesIO):
+        return bytes(stream.getbuffer()[:HEAD])
+    return stream.peek(HEAD)[:HEAD]  # type: ignore[attr-defined]
+
+
+def not_utf8(start: bytes, line: bytes = b"") -> str:
+    """Return the fix for a file that is not UTF-8, by its first bytes and the line that cannot be read."""
     if start.startswith(GZIP):
         return "the file is gzip: rename it to end in .gz"
     if start.startswith(_UTF16):
         return "the file is UTF-16: save it as UTF-8"
-    if b"\0" in start:
+    if b"\0" in start or b"\0" in line:
         return "the file is binary, not text: give a text file"
     return "save the file as UTF-8"

@@ -49,8 +49,8 @@ class TextSource:
         id_field: The field or column with the id of the row; None is "id", and rows may lack it.
 
     Raises:
-        UsageError: There is no such file, the ending is unknown, lines of text have no fields, or standard input is
-            closed.
+        UsageError: There is no such file, it is a folder or a pipe, the ending is unknown, lines of text have no
+            fields, or standard input is closed.
         DataError: Standard input cannot be decompressed, or is Parquet.
     """
 
@@ -64,8 +64,11 @@ class TextSource:
             self._data = _standard_input()
         elif not self.path.exists():
             raise UsageError(f"{path}: no such file or folder: correct the name")
-        elif not self.path.is_file():
+        elif self.path.is_dir():
             raise UsageError(f"{path}: is a folder: name a file in it (only `lusifer index` reads folders)")
+        elif not self.path.is_file():
+            words = "give - and send the texts to standard input (COMMAND | lusifer ... --input -)"
+            raise UsageError(f"{path}: is a pipe or a device, not a file: {words}")
         elif form is None and rows.ending(self.path) not in ENDINGS:
             words = f"use {', '.join(ENDINGS)}, give the format (--input-format), or - (standard input)"
             raise UsageError(f"{path}: unknown ending {self.path.suffix!r}: {words}")
@@ -113,8 +116,7 @@ class TextSource:
             rows.refuse_no_object(row, where)
             for field, option in ((self.field, "--field"), *(((self.id_field, "--id"),) if self.needs_id else ())):
                 if field not in row:
-                    has = ", ".join(map(str, row)) or "none"
-                    raise DataError(f"{where}: no field {field!r} (found {has}): name it with {option}")
+                    raise DataError(f"{where}: no field {field!r} (found {rows.columns(row)}): name it with {option}")
             yield TextRow(where, check_text(row[self.field], where), self._id(row.get(self.id_field), where))
 
     def _id(self, value: Any, where: str) -> int | str | None:
