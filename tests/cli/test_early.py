@@ -28,7 +28,7 @@ SOURCE = "stages.contrastive.data.0.path"
 CASES = {
     "check nothing": "nothing: no such recipe",
     "check tiny --set stages.alignment.max_step=2": "max_step",
-    "train tiny --output run": "run: contains a run already: continue it with --resume",
+    "train tiny --output run": "run: contains a finished run, with its model in model: choose another --output",
     "train tiny --output taken": "taken: is not empty and contains no run",
     "train tiny --output new --resume": "new: no run to resume:",
     "train tiny --output file": "file: is a file",
