@@ -91,7 +91,7 @@ def test_the_bar_moves_between_two_lines_of_the_log(tmp_path, monkeypatch):
         (written,) = [line for line in lines if line.startswith(f"lusifer: {stage}: ") and line.endswith(" written")]
         assert lines.index(bars[-1]) < lines.index(written)
         assert f"lusifer: {stage}: 2 steps" not in lines  # the bar says it
-    assert lines[-1].startswith(f"lusifer: {tmp_path}") and "done" in lines[-1]
+    assert lines[-1].startswith(f"lusifer: {tmp_path}") and "trained" in lines[-1]
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_it_is_the_number_of_the_language_gap():
     "vectors", [{}, {"en": np.eye(3)}, {"en": np.eye(3), "ko": np.eye(3)[:2]}, dict.fromkeys(CODES, np.eye(3)[:1])]
 )
 def test_nobody_can_tell_from_one_text_or_one_language(vectors):
-    with pytest.raises(DataError, match="give en and at least one other|in every language|for 1 nearest neighbours"):
+    with pytest.raises(DataError, match="give en and at least one other|in every language|for 1 nearest neighbors"):
         figures.language_told(vectors)
 
 

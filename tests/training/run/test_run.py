@@ -117,7 +117,7 @@ def test_a_changed_recipe_is_refused(recipe: Path, finished: Path) -> None:
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(recipe: Path, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="contains a finished run, .* choose another --output"):
         train(recipe, finished)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
