@@ -14,7 +14,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from lusifer.embedder.contents import LANGUAGES
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.io import weights
-from lusifer.io.files import refuse_pointer, write_file
+from lusifer.io.files import expand_user, refuse_pointer, write_file
 from lusifer.io.parallel_text import ENGLISH
 from lusifer.languages import among, language
 
@@ -192,7 +191,7 @@ def read(file: str | os.PathLike[str]) -> LanguageStatistics:
         UsageError: There is no such file.
         DataError: The file is damaged, or is something else.
     """
-    path = Path(file).expanduser()
+    path = expand_user(file)
     path = path / LANGUAGES if path.is_dir() else path
     if not path.is_file():
         raise UsageError(

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from lusifer.cli import check, data, embed, evaluate, report, search, terminal, train, use
-from lusifer.cli.models import OWN_PROCESS
+from lusifer.cli.models import OWN_PROCESS, limit_caches
 from lusifer.errors import LusiferError, one_line
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells give it
@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     context = OWN_PROCESS if arguments is None else None
+    if context is OWN_PROCESS:
+        limit_caches()
     if sys.stdout is not None:
         return _run(words, debug, context)
     sys.stdout = lost = io.StringIO()  # closed (>&-): the command runs, and its output is lost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lusifer.cli import terminal
-from lusifer.cli.models import Device, DtypeOption, model_name, refuse_damaged, usable
+from lusifer.cli.models import Device, DtypeOption, limit_caches, model_name, refuse_damaged, usable
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -270,10 +269,7 @@ def _models(
     model: str, batch_size: int, dtype: str | None, device: str | None, cross_encoder: str | None = None
 ) -> tuple[Callable[[str], Any], Any]:
     """Load the retriever, as a function of a prompt, and the cross-encoder, or None."""
-    # oneDNN and torch each cache a kernel and its reordered weights for every batch shape: gigabytes in bfloat16.
-    # Both limits are read when torch is imported.
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "16")
+    limit_caches()
     terminal.quiet()
     refuse_damaged(model)
     from lusifer.embedder import folder

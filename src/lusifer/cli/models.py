@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.errors import LusiferError, MissingExtraError, ModelFolderError, UsageError
 from lusifer.io import names
+from lusifer.io.files import expand_user
 
 if TYPE_CHECKING:
     from lusifer.index.index import Index
@@ -167,6 +169,16 @@ def open_to_add(output: Path, model: str) -> Index:
         raise UsageError(str(error).replace(error.SEARCH, how)) from error
 
 
+def limit_caches() -> None:
+    """Let oneDNN and torch keep kernels for 16 batch shapes, where the user has set no number; call it before torch.
+
+    Each of them keeps a kernel and its reordered weights for every shape: gigabytes in bfloat16 over a long job. Both
+    read their limit when torch is imported.
+    """
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "16")
+
+
 def usable(device: str | None) -> str | None:
     """Return the device in lower case; refuse one that this machine does not have, as `embedder.place.usable`."""
     if device is None:
@@ -257,7 +269,7 @@ def embed_again(index: Path, model: str, *more: str) -> str:
     """
     from lusifer.index.table import PassageTable
 
-    if PassageTable(index.expanduser()).lacks_text:
+    if PassageTable(expand_user(index)).lacks_text:
         return "the index has no texts to embed again: for other vectors, make a new index (`lusifer index`)"
     return f"to embed the texts again: `{shlex.join(['lusifer', 'reindex', str(index), '--model', model, *more])}`"
 

@@ -18,7 +18,7 @@ from lusifer.cli import terminal
 from lusifer.cli.evaluate import Data, listed
 from lusifer.cli.models import DtypeOption
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import refuse_unwritable, write_file
+from lusifer.io.files import expand_user, refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     from lusifer.training.recipe.recipe import Recipe
@@ -53,7 +53,7 @@ def train(
     from lusifer.training.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, set_ or [], variant=variant)  # errors in it are reported before torch is imported
-    RunFolder(output.expanduser().resolve()).refuse(output, resume)
+    RunFolder(expand_user(output).resolve()).refuse(output, resume)
     refuse_unwritable(output, "folder")
     if not resume:
         refuse_first_rows(loaded)

@@ -24,7 +24,7 @@ from lusifer.cli.models import (
     usable,
 )
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import refuse_output, refuse_unwritable
+from lusifer.io.files import expand_user, refuse_output, refuse_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,11 +67,11 @@ def _model_probes(model: str, device: str | None) -> list[Probe]:
 
 def _index_probes(folder: str) -> list[Probe]:
     """Run the checks of an index; give an empty list if the folder is not an index."""
-    if not Path(folder).expanduser().is_dir():
+    if not expand_user(folder).is_dir():
         return []
     from lusifer.index.table import is_table
 
-    if not is_table(Path(folder).expanduser()):
+    if not is_table(expand_user(folder)):
         return []
     from lusifer.index import doctor as checks
 
@@ -251,7 +251,7 @@ def _refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Pa
     for model in models:
         refuse_damaged(model)
     for place in indexes:
-        refuse_none(place.expanduser())
+        refuse_none(expand_user(place))
     for file in statistics:
         refuse_words(None, None, file)
 
@@ -327,7 +327,7 @@ def _statistics_file(model: str, output: Path | None, documents: str | None) -> 
         raise UsageError(
             f"--output: needed with --documents, because the statistics are of two models: name a file, as {LANGUAGES}"
         )
-    folder = Path(model).expanduser()
+    folder = expand_user(model)
     if not folder.is_dir():
         raise UsageError(f"--output: needed, because {model} is not a folder: name a file, as {LANGUAGES}")
     return folder / LANGUAGES

@@ -12,6 +12,7 @@ from lusifer.index.disk import commits
 from lusifer.index.models import IndexModel, maker
 from lusifer.index.passages import joined
 from lusifer.index.table import PassageTable, is_table
+from lusifer.io.files import expand_user
 from lusifer.model.probes import Probe
 
 
@@ -28,7 +29,7 @@ def examine(path: str | os.PathLike[str]) -> list[Probe]:
         UsageError: There is no index.
         MissingExtraError: LanceDB is not installed.
     """
-    folder = Path(path).expanduser()
+    folder = expand_user(path)
     opens = "it can be opened"
     try:
         table = PassageTable(folder)

@@ -10,14 +10,13 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lusifer.errors import DataError, UsageError
 from lusifer.io import rows
-from lusifer.io.files import refuse_pointer
+from lusifer.io.files import expand_user, refuse_pointer
 from lusifer.prompts import check_text
 from lusifer.serving.files import TextSource
 
@@ -200,7 +199,7 @@ class DocumentFolder:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.name = Path(path).expanduser(), str(path)
+        self.path, self.name = expand_user(path), str(path)
         self.empty = 0
         self._files = [
             file
@@ -260,7 +259,7 @@ def source(path: str, field: str | None = None, form: str | None = None, id: str
     Raises:
         UsageError: There is no such file or folder, or an argument does not fit a folder.
     """
-    if not Path(path).expanduser().is_dir():
+    if not expand_user(path).is_dir():
         return DocumentFile(path, field, form, id)
     for option, value in (("--field", field), ("--input-format", form), ("--id", id)):
         if value is not None:

@@ -21,7 +21,7 @@ from lusifer.index.ranks import Found, expected, judged, one
 from lusifer.index.table import NAME, PassageTable, is_table
 from lusifer.index.turns import InTurn
 from lusifer.index.writing import DOCUMENTS_AT_ONCE, Added, put
-from lusifer.io.files import locked, refuse_unwritable
+from lusifer.io.files import expand_user, locked, refuse_unwritable
 from lusifer.prompts import check_text
 from lusifer.serving import encode
 
@@ -91,7 +91,7 @@ class Index:
         Raises:
             UsageError: The folder has an index or other files, or cannot be written.
         """
-        folder = Path(path).expanduser()
+        folder = expand_user(path)
         if is_table(folder):
             raise UsageError(f"{path}: already has an index: open it, or name a new folder")
         begun = (f"{NAME}.lance", ".lock")  # the traces of a call that was killed before it made the index
@@ -122,7 +122,7 @@ class Index:
             UsageError: There is no index, or the model has another vector space.
             MissingExtraError: LanceDB is not installed.
         """
-        folder = Path(path).expanduser()
+        folder = expand_user(path)
         table = PassageTable(folder)
         loaded = model is not None and not isinstance(model, (str, os.PathLike))
         return cls(folder, table, None if model is None else known(model), model if loaded else embedder, device)

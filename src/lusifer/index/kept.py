@@ -18,7 +18,7 @@ from lusifer import extras
 from lusifer.calibration.statistics import unit
 from lusifer.errors import DataError, UsageError
 from lusifer.index.documents import Source, TextDocument, document
-from lusifer.io.files import refuse_pointer
+from lusifer.io.files import expand_user, refuse_pointer
 from lusifer.prompts import check_text
 from lusifer.serving import encode
 
@@ -55,7 +55,7 @@ class KeptVectors:
         id: str | None = None,
         vector: str | None = None,
     ) -> None:
-        self.path, self.name = Path(path).expanduser(), str(path)
+        self.path, self.name = expand_user(path), str(path)
         self._rows, self._ids, self._field, self._id, self._vector = rows, ids, field or "text", id, vector
         self._numbers: Sequence[int] | None = None
         self._tabular = self.path.suffix in (".parquet", ".lance")
@@ -102,7 +102,7 @@ class KeptVectors:
             yield TextDocument(check_text(str(id), where), None, {}, where)
 
     def _plain_ids(self) -> Sequence[Any]:
-        file = Path(self._ids).expanduser()
+        file = expand_user(self._ids)
         if file.suffix == ".npy":
             return _loaded(file).tolist()
         if not file.is_file():

@@ -16,6 +16,7 @@ from lusifer.embedder import contents
 from lusifer.embedder.identity import identity, identity_in_memory
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names
+from lusifer.io.files import expand_user
 from lusifer.serving.encode import choose_prompt, token_counts
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def known(model: str | os.PathLike[str] | Embedder, index: str | os.PathLike[str
         words = f"was made by {found} on the Hub, which is not in the cache of this machine, and you did not name it"
         how = f"if you trust it, name it: `--model {shlex.quote(found)}`, in Python `Index.open(PATH, {found!r})`"
         raise UsageError(f"{index}: {words}: {how}")
-    if Path(name).expanduser().exists():
-        name = str(Path(name).expanduser().resolve())
+    if expand_user(name).exists():
+        name = str(expand_user(name).resolve())
     config = place / "config.json"
     said = contents.read(config, dict) if place.is_dir() and config.is_file() else {}
     space = said.get("space") if said.get("model_type") == contents.MODEL_TYPE else None

@@ -20,7 +20,7 @@ from lusifer.index.models import IndexModel, describe, known, with_offsets
 from lusifer.index.passages import joined
 from lusifer.index.table import NAME, PassageTable
 from lusifer.index.writing import Added, put
-from lusifer.io.files import replace_folder
+from lusifer.io.files import expand_user, replace_folder
 from lusifer.serving import dtypes
 from lusifer.serving.encode import token_counts
 
@@ -73,7 +73,7 @@ def reindex(
         UsageError: There is no index, it has no texts, another process writes to it, or there is no such model.
         ModelFolderError: The golden vectors of the model differ.
     """
-    folder = Path(path).expanduser()
+    folder = expand_user(path)
     old = Index.open(folder)
     with old.locked():
         source = PassageTable(folder)

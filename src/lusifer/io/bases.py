@@ -11,7 +11,7 @@ from typing import Any
 
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names, packages
-from lusifer.io.files import sha256
+from lusifer.io.files import expand_user, sha256
 
 COMMIT = "commit"
 ELSEWHERE = (
@@ -96,7 +96,7 @@ def refuse_other(known: dict[str, Any], path: str, key: str, raises: type[Lusife
     Raises:
         LusiferError: Of the kind `raises`: the base is missing, differs or cannot be compared.
     """
-    expected, place = known["files"] or {COMMIT: known["revision"]}, Path(path).expanduser()
+    expected, place = known["files"] or {COMMIT: known["revision"]}, expand_user(path)
     # A Hub id does not end like a file, and its record has no files.
     local = place.is_absolute() or path.startswith(".") or COMMIT not in expected or place.suffix in (".bin", ".gguf")
     if local and not path.startswith(names.PACKAGE) and not place.exists():

@@ -105,6 +105,11 @@ def write_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Return a path with `~` replaced by the home folder; `~NAME` of an unknown user stays, as in a shell."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's own raises a RuntimeError)
+
+
 @contextmanager
 def write_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; the file written there becomes `target` when the block ends without an exception.
@@ -185,7 +190,7 @@ def locked(file: Path, refusal: str, *, remove: bool = False, wait: float = 0) -
 
 def _resolve(target: str | os.PathLike[str]) -> Path:
     """Follow links, so that a link at `target` stays a link and its destination is rewritten."""
-    return Path(target).expanduser().resolve()
+    return expand_user(target).resolve()
 
 
 def _prefix(target: Path) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from lusifer.errors import UsageError
 from lusifer.extras import EXTRAS
 from lusifer.io import packages
-from lusifer.io.files import read_json, refuse_pointer
+from lusifer.io.files import expand_user, read_json, refuse_pointer
 
 OWN_TYPE = "lusifer"
 """The `model_type` in `config.json` of a model of this project."""
@@ -51,7 +51,7 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     text = os.fspath(name)
     if text.startswith(PACKAGE):
         return _embedder_in_package(text)
-    path = Path(text).expanduser()
+    path = expand_user(text)
     if text and path.exists():  # an empty name would be this folder
         return path
     found = shipped_model(text)
@@ -87,7 +87,7 @@ def base(name: str) -> str:
     """
     if name.startswith(PACKAGE):
         return str(_in_package(name))
-    path = Path(name).expanduser()
+    path = expand_user(name)
     if path.is_file():
         if base_file(path) is None:
             refuse_pointer(path, UsageError)

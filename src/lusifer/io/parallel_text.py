@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import DataError
+from lusifer.io.files import expand_user
 from lusifer.io.rows import SUFFIXES, ending, json_lines
 from lusifer.io.rows import rows as read_rows
 
@@ -62,7 +63,7 @@ def read(source: str | Path) -> Parallel:
     """
     if str(source) == SAMPLE:
         return sample()
-    file = Path(source).expanduser()
+    file = expand_user(source)
     if ending(file) not in SUFFIXES:
         raise DataError(f"{file}: unknown ending: give a file ({', '.join(SUFFIXES)}), or `{SAMPLE}`")
     if not file.is_file():

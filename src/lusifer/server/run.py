@@ -25,6 +25,7 @@ from lusifer.embedder import identity as identities
 from lusifer.errors import UsageError
 from lusifer.index.index import Index
 from lusifer.io import names
+from lusifer.io.files import expand_user
 from lusifer.server.app import Site, make_app
 from lusifer.server.batcher import Batcher
 from lusifer.server.bodies import Intake
@@ -75,7 +76,7 @@ def public_name(model: str) -> str:
     found = names.model(model)
     if model.startswith(names.PACKAGE):
         return model.removeprefix(names.PACKAGE).replace(":", "-")
-    if not isinstance(found, Path) or not Path(model).expanduser().exists():
+    if not isinstance(found, Path) or not expand_user(model).exists():
         return model
     place = Path(os.path.abspath(found))  # links are not resolved: their name is the public one
     return (place.parent.name if place.name == "model" else place.stem if place.is_file() else place.name) or "model"

@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lusifer import errors, extras
 from lusifer.errors import LusiferError
+from lusifer.io.files import expand_user
 from lusifer.serving import encode, forms
 from lusifer.serving.bulk import Engine, Window, WindowPlan
 from lusifer.serving.encode import EmbedReport
@@ -105,8 +105,8 @@ def engine(wish: WorkerWish, workers: int) -> Engine:
         MissingExtraError: Ray is not installed.
     """
     extras.need("ray", "ray.data")
-    if Path(wish.model).expanduser().exists():
-        wish = replace(wish, model=str(Path(wish.model).expanduser().resolve()))
+    if expand_user(wish.model).exists():
+        wish = replace(wish, model=str(expand_user(wish.model).resolve()))
 
     def embed(plan: WindowPlan) -> Iterator[tuple[Window, np.ndarray, EmbedReport]]:
         plan.job.source.path = plan.job.source.path.resolve()

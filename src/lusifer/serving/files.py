@@ -17,7 +17,7 @@ import numpy as np
 
 from lusifer.errors import DataError, UsageError
 from lusifer.io import rows
-from lusifer.io.files import refuse_output, write_file
+from lusifer.io.files import expand_user, refuse_output, write_file
 from lusifer.prompts import check_text
 
 ENDINGS = (".txt", ".txt.gz", *rows.SUFFIXES)
@@ -57,7 +57,7 @@ class TextSource:
     def __init__(
         self, path: str, field: str | None = None, form: str | None = None, id_field: str | None = None
     ) -> None:
-        self.path, self.name = Path(path).expanduser(), str(path)
+        self.path, self.name = expand_user(path), str(path)
         self._data: bytes | None = None
         if path == STDIN:
             self.name = "standard input"

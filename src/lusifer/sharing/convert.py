@@ -11,6 +11,7 @@ from lusifer import prompts
 from lusifer.embedder import card, folder
 from lusifer.embedder.assemble import assemble
 from lusifer.errors import UsageError
+from lusifer.io.files import expand_user
 from lusifer.model import adapters
 from lusifer.model.published import NAMES, PublishedModel, published_prompt, read
 
@@ -49,7 +50,7 @@ def convert(
         UsageError: The configuration of a backbone cannot be read, or `out` is the checkpoint itself.
         ModelFolderError: `src` is no such checkpoint, or is damaged.
     """
-    if Path(src).expanduser().resolve() == Path(out).expanduser().resolve():
+    if expand_user(src).resolve() == expand_user(out).resolve():
         raise UsageError(f"{out}: is the checkpoint itself; name another folder to write")
     published = read(os.fspath(src), compat=compat, encoder=encoder, llm=llm)
     adapters.merge(published.model)
@@ -78,7 +79,7 @@ def convert(
 
 def _public_name(name: str) -> str:
     """A Hub id unchanged; of a path only the last name."""
-    return card.public_name(os.path.abspath(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
+    return card.public_name(os.path.abspath(expand_user(name)) if expand_user(name).exists() else name)
 
 
 def assemble_published(published: PublishedModel) -> SentenceTransformer:

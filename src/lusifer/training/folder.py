@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import locked, parse_json, read_json, write_file
+from lusifer.io.files import expand_user, locked, parse_json, read_json, write_file
 from lusifer.training.checkpoints import MODEL, holds_any
 from lusifer.training.recipe.load import MAY_CHANGE, WHEN_DONE, changed_keys, load_recipe, may_change, resolved_yaml
 from lusifer.training.recipe.recipe import Recipe
@@ -73,7 +73,7 @@ class RunFolder:
                 contains other files; the recipe changed in a key that affects training; or another process trains
                 there.
         """
-        run = cls(Path(output).expanduser().resolve(), recipe)
+        run = cls(expand_user(output).resolve(), recipe)
         file = run.root / RECIPE
         run.refuse(output, resume)
         try:

@@ -19,6 +19,7 @@ from lusifer.evaluation.scores.compare import Comparison
 from lusifer.evaluation.scores.folder import EvaluationFolder
 from lusifer.evaluation.scores.results import Entry, Results, Seen
 from lusifer.evaluation.suites import benchmark
+from lusifer.io.files import expand_user
 from lusifer.language_gap import Gap
 
 NOT_COMPARABLE, NOT_PUBLISHED = "not comparable", "not published"
@@ -289,7 +290,7 @@ def read(folders: Sequence[Path], seed: int = 0) -> list[Facts]:
         raise UsageError("no evaluation folder: name one or more output folders of `lusifer evaluate`")
     evaluations: list[Results] = []
     for number, folder in enumerate(folders):
-        if folder.expanduser().resolve() in [each.expanduser().resolve() for each in folders[:number]]:
+        if expand_user(folder).resolve() in [expand_user(each).resolve() for each in folders[:number]]:
             raise UsageError(f"{folder}: this folder is given twice: name it once")
         each = results.read(folder)
         known = [(e.suite, e.model.name, e.folder.name) for e in evaluations if e.folder]

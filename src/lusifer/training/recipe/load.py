@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lusifer.data import sources
 from lusifer.errors import RecipeError, UsageError
 from lusifer.io import names, parallel_text
+from lusifer.io.files import expand_user
 from lusifer.training.recipe import start
 from lusifer.training.recipe.document import Document, KeyPath, write
 from lusifer.training.recipe.recipe import FULL, ModelSettings, Recipe
@@ -142,7 +143,7 @@ def _checked(document: Document, folder: Path, check_files: bool) -> Recipe:
                 local = value.startswith((".", "/", "~")) or (start / value).exists()
             case _:
                 local = False
-        return os.path.normpath(start / Path(value).expanduser()) if value and local else value
+        return os.path.normpath(start / expand_user(value)) if value and local else value
 
     root = placed(document.value.get("data_root"), ("data_root",), folder)
     value = placed(document.value, (), Path(root) if isinstance(root, str) else folder)

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from lusifer.embedder import assemble, contents, folder, golden
 from lusifer.errors import LusiferError, UsageError
-from lusifer.io.files import write_folder, write_json
+from lusifer.io.files import expand_user, write_folder, write_json
 from lusifer.io.weights import halve
 from lusifer.model import adapters, build
 from lusifer.model.bases import backbones
@@ -66,7 +66,7 @@ def train(recipe: Recipe, output: str | Path, *, resume: bool = False, listen: L
     state = processes.start()
     recipe = bases.concrete(recipe)
     listen = listen if listen is not None and state.is_main_process else lambda event: None
-    run = RunFolder(Path(output).expanduser().resolve(), recipe)
+    run = RunFolder(expand_user(output).resolve(), recipe)
     bases.refuse_unreadable(recipe, run.root)
     refuse_reporters(recipe)
     with processes.together(), ExitStack() as held:
