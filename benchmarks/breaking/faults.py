@@ -133,6 +133,9 @@ def damaged_checkpoint(bench: Bench, draw: random.Random) -> str:
     stage = sorted((bench.run / "checkpoints").glob("*/checkpoint-*/checksums.json"))[-1].parent.parent
     if (stage / "model").is_dir():
         return damaged_stage(bench, draw, stage / "model")
+    for folder in stage.glob("checkpoint-*"):  # killed just before its checksums: a resume would use it, undamaged
+        if not (folder / "checksums.json").is_file():
+            shutil.rmtree(folder)
     newest = max(stage.glob("checkpoint-*/checksums.json"), key=lambda file: int(file.parent.name[11:])).parent
     file = newest / draw.choice(sorted(json.loads((newest / "checksums.json").read_text(encoding="utf-8"))))
     damage(file, draw)
