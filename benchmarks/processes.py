@@ -32,6 +32,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from bench import processor
 from safetensors.torch import load_file
 
 from lusifer.io.weights import TRAINABLE
@@ -377,7 +378,7 @@ def main() -> None:
         deaths = killed(counts, Path(second))
     text = PAGE.format(
         counts=given.processes, rows="\n".join(rows), deaths="\n".join(_death_rows(deaths)), batch=BATCH, data=ROWS,
-        join=JOIN_SECONDS, seconds=SECONDS, minutes=MINUTES,
+        join=JOIN_SECONDS, seconds=SECONDS, minutes=MINUTES, machine=processor(), cores=os.cpu_count(),
     )  # fmt: skip
     _say(text)
     if given.output:
@@ -398,8 +399,8 @@ def _death_rows(deaths: Sequence[Death]) -> list[str]:
 
 PAGE = """# One process and several
 
-By `python benchmarks/processes.py --processes {counts} --output benchmarks/results/processes.md`, on two cores of AMD
-EPYC (Zen 3, AVX2), in float32, with gloo; random bases without dropout, {data} rows, {batch} a step.
+By `python benchmarks/processes.py --processes {counts} --output benchmarks/results/processes.md`, on {cores} cores of
+{machine}, in float32, with gloo; random bases without dropout, {data} rows, {batch} a step.
 
 Largest difference between one process and several over the steps of a stage, under torchrun: of the loss and of the
 gradient's norm by their own size, and of the trained numbers after the last step as they are.

@@ -156,6 +156,19 @@ def test_damage_of_what_is_made_of_the_texts_is_mended_from_them(folder, embedde
     assert not red(folder) and len(Index.open(folder, embedder=embedder).ids()) == 39
 
 
+@pytest.mark.parametrize("place", [0.0, 0.2, 0.5, 0.8, 1.0])
+def test_a_flipped_bit_of_the_full_text_index_is_named_by_the_first_search_by_keywords(folder, embedder, place):
+    """Some changed bits only hide passages from the search: LanceDB raises nothing."""
+    flip(folder, "_indices", place)
+    opened = Index.open(folder, embedder=embedder)
+    assert opened.search("Text 1")[0], "vectors are not affected"
+    for search in (lambda: opened.search("Text 1", mode="words"), lambda: opened.search("Text 1", mode="hybrid")):
+        with pytest.raises(LusiferError, match="documents.lance/_indices/.*lusifer reindex"):
+            search()
+    with pytest.raises(LusiferError, match="documents.lance/_indices/.*lusifer reindex"):
+        opened.optimize()
+
+
 def test_an_index_from_before_there_were_checksums_gets_them_with_the_next_change(folder, embedder):
     (folder / "documents.lance" / commits.CHECKSUMS).unlink()
     assert not red(folder)

@@ -77,7 +77,7 @@ class PassageTable:
         self.folder, self.name = folder, name
         self._place = folder / f"{name}.lance"
         self._looked, self._seen = time.time_ns(), self._stamp()
-        whole = commits.look(self._place)
+        self._words_checked, whole = False, commits.look(self._place)
         self._table = self._opened()
         self.about = self._said(self._table)
         if not self.about:
@@ -265,7 +265,7 @@ class PassageTable:
         new = max((one.num_unindexed_rows or 0 for one in self._table.list_indices()), default=0)
         files = self._table.stats()["fragment_stats"]["num_fragments"]
         if force or files > MANY_FRAGMENTS or new > MANY_UNINDEXED or self._old_versions() > MANY_VERSIONS:
-            self.verify()  # before joined files get new checksums, which would hide damage
+            self.verify(commits.ROWS + commits.INDICES)  # joined files get new checksums, which would hide damage
             # Only this process writes, so files without a version are from a writer that was killed.
             for age in (NEVER, KEPT):  # old files are removed only after the new ones are known to be complete
                 with committed_whole(self._place):
@@ -303,9 +303,16 @@ class PassageTable:
 
     @told
     def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:
-        """Search by keywords; return at most `limit` passages (id, row) that pass the filter, best first."""
+        """Search by keywords; return at most `limit` passages (id, row) that pass the filter, best first.
+
+        The first call checks the files of the full-text index if the table is small: changed bytes could hide passages.
+        """
         from lancedb.query import MatchQuery
 
+        if not self._words_checked:
+            if commits.is_small(self._place):
+                self.verify(commits.INDICES)
+            self._words_checked = True
         if not any("text" in one.columns for one in self._table.list_indices()):
             return []
         asked = self._table.search(MatchQuery(query, "text"), query_type="fts")
