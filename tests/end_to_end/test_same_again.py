@@ -51,7 +51,7 @@ def content(file: Path, seconds: str) -> bytes:
         return json.dumps(without_times(json.loads(file.read_text()))).encode()  # keys in the order of the file
     if file.name == "metrics.jsonl":
         return json.dumps([without_times(json.loads(line)) for line in file.read_text().splitlines()]).encode()
-    if file.name == "report.html":  # one cell: "seconds to measure", the last of the model's row
+    if file.name == "report.html":  # one cell: "duration (seconds)", the last of the model's row
         cell = f'<td class="number" data-value="{seconds}">{seconds}</td>'
         page, count = re.subn(rf"{cell}(\s*</tr>)", r"\1", file.read_text(), count=1)
         assert count == 1

@@ -47,9 +47,9 @@ class MLPSettings(ConnectorSettings):
     expansion: int = Field(default=4, ge=1, le=64)
     """Size of the hidden layer, as a multiple of the encoder's hidden size."""
     start_from_words: bool = False
-    """Start as the linear map from the encoder's hidden states to the LLM's own embeddings of the same words, fitted to
-    the first texts of the run, in place of random weights. It needs fewer steps to the same vectors, above all with
-    upper layers."""
+    """Start from a linear map instead of random weights. It maps the encoder's hidden states to the LLM's own
+    embeddings of the same words, and is fitted to the first texts of the run. The same vectors then need fewer steps,
+    above all with upper layers."""
 
 
 class EmbeddingTableSettings(ConnectorSettings):

@@ -179,7 +179,7 @@ def test_a_model_that_fails_in_a_task_leaves_the_others_their_scores(tmp_path, m
 def test_after_the_time_budget_nothing_is_begun(tmp_path):
     rows = [row_of(mock) for mock in MOCKS[:3]]
     entries = measure(tmp_path, rows, deadline=time.monotonic() - 1)
-    assert {entry["missing"] for entry in entries} == {"the time budget was used up before it"}
+    assert {entry["missing"] for entry in entries} == {"the time budget ended before this task"}
     assert all(entry["missing"] is None for entry in measure(tmp_path, rows))
 
 

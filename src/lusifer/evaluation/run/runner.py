@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 UNKNOWN_COST = 5_000  # number of texts to assume if it is not known, between small and large tasks
 AGREEMENT = 1e-4  # mteb rounds its scores to six digits
-LATE = "the time budget was used up before it"
+LATE = "the time budget ended before this task"
 
 
 class Pace:

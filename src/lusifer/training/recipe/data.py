@@ -37,11 +37,11 @@ class Source(Settings):
     """Commit, tag or branch of the dataset on the Hub. `null` takes the newest. Set a commit to get the same rows
     later."""
     limit: int | None = Field(default=None, ge=1)
-    """Most rows to use, drawn with the recipe's seed from all rows. `null` takes all."""
+    """Maximum number of rows to use, drawn with the recipe's seed from all rows. `null` takes all."""
     skip_bad: int = Field(default=0, ge=0)
-    """Most bad rows to leave out; they are listed in data.json. One more stops the run before it trains."""
+    """Maximum number of bad rows to leave out; data.json lists them. With more, the run stops before training."""
     streaming: bool = False
-    """Read a dataset over the network without storing its files. With limit, no more than that is read."""
+    """Read a dataset over the network without storing its files. With `limit`, only that many rows are read."""
     fields: dict[str, str] = {}
     """Column of Lusifer -> column in the file, where the names differ, as in `{query: question}`."""
     language: str | None = None
@@ -138,11 +138,11 @@ class PairSource(QuerySource):
     """Rows of a contrastive stage."""
 
     in_batch_negatives: bool = True
-    """Whether texts of other rows are negatives. Set `false` where rows share labels (classes, clusters)."""
+    """Whether texts of other rows are negatives. Set `false` if rows share labels (classes, clusters)."""
     weight: float = Field(default=1.0, gt=0, le=10_000)
     """How often batches come from this source, relative to its number of rows."""
     split_by_source: bool = True
-    """Whether rows with different `source` values get batches of their own."""
+    """Whether rows with different `source` values get separate batches."""
 
 
 class Evaluate(Settings):
@@ -157,7 +157,7 @@ class Evaluate(Settings):
     """Steps between scores, or the share of the stage's steps (0.1: ten times). The model is also scored before the
     first step and after the last one."""
     keep_best: bool = True
-    """Whether the stage ends with the weights that scored best, in place of the last ones."""
+    """Whether the stage ends with the weights that scored best instead of the last ones."""
 
     @model_validator(mode="after")
     def _one_place_of_pairs(self) -> Evaluate:

@@ -28,10 +28,9 @@ class BackboneLoRA(Settings):
     """Adapters by backbone; null where a backbone has none."""
 
     encoder: LoRA | None = None
-    """Adapters of the encoder. Left out, the published settings where `train.encoder` is `lora`; `null` where it is
-    not."""
+    """Adapters of the encoder. By default the published settings if `train.encoder` is `lora`, else `null`."""
     llm: LoRA | None = None
-    """Adapters of the LLM. Left out, the published settings where `train.llm` is `lora`; `null` where it is not."""
+    """Adapters of the LLM. By default the published settings if `train.llm` is `lora`, else `null`."""
 
 
 class Train(Settings):
@@ -39,7 +38,7 @@ class Train(Settings):
 
     encoder: Literal["lora", "full", "frozen"] = "lora"
     """How the encoder trains: adapters (`lora`), all weights (`full`), or not at all (`frozen`). Choose `frozen` to
-    save memory, or where training on English would harm other languages."""
+    save memory, or if training on English would harm other languages."""
     llm: Literal["lora", "full", "frozen"] = "frozen"
     """How the LLM trains. It must be `frozen` in an alignment stage; `lora` is usual in a contrastive stage."""
     connector: bool = True

@@ -74,22 +74,22 @@ class Dtypes(Settings):
     """Number formats of the weights. What trains is float32, and adapters stay so."""
 
     frozen: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of a base whose own weights do not train. `auto` is bfloat16 where the machine has it, else
+    """Number format of a base whose own weights do not train. `auto` is bfloat16 if the machine has it, else
     float32."""
     finished: Literal["auto", "float32"] = "auto"
     """Number format of both bases when the finished model is loaded. `auto` is the one in which they trained."""
     added: Literal["float32", "float16"] = "float32"
-    """Number format of the tensors that training added, on disk. float16 halves the finished delta, and the model has
-    the rounded numbers."""
+    """Number format of the tensors that training added, on disk. float16 halves the finished delta; its numbers are
+    rounded."""
 
 
 class ModelSettings(Settings):
     """The two bases and what joins them."""
 
     start: Annotated[StartSettings | None, BeforeValidator(lambda v: {"path": v} if isinstance(v, str) else v)] = None
-    """A finished model to train further, as a path, `mini`, a Hub id, or path and revision. It brings bases, connector,
-    pooling, output projection and `max_length`, which the recipe then leaves out; its prompts stay. `null` begins with
-    the two bases."""
+    """A finished model to train further, as a path, `mini`, a Hub id, or path and revision. Bases, connector, pooling,
+    output projection and `max_length` come from it, so leave these keys out. Its prompts stay. `null` begins with the
+    two bases."""
     encoder: BaseSettings = BaseSettings(path="FacebookAI/xlm-roberta-large")
     """The multilingual encoder."""
     llm: BaseSettings = BaseSettings(path="mistralai/Mistral-7B-Instruct-v0.3")

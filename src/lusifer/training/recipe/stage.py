@@ -61,15 +61,15 @@ class StageSettings(Settings):
     """Compile the layers of the backbones: one to two minutes at the start, less time a step. It needs a C++ compiler
     and the headers of Python on a CPU, triton and a C compiler on a GPU."""
     save_steps: int = Field(default=500, ge=1)
-    """Steps between checkpoints. Lower it where a machine may stop at any time. May change on `--resume`."""
+    """Steps between checkpoints. Lower it if the machine may stop at any time. May change on `--resume`."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of checkpoints to store; older ones are deleted. May change on `--resume`."""
     logging_steps: int = Field(default=10, ge=1)
     """Steps between lines of the log. May change on `--resume`."""
     watch: Watch | None = None
-    """Compute the gap between languages while the stage trains. `null` does not."""
+    """Compute the gap between languages while the stage trains. `null` turns this off."""
     evaluate: Evaluate | None = None
-    """Score pairs while the stage trains, and store the best weights. `null` does not."""
+    """Score pairs while the stage trains, and store the best weights. `null` turns this off."""
 
     @model_validator(mode="before")
     @classmethod
@@ -187,8 +187,8 @@ class AlignmentStage(StageSettings):
     """Weight, within `distill`, of a contrastive term: the LLM's own vector of a text against the vectors of the other
     texts in the mini-batch. It needs `distill`."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Upper bound of the share of tokens that the encoder does not read; the target stays complete. Each text draws its
-    share evenly from 0 to this."""
+    """Highest share of tokens that the encoder does not read; the target stays complete. For each text, the share is
+    drawn uniformly between 0 and this value."""
     logits_chunk: int = Field(default=1024, ge=1)
     """Labels whose logits are in memory at once. Lower it when memory is short."""
     data: list[AlignmentSource] = Field(min_length=1)
@@ -282,10 +282,10 @@ class ContrastiveStage(StageSettings):
     """Hard negatives of each row. A row with fewer is filled up with texts of other rows, or with its own negatives
     again. 0 uses in-batch negatives alone."""
     mini_batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens in memory at once, padding included, in place of `mini_batch_size`. `null` counts rows. Set it where texts
-    differ much in length."""
+    """Tokens in memory at once, padding included, in place of `mini_batch_size`. `null` counts rows. Set it if the
+    lengths of texts differ much."""
     matryoshka_dims: list[int] | None = Field(default=None, min_length=1)
-    """Numbers of leading dimensions that are trained as vectors of their own, as in `[256, 128]`. `null` trains
+    """Numbers of leading dimensions that are also trained as separate vectors, as in `[256, 128]`. `null` trains
     complete vectors only. Set it to shorten vectors later."""
     miner_epsilon: float = Field(default=0.25, ge=0)
     """Margin of the multi-similarity miner; only `ntxent_l2` reads it."""
