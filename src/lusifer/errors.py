@@ -1,12 +1,14 @@
 """The exceptions that Lusifer raises, each with the exit status of the command line.
 
 Every message is one line. It names the file, line or key, and how to fix it. The command line prints it unchanged.
-Status 1 means that the work failed, status 2 that the call was wrong.
+Status 1 means that the work failed, status 2 that the call was wrong. `Probe`, the result of a check of `lusifer
+doctor`, is here too: a folder can be checked without torch.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -62,3 +64,14 @@ class ModelFolderError(LusiferError):
 
 class MissingExtraError(LusiferError):
     """An optional package is not installed: the message has the `pip install` command."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The result of a check: its name, whether it passed, and a detail with the number that decided."""
+
+    name: str
+    ok: bool
+    detail: str
+    error: Exception | None = None
+    """The error that made it fail, for a traceback."""

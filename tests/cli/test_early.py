@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lusifer.data import sources
+from lusifer.training.recipe.load import load_recipe, resolved_yaml
 
 PROGRAM = """
 import contextlib, io, json, sys
@@ -36,10 +37,16 @@ CASES = {
     f"train tiny --output new --set {SOURCE}=absent.csv": "absent.csv: no such file",
     f"train tiny --output new --set {SOURCE}=words.csv": "words.csv line 2: ",
     f"train tiny --output new --set {SOURCE}=broken.csv": "broken.csv line 3: not UTF-8",
+    "train finetune --output new --set model.start=taken": "model.start: {here}/taken/config.json: missing;",
+    f"train finetune --output new --set {SOURCE}=words.csv": "words.csv line 2: column query is missing",
+    "train tiny --output begun --resume --set seed=7": "begun/recipe.yaml: the recipe changed in seed: resume with",
+    "train tiny --output begun --resume --set stages.alignment.max_steps=3": "changed in stages.alignment.max_steps: ",
     "ablate tiny --output new --suite paper --languages xx": "'xx'",
     "ablate tiny --output new --suite paper --tasks Nothing": "'Nothing'",
     "ablate tiny --output file": "--output file: is a file",
     "doctor nowhere": "nowhere: no such folder",
+    "doctor taken": "taken: 1 of 1 checks failed",
+    "doctor good.txt": "good.txt: is a file; give the model folder",
     "info nowhere": "nowhere: no such folder",
     "info ~nobody-of-this-name": "~nobody-of-this-name: no such folder",
     "doctor ~nobody-of-this-name": "~nobody-of-this-name: no such folder",
@@ -55,6 +62,8 @@ CASES = {
     "embed mini --input image.txt --output v.npy": "image.txt: is a PNG image, not text: give a text file",
     "embed gone --input good.txt --output v.npy": "gone/model.safetensors: missing;",
     "export nowhere --output new": "nowhere: no such folder",
+    "export taken --output new": "taken/modules.json: missing;",
+    "export good.txt --output new": "good.txt: is a file; give the model folder",
     "export mini --output taken": "--output taken: has files",
     "export mini --output new --field text": "--field and --input-format need --input",
     "export mini --output new --input words.csv": "words.csv line 2: no field 'text'",
@@ -73,6 +82,8 @@ CASES = {
     "search i water --language xx": "'xx'",
     "search i water --statistics absent": "absent: no such file",
     "reindex i --model nowhere": "nowhere: no such folder",
+    "calibrate taken --parallel sample": "taken/modules.json: missing;",
+    "calibrate mini --documents taken --parallel sample --output s.safetensors": "taken/modules.json: missing;",
     "calibrate mini --parallel absent.csv --output s.safetensors": "absent.csv: no such file",
     "calibrate mini --parallel sample --output s.npy": "--output s.npy: unknown ending",
     "calibrate mini --parallel sample --output file/s.safetensors": "--output file/s.safetensors: cannot write to",
@@ -118,8 +129,9 @@ def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: 
     for name, row in (("late", {"query": "a", "positive": "b"}), ("texts", {"text": "a"})):
         (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * 1500 + "{\n")
     (shutil.copytree(model_folder, tmp_path / "gone") / "model.safetensors").unlink()
-    for place in ("taken", "run/model"):
+    for place in ("taken", "run/model", "begun/checkpoints/01-alignment/model"):
         (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "begun" / "recipe.yaml").write_text(resolved_yaml(load_recipe("tiny")))
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
     (tmp_path / "run" / "recipe.yaml").write_text("name: tiny\n")
     (tmp_path / "run" / ".lock").write_text("")
@@ -133,10 +145,11 @@ def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: 
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=300, check=False,
         )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
+    parts = {case: part.format(here=tmp_path).replace("TAKEN", port) for case, part in CASES.items()}
     wrong = {
         case: (status, said, heavy)
-        for (case, part), (status, said, heavy) in zip(CASES.items(), found, strict=False)
-        if status not in (1, 2) or part.replace("TAKEN", port) not in said or said.count("\n") != 1 or heavy
+        for (case, part), (status, said, heavy) in zip(parts.items(), found, strict=False)
+        if status not in (1, 2) or part not in said or said.count("\n") != 1 or heavy
     }
     assert not wrong and len(found) == len(CASES), (wrong, done.stderr)
     assert not (tmp_path / "i").exists() and not (tmp_path / "new").exists()

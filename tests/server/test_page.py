@@ -125,6 +125,43 @@ def test_the_calibrated_box_asks_for_calibrated_scores(page: Any) -> None:
     other.close()
 
 
+def test_the_lowest_score_is_a_calibrated_one_where_the_box_is_ticked(page: Any) -> None:
+    """Of two models only one has calibrated scores: a cosine must not be compared with the same number."""
+    asked: dict[str, Any] = {}
+
+    def record(route: Any) -> None:
+        body = route.request.post_data_json
+        asked[body["model"]] = body.get("min_score")
+        route.fulfill(json={"results": [{"text": "Maji", "score": 0.5}]})
+
+    other = page.context.new_page()
+    models = [dict(MODEL, calibrated=True), dict(MODEL, id="two", calibrated=False)]
+    other.route("**/v1/models", lambda route: route.fulfill(json={"data": models}))
+    other.route("**/search", record)
+    other.goto(page.url)
+    other.wait_for_selector("#comparable:not([hidden])")
+    other.fill("#query", "Kituo")
+    other.fill("#least", "1.5")
+    for ticked, wanted, label in (
+        (False, {"one": 1.5, "two": 1.5}, "Lowest score (optional)"),
+        (True, {"one": 1.5, "two": None}, "Lowest calibrated score (optional)"),
+    ):
+        other.set_checked("#calibrated", ticked)
+        other.evaluate("document.getElementById('columns').replaceChildren()")
+        other.press("#query", "Enter")
+        other.wait_for_selector("section:nth-child(2)")
+        assert asked == wanted and other.inner_text("#of-least") == label
+        ignored = ["the lowest score is ignored" in about for about in other.locator(".about").all_inner_texts()]
+        assert ignored == [False, ticked]
+    other.close()
+
+
+def test_a_badge_names_a_language_or_a_script_as_such(page: Any) -> None:
+    texts = {"कखग": "Devanagari script", "北方": "Chinese characters", "Νερό": "Greek", "вода": "Cyrillic script"}
+    named = page.evaluate("texts => texts.map(text => languageOf({ text }))", [*texts, "水です", "물", "agua", "42"])
+    assert named == [*texts.values(), "Japanese", "Korean", "", ""]
+
+
 def test_text_runs_in_its_own_direction(page: Any) -> None:
     ask(page, "أين المحطة؟")
     direction = "element => getComputedStyle(element).direction"

@@ -17,8 +17,7 @@ from lusifer import extras
 from lusifer.cli import main
 from lusifer.cli.use import _keys
 from lusifer.embedder import golden
-from lusifer.errors import UsageError
-from lusifer.model.probes import Probe
+from lusifer.errors import Probe, UsageError
 from lusifer.server.connections import listen
 from support.processes import lusifer
 

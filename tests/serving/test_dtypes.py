@@ -84,7 +84,7 @@ def test_the_fastest_format_is_that_which_the_processor_multiplies(has_bfloat16,
 def test_it_is_taken_within_the_limit_alone(wanted, distance, limit, chosen):
     choice = dtypes.choose(wanted, distance, limit)
     assert choice.dtype == (wanted if chosen else None)
-    assert choice.line.startswith(f"number format: {wanted if chosen else 'as saved'}: ") and "--dtype" in choice.line
+    assert choice.line.startswith(f"dtype {wanted if chosen else 'as saved'}: ") and "--dtype" in choice.line
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,20 @@ def test_embed_takes_what_suits_the_processor(flags, format_, finished, processo
     processor(flags)
     assert np.array_equal(embed(finished, "auto.npy"), wanted[format_])
     said = capsys.readouterr().err
-    assert ("number format: bfloat16: " in said and "--dtype float32" in said) == (format_ == "bfloat16")
+    dtype = ", computed in bfloat16 (--dtype auto)" if format_ == "bfloat16" else ""
+    assert said == f"lusifer: {len(TEXTS)} texts -> auto.npy (48 numbers each){dtype}\n"
     assert np.array_equal(embed(finished, "same.npy", "--dtype", "AUTO"), wanted[format_])
+
+
+def test_only_long_jobs_hear_of_a_dtype_that_cannot_be_checked(finished, processor, capsys):
+    (finished / "golden.json").unlink()
+    processor(WITH)
+    embed(finished, "few.npy")
+    assert capsys.readouterr().err == f"lusifer: {len(TEXTS)} texts -> few.npy (48 numbers each)\n"
+    told = ["embed", str(finished), "--input", "texts.jsonl", "--output", "shards", "--device", "cpu"]
+    assert main([*told, "--unscored", "off"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("lusifer: dtype as saved: ") and "--dtype bfloat16 sets it" in said[0]
 
 
 def test_half_precision_becomes_float32_where_it_is_only_emulated(bases_folder, tmp_path, processor):
@@ -124,7 +136,7 @@ def test_a_model_that_goes_astray_stays_as_saved(finished, processor, monkeypatc
     monkeypatch.setattr(dtypes, "FARTHEST", 0.0)
     found, choice = load(finished)
     assert choice.dtype is None and found[0].model.llm.dtype == torch.float32
-    assert choice.line.startswith("number format: as saved: in bfloat16 a test text of the model gets another")
+    assert choice.line.startswith("dtype as saved: in bfloat16 a test text of the model gets another")
     assert not choice.checked
 
 
@@ -207,13 +219,13 @@ def test_an_index_keeps_its_format(first, later, format_, finished, processor, c
     monkeypatch.setattr(dtypes, "FARTHEST", 1e-2)
     processor(first)
     assert index(finished) == 0 and Index.open("INDEX").model.dtype == format_
-    assert ("number format: bfloat16" in capsys.readouterr().err) == (format_ is not None)
+    assert ("embedded in bfloat16" in capsys.readouterr().err) == (format_ is not None)
     processor(later)
     with Path("texts.jsonl").open("a", encoding="utf-8") as file:
         file.write('\n{"id": "pond", "text": "a pond"}')
     assert index(finished) == 0 and Index.open("INDEX").model.dtype == format_
     said = capsys.readouterr().err
-    assert "number format" not in said and "1 added" in said
+    assert "1 added" in said
     assert ("has no instructions for bfloat16" in said) == (format_ is not None)
     loaded, real = [], folder.load
     monkeypatch.setattr(folder, "load", lambda *at, **how: loaded.append(how["dtype"]) or real(*at, **how))
@@ -260,7 +272,7 @@ def test_another_model_embeds_an_index_anew_in_what_suits_the_processor(finished
         next(other[0].model.connector.parameters()).mul_(1.1)
     folder.save(other, "other", finished=True)
     reindex("INDEX", "other", device="cpu", dtype="auto", say=said.append)
-    assert Index.open("INDEX").model.dtype == "bfloat16" and said[0].startswith("number format: bfloat16")
+    assert Index.open("INDEX").model.dtype == "bfloat16" and said[0].startswith("dtype bfloat16: ")
 
 
 def test_an_interrupted_reindex_keeps_the_format_in_which_it_began(finished, processor, monkeypatch, bases_folder):

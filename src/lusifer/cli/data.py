@@ -109,6 +109,7 @@ def dedup(
     opened = _open(files, skip_bad, field)
     held_out = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
     page = tables.check_output(output, [*opened.files, *held_out])
+    terminal.note_replaced(output)
     with terminal.progress("rows read") as show:
         kept, counts = cleaning.dedup(
             opened.rows, opened.kind, threshold=threshold, against=against or (), progress=show
@@ -156,6 +157,7 @@ def mine(
         raise UsageError(f"{files[0]}: rows with only a text have no positive: give pairs, or texts with labels")
     corpus_files = [file for name in corpus or () for file in sources.files(name)]
     page = tables.check_output(output, [*opened.files, *corpus_files])
+    terminal.note_replaced(output)
     settings = MineSettings(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose, replace,
         by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
@@ -200,6 +202,7 @@ def cluster(
     if opened.kind != "pairs":
         raise UsageError(f"{files[0]}: only pairs have queries to cluster: give columns query and positive")
     page = tables.check_output(output, opened.files)
+    terminal.note_replaced(output)
     opened = _read_first(opened, files, skip_bad, field)
     encoder, _ = _models(model, batch_size, dtype, device)
     with terminal.phases() as show:

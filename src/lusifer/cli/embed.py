@@ -13,6 +13,7 @@ import typer
 
 from lusifer.cli import terminal
 from lusifer.cli.models import (
+    AUTO,
     OWN_PROCESS,
     AutoDtype,
     Field,
@@ -139,22 +140,24 @@ def embed(
     source = TextSource(input, field, input_format, id_field)
     job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
     guard = _look(job, model, unscored)
+    if not job.in_shards:
+        terminal.note_replaced(output)
     terminal.quiet()
     names = [name.strip() for name in device.split(",")] if device else []
     devices = tuple(usable(name) if engine_name == "local" else name.lower() for name in names)
     wish = _Wish(model, (prompt, task, role), batch_tokens, on_long == "error", dtype, compiled, devices)
     with ExitStack() as stack:
         long = job.in_shards or job.survey.windows > 1
-        before = job.begun() if long and dtype == "auto" else None
+        before = job.begun() if long and dtype == AUTO else None
         wish = wish if before is None else replace(wish, dtype=before.get("dtype"))
         if engine_name == "ray":
-            wish = replace(wish, dtype=None if wish.dtype == "auto" else wish.dtype)  # on other processors, perhaps
+            wish = replace(wish, dtype=None if wish.dtype == AUTO else wish.dtype)  # on other processors, perhaps
             engine = _in_workers(wish, dimensions, workers)
         else:
             wish, engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
         if long:
             job.about, job.refuse_long = wish.said(), wish.refuse_long
-        _run(job, engine)
+        _run(job, engine, wish.dtype if dtype == AUTO else None)
     if guard is not None and (line := guard.line(model)):
         terminal.note(line)
 
@@ -220,7 +223,7 @@ def _here(
     with quick_imports():
         first = wish.devices[0] if wish.devices else None
         alone = alone and not wish.compiled and not several
-        embedder, choice = load_to_embed(wish.model, first, wish.dtype, alone=alone)
+        embedder, choice = load_to_embed(wish.model, first, wish.dtype, alone=alone, advise=long)
     wish = replace(wish, dtype=choice.dtype)
     if wish.compiled:
         from lusifer.model.bases.backbones import compile_layers
@@ -273,8 +276,8 @@ class _Pace:
         return speed if terminal.interactive() or rows >= self.total else f"{speed}, {left} left"
 
 
-def _run(job: EmbedJob, engine: Callable[[Progress], Engine]) -> None:
-    """Run the job and print a summary."""
+def _run(job: EmbedJob, engine: Callable[[Progress], Engine], chosen: str | None) -> None:
+    """Run the job and print a summary, with the dtype that `--dtype auto` has chosen if it is not the saved one."""
     from lusifer.serving import bulk
 
     with terminal.progress("texts") as show:
@@ -291,4 +294,5 @@ def _run(job: EmbedJob, engine: Callable[[Progress], Engine]) -> None:
     kind = "bytes" if job.form.precision in ("binary", "ubinary") else "numbers"
     long = time.monotonic() - pace.began >= terminal.SECONDS_BETWEEN_LINES
     speed = f", {pace.words(report.rows, report.tokens)}" if long else ""
-    terminal.note(f"{report.rows:,} {texts} -> {job.output} ({report.dimension} {kind} each){speed}")
+    made = "" if chosen is None else f", computed in {chosen} (--dtype {AUTO})"
+    terminal.note(f"{report.rows:,} {texts} -> {job.output} ({report.dimension} {kind} each){made}{speed}")

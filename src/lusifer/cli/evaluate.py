@@ -106,8 +106,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model in every language. A score that cannot be measured is missing, never 0."""
     terminal.quiet()
-    for name_given in filter(None, (model, against)):
-        refuse_damaged(name_given)
+    refuse_damaged(model, against)
     if data is not None and suite != "mine" and not data.is_dir():
         raise UsageError(f"--data {data}: no such folder: name the folder of evaluation files")
     if output is not None:

@@ -55,6 +55,13 @@ InputFormat = Annotated[
     Literal["txt", "jsonl", "csv"] | None,
     typer.Option(help="Format of the input; by default from its suffix, and txt for standard input."),
 ]
+Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
+Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default that of the model.")]
+Overlap = Annotated[int | None, typer.Option(min=0, help="Maximum tokens shared with the next passage; by default 0.")]
+LanguageField = Annotated[
+    str | None, typer.Option(help="With --offsets: field with the language; by default the language is identified.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one.")]
 Unscored = Annotated[
     Literal["warn", "error", "off"],
@@ -80,10 +87,10 @@ DtypeOption = Annotated[
 
 
 def _number_format_or_auto(name: str | None) -> str | None:
-    return _AUTO if name is not None and name.strip().lower() == _AUTO else _number_format(name)
+    return AUTO if name is not None and name.strip().lower() == AUTO else _number_format(name)
 
 
-_AUTO = "auto"
+AUTO = "auto"
 """The value of `serving.dtypes.AUTO`, whose module imports torch."""
 AutoDtype = Annotated[
     str,
@@ -135,22 +142,22 @@ def refuse_words(
         languages.language(language)
 
 
-def refuse_damaged(model: str) -> None:
+def refuse_damaged(*models: str | None) -> None:
     """Refuse a model folder that lacks a file or has damaged settings, before libraries are imported to load it.
 
     Weights are not read: damage inside them is found when they are loaded.
 
     Raises:
-        ModelFolderError: The message names the file.
+        ModelFolderError: The message names the file. It is also raised for a file in place of a folder.
     """
     from lusifer.embedder import contents
     from lusifer.io import weights
 
-    folder = names.model(model)
-    if not isinstance(folder, Path) or not folder.is_dir() or not contents.check(folder):
-        return
-    if file := next((each for each in weights.files(folder, contents.ADVICE) if not each.is_file()), None):
-        raise ModelFolderError(f"{file}: missing; {contents.ADVICE}")
+    for folder in (names.model(model) for model in models if model is not None):
+        if not isinstance(folder, Path) or names.is_packed(folder) or not contents.check(folder):
+            continue
+        if file := next((each for each in weights.files(folder, contents.ADVICE) if not each.is_file()), None):
+            raise ModelFolderError(f"{file}: missing; {contents.ADVICE}")
 
 
 def open_to_add(output: Path, model: str) -> Index:
@@ -205,10 +212,12 @@ def load_to_embed(
     *,
     alone: bool,
     index: Index | None = None,
+    advise: bool = True,
 ) -> tuple[Any, FormatChoice]:
     """Load a model to embed, without its other parts if it is a Lusifer model on a CPU in a process of its own.
 
-    Gives the model and its dtype, None if it is the saved one. A note names the dtype that `auto` chose.
+    Gives the model and its dtype, None if it is the saved one. A dtype that `auto` chose is for the summary of the
+    command.
 
     Args:
         model: As `Model`.
@@ -216,6 +225,7 @@ def load_to_embed(
         dtype: As `DtypeOption` or `AutoDtype`.
         alone: Whether the process ends after this command and compiles nothing.
         index: The index whose dtype is given as `dtype`; a slow one is then not a choice of this call.
+        advise: Whether to say that `auto` could not check a faster dtype, which a long job may want.
 
     Raises:
         LusiferError: As `folder.load`.
@@ -229,7 +239,7 @@ def load_to_embed(
     def make(dtype: str | None) -> Any:
         return folder.load(model, device=device, dtype=dtype, vectors_only=light)
 
-    if dtype != _AUTO:
+    if dtype != AUTO:
         from lusifer.serving.encode import slow_format
 
         made = make(dtype)
@@ -239,7 +249,7 @@ def load_to_embed(
             terminal.note(f"{own}{slow}{advice}")
         return made, dtypes.FormatChoice(dtype)
     made, choice = dtypes.load(model, device, make)
-    if choice.line:
+    if advise and choice.dtype is None and choice.line:
         terminal.note(choice.line)
     return made, choice
 
@@ -253,7 +263,7 @@ def settle_dtype(settings: dict[str, Any], index: Path, model: str, before: str 
     from lusifer.serving import dtypes
 
     dtype = settings.pop("dtype")
-    if dtype != _AUTO and not dtypes.same(model, dtype, before):
+    if dtype != AUTO and not dtypes.same(model, dtype, before):
         words = f"the vectors of the index are in {before or 'the dtype that the model was saved in'}"
         again = embed_again(index, model, "--dtype", dtype)
         raise UsageError(f"--dtype {dtype}: {words}: leave the option out; {again}")

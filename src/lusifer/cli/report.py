@@ -63,6 +63,8 @@ def report(
     if card is not None and not card.is_file():
         raise UsageError(f"--card {card}: no such file: name README.md of a model folder")
     extras.need("report", "matplotlib")
+    for file in filter(None, (output, markdown)):
+        terminal.note_replaced(file)
     terminal.quiet()
     from lusifer.embedder.card import with_scores
     from lusifer.evaluation.report import card as report_card

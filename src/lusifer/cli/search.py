@@ -14,7 +14,14 @@ from lusifer.cli.models import (
     OWN_PROCESS,
     AutoDtype,
     Device,
+    Field,
+    InputFormat,
+    LanguageField,
     Model,
+    Overlap,
+    Prompt,
+    Task,
+    Tokens,
     Unscored,
     demand,
     embed_again,
@@ -26,7 +33,6 @@ from lusifer.cli.models import (
     refuse_words,
     settle_dtype,
 )
-from lusifer.cli.use import Field, InputFormat
 from lusifer.errors import UsageError
 from lusifer.index.disk.filters import condition
 from lusifer.prompts import check_text
@@ -46,15 +52,9 @@ MADE_WITH = {"task": ("query", "document"), "prompt": ("query", "document")} | {
 }
 """Option -> the fields of an index that it sets."""
 Where = Annotated[str | None, typer.Option(help="SQL condition on the fields (lang = 'de' AND year > 2000).")]
-Task = Annotated[str | None, typer.Option(help="Name of a built-in instruction, as for `embed`.")]
-Prompt = Annotated[str | None, typer.Option(help="Instruction for queries, as in training.")]
-Tokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a passage; by default that of the model.")]
 Offsets = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="File of `calibrate`: its language offsets are subtracted from all vectors."),
-]
-LanguageField = Annotated[
-    str | None, typer.Option(help="With --offsets: field with the language; by default the language is identified.")
 ]
 Asks = Annotated[
     str | None,
@@ -63,7 +63,6 @@ Asks = Annotated[
         help="Model for the query, trained into the space of the index; by default the model of the index.",
     ),
 ]
-Overlap = Annotated[int | None, typer.Option(min=0, help="Maximum tokens shared with the next passage; by default 0.")]
 
 
 def index(
@@ -119,7 +118,8 @@ def index(
     if getattr(source, "empty", 0):
         are = "file is" if source.empty == 1 else "files are"
         terminal.note(f"{source.empty:,} empty {are} left out")
-    _say(report, output, "stored" if vectors else "embedded", f", {gone:,} deleted" if prune else "")
+    dtype_used = f" in {made.model.dtype}" if made.model.dtype and report.embedded.rows else ""
+    _say(report, output, "stored" if vectors else f"embedded{dtype_used}", f", {gone:,} deleted" if prune else "")
     if mine is not None and (line := mine.line(model)):
         terminal.note(line)
 

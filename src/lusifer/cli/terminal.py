@@ -16,6 +16,8 @@ import typer
 from lusifer.errors import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -52,6 +54,16 @@ def say(message: str, err: bool = False, nl: bool = True) -> None:
 def note(message: str) -> None:
     """Print a message on standard error; standard output is for results."""
     say(f"lusifer: {message}", err=True)
+
+
+def note_replaced(output: Path) -> None:
+    """Report before the work that an output exists and will be replaced; the old one stays until the new is complete.
+
+    Args:
+        output: A file, or a folder that is replaced completely.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        note(f"{output} exists and will be replaced")
 
 
 def duration(hours: float | None) -> str:

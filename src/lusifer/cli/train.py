@@ -53,7 +53,7 @@ def train(
     from lusifer.training.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, set_ or [], variant=variant)  # errors in it are reported before torch is imported
-    RunFolder(expand_user(output).resolve()).refuse(output, resume)
+    RunFolder(expand_user(output).resolve(), loaded).refuse(output, resume)
     refuse_unwritable(output, "folder")
     if not resume:
         refuse_first_rows(loaded)

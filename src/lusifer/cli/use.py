@@ -23,7 +23,7 @@ from lusifer.cli.models import (
     refuse_words,
     usable,
 )
-from lusifer.errors import LusiferError, UsageError
+from lusifer.errors import LusiferError, ModelFolderError, Probe, UsageError
 from lusifer.io.files import expand_user, refuse_output, refuse_unwritable
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from lusifer.calibration.fit import Accepted
     from lusifer.calibration.statistics import LanguageStatistics
-    from lusifer.model.probes import Probe
 
 MANY = 200
 """Number of sentences below which `calibrate` warns that its numbers are rough."""
@@ -60,6 +59,18 @@ def doctor(model: Model, device: Device = None) -> None:
 
 
 def _model_probes(model: str, device: str | None) -> list[Probe]:
+    """Run the checks of a model; without torch if its folder lacks a file."""
+    from lusifer.embedder.contents import COMPLETE
+    from lusifer.io.weights import TRAINABLE
+
+    try:
+        refuse_damaged(model)
+    except ModelFolderError as error:
+        place = expand_user(model)
+        if place.is_file():
+            raise
+        if not (place / TRAINABLE).is_file():  # a checkpoint has one more check
+            return [Probe(COMPLETE, False, str(error))]
     from lusifer.embedder import doctor as checks
 
     return checks.examine(model, device=usable(device))
@@ -106,11 +117,13 @@ def export(
     if input is None and (field is not None or input_format is not None):
         raise UsageError("--field and --input-format need --input: add it, or leave them out")
     refuse_unwritable(output, "folder", "--output", replaces="modules.json")
+    refuse_damaged(model)
     from lusifer.serving.files import TextSource
 
     source = None if input is None else TextSource(input, field, input_format)
     if source is not None:
         source.check()
+    terminal.note_replaced(output)
     terminal.quiet()
     from lusifer.embedder import folder
 
@@ -180,6 +193,7 @@ def convert(
     """Convert a checkpoint of the authors' code to a model folder."""
     model_name(published)
     refuse_unwritable(out, "folder", "OUT", replaces="modules.json")
+    terminal.note_replaced(out)
     terminal.quiet()
     from lusifer.sharing import convert as conversion
 
@@ -248,8 +262,7 @@ def _refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Pa
     """Refuse models, indexes and files of statistics that do not exist."""
     from lusifer.index.table import refuse_none
 
-    for model in models:
-        refuse_damaged(model)
+    refuse_damaged(*models)
     for place in indexes:
         refuse_none(expand_user(place))
     for file in statistics:
@@ -285,10 +298,10 @@ def calibrate(
     from lusifer.languages import language
 
     refuse_words(prompt, task)
-    output = _statistics_file(model, output, documents)
-    refuse_output(output, (".safetensors",), [Path(parallel)])
+    refuse_damaged(model, documents)
+    output = _statistics_file(model, output, documents, parallel)
     text = parallel_text.read(parallel)
-    codes = fit.codes(text.texts, parallel)  # errors in it are reported before a model is loaded
+    codes = fit.codes(text.texts, parallel)  # reports its errors before a model is loaded
     named = ", ".join(f"{language(code).name} ({key})" for code, key in codes.items())
     terminal.note(f"{parallel}: {text.sentences:,} sentences, each in {len(codes)} languages: {named}")
     from lusifer.embedder import folder, golden
@@ -317,20 +330,22 @@ def calibrate(
     _say_calibrated(statistics, table, output)
 
 
-def _statistics_file(model: str, output: Path | None, documents: str | None) -> Path:
-    """Give the file of the statistics: --output, or a file in the model folder."""
+def _statistics_file(model: str, output: Path | None, documents: str | None, parallel: str) -> Path:
+    """Give the file of the statistics, --output or a file in the model folder; refuse one that cannot be written."""
     from lusifer.embedder.contents import LANGUAGES
 
-    if output is not None:
-        return output
-    if documents is not None:
-        raise UsageError(
-            f"--output: needed with --documents, because the statistics are of two models: name a file, as {LANGUAGES}"
-        )
-    folder = expand_user(model)
-    if not folder.is_dir():
-        raise UsageError(f"--output: needed, because {model} is not a folder: name a file, as {LANGUAGES}")
-    return folder / LANGUAGES
+    if output is None:
+        folder, why = expand_user(model), None
+        if documents is not None:
+            why = "needed with --documents, because the statistics are of two models"
+        elif not folder.is_dir():
+            why = f"needed, because {model} is not a folder"
+        if why is not None:
+            raise UsageError(f"--output: {why}: name a file, as {LANGUAGES}")
+        output = folder / LANGUAGES
+    refuse_output(output, (".safetensors",), [Path(parallel)])
+    terminal.note_replaced(output)
+    return output
 
 
 def _say_calibrated(statistics: LanguageStatistics, table: dict[str, Accepted], output: Path) -> None:

@@ -37,6 +37,8 @@ FILES = (*MODEL_FILES, GRAPH, NUMBERS)
 """File patterns to fetch from a repository on the Hub."""
 ADVICE = "copy or save the folder again"
 EXPORT_ADVICE = "export the model again"
+COMPLETE = "the folder is complete"
+"""The name of the check of `lusifer doctor` that no file is missing or damaged."""
 # sentence-transformers loads the model with its own module and our registered class. A module class of ours would
 # need `trust_remote_code`.
 MODALITY_CONFIG = {"text": {"method": "forward", "method_output_name": "embedding"}}

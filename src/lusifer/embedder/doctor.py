@@ -18,14 +18,13 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from lusifer.embedder import contents, folder, golden, int8
 from lusifer.embedder.identity import identity
-from lusifer.errors import LusiferError, ModelFolderError, UsageError
+from lusifer.errors import LusiferError, ModelFolderError, Probe, UsageError
 from lusifer.io import hub, names, weights
 from lusifer.io.files import read_json
 from lusifer.io.weights import TRAINABLE, TRAINABLE_NAMES
 from lusifer.model import adapters, probes
 from lusifer.model.adapters import PARTS
 from lusifer.model.lusifer import LusiferModel
-from lusifer.model.probes import Probe
 from lusifer.prompts import check_room
 
 LARGEST_COPY = 2 * 2**30
@@ -91,7 +90,7 @@ def examine(target: str | os.PathLike[str] | SentenceTransformer, device: str | 
 
 def _is_whole(path: Path) -> Probe:
     """Check that every file is there, with every tensor that config.json requires."""
-    name = "the folder is complete"
+    name = contents.COMPLETE
     try:
         folder.check(path)
         if contents.is_int8(path):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lusifer.embedder import contents
-from lusifer.errors import ModelFolderError
+from lusifer.errors import ModelFolderError, Probe
 from lusifer.io import hub, names
 from lusifer.io.files import read_json, write_file
-from lusifer.model.probes import Probe, distance
+from lusifer.model.probes import distance
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lusifer.errors import LusiferError, MissingExtraError
+from lusifer.errors import LusiferError, MissingExtraError, Probe
 from lusifer.index.disk import commits
 from lusifer.index.models import IndexModel, maker
 from lusifer.index.passages import joined
 from lusifer.index.table import PassageTable, is_table
 from lusifer.io.files import expand_user
-from lusifer.model.probes import Probe
 
 
 def examine(path: str | os.PathLike[str]) -> list[Probe]:

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
+from lusifer.errors import Probe
 from lusifer.model.lusifer import LusiferModel
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The result of a check: its name, whether it passed, and a detail with the number that decided."""
-
-    name: str
-    ok: bool
-    detail: str
-    error: Exception | None = None
-    """The error that made it fail, for a traceback."""
 
 
 def nearly_equal(name: str, one: torch.Tensor, other: torch.Tensor, model: torch.nn.Module, note: str = "") -> Probe:

@@ -67,13 +67,11 @@ def choose(wanted: str, distance: float, limit: float) -> FormatChoice:
     near = distance <= limit
     if not near:
         words = f"in {wanted} a test text of the model gets another vector (cosine distance {distance:.0e}"
-        return FormatChoice(
-            None, f"number format: as saved: {words}, limit {limit:.0e}); --dtype {wanted} sets it all the same"
-        )
+        return FormatChoice(None, f"dtype as saved: {words}, limit {limit:.0e}); --dtype {wanted} sets it all the same")
     why = "fastest on this processor" if wanted == "bfloat16" else "this processor does not multiply bfloat16"
     kept = f"vectors of the model's test texts change by {distance:.0e} at most (cosine distance; limit {limit:.0e})"
     other = "float32" if wanted == "bfloat16" else "bfloat16"
-    return FormatChoice(wanted, f"number format: {wanted}: {why}; {kept}; --dtype {other} chooses another")
+    return FormatChoice(wanted, f"dtype {wanted}: {why}; {kept}; --dtype {other} chooses another")
 
 
 def load(
@@ -104,10 +102,9 @@ def load(
     except ModelFolderError:  # whoever checks the folder says what is wrong with it
         texts = ()
     if not texts:
-        words = (
-            f"as saved: the folder of {model} has no golden vectors (golden.json) that can be read, to check {wanted}"
-        )
-        return make(None), FormatChoice(None, f"number format: {words}; --dtype {wanted} sets it, which is faster here")
+        words = f"the folder of {model} has no golden vectors (golden.json) that can be read, to check {wanted}"
+        line = f"dtype as saved: {words}; --dtype {wanted} sets it, which is faster here"
+        return make(None), FormatChoice(None, line)
     made = make(wanted)
     limit = golden.FARTHEST_IN_HALF if half else FARTHEST
     distance = golden.farthest(made, texts, vectors)

@@ -103,11 +103,13 @@ class RunFolder:
             resume: Whether to continue a run.
 
         Raises:
-            UsageError: As `start`, except for a changed recipe. If another process trains there, only that is said of
-                a folder that is refused, because its content is that process's.
+            UsageError: As `start`; for a changed recipe only if this run has a recipe. If another process trains there,
+                only that is said of a folder that is refused, because its content is that process's.
         """
         try:
             self._refuse(output, resume)
+            if self.recipe is not None and self.has_learned:
+                self._refuse_changes(self.recipe, self.root / RECIPE)
         except UsageError:
             if (self.root / LOCK).is_file():
                 # The processes of a launcher may ask at the same moment. Without permission to write, nobody is asked.
@@ -149,6 +151,7 @@ class RunFolder:
         stages = enumerate(old.stages, start=1)
         begun = [stage.name for number, stage in stages if self.model.is_dir() or self.begun(number, stage.name)]
         free = self._may_lie_elsewhere(old, recipe) | (set() if self.model.is_dir() else WHEN_DONE)
+        free |= _automatic(recipe)
         fixed = [key for key in changed_keys(old, recipe) if key not in free and not may_change(key, begun)]
         if fixed:
             raise UsageError(
@@ -216,6 +219,12 @@ class RunFolder:
                 row = parse_json(line)
                 if isinstance(row, dict) and isinstance(row.get("stage"), str) and type(row.get("step")) is int:
                     yield line.decode("utf-8-sig"), row
+
+
+def _automatic(recipe: Recipe) -> set[str]:
+    """The keys that are still `auto`: a run gives them a value before it compares them."""
+    stages = {f"stages.{stage.name}.bf16" for stage in recipe.stages if stage.bf16 == "auto"}
+    return stages | ({"model.dtype.frozen"} if recipe.model.dtype.frozen == "auto" else set())
 
 
 def _learned(stage: Path) -> bool:

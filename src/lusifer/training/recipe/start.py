@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
+from lusifer.io.bases import check_settings
 from lusifer.io.files import read_json
 from lusifer.io.names import EXPORTED, OWN_TYPE
-
-if TYPE_CHECKING:
-    from lusifer.training.recipe.recipe import StartSettings
+from lusifer.training.recipe.recipe import ModelSettings, StartSettings
 
 ADVICE = "give a complete model folder"
 BACKBONES = ("encoder", "llm")
+_WRITTEN: dict[str, tuple[type, ...]] = {
+    "connector_type": (str,), "connector_kwargs": (dict,), "num_soft_tokens": (int,), "pooling": (str,),
+    "output_projection": (bool,), "max_position_embeddings": (int,), "tower_dtypes": (dict, type(None)),
+    "encoder": (dict,), "llm": (dict,),
+}  # fmt: skip
+"""Settings in the `config.json` of a model, and their types."""
 
 
 def folder(path: str, revision: str | None = None) -> Path:
@@ -53,8 +58,6 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
         UsageError: It is no LUSIFER model, or an int8 copy.
         ModelFolderError: A file is missing or damaged.
     """
-    from lusifer.model.config import LusiferConfig  # imports transformers
-
     where = folder(path, revision)
     if (where / EXPORTED).is_file():
         raise UsageError(f"{path}: is an int8 copy, which cannot be trained: start from the original model")
@@ -62,29 +65,61 @@ def taken(path: str, revision: str | None = None) -> dict[str, Any]:
     if settings.get("model_type") != OWN_TYPE:
         kind = settings.get("model_type") or "no model_type"
         raise UsageError(f"{path}: is no LUSIFER model ({kind}): give a base as model.encoder or model.llm")
-    try:
-        config = LusiferConfig.from_dict(settings)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        words = f"damaged, no model can be made from it ({error}); {ADVICE}"
-        raise ModelFolderError(f"{where / 'config.json'}: {words}") from error
+    config = settings if _is_as_saved(settings) else _completed(settings, where / "config.json")
     tokenizer = read_json(where / "tokenizer_config.json", ADVICE, ModelFolderError, dict)
-    lengths = [config.max_position_embeddings, tokenizer.get("model_max_length")]
-    formats = set((config.tower_dtypes or {}).values()) & {"float32", "bfloat16"}
+    lengths = [config["max_position_embeddings"], tokenizer.get("model_max_length")]
+    formats = {name for name in ("float32", "bfloat16") if name in (config["tower_dtypes"] or {}).values()}
+    bases = config.get("bases") or {}
     return {
         "folder": _base(None, path, revision)["path"],
         "max_length": min(int(length) for length in lengths if length),
         "model": {
-            **{backbone: _base((config.bases or {}).get(backbone), path, revision) for backbone in BACKBONES},
-            "connector": {
-                "type": config.connector_type,
-                "num_soft_tokens": config.num_soft_tokens,
-                **config.connector_kwargs,
-            },
-            "pooling": config.pooling,
-            "output_projection": config.output_projection,
+            **{backbone: _base(bases.get(backbone), path, revision) for backbone in BACKBONES},
+            **_joining(config),
             "dtype": {"frozen": formats.pop() if len(formats) == 1 else "auto"},
         },
     }
+
+
+def _joining(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the settings of what joins the backbones, as a recipe has them."""
+    connector = {"type": config["connector_type"], "num_soft_tokens": config["num_soft_tokens"]}
+    return {
+        "connector": connector | config["connector_kwargs"],
+        "pooling": config["pooling"],
+        "output_projection": config["output_projection"],
+    }
+
+
+def _is_as_saved(settings: Mapping[str, Any]) -> bool:
+    """Whether settings are complete and valid, as `folder.save` writes them; then they need no check by transformers.
+
+    The settings of both backbones are not checked here, but when the model is loaded before training.
+    """
+    if any(type(settings.get(key, ...)) not in kinds for key, kinds in _WRITTEN.items()):
+        return False
+    if settings.get("residual", False) is not False or settings.get("include_prompt", True) is not True:
+        return False  # of older versions
+    try:
+        check_settings(settings)
+        ModelSettings.model_validate(_joining(settings))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _completed(settings: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Check the settings of a model, and add those that it leaves out.
+
+    Raises:
+        ModelFolderError: A setting is damaged.
+    """
+    from lusifer.model.config import LusiferConfig  # imports transformers
+
+    try:
+        return vars(LusiferConfig.from_dict(settings))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ModelFolderError(f"{file}: damaged, no model can be made from it ({error}); {ADVICE}") from error
 
 
 def kept_adapters(model: StartSettings | None) -> list[dict[str, Any]]:
