@@ -71,7 +71,9 @@ def term(bench: Bench, draw: random.Random) -> str:
     """SIGTERM at a random moment: within a stage it saves and says so, elsewhere there is nothing to save."""
     ended = bench.signalled(signal.SIGTERM, draw)
     if ended.status not in (-signal.SIGTERM, 0):
-        bench.refused(ended, "SIGTERM: stopped after step [1-6] of 6, and saved: continue with --resume", (143,))
+        bench.refused(
+            ended, "SIGTERM: stopped after step [1-6] of 6 of stage .*, and saved: continue with .* --resume", (143,)
+        )
         step = re.search(r"after step (\d)", ended.error)[1]
         if not list(bench.run.glob(f"checkpoints/*/checkpoint-{step}/checksums.json")):
             raise WrongError(f"no checkpoint {step}")

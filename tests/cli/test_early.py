@@ -39,6 +39,7 @@ CASES = {
     f"train tiny --output new --set {SOURCE}=broken.csv": "broken.csv line 3: not UTF-8",
     "train finetune --output new --set model.start=taken": "model.start: {here}/taken/config.json: missing;",
     f"train finetune --output new --set {SOURCE}=words.csv": "words.csv line 2: column query is missing",
+    f"train finetune --output new --set {SOURCE}=few.csv": "few.csv: has only 2 rows to train on, and a batch needs 32",
     "train tiny --output begun --resume --set seed=7": "begun/recipe.yaml: the recipe changed in seed: resume with",
     "train tiny --output begun --resume --set stages.alignment.max_steps=3": "changed in stages.alignment.max_steps: ",
     "ablate tiny --output new --suite paper --languages xx": "'xx'",
@@ -122,6 +123,7 @@ CASES = {
 def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: Path, model_folder: Path) -> None:
     (tmp_path / "good.txt").write_text("Water.\n")
     (tmp_path / "words.csv").write_text("question,answer\na,b\n")
+    (tmp_path / "few.csv").write_text("query,positive\na,b\nc,d\n")
     (tmp_path / "broken.csv").write_bytes(b"question,query,positive\na,a,b\nb,b,\xff\n")
     (tmp_path / "pairs.jsonl").write_bytes(sources.files("sample:pairs")[0].read_bytes())
     (tmp_path / "file").write_text("mine")

@@ -86,6 +86,12 @@ def test_a_set_that_cannot_fill_a_batch_is_refused():
     with pytest.raises(UsageError, match="only 1 of its rows fits into one batch") as caught:
         plan({"b": rows(11, 1)}, {"b": True})
     assert "lower batch_size" not in str(caught.value)  # nothing could be learned from one row
+    with pytest.raises(UsageError, match=r"b: has only 2 rows to train on, and a batch needs 4 .*: add rows, or set"):
+        plan({"b": rows(2)}, {"b": True})
+    with pytest.raises(
+        UsageError, match=r"b: has only 1 row to train on, and a batch needs 4 \(batch_size\): add rows$"
+    ):
+        plan({"b": rows(1)}, {"b": True})
 
 
 def test_sets_too_small_for_a_batch_are_joined_with_the_next_larger_ones():

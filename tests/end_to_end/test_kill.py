@@ -78,7 +78,10 @@ def test_sigterm_saves_after_the_step_and_ends(unbroken: dict[str, torch.Tensor]
     (saved,) = output.glob("checkpoints/01-alignment/checkpoint-*")
     step = int(saved.name.rpartition("-")[2])
     assert 1 <= step < 6 and json.loads((saved / "trainer_state.json").read_text())["global_step"] == step
-    assert f"error: SIGTERM: stopped after step {step} of 6, and saved: continue with --resume" in started.stderr
+    how = f"`lusifer train {output}/recipe.yaml --output {output} --resume`"
+    assert (
+        f"SIGTERM: stopped after step {step} of 6 of stage alignment, and saved: continue with {how}" in started.stderr
+    )
     ends_alike(unbroken, output)
 
 

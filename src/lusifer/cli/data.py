@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from lusifer.cli.models import Device, DtypeOption, limit_caches, model_name, re
 from lusifer.errors import UsageError
 
 if TYPE_CHECKING:
+    from lusifer.data.schema import Row
     from lusifer.data.sources import OpenedFiles
     from lusifer.data.tables import RowCounts
     from lusifer.io.rows import BadRows
@@ -203,11 +204,12 @@ def cluster(
         raise UsageError(f"{files[0]}: only pairs have queries to cluster: give columns query and positive")
     page = tables.check_output(output, opened.files)
     terminal.note_replaced(output)
-    opened = _read_first(opened, files, skip_bad, field)
+    terminal.quiet()
+    table = tables.collect(_shown(opened.rows), opened.kind)  # a bad row is reported before a model is loaded
     encoder, _ = _models(model, batch_size, dtype, device)
     with terminal.phases() as show:
         kept, counts = clustering.cluster(
-            opened.rows, encoder(query_prompt), clusters=clusters, min_points=min_points, cap=cap, seed=seed,
+            table, encoder(query_prompt), clusters=clusters, min_points=min_points, cap=cap, seed=seed,
             progress=show,
         )  # fmt: skip
         tables.write_rows(output, kept, opened.kind)
@@ -256,15 +258,25 @@ def _open(names: list[str], skip_bad: int, fields: list[str] | None, labels: boo
     return opened
 
 
+def _shown(rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows and show how many were read."""
+    with terminal.progress("rows checked") as show:
+        for number, row in enumerate(rows, start=1):
+            show(number, None)
+            yield row
+
+
 def _read_first(
-    opened: OpenedFiles, names: list[str], skip_bad: int, fields: list[str] | None, labels: bool = False
+    opened: OpenedFiles, names: list[str], skip_bad: int, fields: list[str] | None, labels: bool
 ) -> OpenedFiles:
-    """Read every row, and open the files again: a bad row is reported before a model is loaded."""
+    """Read every row, and open the files again: a bad row is reported before a model is loaded.
+
+    The rows are not stored meanwhile: whether they belong to earlier work is known only with the model.
+    """
     from lusifer.data import sources
 
-    with terminal.progress("rows checked") as show:
-        for number, _ in enumerate(opened.rows, start=1):
-            show(number, None)
+    for _ in _shown(opened.rows):
+        pass
     return sources.open_files(names, skip_bad, sources.fields(fields or ()), labels)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -114,21 +113,26 @@ def stopped(output: Path, at: dict[str, Any]) -> str:
 
 
 def refuse_first_rows(recipe: Recipe) -> None:
-    """Read the first rows of every local file of a recipe, which show a missing column.
+    """Read the first rows of every local file of a recipe, which show a missing column or a file of a few rows.
 
     Raises:
         DataError: A row is wrong; the message names file, line and column.
+        UsageError: A source has fewer rows than a batch.
     """
-    from lusifer.data import sources
+    from lusifer.data import batches, sources
     from lusifer.io.rows import BadRows
 
     for stage in recipe.stages:
-        for source in [*recipe.sources(stage), *(stage.evaluate.data if stage.evaluate else [])]:
-            spec = recipe.spec(stage, source)
+        trained = recipe.sources(stage)
+        for number, source in enumerate([*trained, *(stage.evaluate.data if stage.evaluate else [])]):
+            spec, found = recipe.spec(stage, source), 0
             for file in sources.files(spec.path) if spec.path else ():
                 bad = BadRows(spec.skip_bad)
                 rows = sources.read_file(file, source.row_kind, spec.fields, bad, rename=spec.rename)
-                deque(islice(rows, FIRST_ROWS), maxlen=0)
+                found += sum(1 for _ in islice(rows, FIRST_ROWS))
+            in_batch = number < len(trained) and getattr(source, "in_batch_negatives", False)
+            if in_batch and 0 < found < min(stage.batch_size, FIRST_ROWS):
+                raise UsageError(batches.few_rows(spec.path, found, stage.batch_size, found))
 
 
 def on_the_sample(recipe: Recipe) -> str | None:

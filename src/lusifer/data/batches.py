@@ -239,6 +239,8 @@ class PairBatches:
             epoch += 1
 
     def _too_few(self, name: str, found: int) -> str:
+        if len(self.sets[name]) < self.batch_size:
+            return few_rows(name, len(self.sets[name]), self.batch_size, found)
         lower = f"lower batch_size to {found}, " if found > 1 else ""  # a row alone has no in-batch negative
         return (
             f"{name}: only {found} of its rows {'fit' if found > 1 else 'fits'} into one batch without false negatives "
@@ -246,6 +248,20 @@ class PairBatches:
             "rows to the source, or set split_by_source: false to join its parts, or in_batch_negatives: false if its "
             "texts are labels"
         )
+
+
+def few_rows(name: str, rows: int, batch_size: int, fit: int) -> str:
+    """Return the message for a set that has fewer rows than a batch.
+
+    Args:
+        name: The name of the set.
+        rows: The number of its rows that train.
+        batch_size: The number of rows of a batch.
+        fit: The number of its rows that may be in one batch.
+    """
+    found = "1 row" if rows == 1 else f"{rows:,} rows"
+    lower = f", or set batch_size to {fit}, which leaves few in-batch negatives" if fit > 1 else ""
+    return f"{name}: has only {found} to train on, and a batch needs {batch_size:,} (batch_size): add rows{lower}"
 
 
 def join_small(

@@ -11,6 +11,7 @@ delta/                          the result as a delta
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,6 +90,11 @@ class RunFolder:
             with write_file(file) as temporary:
                 temporary.write_text(resolved_yaml(recipe), encoding="utf-8")
             yield run
+
+    @property
+    def resume(self) -> str:
+        """The command that continues the run."""
+        return shlex.join(["lusifer", "train", f"{self.root / RECIPE}", "--output", f"{self.root}", "--resume"])
 
     @property
     def has_learned(self) -> bool:

@@ -16,9 +16,11 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from tokenizers import Tokenizer
 
 from lusifer.cli import main
+from lusifer.data import sources
 from lusifer.data.batches import PairBatches, join_small
 from lusifer.data.mining.cluster import cluster
 from lusifer.data.pairs import PairSet
+from lusifer.data.tables import collect
 from lusifer.errors import UsageError
 from support.words_model import encode
 
@@ -34,7 +36,7 @@ def rows(count: int, themes: int, source: str = "s") -> list[dict]:
 
 def test_rows_of_one_theme_come_into_one_cluster_of_their_source() -> None:
     given_rows = [*rows(200, 4), *rows(100, 2, "t"), *rows(5, 1, "few")]
-    made, report = cluster(given_rows, encode, clusters=1024, min_points=20)
+    made, report = cluster(collect(given_rows, "pairs"), encode, clusters=1024, min_points=20)
     made = list(made)
     assert [row["query"] for row in made] == [row["query"] for row in given_rows]
     for source, least in (("s", 4), ("t", 2), ("few", 1)):
@@ -49,22 +51,26 @@ def test_rows_of_one_theme_come_into_one_cluster_of_their_source() -> None:
 
 @given(st.integers(1, 400), st.integers(1, 30), st.integers(1, 40), st.integers(0, 3))
 def test_no_cluster_has_fewer_rows_than_asked_for(count: int, themes: int, min_points: int, seed: int) -> None:
-    made, _ = cluster(rows(count, themes), encode, clusters=16, min_points=min_points, seed=seed)
+    made, _ = cluster(collect(rows(count, themes), "pairs"), encode, clusters=16, min_points=min_points, seed=seed)
     sizes = Counter(row["cluster"] for row in made)
     assert len(sizes) <= 16 and (min(sizes.values()) >= min_points or len(sizes) == 1)
 
 
 def test_cap_draws_from_all_rows_of_a_source() -> None:
-    made, report = cluster(rows(400, 4), encode, clusters=4, min_points=20, cap=40)
+    made, report = cluster(collect(rows(400, 4), "pairs"), encode, clusters=4, min_points=20, cap=40)
     made = list(made)
     assert len(made) == 40 == report.counts["rows kept"]
     assert all(4 <= count <= 18 for count in Counter(row["query"].split()[0] for row in made).values())
 
 
-def test_command_writes_clusters_and_stage_2_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    output = tmp_path / "c.jsonl"
+def test_command_writes_clusters_and_stage_2_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, read, once = tmp_path / "c.jsonl", [], sources.read_file
+    monkeypatch.setattr(sources, "read_file", lambda *given: read.append(given[0].name) or once(*given))
     call = ["data", "cluster", "sample:pairs", "--model", "mini", "--output", str(output), "--min-points", "10"]
     assert main(call) == 0
+    assert read == ["pairs.jsonl"]  # once: the rows are on disk before the model is loaded
     made = [json.loads(line) for line in output.read_text().splitlines()]
     assert all(isinstance(row["cluster"], int) for row in made) and len({row["cluster"] for row in made}) > 1
     capsys.readouterr()

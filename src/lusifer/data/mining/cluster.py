@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from lusifer.data.tables import RowCounts
 from lusifer.errors import DataError
 from lusifer.extras import need
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 ITERATIONS = 20
 SAMPLE = 128  # the most vectors per centroid that k-means is trained on
 _ROWS = 16_384  # rows that are assigned at once
@@ -23,7 +27,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def cluster(
-    rows: Iterable[Row],
+    table: Dataset,
     encode: Encode,
     *,
     clusters: int = 1024,
@@ -38,7 +42,7 @@ def cluster(
     Numbers begin at 0 in each source.
 
     Args:
-        rows: Checked pairs; an existing `cluster` is replaced.
+        table: Checked pairs, as from `tables.collect`; an existing `cluster` is replaced.
         encode: Queries -> vectors (n, d).
         clusters: The most clusters of a source.
         min_points: The fewest rows of a cluster, unless the source itself has fewer.
@@ -53,7 +57,6 @@ def cluster(
         DataError: There is no row.
     """
     counts = RowCounts("Clusters of queries")
-    table = tables.collect(rows, "pairs")
     if not len(table):
         raise DataError("no rows in the input: correct the path or the file")
     counts.count("rows read", by=len(table))

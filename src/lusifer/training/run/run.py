@@ -252,7 +252,7 @@ def _stage(
         run.trim_metrics(stage.name, done)
     judge = _measure(trainer, stage, rows, run, listen)
     listen({"event": "stage", "stage": stage.name, "steps": rows.steps, "done": done})
-    _train(trainer, checkpoint, done, rows.steps)
+    _train(trainer, checkpoint, done, rows.steps, stage.name, run)
     best = judge and judge.finish(trainer.state)
     if best and best["kept"] and not best["step"]:
         model.config.update(before)  # the stage ends with its initial weights
@@ -303,8 +303,13 @@ def _measure(
     return judge
 
 
-def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int) -> None:
-    """Train exactly from step `done` to the last one."""
+def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int, stage: str, run: RunFolder) -> None:
+    """Train exactly from step `done` to the last one.
+
+    Raises:
+        TerminatedError: SIGTERM came; a checkpoint was saved.
+        LusiferError: There were too few rows.
+    """
     if done >= steps:  # killed after its last step: transformers would train one more step
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
@@ -313,7 +318,9 @@ def _train(trainer: StageTrainer, checkpoint: Path | None, done: int, steps: int
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if callback.stopped:
         step = trainer.state.global_step
-        raise TerminatedError(f"SIGTERM: stopped after step {step} of {steps}, and saved: continue with --resume")
+        raise TerminatedError(
+            f"SIGTERM: stopped after step {step} of {steps} of stage {stage}, and saved: continue with `{run.resume}`"
+        )
     if trainer.state.global_step != steps:
         raise LusiferError(
             f"training ended at step {trainer.state.global_step} of {steps}, because rows ran out; the checkpoints "
