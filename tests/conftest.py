@@ -6,9 +6,11 @@ so `make quick` stays quick.
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
-import sys
+import subprocess
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -47,13 +49,6 @@ def _refuse(work: str) -> None:
         raise AssertionError(f"a quick test {work}: mark it with @pytest.mark.slow, or do without")
 
 
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "subprocess.Popen" and QUICK and QUICK[-1]:
-        name = Path(os.fsdecode(arguments[0])).name
-        if name.startswith("python") or "++" in name or "cc" in name:
-            _refuse(f"starts {name}")
-
-
 def _refused(work: str) -> Callable[..., Any]:
     def call(wrapped: Callable[..., Any], instance: Any, words: tuple[Any, ...], named: dict[str, Any]) -> Any:
         _refuse(work)
@@ -62,7 +57,17 @@ def _refused(work: str) -> Callable[..., Any]:
     return call
 
 
-sys.addaudithook(_audit)
+def _starts(wrapped: Callable[..., Any], instance: Any, words: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Not an audit hook: Python calls one for every `id`, a million times a minute."""
+    command = words[0] if words else named["args"]
+    program = command if isinstance(command, str | bytes | os.PathLike) else command[0]
+    name = "sh" if named.get("shell") else Path(os.fsdecode(named.get("executable") or program)).name
+    if name.startswith("python") or "++" in name or "cc" in name:
+        _refuse(f"starts {name}")
+    return wrapped(*words, **named)
+
+
+wrapt.wrap_function_wrapper(subprocess.Popen, "__init__", _starts)
 wrapt.wrap_function_wrapper(BaseProcess, "start", _refused("starts a process"))
 
 
@@ -70,6 +75,17 @@ wrapt.wrap_function_wrapper(BaseProcess, "start", _refused("starts a process"))
 def _one_processor(module: Any) -> None:
     """Let `--dtype auto` see a processor without bfloat16 everywhere; tests of it say which one they want."""
     module.multiplies = lambda dtype: dtype == "float32"
+
+
+@wrapt.when_imported("lusifer.io.files")
+def _hash_packages_once(module: Any) -> None:
+    """Hash an installed file once: the bases of `mini` have 180 MB, and many tests load it."""
+    hashed, packages = functools.cache(module.sha256), sysconfig.get_path("platlib")
+
+    def sha256(file: Path) -> str:
+        return (hashed if os.path.abspath(file).startswith(packages) else hashed.__wrapped__)(file)
+
+    module.sha256 = sha256
 
 
 @wrapt.when_imported("transformers.trainer")

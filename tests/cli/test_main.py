@@ -124,3 +124,10 @@ def test_the_list_of_commands_shows_each_summary_complete(words, capsys, monkeyp
     main(words)
     listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
     assert len(listed) > 5 and all(line.endswith(".") and not line.endswith("..") for line in listed)
+
+
+def test_a_call_leaves_the_hook_for_exceptions_as_it_is(capsys):
+    """`typer` would set its own for the whole process, and build all commands again in each call."""
+    before, built = sys.excepthook, cli._built(cli.app)
+    assert main(["nothing"]) == 2 and main(["--version"]) == 0
+    assert sys.excepthook is before and cli._built(cli.app) is built

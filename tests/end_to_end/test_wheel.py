@@ -16,7 +16,25 @@ from support.processes import ENVIRONMENT
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-START = "import sys, lusifer; from lusifer.cli import main; print(lusifer.__file__); sys.exit(main())"
+COMMANDS = [
+    ["embed", "mini", "--input", "texts.txt", "--output", "vectors.npy"],
+    ["index", "mini", "--input", "texts.txt", "--output", "found"],
+    ["search", "found", "Wann öffnet die Bibliothek?", "--json"],
+    ["check", "paper-mistral"],  # recipes come along
+]
+PROGRAM = """
+import contextlib, io, json, sys
+import lusifer
+from lusifer.cli import main
+found = [lusifer.__file__]
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = main(words)
+    if status:
+        sys.exit(status)
+    found.append(said.getvalue())
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +52,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_away_from_the_clone_embeds_and_searches(site: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("The library opens at nine.\nBread rises slowly.\n", encoding="utf-8")
 
-    def lusifer(*words: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", START, *words],
-            cwd=tmp_path, env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(site)},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        first, *rest = done.stdout.splitlines()
-        assert Path(first).parent == site / "lusifer"  # and not the clone, which is installed as well
-        return rest
-
-    lusifer("embed", "mini", "--input", "texts.txt", "--output", "vectors.npy")
-    lusifer("index", "mini", "--input", "texts.txt", "--output", "found")
-    hits = [json.loads(line) for line in lusifer("search", "found", "Wann öffnet die Bibliothek?", "--json")]
-    assert "library" in json.dumps(hits[0])
-    assert lusifer("check", "paper-mistral")  # recipes come along
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(COMMANDS)],
+        cwd=tmp_path, env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(site)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    package, _, _, hits, checked = json.loads(done.stdout)
+    assert Path(package).parent == site / "lusifer"  # and not the clone, which is installed as well
+    assert "library" in json.dumps(json.loads(hits.splitlines()[0]))
+    assert (tmp_path / "vectors.npy").is_file() and checked

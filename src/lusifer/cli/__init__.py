@@ -6,12 +6,13 @@ error becomes one line on standard error and an exit status.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -88,10 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
 
 
+@functools.cache
+def _built(commands: typer.Typer) -> Callable[..., Any]:
+    """Build the commands once, for a program that calls `main` often; `app(...)` would build them in each call."""
+    return typer.main.get_command(commands)
+
+
 def _run(words: list[str], debug: bool, context: str | None) -> int:
     """Run one command; turn an error into one line and an exit status."""
     try:
-        status = app(args=words, prog_name="lusifer", standalone_mode=False, obj=context) or 0
+        status = _built(app)(args=words, prog_name="lusifer", standalone_mode=False, obj=context) or 0
         return _fail("interrupted", INTERRUPTED, debug=False) if status == INTERRUPTED else status
     except LusiferError as error:
         return _fail(str(error), error.status, debug)

@@ -237,13 +237,15 @@ def test_answers_of_a_query_are_its_partners_and_their_partners() -> None:
     assert answers.of(text_hash("unknown")) == {text_hash("unknown")}
 
 
-def test_command_mines_with_a_model_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    output = tmp_path / "b.jsonl"
-    call = ["data", "mine", "sample:pairs", "--model", "mini", "--output", str(output)]
+def test_command_mines_with_a_model_and_says_what_is_wrong(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    output, model = tmp_path / "b.jsonl", str(model_folder)
+    call = ["data", "mine", "sample:pairs", "--model", model, "--output", str(output)]
     assert main([*call, "--skip", "5", "--keep", "20"]) == 0
     assert all(len(row["negative"]) == 7 for row in read(output))
     assert "rows with all negatives" in capsys.readouterr().out
-    assert main(["data", "mine", "sample:passages", "--model", "mini", "--output", str(output)]) == 2
+    assert main(["data", "mine", "sample:passages", "--model", model, "--output", str(output)]) == 2
     assert "rows with only a text have no positive" in capsys.readouterr().err
 
 
