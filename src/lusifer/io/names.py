@@ -60,7 +60,9 @@ def model(name: str | os.PathLike[str]) -> Path | str:
     if path.name in ("model", "delta") and (path.parent / "recipe.yaml").is_file():
         run = path.parent
         resume = shlex.join(["lusifer", "train", f"{run}/recipe.yaml", "--output", f"{run}", "--resume"])
-        raise UsageError(f"{name}: no such folder, for the run in {run} is not finished: continue it with `{resume}`")
+        raise UsageError(
+            f"{name}: no such folder, because the run in {run} is not finished: continue it with `{resume}`"
+        )
     if _is_path(text) or text.count("/") != 1:
         shipped = shipped_models()
         near = difflib.get_close_matches(text, shipped, n=1)

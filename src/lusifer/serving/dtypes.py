@@ -67,7 +67,7 @@ def choose(wanted: str, distance: float, limit: float) -> FormatChoice:
     near = distance <= limit
     if not near:
         words = f"in {wanted} a test text of the model gets another vector (cosine distance {distance:.0e}"
-        return FormatChoice(None, f"dtype as saved: {words}, limit {limit:.0e}); --dtype {wanted} sets it all the same")
+        return FormatChoice(None, f"dtype as saved: {words}, limit {limit:.0e}); --dtype {wanted} sets it anyway")
     why = "fastest on this processor" if wanted == "bfloat16" else "this processor does not multiply bfloat16"
     kept = f"vectors of the model's test texts change by {distance:.0e} at most (cosine distance; limit {limit:.0e})"
     other = "float32" if wanted == "bfloat16" else "bfloat16"

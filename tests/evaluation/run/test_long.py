@@ -89,9 +89,9 @@ def test_what_lies_behind_the_end_of_reading_is_not_found_and_passages_find_it(f
     report = long.reports([made], ["short"])[0]
     assert report.languages == ("en", "es") and report.chance == pytest.approx(100 / 6)
     first, second = report.sentences
-    assert "a paragraph of 7 words alone is found by 100 %" in first and "after 21 words" in first
+    assert "a paragraph of 7 words alone is found for 100 %" in first and "after 21 words" in first
     assert first.endswith("The model reads about 14 words.")
-    assert "documents of 56 words with the answer at the end are found by 100 %" in second
+    assert "documents of 56 words with the answer at the end are found for 100 %" in second
     cut = {(row.details.paragraphs, row.details.in_passages, row.details.position): row.details for row in report.rows}
     assert cut[8, False, "end"].cut == 6 and cut[8, True, "end"].cut == 0 and cut[8, False, "middle"].before == 28
     shown = card.markdown(facts.gather([made]))

@@ -94,7 +94,7 @@ def test_half_the_encoder_is_the_last_change_and_said_to_be_another_model(monkey
     monkeypatch.setattr(totals, "estimate", changed)
     recipe = load_recipe("tiny")
     found = totals.advise(stages, recipe, load, 24)
-    sizes = "(stage contrastive: 30.0 GiB -> 14.0 GiB; another model: fewer encoder layers, so train and score it anew)"
+    sizes = "(stage contrastive: 30.0 GiB -> 14.0 GiB; another model: fewer encoder layers, so retrain and score it)"
     assert found == f"to fit in 24 GiB: --set model.encoder.layers=1 {sizes}"  # and alignment fits as well
     assert "nearest: --set model.encoder.layers=1, 14.0 GiB; another model" in totals.advise(stages, recipe, load, 8)
     assert totals.advise(stages, recipe, load, 40).startswith(

@@ -148,7 +148,7 @@ def as_text(shown: Shown, as_markdown: bool = False) -> str:
         parts += [_title(title, as_markdown), lay_out(*_means(found, shown, as_markdown)), *_said(found, shown)]
     for each in shown.places:
         kind = ", cross-lingual" if each.league.cross_lingual else ""
-        title = f"{each.model} among the public models{kind}; each line has its own models, and the rows they share"
+        title = f"{each.model} among the public models{kind}; each line compares models over the rows that they share"
         head = ["", "rank", "of", "rows", each.model, "best public model", "its mean"]
         lines = [_place(place) for place in (each.whole, *each.languages, *each.types)]
         parts += [_title(title, as_markdown), lay_out(head, lines), *each.notes]

@@ -41,8 +41,8 @@ def of_questions(facts: Facts, reports: Sequence[QuestionReport]) -> list[str]:
         rows = sorted(each.languages, key=lambda row: -(row.first.value or 0))
         parts = [f"{language_name(row.language)} {mean_cell(row.first)}" for row in rows]
         found.append(
-            f"{each.name}, {count_of(sum(row.n for row in rows), 'question')}: the first document is a needed one in "
-            f"(percent, 95 % confidence interval): {', '.join(parts)}."
+            f"{each.name}, {count_of(sum(row.n for row in rows), 'question')}: percentage for which the first document "
+            f"is a needed one, with its 95 % confidence interval: {', '.join(parts)}."
         )
         bias = [row for row in rows if row.own and row.chance is not None and (row.own.low or 0) > row.chance]
         if bias:

@@ -139,17 +139,17 @@ def _sentences(name: str, rows: Sequence[LengthRow]) -> list[str]:
     # If a longer text is found again after a shorter one is not, that is chance.
     until = next((number for number, row in enumerate(ends) if row.mean < least), len(ends))
     read = ends[:until]
-    begin = f"{name}, one vector for a complete text: a paragraph of {alone.details.words:.0f} words alone is found by"
+    begin = f"{name}, one vector for a complete text: a paragraph of {alone.details.words:.0f} words alone is found for"
     found = [f"{begin} {alone.mean:.0f} % of the questions"]
     if until == len(ends):
         found[0] += (
-            f"; after {read[-1].details.before:.0f} words of other text it is found by {read[-1].mean:.0f} %. "
+            f"; after {read[-1].details.before:.0f} words of other text it is found for {read[-1].mean:.0f} %. "
             "The model reads all documents to the end."
         )
     else:
         last = ends[until]
         found[0] += (
-            f"; after {last.details.before:.0f} words of other text it is found by {last.mean:.0f} %, less than half. "
+            f"; after {last.details.before:.0f} words of other text it is found for {last.mean:.0f} %, less than half. "
             f"The model reads about {(read[-1].details if read else alone.details).words:.0f} words."
         )
     split = [row for row in rows if row.details.in_passages and row.mean is not None]
@@ -157,7 +157,7 @@ def _sentences(name: str, rows: Sequence[LengthRow]) -> list[str]:
     if pairs:
         one, two = pairs[-1]
         found.append(
-            f"Split into passages, as an index does it, documents of {two.details.words:.0f} words with the answer at "
-            f"the end are found by {two.mean:.0f} % instead of {one.mean:.0f} % of the questions."
+            f"With passages, as in an index, documents of {two.details.words:.0f} words with the answer at the end are "
+            f"found for {two.mean:.0f} % instead of {one.mean:.0f} % of the questions."
         )
     return found

@@ -85,7 +85,7 @@ def advise(stages: Sequence[StageEstimate], recipe: Recipe, load: Callable[[list
         return f"stage {largest.name} does not fit in {gib:g} GiB by one change{nearest}"
     known = [stage for stage in stages if stage.work is not None]
     if len(known) < len(stages):
-        return f"fits in {gib:g} GiB; what would halve the time is unknown, like the steps"
+        return f"fits in {gib:g} GiB; no advice on time, because the number of steps is unknown"
     longest, whole = max(known, key=lambda stage: stage.work), sum(stage.work for stage in known)
     best = None
     for change in _shorter(recipe, longest.name):
@@ -115,7 +115,7 @@ def _size(count: int) -> str:
 
 def _other_model(change: str) -> str:
     """Warn of a change that trains another model, with other scores."""
-    return "; another model: fewer encoder layers, so train and score it anew" if change.startswith(_MODEL) else ""
+    return "; another model: fewer encoder layers, so retrain and score it" if change.startswith(_MODEL) else ""
 
 
 def _changed(

@@ -43,7 +43,7 @@ class Source(Settings):
     streaming: bool = False
     """Read a dataset over the network without storing its files. With `limit`, only that many rows are read."""
     fields: dict[str, str] = {}
-    """Column of Lusifer -> column in the file, where the names differ, as in `{query: question}`."""
+    """Column of Lusifer -> column in the file, if the names differ, as in `{query: question}`."""
     language: str | None = None
     """Language code. `null` takes the code in the table of published datasets, else English with `english_only`, else
     unknown."""
