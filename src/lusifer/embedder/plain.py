@@ -118,6 +118,11 @@ def refuse_unread(folder: Path, model: LusiferModel, tokenizer: PreTrainedTokeni
             raise ModelFolderError(f"{folder / tokenizer_files.CONFIG}: {said}; {contents.ADVICE}")
 
 
+def _drop_word_embeddings(llm: torch.nn.Module) -> None:
+    """Drop the word embeddings of an LLM, which reads the output of the connector and no tokens."""
+    llm.set_input_embeddings(torch.nn.Identity())
+
+
 def load(
     folder: Path, model: LusiferModel, dtype: str | None = None, bases: Mapping[str, str] | None = None
 ) -> PlainEmbedder:
@@ -133,9 +138,11 @@ def load(
         ModelFolderError: The tokenizer is damaged, or a base of a delta is missing or has changed.
     """
     files = weights.files(folder, contents.ADVICE)
+    _drop_word_embeddings(model.llm)  # before they are read
     if model.config.bases:
         tensors = weights.tensors(files, contents.ADVICE)
         delta.load(model.with_backbones, model.config, tensors, where=str(folder), paths=bases, made=model)
+        _drop_word_embeddings(model.llm)  # it may be a new one
     for file in files if not model.config.bases else ():
         model.load_state_dict(load_file(file), strict=False)
     for backbone in BACKBONES if dtype else ():

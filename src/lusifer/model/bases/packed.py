@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from lusifer.errors import LusiferError
@@ -29,10 +30,12 @@ from lusifer.model.bases import backbones, unigram
 
 BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
 BLOCKED, IN_BLOCK = 1, 32
+WORDS = "embeddings.word_embeddings.weight"
+"""The table of word embeddings, by its name in transformers."""
 _AT_ONCE = 2**19
 """The number of blocks that are unpacked at once: 64 MiB of float32."""
 _EMBEDDINGS = {
-    "embeddings.word_embeddings.weight": "emb.word",
+    WORDS: "emb.word",
     "embeddings.position_embeddings.weight": "emb.pos",
     "embeddings.token_type_embeddings.weight": "emb.type",
     "embeddings.LayerNorm.weight": "emb.ln.w",
@@ -133,6 +136,40 @@ def read_weights(
         return {name: _unpack(packed, name, tuple(tensor.shape), dtype) for name, tensor in like.items()}
 
 
+class WordEmbeddings(nn.Module):
+    """The word embeddings of a packed file, which unpacks the rows of the tokens it is given. It cannot be trained.
+
+    A table of 250,002 rows of 384 numbers takes 54 MB packed, and 384 MB in float32. The numbers are the same.
+
+    Args:
+        file: The packed file.
+        config: The configuration of the base.
+        dtype: The dtype of the result; casting the module changes it.
+
+    Raises:
+        LusiferError: The file is truncated or damaged.
+    """
+
+    def __init__(self, file: Path, config: BertConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = config.vocab_size, config.hidden_size
+        packed = _open(file)
+        with _named(file):
+            values = _values(packed, WORDS, (self.num_embeddings, self.embedding_dim))
+        # A copy in memory: replacing the file must not end a server.
+        self._rows = values.reshape(self.num_embeddings, -1).copy()
+        self.weight = nn.Parameter(torch.empty(0, self.embedding_dim, dtype=dtype), requires_grad=False)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (..., hidden size) of ids (...), int64, in the dtype of the module."""
+        found, places = input_ids.unique(return_inverse=True)
+        if len(found) and not 0 <= int(found[0]) <= int(found[-1]) < self.num_embeddings:
+            raise IndexError(f"a token id is outside of the {self.num_embeddings:,} rows")
+        rows = self._rows[found.numpy()]
+        unpacked = torch.from_numpy(_weights(rows) if rows.dtype == BLOCK else rows)
+        return unpacked.view(-1, self.embedding_dim).to(self.weight.dtype)[places]
+
+
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a packed base, of the kind of XLM-R's.
 
@@ -224,8 +261,8 @@ def _directory(cursor: _Cursor) -> dict[str, _Tensor]:
     return tensors
 
 
-def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Unpack one tensor, by its name in transformers."""
+def _values(packed: Packed, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the numbers of a tensor (float32), or its blocks (`BLOCK`), in one dimension and without a copy."""
     stored = _stored(name)
     if stored not in packed.tensors:
         raise ValueError(f"{stored} is missing")
@@ -238,16 +275,26 @@ def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtyp
     values = np.frombuffer(packed.data, whole, found, start)
     if not np.isfinite(values["scale"] if blocks else values).all():
         raise ValueError(f"{stored} has NaN or infinite numbers")
-    if not blocks:
+    return values
+
+
+def _weights(blocks: np.ndarray) -> np.ndarray:
+    """Unpack blocks (...) to float32 (..., 32)."""
+    weights = np.concatenate([blocks["pairs"] & 15, blocks["pairs"] >> 4], axis=-1).astype(np.float32)
+    weights -= 8
+    weights *= blocks["scale"].astype(np.float32)[..., None]
+    return weights
+
+
+def _unpack(packed: Packed, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Unpack one tensor, by its name in transformers."""
+    values = _values(packed, name, shape)
+    if values.dtype != BLOCK:
         return torch.tensor(values.reshape(shape), dtype=dtype)
     tensor = torch.empty(shape, dtype=dtype)
     flat = tensor.view(-1, IN_BLOCK)
     for first in range(0, len(values), _AT_ONCE):
-        few = values[first : first + _AT_ONCE]
-        weights = np.concatenate([few["pairs"] & 15, few["pairs"] >> 4], axis=1).astype(np.float32)
-        weights -= 8
-        weights *= few["scale"].astype(np.float32)[:, None]
-        flat[first : first + _AT_ONCE] = torch.from_numpy(weights)
+        flat[first : first + _AT_ONCE] = torch.from_numpy(_weights(values[first : first + _AT_ONCE]))
     return tensor
 
 
