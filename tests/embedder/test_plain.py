@@ -73,6 +73,8 @@ def test_a_delta_on_packed_weights_and_an_embedder(small_delta, monkeypatch):
         patch.setattr("lusifer.model.delta.read_backbone", None)
         short = folder.load(path, "cpu", vectors_only=True)
     assert_like(short, path)
+    words = sum(p.numel() for name, p in short.model.named_parameters() if "word_embeddings" in name)
+    assert words == 0, "the encoder's stay packed, and the LLM reads none"
 
 
 def test_a_delta_on_bases_that_transformers_must_read(small_delta, bases_folder, monkeypatch):

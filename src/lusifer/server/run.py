@@ -113,14 +113,18 @@ def load(
     made_by_it = [index for index in indexes if index.identity == identity]
     if dtype == dtypes.AUTO and indexes:  # a model that asks another model's index loads as saved, as in `search`
         dtype = made_by_it[0].dtype if made_by_it else None
-    choice = dtypes.FormatChoice(dtype)
+    choice, light = dtypes.FormatChoice(dtype), dtypes.on_processor(device)  # the same vectors with less memory
+
+    def loaded(dtype: str | None) -> Embedder:
+        return folder.load(model, device=device, dtype=dtype, vectors_only=light)
+
     if dtype == dtypes.AUTO:
-        embedder, choice = dtypes.load(model, device, lambda found: folder.load(model, device=device, dtype=found))
+        embedder, choice = dtypes.load(model, device, loaded)
         dtype = choice.dtype
         if choice.line:
             LOG.info("%s: %s", public_name(model), choice.line)
     else:
-        embedder = folder.load(model, device=device, dtype=dtype)
+        embedder = loaded(dtype)
     if slow := slow_format(embedder.device, dtype):
         LOG.warning("%s: %s", public_name(model), slow)
     for other in {index.dtype for index in made_by_it if not dtypes.same(model, index.dtype, dtype)}:

@@ -20,7 +20,7 @@ import numpy as np
 from lusifer import errors, extras
 from lusifer.errors import LusiferError
 from lusifer.io.files import expand_user
-from lusifer.serving import encode, forms
+from lusifer.serving import dtypes, encode, forms
 from lusifer.serving.bulk import Engine, Window, WindowPlan
 from lusifer.serving.encode import EmbedReport
 from lusifer.serving.files import TextRow
@@ -59,15 +59,11 @@ class EmbedWorker:
             self.error = _packed_error(error)
 
     def _load(self, wish: WorkerWish) -> None:
-        import torch
-
         from lusifer.embedder import folder, golden
 
         # On a CPU without sentence-transformers, like `lusifer embed`: it loads faster, and vectors are bit-identical.
-        here = wish.device == "cpu" or (wish.device is None and not torch.accelerator.is_available())
-        self.embedder = folder.load(
-            wish.model, device=wish.device, dtype=wish.dtype, vectors_only=here and not wish.compiled
-        )
+        light = dtypes.on_processor(wish.device) and not wish.compiled
+        self.embedder = folder.load(wish.model, device=wish.device, dtype=wish.dtype, vectors_only=light)
         golden.demand(self.embedder, wish.model)
         if wish.dimensions is not None:
             forms.check_dimensions(wish.dimensions, encode.dimensions(self.embedder))

@@ -91,7 +91,7 @@ def load(
     Raises:
         LusiferError: As `make`.
     """
-    folder = _folder(model) if _on_processor(device) else None
+    folder = _folder(model) if on_processor(device) else None
     has_bfloat16 = multiplies("bfloat16")
     saved = formats(folder) if folder is not None else frozenset()
     wanted = fastest(has_bfloat16, saved)
@@ -136,7 +136,8 @@ def same(model: str | os.PathLike[str], one: str | None, other: str | None) -> b
     return folder is not None and formats(folder) == {one or other}
 
 
-def _on_processor(device: str | None) -> bool:
+def on_processor(device: str | None) -> bool:
+    """Whether a model is on the CPU; None is the best device of the machine."""
     import torch
 
     return device.lower().split(":")[0] == "cpu" if device is not None else not torch.accelerator.is_available()

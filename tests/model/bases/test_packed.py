@@ -118,6 +118,22 @@ def test_weights_come_in_the_number_format_that_is_wanted(small):
     assert {p.dtype for p in encoder.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_word_embeddings_that_stay_packed_are_the_same_numbers(small, dtype):
+    file, _ = small
+    config = packed.read_config(file)
+    whole = packed.read_weights(file, config, dtype)[packed.WORDS]
+    words = packed.WordEmbeddings(file, config, dtype)
+    ids = torch.tensor([[0, 8, 3, 3], [5, 0, 1, 8]])
+    assert torch.equal(words(ids), whole[ids]) and words(ids).dtype == dtype
+    assert torch.equal(
+        words.to(torch.float16)(ids), packed.read_weights(file, config, torch.float32)[packed.WORDS][ids].half()
+    )
+    for wrong in (9, -1):
+        with pytest.raises(IndexError, match="outside of the 9 rows"):
+            words(torch.tensor([[0, wrong]]))
+
+
 def test_its_tokenizer_replaces_characters_and_joins_spaces(small):
     found = tokenizer.read_tokenizer(str(small[0]))
     assert found.tokenize("a\t  bE e\u0301") == ["▁a", "▁", "b", "é", "▁", "é"]
