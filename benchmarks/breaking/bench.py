@@ -27,6 +27,7 @@ from lusifer.training.run import run as _imported_once  # noqa: F401
 LONGEST = 300.0
 """Seconds after which an attempt hangs."""
 STEPS = 6
+"""Of each stage; a third of them is between two checkpoints."""
 RECIPE = """
 name: faults
 seed: 3
@@ -40,8 +41,8 @@ stages:
     data: [{path: passages.jsonl}, {path: pairs.jsonl, role: passage_and_query}]
     batch_size: 4
     mini_batch_size: 4
-    max_steps: 6
-    save_steps: 2
+    max_steps: STEPS
+    save_steps: SAVED
     keep_checkpoints: 2
     logging_steps: 1
     learning_rate: 1.0e-3
@@ -52,8 +53,8 @@ stages:
     hard_negatives: 1
     batch_size: 4
     mini_batch_size: 4
-    max_steps: 6
-    save_steps: 2
+    max_steps: STEPS
+    save_steps: SAVED
     keep_checkpoints: 2
     logging_steps: 1
     learning_rate: 1.0e-3
@@ -80,13 +81,14 @@ class WrongError(Exception):
 class Bench:
     """A work folder with the recipe, its data and the unbroken run, and the run that is broken now."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, steps: int = STEPS) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.work = work
+        self.work, self.steps = work, steps
         self.run = work / "disk" / "run"
         self.recipe = work / "recipe.yaml"
         self.data = [work / "passages.jsonl", work / "pairs.jsonl"]
-        self.recipe.write_text(RECIPE, encoding="utf-8")
+        recipe = RECIPE.replace("STEPS", str(steps)).replace("SAVED", str(steps // 3))
+        self.recipe.write_text(recipe, encoding="utf-8")
         for file in self.data:
             shutil.copy(Path(lusifer.__file__).parent / "data" / "sample" / file.name, file)
         self.run.parent.mkdir(exist_ok=True)
@@ -94,13 +96,14 @@ class Bench:
         gc.freeze()  # trainers ask for whole collections, a third of so short a run
         started = time.monotonic()
         shutil.rmtree(work / "whole", ignore_errors=True)
-        whole = self.attempt(output=work / "whole")
+        counts = work / "writes"
+        whole = self.attempt(output=work / "whole", hook=lambda: at_write(0, work / "whole", counts))
         self.seconds = time.monotonic() - started
         if whole.status:
             raise SystemExit(f"the unbroken run failed: {whole.said}")
         self.weights = load_file(work / "whole" / "model" / "model.safetensors")
         self.bytes = sum(file.stat().st_size for file in (work / "whole").rglob("*") if file.is_file())
-        self.writes = 0  # counted by the first fault that needs it
+        self.writes = counts.stat().st_size
 
     def start(self, *more: str, output: Path | None = None, hook: Callable[[], None] | None = None) -> int:
         """Fork a process that trains."""
@@ -183,6 +186,26 @@ class Bench:
         """Make sure that an attempt ended with one line that has these words (a pattern)."""
         if ended.status not in statuses or not re.search(words, ended.error):
             raise WrongError(f"status {ended.status}, no line with {words!r}: {ended.said[-1500:]}")
+
+
+def at_write(place: int, folder: Path, counts: Path | None) -> None:
+    """In this process: count what changes files below a folder, and kill at the `place`-th one."""
+    seen, root = 0, str(folder)
+    counter = counts.open("wb", buffering=0) if counts else None
+
+    def audit(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+        if event == "open":
+            changes = isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if changes and str(arguments[0]).startswith(root):
+            seen += 1
+            if counter is not None:
+                os.write(counter.fileno(), b".")
+            if seen == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import re
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from breaking.bench import STEPS, Bench, WrongError, disk, grow
+from breaking.bench import Bench, WrongError, at_write, disk, grow
 
 
 def kill(bench: Bench, draw: random.Random) -> str:
@@ -35,45 +34,19 @@ def kill(bench: Bench, draw: random.Random) -> str:
 
 def kill_at_write(bench: Bench, draw: random.Random) -> str:
     """SIGKILL at the moment at which a random file is opened, renamed or removed."""
-    if not bench.writes:
-        counts = bench.work / "writes"
-        bench.attempt(output=bench.work / "counted", hook=lambda: _at_write(0, bench.work / "counted", counts))
-        shutil.rmtree(bench.work / "counted")
-        bench.writes = counts.stat().st_size
     place = draw.randrange(bench.writes) + 1
-    ended = bench.attempt(hook=lambda: _at_write(place, bench.run, None))
+    ended = bench.attempt(hook=lambda: at_write(place, bench.run, None))
     if ended.status not in (-signal.SIGKILL, 0):
         raise WrongError(f"status {ended.status}: {ended.said[-1500:]}")
     return bench.resumes()
-
-
-def _at_write(place: int, folder: Path, counts: Path | None) -> None:
-    """In this process: count what changes files below a folder, and kill at the `place`-th one."""
-    seen, root = 0, str(folder)
-    counter = counts.open("ab", buffering=0) if counts else None
-
-    def audit(event: str, arguments: tuple) -> None:
-        nonlocal seen
-        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
-        if event == "open":
-            changes = isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        if changes and str(arguments[0]).startswith(root):
-            seen += 1
-            if counter is not None:
-                os.write(counter.fileno(), b".")
-            if seen == place:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(audit)
 
 
 def term(bench: Bench, draw: random.Random) -> str:
     """SIGTERM at a random moment: within a stage it saves and says so, elsewhere there is nothing to save."""
     ended = bench.signalled(signal.SIGTERM, draw)
     if ended.status not in (-signal.SIGTERM, 0):
-        bench.refused(
-            ended, "SIGTERM: stopped after step [1-6] of 6 of stage .*, and saved: continue with .* --resume", (143,)
-        )
+        step = f"step [1-{bench.steps}] of {bench.steps} of stage .*"
+        bench.refused(ended, f"SIGTERM: stopped after {step}, and saved: continue with .* --resume", (143,))
         step = re.search(r"after step (\d)", ended.error)[1]
         if not list(bench.run.glob(f"checkpoints/*/checkpoint-{step}/checksums.json")):
             raise WrongError(f"no checkpoint {step}")
@@ -103,7 +76,7 @@ def file_limit(bench: Bench, draw: random.Random) -> str:
 
 def nan(bench: Bench, draw: random.Random) -> str:
     """A weight becomes NaN before a random step."""
-    place = draw.randrange(2 * STEPS)
+    place = draw.randrange(2 * bench.steps)
     ended = bench.attempt(hook=lambda: _nan_at(place))
     bench.refused(ended, r"the loss is nan at step \d; the batch is in .*start a new run in another --output", (1,))
     for file in bench.run.glob("checkpoints/*/checkpoint-*/trainable.safetensors"):
