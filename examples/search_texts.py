@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTION")
     parser.add_argument("--texts", metavar="FOLDER", help="your texts; by default the packaged English sentences")
     parser.add_argument("--index", type=Path, help="folder of the index; by default FOLDER.index here, or texts.index")
-    parser.add_argument("--model", default="mini", help="model of a new index")
+    parser.add_argument("--model", help="model of the index; by default mini for a new one")
     parser.add_argument("--top-k", type=int, default=1, help="number of texts for each question")
     options = parser.parse_args()
     if options.texts and not options.questions:
@@ -53,7 +53,10 @@ def search(options: argparse.Namespace) -> None:
         rows = documents.source(options.texts, None, None, None).documents()
     else:
         rows = [{"id": f"sentence {number}", "text": text} for number, text in enumerate(sample["en"])]
-    index = Index.open(options.index) if options.index.exists() else Index.create(options.index, options.model)
+    if options.index.exists():
+        index = Index.open(options.index, options.model)  # an error for another model than that of the index
+    else:
+        index = Index.create(options.index, options.model or "mini")
     counts = index.update(rows)
     print(f"{options.index}: {counts.added} texts added, {counts.replaced} replaced, {counts.unchanged} unchanged")
 

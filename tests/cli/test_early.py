@@ -26,6 +26,7 @@ for words in json.load(sys.stdin):
     print(json.dumps([status, said.getvalue(), heavy]), flush=True)
 """
 SOURCE = "stages.contrastive.data.0.path"
+PIPE = "is a pipe or a device, not a file: save its content as a file"
 CASES = {
     "check nothing": "nothing: no such recipe",
     "check tiny --set stages.alignment.max_step=2": "max_step",
@@ -89,6 +90,21 @@ CASES = {
     "calibrate mini --parallel sample --output s.npy": "--output s.npy: unknown ending",
     "calibrate mini --parallel sample --output file/s.safetensors": "--output file/s.safetensors: cannot write to",
     "calibrate mini --parallel sample --output s.safetensors --task Nothing": "task 'Nothing' is unknown",
+    "calibrate mini --parallel pipe.jsonl --output s.safetensors": f"pipe.jsonl: {PIPE}",
+    "calibrate mini --parallel head.csv --output s.safetensors": "'Hello' is no language code; line 1 must",
+    "search i water --statistics pipe.npy": f"pipe.npy: {PIPE}",
+    "index mini --output i --vectors pipe.npy": f"--vectors pipe.npy: {PIPE}",
+    "index mini --output i --vectors pipe.parquet": f"--vectors pipe.parquet: {PIPE}",
+    "index mini --output i --vectors absent.lance": "--vectors absent.lance: no such table",
+    "index mini --output i --input pipe.jsonl": "pipe.jsonl: is a pipe or a device, not a file: give - and send",
+    "evaluate mini --suite mine --data pipe.jsonl": f"--data pipe.jsonl: {PIPE}",
+    "evaluate mini --suite mine --data absent.csv": "--data absent.csv: no such file: correct the name; docs/how-to/",
+    "evaluate mini --suite mine --data asked.jsonl --documents pipe.jsonl": f"--documents pipe.jsonl: {PIPE}",
+    "evaluate mini --suite mine --data head.csv": "no `text` (found Hello, Habari; line 1 must be the header): a",
+    "data dedup pairs.jsonl --output d.jsonl --against pipe.jsonl": f"pipe.jsonl: {PIPE}",
+    "data dedup pairs.jsonl --output d.jsonl --against absent.jsonl": "absent.jsonl: no such file: correct the name",
+    "data dedup pipe.jsonl --output d.jsonl": "pipe.jsonl: is a pipe or a device, not a file: save its rows as a file",
+    "data mine pairs.jsonl --model mini --output m.jsonl --corpus head.csv": "Habari; line 1 must be the header)",
     "serve mini --port TAKEN": "127.0.0.1 port TAKEN: ",
     "serve gone --port 0": "gone/model.safetensors: missing;",
     "serve nowhere --port 0": "nowhere: no such folder",
@@ -124,6 +140,10 @@ def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: 
     (tmp_path / "good.txt").write_text("Water.\n")
     (tmp_path / "words.csv").write_text("question,answer\na,b\n")
     (tmp_path / "few.csv").write_text("query,positive\na,b\nc,d\n")
+    (tmp_path / "head.csv").write_text("Hello,Habari\nWater,Maji\n")
+    (tmp_path / "asked.jsonl").write_text('{"question": "Where?", "right": ["1"]}\n')
+    for name in ("pipe.jsonl", "pipe.npy", "pipe.parquet"):
+        os.mkfifo(tmp_path / name)
     (tmp_path / "broken.csv").write_bytes(b"question,query,positive\na,a,b\nb,b,\xff\n")
     (tmp_path / "pairs.jsonl").write_bytes(sources.files("sample:pairs")[0].read_bytes())
     (tmp_path / "file").write_text("mine")

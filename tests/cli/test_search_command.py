@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lusifer import extras
 from lusifer.cli import main
 from lusifer.index.index import Index
 from lusifer.io import names
@@ -152,6 +153,11 @@ def test_a_question_to_an_index_of_an_embedder_is_told_of_the_model_that_was_tra
     (line,) = run(capsys, "search", "i", "vatn")[1]
     assert f"{made.name} embedded the question" in line and line.endswith("add `--model many`")
     assert run(capsys, "search", "i", "vatn", "--model", "model")[1] == []  # who names it has chosen
+    for identifies in (True, False):
+        monkeypatch.setattr(extras, "tells_languages", lambda known=identifies: known)
+        assert run(capsys, "search", "i", "Where is the station?")[1] == []
+        for question in ("¿Dónde está la estación?", "Kituo kiko wapi?", "पानी"):
+            assert run(capsys, "search", "i", question)[1] == [line]
     assert len(run(capsys, "search", "i", "station", "--mode", "words")[1]) == 0
 
 
@@ -174,9 +180,9 @@ def test_an_index_whose_model_was_moved_names_both_and_is_asked_by_it_in_its_new
     whose = Index.open("i").model.identity
     Path("old").rename("new")
     said = refused(capsys, 2, "search", "i", "水は命です。")
-    assert f"i: its model {Path('old').resolve()} (identity {whose}) is gone: if you have" in said
-    assert "name its folder: `--model PATH`" in said
-    assert "else embed its texts again, if it has them: `lusifer reindex i --model MODEL`" in said
+    assert f"i: its model {Path('old').resolve()} (identity {whose}) was moved or deleted: if you have it in" in said
+    assert "another folder, name that folder: `--model PATH`" in said
+    assert "otherwise embed the stored texts again with another model: `lusifer reindex i --model MODEL`" in said
     out, _ = run(capsys, "search", "i", "水は命です。", "--model", "new", "--top-k", "1")
     assert out[0] == "1  1.000  d.txt"
     (Path("new") / "config.json").write_text("{")
@@ -329,6 +335,6 @@ def test_where_the_statistics_go(capsys, folder, model_folder):
 def test_index_with_another_model_than_that_of_the_index_advises_another_output(capsys, minilm_like_folder):
     run(capsys, "index", "model", "--input", "notes", "--output", "i")
     said = refused(capsys, 2, "index", str(minilm_like_folder), "--input", "notes", "--output", "i")
-    assert "gives other vectors: choose another --output, name the first model, or embed its texts again" in said
+    assert "gives other vectors: choose another --output, name the first model, or embed the stored texts again" in said
     said = refused(capsys, 2, "search", "i", "water", "--model", str(minilm_like_folder))
-    assert "gives other vectors: search with the first, or embed its texts again" in said
+    assert "gives other vectors: search with the first model, or embed the stored texts again" in said

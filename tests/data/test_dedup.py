@@ -168,8 +168,10 @@ def test_texts_of_evaluation_files_go_exact_and_near(tmp_path: Path) -> None:
         f"{tmp_path}/eval/a.jsonl: 2 texts", f"{tmp_path}/eval/b.json: 1 texts",
     ]  # fmt: skip
     assert report.counts[dedup.TEST] == 3 and report.counts[dedup.NEAR_TEST] == 1 and kept == rows[4:]
-    with pytest.raises(UsageError, match="no evaluation file there"):
-        dedup.evaluation_texts([tmp_path / "none"], report)
+    (tmp_path / "empty").mkdir()
+    for name, words in (("none", "none: no such file: correct the name"), ("empty", "no evaluation file there")):
+        with pytest.raises(UsageError, match=words):
+            dedup.evaluation_texts([tmp_path / name], report)
 
 
 def test_normalisation_keeps_joiners_and_line_breaks() -> None:

@@ -34,7 +34,10 @@ def test_the_packaged_sentences_are_asked_in_every_language(script, model_folder
     assert first[0] == "texts.index: 28 texts added, 0 replaced, 0 unchanged"
     assert first[1] == "English" and first[2].startswith("  1.000  sentence 0: ")
     assert len(first) == 1 + 2 * len(parallel_text.sample().texts)
-    assert script("search_texts.py")[0] == "texts.index: 0 texts added, 0 replaced, 28 unchanged"
+    for words in ((), ("--model", model_folder)):
+        assert script("search_texts.py", *words)[0] == "texts.index: 0 texts added, 0 replaced, 28 unchanged"
+    with pytest.raises(SystemExit, match=r"^error: texts\.index: was made by .*, but mini .* gives other vectors: "):
+        script("search_texts.py", "--model", "mini")
 
 
 def test_texts_of_a_folder_are_searched(script, model_folder: Path, tmp_path: Path) -> None:

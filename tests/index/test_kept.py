@@ -129,7 +129,7 @@ def test_vectors_of_another_embedder_are_refused_and_no_index_is_left(
         (["--vectors", "v.npy", "--ids", "latin.txt"], "latin.txt: not UTF-8 (byte 1): save the file as UTF-8"),
         (["--vectors", "bad.npy"], "bad.npy: not a readable array"),
         (["--vectors", "bad.faiss"], "bad.faiss: not a readable FAISS index"),
-        (["--vectors", "db/none.lance"], "--vectors db/none.lance: no such file"),
+        (["--vectors", "db/none.lance"], "--vectors db/none.lance: no such table"),
         (["--ids", "ids.txt", "--input", "rows.jsonl"], "--ids ids.txt: needs --vectors"),
         ([], "--input: name a folder or a file of texts"),
     ],

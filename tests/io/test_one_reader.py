@@ -313,7 +313,7 @@ def test_a_pipe_is_no_folder_and_is_sent_to_standard_input(tmp_path: Path) -> No
         for form in (None, "txt"):
             with pytest.raises(UsageError, match="is a pipe or a device, not a file: give - and send the texts"):
                 documents.source(str(tmp_path / name), form=form)
-        with pytest.raises(UsageError, match="is a pipe or a device: save its rows as a file"):
+        with pytest.raises(UsageError, match="is a pipe or a device, not a file: save its rows as a file"):
             sources.files(str(tmp_path / name))
     with pytest.raises(UsageError, match="is a folder: name a file in it"):
         TextSource(str(tmp_path))

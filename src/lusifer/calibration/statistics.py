@@ -21,7 +21,7 @@ import numpy as np
 from lusifer.embedder.contents import LANGUAGES
 from lusifer.errors import DataError, ModelFolderError, UsageError
 from lusifer.io import weights
-from lusifer.io.files import expand_user, refuse_pointer, write_file
+from lusifer.io.files import expand_user, refuse_no_file, refuse_pointer, write_file
 from lusifer.io.parallel_text import ENGLISH
 from lusifer.languages import among, language
 
@@ -193,10 +193,7 @@ def read(file: str | os.PathLike[str]) -> LanguageStatistics:
     """
     path = expand_user(file)
     path = path / LANGUAGES if path.is_dir() else path
-    if not path.is_file():
-        raise UsageError(
-            f"{path}: no such file: make it with `lusifer calibrate MODEL --parallel FILE --output {path}`"
-        )
+    refuse_no_file(path, f"make it with `lusifer calibrate MODEL --parallel FILE --output {path}`", UsageError)
     refuse_pointer(path)
     try:
         with weights.opened(path, _ADVICE, "np") as tensors:

@@ -17,7 +17,7 @@ from lusifer.cli import terminal
 from lusifer.cli.evaluate import listed
 from lusifer.errors import LusiferError, UsageError
 from lusifer.io import names
-from lusifer.io.files import refuse_unwritable, write_file
+from lusifer.io.files import refuse_no_file, refuse_unwritable, write_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,8 +60,8 @@ def report(
             if file.suffix.lower() != suffix:
                 raise UsageError(f"{option} {file}: name a file that ends in {suffix}")
             refuse_unwritable(file, "file", option)
-    if card is not None and not card.is_file():
-        raise UsageError(f"--card {card}: no such file: name README.md of a model folder")
+    if card is not None:
+        refuse_no_file(card, "name README.md of a model folder", UsageError, "--card")
     extras.need("report", "matplotlib")
     for file in filter(None, (output, markdown)):
         terminal.note_replaced(file)

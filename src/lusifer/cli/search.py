@@ -235,8 +235,8 @@ def _compare(embedder: Embedder, model: IndexModel, sample: Sequence[TextDocumen
     if median is None:
         terminal.note(f"there are no texts with the vectors, so Lusifer cannot check that {model.name} made them")
     else:
-        texts = "text" if len(sample) == 1 else "texts"
-        terminal.note(f"{len(sample)} {texts} embedded again by {model.name}: cosine {median:.3f} with their vectors")
+        some = "1 text" if len(sample) == 1 else f"{len(sample)} texts"
+        terminal.note(f"{some} embedded again by {model.name}: cosine {median:.3f} with their vectors")
 
 
 def _say(report: Added, output: Path, done: str = "embedded", more: str = "") -> None:
@@ -308,9 +308,8 @@ def search(
     for place, hit in enumerate(hits, start=1):
         terminal.say(_as_json(hit) if json_lines else _as_text(place, hit))
     if not hits:
-        terminal.note(
-            f"{index}: nothing found" + ("" if min_score is None else f" with a score of {min_score:g} or more")
-        )
+        least = "" if min_score is None else f" with a score of {min_score:g} or more"
+        terminal.note(f"{index}: nothing found{least}")
     for line in filter(None, looked):
         terminal.note(line)
 
@@ -347,7 +346,8 @@ def _looked(query: str, place: str, index: Index, unscored: str, by_default: boo
         mine.see(query)
         if unscored == "error":
             guard.refuse(mine, index.asks)
-    return [mine and mine.line(index.asks), shipped_line(index.model) if by_default else None]
+    hint = by_default and shipped_line(index.model)
+    return [mine and mine.line(index.asks), hint if hint and not guard.is_english(query) else None]
 
 
 def _as_json(hit: Found) -> str:

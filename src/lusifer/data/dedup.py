@@ -25,7 +25,7 @@ from lusifer.data.tables import RowCounts
 from lusifer.errors import UsageError
 from lusifer.extras import need
 from lusifer.io import rows as row_files
-from lusifer.io.files import read_json
+from lusifer.io.files import read_json, refuse_no_file
 from lusifer.io.seen import text_key
 
 if TYPE_CHECKING:
@@ -208,8 +208,7 @@ def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
 
     Args:
         paths: Files (.jsonl, .csv, both also .gz, .parquet, .json), or folders of them.
-        report: Gets the count of texts in each file, of strings that are too short, and of columns with binary values
-            that are no text.
+        report: Gets the counts of texts, of strings that are too short, and of columns with binary values.
 
     Raises:
         UsageError: A file is missing, or a folder has no file that can be read.
@@ -232,8 +231,9 @@ def evaluation_texts(paths: Iterable[Path], report: RowCounts) -> list[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if row_files.ending(file) in _KINDS and file.is_file()]
+    if not path.is_dir():
+        refuse_no_file(path, raises=UsageError)
+    files = [file for file in sorted(path.rglob("*")) or [path] if row_files.ending(file) in _KINDS and file.is_file()]
     if not files:
         raise UsageError(f"{path}: no evaluation file there: give a file ({', '.join(_KINDS)}) or a folder of them")
     return files

@@ -20,6 +20,7 @@ from lusifer.data.tables import draw
 from lusifer.errors import DataError, UsageError
 from lusifer.io import hub, markdown
 from lusifer.io import rows as row_files
+from lusifer.io.files import A_PIPE
 from lusifer.io.rows import SUFFIXES, BadRows
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _missing(path: str) -> str:
     if Path(path).is_dir():
         return f"{path}: is a folder: name its files, such as '{path.rstrip('/')}/*.jsonl'"
     if Path(path).exists():
-        return f"{path}: is a pipe or a device: save its rows as a file ({', '.join(SUFFIXES)})"
+        return f"{path}: {A_PIPE}: save its rows as a file ({', '.join(SUFFIXES)})"
     if glob.has_magic(path):
         return f"{path}: no such file: nothing matches the pattern: correct it"
     if _HUB_ID.fullmatch(path) and row_files.ending(Path(path)) not in SUFFIXES:

@@ -18,7 +18,7 @@ from lusifer import extras
 from lusifer.calibration.statistics import unit
 from lusifer.errors import DataError, UsageError
 from lusifer.index.documents import Source, TextDocument, document
-from lusifer.io.files import expand_user, refuse_pointer
+from lusifer.io.files import expand_user, refuse_no_file, refuse_pointer
 from lusifer.prompts import check_text
 from lusifer.serving import encode
 
@@ -61,8 +61,10 @@ class KeptVectors:
         self._tabular = self.path.suffix in (".parquet", ".lance")
         if self.path.suffix not in (".npy", ".faiss", ".parquet", ".lance"):
             raise UsageError(f"--vectors {path}: unknown ending: use .npy, .faiss, .parquet, or a table NAME.lance")
-        if not self.path.exists():
-            raise UsageError(f"--vectors {path}: no such file: correct the name")
+        if self.path.suffix != ".lance":
+            refuse_no_file(path, raises=UsageError, option="--vectors")
+        elif not self.path.is_dir():
+            raise UsageError(f"--vectors {path}: no such table: correct the name")
         if self._tabular and (rows is not None or ids is not None):
             raise UsageError(f"--vectors {path}: its rows have ids and texts: leave --input and --ids out")
         if not self._tabular and vector is not None:
@@ -103,10 +105,9 @@ class KeptVectors:
 
     def _plain_ids(self) -> Sequence[Any]:
         file = expand_user(self._ids)
+        refuse_no_file(file, raises=UsageError, option="--ids")
         if file.suffix == ".npy":
             return _loaded(file).tolist()
-        if not file.is_file():
-            raise UsageError(f"--ids {file}: no such file: correct the name")
         try:
             lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError as error:
@@ -189,8 +190,6 @@ def _loaded(file: Path) -> np.ndarray:
     refuse_pointer(file)
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"{file}: no such file: correct the name") from None
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{file}: not a readable array ({str(error).splitlines()[0]}): write it again") from error
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Embedder = SentenceTransformer | PlainEmbedder
 
 IN_MEMORY = "a model in memory"
-_AGAIN = "embed its texts again, if it has them"
-"""Advice about an index; one of vectors alone has no texts, and `reindex` refuses it."""
+_AGAIN = "embed the stored texts again"
+"""Advice about an index; `reindex` refuses one that stores only vectors."""
 NO_LIMIT = 512
 """The tokens of a passage if the model has no limit."""
 
@@ -159,10 +159,10 @@ def maker(made_by: IndexModel, index: str | os.PathLike[str]) -> Known:
         if str(error).startswith(f"{index}: "):  # the message about a model on the Hub is already complete
             raise
         place = Path(made_by.name)
-        gone = "is gone" if place.is_absolute() and not place.exists() else f"cannot be read ({error})"
+        gone = "was moved or deleted" if place.is_absolute() and not place.exists() else f"cannot be read ({error})"
         words = f"its model {made_by.name} (identity {made_by.identity}) {gone}"
-        how = "if you have that model elsewhere, name its folder: `--model PATH`, in Python `Index.open(INDEX, PATH)`"
-        anew = f"else {_AGAIN}: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
+        how = "if you have it in another folder, name that folder: `--model PATH`, in Python `Index.open(INDEX, PATH)`"
+        anew = f"otherwise {_AGAIN} with another model: `lusifer reindex {shlex.quote(str(index))} --model MODEL`"
         raise UsageError(f"{index}: {words}: {how}; {anew}") from error
 
 
@@ -183,7 +183,7 @@ def shipped_line(made_by: IndexModel) -> str | None:
 class OtherModelError(UsageError):
     """The model gives other vectors than those of the index; the message has `SEARCH`, with the advice for searches."""
 
-    SEARCH = "gives other vectors: search with the first, or"
+    SEARCH = "gives other vectors: search with the first model, or"
 
 
 def may_ask(index: str, made_by: IndexModel, asks: Known) -> bool:

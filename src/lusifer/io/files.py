@@ -27,6 +27,7 @@ RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WHOLE = "whole-"
 KINDS = {list: "list", dict: "object"}
+A_PIPE = "is a pipe or a device, not a file"
 _LFS = b"version https://git-lfs.github.com/"  # the first bytes of a Git LFS pointer
 
 
@@ -295,6 +296,24 @@ def _settle(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def refuse_no_file(
+    path: str | os.PathLike[str], fix: str = "correct the name", raises: type[Exception] = DataError, option: str = ""
+) -> None:
+    """Refuse a path of an input that is no file: a pipe would be empty when it is read a second time.
+
+    Args:
+        path: The path.
+        fix: The advice if nothing is there.
+        raises: The error to raise.
+        option: The option that names the path, for the message.
+    """
+    place = expand_user(path)
+    if place.is_file():
+        return
+    wrong = "is a folder: name a file in it" if place.is_dir() else f"{A_PIPE}: save its content as a file"
+    raise raises(f"{option} {path}: {wrong if place.exists() else f'no such file: {fix}'}".lstrip())
 
 
 def refuse_pointer(file: Path, raises: type[LusiferError] = DataError) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lusifer.errors import DataError
-from lusifer.io.files import expand_user
-from lusifer.io.rows import SUFFIXES, ending, json_lines
+from lusifer.io.files import expand_user, refuse_no_file
+from lusifer.io.rows import SUFFIXES, ending, header_hint, json_lines
 from lusifer.io.rows import rows as read_rows
 
 SAMPLE = "sample"
@@ -64,10 +64,9 @@ def read(source: str | Path) -> Parallel:
     if str(source) == SAMPLE:
         return sample()
     file = expand_user(source)
+    refuse_no_file(file, f"correct the name, or give `{SAMPLE}`")
     if ending(file) not in SUFFIXES:
         raise DataError(f"{file}: unknown ending: give a file ({', '.join(SUFFIXES)}), or `{SAMPLE}`")
-    if not file.is_file():
-        raise DataError(f"{file}: no such file: correct the name, or give `{SAMPLE}`")
     return _parse(read_rows(file), str(file))
 
 
@@ -103,14 +102,16 @@ def _row(row: Any, where: str, first: dict[str, str] | None) -> dict[str, str]:
         raise DataError(f"{where}: found {type(row).__name__}: {_EXPECTED}")
     for key, text in row.items():
         if key != TOPIC and not _CODE.fullmatch(key):
-            raise DataError(f"{where}: key {key!r} is no language code: use codes such as en, zh-Hans, or remove it")
+            words = f"key {key!r} is no language code{header_hint(row)}"
+            raise DataError(f"{where}: {words}: use codes such as en, zh-Hans, or remove it")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: key {key}: expected a sentence, found {text!r:.40}: add it, or remove the row")
         if not text.isascii() and re.search(r"[\ud800-\udfff]", text):
             raise DataError(f"{where}: key {key}: lone surrogate in the text: remove it")
     if first is None:
         if ENGLISH not in row or len(row.keys() - {TOPIC}) < 2:
-            raise DataError(f"{where}: key {ENGLISH} and at least one other language are needed: add them")
+            words = f"key {ENGLISH} and at least one other language are needed{header_hint(row)}"
+            raise DataError(f"{where}: {words}: add them")
     elif row.keys() != first.keys():
         key = min(row.keys() ^ first.keys())
         state = "is missing" if key in first else "is not in the rows before"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from lusifer.errors import DataError
-from lusifer.io.files import first_twice, parse_json, refuse_pointer
+from lusifer.io.files import first_twice, parse_json, refuse_no_file, refuse_pointer
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 MOST_IN_A_LINE = 64 * 2**20
@@ -136,6 +136,7 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: The file is missing, is Parquet or cannot be read to its end; the last may be raised from the block.
     """
+    refuse_no_file(file)
     refuse_pointer(file)
     try:
         with gzip.open(file, "rb") if ending(file).endswith(".gz") else file.open("rb") as stream:
@@ -146,8 +147,6 @@ def open_bytes(file: Path) -> Iterator[BinaryIO]:
             if kind := next((kind for start, kind in _BINARY.items() if stream.peek(8).startswith(start)), None):
                 raise DataError(f"{file}: is {kind}, not text: give a text file ({', '.join(SUFFIXES)} or .txt)")
             yield stream
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file: correct the name") from None
     except gzip.BadGzipFile as error:
         with file.open("rb") as stream:
             if stream.read(2) == GZIP:
@@ -230,7 +229,12 @@ def _json(line: bytes, where: str, head: bytes, first: bool) -> Any:
 
 def columns(row: Mapping[Any, Any]) -> str:
     """Return the names of a row's columns, for messages; for CSV with the reminder that line 1 is the header."""
-    return (", ".join(map(str, row)) or "none") + ("; line 1 must be the header" if isinstance(row, CsvRow) else "")
+    return (", ".join(map(str, row)) or "none") + header_hint(row)
+
+
+def header_hint(row: Any) -> str:
+    """Return the reminder that line 1 of a CSV file is the header, for messages about columns; empty for other rows."""
+    return "; line 1 must be the header" if isinstance(row, CsvRow) else ""
 
 
 def refuse_no_object(row: Any, where: str) -> None:
@@ -327,6 +331,7 @@ def _parquet(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_no_file(file)
     refuse_pointer(file)
     number = 0
     try:
@@ -346,8 +351,6 @@ def _parquet(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
         raise DataError(
             f"{file} after row {number}: a text is not UTF-8 ({error.reason}): write the file again"
         ) from None
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file: correct the name") from None
     except (pa.ArrowException, OSError) as error:
         with file.open("rb") as stream:
             start = stream.read(len(PARQUET))

@@ -17,7 +17,7 @@ import numpy as np
 
 from lusifer.errors import DataError, UsageError
 from lusifer.io import rows
-from lusifer.io.files import expand_user, refuse_output, write_file
+from lusifer.io.files import A_PIPE, expand_user, refuse_output, write_file
 from lusifer.prompts import check_text
 
 ENDINGS = (".txt", ".txt.gz", *rows.SUFFIXES)
@@ -68,7 +68,7 @@ class TextSource:
             raise UsageError(f"{path}: is a folder: name a file in it (only `lusifer index` reads folders)")
         elif not self.path.is_file():
             words = "give - and send the texts to standard input (COMMAND | lusifer ... --input -)"
-            raise UsageError(f"{path}: is a pipe or a device, not a file: {words}")
+            raise UsageError(f"{path}: {A_PIPE}: {words}")
         elif form is None and rows.ending(self.path) not in ENDINGS:
             words = f"use {', '.join(ENDINGS)}, give the format (--input-format), or - (standard input)"
             raise UsageError(f"{path}: unknown ending {self.path.suffix!r}: {words}")

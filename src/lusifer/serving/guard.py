@@ -59,6 +59,9 @@ _MARKS = ("<!-- scores:begin -->", "<!-- scores:end -->")
 _Kind = TypeVar("_Kind", list, dict, str)
 _CODE = re.compile(r"^\|[^|]*\(([a-z]{2,3}(?:_[A-Z][a-z]{3})?)\)", re.MULTILINE)
 
+_ENGLISH = frozenset("the what where how when who why which does are with from this that and you".split())
+"""Frequent English words that are rare in other languages in Latin letters."""
+
 
 @dataclass
 class LanguageGuard:
@@ -273,6 +276,13 @@ def told(text: str, codes: Collection[str]) -> str | None:
         return None
     best, chance = chances.most_common(1)[0]
     return best if chance >= mass / 2 else None
+
+
+def is_english(text: str) -> bool:
+    """Whether a text is clearly English: by py3langid, or, if that is not installed, by a frequent English word."""
+    if extras.tells_languages():
+        return told(text, ("en",)) is not None
+    return text.isascii() and not _ENGLISH.isdisjoint(re.findall("[a-z]+", text.lower()))
 
 
 def refuse(guard: LanguageGuard, model: str) -> None:

@@ -133,7 +133,7 @@ def test_documents_come_from_another_file(tmp_path):
         ([*GOOD, {"id": True, "text": "x"}], "line 5: id is True"),
         ([*GOOD, {"text": "x"}], r"line 5: no `id` \(found text\): a question has"),
         ([*GOOD, {"id": "z"}], r"line 5: no `text` \(found id\)"),
-        ([*GOOD, {"other": "z"}], r"line 5: no `text` \(found nothing\)"),
+        ([*GOOD, {"other": "z"}], r"line 5: no `text` \(found other\)"),
         ([*GOOD, {"id": "z", "text": "x", "question": "y"}], "line 5: both `question` and `text`: a row is"),
         ([*GOOD, {"right": ["a"], "text": "x", "id": "z"}], "line 5: `right` without `question`"),
         ([*GOOD, {"question": "x?", "right": ["a", "a"]}], "line 5: right: duplicate id 'a'"),

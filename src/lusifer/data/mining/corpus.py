@@ -43,7 +43,7 @@ class CorpusFiles:
 
         def check(row: Any, where: str) -> Candidate:
             if isinstance(row, dict) and self.column not in row:
-                there = ", ".join(map(str, row)) or "none"
+                there = row_files.columns(row)
                 raise DataError(f"{where}: no column {self.column!r} (found {there}): name it with --corpus-column")
             text = schema.check("passages", row, where, {"text": self.column})["text"]
             return {"text": text, "source": None, "label": None}

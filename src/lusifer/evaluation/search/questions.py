@@ -24,7 +24,7 @@ from lusifer.evaluation.search.collection import UNKNOWN, Question, QuestionSet,
 from lusifer.evaluation.search.ranked import RankedTask
 from lusifer.evaluation.tasks.rows import SuiteRow
 from lusifer.io import rows
-from lusifer.io.files import parse_json, sha256
+from lusifer.io.files import parse_json, refuse_no_file, sha256
 from lusifer.prompts import check_text
 
 COLUMNS = ("question", "right", "id", "text", "language")
@@ -159,6 +159,7 @@ def _refuse_lost(found: Iterable[_OwnRow], questions: Iterable[tuple[str, Questi
 
 def _of_file(file: Path) -> Searched:
     """Read a file of documents."""
+    refuse_no_file(file, option="--documents")
     found = _rows(file)
     asked = next((row for row in found if row.question is not None), None)
     if asked is not None:
@@ -203,7 +204,7 @@ def _checked(row: Any, where: str, form: str) -> _OwnRow:
         raise DataError(f"{where}: `right` without `question`: fill `question`, or remove `right`")
     for name in ("text", "id"):
         if name not in there:
-            found = ", ".join(map(str, there)) or "nothing"
+            found = ", ".join(map(str, there)) or rows.columns(row)
             words = f"no `{name}` (found {found}): a question has `question` and `right`, a document `id` and `text`"
             raise DataError(f"{where}: {words}")
     id, text = _id(there["id"], f"{where}: id"), check_text(there["text"], f"{where}: text")

@@ -16,7 +16,7 @@ from lusifer.evaluation.suites import benchmark
 from lusifer.evaluation.tasks import local
 from lusifer.evaluation.tasks.rows import SuiteRow, select
 from lusifer.io import parallel_text
-from lusifer.io.files import sha256
+from lusifer.io.files import refuse_no_file, sha256
 
 MINE = "mine"
 """The suite of a user's own questions."""
@@ -163,12 +163,13 @@ def _mine(
     documents: Path | Searched | None,
 ) -> Selection:
     """Choose the rows of a user's own questions, in some languages or in all of them (None)."""
-    if data is None or not data.is_file():
-        words = f"--suite {MINE} reads a file of questions: name it with --data"
-        if data is not None:
-            folder = "this is a folder: name the file of questions in it (JSONL, CSV, Parquet)"
-            words = f"--data {data}: {folder if data.is_dir() else 'no such file'}"
-        raise UsageError(f"{words}; docs/how-to/evaluate.md describes the file")
+    how = "docs/how-to/evaluate.md describes the file"
+    if data is None:
+        raise UsageError(f"--suite {MINE} reads a file of questions: name it with --data; {how}")
+    if data.is_dir():
+        words = "this is a folder: name the file of questions in it (JSONL, CSV, Parquet)"
+        raise UsageError(f"--data {data}: {words}; {how}")
+    refuse_no_file(data, f"correct the name; {how}", UsageError, "--data")
     if against and isinstance(documents, Searched) and documents.vectors is not None:
         raise UsageError("--against: the documents of an index already have vectors: leave it out")
     asked, digests, notes = questions.read(data, documents)
