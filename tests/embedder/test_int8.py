@@ -55,6 +55,15 @@ def test_the_short_way_gives_the_same_vectors(int8_folder):
     assert np.array_equal(*(each.encode(TEXTS, prompt="read: ", batch_size=len(TEXTS)) for each in (short, whole)))
 
 
+def test_word_embeddings_that_are_looked_up_outside_of_the_graph_are_the_same_numbers(int8_folder, monkeypatch):
+    short = folder.load(int8_folder, vectors_only=True)
+    assert short.model._words[0].dtype == np.int8
+    with monkeypatch.context() as patch:
+        patch.setattr(int8, "_without_words", lambda *_: None)
+        whole = folder.load(int8_folder, vectors_only=True)
+    assert np.array_equal(short.encode(TEXTS), whole.encode(TEXTS))
+
+
 def test_a_name_on_the_hub_is_loaded_like_the_folder(int8_folder, tmp_path, monkeypatch):
     def download(name: str, allow_patterns: list[str], revision: str | None) -> str:
         files = [str(file.relative_to(int8_folder)) for file in int8_folder.rglob("*") if file.is_file()]
