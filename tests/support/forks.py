@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-COMMON = ("torch", "scipy.stats", "sklearn.metrics", "pandas", "pyarrow.dataset", "sympy")
+COMMON = ("torch", "scipy.stats", "sklearn.metrics", "pandas", "pyarrow.dataset", "sympy", "lance_namespace")
 """What takes most of the time of all imports, and knows neither us nor the Auto classes nor a hub."""
 FORKS = """
 import json, os, select, signal, sys, time

@@ -36,13 +36,13 @@ def both(work: object, given: tuple, folder: Path) -> list[tuple[int, Started]]:
 
 @pytest.mark.slow
 def test_others_wait_for_a_first_process_that_is_later_than_the_librarys_limit(tmp_path: Path) -> None:
-    first, _ = run_ranks(train, (1, 1.5, None, *words(tmp_path / "run")), tmp_path, free_port())
+    first, _ = run_ranks(train, (0.4, 0.6, None, *words(tmp_path / "run")), tmp_path, free_port())
     assert set(re.findall(r"late: (\S+)", first.stderr)) == set(ALONE)  # perhaps behind a bar of the library
 
 
 @pytest.mark.slow
 def test_without_our_limit_the_same_run_ends(tmp_path: Path) -> None:
-    ranks = both(train, (1, 6, 1 / 3600, *words(tmp_path / "run")), tmp_path)
+    ranks = both(train, (1, 3, 1 / 3600, *words(tmp_path / "run")), tmp_path)
     assert any(status for status, _ in ranks)
     assert "imed out" in "".join(rank.stderr for _, rank in ranks)
 
