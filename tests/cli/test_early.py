@@ -73,6 +73,10 @@ CASES = {
     "convert nowhere new": "nowhere: no such folder",
     "convert taken file": "OUT file: is a file",
     "index nowhere --input good.txt --output i": "nowhere: no such folder",
+    "embed mini --input pairs.txt --output done": "done: was made by another call (another input, rows",
+    "embed mini --input pairs.txt --output done.npy": "done.npy.unfinished: was begun by another call (another",
+    "index taken --input good.txt --output i": "taken/modules.json: missing;",
+    "reindex i --model taken": "taken/modules.json: missing;",
     "index mini --input words.csv --output i": "words.csv line 2: ",
     "index gone --input good.txt --output i": "gone/model.safetensors: missing;",
     "index mini --input broken.csv --field question --output i": "broken.csv line 3: not UTF-8",
@@ -142,6 +146,10 @@ def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: 
     (tmp_path / "few.csv").write_text("query,positive\na,b\nc,d\n")
     (tmp_path / "head.csv").write_text("Hello,Habari\nWater,Maji\n")
     (tmp_path / "asked.jsonl").write_text('{"question": "Where?", "right": ["1"]}\n')
+    (tmp_path / "pairs.txt").write_text("Water.\n" * 9000)
+    for name in ("done/_manifest.json", "done.npy.unfinished/_job.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text('{"settings": {"input": "other"}}')
     for name in ("pipe.jsonl", "pipe.npy", "pipe.parquet"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "broken.csv").write_bytes(b"question,query,positive\na,a,b\nb,b,\xff\n")

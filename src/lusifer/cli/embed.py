@@ -130,7 +130,7 @@ def embed(
     unscored: Unscored = "warn",
 ) -> None:
     """Embed the texts of a file. Repeat a call to resume an interrupted one."""
-    from lusifer.serving import encode, forms
+    from lusifer.serving import encode, forms, shards
     from lusifer.serving.files import TextSource
 
     form = forms.VectorForm(dimensions, precision)
@@ -148,6 +148,8 @@ def embed(
     wish = _Wish(model, (prompt, task, role), batch_tokens, on_long == "error", dtype, compiled, devices)
     with ExitStack() as stack:
         long = job.in_shards or job.survey.windows > 1
+        if long and not fresh:
+            shards.refuse_other(job.place, job.settings())
         before = job.begun() if long and dtype == AUTO else None
         wish = wish if before is None else replace(wish, dtype=before.get("dtype"))
         if engine_name == "ray":

@@ -30,6 +30,7 @@ from lusifer.cli.models import (
     model_name,
     open_to_add,
     quick_imports,
+    refuse_damaged,
     refuse_words,
     settle_dtype,
 )
@@ -99,6 +100,7 @@ def index(
 ) -> None:
     """Put documents into an index on disk. Documents that are in it and unchanged are not embedded again."""
     _refuse_place(output)
+    refuse_damaged(model)
     refuse_words(prompt, task, offsets)
     source = _source(input, field, input_format, id, vectors, ids, vector_field)
     found, mine = _survey(source, model, unscored)
@@ -109,10 +111,7 @@ def index(
     made = _opened(context, output, model, device, settings, vectors is not None, found.sample)
     with terminal.progress("documents") as show:
         report = made.update(
-            source.documents(),
-            fields=found.fields,
-            on_long=on_long,
-            progress=lambda done: show(done, found.count),
+            source.documents(), fields=found.fields, on_long=on_long, progress=lambda done: show(done, found.count)
         )
     gone = made.delete(made.ids() - found.ids) if prune else 0
     if getattr(source, "empty", 0):
@@ -383,6 +382,7 @@ def reindex(
 ) -> None:
     """Embed all texts of an index again; the index stays searchable. Repeat a call to resume an interrupted one."""
     refuse_words(prompt, task, None if offsets == "none" else offsets)
+    refuse_damaged(model)
     terminal.quiet()
     from lusifer.index.reindex import reindex as embed_again
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +38,30 @@ def read_settings(path: Path) -> dict[str, Any] | None:
                 return None
             return said if isinstance(said, dict) else None
     return None
+
+
+def refuse_other(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder with the work of a job with other settings, before a model is loaded.
+
+    Args:
+        path: The folder.
+        settings: Those settings of this job that are known without the model.
+
+    Raises:
+        UsageError: The message names the settings.
+    """
+    before = read_settings(path)
+    if before is not None and (other := [key for key, value in settings.items() if before.get(key) != value]):
+        raise UsageError(_other_work(path.resolve(), before, settings, other))
+
+
+def _other_work(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], other: Sequence[str]) -> str:
+    """The message for the work of another job; `other` are the settings that differ."""
+    was = ", ".join(
+        "another input" if key == "input" else f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in other[:2]
+    )
+    state = "made" if (path / MANIFEST).is_file() else "begun"
+    return f"{path}: was {state} by another call ({was}): repeat that call to continue it, or add --fresh to discard it"
 
 
 class ShardFolder:
@@ -94,13 +118,7 @@ class ShardFolder:
             before.pop("refuse_long", None)  # earlier versions stored it, though no vector depends on it
             other = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
             if other and not fresh:
-                was = ", ".join(
-                    "another input" if key == "input" else f"{key} {before.get(key)!r}, now {self.settings.get(key)!r}"
-                    for key in other[:2]
-                )
-                words = "repeat that call to continue it, or add --fresh to discard it"
-                state = "made" if name == MANIFEST else "begun"
-                raise UsageError(f"{self.path}: was {state} by another call ({was}): {words}")
+                raise UsageError(_other_work(self.path, before, self.settings, other))
             if other:
                 self.restart()
                 return
