@@ -1,4 +1,4 @@
-"""The same seed on the same machine, twice: the same weights, scores and page, in two fresh processes.
+"""The same seed on the same machine, twice: the same weights, scores and page, in two processes, one of them fresh.
 
 Python walks through sets in another order in each. What may differ is named here: how long something took.
 """
@@ -10,12 +10,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.processes import ENVIRONMENT
+from support import processes
 
 pytestmark = pytest.mark.slow
 
@@ -59,23 +60,38 @@ def content(file: Path, seconds: str) -> bytes:
     return file.read_bytes()
 
 
-def run(folder: Path, seed: str) -> dict[str, bytes]:
-    """Train, score and report in a fresh process: name of each file -> its content."""
+def forked(program: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program in a fork of a server, whose order of sets was drawn when it started."""
+    return processes.script(program, program.parent, folder, json.dumps(WORDS))
+
+
+def fresh(program: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program in a fresh process, with another order of sets."""
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    return subprocess.run(
+        [sys.executable, str(program), str(folder), json.dumps(WORDS)],
+        env=os.environ | processes.ENVIRONMENT | {"PYTHONHASHSEED": seed},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def run(start: Callable[[Path, Path], subprocess.CompletedProcess[str]], folder: Path) -> dict[str, bytes]:
+    """Train, score and report in another process: name of each file -> its content."""
     folder.mkdir()
-    variables = os.environ | ENVIRONMENT | {"PYTHONHASHSEED": seed}
-    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(WORDS)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    program = folder.with_name("program.py")
+    program.write_text(PROGRAM)
+    done = start(program, folder)
     assert done.returncode == 0, done.stderr
     seconds = str(round(json.loads((folder / "scores" / "summary.json").read_text())["seconds"]))
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): content(file, seconds) for file in files}
 
 
-def test_same_seed_gives_the_same_files_in_two_fresh_processes(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_files_in_two_processes(tmp_path: Path) -> None:
     place = tmp_path / "here"  # the same for both: a checkpoint names the folder of its bases
-    one = run(place, "1")
+    one = run(forked, place)
     place.rename(tmp_path / "first")
-    other = run(place, "2")
+    other = run(fresh, place)
     assert one.keys() == other.keys()
     assert {"run/model/model.safetensors", "scores/summary.json", "report.html", "report.md"} <= one.keys()
     assert [name for name in one if one[name] != other[name]] == []
