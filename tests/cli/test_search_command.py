@@ -334,7 +334,7 @@ def test_where_the_statistics_go(capsys, folder, model_folder):
 
 def test_index_with_another_model_than_that_of_the_index_advises_another_output(capsys, model_folder):
     run(capsys, "index", "model", "--input", "notes", "--output", "i")
-    file = shutil.copytree(model_folder, "other") / "config_sentence_transformers.json"
+    file = shutil.copytree(model_folder, Path("other")) / "config_sentence_transformers.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": {"query": "Find: ", "document": ""}}))
     said = refused(capsys, 2, "index", "other", "--input", "notes", "--output", "i")
     assert "gives other vectors: choose another --output, name the first model, or embed the stored texts again" in said
