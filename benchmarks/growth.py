@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--largest", type=int, default=1_000_000, help="of texts and vectors")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -140,19 +141,26 @@ def main() -> None:
 
 
 def page(options: argparse.Namespace) -> str:
-    """Measure all rows."""
+    """Measure the rows of the parts that `--only` names."""
     from bench import processor
 
     about = ", ".join(f"{each} {version(each)}" for each in ("torch", "transformers", "lancedb"))
-    parts = [f"# Growth\n\nOne thread, {processor()}, {about}. `python benchmarks/growth.py MODEL --output FILE`.\n"]
+    head = f"# Growth\n\nOne thread, {processor()}, {about}. `python benchmarks/growth.py MODEL --output FILE`.\n"
+    return "\n".join([head, *(PARTS[part](options) for part in options.only)])
+
+
+def embedding_part(options: argparse.Namespace) -> str:
+    """Texts to embed."""
     rows = []
     for count in (each for each in EMBEDDED if each <= options.largest):
         found = embed(options.model, count)
         rows.append([f"{count:,}", f"{found['seconds']:.0f}", f"{count / found['seconds']:,.0f}", f"{found['peak']:,}"])
     header = ["texts", "processor s, with the start", "texts a second", "peak, MiB"]
-    parts.append(
-        table("Embedding", "`lusifer embed` with the model of recipe `tiny`, 3 to 12 words a text.", header, rows)
-    )
+    return table("Embedding", "`lusifer embed` with the model of recipe `tiny`, 3 to 12 words a text.", header, rows)
+
+
+def search_part(options: argparse.Namespace) -> str:
+    """Vectors to search."""
     rows = []
     for count in (each for each in SEARCHED if each <= options.largest):
         found = apart("search", count)
@@ -161,16 +169,28 @@ def page(options: argparse.Namespace) -> str:
     unit = (
         f"Random vectors of {DIMENSIONS} numbers, {QUESTIONS} questions one by one, the nearest ten with their texts."
     )
-    parts.append(table("Search", unit, ["vectors", "ms a question", "processor s to write", "peak, MB"], rows))
-    grid = [("batch", (batch, 128)) for batch in BATCHES] + [("length", (16, length)) for length in LENGTHS]
-    rows = [step_row([*numbers], apart("alignment", *numbers)) for _, numbers in grid]
+    return table("Search", unit, ["vectors", "ms a question", "processor s to write", "peak, MB"], rows)
+
+
+def alignment_part(_: argparse.Namespace) -> str:
+    """Texts, and tokens a text, in a step of stage 1."""
+    grid = [(batch, 128) for batch in BATCHES] + [(16, length) for length in LENGTHS]
+    rows = [step_row([*numbers], apart("alignment", *numbers)) for numbers in grid]
     header = ["texts a step", "tokens a text", "s a step", "ms a token", "peak, MB"]
     unit = "Medium model, LLM frozen, `mini_batch_size: 4`, as many target tokens as text tokens, median of 3."
-    parts.append(table("A step of stage 1", unit, header, rows))
+    return table("A step of stage 1", unit, header, rows)
+
+
+def contrastive_part(_: argparse.Namespace) -> str:
+    """Queries in a step of stage 2."""
     rows = [step_row([count], apart("contrastive", count)) for count in PAIRS]
     unit = "Medium model, LoRA on both backbones, 8 candidates a query, `mini_batch_tokens: 1024`, median of 3."
-    parts.append(table("A step of stage 2", unit, ["queries a step", "s a step", "ms a token", "peak, MB"], rows))
-    return "\n".join(parts)
+    return table("A step of stage 2", unit, ["queries a step", "s a step", "ms a token", "peak, MB"], rows)
+
+
+PARTS = {
+    "embedding": embedding_part, "search": search_part, "alignment": alignment_part, "contrastive": contrastive_part
+}  # fmt: skip
 
 
 def step_row(numbers: list[int], found: Row) -> list[str]:
