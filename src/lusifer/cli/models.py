@@ -96,8 +96,9 @@ AutoDtype = Annotated[
     str,
     typer.Option(
         callback=_number_format_or_auto,
-        help="Dtype of the model: auto, float32, bfloat16 or float16. On a CPU, auto is the fastest one that gives the "
-        "golden vectors of the model; elsewhere it is the saved one. An existing index keeps its dtype.",
+        help="Dtype of the model: auto, float32, bfloat16 or float16. On a CPU, auto is the fastest one that leaves "
+        "the vectors of the model's test texts nearly unchanged; elsewhere it is the saved one. An existing index "
+        "keeps its dtype.",
     ),
 ]
 

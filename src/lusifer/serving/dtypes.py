@@ -1,4 +1,4 @@
-"""The number format that suits the processor: `--dtype auto`.
+"""The dtype that suits the processor: `--dtype auto`.
 
 bfloat16 where the processor multiplies it, float32 where it does not, and only if the model still gives the golden
 vectors of its folder in that format. Whatever cannot be checked stays as saved.
