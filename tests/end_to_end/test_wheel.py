@@ -20,7 +20,7 @@ COMMANDS = [
     ["embed", "mini", "--input", "texts.txt", "--output", "vectors.npy"],
     ["index", "mini", "--input", "texts.txt", "--output", "found"],
     ["search", "found", "Wann öffnet die Bibliothek?", "--json"],
-    ["check", "paper-mistral"],  # recipes come along
+    ["check", "tiny"],  # recipes come along
 ]
 PROGRAM = """
 import contextlib, io, json, sys
@@ -62,3 +62,5 @@ def test_a_wheel_away_from_the_clone_embeds_and_searches(site: Path, tmp_path: P
     assert Path(package).parent == site / "lusifer"  # and not the clone, which is installed as well
     assert "library" in json.dumps(json.loads(hits.splitlines()[0]))
     assert (tmp_path / "vectors.npy").is_file() and checked
+    recipes = {file.name for file in (ROOT / "recipes").iterdir()}
+    assert recipes and recipes == {file.name for file in (site / "lusifer" / "recipes").iterdir()}
