@@ -70,18 +70,26 @@ def test_layers_that_differ_are_all_counted() -> None:
         Estimator(nowhere, *configs("xlm-roberta", "mistral", 5)).parts(nowhere.stages[0], "cpu")
 
 
-@pytest.mark.parametrize(("variant", "kind"), [("alignment-only", "cpu"), ("contrastive-only", "cuda")])
+@pytest.mark.parametrize(
+    ("encoder", "llm", "variant", "kind"),
+    [
+        ("modernbert", "gemma3_text", "alignment-only", "cpu"),
+        ("modernbert", "gemma3_text", "contrastive-only", "cuda"),
+        ("mt5", "qwen3", "alignment-only", "cuda"),
+        ("bert", "phi3", "contrastive-only", "cpu"),
+    ],
+)
 def test_the_quick_way_counts_what_the_general_one_does(
-    variant: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+    encoder: str, llm: str, variant: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe("tiny", CHECKPOINTING, variant=variant, check_files=False)
     calls, plain = set(), rehearsal._plain
     monkeypatch.setattr(rehearsal, "_plain", lambda *words: calls.add(words[0]) or plain(*words))
-    quick = figures(Estimator(recipe, *configs("modernbert", "gemma3_text")), kind)
+    quick = figures(Estimator(recipe, *configs(encoder, llm)), kind)
     assert len(calls) > 15
     monkeypatch.setattr(rehearsal, "_PLAIN", set())
     monkeypatch.setattr(memory, "_RUNS", {})
-    assert figures(Estimator(recipe, *configs("modernbert", "gemma3_text")), kind) == quick
+    assert figures(Estimator(recipe, *configs(encoder, llm)), kind) == quick
 
 
 def test_equal_rehearsals_of_two_recipes_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
