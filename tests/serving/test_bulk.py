@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from lusifer import load
 from lusifer.errors import DataError, UsageError
+from lusifer.io.files import locked
 from lusifer.serving import bulk, encode, shards
 from lusifer.serving.files import TextSource
 from lusifer.serving.forms import VectorForm
@@ -247,6 +248,15 @@ def test_other_work_is_not_gone_on_with(tmp_path, change):
     do(file, tmp_path / "o.npy", **wishes, fresh=True)
     assert len(np.load(tmp_path / "o.npy")) == 3 * ROWS
     assert not (tmp_path / "o.npy.unfinished").exists()
+
+
+def test_other_work_of_a_process_that_still_runs_is_not_to_be_discarded(tmp_path):
+    (tmp_path / "_job.json").write_text('{"settings": {"input": "other"}}')
+    (tmp_path / ".lock").touch()  # of a killed process
+    with pytest.raises(UsageError, match="was begun by another call .* add --fresh to discard it"):
+        shards.refuse_other(tmp_path, {"input": "mine"})
+    with locked(tmp_path / ".lock", ""), pytest.raises(UsageError, match="another process embeds into it: wait for it"):
+        shards.refuse_other(tmp_path, {"input": "mine"})
 
 
 def test_long_texts_may_be_refused_later_unless_one_was_cut_already(tmp_path):

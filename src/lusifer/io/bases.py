@@ -13,6 +13,8 @@ from lusifer.errors import LusiferError, UsageError
 from lusifer.io import hub, names, packages
 from lusifer.io.files import expand_user, sha256
 
+SOFT_TOKEN_POSITIONS = ("text", "padding")
+DTYPES = ("float32", "bfloat16", "float16")
 COMMIT = "commit"
 ELSEWHERE = (
     "or give its place: path under bases in the model's config.json, or in Python "
@@ -131,6 +133,21 @@ def _wanted(known: dict[str, Any], name: str) -> str:
     if not known["files"]:
         return f"{path} on the Hub at commit {revision}: hf download {path} --revision {revision}"
     return f"the one that was at {path}{digest}: put it back"
+
+
+def check_positions_and_dtypes(said: Mapping[str, Any]) -> None:
+    """Check `soft_token_position` and `tower_dtypes` of a model's `config.json`.
+
+    Raises:
+        ValueError: A setting is unknown; the message names the key.
+    """
+    position = said.get("soft_token_position", SOFT_TOKEN_POSITIONS[0])
+    if position not in SOFT_TOKEN_POSITIONS:
+        allowed = ", ".join(SOFT_TOKEN_POSITIONS)
+        raise ValueError(f"soft_token_position={position!r} is unknown: use one of {allowed}")
+    for backbone, dtype in (said.get("tower_dtypes") or {}).items():
+        if backbone not in ("encoder", "llm") or dtype not in DTYPES:
+            raise ValueError(f"tower_dtypes: {backbone}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}")
 
 
 def check_settings(said: Mapping[str, Any]) -> None:

@@ -9,12 +9,10 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
-from lusifer.io.bases import check_settings
+from lusifer.io.bases import check_positions_and_dtypes, check_settings
 from lusifer.model.connector import CONNECTORS, ConnectorSettings
 
 POOLINGS = ("mean", "weightedmean", "cls", "lasttoken")
-SOFT_TOKEN_POSITIONS = ("text", "padding")
-DTYPES = ("float32", "bfloat16", "float16")
 IF_SET = ("bases", "adapters", "space", "matryoshka_dims")
 """Settings that are written to `config.json` only if they are set; only deltas have the first two."""
 
@@ -122,18 +120,13 @@ class LusiferConfig(PreTrainedConfig):
                 f"connector_type={self.connector_type!r} is unknown: use one of {', '.join(CONNECTORS)}; for a "
                 "connector of your own, import the file that registers it first"
             )
-        for key, allowed in (("pooling", POOLINGS), ("soft_token_position", SOFT_TOKEN_POSITIONS)):
-            if getattr(self, key) not in allowed:
-                raise ValueError(f"{key}={getattr(self, key)!r} is unknown: use one of {', '.join(allowed)}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling={self.pooling!r} is unknown: use one of {', '.join(POOLINGS)}")
         if self.num_soft_tokens < 0:
             raise ValueError(f"num_soft_tokens={self.num_soft_tokens}: must be 0 or more")
         _ = self.connector_settings
         check_settings({name: getattr(self, name) for name in IF_SET})
-        for backbone, dtype in (self.tower_dtypes or {}).items():
-            if backbone not in ("encoder", "llm") or dtype not in DTYPES:
-                raise ValueError(
-                    f"tower_dtypes: {backbone}: {dtype}: use encoder or llm, and one of {', '.join(DTYPES)}"
-                )
+        check_positions_and_dtypes(vars(self))
 
 
 def _as_config(value: PreTrainedConfig | dict | None, default_type: str) -> PreTrainedConfig:

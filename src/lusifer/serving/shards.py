@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lusifer.serving.forms import VectorForm, read_calibration
 
 JOB, LOG, MANIFEST, LOCK = "_job.json", "_shards.jsonl", "_manifest.json", ".lock"
 """Names that readers of a folder of Parquet files ignore."""
+BUSY = "another process embeds into it: wait for it, or name another output"
 _ADVICE = "remove the folder, and run the call again"
 
 
@@ -48,11 +49,14 @@ def refuse_other(path: Path, settings: Mapping[str, Any]) -> None:
         settings: Those settings of this job that are known without the model.
 
     Raises:
-        UsageError: The message names the settings.
+        UsageError: The message names the settings. If another process works there, it only says that.
     """
-    before = read_settings(path)
+    before, path = read_settings(path), path.resolve()
     if before is not None and (other := [key for key, value in settings.items() if before.get(key) != value]):
-        raise UsageError(_other_work(path.resolve(), before, settings, other))
+        if (path / LOCK).is_file():
+            with suppress(OSError), locked(path / LOCK, f"{path}: {BUSY}"):  # OSError: no permission to write
+                pass
+        raise UsageError(_other_work(path, before, settings, other))
 
 
 def _other_work(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], other: Sequence[str]) -> str:
@@ -100,7 +104,7 @@ class ShardFolder:
         if others and not ours:
             raise UsageError(f"--output {path}: has other files (no {MANIFEST}): name a new folder")
         path.mkdir(parents=True, exist_ok=True)
-        with locked(path / LOCK, f"{path}: another process embeds into it: wait for it, or name another output"):
+        with locked(path / LOCK, f"{path}: {BUSY}"):
             shards = cls(path, settings)
             shards._begin(fresh)
             yield shards

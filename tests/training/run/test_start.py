@@ -119,6 +119,21 @@ def test_what_is_no_model_is_refused(start: str, message: str, tmp_path: Path) -
         load_recipe(recipe_of(tmp_path, Path(start) if start[0] != "." else start))
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    (
+        ({"tower_dtypes": {"encoder": "float64", "llm": "float32"}}, "tower_dtypes: encoder: float64: use encoder or"),
+        ({"tower_dtypes": {"middle": "float32"}}, "tower_dtypes: middle: float32: use encoder or"),
+        ({"soft_token_position": "x"}, "soft_token_position='x' is unknown"),
+    ),
+)
+def test_a_damaged_setting_is_named(finished: Path, setting: dict, message: str, tmp_path: Path) -> None:
+    config = Path(shutil.copytree(finished / "model", tmp_path / "model")) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | setting))
+    with pytest.raises(RecipeError, match=rf"config\.json: damaged, .*\({message}"):
+        load_recipe(recipe_of(tmp_path, tmp_path / "model"))
+
+
 def test_alignment_needs_the_llm_itself(finished: Path, tmp_path: Path) -> None:
     changes = [
         "stages.contrast={name: a, kind: alignment, train: {connector: true, encoder: frozen}, "

@@ -8,7 +8,7 @@ from typing import Any
 
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import hub, names
-from lusifer.io.bases import check_settings
+from lusifer.io.bases import check_positions_and_dtypes, check_settings
 from lusifer.io.files import read_json
 from lusifer.io.names import EXPORTED, OWN_TYPE
 from lusifer.training.recipe.recipe import ModelSettings, StartSettings
@@ -102,6 +102,7 @@ def _is_as_saved(settings: Mapping[str, Any]) -> bool:
         return False  # of older versions
     try:
         check_settings(settings)
+        check_positions_and_dtypes(settings)
         ModelSettings.model_validate(_joining(settings))
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
