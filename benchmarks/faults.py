@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from breaking.bench import STEPS, Bench, WrongError, may_mount
+from breaking.bench import Bench, WrongError, may_mount
 from breaking.faults import FAULTS
 
 
@@ -62,7 +62,6 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="a folder for what is tried")
     parser.add_argument("--faults", type=int, default=1000, help="how many in all (1000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each stage, a multiple of 3 ({STEPS})")
     parser.add_argument("--only", help="some faults, as in kill,nan")
     parser.add_argument("--one-of-each", action="store_true", help="begin with each fault once")
     parser.add_argument("--output", type=Path, help="a file for the table")
@@ -75,7 +74,7 @@ def main() -> int:
     if not may_mount(options.work.resolve() / "disk") and "full-disk" in names:
         sys.stderr.write("full-disk is left out: it needs root\n")
         names.remove("full-disk")
-    bench = Bench(options.work.resolve(), options.steps)
+    bench = Bench(options.work.resolve())
     weights = [FAULTS[name][0] for name in names]
     for number in range(len(rows), options.faults):
         seed = f"{options.seed}-{number}"

@@ -295,7 +295,7 @@ def page(siege: Siege, given: argparse.Namespace, filled: bool) -> str:
     lines = [
         f"An index of 60 to 300 documents attacked, seed {given.seed}; of a full disk, {full_disk}. After each attack",
         "the index was compared with what had been committed (every document, whole, by vector, by words and through a",
-        f"filter), and the call was made again. On {os.cpu_count()} cores of {processor()}.",
+        f"filter), and the call was made again. On {len(os.sched_getaffinity(0))} cores of {processor()}.",
         f"By `python benchmarks/index_siege.py --times {given.times} --seed {given.seed} --only {given.only}`.",
         "", "| attack | times | what came of it | wrong or lost |", "|---|--:|---|--:|",
         *(f"| {what} | {times} | {said} | {wrong} |" for what, times, said, wrong in siege.rows), "",

@@ -378,7 +378,7 @@ def main() -> None:
         deaths = killed(counts, Path(second))
     text = PAGE.format(
         counts=given.processes, rows="\n".join(rows), deaths="\n".join(_death_rows(deaths)), batch=BATCH, data=ROWS,
-        join=JOIN_SECONDS, seconds=SECONDS, minutes=MINUTES, machine=processor(), cores=os.cpu_count(),
+        join=JOIN_SECONDS, seconds=SECONDS, minutes=MINUTES, machine=processor(), cores=len(os.sched_getaffinity(0)),
     )  # fmt: skip
     _say(text)
     if given.output:

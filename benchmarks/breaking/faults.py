@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from breaking.bench import Bench, WrongError, at_write, disk, grow
+from breaking.bench import STEPS, Bench, WrongError, at_write, disk, grow
 
 
 def kill(bench: Bench, draw: random.Random) -> str:
@@ -45,7 +45,7 @@ def term(bench: Bench, draw: random.Random) -> str:
     """SIGTERM at a random moment: within a stage it saves and says so, elsewhere there is nothing to save."""
     ended = bench.signalled(signal.SIGTERM, draw)
     if ended.status not in (-signal.SIGTERM, 0):
-        step = f"step [1-{bench.steps}] of {bench.steps} of stage .*"
+        step = f"step [1-{STEPS}] of {STEPS} of stage .*"
         bench.refused(ended, f"SIGTERM: stopped after {step}, and saved: continue with .* --resume", (143,))
         step = re.search(r"after step (\d)", ended.error)[1]
         if not list(bench.run.glob(f"checkpoints/*/checkpoint-{step}/checksums.json")):
@@ -76,7 +76,7 @@ def file_limit(bench: Bench, draw: random.Random) -> str:
 
 def nan(bench: Bench, draw: random.Random) -> str:
     """A weight becomes NaN before a random step."""
-    place = draw.randrange(2 * bench.steps)
+    place = draw.randrange(2 * STEPS)
     ended = bench.attempt(hook=lambda: _nan_at(place))
     bench.refused(ended, r"the loss is nan at step \d; the batch is in .*start a new run in another --output", (1,))
     for file in bench.run.glob("checkpoints/*/checkpoint-*/trainable.safetensors"):

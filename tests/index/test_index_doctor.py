@@ -169,6 +169,13 @@ def test_a_flipped_bit_of_the_full_text_index_is_named_by_the_first_search_by_ke
         opened.optimize()
 
 
+def test_the_full_text_index_of_a_large_table_is_not_read_by_a_search(folder, embedder, monkeypatch):
+    monkeypatch.setattr(commits, "AT_ONCE", 0)
+    opened = Index.open(folder, embedder=embedder)
+    monkeypatch.setattr(commits, "check", None)
+    assert opened.search("Another", mode="words")[0][0].id == "n3"
+
+
 def test_an_index_from_before_there_were_checksums_gets_them_with_the_next_change(folder, embedder):
     (folder / "documents.lance" / commits.CHECKSUMS).unlink()
     assert not red(folder)

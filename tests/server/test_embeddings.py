@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lusifer
+from lusifer.embedder.plain import PlainEmbedder
 from lusifer.server import run
+from lusifer.server.metrics import Metrics
 from lusifer.serving import encode
 from support import http_server
 from support.http_server import counted, error, some_texts, vectors
@@ -39,6 +41,13 @@ def client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 # Vectors
+
+
+@pytest.mark.parametrize("dtype", [None, "auto", "bfloat16"])
+def test_on_a_cpu_a_model_is_loaded_without_sentence_transformers(model_folder: Path, dtype: str | None) -> None:
+    served = run.load(str(model_folder), Metrics(), run.Limits(), device="cpu", dtype=dtype, unscored="off")
+    assert isinstance(served.embedder, PlainEmbedder)
+    served.close()
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])

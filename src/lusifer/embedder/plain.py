@@ -1,4 +1,4 @@
-"""A LUSIFER model that only embeds, for `lusifer embed`, without sentence-transformers.
+"""A LUSIFER model that only embeds, for the commands and the server, without sentence-transformers.
 
 Importing sentence-transformers also imports scikit-learn, pandas, datasets and trainers, which takes longer than
 embedding hundreds of texts. The vectors are the same to the bit (`tests/embedder/test_plain.py`). In Python,

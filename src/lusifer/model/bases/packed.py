@@ -144,7 +144,7 @@ class WordEmbeddings(nn.Module):
     Args:
         file: The packed file.
         config: The configuration of the base.
-        dtype: The dtype of the result; casting the module changes it.
+        dtype: The dtype of the table. Casting the module casts its numbers, as it would those of a table.
 
     Raises:
         LusiferError: The file is truncated or damaged.
@@ -158,6 +158,7 @@ class WordEmbeddings(nn.Module):
             values = _values(packed, WORDS, (self.num_embeddings, self.embedding_dim))
         # A copy in memory: replacing the file must not end a server.
         self._rows = values.reshape(self.num_embeddings, -1).copy()
+        self._dtype = dtype
         self.weight = nn.Parameter(torch.empty(0, self.embedding_dim, dtype=dtype), requires_grad=False)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -167,7 +168,7 @@ class WordEmbeddings(nn.Module):
             raise IndexError(f"a token id is outside of the {self.num_embeddings:,} rows")
         rows = self._rows[found.numpy()]
         unpacked = torch.from_numpy(_weights(rows) if rows.dtype == BLOCK else rows)
-        return unpacked.view(-1, self.embedding_dim).to(self.weight.dtype)[places]
+        return unpacked.view(-1, self.embedding_dim).to(self._dtype).to(self.weight.dtype)[places]
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
