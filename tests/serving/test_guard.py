@@ -196,3 +196,22 @@ def test_a_language_is_told_among_those_that_are_asked_about():
         ("", None),
     ):
         assert guard.told(text, known) == code, text
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("Where is the station?", True),
+        ("Does the train stop here?", True),
+        ("price of the ticket", True),
+        ("Cine are dreptate?", False),  # Romanian: "are" is "has"
+        ("Ce are Ion acasa?", False),
+        ("Hvad er and?", False),  # Danish: "and" is a duck
+        ("Does voor mij", False),  # Dutch
+        ("Ve log kahan the?", False),  # Hindi in Latin letters: "the" is "were"
+        ("¿Dónde? where", False),
+    ],
+)
+def test_an_english_question_is_told_without_the_identifier(monkeypatch, text, english):
+    monkeypatch.setattr(guard.extras, "tells_languages", lambda: False)
+    assert guard.is_english(text) == english

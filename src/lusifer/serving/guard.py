@@ -59,8 +59,10 @@ _MARKS = ("<!-- scores:begin -->", "<!-- scores:end -->")
 _Kind = TypeVar("_Kind", list, dict, str)
 _CODE = re.compile(r"^\|[^|]*\(([a-z]{2,3}(?:_[A-Z][a-z]{3})?)\)", re.MULTILINE)
 
-_ENGLISH = frozenset("the what where how when who why which does are with from this that and you".split())
+_ENGLISH = frozenset("what where how when who why which with from this you".split())
 """Frequent English words that are rare in other languages in Latin letters."""
+_SHARED = frozenset("the does are and that of".split())
+"""Frequent English words that are also words of other languages; two of them count as English."""
 
 
 @dataclass
@@ -279,10 +281,11 @@ def told(text: str, codes: Collection[str]) -> str | None:
 
 
 def is_english(text: str) -> bool:
-    """Whether a text is clearly English: by py3langid, or, if that is not installed, by a frequent English word."""
+    """Whether a text is clearly English: by py3langid, or, if that is not installed, by frequent English words."""
     if extras.tells_languages():
         return told(text, ("en",)) is not None
-    return text.isascii() and not _ENGLISH.isdisjoint(re.findall("[a-z]+", text.lower()))
+    words = set(re.findall("[a-z]+", text.lower()))
+    return text.isascii() and (not _ENGLISH.isdisjoint(words) or len(_SHARED & words) > 1)
 
 
 def refuse(guard: LanguageGuard, model: str) -> None:
