@@ -40,7 +40,8 @@ CASES = {
     f"train tiny --output new --set {SOURCE}=broken.csv": "broken.csv line 3: not UTF-8",
     "train finetune --output new --set model.start=taken": "model.start: {here}/taken/config.json: missing;",
     f"train finetune --output new --set {SOURCE}=words.csv": "words.csv line 2: column query is missing",
-    f"train finetune --output new --set {SOURCE}=few.csv": "few.csv: has only 2 rows to train on, and a batch needs 32",
+    f"train finetune --output new --set {SOURCE}=few.csv": "few.csv: has only 2 rows to train on, and a batch needs 32 "
+    "(batch_size): add rows, or lower batch_size, which leaves few in-batch negatives",  # conflicts may ask for fewer
     "train tiny --output begun --resume --set seed=7": "begun/recipe.yaml: the recipe changed in seed: resume with",
     "train tiny --output begun --resume --set stages.alignment.max_steps=3": "changed in stages.alignment.max_steps: ",
     "ablate tiny --output new --suite paper --languages xx": "'xx'",
@@ -127,6 +128,12 @@ CASES = {
     "evaluate mini --suite sample --against nowhere": "nowhere: no such folder",
     "evaluate mini --suite mine --data words.csv": "words.csv",
     "report absent --output file/r.html": "--output file/r.html: cannot write to",
+    "calibrate mini --parallel absent.csv --output old.safetensors": "absent.csv: no such file",
+    "data dedup pairs.jsonl --output old.jsonl --against absent.jsonl": "absent.jsonl: no such file",
+    "data dedup late.jsonl --output old.jsonl": "late.jsonl line 1501: ",
+    "data mine late.jsonl --model mini --output old.jsonl": "late.jsonl line 1501: ",
+    "data cluster late.jsonl --model mini --output old.jsonl": "late.jsonl line 1501: ",
+    "embed gone --input good.txt --output old.npy": "gone/model.safetensors: missing;",
     "demo --output file": "--output file: is a file",
     "data dedup words.csv --output d.jsonl": "words.csv",
     "data mine pairs.jsonl --model mini --output file/m.jsonl": "--output file/m.jsonl: cannot write to",
@@ -155,6 +162,8 @@ def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: 
     (tmp_path / "broken.csv").write_bytes(b"question,query,positive\na,a,b\nb,b,\xff\n")
     (tmp_path / "pairs.jsonl").write_bytes(sources.files("sample:pairs")[0].read_bytes())
     (tmp_path / "file").write_text("mine")
+    for ending in ("jsonl", "npy", "safetensors"):  # these would be replaced, but not in a call that fails
+        (tmp_path / f"old.{ending}").write_text("mine")
     (tmp_path / "image.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     for name, row in (("late", {"query": "a", "positive": "b"}), ("texts", {"text": "a"})):
         (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * 1500 + "{\n")

@@ -105,6 +105,7 @@ def test_scores_against_an_index_follow_the_models_own_in_a_card(folders: Path, 
 def test_a_wrong_call_is_one_line_and_leaves_nothing(
     folders: Path, capsys: pytest.CaptureFixture, words: list[str], status: int, message: str
 ) -> None:
+    Path("page.html").write_text("old")  # it is not replaced, so nothing is said of it
     before = {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()}
     assert main(["report", *([] if "--output" in words else ["--output", "page.html"]), *words]) == status
     said = capsys.readouterr()

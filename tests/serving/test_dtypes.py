@@ -225,7 +225,10 @@ def test_an_index_keeps_its_format(first, later, format_, finished, processor, c
         file.write('\n{"id": "pond", "text": "a pond"}')
     assert index(finished) == 0 and Index.open("INDEX").model.dtype == format_
     said = capsys.readouterr().err
-    assert "1 added" in said
+    dtype = " in bfloat16" if format_ else ""
+    *before, counts = said.splitlines()  # before: only the line on a slow dtype
+    assert counts == f"lusifer: 4 documents -> INDEX: 1 added, 0 replaced, 3 unchanged; 1 passage embedded{dtype}"
+    assert len(before) == (format_ is not None)
     assert ("has no instructions for bfloat16" in said) == (format_ is not None)
     loaded, real = [], folder.load
     monkeypatch.setattr(folder, "load", lambda *at, **how: loaded.append(how["dtype"]) or real(*at, **how))

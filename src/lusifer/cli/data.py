@@ -110,11 +110,11 @@ def dedup(
     opened = _open(files, skip_bad, field)
     held_out = [file for path in against or () for file in (path.rglob("*") if path.is_dir() else [path])]
     page = tables.check_output(output, [*opened.files, *held_out])
-    terminal.note_replaced(output)
     with terminal.progress("rows read") as show:
         kept, counts = cleaning.dedup(
             opened.rows, opened.kind, threshold=threshold, against=against or (), progress=show
         )
+    terminal.note_replaced(output)
     tables.write_rows(output, kept, opened.kind)
     _finish(counts, output, page, opened.bad)
 
@@ -158,7 +158,6 @@ def mine(
         raise UsageError(f"{files[0]}: rows with only a text have no positive: give pairs, or texts with labels")
     corpus_files = [file for name in corpus or () for file in sources.files(name)]
     page = tables.check_output(output, [*opened.files, *corpus_files])
-    terminal.note_replaced(output)
     settings = MineSettings(
         negatives, skip, keep, label_ranks, margin, percentage, cross_margin, choose, replace,
         by_source=not all_sources, labels=labels or opened.kind == "labelled", seed=seed,
@@ -171,6 +170,7 @@ def mine(
     candidates = CorpusFiles(corpus_files, corpus_column, corpus_bad) if corpus else None
     encoder, rescore = _models(model, batch_size, dtype, device, cross_encoder)
     retriever = mining.Retriever(model, encoder(query_prompt), encoder(document_prompt), rescore)
+    terminal.note_replaced(output)
     with terminal.phases() as show:
         counts = mining.mine(
             lambda: opened.rows, opened.kind, opened.files, output, retriever, settings, candidates, opened.fields,
@@ -203,10 +203,10 @@ def cluster(
     if opened.kind != "pairs":
         raise UsageError(f"{files[0]}: only pairs have queries to cluster: give columns query and positive")
     page = tables.check_output(output, opened.files)
-    terminal.note_replaced(output)
     terminal.quiet()
     table = tables.collect(_shown(opened.rows), opened.kind)  # a bad row is reported before a model is loaded
     encoder, _ = _models(model, batch_size, dtype, device)
+    terminal.note_replaced(output)
     with terminal.phases() as show:
         kept, counts = clustering.cluster(
             table, encoder(query_prompt), clusters=clusters, min_points=min_points, cap=cap, seed=seed,

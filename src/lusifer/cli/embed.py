@@ -140,8 +140,6 @@ def embed(
     source = TextSource(input, field, input_format, id_field)
     job = _job(source, output, form, f".{shard_format}", shard_rows, fresh)
     guard = _look(job, model, unscored)
-    if not job.in_shards:
-        terminal.note_replaced(output)
     terminal.quiet()
     names = [name.strip() for name in device.split(",")] if device else []
     devices = tuple(usable(name) if engine_name == "local" else name.lower() for name in names)
@@ -159,6 +157,8 @@ def embed(
             wish, engine = _here(wish, stack, dimensions, long, alone=context.obj is OWN_PROCESS)
         if long:
             job.about, job.refuse_long = wish.said(), wish.refuse_long
+        if not job.in_shards:
+            terminal.note_replaced(output)
         _run(job, engine, wish.dtype if dtype == AUTO else None)
     if guard is not None and (line := guard.line(model)):
         terminal.note(line)

@@ -217,8 +217,7 @@ def load_to_embed(
 ) -> tuple[Any, FormatChoice]:
     """Load a model to embed, without its other parts if it is a Lusifer model on a CPU in a process of its own.
 
-    Gives the model and its dtype, None if it is the saved one. A dtype that `auto` chose is for the summary of the
-    command.
+    Gives the model and its dtype, None if it is the saved one. The caller reports a dtype that `auto` chose.
 
     Args:
         model: As `Model`.

@@ -63,8 +63,6 @@ def report(
     if card is not None:
         refuse_no_file(card, "name README.md of a model folder", UsageError, "--card")
     extras.need("report", "matplotlib")
-    for file in filter(None, (output, markdown)):
-        terminal.note_replaced(file)
     terminal.quiet()
     from lusifer.embedder.card import with_scores
     from lusifer.evaluation.report import card as report_card
@@ -86,6 +84,8 @@ def report(
         _check_card(card, first.model.identity)
         section, scores = report_card.model_card(first, seed, others), report_card.eval_results(first)
         texts[card] = with_scores(card.read_text(encoding="utf-8"), section, scores)
+    for file in filter(None, (output, markdown)):
+        terminal.note_replaced(file)
     for file, text in texts.items():
         with write_file(file) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -57,7 +57,9 @@ def note(message: str) -> None:
 
 
 def note_replaced(output: Path) -> None:
-    """Report before the work that an output exists and will be replaced; the old one stays until the new is complete.
+    """Report that an output exists and will be replaced; the old one stays until the new is complete.
+
+    Call it after the inputs were checked, and before the output is made: an error that follows makes it untrue.
 
     Args:
         output: A file, or a folder that is replaced completely.

@@ -132,7 +132,8 @@ def refuse_first_rows(recipe: Recipe) -> None:
                 found += sum(1 for _ in islice(rows, FIRST_ROWS))
             in_batch = number < len(trained) and getattr(source, "in_batch_negatives", False)
             if in_batch and 0 < found < min(stage.batch_size, FIRST_ROWS):
-                raise UsageError(batches.few_rows(spec.path, found, stage.batch_size, found))
+                # Held-out rows and known answers lower the number that fits, so it is not known yet.
+                raise UsageError(batches.few_rows(spec.path, found, stage.batch_size, fit=None))
 
 
 def on_the_sample(recipe: Recipe) -> str | None:

@@ -123,11 +123,11 @@ def export(
     source = None if input is None else TextSource(input, field, input_format)
     if source is not None:
         source.check()
-    terminal.note_replaced(output)
     terminal.quiet()
     from lusifer.embedder import folder
 
     if source is None:
+        terminal.note_replaced(output)
         folder.export(model, output)
         terminal.note(f"{output}: written, with all weights; embed with it: `lusifer embed {output} ...`")
         return
@@ -140,6 +140,7 @@ def export(
         contents.refuse_links(found)
     embedder = folder.load(model, device="cpu", dtype="float32")
     golden.demand(embedder, model)
+    terminal.note_replaced(output)
     int8.export(embedder, output, texts)
     terminal.note(f"{output}: written; embed with it: `lusifer embed {output} ...`")
 
@@ -316,6 +317,7 @@ def calibrate(
         other = folder.load(documents, device=usable(device))
         by = describe(documents, other, task=task, prompt=prompt)[0]
         may_ask(documents, by, asks)
+    terminal.note_replaced(output)
 
     def embed(side: object, before: str | None) -> Callable[[list[str]], Any]:
         report = encode.EmbedReport(limit=side.max_seq_length)
@@ -344,7 +346,6 @@ def _statistics_file(model: str, output: Path | None, documents: str | None, par
             raise UsageError(f"--output: {why}: name a file, as {LANGUAGES}")
         output = folder / LANGUAGES
     refuse_output(output, (".safetensors",), [Path(parallel)])
-    terminal.note_replaced(output)
     return output
 
 

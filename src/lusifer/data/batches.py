@@ -250,17 +250,18 @@ class PairBatches:
         )
 
 
-def few_rows(name: str, rows: int, batch_size: int, fit: int) -> str:
+def few_rows(name: str, rows: int, batch_size: int, fit: int | None) -> str:
     """Return the message for a set that has fewer rows than a batch.
 
     Args:
         name: The name of the set.
         rows: The number of its rows that train.
         batch_size: The number of rows of a batch.
-        fit: The number of its rows that may be in one batch.
+        fit: The number of its rows that may be in one batch; None if it is not known.
     """
     found = "1 row" if rows == 1 else f"{rows:,} rows"
-    lower = f", or set batch_size to {fit}, which leaves few in-batch negatives" if fit > 1 else ""
+    change = "lower batch_size" if fit is None else f"set batch_size to {fit}"
+    lower = f", or {change}, which leaves few in-batch negatives" if (rows if fit is None else fit) > 1 else ""
     return f"{name}: has only {found} to train on, and a batch needs {batch_size:,} (batch_size): add rows{lower}"
 
 
