@@ -156,6 +156,28 @@ def test_the_lowest_score_is_a_calibrated_one_where_the_box_is_ticked(page: Any)
     other.close()
 
 
+def test_a_box_that_changes_before_the_answer_changes_nothing_of_it(page: Any) -> None:
+    other = page.context.new_page()
+    other.route("**/v1/models", lambda route: route.fulfill(json={"data": [dict(MODEL, calibrated=False)]}))
+    waiting: list[Any] = []
+    other.route("**/search", lambda route: waiting.append(route))  # a built-in function cannot be a handler
+    other.goto(page.url)
+    other.wait_for_selector("#said:not(:empty)")
+    other.fill("#query", "Kituo")
+    other.fill("#least", "0.4")
+    with other.expect_request("**/search"):
+        other.press("#query", "Enter")
+    other.evaluate("at('calibrated').checked = true")
+    waiting[0].fulfill(json={"results": [{"text": "Maji", "score": 0.5}]})
+    other.wait_for_selector("section")
+    assert waiting[0].request.post_data_json["min_score"] == 0.4
+    assert "ignored" not in other.inner_text(".about")
+    assert other.inner_text("#of-least") == "Lowest score (optional)"
+    other.evaluate("dispatchEvent(new PageTransitionEvent('pageshow'))")  # as after a state that the browser restores
+    assert other.inner_text("#of-least") == "Lowest calibrated score (optional)"
+    other.close()
+
+
 def test_a_badge_names_a_language_or_a_script_as_such(page: Any) -> None:
     texts = {"कखग": "Devanagari script", "北方": "Chinese characters", "Νερό": "Greek", "вода": "Cyrillic script"}
     named = page.evaluate("texts => texts.map(text => languageOf({ text }))", [*texts, "水です", "물", "agua", "42"])

@@ -299,7 +299,6 @@ def calibrate(
     from lusifer.languages import language
 
     refuse_words(prompt, task)
-    refuse_damaged(model, documents)
     output = _statistics_file(model, output, documents, parallel)
     text = parallel_text.read(parallel)
     codes = fit.codes(text.texts, parallel)  # reports its errors before a model is loaded
@@ -333,9 +332,10 @@ def calibrate(
 
 
 def _statistics_file(model: str, output: Path | None, documents: str | None, parallel: str) -> Path:
-    """Give the file of the statistics, --output or a file in the model folder; refuse one that cannot be written."""
+    """Give the file of the statistics, --output or a file in the model folder; refuse damage and unwritable files."""
     from lusifer.embedder.contents import LANGUAGES
 
+    refuse_damaged(model, documents)
     if output is None:
         folder, why = expand_user(model), None
         if documents is not None:
