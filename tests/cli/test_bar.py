@@ -127,3 +127,14 @@ def test_off_a_terminal_a_step_says_nothing(capsys):
         assert listen is say
         listen({"event": "step", "stage": "align", "step": 1, "steps": 2})
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("step", "kept", "lines"), [(0, True, 2), (0, False, 1), (40, True, 1)])
+def test_a_stage_whose_start_was_the_best_says_that_it_changes_nothing(
+    capsys, step: int, kept: bool, lines: int
+) -> None:
+    about = {"score": 1.0, "first": 1.0, "last": 0.9, "kept": kept}
+    say({"event": "best", "stage": "contrastive", "step": step} | about)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == lines and said[0].startswith("lusifer: contrastive: best at step")
+    assert all("this stage changes nothing" in line for line in said[1:])

@@ -316,6 +316,8 @@ def _lines(event: dict[str, Any]) -> Iterator[str]:
         case {"event": "best", "step": step, "score": score, "first": first, "last": last, "kept": kept}:
             taken = "" if kept else "; the last weights are saved"
             yield f"best at step {step}: ndcg@10 {score:.3f}; last {last:.3f}; before training {first:.3f}{taken}"
+            if step == 0 and kept:
+                yield "no step beat the start, so this stage changes nothing: give more or harder held-out rows"
         case {"event": "saved", "adapted_layers": layers, "folder": folder}:
             yield f"{layers} layers with adapters, {folder} written"
 
