@@ -19,7 +19,7 @@ from lusifer.cli.use import _keys
 from lusifer.embedder import golden
 from lusifer.errors import Probe, UsageError
 from lusifer.server.connections import listen
-from support.processes import lusifer
+from support.processes import Started, lusifer
 
 
 @pytest.mark.parametrize(
@@ -101,26 +101,48 @@ def test_a_model_that_gives_other_vectors_than_its_golden_ones_is_not_served(
     assert "golden vectors: largest cosine distance 1e-01" in capsys.readouterr().err
 
 
+def _address(server: Started) -> str:
+    """Wait for the address of a server that starts."""
+    found, end = None, time.monotonic() + 120
+    while found is None and time.monotonic() < end and server.process.exitcode is None:
+        found = re.search(r"http://[\d.]+:\d+", server.stderr if server.files[1].exists() else "")
+        time.sleep(0.1)
+    assert found, server.stderr
+    return found[0]
+
+
+@pytest.mark.slow
+def test_asked_twice_to_stop_it_ends_with_status_0_and_no_traceback(model_folder: Path, tmp_path: Path) -> None:
+    """The second signal comes while it stops, or when it has stopped and the process ends."""
+    for number, pause in ((signal.SIGINT, 0.05), (signal.SIGTERM, 0.05), (signal.SIGINT, 0.3), (signal.SIGTERM, 0.3)):
+        place = tmp_path / f"{number}-{pause}"
+        place.mkdir()
+        server = lusifer(place, "serve", model_folder, "--port", "0")
+        _address(server)
+        os.kill(server.process.pid, number)
+        time.sleep(pause)
+        if server.process.exitcode is None:
+            os.kill(server.process.pid, number)
+        assert server.wait() == 0, server.stderr
+        assert "Traceback" not in server.stderr and server.stderr.splitlines()[-1] == "lusifer: stopped"
+
+
 @pytest.mark.slow
 def test_asked_to_stop_it_answers_what_has_begun_and_ends_with_status_0(model_folder: Path, tmp_path: Path) -> None:
     server = lusifer(tmp_path, "serve", model_folder, "--port", "0")
-    address, end = None, time.monotonic() + 120
-    while address is None and time.monotonic() < end and server.process.exitcode is None:
-        address = re.search(r"http://[\d.]+:\d+", server.stderr if server.files[1].exists() else "")
-        time.sleep(0.1)
-    assert address, server.stderr
+    address = _address(server)
 
     def ask(texts: list[str]) -> httpx.Response:
-        return httpx.post(f"{address[0]}/v1/embeddings", json={"input": texts}, timeout=60, trust_env=False)
+        return httpx.post(f"{address}/v1/embeddings", json={"input": texts}, timeout=60, trust_env=False)
 
     def stop() -> None:
         """Ask it to stop once it computes: a client that has not connected by then is refused, and rightly."""
-        while not re.search(r"^lusifer_queue_tokens\{.*\} [1-9]", metrics.get(f"{address[0]}/metrics").text, re.M):
+        while not re.search(r"^lusifer_queue_tokens\{.*\} [1-9]", metrics.get(f"{address}/metrics").text, re.M):
             time.sleep(0.01)
         os.kill(server.process.pid, signal.SIGTERM)
 
     assert ask(["water"]).status_code == 200
-    forged = f"{address[0]}/v1/models/%1b]0;owned%07%1b[2J%0dlusifer: forged"
+    forged = f"{address}/v1/models/%1b]0;owned%07%1b[2J%0dlusifer: forged"
     assert httpx.get(forged, trust_env=False).status_code == 404
     with httpx.Client(timeout=60, trust_env=False) as metrics:
         stopper = threading.Thread(target=stop, daemon=True)

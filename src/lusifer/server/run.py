@@ -243,11 +243,27 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, door: Door) -> None:
         super().__init__(config)
         self._door = door
+        self.last = False
+        """Whether the process ends with the server: later signals are ignored then."""
 
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
             self._door.look(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; after a second signal without the open requests, whose cancellation uvicorn logs as errors."""
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            return
+        self.lifespan.logger.disabled = True
+        try:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+            await self.lifespan.shutdown()  # uvicorn leaves it out here, and then logs the traceback of its task
+        finally:
+            self.lifespan.logger.disabled = False
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -264,7 +280,7 @@ class _Server(uvicorn.Server):
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if self.last and self.should_exit else handler)
 
 
 def _files() -> int:
@@ -280,7 +296,7 @@ def _files() -> int:
     return max(soft, wanted)
 
 
-def server(app: Gate, patience: Patience | None = None) -> uvicorn.Server:
+def server(app: Gate, patience: Patience | None = None) -> _Server:
     """Return the server: `.run(sockets=[...])` runs until SIGINT or SIGTERM, and then finishes open requests.
 
     Args:
@@ -303,7 +319,7 @@ def server(app: Gate, patience: Patience | None = None) -> uvicorn.Server:
 
 
 def serve(app: Gate, found: socket.socket, say: Callable[[str], None]) -> None:
-    """Answer requests until the process is stopped.
+    """Answer requests until the process is stopped; from then on it ignores SIGINT and SIGTERM, and can end.
 
     Args:
         app: The application of `make` or `assemble`.
@@ -312,4 +328,6 @@ def serve(app: Gate, found: socket.socket, say: Callable[[str], None]) -> None:
     """
     host, port = found.getsockname()[:2]
     say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    server(app).run(sockets=[found])
+    made = server(app)
+    made.last = True
+    made.run(sockets=[found])
