@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lusifer import extras
-from lusifer.cli import main
+from lusifer.cli import main, search
 from lusifer.index.index import Index
 from lusifer.io import names
 from lusifer.serving import guard
@@ -315,6 +315,27 @@ def test_an_index_with_offsets_as_typed(capsys, statistics):
     assert "none.safetensors: no such file: make it with `lusifer calibrate" in error
     said = run(capsys, "reindex", "o", "--model", "model", "--offsets", "none")[1]
     assert "-> none" in said[0]
+
+
+def test_a_language_field_for_an_index_without_offsets_has_no_effect(capsys):
+    command = ["index", "model", "--input", "notes", "--output", "i"]
+    for _ in range(2):  # a new index, and an existing one
+        error = refused(capsys, 2, *command, "--language-field", "lang")
+        assert "--language-field lang: has no effect without --offsets: give them, or leave it out" in error
+        run(capsys, *command)
+
+
+def test_an_index_that_another_process_made_while_the_model_was_loaded(capsys, monkeypatch, model_folder):
+    real = search.load_to_embed
+
+    def meanwhile(*words, **named):
+        Index.create("i", model_folder)
+        return real(*words, **named)
+
+    monkeypatch.setattr(search, "load_to_embed", meanwhile)
+    command = ["index", "model", "--input", "notes", "--output", "i"]
+    error = refused(capsys, 2, *command)
+    assert "i: was made by another process meanwhile: run the command again to add to it" in error
 
 
 def test_where_the_statistics_go(capsys, folder, model_folder):

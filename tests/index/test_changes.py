@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lusifer.errors import LusiferError, UsageError
-from lusifer.index import table
+from lusifer.index import index, table
 from lusifer.index.index import Index
 from lusifer.index.reindex import reindex
 
@@ -37,6 +37,15 @@ def test_of_two_that_make_one_index_the_second_is_told(model_folder, embedder, t
     monkeypatch.setattr(table.PassageTable, "create", meanwhile)
     Index.create(tmp_path / "i", model_folder, embedder=embedder).add(DOCUMENTS)
     monkeypatch.undo()
+    describe = index.describe
+
+    def made_meanwhile(*args: Any) -> Any:
+        Index.create(tmp_path / "j", model_folder, embedder=embedder)
+        return describe(*args)
+
+    with monkeypatch.context() as changed, pytest.raises(UsageError, match="j: was made by another process meanwhile"):
+        changed.setattr(index, "describe", lambda *args: changed.undo() or made_meanwhile(*args))
+        Index.create(tmp_path / "j", model_folder, embedder=embedder)
     with pytest.raises(UsageError, match="already has an index"):
         Index.create(tmp_path / "i", model_folder, embedder=embedder)
 

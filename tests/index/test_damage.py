@@ -67,6 +67,15 @@ def test_of_a_lost_index_of_words_the_texts_are_whole(made, embedder):
     assert Index.open(made.folder).search("1", mode="words")[0][0].id == "n1"
 
 
+def test_a_writer_refuses_a_truncated_index_of_words(made, embedder):
+    lose(made, "_indices", 100)
+    fresh = Index.open(made.folder, embedder=embedder)
+    for write in (lambda: fresh.delete(["n1"]), lambda: fresh.update([{"id": "n1", "text": "Text 1", "tag": "x"}])):
+        with pytest.raises(LusiferError, match="documents.lance/_indices/.*lusifer reindex .*i --model MODEL"):
+            write()
+    assert len(fresh.ids()) == 4
+
+
 def test_a_filter_that_fails_on_a_row_is_still_the_filters_fault(made):
     for where in ("cast(tag AS int) = 1", "regexp_like(tag, '(')"):
         with pytest.raises(UsageError, match="^filter "):

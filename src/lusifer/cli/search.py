@@ -124,8 +124,7 @@ def index(
 
 
 def _refuse_place(output: Path) -> None:
-    from lusifer.index.index import Index
-    from lusifer.index.table import is_table
+    from lusifer.index.index import Index, is_table
 
     if not is_table(output):
         Index.refuse_old(output)
@@ -205,13 +204,14 @@ def _opened(
                 _compare(embedder, describe(model, embedder, **settings)[0], sample)
             elif not choice.checked:
                 demand(embedder, model)
+            Index.refuse_old(output, meanwhile=True)
             return Index.create(output, model, embedder=embedder, **settings)
         made = open_to_add(output, model)
         made.require_own()
         settle_dtype(settings, output, model, made.model.dtype)
         made.use(lambda name, dtype: load_to_embed(name, device, dtype, alone=alone, index=made)[0])
     # Without offsets `describe` takes no language field: the option itself is compared with that of the index.
-    alone_said = {"language_field"} & settings.keys() if "offsets" not in settings else set()
+    alone_said = {"language_field"} & settings.keys() if made.model.offsets and "offsets" not in settings else set()
     described = {name: value for name, value in settings.items() if name not in alone_said}
     asked = describe(model, made.embedder, **described)[0] if described else made.model
     asked = replace(asked, **{name: settings[name] for name in alone_said})

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lusifer.index.models import Embedder
 
 Mode = Literal["vector", "hybrid", "words"]
+THERE = "already has an index: open it, or name a new folder"
+MEANWHILE = "was made by another process meanwhile: run the command again to add to it"
 
 
 class Index:
@@ -79,21 +81,21 @@ class Index:
         made, asks, embedder = describe(model, embedder, device, **settings)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"{path}: is being made by another process: wait until it is done"):
-            cls.refuse_old(path)  # again: another process may have made it before the lock
+            cls.refuse_old(path, True)  # again: another process may have made it before the lock
             if made.offsets is not None:
                 asking.keep(folder, settings["offsets"][0])
             return cls(folder, PassageTable.create(folder, made.to_dict(), made.dimensions), asks, embedder, device)
 
     @staticmethod
-    def refuse_old(path: str | os.PathLike[str]) -> Path:
+    def refuse_old(path: str | os.PathLike[str], meanwhile: bool = False) -> Path:
         """Refuse a folder in which no new index can be made; else return it as a path.
 
         Raises:
-            UsageError: The folder has an index or other files, or cannot be written.
+            UsageError: The folder has an index (made `meanwhile`) or other files, or cannot be written.
         """
         folder = expand_user(path)
         if is_table(folder):
-            raise UsageError(f"{path}: already has an index: open it, or name a new folder")
+            raise UsageError(f"{path}: {MEANWHILE if meanwhile else THERE}")
         begun = (f"{NAME}.lance", ".lock")  # the traces of a call that was killed before it made the index
         if folder.is_dir() and any(each.name not in begun and not asking.is_kept(each) for each in folder.iterdir()):
             raise UsageError(f"{path}: has other files and is no index: name a new folder")
@@ -379,6 +381,7 @@ class Index:
             with self._lock:
                 self._table.refresh()
             table = PassageTable(self.folder)
+            table.check_words()
             self._table.require(table.about)
             yield table
 

@@ -301,18 +301,18 @@ class PassageTable:
             self._allowed[where] = rows  # at the end: the first one is dropped next
         return rows
 
+    def check_words(self) -> None:
+        """Check the files of the full-text index once, if the table is small: changed bytes could hide passages."""
+        if not self._words_checked and commits.is_small(self._place):
+            self.verify(commits.INDICES)
+        self._words_checked = True
+
     @told
     def by_words(self, query: str, where: str | None, limit: int) -> list[tuple[str, int]]:
-        """Search by keywords; return at most `limit` passages (id, row) that pass the filter, best first.
-
-        The first call checks the files of the full-text index if the table is small: changed bytes could hide passages.
-        """
+        """Search by keywords; return at most `limit` passages (id, row) that pass the filter, best first."""
         from lancedb.query import MatchQuery
 
-        if not self._words_checked:
-            if commits.is_small(self._place):
-                self.verify(commits.INDICES)
-            self._words_checked = True
+        self.check_words()
         if not any("text" in one.columns for one in self._table.list_indices()):
             return []
         asked = self._table.search(MatchQuery(query, "text"), query_type="fts")
