@@ -138,6 +138,25 @@ def test_evaluate_takes_devices_in_capitals(model_folder, folder, capsys, monkey
     assert given == [("cpu", "cpu")]
 
 
+@pytest.mark.parametrize("words", [["export", "MODEL", "--output"], ["convert", "nobody/published"]])
+def test_a_trained_model_is_replaced_only_with_overwrite(folder, model_folder, capsys, monkeypatch, words):
+    words = [str(model_folder) if word == "MODEL" else word for word in words]
+    made = []
+    monkeypatch.setattr("lusifer.embedder.folder.export", lambda model, output: made.append(output))
+    monkeypatch.setattr("lusifer.sharing.convert.convert", lambda published, out, **_: made.append(out))
+    Path("empty").mkdir()
+    shutil.copytree(model_folder, "trained")
+    Path("link").symlink_to("trained")
+    assert main([*words, "empty"]) == 0 and made.pop() == Path("empty")
+    capsys.readouterr()
+    for output in ("trained", "link"):
+        assert main([*words, output]) == 2 and not made
+        refused = f"{output}: already has a model: name another folder, or give --overwrite to replace it"
+        assert one_line(capsys).endswith(refused)
+        assert main([*words, output, "--overwrite"]) == 0 and made.pop() == Path(output)
+        assert f"lusifer: {output} exists and will be replaced" in capsys.readouterr().err
+
+
 def test_convert_replaces_a_model_and_nothing_else(folder, capsys):
     # A Hub id: the output is refused before the Hub is asked. A name that can be no model comes first (test_early.py).
     Path("mine").mkdir()

@@ -27,6 +27,7 @@ for words in json.load(sys.stdin):
 """
 SOURCE = "stages.contrastive.data.0.path"
 PIPE = "is a pipe or a device, not a file: save its content as a file"
+HAS_MODEL = ": already has a model: name another folder, or give --overwrite to replace it"
 CASES = {
     "check nothing": "nothing: no such recipe",
     "check tiny --set stages.alignment.max_step=2": "max_step",
@@ -70,6 +71,12 @@ CASES = {
     "export mini --output taken": "--output taken: has files",
     "export mini --output new --field text": "--field and --input-format need --input",
     "export mini --output new --input words.csv": "words.csv line 2: no field 'text'",
+    "export mini --output mine": f"mine{HAS_MODEL}",
+    "export mini --output link": f"link{HAS_MODEL}",
+    "export mini --input good.txt --output mine": f"mine{HAS_MODEL}",
+    "export mini --output taken --overwrite": "--output taken: has files",
+    "convert nobody/published mine": f"mine{HAS_MODEL}",
+    "convert nobody/published taken --overwrite": "OUT taken: has files",
     "push nowhere me/model": "nowhere: no such folder",
     "convert nowhere new": "nowhere: no such folder",
     "convert taken file": "OUT file: is a file",
@@ -168,6 +175,8 @@ def test_what_is_wrong_in_a_call_is_reported_before_torch_is_imported(tmp_path: 
     for name, row in (("late", {"query": "a", "positive": "b"}), ("texts", {"text": "a"})):
         (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * 1500 + "{\n")
     (shutil.copytree(model_folder, tmp_path / "gone") / "model.safetensors").unlink()
+    shutil.copytree(model_folder, tmp_path / "mine")
+    (tmp_path / "link").symlink_to("mine")
     for place in ("taken", "run/model", "begun/checkpoints/01-alignment/model"):
         (tmp_path / place).mkdir(parents=True)
     (tmp_path / "begun" / "recipe.yaml").write_text(resolved_yaml(load_recipe("tiny")))

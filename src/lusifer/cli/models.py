@@ -18,7 +18,7 @@ import typer
 from lusifer.cli import terminal
 from lusifer.errors import LusiferError, MissingExtraError, ModelFolderError, UsageError
 from lusifer.io import names
-from lusifer.io.files import expand_user
+from lusifer.io.files import expand_user, refuse_unwritable
 
 if TYPE_CHECKING:
     from lusifer.index.index import Index
@@ -62,6 +62,7 @@ Overlap = Annotated[int | None, typer.Option(min=0, help="Maximum tokens shared 
 LanguageField = Annotated[
     str | None, typer.Option(help="With --offsets: field with the language; by default the language is identified.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best one.")]
 Unscored = Annotated[
     Literal["warn", "error", "off"],
@@ -159,6 +160,33 @@ def refuse_damaged(*models: str | None) -> None:
             continue
         if file := next((each for each in weights.files(folder, contents.ADVICE) if not each.is_file()), None):
             raise ModelFolderError(f"{file}: missing; {contents.ADVICE}")
+
+
+def refuse_model(output: Path, option: str, overwrite: bool) -> None:
+    """Refuse an output folder that is to become a model, before libraries are imported.
+
+    Args:
+        output: The folder; a symbolic link counts as the folder that it points to.
+        option: The option or argument that names it, for the message.
+        overwrite: Whether a model in it may be replaced. Other files are never replaced.
+
+    Raises:
+        UsageError: It cannot be written to, has files and is no model folder, or has a model and `overwrite` is False.
+    """
+    refuse_unwritable(output, "folder", option, replaces="modules.json")
+    if not overwrite and (expand_user(output) / "modules.json").is_file():
+        raise UsageError(f"{output}: already has a model: name another folder, or give --overwrite to replace it")
+
+
+def refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Path]) -> None:
+    """Refuse models, indexes and files of statistics that do not exist."""
+    from lusifer.index.table import refuse_none
+
+    refuse_damaged(*models)
+    for place in indexes:
+        refuse_none(expand_user(place))
+    for file in statistics:
+        refuse_words(None, None, file)
 
 
 def open_to_add(output: Path, model: str) -> Index:

@@ -17,14 +17,17 @@ from lusifer.cli.models import (
     Field,
     InputFormat,
     Model,
+    Overwrite,
     Unscored,
     model_name,
     refuse_damaged,
+    refuse_model,
+    refuse_unserved,
     refuse_words,
     usable,
 )
 from lusifer.errors import LusiferError, ModelFolderError, Probe, UsageError
-from lusifer.io.files import expand_user, refuse_output, refuse_unwritable
+from lusifer.io.files import expand_user, refuse_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +112,7 @@ def export(
     ] = None,
     field: Field = None,
     input_format: InputFormat = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a complete copy of a model, or one in int8.
 
@@ -116,7 +120,7 @@ def export(
     """
     if input is None and (field is not None or input_format is not None):
         raise UsageError("--field and --input-format need --input: add it, or leave them out")
-    refuse_unwritable(output, "folder", "--output", replaces="modules.json")
+    refuse_model(output, "--output", overwrite)
     refuse_damaged(model)
     from lusifer.serving.files import TextSource
 
@@ -190,10 +194,11 @@ def convert(
         str | None, typer.Option(help="Folder of the encoder, instead of the one in the checkpoint.")
     ] = None,
     llm: Annotated[str | None, typer.Option(help="Folder of the LLM, instead of the one in the checkpoint.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a checkpoint of the authors' code to a model folder."""
     model_name(published)
-    refuse_unwritable(out, "folder", "OUT", replaces="modules.json")
+    refuse_model(out, "OUT", overwrite)
     terminal.note_replaced(out)
     terminal.quiet()
     from lusifer.sharing import convert as conversion
@@ -239,7 +244,7 @@ def serve(
     terminal.quiet()
     import logging
 
-    _refuse_unserved(models, index or [], statistics or [])
+    refuse_unserved(models, index or [], statistics or [])
     from lusifer.server import connections
     from lusifer.server.errors import LogLine
 
@@ -257,17 +262,6 @@ def serve(
             terminal.note(f"everyone who can reach {host} can use this server: it has no API key (--api-keys)")
         run.serve(app, found, lambda address: terminal.note(f"{', '.join(models)} at {address} (stop with Ctrl-C)"))
     terminal.note("stopped")
-
-
-def _refuse_unserved(models: list[str], indexes: list[Path], statistics: list[Path]) -> None:
-    """Refuse models, indexes and files of statistics that do not exist."""
-    from lusifer.index.table import refuse_none
-
-    refuse_damaged(*models)
-    for place in indexes:
-        refuse_none(expand_user(place))
-    for file in statistics:
-        refuse_words(None, None, file)
 
 
 def calibrate(
