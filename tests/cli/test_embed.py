@@ -11,6 +11,7 @@ import pytest
 
 from lusifer import load
 from lusifer.cli import main
+from lusifer.embedder import place
 
 MIXED = "The word вода means water, पानी in Hindi, 水 in Chinese and ماء in Arabic. 🙂 </s>"
 
@@ -112,6 +113,20 @@ def test_wrong_texts_are_status_1_and_leave_no_file(folder, capsys, content, mes
     assert embed(Path("nobody/model"), "--input", "in.txt", "--output", "o.npy") == 1
     assert message in one_line(capsys)
     assert not Path("o.npy").exists()
+
+
+def test_a_gpu_that_is_not_there_is_not_advised(model_folder, folder, capsys, monkeypatch):
+    monkeypatch.setattr(place.torch.cuda, "is_available", lambda: False)
+
+    def none(*_, device):
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(place.torch, "ones", none)
+    Path("in.txt").write_text("fine\n", encoding="utf-8")
+    for device in ("cuda", "cuda:1"):
+        assert embed(model_folder, "--input", "in.txt", "--output", "o.npy", "--device", device) == 2
+        wanted = f"--device {device}: not usable here (No CUDA GPUs are available); use cpu or mps, or leave it out"
+        assert wanted in one_line(capsys)
 
 
 @pytest.mark.parametrize(

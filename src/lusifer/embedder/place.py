@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
+from collections.abc import Sequence
 
 import torch
 
@@ -15,7 +16,7 @@ _MEANT = {
     "fp32": "float32", "f32": "float32", "float": "float32", "full": "float32", "32": "float32",
     "gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps",
 }  # fmt: skip
-_PLACES = "use cpu, cuda, cuda:1 or mps, or leave it out to take the best one"
+_PLACES = ("cpu", "cuda", "cuda:1", "mps")
 
 
 def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
@@ -23,6 +24,15 @@ def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
     plain, colon, number = word.strip().lower().removeprefix("torch.").partition(":")
     near = [_MEANT[plain]] if _MEANT.get(plain) else difflib.get_close_matches(plain, known, 1)
     return f"did you mean {near[0]}{colon}{number}? " if near else ""
+
+
+def _use(places: Sequence[str]) -> str:
+    return f"use {', '.join(places[:-1])} or {places[-1]}, or leave it out to take the best one"
+
+
+def _has_other(name: str, failed: str) -> bool:
+    """Whether a name is that of the first GPU, which is there, and another one failed."""
+    return name == "cuda" != failed and torch.cuda.is_available()
 
 
 def number_format(dtype: str | torch.dtype | None, option: str = "dtype") -> str | None:
@@ -67,11 +77,12 @@ def usable(device: str | torch.device | None, option: str = "device") -> str | N
         kind = torch.device(device).type
     except RuntimeError:  # torch's own message lists every device type that it knows
         hint = _did_you_mean(device, ("cpu", "cuda", "mps"))
-        raise UsageError(f"{option} {shlex.quote(device)}: unknown device: {hint}{_PLACES}") from None
+        raise UsageError(f"{option} {shlex.quote(device)}: unknown device: {hint}{_use(_PLACES)}") from None
     try:
         torch.ones(1, device=device).item()  # fails on "meta", which stores no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         # torch's message helps for GPUs; for other types it names internals.
         reason = str(error).splitlines()[0] if kind in ("cuda", "xpu") else f"torch has no {kind} on this machine"
-        raise UsageError(f"{option} {device}: not usable here ({reason}); {_PLACES}") from None
+        left = [name for name in _PLACES if torch.device(name).type != kind or _has_other(name, device)]
+        raise UsageError(f"{option} {device}: not usable here ({reason}); {_use(left)}") from None
     return device

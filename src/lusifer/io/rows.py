@@ -222,7 +222,9 @@ def _json(line: bytes, where: str, head: bytes, first: bool) -> Any:
             return DataError(f"{where}: {_RETURNS}")
         if first and line.removeprefix(BOM).lstrip()[:1] == b"[":
             return DataError(f"{where}: a JSON array over several lines: write one object per line (jq -c '.[]')")
-        return DataError(f"{where}: not JSON ({error.msg}, column {error.colno}): write one object per line")
+        return DataError(
+            f"{where}: not JSON ({error.msg.removesuffix(' at')} at column {error.colno}): write one object per line"
+        )
     except ValueError as error:
         return DataError(f"{where}: JSON that cannot be read ({error}): write one plain object per line")
 
@@ -296,7 +298,8 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
                 return
             where = f"{file} line {reader.line_num}"
             if None in row or None in row.values():
-                yield where, DataError(f"{where}: expected {len(names)} columns as in the header: fix the commas")
+                had = f"found {len(names) + len(row.get(None, ())) - list(row.values()).count(None)}: fix the commas"
+                yield where, DataError(f"{where}: expected {len(names)} columns as in the header, {had}")
             else:
                 yield where, CsvRow(row)
     except UnicodeDecodeError as error:
