@@ -50,7 +50,7 @@ CASES = {
     "ablate tiny --output file": "--output file: is a file",
     "doctor nowhere": "nowhere: no such folder",
     "doctor taken": "taken: 1 of 1 checks failed",
-    "doctor good.txt": "good.txt: is a file; give the folder of an index or a model, such as RUN/model",
+    "doctor good.txt": "good.txt: is a file; give the folder of a model or of an index",
     "info nowhere": "nowhere: no such folder",
     "info ~nobody-of-this-name": "~nobody-of-this-name: no such folder",
     "doctor ~nobody-of-this-name": "~nobody-of-this-name: no such folder",

@@ -71,9 +71,7 @@ def _model_probes(model: str, device: str | None) -> list[Probe]:
     except ModelFolderError as error:
         place = expand_user(model)
         if place.is_file():
-            raise ModelFolderError(
-                f"{model}: is a file; give the folder of an index or a model, such as RUN/model"
-            ) from error
+            raise ModelFolderError(f"{model}: is a file; give the folder of a model or of an index") from error
         if not (place / TRAINABLE).is_file():  # a checkpoint has one more check
             return [Probe(COMPLETE, False, str(error))]
     from lusifer.embedder import doctor as checks
