@@ -222,9 +222,8 @@ def _json(line: bytes, where: str, head: bytes, first: bool) -> Any:
             return DataError(f"{where}: {_RETURNS}")
         if first and line.removeprefix(BOM).lstrip()[:1] == b"[":
             return DataError(f"{where}: a JSON array over several lines: write one object per line (jq -c '.[]')")
-        return DataError(
-            f"{where}: not JSON ({error.msg.removesuffix(' at')} at column {error.colno}): write one object per line"
-        )
+        said = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        return DataError(f"{where}: not JSON ({said}): write one object per line")
     except ValueError as error:
         return DataError(f"{where}: JSON that cannot be read ({error}): write one plain object per line")
 
@@ -297,11 +296,9 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[tuple[str, Any]]:
             if row is None:
                 return
             where = f"{file} line {reader.line_num}"
-            if None in row or None in row.values():
-                had = f"found {len(names) + len(row.get(None, ())) - list(row.values()).count(None)}: fix the commas"
-                yield where, DataError(f"{where}: expected {len(names)} columns as in the header, {had}")
-            else:
-                yield where, CsvRow(row)
+            cells = len(names) + len(row.get(None, ())) - list(row.values()).count(None)
+            words = f"{where}: expected {len(names)} columns as in the header, found {cells}: fix the commas"
+            yield where, CsvRow(row) if cells == len(names) else DataError(words)
     except UnicodeDecodeError as error:
         read = bytes(error.object)  # the block behind the last complete line and the start of the next one
         where = f"{file} line {reader.reader.line_num + 1 + read.count(10, 0, error.start)}"
