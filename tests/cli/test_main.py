@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from lusifer import cli
-from lusifer.cli import main
+from lusifer.cli import main, terminal
 from lusifer.errors import LusiferError, UsageError
 from support.house_rules import BROUGHT, HEAVY
 
@@ -131,3 +131,10 @@ def test_a_call_leaves_the_hook_for_exceptions_as_it_is(capsys):
     before, built = sys.excepthook, cli._built(cli.app)
     assert main(["nothing"]) == 2 and main(["--version"]) == 0
     assert sys.excepthook is before and cli._built(cli.app) is built
+
+
+def test_durations_have_no_more_digits_than_an_estimate():
+    hours = [1336.92, 12.3, 2.54, 0.2, 0.01, 0.00001, None]
+    assert [terminal.duration(each) for each in hours] == [
+        "1,337 h", "12 h", "2.5 h", "12.0 min", "36.0 s", "< 0.1 s", "unknown"
+    ]  # fmt: skip

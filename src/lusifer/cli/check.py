@@ -119,8 +119,14 @@ def _totals(found: Totals, gpus: int) -> Table:
         fits = not card["gib"] or found.peak <= card["gib"] * GIB or found.hours[name] is None
         words = terminal.duration(found.hours[name]) + ("" if fits else ", does not fit")
         many = f"{gpus} x {name}" if gpus > 1 and card["gib"] else name
-        rows.append((many, words, "" if energy is None else f"{energy:,.1f} kWh"))
+        rows.append((many, words, _energy(energy)))
     return _table(("all stages", "value", "energy"), rows)
+
+
+def _energy(kwh: float | None) -> str:
+    if kwh is None:
+        return ""
+    return "< 0.1 kWh" if kwh < 0.1 else f"{kwh:.1f} kWh" if kwh < 10 else f"{kwh:,.0f} kWh"
 
 
 def _stages(stages: Sequence[StageEstimate]) -> Table:

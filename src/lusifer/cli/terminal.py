@@ -69,11 +69,13 @@ def note_replaced(output: Path) -> None:
 
 
 def duration(hours: float | None) -> str:
-    """Write hours in a fitting unit: 2.50 h, 12.0 min or 40.0 s; "unknown" for None."""
+    """Write hours in a fitting unit: 1,337 h, 2.5 h, 12.0 min or 40.0 s; "unknown" for None."""
     if hours is None:
         return "unknown"
-    if hours >= 0.1:
-        return f"{hours:,.2f} h"
+    if hours >= 1:
+        return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
+    if hours * 3600 < 0.1:
+        return "< 0.1 s"
     return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
