@@ -5,15 +5,19 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lusifer import load
 from lusifer.cli import models
-from lusifer.embedder import contents, folder
+from lusifer.embedder import contents, folder, plain
 from lusifer.embedder.plain import PlainEmbedder
 from lusifer.errors import ModelFolderError, UsageError
 from lusifer.io import names
+from lusifer.model.bases import backbones
 from lusifer.model.bases.reading import read_backbone
+from lusifer.model.build import join
+from support.tiny_bases import tiny_encoder_config, tiny_llm_config
 from support.tiny_folder import tiny_delta
 
 TEXTS = ["where is the station?", "  space \t around ", "वर्षा हुई", "雨が降った。🙂 </s>", "word " * 300, "a"] * 3
@@ -76,6 +80,18 @@ def test_a_delta_on_packed_weights_and_an_embedder(dtype, small_delta, monkeypat
     assert_like(short, path)
     words = sum(p.numel() for name, p in short.model.named_parameters() if "word_embeddings" in name)
     assert words == 0, "the encoder's stay packed, and the LLM reads none"
+
+
+@pytest.mark.parametrize("kind", sorted(backbones.table("llm")))
+def test_no_llm_needs_its_word_embeddings_to_embed(kind):
+    made = (tiny_encoder_config("xlm-roberta"), "encoder"), (tiny_llm_config(kind), "llm")
+    model = join(*(backbones.from_config(config, backbone).eval() for config, backbone in made))
+    ids, mask = torch.tensor([[5, 6, 7, 8], [5, 6, 1, 1]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    with torch.inference_mode():
+        before = model(ids, mask).embedding
+        plain._drop_word_embeddings(model.llm)
+        assert torch.equal(model(ids, mask).embedding, before)
+    assert not [name for name, _ in model.llm.named_parameters() if "embed_tokens" in name or "word_embed" in name]
 
 
 def test_a_delta_on_bases_that_transformers_must_read(small_delta, bases_folder, monkeypatch):

@@ -214,10 +214,13 @@ def _without_words(openvino: Any, model: Any) -> tuple[np.ndarray, np.ndarray] |
         ids = ids.input_value(0).get_node() if ids.get_type_name() == "Convert" else ids
         if len(nodes) < 3 or ids.get_friendly_name() != "input_ids":
             continue
-        scales, shape = nodes[0].input_value(1).get_node(), tuple(nodes[2].get_output_shape(0))
-        if scales.get_type_name() != "Constant" or nodes[2].get_element_type() != openvino.Type.i8 or len(shape) != 2:
+        scales, axis = nodes[0].input_value(1).get_node(), lookup.input_value(2).get_node()
+        shape = tuple(nodes[2].get_output_shape(0))
+        if nodes[2].get_element_type() != openvino.Type.i8 or len(shape) != 2:
             continue
-        if tuple(scales.data.shape) != (shape[0], 1) or lookup.input_value(2).get_node().data.item() != 0:
+        if any(node.get_type_name() != "Constant" for node in (scales, axis)):
+            continue
+        if tuple(scales.data.shape) != (shape[0], 1) or axis.data.item() != 0:
             continue  # scales of something else than rows, or another axis than rows
         size, table = shape[1], (nodes[2].data.copy(), scales.data.copy())
         given = openvino.op.Parameter(openvino.Type.f32, openvino.PartialShape([-1, -1, size]))
